@@ -1,0 +1,55 @@
+# Lockstep: every command a developer or an operator of the bench types. `make` alone lists them.
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export MOLECULE_GLOB := molecule/*/molecule.yml
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+
+STAGE := tools/stage
+COLLECTION := .cache/collection
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help env demo demo-down check lint unit test sanity collection molecule e2e benchmark clean
+
+help: ## list these commands
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+env: ## make the locked Python environment (.venv)
+	@tools/bootstrap
+
+demo: env ## build the bench, bring the cluster up on it, print what answered
+	@tools/demo up
+
+demo-down: env ## remove everything that `make demo` made
+	@tools/demo down
+
+check: lint unit collection ## the fast half of the tests: no bench
+
+lint: env
+	@$(STAGE) yamllint yamllint --strict .
+	@$(STAGE) ruff sh -c 'ruff check . && ruff format --check .'
+	@$(STAGE) mypy mypy
+	@$(STAGE) ansible-lint ansible-lint --offline --strict
+
+unit: env ## unit tests
+	@$(STAGE) unit pytest
+
+collection: env ## build the collection, install it into an empty path, read every document from there
+	@$(STAGE) collection pytest tests/collection
+
+sanity: env ## ansible-test sanity on the built collection
+	@$(STAGE) sanity tests/sanity/run
+
+molecule: env ## every Molecule scenario, on the bench
+	@$(STAGE) molecule molecule --no-color test --all
+
+e2e: env ## the stories of tests/e2e, on the bench
+	@$(STAGE) e2e pytest tests/e2e
+
+test: check sanity molecule e2e ## every test there is
+
+benchmark: env ## every benchmark, with the figures docs/performance.md quotes
+	@benchmarks/run
+
+clean: ## remove caches (not the environment, not the bench)
+	rm -rf .cache/collection .cache/sanity .mypy_cache .ruff_cache .pytest_cache .ansible
