@@ -114,6 +114,8 @@ class Wave:
         zone: the zone they share; None also where a first wave on a cluster at rest spans several.
         canary: whether it is the first and a later one could follow.
         serving: the replicas that are to answer requests while it goes on.
+        drained: the replicas of this wave that answer requests until it begins.
+        members: hosts of each replica of this wave.
     """
 
     n: int
@@ -123,6 +125,8 @@ class Wave:
     zone: str | None
     canary: bool
     serving: tuple[str, ...]
+    drained: tuple[str, ...]
+    members: Mapping[str, tuple[str, ...]]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -134,6 +138,8 @@ class Wave:
             "zone": self.zone,
             "canary": self.canary,
             "serving": list(self.serving),
+            "drained": list(self.drained),
+            "members": {name: list(hosts) for name, hosts in self.members.items()},
         }
 
 
@@ -284,6 +290,8 @@ def _wave(n: int, chosen: Sequence[ReplicaNeed], serving: tuple[str, ...], canar
         zone=zones.pop() if len(zones) == 1 else None,
         canary=canary,
         serving=serving,
+        drained=tuple(replica.name for replica in chosen if replica.serving),
+        members={replica.name: replica.hosts for replica in chosen},
     )
 
 
@@ -319,8 +327,8 @@ def _closed(window: str, now: datetime.datetime, taken: Sequence[ReplicaNeed]) -
     due = ", ".join(replica.name for replica in taken if replica.serving)
     utc = now.astimezone(datetime.timezone.utc)
     return (
-        f"the maintenance window {window} UTC is closed: it is {utc:%H:%M} UTC, it opens in {hours} h {minutes:02d} min, and "
-        f"{due} would be taken from service. Run this again then, or change the policy's window"
+        f"the maintenance window {window} UTC is closed: it is {utc:%H:%M} UTC, it opens in {hours} h "
+        f"{minutes:02d} min, and {due} would be taken from service. Run this again then, or change the policy's window"
     )
 
 

@@ -170,6 +170,8 @@ def test_a_wave_as_data() -> None:
                 "zone": None,
                 "canary": True,
                 "serving": ["b"],
+                "drained": ["a"],
+                "members": {"a": ["a1", "a2"]},
             },
             {
                 "n": 2,
@@ -179,6 +181,8 @@ def test_a_wave_as_data() -> None:
                 "zone": None,
                 "canary": False,
                 "serving": ["a"],
+                "drained": ["b"],
+                "members": {"b": ["b1", "b2"]},
             },
         ],
         "skipped": {},
