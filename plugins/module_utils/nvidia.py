@@ -107,7 +107,7 @@ def parse_proc_version(text: str) -> str | None:
 
 
 def parse_library_version(names: Iterable[str]) -> str | None:
-    """The user-space version from library file names (``libnvidia-ml.so.550.127.05``); the newest when there are several."""
+    """The user-space version from library file names (``libnvidia-ml.so.550.127.05``); the newest of several."""
     versions = [found.group(1) for name in names if (found := _USER_LIBRARY.search(name))]
     return max(versions, key=version_key, default=None)
 
