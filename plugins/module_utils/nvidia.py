@@ -14,6 +14,7 @@ import datetime
 import os
 import re
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -220,7 +221,7 @@ def driver_state(*, deadline: float = 5.0, root: Path = Path("/"), run: Run = ru
     """
     with concurrent.futures.ThreadPoolExecutor(max_workers=4) as pool:
         smi = pool.submit(run, ["nvidia-smi", f"--query-gpu={','.join(_GPU_FIELDS)}", "--format=csv,nounits"], deadline)
-        dpkg = pool.submit(run, ["dpkg-query", "-W", "-f", _DPKG_FORMAT, *PACKAGE_PATTERNS], deadline)
+        dpkg = pool.submit(run, ["dpkg-query", "-W", "-f", DPKG_FORMAT, *PACKAGE_PATTERNS], deadline)
         events = pool.submit(_xids, root, run, deadline)
         packages = parse_dpkg(dpkg.result().stdout)
         fabric = _fabric_manager(packages, run, deadline)
@@ -230,7 +231,7 @@ def driver_state(*, deadline: float = 5.0, root: Path = Path("/"), run: Run = ru
         xids = events.result()
     gpus = parse_gpus(smi_answer.stdout) if smi_answer.ok else []
     versions = driver_versions(packages)
-    loaded = _loaded_version(root)
+    loaded = loaded_version(root)
     pending = _lines(root / "run/reboot-required.pkgs")
     return {
         "packages": packages,
@@ -253,7 +254,7 @@ def driver_state(*, deadline: float = 5.0, root: Path = Path("/"), run: Run = ru
     }
 
 
-_DPKG_FORMAT = "${db:Status-Want}\t${db:Status-Status}\t${Package}\t${Version}\n"
+DPKG_FORMAT = "${db:Status-Want}\t${db:Status-Status}\t${Package}\t${Version}\n"
 
 
 def dpkg_interrupted(root: Path = Path("/")) -> bool:
@@ -273,7 +274,8 @@ def _lines(path: Path) -> list[str]:
     return [line for line in _text(path).splitlines() if line]
 
 
-def _loaded_version(root: Path) -> str | None:
+def loaded_version(root: Path = Path("/")) -> str | None:
+    """The version of the kernel module that is loaded now, as the kernel tells it; None when none is."""
     proc = parse_proc_version(_text(root / "proc/driver/nvidia/version"))
     return proc or _text(root / "sys/module/nvidia/version").strip() or None
 
@@ -339,16 +341,17 @@ def _devices(process: Path) -> set[str]:
 def _xids(root: Path, run: Run, deadline: float) -> list[dict[str, Any]]:
     boot = time.time() - time.clock_gettime(time.CLOCK_MONOTONIC)
     messages, lost = parse_kmsg(_kmsg(root / "dev/kmsg"), boot)
-    if not messages or lost:
-        said = run(["journalctl", "-k", "-b", "-q", "--no-pager", "-o", "short-unix", "-g", "Xid"], deadline)
-        messages += parse_journal(said.stdout)
-    return parse_xids({(round(when), message[message.find("Xid") - 6:]): (when, message)
-                       for when, message in messages if "Xid" in message}.values())
+    if messages and not lost:
+        return parse_xids(messages)
+    kept = run(["journalctl", "-k", "-b", "-q", "--no-pager", "-o", "short-unix", "-g", "Xid"], deadline)
+    return parse_xids(parse_journal(kept.stdout) or messages)
 
 
 def _kmsg(path: Path) -> str:
-    """What the kernel's message buffer holds now; empty where it may not be read."""
+    """What the kernel's message buffer holds now; empty where it may not be read, or is not the kernel's own device."""
     try:
+        if not stat.S_ISCHR(os.stat(path).st_mode):
+            return ""
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return ""
