@@ -1,0 +1,53 @@
+"""Everything that decides what a role does to a host, as one digest: how a run knows that nothing changed.
+
+The controller digests a role's files and the values of its variables; the host keeps that digest with the checksums of
+the files that the role manages. Either side changing makes the role due, with the reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# Role to the part of the tree, besides its own folder, that it installs on hosts.
+ALSO_INSTALLED = {"gpu_host": ("plugins/module_utils", "data")}
+LEFT_OUT = {"__pycache__", "molecule", "README.md"}
+
+
+def tree_digest(folders: Iterable[Path]) -> str:
+    """One digest over the names and contents of all files below ``folders`` (caches and READMEs left out)."""
+    total = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(item for item in folder.rglob("*") if item.is_file()):
+            relative = path.relative_to(folder)
+            if LEFT_OUT.isdisjoint(relative.parts):
+                total.update(f"{folder.name}/{relative}\0".encode())
+                total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def digest(files: str, variables: Mapping[str, Any], context: Mapping[str, Any]) -> str:
+    """The digest of a role's inputs: its ``files`` digest, the values of its variables, and the topology it reads."""
+    text = json.dumps([files, variables, context], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str | None:
+    """The sha256 of a file's content; of its target for a link; None where there is nothing to read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def manifest(role: str, inputs: str, files: Sequence[str], run: str) -> dict[str, Any]:
+    """The record of a role just applied on this host: its inputs and the checksums of the files it manages."""
+    return {"role": role, "inputs": inputs, "run": run, "files": {name: file_digest(Path(name)) for name in sorted(files)}}
+
+
+def drifted(record: Mapping[str, Any]) -> list[str]:
+    """The files of a manifest whose content is no longer what the role left."""
+    return [name for name, known in sorted(record.get("files", {}).items()) if file_digest(Path(name)) != known]

@@ -1,0 +1,134 @@
+"""One Python program run on every host at once, through Ansible's own connection and become plugins.
+
+A task per host costs a controller process and several round trips per host; a survey of many hosts wants one task, one
+thread per host and one round trip each. Nothing is copied to a host: the program and the library that it needs travel
+on standard input.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import shlex
+import zlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.module_utils.common.text.converters import to_text
+from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.plugins.loader import become_loader, connection_loader
+
+LIBRARY = Path(__file__).resolve().parent.parent / "module_utils"
+
+_BOOT = """
+import base64, importlib.abc, importlib.machinery, json, sys, zlib
+bundle = json.loads(zlib.decompress(base64.b85decode({bundle!r})))
+class Library(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+    def find_spec(self, name, path=None, target=None):
+        if name == "lockstep":
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+        if name.startswith("lockstep.") and name[9:] in bundle["sources"]:
+            return importlib.machinery.ModuleSpec(name, self)
+    def get_source(self, name):
+        return bundle["sources"].get(name[9:], "")
+    def is_package(self, name):
+        return name == "lockstep"
+sys.meta_path.insert(0, Library())
+import importlib
+entry = importlib.import_module("lockstep." + bundle["module"])
+print("\\x1e" + json.dumps(getattr(entry, bundle["function"])(bundle["argument"])))
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What one host answered: ``value``, or the ``error`` in words. ``reachable`` tells a dead host from a sick one."""
+
+    value: Any = None
+    error: str | None = None
+    reachable: bool = True
+
+
+def program(module: str, function: str, argument: Any) -> str:
+    """Source text that runs ``lockstep.<module>.<function>(argument)`` and prints its result as JSON after an RS byte."""
+    sources = {path.stem: path.read_text(encoding="utf-8") for path in sorted(LIBRARY.glob("*.py"))}
+    bundle = {"sources": sources, "module": module, "function": function, "argument": argument}
+    return _BOOT.format(bundle=base64.b85encode(zlib.compress(json.dumps(bundle).encode())).decode())
+
+
+class Fleet:
+    """Runs programs on hosts as the inventory says how to reach them.
+
+    Args:
+        play_context: the task's play context (timeouts, command line passwords).
+        become: whether the task asks for privilege escalation where the inventory does not say.
+        threads: how many hosts are spoken to at once.
+    """
+
+    def __init__(self, play_context: Any, become: bool, threads: int) -> None:
+        self._play_context = play_context
+        self._become = become
+        self._threads = threads
+
+    def ask(self, programs: Mapping[str, str], variables: Mapping[str, Mapping[str, Any]]) -> dict[str, Answer]:
+        """Run each host's program; ``variables`` are the hosts' connection variables, already templated."""
+        hosts = list(programs)
+        connections = {host: self._connect(host, variables[host]) for host in hosts}
+        with ThreadPoolExecutor(max_workers=max(1, min(self._threads, len(hosts)))) as pool:
+            answers = pool.map(lambda host: self._ask_one(connections[host], programs[host], variables[host]), hosts)
+            return dict(zip(hosts, answers, strict=True))
+
+    def _connect(self, host: str, variables: Mapping[str, Any]) -> Any:
+        context = self._play_context.copy()
+        context.remote_addr = variables.get("ansible_host", host)
+        name = variables.get("ansible_connection", context.connection or "ssh")
+        connection = connection_loader.get(name, context)
+        if connection is None:
+            raise AnsibleError(f"{host}: there is no connection plugin {name!r}; set ansible_connection to one that is")
+        # A variable of the inventory wins; then the host's own name, never that of the task's first host.
+        options = {"inventory_hostname": host, "ansible_host": host, **variables}
+        if boolean(variables.get("ansible_become", self._become)):
+            become = become_loader.get(variables.get("ansible_become_method", "sudo"))
+            become.set_options(var_options=options)
+            connection.set_become_plugin(become)
+        else:
+            connection.set_become_plugin(None)
+        connection.set_options(var_options=options)
+        return connection
+
+    def _ask_one(self, connection: Any, text: str, variables: Mapping[str, Any]) -> Answer:
+        interpreter = str(variables.get("ansible_python_interpreter", "/usr/bin/python3"))
+        command = f"{shlex.quote(interpreter)} -B -"
+        if connection.become:
+            command = connection.become.build_become_command(command, connection._shell)
+        try:
+            status, out, err = connection.exec_command(command, in_data=text.encode(), sudoable=bool(connection.become))
+        except AnsibleConnectionFailure as error:
+            return Answer(error=str(error), reachable=False)
+        except AnsibleError as error:
+            return Answer(error=str(error))
+        finally:
+            connection.close()
+        return read(status, to_text(out), to_text(err))
+
+
+def read(status: int, out: str, err: str) -> Answer:
+    """The answer in a finished program's exit status and output; banners before the RS byte do not matter."""
+    _banner, mark, text = out.rpartition("\x1e")
+    if status == 0 and mark:
+        try:
+            return Answer(value=json.loads(text))
+        except ValueError as error:
+            return Answer(error=f"answered something that is not JSON: {error}")
+    if status == 255 and not mark:
+        return Answer(error=_last_line(err) or "ssh ended with status 255", reachable=False)
+    return Answer(error=f"the survey ended with status {status}: {_last_line(err) or 'it said nothing'}")
+
+
+def _last_line(text: str) -> str:
+    lines: Sequence[str] = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""

@@ -1,0 +1,59 @@
+"""The public variables of every role, resolved for one host as Ansible would inside the role."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar
+
+from ansible_collections.lockstep.vllm.plugins.module_utils import inputs
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+HOST_ROLES = ("gpu_host", "nvidia_driver", "serving_runtime", "ray_node", "vllm_server")
+CONNECTION_PREFIX = "ansible_"
+
+
+@functools.cache
+def public_variables(role: str) -> tuple[str, ...]:
+    """Names in the role's argument_specs, all verbs together."""
+    path = ROOT / "roles" / role / "meta" / "argument_specs.yml"
+    specs = yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"]
+    return tuple(sorted({name for verb in specs.values() for name in verb.get("options", {})}))
+
+
+def defaults(loader: DataLoader, roles: Iterable[str] = HOST_ROLES) -> dict[str, Any]:
+    """The roles' defaults, untemplated."""
+    merged: dict[str, Any] = {}
+    for role in roles:
+        path = ROOT / "roles" / role / "defaults" / "main.yml"
+        if path.exists():
+            merged.update(loader.load_from_file(str(path), trusted_as_template=True) or {})
+    return merged
+
+
+def resolve(templar: Templar, raw: Mapping[str, Any], default: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Values of ``names`` for one host: its own variables over the roles' defaults, templated. Unset ones are left out."""
+    scoped = templar.copy_with_new_env(available_variables={**default, **raw})
+    found = {}
+    for name in names:
+        if name in raw or name in default:
+            found[name] = scoped.template(raw.get(name, default.get(name)))
+    return found
+
+
+@functools.cache
+def role_files(role: str) -> str:
+    """Digest of the files that decide what ``role`` does on a host."""
+    also = (ROOT / part for part in inputs.ALSO_INSTALLED.get(role, ()))
+    return inputs.tree_digest([ROOT / "roles" / role, *also])
+
+
+def role_inputs(role: str, settings: Mapping[str, Any], context: Mapping[str, Any]) -> str:
+    """The digest of all inputs of ``role`` on a host with these ``settings`` in the topology ``context``."""
+    variables = {name: settings[name] for name in public_variables(role) if name in settings}
+    return inputs.digest(role_files(role), variables, context)
