@@ -1,0 +1,185 @@
+"""Evidence of a hang or failure, saved in a folder before anything is ended.
+
+Everything here is bounded in time and never raises: a gate that cannot gather evidence still gives its verdict.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from . import processes
+
+PY_SPY = Path("/opt/lockstep/runtime/current/bin/py-spy")
+BUDGET = 2.5
+"""Seconds that all evidence together may take."""
+KERNEL_LINES = 200
+COMMAND_LIMIT = 1 << 20
+MOST_PROCESSES = 64
+
+
+def stacks(pid: int, folder: Path, *, budget: float = BUDGET) -> tuple[str, ...]:
+    """Save the stacks of ``pid`` and of all its descendants, without ending them.
+
+    Python stacks come from py-spy, where it is installed and allowed. As a floor a Python process that handles SIGUSR1
+    is sent it (``faulthandler.register(signal.SIGUSR1)`` then writes its stacks to its own standard error), and the
+    kernel's view of every thread is saved.
+
+    Args:
+        pid: the root of the tree.
+        folder: where the files go; made when missing.
+        budget: seconds that this may take.
+
+    Returns:
+        The absolute paths of the files written.
+    """
+    tree = [pid, *(child.pid for child in processes.below(pid))]
+    tree = [one for one in tree if one != os.getpid()]
+    return _gather(folder, budget, _stack_commands(tree), [lambda: _kernel_view(tree, folder)])
+
+
+def collect(pids: Iterable[int], folder: Path, *, budget: float = BUDGET) -> tuple[str, ...]:
+    """Save the stacks of ``pids``, the kernel's messages and nvidia-smi's state; otherwise as ``stacks``."""
+    tree = list(pids)
+    return _gather(
+        folder,
+        budget,
+        _stack_commands(tree) + _gpu_commands(),
+        [lambda: _kernel_view(tree, folder), lambda: kernel_messages(folder)],
+    )
+
+
+def machine(folder: Path, *, budget: float = BUDGET) -> tuple[str, ...]:
+    """Save the kernel's messages and nvidia-smi's state. Arguments and result as for ``stacks``."""
+    return _gather(folder, budget, _gpu_commands(), [lambda: kernel_messages(folder)])
+
+
+def output(folder: Path, name: str, text: str) -> tuple[str, ...]:
+    """Save ``text`` as ``name`` in ``folder`` unless it is empty. Returns the path written, if any."""
+    if not text:
+        return ()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / name
+        path.write_text(text, encoding="utf-8", errors="replace")
+    except OSError:
+        return ()
+    return (str(path),)
+
+
+def kernel_messages(folder: Path) -> tuple[str, ...]:
+    """Save the last of the kernel's messages as ``kernel.log``; nothing where they may not be read."""
+    lines: list[str] = []
+    try:
+        handle = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return ()
+    try:
+        while True:
+            try:
+                lines.append(os.read(handle, 8192).decode("utf-8", "replace").rstrip("\n"))
+            except BlockingIOError:
+                break
+            except BrokenPipeError:  # a record was overwritten while we read: the next one is still good
+                continue
+            except OSError:
+                break
+    finally:
+        os.close(handle)
+    return output(folder, "kernel.log", "\n".join(lines[-KERNEL_LINES:]) + "\n" if lines else "")
+
+
+def _stack_commands(pids: Sequence[int]) -> list[tuple[str, list[str]]]:
+    pythons = [pid for pid in list(pids)[:MOST_PROCESSES] if _is_python(pid)]
+    for pid in pythons:
+        if processes.catches(pid, signal.SIGUSR1):
+            processes.send(pid, signal.SIGUSR1)
+    py_spy = str(PY_SPY) if PY_SPY.exists() else shutil.which("py-spy")
+    if not py_spy:
+        return []
+    return [(f"stack.{pid}.txt", [py_spy, "dump", "--pid", str(pid)]) for pid in pythons]
+
+
+def _is_python(pid: int) -> bool:
+    try:
+        return "python" in (processes.PROC / str(pid) / "exe").readlink().name
+    except OSError:
+        return False
+
+
+def _gpu_commands() -> list[tuple[str, list[str]]]:
+    nvidia_smi = shutil.which("nvidia-smi")
+    if not nvidia_smi:
+        return []
+    apps = "--query-compute-apps=gpu_uuid,pid,process_name,used_memory"
+    return [("nvidia-smi.txt", [nvidia_smi, "-q"]), ("gpu-processes.csv", [nvidia_smi, apps, "--format=csv"])]
+
+
+def _kernel_view(pids: Sequence[int], folder: Path) -> tuple[str, ...]:
+    sections = [_threads_of(pid) for pid in list(pids)[:MOST_PROCESSES]]
+    return output(folder, "threads.txt", "\n".join(section for section in sections if section))
+
+
+def _threads_of(pid: int) -> str:
+    lines = []
+    try:
+        tasks = sorted((processes.PROC / str(pid) / "task").iterdir(), key=lambda task: int(task.name))
+    except OSError:
+        return ""
+    for task in tasks:
+        try:
+            thread = processes.parse_stat((task / "stat").read_text(encoding="utf-8", errors="replace"))
+        except (OSError, IndexError, ValueError):
+            continue
+        waits = _read(task / "wchan")
+        lines.append(f"  thread {thread.pid} {thread.name} state {thread.state} waits in {waits or '?'}")
+        kernel_stack = _read(task / "stack")
+        lines += [f"    {frame}" for frame in kernel_stack.splitlines()]
+    return f"process {pid}: {processes.command(pid)}\n" + "\n".join(lines) + "\n"
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _gather(
+    folder: Path,
+    budget: float,
+    commands: Sequence[tuple[str, list[str]]],
+    steps: Sequence[Callable[[], tuple[str, ...]]],
+) -> tuple[str, ...]:
+    end = time.monotonic() + budget
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return ()
+    started = [_start(folder / name, argv) for name, argv in commands]
+    written = [path for step in steps for path in step()]
+    for item in started:
+        if item is not None:
+            written += _finish(*item, end)
+    return tuple(written)
+
+
+def _start(path: Path, argv: list[str]) -> tuple[Path, subprocess.Popen[bytes]] | None:
+    try:
+        with path.open("wb") as stream:
+            return path, subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
+    except OSError:
+        return None
+
+
+def _finish(path: Path, child: subprocess.Popen[bytes], end: float) -> list[str]:
+    try:
+        child.wait(max(0.0, end - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        child.kill()  # not waited for: one stuck in the driver would not end
+    return [str(path)] if path.exists() and path.stat().st_size else []
