@@ -13,10 +13,8 @@ import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from .nvidia import Run, run_command
-from .nvidia_packages import Flavor, PackageError, Source, on_offer, select, wanted
 
 _COMPRESSED = ("Packages.gz", "Packages.xz", "Packages")
 
@@ -78,34 +76,6 @@ def offered_by_apt(names: Sequence[str], *, deadline: float = 20.0, run: Run = r
     if answer.returncode is None:
         raise UnreadableIndex("apt-cache madison gave no answer: " + (answer.stderr or f"ended after {deadline:g} s"))
     return parse_madison(answer.stdout)
-
-
-def look(url: str, version: str, *, source: Source = "nvidia", flavor: Flavor = "open", fabric_manager: bool = False,
-         distribution: str = "", deadline: float = 20.0) -> dict[str, Any]:
-    """Whether this host's repository offers the whole of one driver: for the survey, before anything changes.
-
-    Returns ``{"offered": bool, "packages": {name: apt version}, "versions": what is on offer, "refusal": why not}``.
-    ``distribution`` is ``Debian`` or ``Ubuntu``; left out, this host is asked.
-    """
-    found: dict[str, Any] = {"offered": False, "packages": {}, "versions": [], "refusal": None}
-    try:
-        wants = wanted(version, source=source, flavor=flavor, fabric_manager=fabric_manager,
-                       distribution=distribution or this_distribution())
-        names = sorted({name for want in wants for name in want.names})
-        offer = offered_by_apt(names, deadline=deadline) if source in ("ubuntu", "debian") else offered(
-            url, deadline=deadline)
-        found["versions"] = on_offer(offer)
-        found["packages"] = select(wants, offer)
-        found["offered"] = True
-    except (UnreadableIndex, PackageError) as error:
-        found["refusal"] = str(error)
-    return found
-
-
-def this_distribution(release: Path = Path("/etc/os-release")) -> str:
-    """``Debian``, ``Ubuntu`` or what else the system calls itself, spelt as Ansible's facts spell it."""
-    fields = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', release.read_text(encoding="utf-8"), re.MULTILINE))
-    return {"debian": "Debian", "ubuntu": "Ubuntu"}.get(fields.get("ID", ""), fields.get("NAME", "an unknown system"))
 
 
 def _fetch(address: str, deadline: float) -> bytes:

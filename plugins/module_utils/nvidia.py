@@ -23,11 +23,14 @@ from typing import Any
 
 Run = Callable[[Sequence[str], float], "Answer"]
 
+DPKG_FORMAT = "${db:Status-Want}\t${db:Status-Status}\t${Package}\t${Version}\n"
 PACKAGE_PATTERNS = ("nvidia-*", "libnvidia-*", "libcuda1", "libcudadebugger1", "cuda-drivers*", "firmware-nvidia-*",
                     "linux-modules-nvidia-*", "nvlsm")
+_NOT_THE_DRIVER = re.compile(r"(lib)?nvidia-(container|ctk|cuda|cudnn|cg|docker|nsight|profiler|visual|support"
+                             r"|installer|legacy|egl-wayland|vaapi|ml-dev)")
 # Versioned on their own, whatever the driver's version is (Debian and NVIDIA alike).
-_OWN_VERSIONS = re.compile(r"nvidia-(settings|xconfig|modprobe|persistenced|driver-pinning|container|support|installer"
-                           r"|alternative|legacy|egl|suspend|vaapi|cuda-toolkit|cudnn)|libnvidia-(container|egl|ml-dev)")
+_OWN_VERSIONS = re.compile(r"nvidia-(settings|xconfig|modprobe|persistenced|driver-pinning|alternative|egl|suspend)"
+                           r"|libnvidia-egl")
 _FABRIC = re.compile(r"nvidia-fabricmanager|libnvidia-nscq|libnvsdm|nvidia-imex|nvlsm")
 _DRIVER_VERSION = re.compile(r"\d{3}\.\d{2,3}(?:\.\d{2})?")
 _USER_LIBRARY = re.compile(r"libnvidia-ml\.so\.(\d{3}\.\d{2,3}(?:\.\d{2})?)$")
@@ -116,12 +119,13 @@ def parse_library_version(names: Iterable[str]) -> str | None:
 def parse_dpkg(text: str) -> dict[str, dict[str, Any]]:
     """Packages from ``dpkg-query`` lines ``want<TAB>status<TAB>package<TAB>version``.
 
-    Removed packages are left out. ``broken`` is true for a package that dpkg left half-way.
+    Removed packages and those that are not part of a driver (container toolkit, CUDA libraries) are left out.
+    ``broken`` is true for a package that dpkg left half-way.
     """
     packages: dict[str, dict[str, Any]] = {}
     for line in text.splitlines():
         want, status, name, version = (line.split("\t") + [""] * 4)[:4]
-        if status == "installed" or _UNUSUAL.match(status):
+        if (status == "installed" or _UNUSUAL.match(status)) and not _NOT_THE_DRIVER.match(name):
             packages[name.split(":")[0]] = {"version": version, "hold": want == "hold", "broken": status != "installed"}
     return packages
 
@@ -252,9 +256,6 @@ def driver_state(*, deadline: float = 5.0, root: Path = Path("/"), run: Run = ru
         "smi_error": smi_failure(smi_answer) if packages or loaded or smi_answer.returncode is not None
         or smi_answer.timed_out else None,
     }
-
-
-DPKG_FORMAT = "${db:Status-Want}\t${db:Status-Status}\t${Package}\t${Version}\n"
 
 
 def dpkg_interrupted(root: Path = Path("/")) -> bool:

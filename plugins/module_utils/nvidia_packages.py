@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
+from . import tables
 from .nvidia import is_driver_version, upstream, version_key
 
 Source = Literal["nvidia", "ubuntu", "debian", "mirror", "verify"]
@@ -137,6 +138,23 @@ def on_offer(offered: Offer) -> list[str]:
     versions = {upstream(version) for name, versions in offered.items() for version in versions
                 if name == "libcuda1" or name.startswith("libnvidia-compute")}
     return sorted((version for version in versions if is_driver_version(version)), key=version_key)
+
+
+def combination_refusal(driver: str | None, torch_cuda: str | None,
+                        minimums: Sequence[Mapping[str, Any]] | None = None) -> str | None:
+    """Why torch built for CUDA ``torch_cuda`` (``13.0``) cannot run on ``driver``; None when it can, or when unknown.
+
+    ``minimums`` are the rows of data/cuda_minimum_driver.yml, read from there when left out.
+    """
+    if not driver or not torch_cuda:
+        return None
+    rows = tables.read("cuda_minimum_driver") if minimums is None else minimums
+    row = next((row for row in rows if str(row["cuda"]) == torch_cuda.split(".")[0]), None)
+    if row is None or version_key(driver) >= version_key(str(row["driver"])):
+        return None
+    return (f"torch is built for CUDA {torch_cuda}, which needs driver {row['driver']} or newer, and driver "
+            f"{driver} is asked for ({row['source']}). Set nvidia_driver_version to {row['driver']} or newer, or "
+            "serving_runtime_lock to an environment built for an older CUDA")
 
 
 def _match(want: Want, versions: Sequence[str]) -> str | None:
