@@ -240,6 +240,13 @@ def _manifest_reason(role: str, inputs: str | None, manifest: Mapping[str, Any])
     return None
 
 
+def router_reason(wanted: Wanted, state: Mapping[str, Any]) -> str | None:
+    """Why a router is due; None when it is as wanted and running."""
+    if state.get("units", {}).get("haproxy.service", {}).get("active") != "active":
+        return "HAProxy is not running"
+    return _manifest_reason("router", wanted.inputs.get("router"), state.get("manifest", {}))
+
+
 def _host_stamp_reason(host: str, steps: Mapping[str, str], state: Mapping[str, Any]) -> str | None:
     quarantine = state.get("quarantine")
     if quarantine is not None:
@@ -434,6 +441,14 @@ def _disk_refusals(_settings: Mapping[str, Any], state: Mapping[str, Any], need:
                 yield f"{folder} has {free[folder]} MiB free, the {step} step needs {least}: make room"
 
 
+def _fabric_manager(settings: Mapping[str, Any], driver: Mapping[str, Any]) -> str | None:
+    """The version that fabric manager will have: nvidia_driver brings it to the driver's, unless it only verifies."""
+    there = driver.get("fabric_manager")
+    if not there or settings.get("nvidia_driver_source") == "verify":
+        return (there or {}).get("package_version")
+    return settings.get("nvidia_driver_version")
+
+
 def known_issue_lines(
     host: str, settings: Mapping[str, Any], state: Mapping[str, Any], issues: Sequence[Mapping[str, Any]]
 ) -> tuple[list[str], list[str]]:
@@ -441,7 +456,7 @@ def known_issue_lines(
     runtime = state.get("runtime", {})
     facts = {
         "driver": settings.get("nvidia_driver_version"),
-        "fabric_manager": (state.get("driver", {}).get("fabric_manager") or {}).get("package_version"),
+        "fabric_manager": _fabric_manager(settings, state.get("driver", {})),
         "nccl": runtime.get("nccl"),
         "cuda": runtime.get("torch_cuda"),
         "torch": runtime.get("torch"),
