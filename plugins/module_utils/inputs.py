@@ -43,9 +43,9 @@ def file_digest(path: Path) -> str | None:
         return None
 
 
-def manifest(role: str, inputs: str, files: Sequence[str], run: str) -> dict[str, Any]:
+def manifest(role: str, inputs: str, files: Sequence[str]) -> dict[str, Any]:
     """The record of a role just applied on this host: its inputs and the checksums of the files it manages."""
-    return {"role": role, "inputs": inputs, "run": run, "files": {name: file_digest(Path(name)) for name in sorted(files)}}
+    return {"role": role, "inputs": inputs, "files": {name: file_digest(Path(name)) for name in sorted(files)}}
 
 
 def drifted(record: Mapping[str, Any]) -> list[str]:

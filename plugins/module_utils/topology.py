@@ -8,6 +8,7 @@ from typing import Any
 
 ROOT = "lockstep"
 ROLES = ("head", "worker")
+VARIABLES = ("ray_node_role", "gpu_host_address", "gpu_host_interface", "gpu_host_zone")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,7 @@ def read(
     Args:
         groups: every group of the inventory with its hosts (Ansible's ``groups``).
         replica_groups: the children of group ``lockstep``; each is a replica.
-        hostvars: per host, at least ``ray_node_role``, ``gpu_host_address`` and ``gpu_host_interface``; ``gpu_host_zone`` if known.
+        hostvars: per host, the ``VARIABLES`` that are set on it.
     """
     names = list(replica_groups)
     problems = [*_group_problems(groups, names, hostvars)]

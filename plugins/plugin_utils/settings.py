@@ -15,7 +15,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils import inputs
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOST_ROLES = ("gpu_host", "nvidia_driver", "serving_runtime", "ray_node", "vllm_server")
-CONNECTION_PREFIX = "ansible_"
+ROUTER_ROLES = ("router",)
 
 
 @functools.cache
@@ -27,12 +27,12 @@ def public_variables(role: str) -> tuple[str, ...]:
 
 
 def defaults(loader: DataLoader, roles: Iterable[str] = HOST_ROLES) -> dict[str, Any]:
-    """The roles' defaults, untemplated."""
+    """The roles' defaults, untemplated. The loader keeps what it has read."""
     merged: dict[str, Any] = {}
     for role in roles:
         path = ROOT / "roles" / role / "defaults" / "main.yml"
         if path.exists():
-            merged.update(loader.load_from_file(str(path), trusted_as_template=True) or {})
+            merged.update(loader.load_from_file(str(path), cache="all", trusted_as_template=True) or {})
     return merged
 
 
@@ -44,6 +44,17 @@ def resolve(templar: Templar, raw: Mapping[str, Any], default: Mapping[str, Any]
         if name in raw or name in default:
             found[name] = scoped.template(raw.get(name, default.get(name)))
     return found
+
+
+def data(loader: DataLoader, name: str) -> list[dict[str, Any]]:
+    """The rows of a data file of this collection."""
+    rows: list[dict[str, Any]] = loader.load_from_file(str(ROOT / "data" / f"{name}.yml"))
+    return rows
+
+
+def connection(templar: Templar, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The variables of one host that say how to reach it and how to become root there, templated."""
+    return resolve(templar, raw, {}, [name for name in raw if name.startswith("ansible_")])
 
 
 @functools.cache

@@ -1,0 +1,72 @@
+"""Survey every host and plan the run: the action behind lockstep.vllm.plan (documented in plugins/modules/plan.py)."""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+
+from ansible_collections.lockstep.vllm.plugins.module_utils import plan, plan_text, waves
+from ansible_collections.lockstep.vllm.plugins.plugin_utils import settings
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.cluster import Cluster, ClusterAction
+
+
+class ActionModule(ClusterAction):
+    """One call per host, all hosts at once; then the plan, on the controller."""
+
+    _VALID_ARGS = frozenset({"mode", "policy"})
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        variables = task_vars or {}
+        arguments = self._task.args
+        cluster = self.cluster(variables)
+        now = datetime.datetime.now(datetime.timezone.utc)
+        found = {} if cluster.topology.problems else self.survey(cluster, variables, preflight=True)
+        try:
+            policy = waves.Policy.from_mapping(arguments.get("policy") or {})
+        except ValueError as error:
+            raise AnsibleActionFail(str(error)) from error
+        limit = set(variables["ansible_play_hosts_all"])
+        planned = plan.build(
+            cluster.topology,
+            cluster.wanted,
+            found,
+            policy,
+            arguments.get("mode", "converge"),
+            now,
+            limit,
+            settings.data(self._loader, "known_issues"),
+        )
+        refusals = [*planned.refusals, *_router_refusals(cluster, found, limit)]
+        result = {
+            **planned.as_dict(),
+            "refusals": refusals,
+            "run": f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
+            "members": [] if refusals else plan_text.members(planned, cluster.topology),
+            "routers": [] if refusals else _due_routers(cluster, found, limit),
+            "text": plan_text.render(planned, cluster.topology, found),
+            "changed": False,
+        }
+        if refusals:
+            result |= {"failed": True, "msg": plan_text.refused(refusals)}
+        return result
+
+
+def _router_refusals(cluster: Cluster, found: Mapping[str, plan.Found], limit: set[str]) -> list[str]:
+    return [
+        f"{host} (router) does not answer: {found[host].error}. Next: ansible {host} -m ansible.builtin.ping"
+        for host in cluster.routers
+        if host in limit and host in found and found[host].state is None
+    ]
+
+
+def _due_routers(cluster: Cluster, found: Mapping[str, plan.Found], limit: set[str]) -> list[str]:
+    return [
+        host
+        for host in cluster.routers
+        if host in limit and plan.router_reason(cluster.wanted[host], found[host].state or {})
+    ]

@@ -1,0 +1,34 @@
+"""Survey every host at once: the action behind lockstep.vllm.survey (documented in plugins/modules/survey.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.lockstep.vllm.plugins.module_utils import plan_text
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.cluster import ClusterAction
+
+
+class ActionModule(ClusterAction):
+    """Every host's state in one task; hosts that do not answer are in the result, not a failure."""
+
+    _VALID_ARGS = frozenset({"ray"})
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        variables = task_vars or {}
+        cluster = self.cluster(variables)
+        if cluster.topology.problems:
+            return {"failed": True, "msg": plan_text.refused(cluster.topology.problems)}
+        found = self.survey(cluster, variables, ray=bool(self._task.args.get("ray", False)))
+        return {
+            "changed": False,
+            "replicas": {
+                replica.name: {"head": replica.head, "hosts": list(replica.hosts), "zone": replica.zone}
+                for replica in cluster.topology.replicas
+            },
+            "routers": list(cluster.routers),
+            "hosts": {
+                host: {"reachable": answer.reachable, "error": answer.error, "state": answer.state}
+                for host, answer in found.items()
+            },
+        }

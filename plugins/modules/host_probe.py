@@ -1,0 +1,80 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The Lockstep authors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_probe
+short_description: Learn all that Lockstep needs to know of a host, in one read-only call
+description:
+  - Returns the host's operating system, boot, driver in full, GPUs, Ray, vLLM and Python versions, units, stamps and
+    quarantine. Never imports torch, Ray or CUDA, and a driver that hangs becomes a finding.
+version_added: 0.1.0
+author: The Lockstep authors (@lockstep)
+options:
+  preflight:
+    description: Look also at ports, names and the driver repository, as the other options ask.
+    type: bool
+    default: false
+  ports:
+    description: Ports that must be free, or be listened on by Lockstep's own units.
+    type: list
+    elements: int
+    default: []
+  peers:
+    description: Host names and the addresses that they must resolve to and from.
+    type: dict
+    default: {}
+attributes:
+  check_mode:
+    support: full
+    description: Reads only.
+  diff_mode:
+    support: none
+    description: Changes nothing.
+seealso:
+  - module: lockstep.vllm.survey
+"""
+
+EXAMPLES = r"""
+- name: This host's state is known
+  lockstep.vllm.host_probe:
+  register: host_state
+"""
+
+RETURN = r"""
+state:
+  description: >-
+    C(os), C(boot), C(driver), C(runtime), C(fingerprint), C(fingerprint_digest), C(units), C(stamps), C(quarantine),
+    C(engine), C(manifest), C(disk_free_mib), C(addresses) and, where asked for, C(preflight).
+  returned: always
+  type: dict
+admission:
+  description: Whether the host may join Ray as it is now (C(allowed)), and why or why not (C(reason)).
+  returned: always
+  type: dict
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.lockstep.vllm.plugins.module_utils import admission, survey
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "preflight": {"type": "bool", "default": False},
+            "ports": {"type": "list", "elements": "int", "default": []},
+            "peers": {"type": "dict", "default": {}},
+        },
+        supports_check_mode=True,
+    )
+    decision = admission.decide_here("host")
+    module.exit_json(
+        changed=False,
+        state=survey.collect(module.params),
+        admission={"allowed": decision.allowed, "reason": decision.reason},
+    )
+
+
+if __name__ == "__main__":
+    main()

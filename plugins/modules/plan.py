@@ -1,0 +1,80 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The Lockstep authors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: plan
+short_description: Survey every host at once and plan the run
+description:
+  - Asks every host of group C(lockstep) and its routers for its state, all at once and in one read-only call each, and
+    decides what each needs and in which waves it gets it.
+  - Runs once for the whole play. Fails, with every reason, when the run must not begin; nothing has been changed then.
+version_added: 0.1.0
+author: The Lockstep authors (@lockstep)
+options:
+  mode:
+    description: V(converge) does all that is due; V(upgrade) only what a change of driver needs.
+    type: str
+    choices: [converge, upgrade]
+    default: converge
+  policy:
+    description: >-
+      How much may be changed at once. Keys are C(canary), C(wave_size), C(capacity_floor), C(window),
+      C(pause_between), C(bake_seconds), C(order) and C(include_quarantined), as the operator guide explains them.
+    type: dict
+    default: {}
+attributes:
+  check_mode:
+    support: full
+    description: Reads only.
+  diff_mode:
+    support: none
+    description: Changes nothing.
+  action:
+    support: full
+    description: Runs on the controller.
+"""
+
+EXAMPLES = r"""
+- name: Every host is surveyed and the run is planned
+  lockstep.vllm.plan:
+    policy:
+      wave_size: 25%
+  register: lockstep_plan
+"""
+
+RETURN = r"""
+run:
+  description: Name of this run, as it will stand in stamps and quarantines.
+  returned: always
+  type: str
+waves:
+  description: Waves in order, each with its number, replicas, hosts, and per host the reasons.
+  returned: always
+  type: list
+  elements: dict
+members:
+  description: One row for each host that needs anything, with its groups, wave and steps.
+  returned: always
+  type: list
+  elements: dict
+routers:
+  description: Routers that have to be configured.
+  returned: always
+  type: list
+  elements: str
+skipped:
+  description: Replicas that are in no wave, with the reason.
+  returned: always
+  type: dict
+refusals:
+  description: Why the run must not begin; each names host and cure.
+  returned: always
+  type: list
+  elements: str
+text:
+  description: The plan in words.
+  returned: always
+  type: str
+"""

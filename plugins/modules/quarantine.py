@@ -1,0 +1,123 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The Lockstep authors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: quarantine
+short_description: Keep a host out of Ray, or let it in again
+description:
+  - A host in quarantine does not start Ray, also after a reboot and with no controller running. The record on the host
+    names its reason, its owner and its run.
+  - It takes effect at the next start of Ray; a Ray that runs is not stopped by it.
+version_added: 0.1.0
+author: The Lockstep authors (@lockstep)
+options:
+  state:
+    description: V(present) puts the host into quarantine, V(absent) takes it out.
+    type: str
+    choices: [present, absent]
+    default: present
+  kind:
+    description: >-
+      V(changing) while a run works on the host, which the next run finishes; V(failed) when its gates failed;
+      V(operator) when a person asked for it, which no run lifts by itself.
+    type: str
+    choices: [changing, failed, operator]
+    default: operator
+  reason:
+    description: Why, in words. Required with O(state=present).
+    type: str
+  owner:
+    description: Who asks, as user@controller. Required with O(state=present).
+    type: str
+  run:
+    description: The run that asks.
+    type: str
+  kinds:
+    description: With O(state=absent), which kinds of quarantine may be lifted.
+    type: list
+    elements: str
+    choices: [changing, failed, operator]
+    default: [changing, failed]
+attributes:
+  check_mode:
+    support: full
+    description: Says what would change and writes nothing.
+  diff_mode:
+    support: none
+    description: The record is in the result.
+"""
+
+EXAMPLES = r"""
+- name: Host is kept out while its memory is replaced
+  lockstep.vllm.quarantine:
+    reason: DIMM swap, ticket 4711
+    owner: ada@ops1
+
+- name: Host may join again
+  lockstep.vllm.quarantine:
+    state: absent
+    kinds: [operator]
+"""
+
+RETURN = r"""
+quarantine:
+  description: The record as it is now (or would be, in check mode); null when the host is not in quarantine.
+  returned: always
+  type: dict
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.lockstep.vllm.plugins.module_utils import records
+
+KINDS = ["changing", "failed", "operator"]
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "kind": {"type": "str", "choices": KINDS, "default": "operator"},
+            "reason": {"type": "str"},
+            "owner": {"type": "str"},
+            "run": {"type": "str"},
+            "kinds": {"type": "list", "elements": "str", "choices": KINDS, "default": ["changing", "failed"]},
+        },
+        required_if=[("state", "present", ["reason", "owner"])],
+        supports_check_mode=True,
+    )
+    wanted = module.params
+    try:
+        present = records.read(records.QUARANTINE)
+    except records.RecordError as error:
+        present = {"kind": "damaged", "reason": str(error)}
+    if wanted["state"] == "absent":
+        lift(module, present)
+    if present and present.get("kind") == "operator" and wanted["kind"] != "operator":
+        module.exit_json(changed=False, quarantine=present)
+    record = {key: wanted[key] for key in ("kind", "reason", "owner", "run")}
+    if present and record == {key: present.get(key) for key in record}:
+        module.exit_json(changed=False, quarantine=present)
+    record["at"] = records.now()
+    if not module.check_mode:
+        records.write(records.QUARANTINE, record)
+    module.exit_json(changed=True, quarantine=record)
+
+
+def lift(module: AnsibleModule, present: dict | None) -> None:
+    if present is None:
+        module.exit_json(changed=False, quarantine=None)
+    if present.get("kind") not in module.params["kinds"]:
+        module.fail_json(
+            msg=f"this host is in quarantine by {present.get('owner')} ({present.get('kind')}): {present.get('reason')}. "
+            f"To lift it: ansible HOST -m lockstep.vllm.quarantine -a '{{\"state\": \"absent\", \"kinds\": [\"{present.get('kind')}\"]}}'",
+            quarantine=present,
+        )
+    if not module.check_mode:
+        records.remove(records.QUARANTINE)
+    module.exit_json(changed=True, quarantine=None)
+
+
+if __name__ == "__main__":
+    main()

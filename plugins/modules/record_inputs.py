@@ -1,0 +1,80 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The Lockstep authors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: record_inputs
+short_description: Record what a role was applied from, so that a later run knows that nothing changed
+description:
+  - Writes C(/var/lib/lockstep/manifest/<role>.json) with a digest of the role's files, its variables' values and the
+    topology that it reads, and the checksum of every file that the role manages.
+  - The digest is taken on the controller, in an action of the same name.
+version_added: 0.1.0
+author: The Lockstep authors (@lockstep)
+options:
+  role:
+    description: Name of the role that was applied.
+    type: str
+    required: true
+  files:
+    description: Absolute paths of the files that the role manages on the host.
+    type: list
+    elements: str
+    default: []
+  inputs:
+    description: The digest. Filled in by the action.
+    type: str
+attributes:
+  check_mode:
+    support: full
+    description: Says whether the record would change and writes nothing.
+  diff_mode:
+    support: none
+    description: The record is not meant to be read by people.
+"""
+
+EXAMPLES = r"""
+- name: Inputs of this role are recorded
+  lockstep.vllm.record_inputs:
+    role: gpu_host
+    files: [/etc/lockstep/host.json]
+"""
+
+RETURN = r"""
+missing:
+  description: Managed files that are not there.
+  returned: on failure
+  type: list
+  elements: str
+"""
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.lockstep.vllm.plugins.module_utils import inputs, records
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "role": {"type": "str", "required": True},
+            "files": {"type": "list", "elements": "str", "default": []},
+            "inputs": {"type": "str"},
+        },
+        supports_check_mode=True,
+    )
+    role, files = module.params["role"], module.params["files"]
+    path = records.MANIFEST / f"{role}.json"
+    record = inputs.manifest(role, module.params["inputs"], files)
+    missing = [name for name, digest in record["files"].items() if digest is None]
+    if module.check_mode:
+        module.exit_json(changed=records.read(path) != record)
+    if missing:
+        module.fail_json(msg=f"role {role} manages {', '.join(missing)}, which is not there", missing=missing)
+    Path(records.MANIFEST).mkdir(parents=True, exist_ok=True)
+    module.exit_json(changed=records.write(path, record))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The journal of a run: one JSON object per line, one line per state change, each on disk before the run goes on.
+
+The journal is for people and for the report. The truth stays on the hosts: nothing that a later run needs is read from
+here. docs/report.md lists the events and their keys.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+NAME = "journal.jsonl"
+REPORT = "report.html"
+
+Event = dict[str, Any]
+
+
+def new_run(now: datetime.datetime | None = None) -> str:
+    """A name for a run that sorts by time: ``20261122T003000Z-ab12``."""
+    moment = now or datetime.datetime.now(datetime.timezone.utc)
+    return f"{moment:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+
+
+def stamp(seconds: float) -> str:
+    """Unix seconds as the journal writes them: RFC 3339, UTC, milliseconds."""
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+class Journal:
+    """An open journal in ``<root>/<run>/journal.jsonl``; appends to one that is already there.
+
+    Raises:
+        OSError: the folder or the file cannot be made or written.
+    """
+
+    def __init__(self, root: Path, run: str) -> None:
+        self._root = root
+        self._run = run
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    @property
+    def run(self) -> str:
+        return self._run
+
+    @property
+    def folder(self) -> Path:
+        return self._root / self._run
+
+    @property
+    def path(self) -> Path:
+        return self.folder / NAME
+
+    @property
+    def report(self) -> Path:
+        return self.folder / REPORT
+
+    def write(self, event: Mapping[str, Any]) -> None:
+        """Append one event; it is on disk when this returns. Values that JSON does not know are written as text."""
+        line = json.dumps(event, default=str, ensure_ascii=False) + "\n"
+        os.write(self._handle, line.encode("utf-8", errors="replace"))
+        os.fsync(self._handle)
+
+    def close(self) -> None:
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+
+def read(path: Path) -> list[Event]:
+    """The events of a journal, in order. A last line that was torn by a crash is left out.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: a line other than the last is not an event; names the line.
+    """
+    events: list[Event] = []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            event = json.loads(line)
+            if not isinstance(event, dict) or "event" not in event:
+                raise ValueError("no event")
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise ValueError(f"{path}: line {number} is not an event: {error}") from error
+        events.append(event)
+    return events
+
+
+def unreported(root: Path, but: str = "", most: int = 5) -> list[Path]:
+    """The newest ``most`` folders below ``root`` that have a journal and no report: runs that were killed."""
+    folders = sorted((path.parent for path in root.glob(f"*/{NAME}")), key=lambda path: path.name, reverse=True)
+    return [folder for folder in folders if folder.name != but and not (folder / REPORT).exists()][:most]
