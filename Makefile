@@ -3,6 +3,7 @@
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MOLECULE_GLOB := molecule/*/molecule.yml
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export LOCKSTEP_INVENTORY ?= $(CURDIR)/inventories/bench
 
 STAGE := tools/stage
 COLLECTION := .cache/collection
@@ -41,7 +42,7 @@ sanity: env ## ansible-test sanity on the built collection
 	@$(STAGE) sanity tests/sanity/run
 
 molecule: env ## every Molecule scenario, on the bench
-	@$(STAGE) molecule molecule --no-color test --all
+	@$(STAGE) molecule env NO_COLOR=1 molecule test --all
 
 e2e: env ## the stories of tests/e2e, on the bench
 	@$(STAGE) e2e pytest tests/e2e
