@@ -20,7 +20,13 @@ Facts = Mapping[str, Any]
 FACTS = ("driver", "fabric_manager", "nccl", "cuda", "torch", "vllm", "kernel", "gpu")
 SEVERITIES = ("suspect", "bad")
 _COMPARE: dict[str, Callable[[tuple[int, ...], tuple[int, ...]], bool]] = {
-    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne}
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +50,11 @@ def match(issues: Sequence[Mapping[str, Any]], facts: Facts) -> list[Match]:
     Raises:
         ValueError: a row names an unknown fact or a condition that cannot be read.
     """
-    found = [Match(**{field.name: str(row[field.name]).strip() for field in dataclasses.fields(Match)})
-             for row in issues if _fits(row, facts)]
+    found = [
+        Match(**{field.name: str(row[field.name]).strip() for field in dataclasses.fields(Match)})
+        for row in issues
+        if _fits(row, facts)
+    ]
     return sorted(found, key=lambda issue: (SEVERITIES.index(issue.severity) * -1, issue.id))
 
 

@@ -24,20 +24,40 @@ from typing import Any
 Run = Callable[[Sequence[str], float], "Answer"]
 
 DPKG_FORMAT = "${db:Status-Want}\t${db:Status-Status}\t${Package}\t${Version}\n"
-PACKAGE_PATTERNS = ("nvidia-*", "libnvidia-*", "libcuda1", "libcudadebugger1", "cuda-drivers*", "firmware-nvidia-*",
-                    "linux-modules-nvidia-*", "nvlsm")
-_NOT_THE_DRIVER = re.compile(r"(lib)?nvidia-(container|ctk|cuda|cudnn|cg|docker|nsight|profiler|visual|support"
-                             r"|installer|legacy|egl-wayland|vaapi|ml-dev)")
+PACKAGE_PATTERNS = (
+    "nvidia-*",
+    "libnvidia-*",
+    "libcuda1",
+    "libcudadebugger1",
+    "cuda-drivers*",
+    "firmware-nvidia-*",
+    "linux-modules-nvidia-*",
+    "nvlsm",
+)
+_NOT_THE_DRIVER = re.compile(
+    r"(lib)?nvidia-(container|ctk|cuda|cudnn|cg|docker|nsight|profiler|visual|support"
+    r"|installer|legacy|egl-wayland|vaapi|ml-dev)"
+)
 # Versioned on their own, whatever the driver's version is (Debian and NVIDIA alike).
-_OWN_VERSIONS = re.compile(r"nvidia-(settings|xconfig|modprobe|persistenced|driver-pinning|alternative|egl|suspend)"
-                           r"|libnvidia-egl")
+_OWN_VERSIONS = re.compile(
+    r"nvidia-(settings|xconfig|modprobe|persistenced|driver-pinning|alternative|egl|suspend)"
+    r"|libnvidia-egl"
+)
 _FABRIC = re.compile(r"nvidia-fabricmanager|libnvidia-nscq|libnvsdm|nvidia-imex|nvlsm")
 _DRIVER_VERSION = re.compile(r"\d{3}\.\d{2,3}(?:\.\d{2})?")
 _USER_LIBRARY = re.compile(r"libnvidia-ml\.so\.(\d{3}\.\d{2,3}(?:\.\d{2})?)$")
-_LIBRARY_FOLDERS = ("usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu", "usr/lib64", "usr/lib",
-                    "usr/lib/x86_64-linux-gnu/nvidia/current", "usr/lib/aarch64-linux-gnu/nvidia/current")
-_XID = re.compile(r"NVRM: (?P<kind>Xid) \(PCI:(?P<xdev>[^)]+)\): (?P<xcode>\d+)"
-                  r"|(?P<skind>SXid) \(PCI:(?P<sdev>[^)]+)\): (?P<scode>\d+)")
+_LIBRARY_FOLDERS = (
+    "usr/lib/x86_64-linux-gnu",
+    "usr/lib/aarch64-linux-gnu",
+    "usr/lib64",
+    "usr/lib",
+    "usr/lib/x86_64-linux-gnu/nvidia/current",
+    "usr/lib/aarch64-linux-gnu/nvidia/current",
+)
+_XID = re.compile(
+    r"NVRM: (?P<kind>Xid) \(PCI:(?P<xdev>[^)]+)\): (?P<xcode>\d+)"
+    r"|(?P<skind>SXid) \(PCI:(?P<sdev>[^)]+)\): (?P<scode>\d+)"
+)
 # Read from the survey's point of view: quick to answer, and understood by every driver since 450.
 _GPU_FIELDS = ("index", "uuid", "name", "memory.total", "persistence_mode", "pci.bus_id", "driver_version")
 _UNUSUAL = re.compile(r"^(half-installed|half-configured|unpacked|triggers-awaited|triggers-pending)$")
@@ -63,8 +83,14 @@ def run_command(argv: Sequence[str], deadline: float) -> Answer:
     start = time.monotonic()
     environment = {**os.environ, "LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin:/sbin:/bin"}
     try:
-        child = subprocess.Popen(list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                 start_new_session=True, env=environment)
+        child = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            env=environment,
+        )
     except OSError as error:
         return Answer(None, stderr=str(error))
     try:
@@ -72,8 +98,12 @@ def run_command(argv: Sequence[str], deadline: float) -> Answer:
     except subprocess.TimeoutExpired:
         _end(child)
         return Answer(None, timed_out=True, seconds=time.monotonic() - start)
-    return Answer(child.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"),
-                  seconds=time.monotonic() - start)
+    return Answer(
+        child.returncode,
+        out.decode("utf-8", "replace"),
+        err.decode("utf-8", "replace"),
+        seconds=time.monotonic() - start,
+    )
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
@@ -132,8 +162,11 @@ def parse_dpkg(text: str) -> dict[str, dict[str, Any]]:
 
 def driver_versions(packages: dict[str, dict[str, Any]]) -> list[str]:
     """Upstream versions among the packages that make up the driver, oldest first; fabric manager and tools apart."""
-    found = {upstream(about["version"]) for name, about in packages.items()
-             if not _OWN_VERSIONS.match(name) and not _FABRIC.match(name)}
+    found = {
+        upstream(about["version"])
+        for name, about in packages.items()
+        if not _OWN_VERSIONS.match(name) and not _FABRIC.match(name)
+    }
     return sorted((version for version in found if is_driver_version(version)), key=version_key)
 
 
@@ -148,10 +181,27 @@ def parse_csv(text: str) -> list[dict[str, str]]:
 
 def parse_gpus(text: str) -> list[dict[str, Any]]:
     """GPUs from the survey's query; memory in MiB, None where the driver cannot tell."""
-    return [{"index": int(row["index"]), "name": row["name"], "uuid": row["uuid"],
-             "memory_mib": int(row["memory.total"]) if row["memory.total"].isdigit() else None,
-             "pci": row.get("pci.bus_id"), "persistence": row.get("persistence_mode") == "Enabled"}
-            for row in parse_csv(text) if row.get("index", "").isdigit()]
+    return [
+        {
+            "index": int(row["index"]),
+            "name": row["name"],
+            "uuid": row["uuid"],
+            "memory_mib": int(row["memory.total"]) if row["memory.total"].isdigit() else None,
+            "pci": row.get("pci.bus_id"),
+            "persistence": row.get("persistence_mode") == "Enabled",
+        }
+        for row in parse_csv(text)
+        if row.get("index", "").isdigit()
+    ]
+
+
+def nvswitches(root: Path = Path("/")) -> int:
+    """How many NVSwitches this host has: NVIDIA's PCI bridges of class 0x0680. They need fabric manager."""
+    return sum(
+        1
+        for device in (root / "sys/bus/pci/devices").glob("*")
+        if _text(device / "vendor").strip() == "0x10de" and _text(device / "class").startswith("0x0680")
+    )
 
 
 def parse_fabric_manager(text: str) -> str | None:
@@ -196,7 +246,7 @@ def parse_xids(messages: Iterable[tuple[float, str]]) -> list[dict[str, Any]]:
         device = found["xdev"] or found["sdev"]
         event["count"] += 1
         event["devices"] = sorted({*event["devices"], device})
-        event["message"] = message[found.start():].strip()
+        event["message"] = message[found.start() :].strip()
         event["last"] = datetime.datetime.fromtimestamp(int(when), datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     return [events[key] for key in sorted(events)]
 
@@ -219,9 +269,9 @@ def driver_state(*, deadline: float = 5.0, root: Path = Path("/"), run: Run = ru
 
     Keys: ``packages`` {name: {version, hold, broken}}, ``package_versions``, ``package_version`` (None unless all
     agree), ``userspace_version``, ``loaded_version``, ``fabric_manager`` ({package, package_version, version, active}
-    or None), ``persistence``, ``holders`` [{pid, command, devices}], ``modules`` {name: {refcount, used_by}},
-    ``refcount``, ``gpus``, ``xids``, ``pending_reboot``, ``pending_reboot_packages``, ``dpkg_interrupted``,
-    ``smi_error``.
+    or None), ``nvswitches`` (how many), ``persistence``, ``holders`` [{pid, command, devices}], ``modules`` {name:
+    {refcount, used_by}}, ``refcount``, ``gpus``, ``xids``, ``pending_reboot``, ``pending_reboot_packages``,
+    ``dpkg_interrupted``, ``smi_error``.
     """
     with concurrent.futures.ThreadPoolExecutor(max_workers=4) as pool:
         smi = pool.submit(run, ["nvidia-smi", f"--query-gpu={','.join(_GPU_FIELDS)}", "--format=csv,nounits"], deadline)
@@ -244,6 +294,7 @@ def driver_state(*, deadline: float = 5.0, root: Path = Path("/"), run: Run = ru
         "userspace_version": _userspace_version(root),
         "loaded_version": loaded,
         "fabric_manager": fabric,
+        "nvswitches": nvswitches(root),
         "persistence": all(gpu["persistence"] for gpu in gpus) if gpus else None,
         "holders": holders,
         "modules": modules,
@@ -253,8 +304,9 @@ def driver_state(*, deadline: float = 5.0, root: Path = Path("/"), run: Run = ru
         "pending_reboot": (root / "run/reboot-required").exists(),
         "pending_reboot_packages": sorted(set(pending)),
         "dpkg_interrupted": dpkg_interrupted(root) or any(about["broken"] for about in packages.values()),
-        "smi_error": smi_failure(smi_answer) if packages or loaded or smi_answer.returncode is not None
-        or smi_answer.timed_out else None,
+        "smi_error": smi_failure(smi_answer)
+        if packages or loaded or smi_answer.returncode is not None or smi_answer.timed_out
+        else None,
     }
 
 
@@ -297,8 +349,12 @@ def _fabric_manager(packages: dict[str, dict[str, Any]], run: Run, deadline: flo
         return None
     version = run(["nv-fabricmanager", "--version"], deadline)
     active = run(["systemctl", "is-active", "nvidia-fabricmanager.service"], deadline)
-    return {"package": names[0], "package_version": upstream(packages[names[0]]["version"]),
-            "version": parse_fabric_manager(version.stdout), "active": active.stdout.strip() == "active"}
+    return {
+        "package": names[0],
+        "package_version": upstream(packages[names[0]]["version"]),
+        "version": parse_fabric_manager(version.stdout),
+        "active": active.stdout.strip() == "active",
+    }
 
 
 def _modules(root: Path) -> dict[str, dict[str, Any]]:

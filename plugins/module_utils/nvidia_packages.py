@@ -61,13 +61,22 @@ def refused_system(distribution: str) -> str | None:
     """Why no driver can be installed on this distribution; None when it can."""
     if distribution in SUPPORTED:
         return None
-    return (f"nvidia_driver installs on {' and '.join(SUPPORTED)}, this host runs {distribution}. Install the driver "
-            "by the platform's own means and set nvidia_driver_source: verify, which checks what is there and "
-            "changes nothing.")
+    return (
+        f"nvidia_driver installs on {' and '.join(SUPPORTED)}, this host runs {distribution}. Install the driver "
+        "by the platform's own means and set nvidia_driver_source: verify, which checks what is there and "
+        "changes nothing."
+    )
 
 
-def wanted(version: str, *, source: Source, flavor: Flavor, distribution: str, fabric_manager: bool,
-           prebuilt_for: str | None = None) -> tuple[Want, ...]:
+def wanted(
+    version: str,
+    *,
+    source: Source,
+    flavor: Flavor,
+    distribution: str,
+    fabric_manager: bool,
+    prebuilt_for: str | None = None,
+) -> tuple[Want, ...]:
     """The compute-only package set for one exact driver version.
 
     Args:
@@ -88,8 +97,10 @@ def wanted(version: str, *, source: Source, flavor: Flavor, distribution: str, f
     if refusal:
         raise PackageError(refusal)
     if flavor == "open" and number < FIRST_OPEN_BRANCH:
-        raise PackageError(f"driver {version} has no open kernel modules (they begin with {FIRST_OPEN_BRANCH}): "
-                           "set nvidia_driver_flavor: proprietary")
+        raise PackageError(
+            f"driver {version} has no open kernel modules (they begin with {FIRST_OPEN_BRANCH}): "
+            "set nvidia_driver_flavor: proprietary"
+        )
     if source in ("ubuntu", "debian") and source != distribution.lower():
         raise PackageError(f"nvidia_driver_source is {source}, but this host runs {distribution}")
     if prebuilt_for and source != "ubuntu":
@@ -107,8 +118,11 @@ def wanted(version: str, *, source: Source, flavor: Flavor, distribution: str, f
 
 def pinning_package(version: str, source: Source) -> str | None:
     """The package that chooses the version in NVIDIA's repository from 590 on; it goes in before all others."""
-    return f"nvidia-driver-pinning-{version}" if source in ("nvidia", "mirror") and branch(
-        version) >= UNSUFFIXED_FROM else None
+    return (
+        f"nvidia-driver-pinning-{version}"
+        if source in ("nvidia", "mirror") and branch(version) >= UNSUFFIXED_FROM
+        else None
+    )
 
 
 def select(wants: Sequence[Want], offered: Offer) -> dict[str, str]:
@@ -128,20 +142,26 @@ def select(wants: Sequence[Want], offered: Offer) -> dict[str, str]:
     if missing:
         version = next(want.version for want in wants if want.version)
         there = ", ".join(on_offer(offered)) or "no driver at all"
-        raise PackageError(f"driver {version} is not in the repository (missing: {', '.join(missing)}); "
-                           f"it offers {there}")
+        raise PackageError(
+            f"driver {version} is not in the repository (missing: {', '.join(missing)}); it offers {there}"
+        )
     return chosen
 
 
 def on_offer(offered: Offer) -> list[str]:
     """Driver versions that a repository has user-space libraries for, oldest first."""
-    versions = {upstream(version) for name, versions in offered.items() for version in versions
-                if name == "libcuda1" or name.startswith("libnvidia-compute")}
+    versions = {
+        upstream(version)
+        for name, versions in offered.items()
+        for version in versions
+        if name == "libcuda1" or name.startswith("libnvidia-compute")
+    }
     return sorted((version for version in versions if is_driver_version(version)), key=version_key)
 
 
-def combination_refusal(driver: str | None, torch_cuda: str | None,
-                        minimums: Sequence[Mapping[str, Any]] | None = None) -> str | None:
+def combination_refusal(
+    driver: str | None, torch_cuda: str | None, minimums: Sequence[Mapping[str, Any]] | None = None
+) -> str | None:
     """Why torch built for CUDA ``torch_cuda`` (``13.0``) cannot run on ``driver``; None when it can, or when unknown.
 
     ``minimums`` are the rows of data/cuda_minimum_driver.yml, read from there when left out.
@@ -152,9 +172,11 @@ def combination_refusal(driver: str | None, torch_cuda: str | None,
     row = next((row for row in rows if str(row["cuda"]) == torch_cuda.split(".")[0]), None)
     if row is None or version_key(driver) >= version_key(str(row["driver"])):
         return None
-    return (f"torch is built for CUDA {torch_cuda}, which needs driver {row['driver']} or newer, and driver "
-            f"{driver} is asked for ({row['source']}). Set nvidia_driver_version to {row['driver']} or newer, or "
-            "serving_runtime_lock to an environment built for an older CUDA")
+    return (
+        f"torch is built for CUDA {torch_cuda}, which needs driver {row['driver']} or newer, and driver "
+        f"{driver} is asked for ({row['source']}). Set nvidia_driver_version to {row['driver']} or newer, or "
+        "serving_runtime_lock to an environment built for an older CUDA"
+    )
 
 
 def _match(want: Want, versions: Sequence[str]) -> str | None:
@@ -166,8 +188,13 @@ def _nvidia_for_ubuntu(version: str, number: int, flavor: Flavor) -> tuple[Want,
     suffix = "" if number >= UNSUFFIXED_FROM else f"-{number}"
     opened = "-open" if flavor == "open" else ""
     required = [f"nvidia-dkms{suffix}{opened}", f"nvidia-kernel-common{suffix}", f"libnvidia-compute{suffix}"]
-    optional = [f"nvidia-kernel-source{suffix}{opened}", f"libnvidia-cfg1{suffix}", f"libnvidia-decode{suffix}",
-                f"libnvidia-gpucomp{suffix}", "nvidia-modprobe"]
+    optional = [
+        f"nvidia-kernel-source{suffix}{opened}",
+        f"libnvidia-cfg1{suffix}",
+        f"libnvidia-decode{suffix}",
+        f"libnvidia-gpucomp{suffix}",
+        "nvidia-modprobe",
+    ]
     if suffix:
         required += [f"nvidia-utils{suffix}", f"nvidia-compute-utils{suffix}"]
         optional += [f"nvidia-firmware{suffix}-{version}"]
@@ -180,36 +207,80 @@ def _nvidia_for_ubuntu(version: str, number: int, flavor: Flavor) -> tuple[Want,
 def _nvidia_for_debian(version: str, number: int, flavor: Flavor) -> tuple[Want, ...]:
     kernel = "nvidia-kernel-open-dkms" if flavor == "open" else "nvidia-kernel-dkms"
     pinning = [f"nvidia-driver-pinning-{version}"] if number >= UNSUFFIXED_FROM else []
-    return (Want(("nvidia-driver-cuda", "nvidia-smi"), version),
-            *_wants(version, [kernel, "libcuda1", "libnvidia-ml1", "nvidia-persistenced", *pinning],
-                    ["nvidia-kernel-support", "nvidia-alternative", "nvidia-modprobe", "firmware-nvidia-gsp",
-                     "libnvidia-cfg1", "libnvidia-ptxjitcompiler1", "libcudadebugger1"]))
+    return (
+        Want(("nvidia-driver-cuda", "nvidia-smi"), version),
+        *_wants(
+            version,
+            [kernel, "libcuda1", "libnvidia-ml1", "nvidia-persistenced", *pinning],
+            [
+                "nvidia-kernel-support",
+                "nvidia-alternative",
+                "nvidia-modprobe",
+                "firmware-nvidia-gsp",
+                "libnvidia-cfg1",
+                "libnvidia-ptxjitcompiler1",
+                "libcudadebugger1",
+            ],
+        ),
+    )
 
 
 def _ubuntu_archive(version: str, number: int, flavor: Flavor, prebuilt_for: str | None) -> tuple[Want, ...]:
     server, opened = f"-{number}-server", "-open" if flavor == "open" else ""
-    required = [f"nvidia-kernel-common{server}", f"libnvidia-compute{server}", f"nvidia-utils{server}",
-                f"nvidia-compute-utils{server}"]
-    kernel = (Want((f"linux-modules-nvidia{server}{opened}-{prebuilt_for}",), None) if prebuilt_for
-              else Want((f"nvidia-dkms{server}{opened}",), version))
-    return (kernel, *_wants(version, required, [f"libnvidia-cfg1{server}", f"libnvidia-decode{server}",
-                                                f"nvidia-kernel-source{server}{opened}",
-                                                f"nvidia-firmware{server}-{version}"]))
+    required = [
+        f"nvidia-kernel-common{server}",
+        f"libnvidia-compute{server}",
+        f"nvidia-utils{server}",
+        f"nvidia-compute-utils{server}",
+    ]
+    kernel = (
+        Want((f"linux-modules-nvidia{server}{opened}-{prebuilt_for}",), None)
+        if prebuilt_for
+        else Want((f"nvidia-dkms{server}{opened}",), version)
+    )
+    return (
+        kernel,
+        *_wants(
+            version,
+            required,
+            [
+                f"libnvidia-cfg1{server}",
+                f"libnvidia-decode{server}",
+                f"nvidia-kernel-source{server}{opened}",
+                f"nvidia-firmware{server}-{version}",
+            ],
+        ),
+    )
 
 
 def _debian_archive(version: str, flavor: Flavor) -> tuple[Want, ...]:
     kernel = "nvidia-open-kernel-dkms" if flavor == "open" else "nvidia-kernel-dkms"
-    return (*_wants(version, [kernel, "nvidia-smi", "libcuda1", "libnvidia-ml1"],
-                    ["nvidia-kernel-support", "nvidia-alternative", "firmware-nvidia-gsp", "libnvidia-cfg1",
-                     "libnvidia-ptxjitcompiler1"]),
-            Want(("nvidia-persistenced",), None), Want(("nvidia-modprobe",), None, required=False))
+    return (
+        *_wants(
+            version,
+            [kernel, "nvidia-smi", "libcuda1", "libnvidia-ml1"],
+            [
+                "nvidia-kernel-support",
+                "nvidia-alternative",
+                "firmware-nvidia-gsp",
+                "libnvidia-cfg1",
+                "libnvidia-ptxjitcompiler1",
+            ],
+        ),
+        Want(("nvidia-persistenced",), None),
+        Want(("nvidia-modprobe",), None, required=False),
+    )
 
 
 def _fabric_manager(version: str, number: int) -> tuple[Want, ...]:
-    return (Want((f"nvidia-fabricmanager-{number}", "nvidia-fabricmanager"), version),
-            Want((f"libnvidia-nscq-{number}", "libnvidia-nscq"), version, required=False))
+    return (
+        Want((f"nvidia-fabricmanager-{number}", "nvidia-fabricmanager"), version),
+        Want((f"libnvidia-nscq-{number}", "libnvidia-nscq"), version, required=False),
+    )
 
 
 def _wants(version: str, required: Sequence[str], optional: Sequence[str]) -> tuple[Want, ...]:
-    return (*(Want((name,), version) for name in required),
-            *(Want((name,), version, required=False) for name in optional))
+    return (
+        *(Want((name,), version) for name in required),
+        *(Want((name,), version, required=False) for name in optional),
+    )
