@@ -1,0 +1,58 @@
+"""What the engine supervisor asks Ray: who is there, are they who they should be, is a GPU still held."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from .ray_cluster import Cluster, Table
+
+
+@dataclasses.dataclass(frozen=True)
+class Members:
+    """The live hosts of the replica's Ray cluster.
+
+    Attributes:
+        known: whether the head answered; when not, the rest is empty.
+        fingerprints: host to the fingerprint label it joined with.
+        gpus: GPUs of all of them.
+        free: GPUs that nobody holds.
+        nodes: Ray's node ids, to tell a host that went and came back from one that stayed.
+    """
+
+    known: bool
+    fingerprints: dict[str, str] = dataclasses.field(default_factory=dict)
+    gpus: int = 0
+    free: int = 0
+    nodes: frozenset[str] = frozenset()
+
+
+def members(table: Table) -> Members:
+    """Who can work: dead and draining nodes are not counted."""
+    if table.head != "up":
+        return Members(False)
+    live = [node for node in table.nodes if node.alive and not node.draining]
+    return Members(
+        True,
+        {node.host or node.address: node.fingerprint or "none" for node in live},
+        int(sum(node.gpus for node in live)),
+        int(sum(node.free.get("GPU", 0.0) for node in live)),
+        frozenset(node.node_id for node in live),
+    )
+
+
+def lost(before: Members, now: Members) -> list[str]:
+    """Hosts that went since ``before``, also when they came back meanwhile; the head's silence loses nobody."""
+    if not now.known or before.nodes <= now.nodes:
+        return []
+    gone = set(before.fingerprints) - set(now.fingerprints)
+    return sorted(gone) if gone else ["a host that left and came back"]
+
+
+class Asker:
+    """Asks the head for its members; an answer costs about a millisecond."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def __call__(self) -> Members:
+        return members(self._cluster.table())

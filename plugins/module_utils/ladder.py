@@ -1,0 +1,166 @@
+"""The optimisation ladder: which rung to try next, and whether a rung's completions are those of the eager engine.
+
+Graph capture and replay are what hang in the field (vllm-project/vllm #17167, #52504, #46253), so an engine climbs:
+eager first, then one rung at a time, each proven before the next. What was learnt is kept on the head, keyed by the
+fingerprint of the replica and by what the engine was asked to run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast
+
+from .completion import Token
+
+Rung = Literal["none", "piecewise", "full"]
+Verdict = Literal["proven", "failed"]
+
+RUNGS: tuple[Rung, ...] = ("none", "piecewise", "full")
+
+# Two tokens whose log probabilities lie closer than this are a tie: compiled kernels round otherwise than eager ones, and
+# at bf16 (8 bits of mantissa) logits around 20 are 0.125 apart. A wrong collective moves logits by far more.
+TIE = 0.25
+
+_ARGUMENTS: dict[Rung, dict[str, Any]] = {
+    "none": {"enforce_eager": True},
+    "piecewise": {"compilation_config": {"cudagraph_mode": "PIECEWISE"}},
+    "full": {"compilation_config": {"cudagraph_mode": "FULL_AND_PIECEWISE"}},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """What became of one rung.
+
+    Attributes:
+        verdict: ``proven`` or ``failed``.
+        code: ``ok``, ``start_hangs``, ``start_dies``, ``no_completion``, ``differs``.
+        cause: in words; empty when proven.
+        seconds: from the start of the process to the verdict.
+        evidence: absolute paths on the head.
+        at: when, RFC 3339.
+    """
+
+    verdict: Verdict
+    code: str = "ok"
+    cause: str = ""
+    seconds: float = 0.0
+    evidence: tuple[str, ...] = ()
+    at: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ladder:
+    """What is known of the rungs of one layout, for one key.
+
+    Attributes:
+        key: what this knowledge is valid for, see :func:`key`.
+        trials: rung to what became of it.
+        baseline: prompt to the eager engine's tokens.
+        platform: ``cuda`` or ``cpu``; on CPU no graph is captured, a rung there proves torch.compile only.
+    """
+
+    key: str
+    trials: Mapping[Rung, Trial] = dataclasses.field(default_factory=dict)
+    baseline: Mapping[str, tuple[Token, ...]] = dataclasses.field(default_factory=dict)
+    platform: str = ""
+
+
+def rung_arguments(rung: Rung) -> dict[str, Any]:
+    """vLLM's arguments for a rung (vLLM 0.32: ``--enforce-eager``, ``--compilation-config.cudagraph_mode``)."""
+    return _ARGUMENTS[rung]
+
+
+def key(hosts: Mapping[str, str], command: Sequence[str]) -> str:
+    """What a ladder's knowledge holds for: the fingerprints of the replica's hosts and vLLM's command, as 16 hex digits.
+
+    Args:
+        hosts: host to fingerprint digest, as in the replica stamp.
+        command: vLLM's command line on the lowest rung.
+    """
+    text = json.dumps([dict(sorted(hosts.items())), list(command)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def next_rung(wanted: Sequence[Rung], trials: Mapping[Rung, Trial]) -> Rung | None:
+    """The rung to start now: the lowest untried one while all below it are proven, else the highest proven one; None
+    when not even the lowest one holds."""
+    proven: Rung | None = None
+    for rung in wanted:
+        trial = trials.get(rung)
+        if trial is None:
+            return rung
+        if trial.verdict == "failed":
+            return proven
+        proven = rung
+    return proven
+
+
+def settled(wanted: Sequence[Rung], trials: Mapping[Rung, Trial]) -> bool:
+    """Whether there is no rung left to try."""
+    rung = next_rung(wanted, trials)
+    return rung is None or rung in trials
+
+
+def with_trial(ladder: Ladder, rung: Rung, trial: Trial) -> Ladder:
+    return dataclasses.replace(ladder, trials={**ladder.trials, rung: trial})
+
+
+def difference(baseline: Sequence[Token], got: Sequence[Token], tie: float = TIE) -> str:
+    """How a completion differs from the eager one, in words; empty when it does not.
+
+    Greedy completions of two correct engines part ways where two tokens are as good as equally likely. There the
+    comparison ends in favour of the rung; anywhere else a different token is a wrong result.
+
+    Args:
+        tie: natural-logarithm distance under which two tokens count as equally likely.
+    """
+    for place, (wanted, found) in enumerate(zip(baseline, got, strict=False)):
+        if wanted.text == found.text:
+            continue
+        if _tied(wanted, found.text, tie):
+            return ""
+        return f"token {place} is {found.text!r}, eager gave {wanted.text!r}{_distance(wanted, found.text)}"
+    if len(baseline) != len(got):
+        return f"{len(got)} tokens, eager gave {len(baseline)}"
+    return ""
+
+
+def _tied(wanted: Token, other: str, tie: float) -> bool:
+    rival = wanted.alternatives.get(other)
+    return wanted.logprob is not None and rival is not None and abs(wanted.logprob - rival) <= tie
+
+
+def _distance(wanted: Token, other: str) -> str:
+    rival = wanted.alternatives.get(other)
+    if wanted.logprob is None or rival is None:
+        return ""
+    return f" ({wanted.logprob - rival:.2f} nat likelier)"
+
+
+def as_record(ladder: Ladder) -> dict[str, Any]:
+    """JSON form of a ladder, as ladder.json keeps it per layout."""
+    return {
+        "key": ladder.key,
+        "platform": ladder.platform,
+        "rungs": {rung: dataclasses.asdict(trial) for rung, trial in ladder.trials.items()},
+        "baseline": {prompt: [dataclasses.asdict(t) for t in tokens] for prompt, tokens in ladder.baseline.items()},
+    }
+
+
+def from_record(record: Mapping[str, Any] | None, wanted_key: str) -> Ladder:
+    """The ladder in ``record``, or an empty one where there is none or what it knew is void by now."""
+    if not record or record.get("key") != wanted_key:
+        return Ladder(wanted_key)
+    try:
+        trials = {
+            cast(Rung, rung): Trial(**{**trial, "evidence": tuple(trial.get("evidence", ()))})
+            for rung, trial in record["rungs"].items()
+        }
+        baseline = {prompt: tuple(Token(**token) for token in tokens) for prompt, tokens in record["baseline"].items()}
+    except (KeyError, TypeError, AttributeError):
+        return Ladder(wanted_key)
+    return Ladder(wanted_key, trials, baseline, str(record.get("platform", "")))
