@@ -73,6 +73,7 @@ class Plan:
         steps: host to step to reason, for every host that needs anything.
         prepare: hosts whose ``prepare`` step is due; done before the first wave, under whatever serves.
         disturbed: replicas whose Ray and engine are stopped in their wave.
+        gated: replicas whose gates across hosts are due.
         skipped: replica to why it is in no wave.
         refusals: why the run must not begin; empty otherwise.
         warnings: what the operator should know all the same.
@@ -82,6 +83,7 @@ class Plan:
     steps: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
     prepare: tuple[str, ...] = ()
     disturbed: tuple[str, ...] = ()
+    gated: tuple[str, ...] = ()
     skipped: Mapping[str, str] = dataclasses.field(default_factory=dict)
     refusals: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -93,6 +95,7 @@ class Plan:
             "steps": {host: dict(steps) for host, steps in self.steps.items()},
             "prepare": list(self.prepare),
             "disturbed": list(self.disturbed),
+            "gated": list(self.gated),
             "skipped": dict(self.skipped),
             "refusals": list(self.refusals),
             "warnings": list(self.warnings),
@@ -160,6 +163,12 @@ def _in_waves(
     inside = {host for replica in topology.replicas if replica.name in limit for host in replica.hosts}
     steps = {host: need.steps for host, need in needs.items() if need.steps and host in inside}
     taken = {name for wave in decided.waves for name in wave.replicas}
+    gated = tuple(
+        replica.name
+        for replica in topology.replicas
+        if replica.name in taken
+        and (_stale(replica, found) or any("gates" in needs[host].steps for host in replica.hosts if host in needs))
+    )
     left_alone = {host for replica in topology.replicas if replica.name not in taken for host in replica.hosts}
     steps = {host: due for host, due in steps.items() if host not in left_alone or set(due) == {"prepare"}}
     return Plan(
@@ -169,8 +178,10 @@ def _in_waves(
         disturbed=tuple(
             replica.name
             for replica in topology.replicas
-            if replica.name in taken and any(needs[host].disturbing for host in replica.hosts if host in needs)
+            if replica.name in gated
+            or (replica.name in taken and any(needs[host].disturbing for host in replica.hosts if host in needs))
         ),
+        gated=gated,
         skipped=decided.skipped,
         warnings=warnings,
     )
@@ -299,15 +310,7 @@ def _replica_need(
         need.host: tuple(f"{step}: {reason}" for step, reason in need.steps.items()) for need in mine if need.steps
     }
     due = any(set(need.steps) - {"prepare"} for need in mine)
-    # Head's stamp also has to cover each worker as that worker is now.
-    stamped = ((head or {}).get("stamps", {}).get("replica") or {}).get("hosts", {})
-    stale = [
-        host
-        for host in replica.hosts
-        if found[host].state is not None
-        and host in stamped
-        and stamped[host] != (found[host].state or {}).get("fingerprint_digest")
-    ]
+    stale = _stale(replica, found)
     for host in stale:
         reasons[host] = (*reasons.get(host, ()), "gates: the replica stamp was given for another fingerprint")
     kinds = {str(need.quarantine.get("kind")) for need in mine if need.quarantine is not None}
@@ -319,6 +322,14 @@ def _replica_need(
         need=_need_word(kinds, bool(due or stale), mode),
         reasons=reasons,
     )
+
+
+def _stale(replica: Replica, found: Mapping[str, Found]) -> list[str]:
+    """Hosts whose fingerprint is no longer the one that the head's replica stamp was given for."""
+    head = _head_state(replica, found) or {}
+    stamped = (head.get("stamps", {}).get("replica") or {}).get("hosts", {})
+    present = {host: state.get("fingerprint_digest") for host in replica.hosts if (state := found[host].state)}
+    return [host for host, digest in present.items() if host in stamped and stamped[host] != digest]
 
 
 def _need_word(quarantines: set[str], due: bool, mode: Mode) -> Literal["done", "half_done", "due", "quarantined"]:
@@ -460,6 +471,7 @@ def known_issue_lines(
         "nccl": runtime.get("nccl"),
         "cuda": runtime.get("torch_cuda"),
         "torch": runtime.get("torch"),
+        "vllm": runtime.get("vllm"),
         "kernel": state.get("os", {}).get("kernel"),
         "gpu": ", ".join(sorted({str(gpu.get("name")) for gpu in state.get("driver", {}).get("gpus", [])})) or None,
     }

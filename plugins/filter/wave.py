@@ -1,0 +1,30 @@
+"""Filters for the wave play; the thinking is in module_utils/wave_outcome.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.lockstep.vllm.plugins.module_utils import wave_outcome
+
+
+def wave_sizes(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[int]:
+    """How many hosts each wave has, in order: what ``serial`` wants."""
+    return wave_outcome.sizes([int(hostvars[host]["lockstep_wave"]) for host in hosts])
+
+
+def wave_trouble(hostvars: Mapping[str, Any], members: Sequence[str], batch: Sequence[str]) -> list[dict[str, Any]]:
+    """What went wrong in a wave, over its planned members: one that is missing from the batch has failed."""
+    kept = {host: hostvars[host].get("lockstep_trouble") for host in members}
+    return wave_outcome.trouble(members, set(batch), kept)
+
+
+class FilterModule:
+    """Filters of the wave play."""
+
+    def filters(self) -> dict[str, Any]:
+        return {
+            "wave_sizes": wave_sizes,
+            "wave_trouble": wave_trouble,
+            "wave_verdict": wave_outcome.verdict,
+        }
