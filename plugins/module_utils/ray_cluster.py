@@ -8,19 +8,22 @@ environment's Python (``grpc`` and Ray's generated messages, imported when first
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from .records import ETC
+from . import records
 
 HOST_LABEL = "lockstep.host"
 FINGERPRINT_LABEL = "lockstep.fingerprint"
-TOKEN = ETC / "ray-token"
+TOKEN = records.ETC / "ray-token"
 GCS_PORT = 6379
 
 Head = Literal["up", "down", "refused"]
@@ -93,10 +96,9 @@ class Cluster:
     """
 
     def __init__(self, address: str, port: int = GCS_PORT, token: str | None = None, timeout: float = 2.0) -> None:
-        import grpc
-        from ray.core.generated import autoscaler_pb2, autoscaler_pb2_grpc, gcs_service_pb2, gcs_service_pb2_grpc
-
-        self._grpc, self._gcs, self._autoscaler = grpc, gcs_service_pb2, autoscaler_pb2
+        grpc = self._grpc = importlib.import_module("grpc")
+        self._gcs = _generated("gcs_service_pb2")
+        self._autoscaler = _generated("autoscaler_pb2")
         self._timeout = timeout
         self._metadata = [("authorization", f"Bearer {token}")] if token else None
         options = [
@@ -106,9 +108,10 @@ class Cluster:
             ("grpc.enable_http_proxy", 0),
         ]
         self._channel = grpc.insecure_channel(f"{address}:{port}", options=options)
-        self._info = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(self._channel)
-        self._state = autoscaler_pb2_grpc.AutoscalerStateServiceStub(self._channel)
-        self._store = gcs_service_pb2_grpc.InternalKVGcsServiceStub(self._channel)
+        services = _generated("gcs_service_pb2_grpc")
+        self._info = services.NodeInfoGcsServiceStub(self._channel)
+        self._store = services.InternalKVGcsServiceStub(self._channel)
+        self._state = _generated("autoscaler_pb2_grpc").AutoscalerStateServiceStub(self._channel)
 
     def close(self) -> None:
         self._channel.close()
@@ -184,6 +187,63 @@ def answers(address: str, port: int, timeout: float = 1.0) -> bool:
         return False
 
 
+def summary(runtime: Path = records.RUNTIME, timeout: float = 10.0) -> dict[str, Any]:
+    """The cluster that this host belongs to, for a caller with any Python: asked through the serving environment's.
+
+    Returns:
+        ``head`` (``up``, ``down``, ``refused`` or ``absent`` where nothing is installed), ``error``, and ``nodes``:
+        ``host``, ``address``, ``alive``, ``draining``, ``head``, ``gpus``, ``gpus_free``, ``fingerprint``, ``since``.
+    """
+    python = runtime / "bin" / "python"
+    if not python.exists():
+        return {"head": "absent", "error": f"{python} does not exist", "nodes": []}
+    environment = {**os.environ, "PYTHONPATH": str(records.LIB)}
+    try:
+        asked = subprocess.run(
+            [str(python), "-m", "lockstep.ray_cluster"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=True,
+        )
+        told: dict[str, Any] = json.loads(asked.stdout)
+    except subprocess.CalledProcessError as error:
+        return {"head": "absent", "error": _short(str(error.stderr).strip()[-200:]), "nodes": []}
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        return {"head": "absent", "error": _short(str(error)), "nodes": []}
+    return told
+
+
+def main() -> int:
+    """Print the table of this host's cluster as ``summary`` returns it."""
+    identity = records.read(records.HOST)
+    if identity is None:
+        print(json.dumps({"head": "absent", "error": f"{records.HOST} does not exist", "nodes": []}))
+        return 0
+    table = Cluster(identity["head"]["address"], token=token()).table()
+    print(json.dumps({"head": table.head, "error": table.error, "nodes": [_told(node) for node in table.nodes]}))
+    return 0
+
+
+def _told(node: Node) -> dict[str, Any]:
+    return {
+        "host": node.host,
+        "address": node.address,
+        "alive": node.alive,
+        "draining": node.draining,
+        "head": node.head,
+        "gpus": node.gpus,
+        "gpus_free": node.free.get("GPU", 0.0),
+        "fingerprint": node.fingerprint,
+        "since": node.started,
+    }
+
+
+def _generated(name: str) -> Any:
+    return importlib.import_module(f"ray.core.generated.{name}")
+
+
 def _node(row: Any, live: Any, draining: int) -> Node:
     labels = dict(row.labels)
     return Node(
@@ -206,3 +266,7 @@ def _node(row: Any, live: Any, draining: int) -> Node:
 def _short(text: str, limit: int = 200) -> str:
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,225 @@
+"""The main process of ``lockstep-ray.service``: what must be true before Ray starts, then Ray itself.
+
+Ray's own start gives up after seconds when the head is away, and its reasons are lost in logs. This waits for the head
+for as long as it takes, with one small question every few seconds, and keeps in ``/run/lockstep/ray.json`` why it
+waits, for ``lockstep.hoststatus`` to tell.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+import platform
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from . import fingerprint, hoststatus, ray_cluster, records, runtime_state
+from .ray_cluster import Table, Versions
+
+SETTINGS = records.ETC / "ray.json"
+SESSIONS_KEPT = 3
+PAUSE = 1.0
+"""Seconds between two questions to the head; one costs about a millisecond."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ports:
+    """Where Ray listens; the same on every host."""
+
+    gcs: int = 6379
+    node_manager: int = 6380
+    object_manager: int = 6381
+    runtime_env_agent: int = 6382
+    dashboard_agent: int = 6383
+    dashboard_agent_grpc: int = 6384
+    metrics: int = 6385
+    dashboard: int = 8265
+    workers_first: int = 20000
+    workers_last: int = 20999
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What ray_node wrote to ``/etc/lockstep/ray.json``.
+
+    Attributes:
+        ports: see Ports.
+        temp_dir: where Ray keeps its sessions; short, since a socket's path may have 107 bytes.
+        object_store_bytes: shared memory for objects; None leaves it to Ray.
+        cpus: that Ray may hand out; None for all.
+        resources: custom ones of this host.
+        labels: of this host, beside Lockstep's own.
+    """
+
+    ports: Ports = Ports()
+    temp_dir: str = "/var/lib/lockstep/ray"
+    object_store_bytes: int | None = None
+    cpus: int | None = None
+    resources: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Obstacle:
+    """Why Ray cannot start now: a fixed word that ``lockstep.resources`` knows, and the cause in words."""
+
+    code: str
+    reason: str
+
+
+def settings_of(record: Mapping[str, Any]) -> Settings:
+    """The settings in a record; what it leaves out keeps its default."""
+    return Settings(**{**record, "ports": Ports(**record.get("ports", {}))})
+
+
+def arguments(identity: Mapping[str, Any], settings: Settings, digest: str) -> list[str]:
+    """The command line for ``ray start`` on this host.
+
+    Args:
+        identity: ``host.json``.
+        settings: ``ray.json``.
+        digest: of this host's fingerprint.
+    """
+    ports = settings.ports
+    labels = {
+        **settings.labels,
+        ray_cluster.HOST_LABEL: identity["host"],
+        ray_cluster.FINGERPRINT_LABEL: digest,
+    }
+    joining = ["--head", f"--port={ports.gcs}"]
+    if identity["ray_role"] == "worker":
+        joining = [f"--address={identity['head']['address']}:{ports.gcs}"]
+    given = [
+        *joining,
+        f"--node-ip-address={identity['address']}",
+        f"--node-manager-port={ports.node_manager}",
+        f"--object-manager-port={ports.object_manager}",
+        f"--runtime-env-agent-port={ports.runtime_env_agent}",
+        f"--dashboard-agent-listen-port={ports.dashboard_agent}",
+        f"--dashboard-agent-grpc-port={ports.dashboard_agent_grpc}",
+        f"--metrics-export-port={ports.metrics}",
+        f"--min-worker-port={ports.workers_first}",
+        f"--max-worker-port={ports.workers_last}",
+        f"--num-gpus={identity['gpus']}",
+        "--labels=" + ",".join(f"{name}={value}" for name, value in sorted(labels.items())),
+        "--disable-usage-stats",
+        "--log-color=false",
+        "--block",
+    ]
+    if identity["ray_role"] == "head":
+        given += [
+            "--dashboard-host=127.0.0.1",
+            f"--dashboard-port={ports.dashboard}",
+            f"--temp-dir={settings.temp_dir}",
+        ]
+    if settings.cpus is not None:
+        given.append(f"--num-cpus={settings.cpus}")
+    if settings.object_store_bytes is not None:
+        given.append(f"--object-store-memory={settings.object_store_bytes}")
+    if settings.resources:
+        given.append("--resources=" + json.dumps(dict(settings.resources), sort_keys=True))
+    return ["start", *given]
+
+
+def obstacle(
+    identity: Mapping[str, Any], own: Versions, has_address: bool, head: Versions | Table | None
+) -> Obstacle | None:
+    """What keeps this host from joining, or None.
+
+    Args:
+        identity: ``host.json``.
+        own: what this host runs.
+        has_address: whether its address is on one of its interfaces.
+        head: what the head said; None on the head itself.
+    """
+    if not has_address:
+        return Obstacle("address_absent", f"its address {identity['address']} is on none of its interfaces")
+    if head is None:
+        return None
+    name = identity["head"]["host"]
+    if isinstance(head, Table):
+        if head.head == "refused":
+            return Obstacle("token_refused", f"the head {name} refuses its token")
+        return Obstacle("waiting_for_head", f"waits for the head {name} ({head.error})")
+    if head != own:
+        return Obstacle(
+            "version_refused",
+            f"runs Ray {own.ray} on Python {own.python}, the head {name} runs Ray {head.ray} on Python {head.python}",
+        )
+    return None
+
+
+def main(argv: list[str]) -> int:
+    """Wait until nothing stands in the way, then become Ray."""
+    if argv[:1] == ["run"]:
+        return _run_ray(argv[1:])
+    identity = records.read(records.HOST)
+    if identity is None:
+        print(f"{records.HOST} does not exist. Next: ansible-playbook site.yml", file=sys.stderr)
+        return 1
+    settings = settings_of(records.read(SETTINGS) or {})
+    _wait_until_clear(identity, settings)
+    _prune_sessions(Path(settings.temp_dir))
+    command = arguments(identity, settings, fingerprint.digest(fingerprint.current()))
+    _record("starting", "Ray is starting")
+    print(f"{identity['host']} starts Ray as {identity['ray_role']}: ray {' '.join(command)}", flush=True)
+    os.execv(sys.executable, [sys.executable, "-m", "lockstep.ray_start", "run", *command])
+
+
+def _run_ray(arguments_: list[str]) -> int:
+    """Ray's command line, with its client server off: that has no switch of its own, only an absent dependency."""
+    scripts: Any = importlib.import_module("ray.scripts.scripts")
+    scripts.get_ray_client_dependency_error = lambda: ImportError("Lockstep leaves the Ray client server off")
+    sys.argv = ["ray", *arguments_]
+    return int(scripts.cli() or 0)
+
+
+def _wait_until_clear(identity: Mapping[str, Any], settings: Settings) -> None:
+    own = Versions(runtime_state.state()["ray"] or "absent", platform.python_version())
+    cluster = None
+    if identity["ray_role"] == "worker":
+        cluster = ray_cluster.Cluster(identity["head"]["address"], settings.ports.gcs, ray_cluster.token())
+    told = None
+    while True:
+        found = obstacle(identity, own, _has_address(identity["address"]), cluster.versions() if cluster else None)
+        if found is None:
+            break
+        if found != told:
+            print(f"{identity['host']} {found.reason}", flush=True)
+            _record(found.code, found.reason)
+            told = found
+        time.sleep(PAUSE)
+    if cluster:
+        cluster.close()
+
+
+def _has_address(address: str) -> bool:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
+def _record(code: str, reason: str) -> None:
+    records.write(hoststatus.RAY_STATE, {"code": code, "reason": reason, "at": records.now()})
+
+
+def _prune_sessions(temp_dir: Path) -> None:
+    """Every start leaves a folder of logs; keep the newest few."""
+    sessions = sorted((path for path in temp_dir.glob("session_2*") if path.is_dir()), reverse=True)
+    for old in sessions[SESSIONS_KEPT - 1 :]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
