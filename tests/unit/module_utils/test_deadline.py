@@ -13,6 +13,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+
 from ansible_collections.lockstep.vllm.plugins.module_utils import deadline, evidence, processes
 
 PYTHON = sys.executable
