@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from . import records
+from .waiting import Judgement
 
 Phase = Literal["waiting", "starting", "proving", "serving", "draining", "drained", "backoff", "stopped", "given_up"]
 
@@ -67,34 +68,55 @@ class EngineState:
 
 
 Wish = Literal["serving", "drained"]
-Answer = Literal["reached", "wait", "failed"]
 
 
-def judge(record: Mapping[str, Any] | None, unit: str, wish: Wish, failures_before: int = 0) -> tuple[Answer, str]:
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """What systemd says of lockstep-vllm.service.
+
+    Attributes:
+        active: ActiveState.
+        pid: MainPID; 0 while there is none.
+        result: Result, ``exec-condition`` where its condition refused.
+    """
+
+    active: str
+    pid: int = 0
+    result: str = ""
+
+    @property
+    def up(self) -> bool:
+        return self.active in ("active", "activating", "reloading")
+
+
+def parse_unit(shown: str) -> Unit:
+    """From ``systemctl show --property=ActiveState,MainPID,Result``."""
+    found = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    return Unit(found.get("ActiveState", "unknown"), int(found.get("MainPID") or 0), found.get("Result", ""))
+
+
+def judge(record: Mapping[str, Any] | None, unit: Unit, wish: Wish) -> Judgement:
     """Whether the engine has come where it was wished to be, and why not, in words.
 
     Args:
-        record: engine.json, None where there is none.
-        unit: systemd's ActiveState of lockstep-vllm.
+        record: engine.json, None where there is none; one left by an earlier supervisor is old news.
         wish: ``serving``: ready for traffic; ``drained``: no request runs, or nothing that could serve.
-        failures_before: failures in a row that are old news; one more ends the wait at once.
     """
     if wish == "drained":
-        if unit not in ("active", "activating", "reloading") or record is None or record.get("phase") == "drained":
-            return "reached", ""
-        return "wait", _told(record)
-    if unit in ("failed", "inactive", "deactivating"):
-        reason = _told(record) if record and record.get("phase") in ("given_up", "stopped") else ""
-        return "failed", f"lockstep-vllm is {unit}" + (f": {reason}" if reason else "")
-    if record is None:
-        return "wait", "the supervisor has not said anything yet"
+        if not unit.up or record is None or record.get("phase") == "drained":
+            return Judgement("ready")
+        return Judgement("wait", _told(record))
+    if not unit.up:
+        final = record is not None and record.get("phase") in ("given_up", "stopped")
+        told = f": {_told(record)}" if final and record is not None else ""
+        return Judgement("hopeless", f"lockstep-vllm is {unit.active}{told}")
+    if record is None or record.get("pid") != unit.pid:
+        return Judgement("wait", "the supervisor starts")
     if record.get("phase") == "serving" and record.get("ready"):
-        return "reached", ""
-    if record.get("phase") == "given_up":
-        return "failed", _told(record)
-    if int(record.get("failures", 0)) > failures_before:
-        return "failed", str(record.get("last_failure") or _told(record))
-    return "wait", _told(record)
+        return Judgement("ready")
+    if record.get("phase") == "given_up" or record.get("failures"):
+        return Judgement("hopeless", str(record.get("last_failure") or _told(record)))
+    return Judgement("wait", _told(record))
 
 
 def _told(record: Mapping[str, Any]) -> str:

@@ -1,0 +1,131 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The Lockstep authors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: vllm_completion
+short_description: Prove that a vLLM server generates, by having it complete a prompt
+description:
+  - Asks for a greedy completion and holds model and text against what is expected.
+  - Always ends by its deadline, also when the server accepts the connection and then says nothing.
+  - Asks neither C(/health) nor C(/v1/models), which answer 200 while generation is dead.
+version_added: 0.1.0
+author: The Lockstep authors (@lockstep)
+options:
+  url:
+    description: Address of the server, C(http://host:port), without a path.
+    type: str
+    required: true
+  model:
+    description: The name that the model is served under.
+    type: str
+    required: true
+  prompt:
+    description: What to complete.
+    type: str
+    required: true
+  expected:
+    description: Text that the completion must contain. Without it any token will do.
+    type: str
+  api_key:
+    description: Sent as a bearer token.
+    type: str
+  max_tokens:
+    description: Length of the completion, in tokens.
+    type: int
+    default: 16
+  deadline:
+    description: Seconds that the request may take.
+    type: float
+    default: 60
+attributes:
+  check_mode:
+    support: full
+    description: Changes nothing; asks in check mode as well.
+  diff_mode:
+    support: none
+    description: There is nothing to compare.
+"""
+
+EXAMPLES = r"""
+- name: Engine answers with the expected text
+  lockstep.vllm.vllm_completion:
+    url: http://10.0.0.11:8000
+    model: tiny
+    prompt: "The cluster says:"
+    expected: lockstep holds
+"""
+
+RETURN = r"""
+completion:
+  description: What came of the request.
+  returned: always
+  type: dict
+  contains:
+    ok:
+      description: Whether the expected model generated the expected text.
+      type: bool
+    failure:
+      description: >-
+        A fixed word, one of V(refused), V(timeout), V(unauthorized), V(rejected), V(broken), V(wrong_model), V(empty),
+        V(wrong_text); null when ok.
+      type: str
+    cause:
+      description: The failure in words.
+      type: str
+    seconds:
+      description: Wall time of the request.
+      type: float
+    model:
+      description: The model that answered.
+      type: str
+    text:
+      description: What it generated.
+      type: str
+"""
+
+import dataclasses
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.lockstep.vllm.plugins.module_utils import completion
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "url": {"type": "str", "required": True},
+            "model": {"type": "str", "required": True},
+            "prompt": {"type": "str", "required": True},
+            "expected": {"type": "str"},
+            "api_key": {"type": "str", "no_log": True},
+            "max_tokens": {"type": "int", "default": 16},
+            "deadline": {"type": "float", "default": 60},
+        },
+        supports_check_mode=True,
+    )
+    asked = module.params
+    try:
+        answer = completion.prove(
+            asked["url"],
+            asked["model"],
+            asked["prompt"],
+            asked["expected"],
+            asked["api_key"],
+            asked["deadline"],
+            max_tokens=asked["max_tokens"],
+        )
+    except ValueError as error:
+        module.fail_json(msg=str(error))
+    record = dataclasses.asdict(answer)
+    del record["tokens"]
+    if not answer.ok:
+        module.fail_json(
+            msg=f"no proof of a completion: {answer.cause}. Next: journalctl -u lockstep-vllm", completion=record
+        )
+    module.exit_json(changed=False, completion=record)
+
+
+if __name__ == "__main__":
+    main()
