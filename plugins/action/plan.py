@@ -9,8 +9,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import plan, plan_text, waves
-from ansible_collections.lockstep.vllm.plugins.plugin_utils import settings
+from ansible_collections.lockstep.vllm.plugins.module_utils import plan, plan_text, tables, waves
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.cluster import Cluster, ClusterAction
 
 
@@ -39,21 +38,19 @@ class ActionModule(ClusterAction):
             arguments.get("mode", "converge"),
             now,
             limit,
-            settings.data(self._loader, "known_issues"),
+            tables.read("known_issues"),
         )
         refusals = [*planned.refusals, *_router_refusals(cluster, found, limit)]
-        result = {
+        if refusals:
+            return {"failed": True, "msg": plan_text.refused(refusals), "refusals": refusals}
+        return {
             **planned.as_dict(),
-            "refusals": refusals,
             "run": f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
-            "members": [] if refusals else plan_text.members(planned, cluster.topology),
-            "routers": [] if refusals else _due_routers(cluster, found, limit),
+            "members": plan_text.members(planned, cluster.topology),
+            "routers": _due_routers(cluster, found, limit),
             "text": plan_text.render(planned, cluster.topology, found),
             "changed": False,
         }
-        if refusals:
-            result |= {"failed": True, "msg": plan_text.refused(refusals)}
-        return result
 
 
 def _router_refusals(cluster: Cluster, found: Mapping[str, plan.Found], limit: set[str]) -> list[str]:

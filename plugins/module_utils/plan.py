@@ -357,11 +357,13 @@ def _unanswered(asked: Iterable[Replica], found: Mapping[str, Found]) -> Iterabl
         for host in replica.hosts:
             answer = found[host]
             if answer.state is None:
-                what = "cannot be surveyed" if answer.reachable else "is unreachable"
-                yield (
-                    f"{host} ({replica.name}) {what}: {answer.error}. Bring it back or take it out of the inventory. "
-                    f"Next: ansible {host} -m ansible.builtin.ping"
-                )
+                if answer.reachable:
+                    yield f"{host} ({replica.name}) cannot be surveyed: {answer.error}. Next: ansible {host} -m lockstep.vllm.host_probe"
+                else:
+                    yield (
+                        f"{host} ({replica.name}) is unreachable: {answer.error}. Bring it back or take it out of the "
+                        f"inventory. Next: ansible {host} -m ansible.builtin.ping"
+                    )
 
 
 def _judge(

@@ -5,6 +5,7 @@ It never imports torch, Ray or CUDA, and everything that could hang is bounded b
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import os
 import platform
@@ -157,7 +158,7 @@ def _addresses() -> dict[str, Any]:
 def _preflight(wanted: Mapping[str, Any], driver: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "taken_ports": taken_ports(wanted.get("ports", [])),
-        "names": {name: name_problem(name, address) for name, address in wanted.get("peers", {}).items()},
+        "names": _name_problems(wanted.get("peers", {})),
     }
     asked = wanted.get("driver")
     if asked and driver.get("package_version") != asked["version"]:
@@ -192,6 +193,12 @@ def driver_refusal(
     except (nvidia_packages.PackageError, apt_index.UnreadableIndex) as error:
         return str(error)
     return None
+
+
+def _name_problems(peers: Mapping[str, str]) -> dict[str, str | None]:
+    """Problems by name, all looked up at once: where names do not answer, each look-up takes many seconds."""
+    with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, len(peers))) as pool:
+        return dict(zip(peers, pool.map(name_problem, peers, peers.values())))
 
 
 def name_problem(name: str, address: str) -> str | None:

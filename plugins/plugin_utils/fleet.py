@@ -32,7 +32,9 @@ class Library(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         if name == "lockstep":
             return importlib.machinery.ModuleSpec(name, self, is_package=True)
         if name.startswith("lockstep.") and name[9:] in bundle["sources"]:
-            return importlib.machinery.ModuleSpec(name, self)
+            spec = importlib.machinery.ModuleSpec(name, self, origin="/opt/lockstep/lib/lockstep/" + name[9:] + ".py")
+            spec.has_location = True
+            return spec
     def get_source(self, name):
         return bundle["sources"].get(name[9:], "")
     def is_package(self, name):

@@ -22,13 +22,13 @@ Event = dict[str, Any]
 
 def new_run(now: datetime.datetime | None = None) -> str:
     """A name for a run that sorts by time: ``20261122T003000Z-ab12``."""
-    moment = now or datetime.datetime.now(datetime.timezone.utc)
+    moment = now or datetime.datetime.now(datetime.UTC)
     return f"{moment:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
 
 
 def stamp(seconds: float) -> str:
     """Unix seconds as the journal writes them: RFC 3339, UTC, milliseconds."""
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 

@@ -1,8 +1,9 @@
 """What a run does, told from its tasks and their results: notifications go in, journal events come out.
 
 The convention that it reads is small. Tasks (or their block, include or play) carry ``vars: {lockstep_step: <step>}``,
-with one of :data:`STEPS`, and may carry ``lockstep_wave: <n>``. Results may carry ``lockstep_plan`` (what the
-plan action returns; its own result is known without that key), ``lockstep_event`` (an event or a list), gate results anywhere, and ``fingerprint``.
+with one of :data:`STEPS`, and may carry ``lockstep_wave: <n>``. Results may carry ``lockstep_plan`` (what the plan
+action returns; its own result is known without that key), ``lockstep_event`` (an event, or a list of them), gate results
+anywhere, and a ``fingerprint``.
 Nothing here knows Ansible: names, dictionaries and a clock are enough.
 """
 
@@ -190,11 +191,11 @@ class Tracker:
             events += self._planned(plan)
         for told in _listed(result.get("lockstep_event")):
             events += self._told(host, told)
-        for gate in find(result, ("gate", "verdict")):
-            if gate in self._gates:
-                continue
-            self._gates.append(gate)
-            events.append(_event("gate", self.elapsed, **{**gate, "host": gate.get("host") or host, "on": host}))
+        for found in find(result, ("gate", "verdict")):
+            gate = {**found, "host": found.get("host") or host, "on": host}
+            if gate not in self._gates:
+                self._gates.append(gate)
+                events.append(_event("gate", self.elapsed, **gate))
         for name, fingerprint in fingerprints(host, result):
             if self._fingerprints.get(name) != fingerprint:
                 self._fingerprints[name] = fingerprint
@@ -258,7 +259,7 @@ def replicas_of(wave: Mapping[str, Any]) -> dict[str, str]:
 
 
 def find(value: Any, keys: tuple[str, ...], depth: int = _DEPTH) -> Iterator[Mapping[str, Any]]:
-    """Every dictionary inside ``value`` that has all of ``keys``, to a bounded depth. What a survey found is no news."""
+    """Every dictionary inside ``value`` that has all of ``keys``, to a bounded depth, but not what a survey found."""
     if depth < 0:
         return
     if isinstance(value, Mapping):
@@ -359,7 +360,7 @@ def _line_planned(event: Mapping[str, Any], tracker: Tracker) -> str | None:
         return f"refused: {'; '.join(str(reason) for reason in event['refusals'])}"
     if not tracker.waves:
         return "nothing to do"
-    return f"plan: {_many(hosts, 'host')} in {_many(tracker.waves, 'wave')}{_left(tracker)}"
+    return f"plan: {many(hosts, 'host')} in {many(tracker.waves, 'wave')}{_left(tracker)}"
 
 
 def _line_wave(event: Mapping[str, Any], tracker: Tracker) -> str:
@@ -422,5 +423,6 @@ def _left(tracker: Tracker) -> str:
     return "" if not left else f" · about {span(left)} left"
 
 
-def _many(count: int, thing: str) -> str:
+def many(count: int, thing: str) -> str:
+    """``1 host``, ``2 hosts``."""
     return f"{count} {thing}{'' if count == 1 else 's'}"

@@ -46,12 +46,6 @@ def resolve(templar: Templar, raw: Mapping[str, Any], default: Mapping[str, Any]
     return found
 
 
-def data(loader: DataLoader, name: str) -> list[dict[str, Any]]:
-    """The rows of a data file of this collection."""
-    rows: list[dict[str, Any]] = loader.load_from_file(str(ROOT / "data" / f"{name}.yml"))
-    return rows
-
-
 def connection(templar: Templar, raw: Mapping[str, Any]) -> dict[str, Any]:
     """The variables of one host that say how to reach it and how to become root there, templated."""
     return resolve(templar, raw, {}, [name for name in raw if name.startswith("ansible_")])
