@@ -1,0 +1,230 @@
+# Copyright: (c) 2026, The Lockstep authors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+
+from __future__ import annotations
+
+import atexit
+import functools
+import getpass
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ansible import context
+from ansible.plugins.callback import CallbackBase
+
+from ansible_collections.lockstep.vllm.plugins.plugin_utils import journal, progress, report, timeline
+
+DOCUMENTATION = """
+name: rollout
+type: aggregate
+short_description: Tells how a roll goes, keeps its journal, writes its report
+version_added: 0.1.0
+author: The Lockstep authors
+description:
+  - While a run goes on, prints one line per step and host, with the elapsed time, the wave, who is serving and an
+    estimate of the time left.
+  - Keeps a journal (JSON lines, each on disk before the run goes on) and, at the end, writes one self-contained HTML
+    report beside it. C(docs/report.md) describes both.
+  - Runs that do nothing of a roll leave nothing behind. A fault of this plugin is a warning and never stops a run.
+requirements:
+  - enabled in the C(callbacks_enabled) setting
+options:
+  path:
+    description:
+      - Folder on the controller that gets one folder per run, with C(journal.jsonl) and C(report.html).
+      - A relative path is taken from the folder that the playbook is run in.
+    type: str
+    default: ./.cache/lockstep/runs
+    ini:
+      - section: callback_lockstep_rollout
+        key: path
+    env:
+      - name: LOCKSTEP_RUNS
+  live:
+    description: Whether to print lines while the run goes on.
+    type: bool
+    default: true
+    ini:
+      - section: callback_lockstep_rollout
+        key: live
+    env:
+      - name: LOCKSTEP_LIVE
+"""
+
+_FAULTS_TOLERATED = 3
+_SETS_OUT = frozenset(("step_started", "wave_started", "gate"))
+_COLOURS = {"failed": "red", "gate": "cyan", "serving": "green", "wave_started": "blue", "run_ended": "blue"}
+
+
+def _harmless(method: Callable[..., None]) -> Callable[..., None]:
+    """An error in here is told as a warning; after a few of them the plugin is silent. The run goes on regardless."""
+
+    @functools.wraps(method)
+    def guarded(self: CallbackModule, *arguments: Any, **named: Any) -> None:
+        if self.faults >= _FAULTS_TOLERATED:
+            return
+        try:
+            method(self, *arguments, **named)
+        except Exception as error:
+            self.faults += 1
+            end = "; it stays silent from here on" if self.faults == _FAULTS_TOLERATED else ""
+            self._display.warning(f"lockstep.vllm.rollout: {type(error).__name__}: {error}{end}")
+
+    return guarded
+
+
+class CallbackModule(CallbackBase):
+    """Ansible's notifications go to a :class:`progress.Tracker`; its events go to the journal and the screen."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "aggregate"
+    CALLBACK_NAME = "lockstep.vllm.rollout"
+    CALLBACK_NEEDS_ENABLED = True
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.faults = 0
+        self._tracker = progress.Tracker()
+        self._began = time.time()
+        self._journal: journal.Journal | None = None
+        self._held_back: list[progress.Event] = []
+        self._playbook = ""
+        self._play_step: dict[str, Any] = {}
+        self._process = os.getpid()
+        self._over = False
+        atexit.register(self._interrupted)
+
+    @_harmless
+    def v2_playbook_on_start(self, playbook: Any) -> None:
+        self._playbook = os.path.splitext(os.path.basename(playbook._file_name))[0]
+        self._began = time.time()
+        self._tracker = progress.Tracker(typical_wave=timeline.typical_wave(self._earlier()))
+
+    @_harmless
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        self._play_step = _convention(play.get_vars())
+        self._publish(self._tracker.play_starts())
+
+    @_harmless
+    def v2_runner_on_start(self, host: Any, task: Any) -> None:
+        step = {**self._play_step, **_convention(task.get_vars())}
+        if step.get("lockstep_step"):
+            self._publish(self._tracker.task_starts(host.get_name(), step["lockstep_step"], step.get("lockstep_wave")))
+
+    @_harmless
+    def v2_runner_on_ok(self, result: Any) -> None:
+        self._ended(result, "changed" if result.is_changed() else "ok")
+
+    @_harmless
+    def v2_runner_on_skipped(self, result: Any) -> None:
+        self._ended(result, "skipped")
+
+    @_harmless
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        self._ended(result, "ok" if ignore_errors else "failed")
+
+    @_harmless
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        self._ended(result, "unreachable")
+
+    @_harmless
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        hosts = [stats.summarize(host) for host in stats.processed]
+        failed = any(host["failures"] or host["unreachable"] for host in hosts)
+        self._finish(self._outcome(failed))
+
+    def _ended(self, result: Any, outcome: str) -> None:
+        self._publish(
+            self._tracker.task_ends(result.host.get_name(), result.task.get_name().strip(), outcome, result.result)
+        )
+
+    def _outcome(self, failed: bool) -> str:
+        if self._tracker.plan.get("refusals"):
+            return "refused"
+        if failed:
+            return "failed"
+        if self._tracker.plan and not self._tracker.waves:
+            return "nothing_to_do"
+        return "checked" if context.CLIARGS.get("check") else "done"
+
+    def _publish(self, events: list[progress.Event]) -> None:
+        for event in events:
+            self._record({"at": journal.stamp(self._began + event["elapsed"]), **event})
+            said = progress.line(event, self._tracker) if self.get_option("live") else None
+            if said:
+                self._display.display(said, color=_COLOURS.get(event["event"]))
+
+    def _record(self, event: progress.Event) -> None:
+        """Journal an event. What comes before the first step is held back: a run that does nothing leaves nothing."""
+        if self._journal is None and (event["event"] not in _SETS_OUT or context.CLIARGS.get("check")):
+            self._held_back.append(event)
+            return
+        if self._journal is None:
+            run = next((str(held["run"]) for held in self._held_back if held.get("run")), journal.new_run())
+            self._journal = journal.Journal(self._root(), run)
+            for held in [self._started(), *self._held_back]:
+                self._journal.write(held)
+        self._journal.write(event)
+
+    def _started(self) -> progress.Event:
+        return {
+            "at": journal.stamp(self._began),
+            "event": "run_started",
+            "elapsed": 0.0,
+            "playbook": self._playbook,
+            "controller": socket.gethostname(),
+            "user": getpass.getuser(),
+            "pid": self._process,
+            "check": bool(context.CLIARGS.get("check")),
+            "limit": context.CLIARGS.get("subset"),
+        }
+
+    def _finish(self, outcome: str) -> None:
+        self._over = True
+        if self._journal is None:
+            return
+        self._publish(self._tracker.ends(outcome))
+        self._journal.close()
+        _write_report(self._journal.folder)
+        self._display.display(f"report:  {os.path.relpath(self._journal.report)}")
+        for folder in journal.unreported(self._root(), but=self._journal.run):
+            _write_report(folder)
+
+    @_harmless
+    def _interrupted(self) -> None:
+        """The interpreter goes down and the run has not ended: ctrl-C, or an error of Ansible's own."""
+        if os.getpid() == self._process and not self._over and self._journal is not None:
+            self._finish("interrupted")
+
+    def _root(self) -> Path:
+        return Path(self.get_option("path")).expanduser()
+
+    def _earlier(self) -> Iterator[list[progress.Event]]:
+        """Journals of earlier runs, newest first."""
+        for path in sorted(self._root().glob(f"*/{journal.NAME}"), reverse=True)[:10]:
+            try:
+                yield journal.read(path)
+            except (OSError, ValueError):
+                continue
+
+
+def _convention(variables: dict[str, Any]) -> dict[str, Any]:
+    """``lockstep_step`` and ``lockstep_wave`` as literals; an expression is not for a callback to evaluate."""
+    found: dict[str, Any] = {}
+    if variables.get("lockstep_step") in progress.STEPS:
+        found["lockstep_step"] = str(variables["lockstep_step"])
+    if isinstance(variables.get("lockstep_wave"), int):
+        found["lockstep_wave"] = variables["lockstep_wave"]
+    return found
+
+
+def _write_report(folder: Path) -> None:
+    events = journal.read(folder / journal.NAME)
+    fetched = report.fetched_evidence(folder)
+    scratch = folder / f".{journal.REPORT}.{os.getpid()}"
+    scratch.write_text(report.render(events, fetched), encoding="utf-8")
+    os.replace(scratch, folder / journal.REPORT)

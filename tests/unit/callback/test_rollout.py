@@ -1,0 +1,343 @@
+"""The callback in real runs: ansible-playbook by way of ansible-runner, hosts that are this machine."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import ansible_runner
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+HOSTS = ("a1", "a2", "b1", "b2")
+
+# An action that returns what it is given: tasks of the test say with it what modules and actions of a roll return.
+SAY = """
+from ansible.plugins.action import ActionBase
+
+class ActionModule(ActionBase):
+    _VALID_ARGS = frozenset(["result"])
+    _requires_connection = False
+
+    def run(self, tmp=None, task_vars=None):
+        return {**super().run(tmp, task_vars), **self._task.args["result"]}
+"""
+
+
+def wave(n: int, replica: str, serving: list[str]) -> dict[str, Any]:
+    hosts = [f"{replica[-1]}1", f"{replica[-1]}2"]
+    return {
+        "n": n,
+        "replicas": [replica],
+        "hosts": hosts,
+        "reasons": {host: ["driver 550.90.07, wanted 550.127.05"] for host in hosts},
+        "serving": serving,
+        "drained": [replica],
+        "members": {replica: hosts},
+    }
+
+
+PLAN = {
+    "run": "20261122T003000Z-ab12",
+    "waves": [wave(1, "replica_a", ["replica_b"]), wave(2, "replica_b", ["replica_a"])],
+    "skipped": {"replica_c": "needs nothing"},
+    "refusals": [],
+}
+GATE = {
+    "gate": "nccl",
+    "verdict": "pass",
+    "seconds": 3.1,
+    "measured": {"busbw_gbps": 431.0},
+    "floor": {"busbw_gbps": 400.0},
+}
+HANG = {
+    "failed": True,
+    "msg": "graph gate timed out",
+    "result": {
+        "gate": "graph",
+        "verdict": "timeout",
+        "seconds": 0.2,
+        "cause": "graph capture hangs when two hosts take part",
+        "evidence": ["/var/lib/lockstep/evidence/x/graph/stacks.txt"],
+        "next": "ansible-playbook playbooks/diagnose.yml --limit b1",
+    },
+}
+
+
+def say(name: str, result: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    return {"name": name, "say": {"result": result or {}}, **more}
+
+
+def step(name: str, *tasks: dict[str, Any]) -> dict[str, Any]:
+    return {"name": f"Step {name}", "vars": {"lockstep_step": name}, "block": list(tasks)}
+
+
+def play(hosts: str, *tasks: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"name": f"Play on {hosts}", "hosts": hosts, "gather_facts": False, "tasks": list(tasks), **more}
+
+
+def driver(version: str) -> dict[str, Any]:
+    return {"fingerprint": {"driver": version, "kernel": "6.1.0"}}
+
+
+def changed_wave(gates: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        step("drain", say("Router sends nothing here")),
+        step("driver", say("Driver is installed", {"changed": True, **driver("550.127.05")})),
+        step("gates", say("Gates pass", gates)),
+        step("admit", say("Host is admitted")),
+    ]
+
+
+PLANNED = play("a1", say("Run is planned", {"lockstep_plan": PLAN}))
+BEFORE = play("all", say("Host is surveyed", driver("550.90.07")))
+GOOD = [
+    PLANNED,
+    BEFORE,
+    play("a1,a2", *changed_wave({"gates": [GATE]})),
+    play("b1,b2", *changed_wave({"gates": [GATE]})),
+]
+BAD = [PLANNED, BEFORE, play("a1,a2", *changed_wave({"gates": [GATE]})), play("b1,b2", *changed_wave(HANG))]
+
+
+class Project:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "action_plugins").mkdir()
+        (folder / "runner").mkdir()
+        (folder / "action_plugins" / "say.py").write_text(SAY)
+        hosts = {name: {"ansible_connection": "local", "ansible_python_interpreter": sys.executable} for name in HOSTS}
+        (folder / "inventory.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
+        (folder / "ansible.cfg").write_text(
+            textwrap.dedent(f"""
+            [defaults]
+            collections_path = {ROOT}/collections
+            callbacks_enabled = lockstep.vllm.rollout
+            action_plugins = {folder}/action_plugins
+            local_tmp = {folder}/tmp
+            """)
+        )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "ANSIBLE_CONFIG": str(self.folder / "ansible.cfg"),
+            "ANSIBLE_FORKS": "4",
+            "HOME": str(self.folder),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+
+    def playbook(self, plays: list[dict[str, Any]]) -> Path:
+        path = self.folder / "upgrade_driver.yml"
+        path.write_text(yaml.safe_dump(plays, sort_keys=False))
+        return path
+
+    def run(self, plays: list[dict[str, Any]], cmdline: str = "", **environment: str) -> Any:
+        return ansible_runner.run(
+            private_data_dir=str(self.folder / "runner"),
+            playbook=str(self.playbook(plays)),
+            inventory=str(self.folder / "inventory.yml"),
+            project_dir=str(self.folder),
+            cmdline=cmdline or None,
+            envvars={**self.environment, **environment},
+            quiet=True,
+        )
+
+    @property
+    def runs(self) -> list[Path]:
+        return sorted((self.folder / ".cache" / "lockstep" / "runs").glob("*"))
+
+    def journal(self) -> list[dict[str, Any]]:
+        (folder,) = self.runs
+        return [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+
+    def report(self) -> str:
+        (folder,) = self.runs
+        return (folder / "report.html").read_text()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def of(events: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [event for event in events if event["event"] == kind]
+
+
+def test_a_roll_that_succeeds(project: Project) -> None:
+    run = project.run(GOOD)
+    assert run.rc == 0
+    assert [folder.name for folder in project.runs] == [PLAN["run"]]
+    events = project.journal()
+    assert [event["event"] for event in events[:2]] == ["run_started", "planned"]
+    assert events[-1]["event"] == "run_ended"
+    assert events[-1]["outcome"] == "done"
+    steps = [(event["host"], event["step"], event["wave"]) for event in of(events, "step_started")]
+    assert sorted(steps) == sorted(
+        (host, name, 1 if host[0] == "a" else 2) for host in HOSTS for name in ("drain", "driver", "gates", "admit")
+    )
+    assert {event["outcome"] for event in of(events, "step_ended")} == {"ok"}
+    assert [(event["replica"], event["serving"]) for event in of(events, "serving")] == [
+        ("replica_a", False),
+        ("replica_a", True),
+        ("replica_b", False),
+        ("replica_b", True),
+    ]
+    assert {event["fingerprint"]["driver"] for event in of(events, "versions") if event["host"] == "b2"} == {
+        "550.90.07",
+        "550.127.05",
+    }
+    assert len(of(events, "gate")) == 4
+    assert all(earlier["elapsed"] <= later["elapsed"] for earlier, later in itertools.pairwise(events))
+    page = project.report()
+    assert "Done, 4 hosts in 2 waves" in page
+    assert "driver 550.90.07 → <strong>550.127.05</strong>" in page
+
+
+def test_the_screen_has_a_line_per_step_and_host(project: Project) -> None:
+    text = project.run(GOOD).stdout.read()
+    lines = [line for line in text.splitlines() if "wave 2/2" in line and "b1" in line]
+    assert any("driver" in line and "serving: replica_c" not in line for line in lines), text
+    assert any("gates" in line and "serving: replica_a" in line and "left" in line for line in lines), text
+    assert "report:" in text
+
+
+def test_a_roll_that_fails_says_why_and_what_next(project: Project) -> None:
+    run = project.run(BAD)
+    assert run.rc == 2
+    events = project.journal()
+    failures = of(events, "failed")
+    assert [(event["host"], event["step"], event["wave"]) for event in failures] == [
+        ("b1", "gates", 2),
+        ("b2", "gates", 2),
+    ]
+    assert failures[0]["cause"] == "graph capture hangs when two hosts take part"
+    assert failures[0]["evidence"] == ["/var/lib/lockstep/evidence/x/graph/stacks.txt"]
+    assert events[-1]["outcome"] == "failed"
+    assert events[-1]["next"] == "ansible-playbook playbooks/diagnose.yml --limit b1"
+    page = project.report()
+    assert "Stopped in wave 2 of 2" in page
+    assert "graph capture hangs when two hosts take part" in page
+    assert "ansible-playbook playbooks/diagnose.yml --limit b1" in page
+    assert "b1:/var/lib/lockstep/evidence/x/graph/stacks.txt" in page
+
+
+def test_included_roles_and_play_variables_carry_the_step(project: Project) -> None:
+    tasks = project.folder / "roles" / "r" / "tasks"
+    tasks.mkdir(parents=True)
+    (tasks / "main.yml").write_text(yaml.safe_dump([say("Ray runs")]))
+    include = {"ansible.builtin.include_role": {"name": "r"}, "name": "Ray", "vars": {"lockstep_step": "ray"}}
+    project.run([play("a1", include), play("a1", say("Waited"), vars={"lockstep_step": "wait", "lockstep_wave": 3})])
+    steps = [(event["step"], event["wave"]) for event in of(project.journal(), "step_started")]
+    assert steps == [("ray", None), ("wait", 3)]
+
+
+def test_a_rescued_failure_is_told_and_the_run_is_done(project: Project) -> None:
+    block = {
+        "name": "Try",
+        "vars": {"lockstep_step": "driver"},
+        "block": [say("Driver is installed", {"failed": True, "msg": "dpkg was interrupted"})],
+        "rescue": [say("Driver is restored", vars={"lockstep_step": "restore"})],
+    }
+    assert project.run([play("a1", block)]).rc == 0
+    events = project.journal()
+    assert [(event["step"], event["outcome"]) for event in of(events, "step_ended")] == [
+        ("driver", "failed"),
+        ("restore", "ok"),
+    ]
+    assert of(events, "failed")[0]["cause"] == "dpkg was interrupted"
+    assert events[-1]["outcome"] == "done"
+
+
+def test_an_ignored_failure_and_a_skipped_step_are_no_news(project: Project) -> None:
+    tasks = [
+        step("drain", say("Nothing to drain", when=False)),
+        step("load", say("Perhaps", {"failed": True}, ignore_errors=True)),
+    ]
+    project.run([play("a1", *tasks)])
+    events = project.journal()
+    assert of(events, "failed") == []
+    assert [(event["step"], event["outcome"]) for event in of(events, "step_ended")] == [
+        ("drain", "skipped"),
+        ("load", "ok"),
+    ]
+
+
+def test_secrets_stay_out(project: Project) -> None:
+    failing = say("Token is written", {"failed": True, "msg": "token s3cr3t refused"}, no_log=True)
+    project.run([play("a1", step("ray", failing))])
+    (folder,) = project.runs
+    text = (folder / "journal.jsonl").read_text() + (folder / "report.html").read_text()
+    assert "s3cr3t" not in text
+    assert of(project.journal(), "failed") != []
+
+
+@pytest.mark.parametrize(
+    ("plays", "cmdline"),
+    [
+        pytest.param([play("all", say("Something else", driver("550.90.07")))], "", id="a run that is no roll"),
+        pytest.param([play("a1", say("Planned", {"lockstep_plan": {**PLAN, "waves": []}}))], "", id="nothing to do"),
+        pytest.param(GOOD, "--check", id="check mode"),
+    ],
+)
+def test_what_is_no_roll_leaves_nothing_behind(project: Project, plays: list[dict[str, Any]], cmdline: str) -> None:
+    assert project.run(plays, cmdline).rc == 0
+    assert not (project.folder / ".cache").exists()
+
+
+def test_a_fault_of_the_callback_is_a_warning(project: Project) -> None:
+    (project.folder / "occupied").write_text("a file where a folder should be")
+    run = project.run(GOOD, LOCKSTEP_RUNS="occupied")
+    assert run.rc == 0
+    assert "lockstep.vllm.rollout:" in run.stdout.read()
+
+
+def start(project: Project, plays: list[dict[str, Any]], until: str) -> subprocess.Popen[bytes]:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "ansible", "playbook", "-i", "inventory.yml", str(project.playbook(plays))],
+        cwd=project.folder,
+        env={**os.environ, **project.environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not any(until in path.read_text() for path in project.folder.glob(".cache/lockstep/runs/*/journal.jsonl")):
+        assert time.monotonic() < deadline, "the run never got there"
+        assert child.poll() is None, "the run ended before it got there"
+        time.sleep(0.05)
+    return child
+
+
+LONG = [
+    PLANNED,
+    play("a1,a2", step("drain", say("Drained")), step("load", {"name": "Long", "ansible.builtin.command": "sleep 60"})),
+]
+
+
+def test_ctrl_c_leaves_a_report(project: Project) -> None:
+    child = start(project, LONG, '"load"')
+    os.killpg(child.pid, signal.SIGINT)
+    child.wait(30)
+    assert project.journal()[-1]["outcome"] == "interrupted"
+    assert "Interrupted in wave 1 of 2" in project.report()
+
+
+def test_a_killed_run_gets_its_report_from_the_next(project: Project) -> None:
+    child = start(project, LONG, '"load"')
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait(30)
+    (killed,) = project.runs
+    assert not (killed / "report.html").exists()
+    project.run([play("a1", step("load", say("Loaded")))])
+    assert "No end is known; last seen in wave 1 of 2" in (killed / "report.html").read_text()
