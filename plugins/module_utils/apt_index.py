@@ -11,11 +11,12 @@ import re
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .nvidia import Run, run_command
 
+Offer = Mapping[str, Sequence[str]]
 _COMPRESSED = ("Packages.gz", "Packages.xz", "Packages")
 
 

@@ -60,6 +60,7 @@ _XID = re.compile(
 )
 # Read from the survey's point of view: quick to answer, and understood by every driver since 450.
 _GPU_FIELDS = ("index", "uuid", "name", "memory.total", "persistence_mode", "pci.bus_id", "driver_version")
+_UNIT = re.compile(r"/([\w@.:-]+\.service)(?:/|$)", re.MULTILINE)
 _UNUSUAL = re.compile(r"^(half-installed|half-configured|unpacked|triggers-awaited|triggers-pending)$")
 
 
@@ -124,6 +125,11 @@ def upstream(version: str) -> str:
 def is_driver_version(text: str) -> bool:
     """Whether ``text`` is a full driver version such as ``550.127.05`` or ``580.95`` (not a branch, not a revision)."""
     return bool(_DRIVER_VERSION.fullmatch(text))
+
+
+def has_own_version(name: str) -> bool:
+    """Whether a package is versioned apart from the driver, so that its version says nothing about it."""
+    return bool(_OWN_VERSIONS.match(name))
 
 
 def version_key(version: str) -> tuple[int, ...]:
@@ -269,8 +275,8 @@ def driver_state(*, deadline: float = 5.0, root: Path = Path("/"), run: Run = ru
 
     Keys: ``packages`` {name: {version, hold, broken}}, ``package_versions``, ``package_version`` (None unless all
     agree), ``userspace_version``, ``loaded_version``, ``fabric_manager`` ({package, package_version, version, active}
-    or None), ``nvswitches`` (how many), ``persistence``, ``holders`` [{pid, command, devices}], ``modules`` {name:
-    {refcount, used_by}}, ``refcount``, ``gpus``, ``xids``, ``pending_reboot``, ``pending_reboot_packages``,
+    or None), ``nvswitches`` (how many), ``persistence``, ``holders`` [{pid, command, unit, devices}], ``modules``
+    {name: {refcount, used_by}}, ``refcount``, ``gpus``, ``xids``, ``pending_reboot``, ``pending_reboot_packages``,
     ``dpkg_interrupted``, ``smi_error``.
     """
     with concurrent.futures.ThreadPoolExecutor(max_workers=4) as pool:
@@ -279,8 +285,8 @@ def driver_state(*, deadline: float = 5.0, root: Path = Path("/"), run: Run = ru
         events = pool.submit(_xids, root, run, deadline)
         packages = parse_dpkg(dpkg.result().stdout)
         fabric = _fabric_manager(packages, run, deadline)
-        modules = _modules(root)
-        holders = _holders(root)
+        loaded_modules = modules(root)
+        held_by = holders(root)
         smi_answer = smi.result()
         xids = events.result()
     gpus = parse_gpus(smi_answer.stdout) if smi_answer.ok else []
@@ -296,9 +302,9 @@ def driver_state(*, deadline: float = 5.0, root: Path = Path("/"), run: Run = ru
         "fabric_manager": fabric,
         "nvswitches": nvswitches(root),
         "persistence": all(gpu["persistence"] for gpu in gpus) if gpus else None,
-        "holders": holders,
-        "modules": modules,
-        "refcount": modules["nvidia"]["refcount"] if "nvidia" in modules else None,
+        "holders": held_by,
+        "modules": loaded_modules,
+        "refcount": loaded_modules.get("nvidia", {}).get("refcount"),
         "gpus": gpus,
         "xids": xids,
         "pending_reboot": (root / "run/reboot-required").exists(),
@@ -357,7 +363,7 @@ def _fabric_manager(packages: dict[str, dict[str, Any]], run: Run, deadline: flo
     }
 
 
-def _modules(root: Path) -> dict[str, dict[str, Any]]:
+def modules(root: Path = Path("/")) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for folder in sorted((root / "sys/module").glob("*")):
         if folder.name.startswith("nvidia") or folder.name in ("gdrdrv", "nvidia_fs", "nouveau"):
@@ -367,15 +373,23 @@ def _modules(root: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _holders(root: Path) -> list[dict[str, Any]]:
+def holders(root: Path = Path("/")) -> list[dict[str, Any]]:
     """Processes with an NVIDIA device open or mapped, this one's own children left to the caller to judge."""
-    holders = []
+    found = []
     for folder in (root / "proc").glob("[0-9]*"):
         devices = _devices(folder)
         if devices:
             command = _text(folder / "cmdline").replace("\0", " ").strip() or _text(folder / "comm").strip()
-            holders.append({"pid": int(folder.name), "command": command[:200], "devices": sorted(devices)})
-    return sorted(holders, key=lambda holder: holder["pid"])
+            unit = _UNIT.search(_text(folder / "cgroup"))
+            found.append(
+                {
+                    "pid": int(folder.name),
+                    "command": command[:200],
+                    "unit": unit.group(1) if unit else None,
+                    "devices": sorted(devices),
+                }
+            )
+    return sorted(found, key=lambda holder: holder["pid"])
 
 
 def _devices(process: Path) -> set[str]:

@@ -18,12 +18,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from . import tables
-from .nvidia import is_driver_version, upstream, version_key
+from .nvidia import has_own_version, is_driver_version, upstream, version_key
 
 Source = Literal["nvidia", "ubuntu", "debian", "mirror", "verify"]
 Flavor = Literal["open", "proprietary"]
 Offer = Mapping[str, Sequence[str]]
 
+# What apt is told to keep at the driver's version, named or not.
+FAMILY = ("nvidia-*", "libnvidia-*", "libcuda1", "libcudadebugger1", "cuda-drivers*", "firmware-nvidia-*")
 SUPPORTED = ("Debian", "Ubuntu")
 UNSUFFIXED_FROM = 590
 FIRST_OPEN_BRANCH = 515
@@ -116,12 +118,10 @@ def wanted(
     return (*names, *(_fabric_manager(version, number) if fabric_manager else ()))
 
 
-def pinning_package(version: str, source: Source) -> str | None:
-    """The package that chooses the version in NVIDIA's repository from 590 on; it goes in before all others."""
-    return (
-        f"nvidia-driver-pinning-{version}"
-        if source in ("nvidia", "mirror") and branch(version) >= UNSUFFIXED_FROM
-        else None
+def takes_part(name: str, version: str) -> bool:
+    """Whether an installed package belongs to one driver version and has to go when another comes."""
+    return name.startswith("nvidia-driver-pinning-") or (
+        is_driver_version(upstream(version)) and not has_own_version(name)
     )
 
 
@@ -194,13 +194,15 @@ def _nvidia_for_ubuntu(version: str, number: int, flavor: Flavor) -> tuple[Want,
         f"libnvidia-decode{suffix}",
         f"libnvidia-gpucomp{suffix}",
         "nvidia-modprobe",
+        "nvidia-persistenced",
+        f"nvidia-firmware{suffix}-{version}" if suffix else "nvidia-firmware",
     ]
+    tools = [f"nvidia-utils{suffix}", f"nvidia-compute-utils{suffix}"]
     if suffix:
-        required += [f"nvidia-utils{suffix}", f"nvidia-compute-utils{suffix}"]
-        optional += [f"nvidia-firmware{suffix}-{version}"]
+        required += tools
     else:
-        required += [f"nvidia-driver-pinning-{version}"]
-        optional += ["nvidia-firmware", "nvidia-persistenced"]
+        required.append(f"nvidia-driver-pinning-{version}")
+        optional += tools  # NVIDIA put them into libnvidia-compute; mirrors may not have
     return _wants(version, required, optional)
 
 
