@@ -79,6 +79,13 @@ def offered_by_apt(names: Sequence[str], *, deadline: float = 20.0, run: Run = r
     return parse_madison(answer.stdout)
 
 
+def this_distribution(release: Path = Path("/etc/os-release")) -> str:
+    """``Debian``, ``Ubuntu`` or what else the system calls itself, spelt as Ansible's facts spell it."""
+    fields = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', release.read_text(encoding="utf-8"), re.MULTILINE))
+    known = {"debian": "Debian", "ubuntu": "Ubuntu"}
+    return known.get(fields.get("ID", "")) or fields.get("NAME", "an unknown system")
+
+
 def _fetch(address: str, deadline: float) -> bytes:
     parts = urllib.parse.urlsplit(address)
     if parts.scheme == "file":

@@ -28,7 +28,7 @@ class Expected:
         version: exact driver version; None accepts any, as long as all its parts agree.
         gpus: how many GPUs the host has to show.
         gpu_model: a word that every GPU's name has to contain.
-        fabric_manager: whether fabric manager has to run, in the driver's version.
+        fabric_manager: ``present``, ``absent``, or ``auto``, which wants it where there are NVSwitches.
         packaged: whether the driver came as packages (false where a platform's owner installs it otherwise).
         allowed: ids of known-bad combinations that the operator overrides.
     """
@@ -36,7 +36,7 @@ class Expected:
     version: str | None
     gpus: int
     gpu_model: str | None = None
-    fabric_manager: bool = False
+    fabric_manager: str = "auto"
     packaged: bool = True
     allowed: tuple[str, ...] = ()
 
@@ -205,8 +205,9 @@ def _packages(state: Mapping[str, Any], expected: Expected, host: str) -> Iterat
 
 def _fabric_manager(state: Mapping[str, Any], expected: Expected, host: str) -> Iterator[Finding]:
     fabric = state["fabric_manager"]
+    required = expected.fabric_manager == "present" or (expected.fabric_manager == "auto" and state["nvswitches"] > 0)
     if fabric is None:
-        if expected.fabric_manager:
+        if required:
             yield Finding(
                 "fabric_manager_missing",
                 "fabric manager is not installed, and this host has NVSwitches",
@@ -221,7 +222,7 @@ def _fabric_manager(state: Mapping[str, Any], expected: Expected, host: str) -> 
                 f"ansible-playbook site.yml --limit {host}",
             )
             return
-    if expected.fabric_manager and not fabric["active"]:
+    if required and not fabric["active"]:
         yield Finding(
             "fabric_manager_inactive",
             "fabric manager does not run",

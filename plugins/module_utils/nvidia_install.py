@@ -132,14 +132,15 @@ def install(work: Plan, version: str, *, deadline: float, lock_deadline: float) 
     hold(deadline)
 
 
-def pin(version: str, exact: Mapping[str, str], path: Path = PREFERENCES) -> bool:
-    """Write the preferences file. Returns whether it changed."""
-    text = preferences(version, exact)
-    if path.exists() and path.read_text(encoding="utf-8") == text:
-        return False
-    path.write_text(text, encoding="utf-8")
+def is_pinned(version: str, exact: Mapping[str, str], path: Path = PREFERENCES) -> bool:
+    """Whether the preferences file says what it should."""
+    return path.exists() and path.read_text(encoding="utf-8") == preferences(version, exact)
+
+
+def pin(version: str, exact: Mapping[str, str], path: Path = PREFERENCES) -> None:
+    """Write the preferences file."""
+    path.write_text(preferences(version, exact), encoding="utf-8")
     path.chmod(0o644)
-    return True
 
 
 def hold(deadline: float = 60.0) -> list[str]:

@@ -118,6 +118,16 @@ def wanted(
     return (*names, *(_fabric_manager(version, number) if fabric_manager else ()))
 
 
+def needs_fabric_manager(setting: str, state: Mapping[str, Any]) -> bool:
+    """Whether this host is to have fabric manager: ``present``, ``absent``, or ``auto``, as its hardware asks for.
+
+    A fabric manager that is installed already counts too: left behind at another version it would stop CUDA.
+    """
+    if setting == "auto":
+        return bool(state["nvswitches"] or state["fabric_manager"])
+    return setting == "present"
+
+
 def takes_part(name: str, version: str) -> bool:
     """Whether an installed package belongs to one driver version and has to go when another comes."""
     return name.startswith("nvidia-driver-pinning-") or (

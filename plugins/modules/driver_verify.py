@@ -1,0 +1,128 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The Lockstep authors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: driver_verify
+short_description: The driver gate, whether a host's driver and GPUs are fit to serve
+description:
+  - Package, user space, loaded module and fabric manager have to be one version; the declared GPUs have to be there and
+    healthy (ECC, row remaps, Xid and SXid since boot, throttling, PCIe, persistence, NVLink); no reboot may be pending.
+  - Known issues that fit are named. A suspect one warns and makes the graph gate compulsory, a bad one fails the gate
+    unless O(allow_known_bad) names it.
+  - Always ends, also when the driver hangs. Reads only.
+version_added: 0.1.0
+author: The Lockstep authors (@lockstep)
+options:
+  version:
+    description: The version that has to run. Left out, any version whose parts agree.
+    type: str
+  gpus:
+    description: How many GPUs the host has.
+    type: int
+    required: true
+  gpu_model:
+    description: A word that the name of every GPU contains, such as V(H100).
+    type: str
+  fabric_manager:
+    description: V(auto) wants fabric manager where NVSwitches are found.
+    type: str
+    choices: [auto, present, absent]
+    default: auto
+  packaged:
+    description: Whether the driver was installed as packages.
+    type: bool
+    default: true
+  allow_known_bad:
+    description: Ids of known-bad combinations that are accepted all the same.
+    type: list
+    elements: str
+    default: []
+  host:
+    description: The name under which the host is spoken of in the result.
+    type: str
+  deadline:
+    description: Seconds after which a driver that does not answer counts as hanging.
+    type: int
+    default: 15
+  fail:
+    description: Fail the task when the gate does not pass.
+    type: bool
+    default: true
+attributes:
+  check_mode:
+    support: full
+    description: Reads only.
+  diff_mode:
+    support: none
+    description: Changes nothing.
+"""
+
+EXAMPLES = r"""
+- name: Driver passes its gate
+  lockstep.vllm.driver_verify:
+    version: 550.127.05
+    gpus: 8
+    gpu_model: H100
+    host: "{{ inventory_hostname }}"
+"""
+
+RETURN = r"""
+result:
+  description: The gate's result, as every gate gives it (C(gate), C(verdict), C(code), C(seconds), C(cause), C(next), …).
+  returned: always
+  type: dict
+issues:
+  description: Known issues that fit this host.
+  returned: always
+  type: list
+  elements: dict
+graph_gate_compulsory:
+  description: Whether a known issue makes the graph gate compulsory.
+  returned: always
+  type: bool
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.lockstep.vllm.plugins.module_utils import driver_gate
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "version": {"type": "str"},
+            "gpus": {"type": "int", "required": True},
+            "gpu_model": {"type": "str"},
+            "fabric_manager": {"type": "str", "choices": ["auto", "present", "absent"], "default": "auto"},
+            "packaged": {"type": "bool", "default": True},
+            "allow_known_bad": {"type": "list", "elements": "str", "default": []},
+            "host": {"type": "str"},
+            "deadline": {"type": "int", "default": 15},
+            "fail": {"type": "bool", "default": True},
+        },
+        supports_check_mode=True,
+    )
+    wish = module.params
+    expected = driver_gate.Expected(
+        version=wish["version"],
+        gpus=wish["gpus"],
+        gpu_model=wish["gpu_model"],
+        fabric_manager=wish["fabric_manager"],
+        packaged=wish["packaged"],
+        allowed=tuple(wish["allow_known_bad"]),
+    )
+    try:
+        found = driver_gate.check(expected, host=wish["host"], deadline=float(wish["deadline"]))
+    except (OSError, ValueError) as error:
+        module.fail_json(msg=f"the driver gate could not be judged: {error}. Next: ansible-playbook site.yml")
+    del found["state"]
+    result = found["result"]
+    if wish["fail"] and result["verdict"] != "pass":
+        module.fail_json(msg=f"driver gate: {result['cause']}. Next: {result['next']}", **found)
+    module.exit_json(changed=False, warnings=list(result["warnings"]), **found)
+
+
+if __name__ == "__main__":
+    main()

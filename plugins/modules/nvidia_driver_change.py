@@ -1,0 +1,97 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The Lockstep authors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: nvidia_driver_change
+short_description: The memory of a driver change on a host
+description:
+  - A change begins when M(lockstep.vllm.nvidia_driver_packages) touches the first package. It ends when the host was let
+    in again with the new driver, which O(state=accepted) records. Until then the host knows which driver it came from.
+version_added: 0.1.0
+author: The Lockstep authors (@lockstep)
+options:
+  state:
+    description: >-
+      V(read) only reads. V(accepted) records that the given driver passed its gates and serves. V(restorable) fails
+      when there is nothing to go back to.
+    type: str
+    choices: [read, accepted, restorable]
+    default: read
+  version:
+    description: The driver that was accepted. Required with O(state=accepted).
+    type: str
+  source:
+    description: Where it came from. Required with O(state=accepted).
+    type: str
+  flavor:
+    description: Its kernel modules. Required with O(state=accepted).
+    type: str
+attributes:
+  check_mode:
+    support: full
+    description: Says whether the record would change.
+  diff_mode:
+    support: none
+    description: The record is in the result.
+"""
+
+EXAMPLES = r"""
+- name: Driver is the one to come back to from now on
+  lockstep.vllm.nvidia_driver_change:
+    state: accepted
+    version: 550.127.05
+    source: nvidia
+    flavor: open
+"""
+
+RETURN = r"""
+record:
+  description: C(verified), the driver that was accepted last, and C(change), the change that is under way.
+  returned: always
+  type: dict
+restore:
+  description: The driver to go back to.
+  returned: when a change is under way and a driver was verified before it
+  type: dict
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.lockstep.vllm.plugins.module_utils import driver_change, records
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "choices": ["read", "accepted", "restorable"], "default": "read"},
+            "version": {"type": "str"},
+            "source": {"type": "str"},
+            "flavor": {"type": "str"},
+        },
+        required_if=[("state", "accepted", ["version", "source", "flavor"])],
+        supports_check_mode=True,
+    )
+    try:
+        known = records.read(records.DRIVER)
+    except records.RecordError as error:
+        module.fail_json(msg=f"{error}. Move it away; the next verified driver writes a new one")
+    wish = module.params
+    if wish["state"] == "accepted":
+        running = {key: wish[key] for key in ("version", "source", "flavor")}
+        record = driver_change.accept(known, running, records.now())
+        if not module.check_mode:
+            records.write(records.DRIVER, record)
+        module.exit_json(changed=record != known, record=record)
+    try:
+        restore = {"restore": driver_change.restore_target(known)}
+    except driver_change.NothingToRestore as error:
+        if wish["state"] == "restorable":
+            module.fail_json(msg=str(error))
+        restore = {}
+    module.exit_json(changed=False, record=dict(known or driver_change.NOTHING), **restore)
+
+
+if __name__ == "__main__":
+    main()

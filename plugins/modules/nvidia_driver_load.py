@@ -1,0 +1,99 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The Lockstep authors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: nvidia_driver_load
+short_description: Make the running kernel use the installed NVIDIA driver
+description:
+  - Stops the services that hold the driver (persistence daemon, fabric manager, DCGM, exporters), takes the modules out
+    in order, puts the installed ones in, and starts the services again.
+  - Never ends another process. Whoever else holds the driver is named, and a reboot is asked for instead, as far as
+    O(policy) allows. The reboot itself is left to M(ansible.builtin.reboot).
+version_added: 0.1.0
+author: The Lockstep authors (@lockstep)
+options:
+  version:
+    description: The version that is to run.
+    type: str
+    required: true
+  policy:
+    description: Reload where nothing else holds the driver, else reboot (V(either)); or only one of them; or nothing.
+    type: str
+    choices: [either, reload, reboot, neither]
+    default: either
+  services:
+    description: Further units that may be stopped and are started again.
+    type: list
+    elements: str
+    default: []
+  deadline:
+    description: Seconds that one command may take.
+    type: int
+    default: 60
+attributes:
+  check_mode:
+    support: full
+    description: Says what would be done.
+  diff_mode:
+    support: none
+    description: Nothing to show.
+"""
+
+EXAMPLES = r"""
+- name: Installed driver is loaded
+  lockstep.vllm.nvidia_driver_load:
+    version: 550.127.05
+  register: loaded
+
+- name: Host is rebooted where the driver is held
+  ansible.builtin.reboot:
+  when: loaded.action == 'reboot'
+"""
+
+RETURN = r"""
+action:
+  description: >-
+    C(none), the version runs already; C(reload), it was loaded now; C(reboot), only a reboot brings it in; C(refused)
+    with O(policy=neither), and with O(policy=reload) where the driver is held.
+  returned: always
+  type: str
+reasons:
+  description: Why, one reason each; names every holder.
+  returned: always
+  type: list
+  elements: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.lockstep.vllm.plugins.module_utils import nvidia_module
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "version": {"type": "str", "required": True},
+            "policy": {"type": "str", "choices": ["either", "reload", "reboot", "neither"], "default": "either"},
+            "services": {"type": "list", "elements": "str", "default": []},
+            "deadline": {"type": "int", "default": 60},
+        },
+        supports_check_mode=True,
+    )
+    wish = module.params
+    if module.check_mode:
+        stoppable = (*nvidia_module.SERVICES, *wish["services"])
+        decision = nvidia_module.decide(nvidia_module.present(), wish["version"], wish["policy"], stoppable)
+    else:
+        try:
+            decision = nvidia_module.load(
+                wish["version"], wish["policy"], services=wish["services"], deadline=float(wish["deadline"])
+            )
+        except nvidia_module.LoadFailed as failure:
+            module.fail_json(msg=str(failure))
+    module.exit_json(changed=decision.action == "reload", action=decision.action, reasons=list(decision.reasons))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The Lockstep authors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: nvidia_driver_packages
+short_description: Fetch or install the packages of one exact NVIDIA driver
+description:
+  - Works out the compute-only package set of one driver version as the repository in question names it, with the exact
+    apt version of every package.
+  - V(fetched) downloads it and changes nothing else. V(installed) installs it in one transaction, takes out what
+    belongs to another version, pins every package and holds it.
+  - An interrupted dpkg is mended first. Locks of apt are waited for, and their holder is named when they are not freed.
+version_added: 0.1.0
+author: The Lockstep authors (@lockstep)
+options:
+  version:
+    description: Full driver version, such as V(550.127.05).
+    type: str
+    required: true
+  state:
+    description: What is to be there.
+    type: str
+    choices: [fetched, installed]
+    default: installed
+  source:
+    description: Where the packages come from.
+    type: str
+    choices: [nvidia, mirror, ubuntu, debian]
+    default: nvidia
+  flavor:
+    description: Which kernel modules.
+    type: str
+    choices: [open, proprietary]
+    default: open
+  fabric_manager:
+    description: V(auto) installs fabric manager where NVSwitches are found, or where it is installed already.
+    type: str
+    choices: [auto, present, absent]
+    default: auto
+  prebuilt_modules:
+    description: Take Ubuntu's signed prebuilt modules for the running kernel instead of DKMS. Only with O(source=ubuntu).
+    type: bool
+    default: false
+  repository_url:
+    description: The flat repository. Required with O(source=nvidia) and O(source=mirror).
+    type: str
+  sources_file:
+    description: apt's source file for that repository; its lists are read anew before packages are fetched.
+    type: path
+  deadline:
+    description: Seconds that one command of apt may take.
+    type: int
+    default: 1800
+  lock_deadline:
+    description: Seconds to wait for apt's locks.
+    type: int
+    default: 300
+attributes:
+  check_mode:
+    support: full
+    description: Says what it would fetch, install, remove and hold.
+  diff_mode:
+    support: none
+    description: The plan is in the result.
+requirements:
+  - apt, on Debian or Ubuntu
+"""
+
+EXAMPLES = r"""
+- name: Driver packages are on the host, not yet installed
+  lockstep.vllm.nvidia_driver_packages:
+    version: 550.127.05
+    state: fetched
+    repository_url: https://developer.download.nvidia.com/compute/cuda/repos/ubuntu2204/x86_64
+"""
+
+RETURN = r"""
+plan:
+  description: C(wanted) (every package with its exact version), C(install), C(remove), C(hold), C(broken), C(mend).
+  returned: always
+  type: dict
+log:
+  description: The end of what apt said.
+  returned: on failure
+  type: str
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.lockstep.vllm.plugins.module_utils import (
+    apt_index,
+    apt_lock,
+    driver_change,
+    nvidia,
+    nvidia_install,
+    nvidia_packages,
+    records,
+)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "version": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["fetched", "installed"], "default": "installed"},
+            "source": {"type": "str", "choices": ["nvidia", "mirror", "ubuntu", "debian"], "default": "nvidia"},
+            "flavor": {"type": "str", "choices": ["open", "proprietary"], "default": "open"},
+            "fabric_manager": {"type": "str", "choices": ["auto", "present", "absent"], "default": "auto"},
+            "prebuilt_modules": {"type": "bool", "default": False},
+            "repository_url": {"type": "str"},
+            "sources_file": {"type": "path"},
+            "deadline": {"type": "int", "default": 1800},
+            "lock_deadline": {"type": "int", "default": 300},
+        },
+        required_if=[("source", "nvidia", ["repository_url"]), ("source", "mirror", ["repository_url"])],
+        supports_check_mode=True,
+    )
+    try:
+        apply(module)
+    except (nvidia_packages.PackageError, apt_index.UnreadableIndex, apt_lock.Locked, records.RecordError) as error:
+        module.fail_json(msg=str(error))
+    except nvidia_install.StepFailed as failure:
+        module.fail_json(msg=f"{failure}. See /var/log/apt/term.log", log=failure.log)
+
+
+def apply(module: AnsibleModule) -> None:
+    wish = module.params
+    state = nvidia.driver_state()
+    work = plan(wish, state)
+    result = {"plan": work.as_dict()}
+    limits = {"deadline": float(wish["deadline"]), "lock_deadline": float(wish["lock_deadline"])}
+    if wish["state"] == "fetched":
+        changed = bool(work.install)
+        if changed and not module.check_mode:
+            if wish["sources_file"]:
+                nvidia_install.update(Path(wish["sources_file"]), **limits)
+            changed = nvidia_install.fetch(work, wish["version"], **limits)
+        module.exit_json(changed=changed, **result)
+    pinned = nvidia_install.is_pinned(wish["version"], work.wanted)
+    if not module.check_mode:
+        if work.install or work.remove:
+            begin(wish)
+        if work.needed or not pinned:
+            nvidia_install.install(work, wish["version"], **limits)
+    module.exit_json(changed=work.needed or not pinned, **result)
+
+
+def plan(wish: dict[str, Any], state: dict[str, Any]) -> nvidia_install.Plan:
+    wants = nvidia_packages.wanted(
+        wish["version"],
+        source=wish["source"],
+        flavor=wish["flavor"],
+        distribution=apt_index.this_distribution(),
+        fabric_manager=nvidia_packages.needs_fabric_manager(wish["fabric_manager"], state),
+        prebuilt_for=os.uname().release if wish["prebuilt_modules"] else None,
+    )
+    names = sorted({*(name for want in wants for name in want.names), *state["packages"]})
+    offered = apt_index.offered(wish["repository_url"]) if wish["repository_url"] else apt_index.offered_by_apt(names)
+    return nvidia_install.plan(
+        wish["version"], wants, offered, state["packages"], interrupted=nvidia.dpkg_interrupted()
+    )
+
+
+def begin(wish: dict[str, Any]) -> None:
+    wanted = {key: wish[key] for key in ("version", "source", "flavor")}
+    records.write(records.DRIVER, driver_change.begin(records.read(records.DRIVER), wanted, records.now()))
+
+
+if __name__ == "__main__":
+    main()
