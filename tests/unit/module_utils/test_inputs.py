@@ -1,0 +1,42 @@
+"""A digest changes with everything that decides what a role does, and with nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ansible_collections.lockstep.vllm.plugins.module_utils import inputs
+
+
+def test_tree_digest_sees_content_names_and_nothing_else(tmp_path: Path) -> None:
+    role = tmp_path / "role"
+    (role / "tasks").mkdir(parents=True)
+    (role / "tasks" / "main.yml").write_text("a")
+    first = inputs.tree_digest([role])
+    (role / "README.md").write_text("words")
+    (role / "__pycache__").mkdir()
+    (role / "__pycache__" / "x.pyc").write_text("cache")
+    assert inputs.tree_digest([role]) == first
+    (role / "tasks" / "main.yml").write_text("b")
+    second = inputs.tree_digest([role])
+    assert second != first
+    (role / "tasks" / "main.yml").rename(role / "tasks" / "other.yml")
+    assert inputs.tree_digest([role]) not in (first, second)
+
+
+def test_digest_depends_on_values_not_on_their_order() -> None:
+    base = inputs.digest("f", {"a": 1, "b": [1]}, {"head": "a1"})
+    assert inputs.digest("f", {"b": [1], "a": 1}, {"head": "a1"}) == base
+    assert inputs.digest("g", {"a": 1, "b": [1]}, {"head": "a1"}) != base
+    assert inputs.digest("f", {"a": 2, "b": [1]}, {"head": "a1"}) != base
+    assert inputs.digest("f", {"a": 1, "b": [1]}, {"head": "a2"}) != base
+
+
+def test_drift_is_a_changed_or_missing_file(tmp_path: Path) -> None:
+    kept, edited, lost = (tmp_path / name for name in ("kept", "edited", "lost"))
+    for path in (kept, edited, lost):
+        path.write_text("as applied")
+    record = inputs.manifest("r", "digest", [str(path) for path in (kept, edited, lost)])
+    assert inputs.drifted(record) == []
+    edited.write_text("by hand")
+    lost.unlink()
+    assert inputs.drifted(record) == [str(edited), str(lost)]
