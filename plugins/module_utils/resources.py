@@ -30,6 +30,7 @@ DEADLINE = 1800.0
 
 Code = Literal[
     "unreachable",
+    "changing",
     "quarantined",
     "driver_not_loaded",
     "not_admitted",
@@ -389,9 +390,15 @@ def _absent(shape: Shape, seen: Observation, host: str, told: HostStatus | None,
     if not told.answered:
         return Missing(host, "unreachable", f"{shape.members[host]} says nothing of itself ({told.error}){death}")
     if told.quarantine is not None:
-        by = f" (by {told.quarantine['owner']})" if told.quarantine.get("owner") else ""
-        return Missing(host, "quarantined", f"is in quarantine: {told.quarantine.get('reason', '?')}{by}")
+        return _quarantined(host, told.quarantine)
     return _by_unit(host, told, death)
+
+
+def _quarantined(host: str, record: Mapping[str, Any]) -> Missing:
+    """A run that changes the host lifts its quarantine by itself; any other waits for a person."""
+    by = f" (by {record['owner']})" if record.get("owner") else ""
+    code: Code = "changing" if record.get("kind") == "changing" else "quarantined"
+    return Missing(host, code, f"is in quarantine: {record.get('reason', '?')}{by}")
 
 
 def _by_unit(host: str, told: HostStatus, death: str) -> Missing:

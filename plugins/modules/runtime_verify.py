@@ -1,0 +1,92 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The Lockstep authors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: runtime_verify
+short_description: Hold the serving environment in use against its lock
+description:
+  - Reads what is installed in C(/opt/lockstep/runtime/current) and fails where it is not what the lock pins.
+  - Imports nothing of the environment and changes nothing.
+version_added: 0.1.0
+author: The Lockstep authors (@lockstep)
+options:
+  lock:
+    description: Requirements file on the host, every distribution pinned.
+    type: path
+    required: true
+  extra_requirements:
+    description: Further pinned requirements.
+    type: list
+    elements: str
+    default: []
+  python:
+    description: Interpreter of the host.
+    type: str
+    default: python3
+attributes:
+  check_mode:
+    support: full
+    description: The module never changes anything.
+  diff_mode:
+    support: none
+    description: There is nothing to show.
+"""
+
+EXAMPLES = r"""
+- name: Serving environment is what the lock says
+  lockstep.vllm.runtime_verify:
+    lock: /opt/lockstep/share/serving_runtime.lock
+"""
+
+RETURN = r"""
+runtime:
+  description: Versions of Python, Ray, vLLM, torch, NCCL and CUDA, and the digest of the lock.
+  returned: always
+  type: dict
+peers:
+  description: Names of the hosts of the replica, this one included.
+  returned: success
+  type: list
+  elements: str
+problems:
+  description: What is not as the lock says.
+  returned: always
+  type: list
+  elements: str
+"""
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.lockstep.vllm.plugins.module_utils import records, runtime_install, runtime_state
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "lock": {"type": "path", "required": True},
+            "extra_requirements": {"type": "list", "elements": "str", "default": []},
+            "python": {"type": "str", "default": "python3"},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    lock = Path(given["lock"])
+    wanted = runtime_install.Wanted(lock, tuple(given["extra_requirements"]), given["python"])
+    state = runtime_state.state()
+    try:
+        digest = runtime_install.expected_digest(wanted)
+        problems = runtime_install.problems(state, lock.read_text(encoding="utf-8"), digest)
+    except runtime_install.InstallError as error:
+        problems = [str(error)]
+    if problems:
+        module.fail_json(msg="; ".join(problems), problems=problems, runtime=state)
+    peers = sorted((records.read(records.HOST) or {}).get("peers", {}))
+    module.exit_json(changed=False, problems=[], runtime=state, peers=peers)
+
+
+if __name__ == "__main__":
+    main()

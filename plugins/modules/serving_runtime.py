@@ -1,0 +1,132 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The Lockstep authors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: serving_runtime
+short_description: Have the locked Python environment with Ray and vLLM on a host
+description:
+  - Builds C(/opt/lockstep/runtime/<digest of the lock>) with uv, imports torch, Ray and vLLM in it, and only then points
+    C(/opt/lockstep/runtime/current) to it. A run that is killed leaves the former environment in use.
+  - The environment before stays, to go back to; older ones are removed unless a process still uses them.
+  - Needs uv at C(/opt/lockstep/bin/uv).
+version_added: 0.1.0
+author: The Lockstep authors (@lockstep)
+options:
+  lock:
+    description: Requirements file on the host, every distribution pinned. Hashes are demanded where it has them.
+    type: path
+    required: true
+  extra_requirements:
+    description: Further pinned requirements that no lock has, such as plug-ins.
+    type: list
+    elements: str
+    default: []
+  python:
+    description: Interpreter of the host.
+    type: str
+    default: python3
+  wheelhouse:
+    description: Folder on the host, or URL, with all wheels. With it, no index is asked.
+    type: str
+  index_url:
+    description: Package index instead of PyPI.
+    type: str
+  compile_bytecode:
+    description: Compile every module now; the user who serves may not write into the environment.
+    type: bool
+    default: true
+  deadline:
+    description: Seconds that the installation may take.
+    type: float
+    default: 3600
+attributes:
+  check_mode:
+    support: full
+    description: Says whether the environment would change and builds nothing.
+  diff_mode:
+    support: full
+    description: Shows the versions before, and after a change those that are in use then.
+"""
+
+EXAMPLES = r"""
+- name: Serving environment is the locked one
+  lockstep.vllm.serving_runtime:
+    lock: /opt/lockstep/share/serving_runtime.lock
+    wheelhouse: http://mirror.example.org/wheels/
+"""
+
+RETURN = r"""
+digest:
+  description: Of the lock, and the name of the environment's folder.
+  returned: success
+  type: str
+before:
+  description: Digest of the environment that was in use.
+  returned: success
+  type: str
+built:
+  description: Whether the environment was (or would be) built anew.
+  returned: success
+  type: bool
+removed:
+  description: Digests of environments that were (or would be) removed.
+  returned: success
+  type: list
+  elements: str
+runtime:
+  description: Versions in the environment that is in use now.
+  returned: success
+  type: dict
+"""
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.lockstep.vllm.plugins.module_utils import runtime_install, runtime_state
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "lock": {"type": "path", "required": True},
+            "extra_requirements": {"type": "list", "elements": "str", "default": []},
+            "python": {"type": "str", "default": "python3"},
+            "wheelhouse": {"type": "str"},
+            "index_url": {"type": "str"},
+            "compile_bytecode": {"type": "bool", "default": True},
+            "deadline": {"type": "float", "default": 3600.0},
+        },
+        mutually_exclusive=[["wheelhouse", "index_url"]],
+        supports_check_mode=True,
+    )
+    given = module.params
+    wanted = runtime_install.Wanted(
+        lock=Path(given["lock"]),
+        extra=tuple(given["extra_requirements"]),
+        python=given["python"],
+        wheelhouse=given["wheelhouse"],
+        index_url=given["index_url"],
+        compile=given["compile_bytecode"],
+        deadline=given["deadline"],
+    )
+    before = runtime_state.state()
+    try:
+        done = runtime_install.install(wanted, check=module.check_mode)
+    except runtime_install.InstallError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(
+        changed=done.changed,
+        digest=done.digest,
+        before=done.before,
+        built=done.built,
+        removed=list(done.removed),
+        runtime=dict(done.state),
+        diff={"before": before, "after": {**done.state, "lock": done.digest}},
+    )
+
+
+if __name__ == "__main__":
+    main()
