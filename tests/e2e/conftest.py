@@ -1,0 +1,27 @@
+"""A bench for the stories. `LOCKSTEP_BENCH` names it; it is ended afterwards unless `LOCKSTEP_KEEP_BENCH` is set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.lab import ROOT, Lab
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """The bench with one replica of two hosts, up, and nothing on it that an earlier session left."""
+    names = ("LOCKSTEP_BENCH", "LOCKSTEP_BENCH_PREFIX")
+    lab = Lab(
+        inventory=ROOT / "inventories/bench",
+        environment={name: os.environ[name] for name in names if os.environ.get(name)},
+    )
+    keep = bool(os.environ.get("LOCKSTEP_KEEP_BENCH"))
+    if not keep:
+        lab.bench("down")
+    lab.bench("up", "--hosts", "2", deadline=900)
+    yield lab
+    if not keep:
+        lab.bench("down")

@@ -1,0 +1,196 @@
+"""The bench and Ansible on it, as the stories of this folder use them: run a playbook, look at hosts, compare states."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ansible_runner
+
+ROOT = Path(__file__).parents[2]
+
+# What a controller does by itself; everything else is counted as a module execution on the host of the event.
+CONTROLLER_ACTIONS = {
+    "add_host", "assert", "debug", "fail", "group_by", "include_role", "include_tasks", "include_vars", "import_role",
+    "import_tasks", "meta", "pause", "set_fact", "set_stats", "validate_argument_spec",
+}  # fmt: skip
+# Our actions that ask every host at once from one task: one execution on each host.
+FLEET_ACTIONS = {"plan", "survey", "status"}
+
+# Files that decide how a host behaves, with the moment of their last change; and what runs, and since when.
+LOOK = r"""
+find /etc /opt/lockstep /var/lib/lockstep /var/lib/dpkg/status /usr/share/keyrings /root /usr/local -xdev \
+    \( -path /var/lib/lockstep/engine -o -path /var/lib/lockstep/evidence -o -name __pycache__ -o -path /root/.ansible \
+       -o -path /opt/lockstep/runtime/\* \) -prune -o \( -type f -o -type l \) -printf 'file %p %T@ %s %m %u\n' | sort
+systemctl list-units --no-legend --plain --all --type=service --state=active 'lockstep-*' 'nvidia-*' 'haproxy*' |
+    cut -d' ' -f1 | while read -r unit; do
+        echo "unit $unit $(systemctl show --value -p ActiveEnterTimestampMonotonic -p MainPID "$unit" | paste -sd' ')"
+    done
+echo "driver $(cat /sys/module/nvidia/version 2>/dev/null)"
+echo "held $(apt-mark showhold | paste -sd' ')"
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Play:
+    """One run of a playbook, as ansible-runner's events tell it."""
+
+    rc: int
+    text: str
+    events: tuple[Mapping[str, Any], ...]
+    seconds: float
+
+    @property
+    def stats(self) -> Mapping[str, Mapping[str, int]]:
+        for event in reversed(self.events):
+            if event["event"] == "playbook_on_stats":
+                stats: Mapping[str, Mapping[str, int]] = event["event_data"]
+                return stats
+        return {}
+
+    def changed(self) -> dict[str, int]:
+        return {host: count for host, count in self.stats.get("changed", {}).items() if count}
+
+    def executions(self, fleet: Sequence[str]) -> Counter[str]:
+        """Module executions per host. Asking the whole ``fleet`` in one task counts once for each of it."""
+        counted: Counter[str] = Counter()
+        for event in self.events:
+            if event["event"] not in ("runner_on_ok", "runner_on_failed", "runner_on_unreachable"):
+                continue
+            data = event["event_data"]
+            action = str(data.get("resolved_action") or data["task_action"]).rpartition(".")[2]
+            if action in FLEET_ACTIONS:
+                counted.update(fleet)
+            elif action not in CONTROLLER_ACTIONS:
+                delegated = (data.get("res") or {}).get("_ansible_delegated_vars") or {}
+                counted[delegated.get("ansible_delegated_host", data["host"])] += 1
+        counted.pop("localhost", None)
+        return counted
+
+    def failures(self) -> list[str]:
+        """The messages of failed tasks and unreachable hosts, each once."""
+        found: dict[str, None] = {}
+        for event in self.events:
+            if event["event"] in ("runner_on_failed", "runner_on_unreachable"):
+                result = event["event_data"].get("res") or {}
+                found[str(result.get("msg") or result)] = None
+        return list(found)
+
+    def explained(self) -> str:
+        return f"exit {self.rc}\n{self.text[-6000:]}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Lab:
+    """One instance of the bench and the inventory that describes it."""
+
+    inventory: Path
+    environment: Mapping[str, str]
+
+    # -- the bench ----------------------------------------------------------------------------------------------------
+
+    def bench(self, *words: str, check: bool = True, deadline: float = 600) -> str:
+        done = subprocess.run(
+            [ROOT / "bench/bench", *words],
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            timeout=deadline,
+            check=False,
+        )
+        if check and done.returncode:
+            raise AssertionError(f"bench/bench {' '.join(words)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done.stdout
+
+    def on(self, host: str, script: str, check: bool = True) -> str:
+        """What a shell script prints when root runs it on ``host`` (not through Ansible, not through ssh)."""
+        return self.bench("exec", host, "--", "bash", "-c", script, check=check).strip()
+
+    def facts(self) -> dict[str, Any]:
+        """What only the bench's build knows, such as the model's known answer."""
+        name = self.environment.get("LOCKSTEP_BENCH", "bench")
+        loaded: dict[str, Any] = json.loads((ROOT / f"bench/.state/{name}/facts.json").read_text())
+        return loaded
+
+    def record(self, host: str, path: str) -> dict[str, Any] | None:
+        """A record of Lockstep's on ``host``; None when there is none."""
+        text = self.on(host, f"cat {path} 2>/dev/null || true")
+        loaded: dict[str, Any] | None = json.loads(text) if text else None
+        return loaded
+
+    def look(self, hosts: Sequence[str]) -> dict[str, list[str]]:
+        """The state of hosts, comparable with ``==``; a line per file, unit, driver, hold."""
+        return {host: self.on(host, LOOK).splitlines() for host in hosts}
+
+    # -- Ansible ------------------------------------------------------------------------------------------------------
+
+    def play(
+        self,
+        playbook: str = "site.yml",
+        *words: str,
+        extra: Mapping[str, Any] | None = None,
+        overlay: str | None = None,
+        deadline: float = 1500,
+    ) -> Play:
+        """Run a playbook of this checkout on the bench.
+
+        Args:
+            words: more words of ansible-playbook's command line.
+            extra: extra variables.
+            overlay: a second inventory, as YAML, over the bench's own.
+            deadline: seconds after which the run is ended and has failed.
+        """
+        with tempfile.TemporaryDirectory(prefix="lockstep-e2e-") as name:
+            private = Path(name)
+            inventories = [str(self.inventory)]
+            if overlay is not None:
+                (private / "overlay.yml").write_text(overlay)
+                inventories.append(str(private / "overlay.yml"))
+            start = time.monotonic()
+            runner = ansible_runner.run(
+                private_data_dir=str(private),
+                project_dir=str(ROOT),
+                playbook=str(ROOT / playbook),
+                inventory=inventories,
+                extravars=dict(extra or {}),
+                cmdline=" ".join(words) or None,
+                envvars={**self.environment, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+                settings={"job_timeout": int(deadline), "suppress_env_files": True},
+                quiet=True,
+            )
+            events = tuple(runner.events)
+            return Play(
+                rc=runner.rc if runner.status != "timeout" else 124,
+                text=runner.stdout.read(),
+                events=events,
+                seconds=time.monotonic() - start,
+            )
+
+
+def eventually(what: str, so: Callable[[], bool], deadline: float, interval: float = 2.0) -> float:
+    """Wait until something is so; returns how many seconds it took, and fails at the deadline."""
+    start = time.monotonic()
+    while not so():
+        if time.monotonic() - start > deadline:
+            raise AssertionError(f"{what}: not within {deadline:.0f} s")
+        time.sleep(interval)
+    return time.monotonic() - start
+
+
+def difference(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """What changed between two looks; empty when nothing did."""
+
+    def lines(host: str) -> Iterator[str]:
+        was, now = set(before[host]), set(after[host])
+        yield from (f"- {line}" for line in sorted(was - now))
+        yield from (f"+ {line}" for line in sorted(now - was))
+
+    return {host: found for host in before if (found := list(lines(host)))}

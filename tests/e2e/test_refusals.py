@@ -1,0 +1,100 @@
+"""Before touching anything, `site.yml` refuses what cannot work: one clear message, the host, the cure, nothing changed.
+
+These need hosts that answer, not a cluster that serves: the hosts may be bare.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shlex
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.e2e.lab import Lab, difference
+
+HOSTS = ("a1", "a2")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What is asked that cannot work, and the words that the refusal must hold."""
+
+    says: tuple[str, ...]
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+    overlay: str | None = None
+    meanwhile: Callable[[Lab], contextlib.AbstractContextManager[None]] = lambda lab: contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def fault(lab: Lab, host: str, *words: str) -> Iterator[None]:
+    lab.bench("fault", host, *words)
+    try:
+        yield
+    finally:
+        lab.bench("fault", host, "--clear")
+
+
+@contextlib.contextmanager
+def stopped(lab: Lab, host: str) -> Iterator[None]:
+    lab.bench("stop", host)
+    try:
+        yield
+    finally:
+        lab.bench("start", host)
+        lab.bench("up", "--hosts", "2")
+
+
+@contextlib.contextmanager
+def listener(lab: Lab, host: str, port: int) -> Iterator[None]:
+    program = f"import socket,time; s=socket.create_server(('0.0.0.0',{port})); time.sleep(600)"
+    lab.on(host, f"systemd-run --quiet --unit=squatter --property=RuntimeMaxSec=600 python3 -c {shlex.quote(program)}")
+    try:
+        yield
+    finally:
+        lab.on(host, "systemctl stop squatter")
+
+
+CASES = {
+    "no_head": Case(overlay="{all: {hosts: {a1: {ray_node_role: worker}}}}", says=("replica_a", "no head", "ray_node_role")),
+    "two_heads": Case(overlay="{all: {hosts: {a2: {ray_node_role: head}}}}", says=("replica_a", "2 heads", "a1, a2")),
+    "host_in_two_replicas": Case(
+        overlay="{lockstep: {children: {replica_z: {hosts: {a2: {}}}}}}", says=("a2", "replica_a", "replica_z")
+    ),
+    "unknown_group": Case(
+        overlay="{replica_y: {hosts: {z1: {ray_node_role: head}}}}", says=("z1", "replica_y", "child of 'lockstep'")
+    ),
+    "version_not_in_the_repository": Case(
+        extra={"nvidia_driver_version": "550.999.01"}, says=("a1", "550.999.01", "550.127.05")
+    ),
+    "driver_too_old_for_cuda": Case(
+        extra={"nvidia_driver_version": "450.51.05", "serving_runtime_lock": "cuda"}, says=("a1", "450.51.05", "CUDA")
+    ),
+    "host_unreachable": Case(meanwhile=lambda lab: stopped(lab, "a2"), says=("a2", "answer")),
+    "address_not_on_the_interface": Case(extra={"gpu_host_interface": "lo"}, says=("a1", "lo", "gpu_host_interface")),
+    "port_taken": Case(
+        extra={"vllm_server_port": 8123}, meanwhile=lambda lab: listener(lab, "a1", 8123), says=("a1", "8123", "squatter")
+    ),
+    "names_do_not_resolve": Case(
+        meanwhile=lambda lab: fault(lab, "a2", "names_unresolvable"), says=("a2", "resolve")
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_cannot_work_is_refused_before_anything_changes(lab: Lab, name: str) -> None:
+    case = CASES[name]
+    with case.meanwhile(lab):
+        alive = [host for host in HOSTS if lab.on(host, "true; echo up", check=False) == "up"]
+        before = lab.look(alive)
+        play = lab.play(extra=case.extra, overlay=case.overlay)
+        after = lab.look(alive)
+    assert play.rc != 0, play.explained()
+    assert difference(before, after) == {}
+    messages = play.failures()
+    assert len(messages) == 1, f"not one message but {len(messages)}: {messages}"
+    for word in case.says:
+        assert word in messages[0], f"the refusal does not say {word!r}: {messages[0]}"
+    assert play.changed() == {}

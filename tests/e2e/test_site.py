@@ -1,0 +1,155 @@
+"""From bare hosts to an answering cluster, and what the next runs do to it. In order: each test finds what the last left."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.e2e.lab import Lab, Play, difference, eventually
+
+HEAD, WORKER = "a1", "a2"
+HOSTS = (HEAD, WORKER)
+EXECUTIONS_PER_HOST = 3  # the most that a run which changes nothing may cost a host
+RECOVERY_DEADLINE = 300  # seconds for a rebooted worker to serve again
+
+ENGINE = "/run/lockstep/engine.json"
+PYTHON = "PYTHONPATH=/opt/lockstep/lib python3"
+
+
+def completion(lab: Lab) -> str:
+    """What the model really answers to the bench's known prompt, asked on the head itself."""
+    facts = lab.facts()
+    request = {"model": facts["model_name"], "prompt": facts["prompt"], "max_tokens": 16, "temperature": 0}
+    reply = lab.on(
+        HEAD,
+        "key=$(cat /etc/lockstep/vllm-api-key 2>/dev/null); curl -s -m 30 http://$(hostname):8000/v1/completions "
+        f"-H 'Content-Type: application/json' -H \"Authorization: Bearer $key\" -d '{json.dumps(request)}'",
+        check=False,
+    )
+    try:
+        return str(json.loads(reply)["choices"][0]["text"])
+    except (ValueError, KeyError, IndexError, TypeError):
+        return ""
+
+
+def answers(lab: Lab) -> bool:
+    return str(lab.facts()["answer"]) in completion(lab)
+
+
+def ray_nodes(lab: Lab) -> list[dict[str, object]]:
+    """The living nodes of the head's Ray cluster, as Ray itself tells."""
+    script = (
+        "set -a; . /etc/lockstep/ray.env; set +a; /opt/lockstep/runtime/current/bin/python - <<'EOF'\n"
+        "import json, ray\n"
+        "ray.init(address='auto', log_to_driver=False, logging_level='ERROR')\n"
+        "print('\\x1e' + json.dumps([n for n in ray.nodes() if n['Alive']]))\n"
+        "EOF"
+    )
+    loaded: list[dict[str, object]] = json.loads(lab.on(HEAD, script).rpartition("\x1e")[2])
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def fresh(lab: Lab) -> Play:
+    play = lab.play()
+    assert play.rc == 0, play.explained()
+    return play
+
+
+def test_a_fresh_cluster_answers(lab: Lab, fresh: Play) -> None:
+    assert fresh.changed().keys() >= set(HOSTS)
+    assert answers(lab), f"the model said {completion(lab)!r}"
+
+
+def test_vllm_is_sharded_over_two_hosts_by_ray(lab: Lab, fresh: Play) -> None:
+    nodes = ray_nodes(lab)
+    resources = [node["Resources"] for node in nodes]
+    assert sum(r.get("GPU", 0) for r in resources if isinstance(r, dict)) == 2
+    assert len({node["NodeManagerAddress"] for node in nodes}) == 2
+    engine = lab.on(HEAD, "pgrep -af 'vllm.*serve|api_server' | head -n 1")
+    assert "tensor-parallel-size=2" in engine.replace(" 2", "=2"), engine
+    workers = lab.on(WORKER, "pgrep -af 'ray::.*[Ww]orker' || true")
+    assert workers, "no Ray worker of the engine runs on the second host"
+
+
+def test_drivers_are_pinned_held_loaded_and_stamped(lab: Lab, fresh: Play) -> None:
+    for host in HOSTS:
+        loaded = lab.on(host, "cat /sys/module/nvidia/version")
+        assert loaded in lab.on(host, "nvidia-smi --query-gpu=driver_version --format=csv,noheader")
+        installed = lab.on(
+            host, "dpkg-query -W -f '${db:Status-Abbrev} ${Package} ${Version}\\n' '*nvidia*' | grep ^.i"
+        )
+        held = set(lab.on(host, "apt-mark showhold").split())
+        for line in installed.splitlines():
+            package, version = line.split()[1:3]
+            if version.startswith(loaded):
+                assert package in held, f"{host}: {package} is not held"
+        stamp = lab.record(host, "/var/lib/lockstep/stamp/host.json")
+        assert stamp
+        assert stamp["fingerprint"]["driver"] == loaded
+    assert lab.record(HEAD, "/var/lib/lockstep/stamp/replica.json")
+    assert lab.on(HEAD, "systemctl show -p User --value lockstep-ray lockstep-vllm").split() == ["lockstep"] * 2
+
+
+def test_a_second_run_changes_nothing_and_asks_little(lab: Lab, fresh: Play) -> None:
+    before = lab.look(HOSTS)
+    play = lab.play()
+    assert play.rc == 0, play.explained()
+    assert play.changed() == {}
+    counted = play.executions(HOSTS)
+    assert set(counted) == set(HOSTS), "the run was counted wrongly: it asks every host at least once"
+    assert max(counted.values()) <= EXECUTIONS_PER_HOST, counted
+    assert difference(before, lab.look(HOSTS)) == {}
+
+
+def test_check_mode_shows_the_plan_and_changes_nothing(lab: Lab, fresh: Play) -> None:
+    before = lab.look(HOSTS)
+    play = lab.play("site.yml", "--check", "--diff", extra={"nvidia_driver_version": "550.90.07"})
+    assert play.rc == 0, play.explained()
+    assert "550.90.07" in play.text, "the plan is not shown"
+    assert difference(before, lab.look(HOSTS)) == {}
+
+
+def test_limit_to_one_replica_works(lab: Lab, fresh: Play) -> None:
+    play = lab.play("site.yml", "--limit", "replica_a")
+    assert play.rc == 0, play.explained()
+    assert play.changed() == {}
+
+
+def test_a_rebooted_worker_serves_again_by_itself(lab: Lab, fresh: Play) -> None:
+    boot = lab.on(WORKER, "systemctl show -p UserspaceTimestampMonotonic --value")
+    driver = lab.on(WORKER, "cat /sys/module/nvidia/version")
+    lab.bench("reboot", WORKER, "--wait")
+    assert lab.on(WORKER, "systemctl show -p UserspaceTimestampMonotonic --value") != boot
+    took = eventually("the replica answers after its worker's reboot", lambda: answers(lab), RECOVERY_DEADLINE)
+    print(f"served again {took:.0f} s after the worker was up")
+    assert lab.on(WORKER, "cat /sys/module/nvidia/version") == driver
+    assert lab.on(WORKER, "systemctl is-active lockstep-ray") == "active"
+    assert len(ray_nodes(lab)) == 2
+
+
+def test_a_host_with_another_driver_stays_out(lab: Lab, fresh: Play) -> None:
+    lab.bench("fault", WORKER, "wrong_module_loads", "550.54.15")
+    try:
+        lab.bench("reboot", WORKER, "--wait")
+        eventually(
+            "the host's Ray unit has decided",
+            lambda: lab.on(WORKER, "systemctl is-active lockstep-ray", check=False) not in ("activating", "active"),
+            60,
+        )
+        journal = lab.on(WORKER, "journalctl -b -u lockstep-ray --no-pager -o cat")
+        assert "550.54.15" in journal, f"its journal does not say why:\n{journal}"
+        probe = lab.on(
+            WORKER,
+            f"{PYTHON} -c 'import json; from lockstep import admission, survey;"
+            ' decision = admission.decide_here("host");'
+            ' print(json.dumps([decision.allowed, decision.reason, survey.collect({})["driver"]]))\'',
+        )
+        allowed, reason, _driver = json.loads(probe)
+        assert not allowed
+        assert "550.54.15" in reason
+    finally:
+        lab.bench("fault", WORKER, "--clear")
+    lab.bench("reboot", WORKER, "--wait")
+    eventually("the replica answers with its driver back", lambda: answers(lab), RECOVERY_DEADLINE)
