@@ -47,6 +47,7 @@ _TICK = 0.5
 _MEMBERS_EVERY = 3.0
 _FREE_WITHIN = 60.0
 _AGREES_WITHIN = 5.0
+_DIES_WITHIN = 15.0
 _KEPT_EVIDENCE = 10
 _PROMPTS = (
     "The first ten prime numbers are",
@@ -341,20 +342,25 @@ class Supervisor:
                 max_tokens=proof.max_tokens, logprobs=2,
             )  # fmt: skip
             if not answer.ok:
-                return End("no_completion", self._why_silent(answer.cause)), known
+                return End("no_completion", self._why_silent(answer)), known
             if rung == self._config.ladder[0] or prompt not in baseline:
                 baseline[prompt] = answer.tokens
             elif odd := ladders.difference(baseline[prompt], answer.tokens):
                 return End("differs", f"the completion of {prompt!r} differs from the eager one: {odd}"), known
         return None, dataclasses.replace(known, baseline=baseline)
 
-    def _why_silent(self, cause: str) -> str:
+    def _why_silent(self, answer: completion.Completion) -> str:
+        """The completion's failure, or what the log says of it where the engine is dying of it."""
         assert self._engine is not None
-        time.sleep(_TICK)
+        if answer.failure not in ("rejected", "broken", "refused"):
+            return answer.cause
+        ends = time.monotonic() + _DIES_WITHIN
+        while self._engine.alive() and time.monotonic() < ends:
+            time.sleep(_TICK)
         if self._engine.alive():
-            return cause
+            return answer.cause
         self._engine.finish_reading()
-        return f"vLLM died at the first completions: {log_advice.failure_reason(self._engine.lines())}"
+        return f"vLLM died at its first completions: {log_advice.failure_reason(self._engine.lines())}"
 
     def _serve(self, layout: Layout) -> End:
         """Stay while tokens come. Returns how it ended."""
@@ -556,14 +562,14 @@ def supervise() -> int:
     return Supervisor(config, host, stamp, vllm, _api_key()).run()
 
 
-def wish(what: str, reason: str = "asked on the command line") -> int:
+def wish(what: str) -> int:
     """Leave the supervisor a wish; it follows within a second."""
     if what == "drain":
-        records.write(engine_state.DRAIN, {"reason": reason, "at": records.now()})
+        engine_state.leave_wish("drained", "asked on the command line")
     elif what == "resume":
-        records.remove(engine_state.DRAIN)
+        engine_state.leave_wish("serving", "")
     elif what == "move-up":
-        records.write(engine_state.MOVE_UP, {"reason": reason, "at": records.now()})
+        records.write(engine_state.MOVE_UP, {"at": records.now()})
     else:
         records.remove(engine_state.LADDER)
     return 0

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
+from . import records
 from .ladder import RUNGS, Rung, rung_arguments
 from .layouts import Layout, MoveUp, Policy, Window
 from .restarts import Restarts
@@ -178,7 +181,7 @@ def _build(record: dict[str, Any]) -> Config:
         served_model_name=str(record["served_model_name"]),
         layouts=layouts,
         proof=Proof(**proof),
-        arguments=normalised(record.get("arguments", {})),
+        arguments=normalised(record.get("args", {})),
         environment={name: str(value) for name, value in record.get("environment", {}).items()},
         ladder=ladder,
         port=int(record.get("port", 8000)),
@@ -200,7 +203,7 @@ def _layout(entry: dict[str, Any]) -> Layout:
     if tensor < 1 or pipeline < 1:
         raise ConfigError(f"a layout has TP{tensor}×PP{pipeline}: both sizes are at least 1")
     name = str(entry.get("name") or f"tp{tensor}pp{pipeline}")
-    return Layout(name, tensor, pipeline, normalised(entry.get("arguments", {})))
+    return Layout(name, tensor, pipeline, normalised(entry.get("args", {})))
 
 
 def _policy(record: dict[str, Any]) -> Policy:
@@ -220,3 +223,17 @@ def _policy(record: dict[str, Any]) -> Policy:
 
 def _numbers(record: dict[str, Any]) -> dict[str, Any]:
     return {name: float(value) for name, value in record.items()}
+
+
+def main(arguments: list[str]) -> int:
+    """Check a file before it becomes /etc/lockstep/engine.json; 0 when it can be run."""
+    try:
+        parse(records.read(Path(arguments[0])) or {})
+    except (ConfigError, records.RecordError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

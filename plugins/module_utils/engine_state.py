@@ -127,3 +127,16 @@ def _told(record: Mapping[str, Any]) -> str:
 def read(path: Path = records.ENGINE_STATE) -> dict[str, Any] | None:
     """The state as the supervisor last wrote it; None where it never did. Raises RecordError when damaged."""
     return records.read(path)
+
+
+def wish_differs(wish: Wish) -> bool:
+    """Whether the supervisor would have to be told."""
+    return DRAIN.exists() != (wish == "drained")
+
+
+def leave_wish(wish: Wish, reason: str) -> None:
+    """Tell the supervisor to drain, or to serve again; it follows within a second. A reboot forgets the wish."""
+    if wish == "drained":
+        records.write(DRAIN, {"reason": reason, "at": records.now()})
+    else:
+        records.remove(DRAIN)

@@ -5,18 +5,25 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: engine_state
-short_description: See what the engine supervisor of this head does, and wait until it serves or is drained
+short_description: See what the engine supervisor of this head does, or have it serve or drain and wait until it does
 description:
-  - Reads C(/run/lockstep/engine.json) and the state of the unit C(lockstep-vllm.service).
+  - Reads C(/run/lockstep/engine.json) and the state of the unit C(lockstep-vllm.service); never starts or stops the unit.
   - A wait ends early, with the reason from the engine's log, when the engine died while starting, when the supervisor
     gave up or when the unit is gone.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 options:
-  wait_for:
-    description: V(serving) waits until the replica says that it is ready, V(drained) until no request runs any more.
+  state:
+    description:
+      - V(serving) takes back a wish to drain and waits until the replica says that it is ready.
+      - V(drained) has it say that it is not ready, and waits until no request runs any more.
+      - Without it the module only looks.
     type: str
     choices: [serving, drained]
+  reason:
+    description: Why it is drained, as its readiness answer says.
+    type: str
+    default: asked to drain
   deadline:
     description: Seconds that the wait may take.
     type: float
@@ -24,7 +31,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Changes nothing. In check mode it doesn't wait.
+    description: Says whether it would leave the supervisor a wish; leaves none and doesn't wait.
   diff_mode:
     support: none
     description: There is nothing to compare.
@@ -33,7 +40,7 @@ attributes:
 EXAMPLES = r"""
 - name: Engine serves
   lockstep.vllm.engine_state:
-    wait_for: serving
+    state: serving
     deadline: 3600
 """
 
@@ -71,12 +78,13 @@ Seen = tuple["dict[str, Any] | None", engine_state.Unit]
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "wait_for": {"type": "str", "choices": ["serving", "drained"]},
+            "state": {"type": "str", "choices": ["serving", "drained"]},
+            "reason": {"type": "str", "default": "asked to drain"},
             "deadline": {"type": "float", "default": 1800},
         },
         supports_check_mode=True,
     )
-    phases: list[str] = []
+    wanted, phases = module.params["state"], list[str]()
 
     def observe() -> Seen:
         _, shown, _ = module.run_command(["systemctl", "show", "--property=ActiveState,MainPID,Result", UNIT])
@@ -87,25 +95,27 @@ def main() -> None:
             raise
 
     def judge(seen: Seen) -> waiting.Judgement:
-        return engine_state.judge(*seen, module.params["wait_for"])
+        return engine_state.judge(*seen, wanted)
 
     def progress(seen: Seen, judgement: waiting.Judgement) -> None:
         if judgement.reason and phases[-1:] != [judgement.reason]:
             phases.append(judgement.reason)
 
-    if module.params["wait_for"] is None or module.check_mode:
-        engine, unit = observe()
-        module.exit_json(changed=False, engine=engine, unit=unit.active, seconds=0.0, phases=phases)
+    engine, unit = observe()
+    changed = wanted is not None and unit.up and engine_state.wish_differs(wanted)
+    if changed and not module.check_mode:
+        engine_state.leave_wish(wanted, module.params["reason"])
+    if wanted is None or module.check_mode:
+        module.exit_json(changed=changed, engine=engine, unit=unit.active, seconds=0.0, phases=phases)
     ended = waiting.poll(observe, judge, deadline=module.params["deadline"], interval=0.5, progress=progress)
     engine, unit = ended.last
     told = {"engine": engine, "unit": unit.active, "seconds": round(ended.seconds, 1), "phases": phases}
     if not ended.ready:
         late = f" (deadline of {module.params['deadline']:.0f} s)" if ended.code == "deadline" else ""
-        wanted = "serve" if module.params["wait_for"] == "serving" else "drain"
         refused = unit.result == "exec-condition" and not unit.up
         reason = admission.decide_here("replica").reason if refused else ended.reason
-        module.fail_json(msg=f"the engine does not {wanted}{late}: {reason}. Next: journalctl -u {UNIT} -n 200", **told)
-    module.exit_json(changed=False, **told)
+        module.fail_json(msg=f"the engine is not {wanted}{late}: {reason}. Next: journalctl -u {UNIT} -n 200", **told)
+    module.exit_json(changed=changed, **told)
 
 
 if __name__ == "__main__":
