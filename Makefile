@@ -6,11 +6,10 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export LOCKSTEP_INVENTORY ?= $(CURDIR)/inventories/bench
 
 STAGE := tools/stage
-COLLECTION := .cache/collection
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo demo-down check lint unit test sanity collection molecule e2e benchmark clean
+.PHONY: help env demo demo-down check lint unit test sanity molecule e2e benchmark clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -24,33 +23,34 @@ demo: env ## build the bench, bring the cluster up on it, print what answered
 demo-down: env ## remove everything that `make demo` made
 	@tools/demo down
 
-check: lint unit collection ## the fast half of the tests: no bench
+check: lint unit ## the fast half of the tests: no bench, under three minutes
 
-lint: env
+lint: env ## yamllint, ruff, mypy --strict, ansible-lint's production profile
 	@$(STAGE) yamllint yamllint --strict .
 	@$(STAGE) ruff sh -c 'ruff check . && ruff format --check .'
 	@$(STAGE) mypy mypy
 	@$(STAGE) ansible-lint ansible-lint --offline --strict
 
-unit: env ## unit tests
-	@$(STAGE) unit pytest
-
-collection: env ## build the collection, install it into an empty path, read every document from there
-	@$(STAGE) collection pytest tests/collection
+unit: env ## unit tests, and the built collection from an empty path
+	@$(STAGE) unit pytest tests/unit tests/collection
 
 sanity: env ## ansible-test sanity on the built collection
 	@$(STAGE) sanity tests/sanity/run
 
-molecule: env ## every Molecule scenario, on the bench
+molecule: env ## every Molecule scenario, on a bench of their own
 	@$(STAGE) molecule env NO_COLOR=1 molecule test --all
 
-e2e: env ## the stories of tests/e2e, on the bench
+e2e: env ## the stories of tests/e2e, on a bench of their own
 	@$(STAGE) e2e pytest tests/e2e
 
-test: check sanity molecule e2e ## every test there is
+test: lint sanity molecule ## every test there is: `make check`, sanity, Molecule, the stories on the bench
+	@$(STAGE) tests pytest tests/unit tests/collection tests/e2e
+
+molecule e2e test: export LOCKSTEP_BENCH ?= test
+molecule e2e test: export LOCKSTEP_BENCH_PREFIX ?= 10.89.78
 
 benchmark: env ## every benchmark, with the figures docs/performance.md quotes
 	@benchmarks/run
 
 clean: ## remove caches (not the environment, not the bench)
-	rm -rf .cache/collection .cache/sanity .mypy_cache .ruff_cache .pytest_cache .ansible
+	rm -rf .cache/sanity .mypy_cache .ruff_cache .pytest_cache .ansible
