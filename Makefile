@@ -9,7 +9,7 @@ STAGE := tools/stage
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo demo-down check lint unit test sanity molecule e2e benchmark clean
+.PHONY: help env demo demo-down check lint unit test sanity molecule e2e pytest benchmark clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -43,11 +43,13 @@ molecule: env ## every Molecule scenario, on a bench of their own
 e2e: env ## the stories of tests/e2e, on a bench of their own
 	@$(STAGE) e2e pytest tests/e2e
 
-test: lint sanity molecule ## every test there is: `make check`, sanity, Molecule, the stories on the bench
-	@$(STAGE) tests pytest tests/unit tests/collection tests/e2e
+pytest: env ## every pytest test, in one session
+	@$(STAGE) pytest pytest tests/unit tests/collection tests/e2e
 
-molecule e2e test: export LOCKSTEP_BENCH ?= test
-molecule e2e test: export LOCKSTEP_BENCH_PREFIX ?= 10.89.78
+test: lint sanity molecule pytest ## every test there is
+
+molecule e2e pytest: export LOCKSTEP_BENCH ?= test
+molecule e2e pytest: export LOCKSTEP_BENCH_PREFIX ?= 10.89.78
 
 benchmark: env ## every benchmark, with the figures docs/performance.md quotes
 	@benchmarks/run
