@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
 
 Run = Callable[..., str]
 
@@ -23,7 +25,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def artefact(elsewhere: Path) -> Path:
     subprocess.run(
-        ["ansible-galaxy", "collection", "build", "--output-path", elsewhere, ROOT],
+        [BIN / "ansible-galaxy", "collection", "build", "--output-path", elsewhere, ROOT],
         check=True,
         capture_output=True,
         text=True,
@@ -40,7 +42,13 @@ def run(elsewhere: Path, artefact: Path) -> Run:
 
     def run(*command: str | Path) -> str:
         outcome = subprocess.run(
-            command, cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=120, check=False
+            [BIN / command[0], *command[1:]],
+            cwd=elsewhere,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
         )
         assert outcome.returncode == 0, f"{command}\n{outcome.stdout}\n{outcome.stderr}"
         return outcome.stdout
