@@ -155,6 +155,7 @@ class Supervisor:
         self._joined = engine_cluster.Members(False)
         self._failures = 0
         self._drain_ends = 0.0
+        self._serves = ""
         self._door = readiness.serve(host["address"], config.ready_port, self.look)
 
     def run(self) -> int:
@@ -368,8 +369,12 @@ class Supervisor:
         began = time.monotonic()
         self._heartbeat = Heartbeat(self._config, self._base_url, self._key)
         self._heartbeat.start()
-        self._tell("serving", f"layout {layout.name}, rung {self._state.rung}")
         notify(ready=True)
+        self._serves = f"layout {layout.name}, rung {self._state.rung}"
+        if engine_state.DRAIN.exists():
+            self._drain()
+        else:
+            self._tell("serving", self._serves)
         mover = _Mover(self._config, layout, self._members)
         while True:
             verdict = self._judge()
@@ -400,14 +405,17 @@ class Supervisor:
         """Follow the operator's wish to drain or to resume."""
         wish = engine_state.DRAIN.exists()
         if wish and self._state.phase == "serving":
-            self._drain_ends = time.monotonic() + self._config.deadlines.drain
-            self._tell("draining", _wish_reason(engine_state.DRAIN))
+            self._drain()
         elif not wish and self._state.phase in ("draining", "drained"):
-            self._tell("serving", "resumed")
+            self._tell("serving", self._serves)
         if self._state.phase == "draining" and self._idle():
             self._tell("drained", self._state.reason)
         elif self._state.phase == "draining" and time.monotonic() > self._drain_ends:
             self._tell("drained", f"{self._state.reason}; requests still ran at the deadline")
+
+    def _drain(self) -> None:
+        self._drain_ends = time.monotonic() + self._config.deadlines.drain
+        self._tell("draining", _wish_reason(engine_state.DRAIN))
 
     def _await_idle(self) -> None:
         ends = time.monotonic() + self._config.deadlines.drain

@@ -100,10 +100,10 @@ def judge(record: Mapping[str, Any] | None, unit: Unit, wish: Wish) -> Judgement
 
     Args:
         record: engine.json, None where there is none; one left by an earlier supervisor is old news.
-        wish: ``serving``: ready for traffic; ``drained``: no request runs, or nothing that could serve.
+        wish: ``serving``: ready for traffic; ``drained``: no request runs, or nothing is there that could serve one.
     """
     if wish == "drained":
-        if not unit.up or record is None or record.get("phase") == "drained":
+        if not unit.up or record is None or record.get("phase") not in ("serving", "draining"):
             return Judgement("ready")
         return Judgement("wait", _told(record))
     if not unit.up:
