@@ -13,10 +13,20 @@ def wave_sizes(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[int]:
     return wave_outcome.sizes([int(hostvars[host]["lockstep_wave"]) for host in hosts])
 
 
-def wave_trouble(hostvars: Mapping[str, Any], members: Sequence[str], batch: Sequence[str]) -> list[dict[str, Any]]:
-    """What went wrong in a wave, over its planned members: one that is missing from the batch has failed."""
-    kept = {host: hostvars[host].get("lockstep_trouble") for host in members}
+def wave_trouble(
+    hostvars: Mapping[str, Any], members: Sequence[str], batch: Sequence[str], kept_as: str = "lockstep_trouble"
+) -> list[dict[str, Any]]:
+    """What went wrong in a wave, over its planned members: one that is missing from the batch has failed.
+
+    ``kept_as`` names the variable in which each host keeps its own failure: the wave's, or that of putting it back.
+    """
+    kept = {host: hostvars[host].get(kept_as) for host in members}
     return wave_outcome.trouble(members, set(batch), kept)
+
+
+def fingerprints(hosts: Sequence[str], hostvars: Mapping[str, Any], registered: str) -> dict[str, str]:
+    """Host to digest of its fingerprint, from the probe that each host registered as ``registered``."""
+    return {host: hostvars[host][registered]["state"]["fingerprint_digest"] for host in hosts}
 
 
 class FilterModule:
@@ -24,6 +34,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         return {
+            "fingerprints": fingerprints,
             "wave_sizes": wave_sizes,
             "wave_trouble": wave_trouble,
             "wave_verdict": wave_outcome.verdict,
