@@ -24,6 +24,12 @@ def wave_trouble(
     return wave_outcome.trouble(members, set(batch), kept)
 
 
+def wave_can_be_put_back(hostvars: Mapping[str, Any], members: Sequence[str]) -> bool:
+    """Whether any host of the wave is amid a driver change with a verified driver to go back to."""
+    left = [hostvars[host].get("lockstep_left", {}).get("state", {}).get("change") or {} for host in members]
+    return any((change.get("change") or {}).get("from") for change in left)
+
+
 def fingerprints(hosts: Sequence[str], hostvars: Mapping[str, Any], registered: str) -> dict[str, str]:
     """Host to digest of its fingerprint, from the probe that each host registered as ``registered``."""
     return {host: hostvars[host][registered]["state"]["fingerprint_digest"] for host in hosts}
@@ -35,6 +41,7 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         return {
             "fingerprints": fingerprints,
+            "wave_can_be_put_back": wave_can_be_put_back,
             "wave_sizes": wave_sizes,
             "wave_trouble": wave_trouble,
             "wave_verdict": wave_outcome.verdict,
