@@ -108,18 +108,20 @@ def _row(row: Row, y: float, left: float, right: float, scale: float, shape: Sha
     label = y + (shape.bar * 0.72 if shape.labels else 12)
     top = y if shape.labels else y + 17
     drawn = [_text(0, label, "host", _short(row.host, shape)), _rect(left, top, right - left, shape.bar, "idle")]
-    for segment in row.serving:
-        drawn.append(_stretch(row, segment, left, top, scale, shape))
-    for segment in merged(row.steps):
+    for segment in [*row.serving, *merged(row.steps)]:
         drawn.append(_stretch(row, segment, left, top, scale, shape))
     if not row.steps:
-        drawn.append(_text(left + 8, top + shape.bar * 0.7, "inside", "untouched"))
+        drawn.append(_text((left + right) / 2, top + shape.bar * 0.7, f"mid {_untouched(row)[0]}", _untouched(row)[1]))
     drawn += [
         _cross(left + step.ended * scale, top + shape.bar / 2)
         for step in row.steps
         if step.outcome in ("failed", "unreachable")
     ]
     return drawn
+
+
+def _untouched(row: Row) -> tuple[str, str]:
+    return ("inside", "untouched, serving") if row.serves else ("tick", "untouched, not serving")
 
 
 def _stretch(row: Row, segment: Segment, left: float, top: float, scale: float, shape: Shape) -> str:
@@ -130,7 +132,7 @@ def _stretch(row: Row, segment: Segment, left: float, top: float, scale: float, 
     )
     name = LEGEND[segment.kind]
     inside = ""
-    if width > len(name) * _LETTER + 8:
+    if row.steps and width > len(name) * _LETTER + 8:
         inside = _text(x + width / 2, top + shape.bar * 0.7, f"inside mid on-{segment.kind}", name)
     unsure = " unfinished" if segment.outcome == "unfinished" else ""
     return f"<g><title>{html.escape(title)}</title>{_rect(x, top, width, shape.bar, segment.kind + unsure)}{inside}</g>"

@@ -198,7 +198,8 @@ def _versions(row: Row) -> str:
 def _state(row: Row, told: Timeline) -> str:
     failed = next((step for step in reversed(row.steps) if step.outcome != "ok"), None)
     if row.serves:
-        return _chip("good", "serving")
+        restored = any(step.kind == "restore" for step in row.steps)
+        return _chip("warn", "serving, restored") if restored else _chip("good", "serving")
     if failed is not None:
         return _chip("warn" if failed.outcome == "unfinished" else "bad", f"{failed.outcome} at {failed.step}")
     return _chip("calm", "not serving" if row.steps or row.replica in told.skipped else "not reached")
@@ -229,7 +230,7 @@ def _gates(told: Timeline, fetched: Collection[str]) -> str:
 def _measured(gate: Event) -> str:
     floor: Mapping[str, Any] = gate.get("floor") or {}
     shown = [
-        f"{_e(key.replace('_', ' '))} {_e(_figure(value))}"
+        f"{_e(key)} {_e(_figure(value))}"
         + (f" <small>(floor {_e(_figure(floor[key]))})</small>" if key in floor else "")
         for key, value in (gate.get("measured") or {}).items()
         if isinstance(value, (int, float, str)) and len(str(value)) < 60
@@ -307,7 +308,8 @@ def _table(rows: Sequence[Sequence[tuple[str, str]]]) -> str:
     """Rows of (column, cell in HTML). On a narrow screen each row is a card and each cell bears its column's name."""
     head = "".join(f'<th scope="col">{name}</th>' for name, _cell in rows[0])
     body = "".join(
-        "<tr>" + "".join(f'<td data-label="{name}">{cell}</td>' for name, cell in row) + "</tr>" for row in rows
+        "<tr>" + "".join(f'<td data-label="{name}"><div>{cell}</div></td>' for name, cell in row) + "</tr>"
+        for row in rows
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
@@ -393,7 +395,7 @@ svg .grid{stroke:var(--line)}
 svg .cross circle{fill:var(--bad);stroke:var(--paper);stroke-width:1.5}svg .cross path{stroke:var(--paper);stroke-width:1.8}
 table{width:100%;border-collapse:collapse;font-size:.9rem}
 th{padding:.35rem .8rem .35rem 0;text-align:left;color:var(--quiet);font-weight:500;border-bottom:1px solid var(--line)}
-td{padding:.5rem .8rem .5rem 0;vertical-align:top;border-bottom:1px solid var(--line);overflow-wrap:anywhere}
+td{padding:.5rem .8rem .5rem 0;vertical-align:top;border-bottom:1px solid var(--line);overflow-wrap:break-word}
 tbody tr:last-child td{border-bottom:0}
 .chip{display:inline-block;font-weight:600;white-space:nowrap}
 .chip::before{content:"";display:inline-block;width:.55em;height:.55em;margin-right:.4em;border-radius:50%;
@@ -407,7 +409,8 @@ svg.wide{display:none}svg.narrow{display:block}.figures{grid-template-columns:1f
 thead{position:absolute;clip-path:inset(50%);height:1px;overflow:hidden}
 tr{display:block;padding:.5rem 0;border-bottom:1px solid var(--line)}tbody tr:last-child{border-bottom:0}
 td{display:grid;grid-template-columns:6rem 1fr;gap:.6rem;padding:.12rem 0;border:0}
-td::before{content:attr(data-label);color:var(--quiet)}
+td>div{min-width:0;overflow-wrap:anywhere}td::before{content:attr(data-label);color:var(--quiet)}
+td:first-child{display:block;font-size:1.05rem;font-weight:650}td:first-child::before{content:none}
 .chip{white-space:normal}
 }
 @media print{

@@ -1,0 +1,107 @@
+"""One roll per cluster: the action behind lockstep.vllm.rollout_lock (documented in plugins/modules/rollout_lock.py)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.lockstep.vllm.plugins.module_utils import records, rollout_lock
+from ansible_collections.lockstep.vllm.plugins.plugin_utils import controller
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.fleet import Answer
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.heads import HeadsAction
+
+Answers = Mapping[str, Answer]
+
+
+class ActionModule(HeadsAction):
+    """The first head decides between two controllers that come at once; the others follow, all or nothing."""
+
+    _VALID_ARGS = frozenset({"state", "run", "take_over", "without"})
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        _result, arguments = self.validate_argument_spec(
+            argument_spec={
+                "state": {"type": "str", "choices": ["held", "released", "read"], "default": "held"},
+                "run": {"type": "str"},
+                "take_over": {"type": "str"},
+                "without": {"type": "list", "elements": "str", "default": []},
+            },
+            required_if=[("state", "held", ["run"]), ("state", "released", ["run"])],
+        )
+        self._variables = task_vars or {}
+        heads = self.heads(self._variables, arguments["without"])
+        if self._task.check_mode or arguments["state"] == "read":
+            return _told(self.ask(heads, {"do": "look"}, self._variables), changed=False)
+        if arguments["state"] == "released":
+            answers = self.ask(heads, {"do": "release", "run": arguments["run"]}, self._variables)
+            return _told(answers, changed=any(_action(answer) == "release" for answer in answers.values()))
+        return self._hold(heads, arguments["run"], arguments["take_over"])
+
+    def _hold(self, heads: list[str], run: str, take_over: str | None) -> dict[str, Any]:
+        here = controller.identity(os.getppid())
+        claim = {"run": run, **here, "take_over": [take_over] if take_over else []}
+        answers: dict[str, Answer] = {}
+        for some in (heads[:1], heads[1:]):
+            answers |= self._claim(some, claim, here)
+            problem = _problem(answers, here, claim)
+            if problem:
+                fresh = [host for host, answer in answers.items() if _action(answer) == "take"]
+                self.ask(fresh, {"do": "release", "run": run}, self._variables)
+                return {**_told(answers, changed=False), "failed": True, "msg": problem}
+        return _told(answers, changed=any(_action(answer) == "take" for answer in answers.values()))
+
+    def _claim(self, hosts: list[str], claim: dict[str, Any], here: Mapping[str, Any]) -> dict[str, Answer]:
+        """Claim the lock; where a dead process of this controller holds it, claim it again by that run's name."""
+        wish = {"do": "hold", "claim": claim}
+        living = [run for run in claim["take_over"] if self._lives(hosts, run, here)]
+        if living:
+            wish = {"do": "hold", "claim": {**claim, "take_over": []}}
+        answers = self.ask(hosts, wish, self._variables)
+        dead = {
+            host: str(answer.value["lock"]["run"])
+            for host, answer in answers.items()
+            if _action(answer) == "refuse" and controller.known_dead(answer.value["lock"], here)
+        }
+        if dead:
+            again = {**claim, "take_over": sorted({*claim["take_over"], *dead.values()})}
+            answers |= self.ask(list(dead), {"do": "hold", "claim": again}, self._variables)
+        return answers
+
+    def _lives(self, hosts: list[str], run: str, here: Mapping[str, Any]) -> bool:
+        """Whether ``run``, which is to be taken over, is a process of this machine that still runs."""
+        seen = self.ask(hosts, {"do": "look"}, self._variables).values()
+        locks = [answer.value["lock"] for answer in seen if answer.value and answer.value["lock"]]
+        return any(lock.get("run") == run and controller.known_alive(lock, here) for lock in locks)
+
+
+def _action(answer: Answer) -> str | None:
+    return answer.value["action"] if answer.value else None
+
+
+def _problem(answers: Answers, here: Mapping[str, Any], claim: Mapping[str, Any]) -> str | None:
+    refused = {host: answer.value["lock"] for host, answer in answers.items() if _action(answer) == "refuse"}
+    if refused:
+        said = rollout_lock.refusal(refused, records.now())
+        alive = [lock["run"] for lock in refused.values() if lock["run"] in claim["take_over"]]
+        return f"{said}. Run {alive[0]} cannot be taken over: it is alive on this controller" if alive else said
+    silent = [f"{host}: {answer.error}" for host, answer in answers.items() if answer.value is None]
+    if silent:
+        return (
+            f"the rollout lock cannot be taken on every head: {'; '.join(silent)}. Next: mend the host, or roll without its "
+            'lock by name: -e \'{"rollout_lock_without": ["HOST"]}\''
+        )
+    return None
+
+
+def _told(answers: Answers, changed: bool) -> dict[str, Any]:
+    values = {host: answer.value for host, answer in answers.items() if answer.value}
+    locks = {host: value["lock"] for host, value in values.items() if value["lock"]}
+    return {
+        "changed": changed,
+        "locks": locks,
+        "lock": next(iter(locks.values()), None),
+        "request": rollout_lock.strongest([value["request"] for value in values.values()]),
+        "silent": {host: answer.error for host, answer in answers.items() if answer.value is None},
+    }

@@ -1,0 +1,52 @@
+"""Ask a roll to pause or to abort: the action behind lockstep.vllm.rollout_request (plugins/modules/rollout_request.py)."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from typing import Any
+
+from ansible_collections.lockstep.vllm.plugins.module_utils import records
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.heads import HeadsAction
+
+
+class ActionModule(HeadsAction):
+    """The request lies on every head, so that whichever controller rolls, now or days later, comes across it."""
+
+    _VALID_ARGS = frozenset({"action", "reason"})
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        _result, arguments = self.validate_argument_spec(
+            argument_spec={
+                "action": {"type": "str", "choices": ["pause", "abort", "resume"], "required": True},
+                "reason": {"type": "str", "default": ""},
+            }
+        )
+        variables = task_vars or {}
+        heads = self.heads(variables)
+        request = None
+        if arguments["action"] != "resume":
+            by = f"{getpass.getuser()}@{socket.gethostname()}"
+            request = {"action": arguments["action"], "by": by, "at": records.now(), "reason": arguments["reason"]}
+        before = self.ask(heads, {"do": "look"}, variables)
+        due = [
+            host
+            for host, answer in before.items()
+            if answer.value is None or _asked(answer.value["request"]) != _asked(request)
+        ]
+        if self._task.check_mode or not due:
+            return {"changed": bool(due), "request": request}
+        answers = self.ask(due, {"do": "request", "request": request}, variables)
+        silent = {host: answer.error for host, answer in answers.items() if answer.value is None}
+        result: dict[str, Any] = {"changed": len(silent) < len(due), "request": request, "silent": silent}
+        if len(silent) == len(heads):
+            shown = "; ".join(f"{host}: {error}" for host, error in silent.items())
+            result |= {"failed": True, "msg": f"no head could be told: {shown}. Next: ansible {heads[0]} -m ping"}
+        elif silent:
+            result["warnings"] = [f"{host} could not be told: {error}" for host, error in silent.items()]
+        return result
+
+
+def _asked(request: Any) -> tuple[Any, Any]:
+    return (request or {}).get("action"), (request or {}).get("reason")

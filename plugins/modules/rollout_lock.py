@@ -1,0 +1,80 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The Lockstep authors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: rollout_lock
+short_description: Let one roll at a time change the cluster
+description:
+  - Holds, renews, releases or reads the lock that a roll keeps on the head of every replica, whatever C(--limit) says.
+    All heads or none, the first by name before the others, so that of two controllers that come at once one is refused.
+  - A held lock is renewed by asking for it again with the same run; that is the holder's sign of life.
+  - A lock left behind by a dead process of the same controller is taken over without being asked. Any other holder has to
+    be named in O(take_over).
+  - Runs once for the whole play.
+version_added: 0.1.0
+author: The Lockstep authors (@lockstep)
+options:
+  state:
+    description: V(held) takes or renews the lock, V(released) gives it up if O(run) holds it, V(read) only looks.
+    type: str
+    choices: [held, released, read]
+    default: held
+  run:
+    description: The run that holds the lock. Required unless O(state=read).
+    type: str
+  take_over:
+    description: A run whose lock may be taken because its controller is gone for good.
+    type: str
+  without:
+    description: Heads that are left out by name because they cannot be reached.
+    type: list
+    elements: str
+    default: []
+attributes:
+  check_mode:
+    support: full
+    description: Reads only.
+  diff_mode:
+    support: none
+    description: The locks are in the result.
+  action:
+    support: full
+    description: Runs on the controller and speaks to the heads itself.
+"""
+
+EXAMPLES = r"""
+- name: This run alone changes the cluster
+  lockstep.vllm.rollout_lock:
+    run: "{{ lockstep_run }}"
+    take_over: "{{ rollout_lock_take_over | default(omit) }}"
+    without: "{{ rollout_lock_without | default([]) }}"
+  register: lockstep_lock
+
+- name: Others may roll again
+  lockstep.vllm.rollout_lock:
+    state: released
+    run: "{{ lockstep_run }}"
+"""
+
+RETURN = r"""
+lock:
+  description: One of the locks as they stand now; null where there is none.
+  returned: always
+  type: dict
+  sample: {run: 20261122T003000Z-ab12, holder: ada@ops1, pid: 4711, since: "2026-11-22T00:30:00Z", heartbeat: "2026-11-22T00:31:12Z"}
+locks:
+  description: The lock of each head that has one.
+  returned: always
+  type: dict
+request:
+  description: What people ask of the roll (see M(lockstep.vllm.rollout_request)); null where they ask nothing.
+  returned: always
+  type: dict
+  sample: {action: pause, by: ada@ops1, at: "2026-11-22T00:30:00Z", reason: traffic peak}
+silent:
+  description: Heads that did not answer, with the error.
+  returned: always
+  type: dict
+"""

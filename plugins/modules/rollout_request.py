@@ -1,0 +1,55 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The Lockstep authors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: rollout_request
+short_description: Ask a roll to pause, to abort, or to go on
+description:
+  - Leaves a request on the head of every replica. A roll reads it between two waves, whichever controller it runs on; one
+    that is started later reads it before its first wave.
+  - V(pause) ends the roll after the wave under way. V(abort) ends it likewise and has the next run put back what was
+    changed. V(resume) takes the request away.
+  - Runs once for the whole play.
+version_added: 0.1.0
+author: The Lockstep authors (@lockstep)
+options:
+  action:
+    description: What is asked.
+    type: str
+    choices: [pause, abort, resume]
+    required: true
+  reason:
+    description: Why, in words; shown by whatever the request stops.
+    type: str
+    default: ""
+attributes:
+  check_mode:
+    support: full
+    description: Says what would change and writes nothing.
+  diff_mode:
+    support: none
+    description: The request is in the result.
+  action:
+    support: full
+    description: Runs on the controller and speaks to the heads itself.
+"""
+
+EXAMPLES = r"""
+- name: The roll stops after the wave under way
+  lockstep.vllm.rollout_request:
+    action: pause
+    reason: traffic peak
+"""
+
+RETURN = r"""
+request:
+  description: The request as it stands now (or would, in check mode); null after V(resume).
+  returned: always
+  type: dict
+silent:
+  description: Heads that could not be told, with the error.
+  returned: when something was due
+  type: dict
+"""

@@ -1,0 +1,67 @@
+"""Who this controller process is, and whether another one that it hears of is dead for certain."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def identity(pid: int) -> dict[str, Any]:
+    """What a lock says of the process that holds it.
+
+    ``machine``, ``boot`` and ``namespace`` tell whether a process id means anything here; ``started`` (clock ticks after
+    boot) tells a process from a later one with the same id.
+    """
+    return {
+        "holder": f"{getpass.getuser()}@{socket.gethostname()}",
+        "controller": socket.gethostname(),
+        "machine": _line(Path("/etc/machine-id")),
+        "boot": _line(Path("/proc/sys/kernel/random/boot_id")),
+        "namespace": _namespace(),
+        "pid": pid,
+        "started": started(pid),
+    }
+
+
+def known_dead(lock: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """Whether the holder of ``lock`` was a process of this very machine and is gone. False also where nobody can tell."""
+    if (lock.get("controller"), lock.get("machine")) != (here["controller"], here["machine"]) or not lock.get("boot"):
+        return False
+    if lock["boot"] != here["boot"]:
+        return True
+    if lock.get("namespace") != here["namespace"] or not isinstance(lock.get("pid"), int):
+        return False
+    return started(lock["pid"]) != lock.get("started")
+
+
+def known_alive(lock: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """Whether the holder of ``lock`` is a process of this very machine that still runs."""
+    same = all(lock.get(key) == here[key] for key in ("controller", "machine", "boot", "namespace"))
+    return same and lock.get("started") is not None and not known_dead(lock, here)
+
+
+def started(pid: int) -> int | None:
+    """When process ``pid`` started, in clock ticks after boot; None where there is no such process, or only its corpse."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def _line(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,218 @@
+"""The lock's actions in real runs. Hosts are this machine, each with a /var/lib of its own (a mount namespace)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import ansible_runner
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+HEADS = ("a1", "b1", "c1")
+
+
+def can_unshare() -> bool:
+    return subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
+
+
+pytestmark = pytest.mark.skipif(not can_unshare(), reason="mount namespaces need root")
+
+
+class Cluster:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        children = {}
+        for n, head in enumerate(HEADS, 11):
+            state = folder / head
+            (state / "lockstep").mkdir(parents=True)
+            python = folder / f"python-{head}"
+            inside = f'mount --bind {state} /var/lib && exec {sys.executable} "$@"'
+            python.write_text(f"#!/bin/sh\nexec unshare --mount sh -c '{inside}' sh \"$@\"\n")
+            python.chmod(0o755)
+            host = {
+                "ansible_connection": "local",
+                "ansible_python_interpreter": str(python),
+                "gpu_host_address": f"10.0.0.{n}",
+                "gpu_host_interface": "eth0",
+                "ray_node_role": "head",
+            }
+            children[f"replica_{head[0]}"] = {"hosts": {head: host}}
+        (folder / "inventory.yml").write_text(
+            yaml.safe_dump({"all": {"children": {"lockstep": {"children": children}}}})
+        )
+        (folder / "runner").mkdir()
+        (folder / "ansible.cfg").write_text(
+            f"[defaults]\ncollections_path = {ROOT}/collections\nlocal_tmp = {folder}/tmp\nforks = 8\n"
+        )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "ANSIBLE_CONFIG": str(self.folder / "ansible.cfg"),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+
+    def playbook(self, tasks: list[dict[str, Any]]) -> Path:
+        path = self.folder / f"play-{time.monotonic_ns()}.yml"
+        path.write_text(yaml.safe_dump([{"name": "Play", "hosts": "all", "gather_facts": False, "tasks": tasks}]))
+        return path
+
+    def ask(self, *tasks: dict[str, Any], cmdline: str = "") -> list[dict[str, Any]]:
+        """Results of the tasks, in order, up to the first that failed."""
+        run = ansible_runner.run(
+            private_data_dir=str(self.folder / "runner"),
+            playbook=str(self.playbook(list(tasks))),
+            inventory=str(self.folder / "inventory.yml"),
+            project_dir=str(self.folder),
+            cmdline=cmdline or None,
+            envvars=self.environment,
+            quiet=True,
+        )
+        ends = {"runner_on_ok": False, "runner_on_failed": True}
+        return [
+            {**event["event_data"]["res"], "failed": ends[event["event"]]}
+            for event in run.events
+            if event["event"] in ends
+        ]
+
+    def record(self, head: str, name: str = "lock") -> dict[str, Any] | None:
+        path = self.folder / head / "lockstep" / f"{name}.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def leave(self, head: str, **lock: Any) -> None:
+        (self.folder / head / "lockstep" / "lock.json").write_text(json.dumps(lock))
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Cluster:
+    return Cluster(tmp_path)
+
+
+def lock(**arguments: Any) -> dict[str, Any]:
+    return {"name": "Lock", "lockstep.vllm.rollout_lock": arguments}
+
+
+THEIRS = {"run": "r1", "holder": "bob@ops2", "pid": 9, "controller": "ops2", "since": "2026-11-22T00:30:00Z"}
+
+
+def test_held_on_every_head_and_released(cluster: Cluster) -> None:
+    held, renewed, read, released, gone = cluster.ask(
+        lock(run="r1"), lock(run="r1"), lock(state="read"), lock(state="released", run="r1"), lock(state="read")
+    )
+    assert held["changed"]
+    assert sorted(held["locks"]) == list(HEADS)
+    assert not renewed["changed"]
+    assert read["lock"]["run"] == "r1"
+    assert released["changed"]
+    assert gone["locks"] == {}
+
+
+def test_limit_does_not_narrow_the_lock(cluster: Cluster) -> None:
+    (held,) = cluster.ask(lock(run="r1"), cmdline="--limit b1")
+    assert sorted(held["locks"]) == list(HEADS)
+
+
+@pytest.mark.parametrize("held_by_another", ["a1", "b1", "c1"])
+def test_all_or_none(cluster: Cluster, held_by_another: str) -> None:
+    cluster.leave(held_by_another, **THEIRS)
+    (refused,) = cluster.ask(lock(run="r2"))
+    assert refused["failed"]
+    assert "run r1 of bob@ops2 (pid 9)" in refused["msg"]
+    assert {head: (cluster.record(head) or {}).get("run") for head in HEADS} == {
+        head: "r1" if head == held_by_another else None for head in HEADS
+    }
+
+
+def test_a_renewal_that_is_refused_keeps_what_it_had(cluster: Cluster) -> None:
+    cluster.ask(lock(run="r2"))
+    cluster.leave("c1", **THEIRS)
+    (refused,) = cluster.ask(lock(run="r2"))
+    assert refused["failed"]
+    assert [(cluster.record(head) or {})["run"] for head in HEADS] == ["r2", "r2", "r1"]
+
+
+def test_taken_over_by_name(cluster: Cluster) -> None:
+    for head in HEADS:
+        cluster.leave(head, **THEIRS)
+    (wrong,) = cluster.ask(lock(run="r2", take_over="r0"))
+    assert wrong["failed"]
+    (held,) = cluster.ask(lock(run="r2", take_over="r1"))
+    assert {found["taken_over"] for found in held["locks"].values()} == {"r1"}
+
+
+def test_an_unreachable_head_has_to_be_left_out_by_name(cluster: Cluster) -> None:
+    (cluster.folder / "python-b1").write_text("#!/bin/sh\necho no route >&2\nexit 255\n")
+    (refused,) = cluster.ask(lock(run="r1"))
+    assert "b1: no route" in refused["msg"]
+    assert "rollout_lock_without" in refused["msg"]
+    assert cluster.record("a1") is None
+    assert cluster.record("c1") is None
+    (stranger,) = cluster.ask(lock(run="r1", without=["z9"]))
+    assert "z9" in stranger["msg"]
+    (held,) = cluster.ask(lock(run="r1", without=["b1"]))
+    assert sorted(held["locks"]) == ["a1", "c1"]
+
+
+def test_check_mode_only_looks(cluster: Cluster) -> None:
+    (seen,) = cluster.ask(lock(run="r1"), cmdline="--check")
+    assert not seen["changed"]
+    assert [cluster.record(head) for head in HEADS] == [None, None, None]
+
+
+def test_a_dead_run_of_this_controller_gives_way_and_a_living_one_does_not(cluster: Cluster) -> None:
+    wait = {"name": "Wait", "ansible.builtin.command": "sleep 60", "delegate_to": "localhost", "run_once": True}
+    first = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "ansible",
+            "playbook",
+            "-i",
+            "inventory.yml",
+            str(cluster.playbook([lock(run="r1"), wait])),
+        ],
+        cwd=cluster.folder,
+        env={**os.environ, **cluster.environment},
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while cluster.record("c1") is None:
+        assert time.monotonic() < deadline
+        assert first.poll() is None
+        time.sleep(0.05)
+    assert (cluster.record("a1") or {})["pid"] == first.pid
+    (refused,) = cluster.ask(lock(run="r2"))
+    assert "run r1 of" in refused["msg"]
+    (forced,) = cluster.ask(lock(run="r2", take_over="r1"))
+    assert "it is alive on this controller" in forced["msg"]
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    (held,) = cluster.ask(lock(run="r2"))
+    assert {found["taken_over"] for found in held["locks"].values()} == {"r1"}
+
+
+def test_requests(cluster: Cluster) -> None:
+    def request(action: str) -> dict[str, Any]:
+        return {"name": "Request", "lockstep.vllm.rollout_request": {"action": action, "reason": "peak"}}
+
+    paused, again, held, resumed, resumed_again, after = cluster.ask(
+        request("pause"), request("pause"), lock(run="r1"), request("resume"), request("resume"), lock(run="r1")
+    )
+    assert paused["changed"]
+    assert not again["changed"]
+    assert (held["request"]["action"], held["request"]["reason"]) == ("pause", "peak")
+    assert resumed["changed"]
+    assert not resumed_again["changed"]
+    assert after["request"] is None
+    (checked,) = cluster.ask(request("abort"), cmdline="--check")
+    assert checked["changed"]
+    assert cluster.record("a1", "rollout") is None
