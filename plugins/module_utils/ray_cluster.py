@@ -25,6 +25,7 @@ HOST_LABEL = "lockstep.host"
 FINGERPRINT_LABEL = "lockstep.fingerprint"
 TOKEN = records.ETC / "ray-token"
 GCS_PORT = 6379
+SETTINGS = records.ETC / "ray.json"
 
 Head = Literal["up", "down", "refused"]
 
@@ -90,12 +91,12 @@ class Cluster:
 
     Args:
         address: of the head, without port.
-        port: of its GCS.
+        port: of its GCS; None for the one that ``ray.json`` names.
         token: the cluster's secret; None where it has none.
         timeout: seconds that one question may take.
     """
 
-    def __init__(self, address: str, port: int = GCS_PORT, token: str | None = None, timeout: float = 2.0) -> None:
+    def __init__(self, address: str, port: int | None = None, token: str | None = None, timeout: float = 2.0) -> None:
         grpc = self._grpc = importlib.import_module("grpc")
         self._gcs = _generated("gcs_service_pb2")
         self._autoscaler = _generated("autoscaler_pb2")
@@ -107,7 +108,7 @@ class Cluster:
             ("grpc.max_reconnect_backoff_ms", 500),
             ("grpc.enable_http_proxy", 0),
         ]
-        self._channel = grpc.insecure_channel(f"{address}:{port}", options=options)
+        self._channel = grpc.insecure_channel(f"{_bracketed(address)}:{port or gcs_port()}", options=options)
         services = _generated("gcs_service_pb2_grpc")
         self._info = services.NodeInfoGcsServiceStub(self._channel)
         self._store = services.InternalKVGcsServiceStub(self._channel)
@@ -178,6 +179,11 @@ def token() -> str | None:
     return None
 
 
+def gcs_port() -> int:
+    """The port of the GCS by ``ray.json``, which is the same on every host."""
+    return int((records.read(SETTINGS) or {}).get("ports", {}).get("gcs", GCS_PORT))
+
+
 def answers(address: str, port: int, timeout: float = 1.0) -> bool:
     """Whether something accepts connections there within ``timeout`` seconds."""
     try:
@@ -238,6 +244,10 @@ def _told(node: Node) -> dict[str, Any]:
         "fingerprint": node.fingerprint,
         "since": node.started,
     }
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
 
 
 def _generated(name: str) -> Any:

@@ -23,7 +23,7 @@ from typing import Any
 from . import fingerprint, hoststatus, ray_cluster, records, runtime_state
 from .ray_cluster import Table, Versions
 
-SETTINGS = records.ETC / "ray.json"
+SETTINGS = ray_cluster.SETTINGS
 SESSIONS_KEPT = 3
 PAUSE = 1.0
 """Seconds between two questions to the head; one costs about a millisecond."""
@@ -40,6 +40,8 @@ class Ports:
     dashboard_agent: int = 6383
     dashboard_agent_grpc: int = 6384
     metrics: int = 6385
+    autoscaler_metrics: int = 6387
+    dashboard_metrics: int = 6388
     dashboard: int = 8265
     workers_first: int = 20000
     workers_last: int = 20999
@@ -169,6 +171,11 @@ def main(argv: list[str]) -> int:
     _prune_sessions(Path(settings.temp_dir))
     command = arguments(identity, settings, fingerprint.digest(fingerprint.current()))
     _record("starting", "Ray is starting")
+    os.environ["AUTOSCALER_METRIC_PORT"] = str(settings.ports.autoscaler_metrics)
+    os.environ["DASHBOARD_METRIC_PORT"] = str(settings.ports.dashboard_metrics)
+    os.environ.setdefault(
+        "RAY_AUTH_TOKEN_PATH", os.path.join(os.environ.get("CREDENTIALS_DIRECTORY", "/"), "ray-token")
+    )
     print(f"{identity['host']} starts Ray as {identity['ray_role']}: ray {' '.join(command)}", flush=True)
     os.execv(sys.executable, [sys.executable, "-m", "lockstep.ray_start", "run", *command])
 

@@ -22,7 +22,7 @@ from .ray_cluster import Node, Table
 
 POLL_INTERVAL = 0.1
 """Seconds between two looks; a look costs about 1 ms."""
-ASK_INTERVAL = 3.0
+ASK_INTERVAL = 5.0
 """Seconds between two questions to the hosts that are missing."""
 HOPELESS_FOR = 2.0
 """Seconds for which waiting must look useless before it ends: a start or a reboot passes through such states."""
@@ -83,7 +83,7 @@ class Shape:
         stable_for: seconds for which all that must hold.
         head: address of the head.
         head_host: its name.
-        port: of the head's GCS.
+        port: of the head's GCS; None for the one that ``ray.json`` names.
     """
 
     members: Mapping[str, str]
@@ -97,7 +97,7 @@ class Shape:
     stable_for: float = 0.0
     head: str = ""
     head_host: str = ""
-    port: int = ray_cluster.GCS_PORT
+    port: int | None = None
 
     @property
     def gpus_wanted(self) -> float:
