@@ -22,6 +22,10 @@ class NothingToRestore(Exception):
     """There is no driver to go back to; the message says why."""
 
 
+class NotRunning(Exception):
+    """The driver that is to be accepted does not run; the message names both."""
+
+
 def begin(record: Record | None, wanted: Record, now: str) -> dict[str, Any]:
     """The record once a change to ``wanted`` (version, source, flavor) begins. Beginning it again keeps its origin.
 
@@ -37,12 +41,26 @@ def begin(record: Record | None, wanted: Record, now: str) -> dict[str, Any]:
     return {"verified": verified, "change": {"from": origin, "to": dict(wanted), "began": now}}
 
 
-def accept(record: Record | None, running: Record, now: str) -> dict[str, Any]:
-    """The record once ``running`` passed its gates and serves: the change is over, the next one starts from here."""
-    verified = (record or NOTHING).get("verified")
+def accept(record: Record | None, declared: Record, loaded: str | None, now: str) -> dict[str, Any]:
+    """The record once the driver passed its gates and serves: the change is over, the next one starts from here.
+
+    What was accepted is what the host was on its way to (after a restore, that is not what is ``declared``); a host
+    that was never changed is taken to run what is declared.
+
+    Raises:
+        NotRunning: another driver is ``loaded``.
+    """
+    known = record or NOTHING
+    change, verified = known.get("change"), known.get("verified")
+    running = change["to"] if change else verified or declared
+    if running["version"] != loaded:
+        raise NotRunning(f"driver {running['version']} cannot be accepted: {loaded or 'none'} is loaded")
     if verified and _same(verified, running):
         return {"verified": verified, "change": None}
-    return {"verified": {**running, "at": now}, "change": None}
+    return {
+        "verified": {**{key: running.get(key) for key in ("version", "source", "flavor")}, "at": now},
+        "change": None,
+    }
 
 
 def restore_target(record: Record | None) -> dict[str, Any]:
@@ -61,6 +79,14 @@ def restore_target(record: Record | None) -> dict[str, Any]:
             f"the change to {change['to']['version']} was this host's first: no driver was ever verified here before it"
         )
     return dict(change["from"])
+
+
+def expected_version(record: Record | None) -> str | None:
+    """The version that the host should run now: where it is on its way to, else what was accepted last."""
+    known = record or NOTHING
+    change, verified = known.get("change"), known.get("verified")
+    should = change["to"] if change else verified
+    return str(should["version"]) if should else None
 
 
 def _same(one: Record, other: Record) -> bool:

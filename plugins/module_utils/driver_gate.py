@@ -107,7 +107,7 @@ def check(
 ) -> dict[str, Any]:
     """Read this host and judge it.
 
-    Returns ``{"result": GateResult as a dict, "issues": [...], "graph_gate_compulsory": bool, "state": {...}}``.
+    Returns ``{"gate": GateResult as a dict, "issues": [...], "graph_gate_compulsory": bool, "state": {...}}``.
     Never longer than ``deadline`` seconds, even when nvidia-smi hangs. ``given`` holds the tables ``known_issues`` and
     ``xids``; left out they are read from where gpu_host put them.
     """
@@ -131,7 +131,7 @@ def check(
         seconds=round(time.monotonic() - start, 3),
     )
     return {
-        "result": result.as_dict(),
+        "gate": result.as_dict(),
         "issues": [dataclasses.asdict(issue) for issue in issues],
         "graph_gate_compulsory": graph_gate_compulsory(issues),
         "state": state,

@@ -26,6 +26,7 @@ _APT = (
     "-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold", "-o", "DPkg::Lock::Timeout=60",
 )  # fmt: skip
 _TAIL = 30
+SERVICES = ("nvidia-persistenced.service", "nvidia-fabricmanager.service")
 
 
 class StepFailed(Exception):
@@ -130,6 +131,9 @@ def install(work: Plan, version: str, *, deadline: float, lock_deadline: float) 
         arguments = ["install", *_named(work), *(f"{name}-" for name in work.remove)]
         _apt(arguments, deadline, lock_deadline, f"installing driver {version}")
     hold(deadline)
+    for unit in SERVICES:
+        if nvidia.run_command(["systemctl", "cat", unit], deadline).ok:
+            _command(["systemctl", "enable", "-q", unit], deadline, f"systemctl enable {unit}")
 
 
 def is_pinned(version: str, exact: Mapping[str, str], path: Path = PREFERENCES) -> bool:
@@ -157,6 +161,12 @@ def mend(deadline: float, lock_deadline: float) -> None:
     apt_lock.wait(lock_deadline)
     with contextlib.suppress(StepFailed):
         _command(["dpkg", "--configure", "-a", "--force-confdef", "--force-confold"], deadline, "dpkg --configure -a")
+
+
+def known_to_apt(work: Plan) -> bool:
+    """Whether apt's own lists have every package that the plan installs, in that version."""
+    known = apt_index.offered_by_apt(list(work.install))
+    return all(exact in known.get(name, ()) for name, exact in work.install.items())
 
 
 def update(source: Path, *, deadline: float, lock_deadline: float) -> None:

@@ -16,7 +16,9 @@ version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 options:
   version:
-    description: The version that has to run. Left out, any version whose parts agree.
+    description: >-
+      The version that has to run. Left out, the one that the host is on its way to or was accepted with last, and on
+      a host that was never changed any version whose parts agree.
     type: str
   gpus:
     description: How many GPUs the host has.
@@ -69,7 +71,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-result:
+gate:
   description: The gate's result, as every gate gives it (C(gate), C(verdict), C(code), C(seconds), C(cause), C(next), …).
   returned: always
   type: dict
@@ -84,9 +86,11 @@ graph_gate_compulsory:
   type: bool
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import driver_gate
+from ansible_collections.lockstep.vllm.plugins.module_utils import driver_change, driver_gate, records
 
 
 def main() -> None:
@@ -105,23 +109,27 @@ def main() -> None:
         supports_check_mode=True,
     )
     wish = module.params
-    expected = driver_gate.Expected(
-        version=wish["version"],
+    try:
+        expected = wish_of(module.params)
+        found = driver_gate.check(expected, host=wish["host"], deadline=float(wish["deadline"]))
+    except (OSError, ValueError, records.RecordError) as error:
+        module.fail_json(msg=f"the driver gate could not be judged: {error}. Next: ansible-playbook site.yml")
+    del found["state"]
+    gate = found["gate"]
+    if wish["fail"] and gate["verdict"] != "pass":
+        module.fail_json(msg=f"driver gate: {gate['cause']}. Next: {gate['next']}", **found)
+    module.exit_json(changed=False, warnings=list(gate["warnings"]), **found)
+
+
+def wish_of(wish: dict[str, Any]) -> driver_gate.Expected:
+    return driver_gate.Expected(
+        version=wish["version"] or driver_change.expected_version(records.read(records.DRIVER)),
         gpus=wish["gpus"],
         gpu_model=wish["gpu_model"],
         fabric_manager=wish["fabric_manager"],
         packaged=wish["packaged"],
         allowed=tuple(wish["allow_known_bad"]),
     )
-    try:
-        found = driver_gate.check(expected, host=wish["host"], deadline=float(wish["deadline"]))
-    except (OSError, ValueError) as error:
-        module.fail_json(msg=f"the driver gate could not be judged: {error}. Next: ansible-playbook site.yml")
-    del found["state"]
-    result = found["result"]
-    if wish["fail"] and result["verdict"] != "pass":
-        module.fail_json(msg=f"driver gate: {result['cause']}. Next: {result['next']}", **found)
-    module.exit_json(changed=False, warnings=list(result["warnings"]), **found)
 
 
 if __name__ == "__main__":

@@ -14,13 +14,13 @@ author: The Lockstep authors (@lockstep)
 options:
   state:
     description: >-
-      V(read) only reads. V(accepted) records that the given driver passed its gates and serves. V(restorable) fails
-      when there is nothing to go back to.
+      V(read) only reads. V(accepted) records that the driver to which the host was brought passed its gates and serves.
+      V(restorable) fails when there is nothing to go back to.
     type: str
     choices: [read, accepted, restorable]
     default: read
   version:
-    description: The driver that was accepted. Required with O(state=accepted).
+    description: The declared driver, for a host whose driver was never changed here. Required with O(state=accepted).
     type: str
   source:
     description: Where it came from. Required with O(state=accepted).
@@ -59,7 +59,7 @@ restore:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import driver_change, records
+from ansible_collections.lockstep.vllm.plugins.module_utils import driver_change, nvidia, records
 
 
 def main() -> None:
@@ -80,7 +80,10 @@ def main() -> None:
     wish = module.params
     if wish["state"] == "accepted":
         running = {key: wish[key] for key in ("version", "source", "flavor")}
-        record = driver_change.accept(known, running, records.now())
+        try:
+            record = driver_change.accept(known, running, nvidia.loaded_version(), records.now())
+        except driver_change.NotRunning as error:
+            module.fail_json(msg=str(error))
         if not module.check_mode:
             records.write(records.DRIVER, record)
         module.exit_json(changed=record != known, record=record)

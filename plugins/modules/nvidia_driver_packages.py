@@ -47,7 +47,7 @@ options:
     description: The flat repository. Required with O(source=nvidia) and O(source=mirror).
     type: str
   sources_file:
-    description: apt's source file for that repository; its lists are read anew before packages are fetched.
+    description: apt's source file for that repository; its list is read anew where apt does not know the driver yet.
     type: path
   deadline:
     description: Seconds that one command of apt may take.
@@ -138,13 +138,13 @@ def apply(module: AnsibleModule) -> None:
     if wish["state"] == "fetched":
         changed = bool(work.install)
         if changed and not module.check_mode:
-            if wish["sources_file"]:
-                nvidia_install.update(Path(wish["sources_file"]), **limits)
+            refresh(wish, work, limits)
             changed = nvidia_install.fetch(work, wish["version"], **limits)
         module.exit_json(changed=changed, **result)
     pinned = nvidia_install.is_pinned(wish["version"], work.wanted)
     if not module.check_mode:
         if work.install or work.remove:
+            refresh(wish, work, limits)
             begin(wish)
         if work.needed or not pinned:
             nvidia_install.install(work, wish["version"], **limits)
@@ -165,6 +165,11 @@ def plan(wish: dict[str, Any], state: dict[str, Any]) -> nvidia_install.Plan:
     return nvidia_install.plan(
         wish["version"], wants, offered, state["packages"], interrupted=nvidia.dpkg_interrupted()
     )
+
+
+def refresh(wish: dict[str, Any], work: nvidia_install.Plan, limits: dict[str, float]) -> None:
+    if wish["sources_file"] and work.install and not nvidia_install.known_to_apt(work):
+        nvidia_install.update(Path(wish["sources_file"]), **limits)
 
 
 def begin(wish: dict[str, Any]) -> None:

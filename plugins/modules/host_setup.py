@@ -1,0 +1,114 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The Lockstep authors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_setup
+short_description: Put Lockstep's library, tables and the host's own record onto a host
+description:
+  - Copies C(plugins/module_utils/) to C(/opt/lockstep/lib/lockstep/), the tables of C(data/) as JSON to
+    C(/opt/lockstep/share/), and writes C(/etc/lockstep/host.json) from the inventory.
+  - What is there and not in the project is removed.
+version_added: 0.1.0
+author: The Lockstep authors (@lockstep)
+options:
+  interface:
+    description: The network interface that carries the cluster's traffic.
+    type: str
+    required: true
+  gpus:
+    description: How many GPUs the host has.
+    type: int
+    required: true
+  gpu_model:
+    description: A word that the name of every GPU contains.
+    type: str
+  zone:
+    description: The zone or rack that the host stands in.
+    type: str
+  host:
+    description: The host's name in the inventory. Filled in by the action.
+    type: str
+  replica:
+    description: The replica that it belongs to. Filled in by the action.
+    type: dict
+  sources:
+    description: The library's files. Filled in by the action.
+    type: dict
+    default: {}
+  tables:
+    description: The tables. Filled in by the action.
+    type: dict
+    default: {}
+attributes:
+  check_mode:
+    support: full
+    description: Says what would change.
+  diff_mode:
+    support: none
+    description: The changed paths are in the result.
+"""
+
+EXAMPLES = r"""
+- name: Library, tables and the host's record are in place
+  lockstep.vllm.host_setup:
+    interface: eth0
+    gpus: 8
+"""
+
+RETURN = r"""
+files:
+  description: Every file that is managed here.
+  returned: always
+  type: list
+  elements: str
+paths:
+  description: What changed.
+  returned: always
+  type: list
+  elements: str
+record:
+  description: The content of host.json.
+  returned: always
+  type: dict
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.lockstep.vllm.plugins.module_utils import host_setup, records
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "interface": {"type": "str", "required": True},
+            "gpus": {"type": "int", "required": True},
+            "gpu_model": {"type": "str"},
+            "zone": {"type": "str"},
+            "host": {"type": "str"},
+            "replica": {"type": "dict"},
+            "sources": {"type": "dict", "default": {}},
+            "tables": {"type": "dict", "default": {}},
+        },
+        supports_check_mode=True,
+    )
+    wish = module.params
+    record = host_setup.host_record(wish["host"], wish["replica"], wish)
+    paths = host_setup.install_library(wish["sources"], wish["tables"], dry=module.check_mode)
+    if read(records.HOST) != record if module.check_mode else records.write(records.HOST, record):
+        paths.append(str(records.HOST))
+    files = [str(host_setup.LIBRARY / name) for name in wish["sources"]]
+    files += [str(records.SHARE / name) for name in wish["tables"]]
+    module.exit_json(changed=bool(paths), paths=paths, record=record, files=sorted([*files, str(records.HOST)]))
+
+
+def read(path):
+    try:
+        return records.read(path)
+    except records.RecordError:
+        return None
+
+
+if __name__ == "__main__":
+    main()
