@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import apt_index, fingerprint, inputs, nvidia, nvidia_packages, records, runtime_state
+from . import apt_index, fingerprint, inputs, nvidia, nvidia_packages, records, rollout_lock, runtime_state
 
 UNITS = (
     "lockstep-ray.service",
@@ -62,6 +62,8 @@ def collect(wanted: Mapping[str, Any]) -> dict[str, Any]:
         "quarantine": _record(records.QUARANTINE),
         "change": _record(records.DRIVER),
         "engine": _record(records.ENGINE_STATE),
+        "lock": _record(rollout_lock.LOCK),
+        "request": _record(rollout_lock.REQUEST),
         "manifest": _guarded(_manifest),
         "disk_free_mib": _guarded(_disk),
         "addresses": _guarded(_addresses),

@@ -1,0 +1,45 @@
+"""Show what every replica and host does: the action behind lockstep.vllm.status (documented in plugins/modules/status.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.utils.display import Display
+
+from ansible_collections.lockstep.vllm.plugins.module_utils import plan_text
+from ansible_collections.lockstep.vllm.plugins.plugin_utils import status_table
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.cluster import ClusterAction
+
+_RENDER = {"table": status_table.as_text, "json": status_table.as_json}
+
+
+class ActionModule(ClusterAction):
+    """One survey of all hosts, shown as a table or as JSON, and returned as data."""
+
+    _VALID_ARGS = frozenset({"format"})
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        _result, arguments = self.validate_argument_spec(
+            argument_spec={"format": {"type": "str", "choices": list(_RENDER), "default": "table"}}
+        )
+        variables = task_vars or {}
+        cluster = self.cluster(variables)
+        if cluster.topology.problems:
+            return {"failed": True, "msg": plan_text.refused(cluster.topology.problems)}
+        found = self.survey(cluster, variables, ray=True)
+        status = status_table.build(
+            {
+                "replicas": {
+                    replica.name: {"head": replica.head, "hosts": list(replica.hosts), "zone": replica.zone}
+                    for replica in cluster.topology.replicas
+                },
+                "routers": list(cluster.routers),
+                "hosts": {
+                    host: {"reachable": answer.reachable, "error": answer.error, "state": answer.state}
+                    for host, answer in found.items()
+                },
+            }
+        )
+        Display().display(_RENDER[arguments["format"]](status))
+        return {"changed": False, "status": status}
