@@ -1,0 +1,102 @@
+"""Bus bandwidth by nccl-tests' definition, and the floor that it is held against. Pure.
+
+The floors are rows of ``data/busbw_floors.yml``, each with its source and confidence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "broadcast")
+
+
+class NoFloor(Exception):
+    """No row fits; the message says what is missing and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Floor:
+    """A bandwidth floor in 10^9 bytes per second of busbw, and where it comes from.
+
+    ``gbps`` 0 means that nothing is demanded.
+    """
+
+    gbps: float
+    source: str
+    confidence: str
+    operation: str = "all_reduce"
+
+
+def busbw(operation: str, size: int, seconds: float, ranks: int) -> float:
+    """Bus bandwidth in 10^9 bytes per second (nccl-tests doc/PERFORMANCE.md).
+
+    Args:
+        operation: one of ``OPERATIONS``.
+        size: bytes, the larger of the buffers sent and received by one rank, as nccl-tests counts.
+        seconds: of one call.
+        ranks: number of ranks; with one rank nothing crosses a bus and the result is 0.
+    """
+    factor = {
+        "all_reduce": 2 * (ranks - 1) / ranks,
+        "all_gather": (ranks - 1) / ranks,
+        "reduce_scatter": (ranks - 1) / ranks,
+        "broadcast": 1.0 if ranks > 1 else 0.0,
+    }[operation]
+    return size / seconds / 1e9 * factor
+
+
+def choose(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    gpu: str | None,
+    link: str,
+    gpus_per_host: int,
+    hosts: int,
+    nccl: str | None,
+    given: float | None = None,
+) -> Floor:
+    """The floor for this machine.
+
+    Args:
+        rows: of the data file.
+        gpu: the card's name as nvidia-smi gives it; None where there is none (gloo).
+        link: what the traffic crosses: ``nvlink``, ``pcie``, ``ib``, ``ethernet`` or ``cpu``.
+        gpus_per_host: ranks on each host.
+        hosts: hosts that take part.
+        nccl: NCCL's version, such as ``2.27.5``.
+        given: a floor that the operator gave; it wins.
+
+    Raises:
+        NoFloor: the card is unknown, or known only over other links or with other numbers of GPUs.
+    """
+    if given is not None:
+        return Floor(given, "given by the operator", "given")
+    if gpus_per_host * hosts == 1:
+        return Floor(0.0, "one rank: nothing crosses a bus", "certain")
+    if gpu is None:
+        link = "cpu"
+    fitting = [row for row in rows if _fits(row, gpu, link, gpus_per_host, hosts, nccl)]
+    if not fitting:
+        raise NoFloor(
+            f"no busbw floor is known for {gpu or 'gloo'} over {link}, {gpus_per_host} GPUs a host on {hosts} host(s), "
+            f"NCCL {nccl or 'unknown'}: give one (floor_gbps), or add a row to data/busbw_floors.yml"
+        )
+    best = max(fitting, key=lambda row: (len(row.get("gpu") or ""), version(row.get("nccl_min") or "0")))
+    return Floor(float(best["floor_gbps"]), str(best["source"]), str(best["confidence"]), str(best["operation"]))
+
+
+def version(text: str) -> tuple[int, ...]:
+    """``2.27.5`` as numbers, for comparison; what is no number counts as 0."""
+    return tuple(int(part) if part.isdigit() else 0 for part in text.split("+")[0].split("."))
+
+
+def _fits(row: Mapping[str, Any], gpu: str | None, link: str, gpus_per_host: int, hosts: int, nccl: str | None) -> bool:
+    if row["link"] != link or (row.get("gpu") or "").lower() not in (gpu or "").lower():
+        return False
+    if row.get("gpus_per_host") not in (None, gpus_per_host):
+        return False
+    if bool(row.get("across_hosts")) != (hosts > 1):
+        return False
+    return nccl is None or version(nccl) >= version(row.get("nccl_min") or "0")

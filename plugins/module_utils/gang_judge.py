@@ -1,0 +1,145 @@
+"""What the reports of a gang say, whichever gate it was: who died, who stood still, who is missing. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from .gang import Report
+from .gate import Verdict
+
+
+@dataclasses.dataclass(frozen=True)
+class Trouble:
+    """Why a gang did not end well, as far as its ranks' ends tell.
+
+    Attributes:
+        verdict: ``timeout`` when a deadline ended it.
+        kind: ``killed``, ``error``, ``stood_still`` or ``lost``.
+        hosts: who is to blame; empty when all ranks look alike.
+        phase: the work's phase in which it happened; empty when no rank got as far.
+        what: the step, in words.
+        text: the cause in words.
+    """
+
+    verdict: Verdict
+    kind: str
+    hosts: tuple[str, ...]
+    phase: str
+    what: str
+    text: str
+
+
+def trouble(reports: Sequence[Report]) -> Trouble | None:
+    """Why the gang did not end well; None when every rank ended with status 0."""
+    if all(report.status == "done" for report in reports):
+        return None
+    return _killed(reports) or _errors(reports) or _lost(reports) or _stood_still(reports) or _never_began(reports)
+
+
+def ranks_text(ranks: Sequence[int]) -> str:
+    """``rank 3`` or ``ranks 3, 4``."""
+    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(str(rank) for rank in ranks)}"
+
+
+def _killed(reports: Sequence[Report]) -> Trouble | None:
+    deaths = [(item, report) for report in reports for item in report.of("end") if item["status"] < 0]
+    if not deaths:
+        return None
+    first = min((item for item, _ in deaths), key=lambda item: item["at"])
+    step = _last_step(next(report for item, report in deaths if item is first), first["rank"])
+    signal = -first["status"]
+    hint = " (SIGKILL: look for the kernel's out-of-memory killer in kernel.log)" if signal == 9 else ""
+    return Trouble(
+        "fail",
+        "killed",
+        (first["host"],),
+        step.get("phase", ""),
+        step.get("what", ""),
+        f"rank {first['rank']} on {first['host']} was ended by signal {signal}{hint}{_during(step)}",
+    )
+
+
+def _errors(reports: Sequence[Report]) -> Trouble | None:
+    """The first error in the steps' order: peers of a rank that failed fail after it, with a broken connection."""
+    errors = [item for report in reports for item in report.of("error")]
+    if not errors:
+        return None
+    first = min(errors, key=lambda item: (_is_echo(item), item["step"], item["at"]))
+    alike = [item for item in errors if not _is_echo(item) and item["step"] == first["step"]]
+    hosts = tuple(sorted({item["host"] for item in alike} or {first["host"]}))
+    everybody = {report.host for report in reports}
+    return Trouble(
+        "fail",
+        "error",
+        () if set(hosts) == everybody and len(everybody) > 1 else hosts,
+        first["phase"],
+        first["what"],
+        f"rank {first['rank']} on {first['host']} failed with {first['kind']}: {_first_line(first['message'])}"
+        f"{_during(first)}",
+    )
+
+
+def _is_echo(error: dict[str, Any]) -> bool:
+    words = ("connection", "closed", "reset by peer", "broken pipe", "remote process", "socket")
+    return any(word in error["message"].lower() for word in words)
+
+
+def _lost(reports: Sequence[Report]) -> Trouble | None:
+    lost = tuple(report.host for report in reports if report.status == "lost")
+    if not lost:
+        return None
+    return Trouble("fail", "lost", lost, "", "", f"{', '.join(lost)} was lost from Ray while the gate ran")
+
+
+def _stood_still(reports: Sequence[Report]) -> Trouble | None:
+    if not any(report.status == "timeout" for report in reports):
+        return None
+    progress = {
+        (report.host, rank): _last_step(report, rank)
+        for report in reports
+        for rank in range(report.first, report.first + report.here)
+    }
+    least = min(_progress(step) for step in progress.values())
+    behind = [key for key, step in progress.items() if _progress(step) == least]
+    step = progress[behind[0]]
+    hosts = tuple(sorted({host for host, _ in behind}))
+    everybody = {report.host for report in reports}
+    apart = len(behind) < len(progress)
+    who = f"{ranks_text([rank for _, rank in behind])} on {', '.join(hosts)}" if apart else "every rank"
+    return Trouble(
+        "timeout",
+        "stood_still",
+        hosts if (apart and set(hosts) != everybody) or len(everybody) == 1 else (),
+        step.get("phase", "init"),
+        step.get("what", ""),
+        f"{who} stood still{_during(step) or ' before its first step'}"
+        + ("; the others waited for it" if apart else ""),
+    )
+
+
+def _never_began(reports: Sequence[Report]) -> Trouble:
+    bad = [report for report in reports if report.status not in ("done", "ended")] or list(reports)
+    hosts = tuple(report.host for report in bad)
+    last = _first_line("\n".join(reversed(bad[0].tail.strip().splitlines()))) or "it said nothing"
+    return Trouble("fail", "error", hosts, "init", "", f"the ranks on {', '.join(hosts)} did not start: {last}")
+
+
+def _last_step(report: Report, rank: int) -> dict[str, Any]:
+    steps = [item for item in report.of("step") if item["rank"] == rank]
+    return steps[-1] if steps else {}
+
+
+def _progress(step: dict[str, Any]) -> tuple[int, bool]:
+    return (step.get("step", 0), step.get("waiting", False))
+
+
+def _during(step: dict[str, Any]) -> str:
+    if not step.get("phase"):
+        return ""
+    return f" in {step['phase']}" + (f" ({step['what']})" if step.get("what") else "")
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0][:300] if text.strip() else ""

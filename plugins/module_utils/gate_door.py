@@ -1,0 +1,58 @@
+"""What the doors of the NCCL and the graph gate share: their common arguments, and the message of a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from . import gate_run, records
+from .gate import GateResult
+
+ERRORS = (gate_run.CannotRun, records.RecordError, OSError, ValueError)
+
+COMMON: dict[str, dict[str, Any]] = {
+    "scope": {"type": "str", "choices": ["host", "replica"], "required": True},
+    "deadline": {"type": "float", "default": 120},
+    "run": {"type": "str", "default": "by-hand"},
+    "backend": {"type": "str", "choices": ["auto", "nccl", "gloo"], "default": "auto"},
+    "hosts": {"type": "list", "elements": "str"},
+    "ranks_per_host": {"type": "int"},
+    "localise": {"type": "bool", "default": True},
+    "allow_gpu_processes": {"type": "bool", "default": False},
+    "environment": {"type": "dict", "default": {}},
+    "fail": {"type": "bool", "default": True},
+}
+
+
+def request(
+    gate: Literal["nccl", "graph"], wish: Mapping[str, Any], params: Mapping[str, Any], **own: Any
+) -> gate_run.Request:
+    """The request that a module's parameters stand for.
+
+    Raises:
+        ValueError: the deadline is not positive.
+    """
+    if not wish["deadline"] > 0:
+        raise ValueError(f"deadline is a positive number of seconds, not {wish['deadline']:g}")
+    return gate_run.Request(
+        gate,
+        wish["scope"],
+        float(wish["deadline"]),
+        params,
+        run=wish["run"],
+        backend=wish["backend"],
+        ranks_per_host=wish["ranks_per_host"],
+        hosts=wish["hosts"],
+        localise=wish["localise"],
+        allow_gpu_processes=wish["allow_gpu_processes"],
+        environment={name: str(value) for name, value in wish["environment"].items()},
+        **own,
+    )
+
+
+def message(result: GateResult) -> str:
+    """One line for the operator."""
+    if result.passed:
+        return f"{result.gate} gate passed in {result.seconds:g} s on {result.backend}"
+    where = result.host or " and ".join(result.pair or ()) or "the replica"
+    return f"{result.gate} gate: {result.verdict}, {result.code} on {where}: {result.cause}. Next: {result.next}"
