@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from bench.lib import cluster, fault_catalog, faults, image, layout, machine, shell, supplies
+from bench.lib import cluster, fault_catalog, faults, image, layout, machine, proof, shell, supplies
 from bench.lib.errors import BenchError, UsageError
 
 PROGRAM = "bench/bench"
@@ -27,7 +27,7 @@ def parser() -> Parser:
     """Return the parser of the whole command line."""
     top = Parser(
         prog=PROGRAM,
-        description="A GPU-less cluster on this machine: containers that boot systemd, stand-in NVIDIA drivers, real Ray and vLLM on CPU.",
+        description="A GPU-less cluster of containers on this machine: stand-in NVIDIA drivers, real Ray and vLLM on CPU.",
         epilog="LOCKSTEP_BENCH names the instance (default bench), LOCKSTEP_BENCH_PREFIX its /24 (default 10.89.77).",
     )
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
@@ -60,12 +60,20 @@ def parser() -> Parser:
     kill.add_argument("host")
     kill.add_argument("process", nargs="?", help="such as raylet, gcs_server, VLLM::EngineCore")
     kill.add_argument("--signal", default="KILL", help="KILL (default), STOP, CONT, TERM …")
+    prove = verbs.add_parser(
+        "prove", help="serve the tiny model over a1 and a2 by hand, without the roles, and check its answer"
+    )
+    prove.add_argument(
+        "arguments", nargs=argparse.REMAINDER, help="after --: arguments for vllm serve; default --enforce-eager"
+    )
     verbs.add_parser("faults", help="list the faults that can be set")
     fault = verbs.add_parser("fault", help="set a fault, show or clear those of a host")
     fault.add_argument("host")
     fault.add_argument("name", nargs="?")
     fault.add_argument("value", nargs="?")
-    fault.add_argument("--when-driver", metavar="VERSION", help="only while this driver version is loaded (or being installed)")
+    fault.add_argument(
+        "--when-driver", metavar="VERSION", help="only while this driver version is loaded (or being installed)"
+    )
     fault.add_argument("--only-multihost", action="store_true", help="only when ranks are on several hosts")
     fault.add_argument("--clear", action="store_true", help="clear this fault, or all of the host")
     return top
@@ -73,8 +81,9 @@ def parser() -> Parser:
 
 def _build() -> str:
     """Make everything that the hosts need; return the image."""
-    machine.install_missing()
-    tag = supplies.build()
+    with shell.alone(layout.CACHE / "lock"):
+        machine.install_missing()
+        tag = supplies.build()
     shell.give_back(layout.CACHE)
     return tag
 
@@ -84,11 +93,14 @@ def _up(arguments: argparse.Namespace) -> None:
     hosts = layout.hosts_for(arguments.hosts, arguments.router)
     tag = _build()
     start = time.monotonic()
-    fresh = cluster.up(instance, hosts, tag)
-    cluster.write_facts(instance, supplies.facts())
+    with shell.alone(layout.STATE / f"{instance.name}.lock"):
+        fresh = cluster.up(instance, hosts, tag)
+        cluster.write_facts(instance, supplies.facts())
     shell.give_back(layout.STATE)
     started = f"started {', '.join(fresh)}" if fresh else "nothing to start"
-    print(f"bench {instance.name}: {started} ({time.monotonic() - start:.1f} s); up: {', '.join(cluster.nodes(instance))}")
+    print(
+        f"bench {instance.name}: {started} ({time.monotonic() - start:.1f} s); up: {', '.join(cluster.nodes(instance))}"
+    )
 
 
 def _down(arguments: argparse.Namespace) -> None:
@@ -96,7 +108,8 @@ def _down(arguments: argparse.Namespace) -> None:
     if not shutil.which("podman"):
         print("podman is not installed: nothing to take down")
         return
-    gone = cluster.down(instance)
+    with shell.alone(layout.STATE / f"{instance.name}.lock"):
+        gone = cluster.down(instance)
     print(f"bench {instance.name}: removed {', '.join(gone) or 'nothing, nothing was up'}")
     if arguments.all:
         others = [name for name in cluster.instances() if name != instance.name]
@@ -190,6 +203,10 @@ def dispatch(arguments: argparse.Namespace) -> int:
             cluster.kill_process(instance, arguments.host, arguments.process, arguments.signal)
         case "kill":
             cluster.kill(instance, arguments.host)
+        case "prove":
+            words = arguments.arguments
+            extra = _command(words, "prove") if words else ["--enforce-eager"]
+            proof.prove(instance, supplies.facts(), extra)
         case "faults":
             _list_faults()
         case "fault":

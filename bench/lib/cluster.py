@@ -69,7 +69,20 @@ def ensure_identity(instance: Instance) -> None:
     state = instance.state
     state.mkdir(parents=True, exist_ok=True)
     if not (state / "id_ed25519").exists():
-        shell.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"lockstep-bench-{instance.name}", "-f", state / "id_ed25519"])
+        shell.run(
+            [
+                "ssh-keygen",
+                "-q",
+                "-t",
+                "ed25519",
+                "-N",
+                "",
+                "-C",
+                f"lockstep-bench-{instance.name}",
+                "-f",
+                state / "id_ed25519",
+            ]
+        )
     known = []
     for host in layout.ADDRESSES:
         seed = state / "hosts" / host
@@ -81,7 +94,9 @@ def ensure_identity(instance: Instance) -> None:
         (seed / "authorized_keys").write_text((state / "id_ed25519.pub").read_text())
         (seed / "hosts").write_text(layout.hosts_file(instance, host))
         (seed / "gateway").write_text("" if host == MIRROR else instance.address(MIRROR))
-        known.append(f"{instance.address(host)},{host},{host}.{layout.DOMAIN} {key.with_suffix('.pub').read_text().strip()}\n")
+        known.append(
+            f"{instance.address(host)},{host},{host}.{layout.DOMAIN} {key.with_suffix('.pub').read_text().strip()}\n"
+        )
     (state / "known_hosts").write_text("".join(known))
     (state / "ssh_config").write_text(layout.ssh_config(instance))
 
@@ -103,7 +118,9 @@ def ensure_network(instance: Instance) -> None:
         check=False,
     )
     if done.returncode:
-        raise UsageError(f"{instance.prefix}.0/24 cannot be had ({done.stderr.strip()}): set LOCKSTEP_BENCH_PREFIX to another")
+        raise UsageError(
+            f"{instance.prefix}.0/24 cannot be had ({done.stderr.strip()}): set LOCKSTEP_BENCH_PREFIX to another"
+        )
 
 
 def create(instance: Instance, host: str, image: str) -> None:
@@ -118,7 +135,6 @@ def create(instance: Instance, host: str, image: str) -> None:
         "--volume", f"{instance.state / 'hosts' / host}:/lockstep-seed:ro",
     ]  # fmt: skip
     if host in layout.GPU_HOSTS:
-        (layout.CACHE / "models").mkdir(exist_ok=True)
         command += ["--volume", f"{layout.CACHE / 'models'}:/srv/models:ro"]
     if host == MIRROR:
         command += ["--volume", f"{layout.CACHE / 'mirror'}:/srv/mirror:ro"]
@@ -198,7 +214,9 @@ def inside(instance: Instance, host: str, *command: str, stdin: str | None = Non
 
 def boot_id(instance: Instance, host: str) -> str:
     """The node's boot id, or '' while it is not running."""
-    done = shell.run(["podman", "exec", instance.container(host), "cat", "/proc/sys/kernel/random/boot_id"], check=False)
+    done = shell.run(
+        ["podman", "exec", instance.container(host), "cat", "/proc/sys/kernel/random/boot_id"], check=False
+    )
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
@@ -234,7 +252,16 @@ def kill_process(instance: Instance, host: str, process: str, signal: str) -> No
     """Send a signal to every process of a node with this name (the start of its title, such as raylet)."""
     require(instance, host)
     done = shell.run(
-        ["podman", "exec", instance.container(host), "pkill", f"-{signal}", "-f", f"^([^ ]*/)?(python[0-9.]* )?([^ ]*/)?{process}"], check=False
+        [
+            "podman",
+            "exec",
+            instance.container(host),
+            "pkill",
+            f"-{signal}",
+            "-f",
+            f"^([^ ]*/)?(python[0-9.]* )?([^ ]*/)?{process}",
+        ],
+        check=False,
     )
     if done.returncode:
         raise BenchError(f"no process {process} on {host}")
@@ -244,13 +271,21 @@ def status(instance: Instance) -> list[dict[str, str]]:
     """What is up: host, address, container state, systemd's state, driver loaded, faults set."""
     rows = []
     for host, node in sorted(nodes(instance).items(), key=lambda item: layout.ADDRESSES[item[0]]):
-        row = {"host": host, "address": instance.address(host), "state": node.state, "system": "", "driver": "", "faults": ""}
+        row = {
+            "host": host,
+            "address": instance.address(host),
+            "state": node.state,
+            "system": "",
+            "driver": "",
+            "faults": "",
+        }
         if node.state == "running":
             script = (
                 "systemctl is-system-running; cat /sys/module/nvidia/version 2>/dev/null || echo -; "
                 "ls /var/lib/lockstep-bench/faults | paste -sd,"
             )
-            lines = inside(instance, host, "sh", "-c", script, check=False).splitlines() + ["", "", ""]
+            lines = inside(instance, host, "sh", "-c", script, check=False).splitlines()
+            lines = [*lines, "", "", ""]
             row |= {"system": lines[0], "driver": lines[1].replace("-", ""), "faults": lines[2]}
         rows.append(row)
     return rows
@@ -264,5 +299,7 @@ def write_facts(instance: Instance, facts: dict[str, str]) -> None:
 
 def instances() -> list[str]:
     """Names of all instances that have containers on this machine."""
-    listed = json.loads(shell.run(["podman", "ps", "--all", "--filter", f"label={LABEL}", "--format", "json"]).stdout or "[]")
+    listed = json.loads(
+        shell.run(["podman", "ps", "--all", "--filter", f"label={LABEL}", "--format", "json"]).stdout or "[]"
+    )
     return sorted({entry["Labels"][LABEL] for entry in listed})

@@ -51,17 +51,26 @@ def contents(package: Package) -> Contents:
     match package.payload.partition(":"):
         case "compute", _, _:
             for library in ("libnvidia-ml", "libcuda"):
-                result.files[f"{LIBRARIES}/{library}.so.{version}"] = (f"stand-in {library} {version}\n".encode(), 0o644)
+                result.files[f"{LIBRARIES}/{library}.so.{version}"] = (
+                    f"stand-in {library} {version}\n".encode(),
+                    0o644,
+                )
                 result.links[f"{LIBRARIES}/{library}.so.1"] = f"{library}.so.{version}"
             result.scripts["postinst"] = _source("compute-postinst", VERSION=version)
         case "utils", _, _:
             result.files["/usr/bin/nvidia-smi"] = (_source("nvidia-smi", VERSION=version), 0o755)
         case "persistenced", _, _:
             result.files["/usr/bin/nvidia-persistenced"] = (_source("nvidia-persistenced", VERSION=version), 0o755)
-            result.files["/lib/systemd/system/nvidia-persistenced.service"] = (_source("nvidia-persistenced.service"), 0o644)
+            result.files["/lib/systemd/system/nvidia-persistenced.service"] = (
+                _source("nvidia-persistenced.service"),
+                0o644,
+            )
         case "fabricmanager", _, _:
             result.files["/usr/bin/nv-fabricmanager"] = (_source("nv-fabricmanager", VERSION=version), 0o755)
-            result.files["/lib/systemd/system/nvidia-fabricmanager.service"] = (_source("nvidia-fabricmanager.service"), 0o644)
+            result.files["/lib/systemd/system/nvidia-fabricmanager.service"] = (
+                _source("nvidia-fabricmanager.service"),
+                0o644,
+            )
             result.files["/usr/share/nvidia/nvswitch/fabricmanager.cfg"] = (b"LOG_LEVEL=4\n", 0o644)
         case ("dkms-open" | "dkms-proprietary") as kind, _, _:
             licence = "Dual MIT/GPL" if kind == "dkms-open" else "NVIDIA"
@@ -126,7 +135,10 @@ def build(package: Package) -> bytes:
     meta = {"/control": ((control(package) + "\n").encode(), 0o644)}
     meta |= {f"/{name}": (data, 0o755) for name, data in carried.scripts.items()}
     if any(path.startswith("/etc/") for path in carried.files):
-        meta["/conffiles"] = ("".join(f"{path}\n" for path in carried.files if path.startswith("/etc/")).encode(), 0o644)
+        meta["/conffiles"] = (
+            "".join(f"{path}\n" for path in carried.files if path.startswith("/etc/")).encode(),
+            0o644,
+        )
     members = (
         ("debian-binary", b"2.0\n"),
         ("control.tar.gz", _tar(meta, {})),
@@ -134,7 +146,11 @@ def build(package: Package) -> bytes:
     )
     result = b"!<arch>\n"
     for name, data in members:
-        result += f"{name:<16}{EPOCH:<12}{0:<6}{0:<6}{'100644':<8}{len(data):<10}`\n".encode() + data + b"\n" * (len(data) % 2)
+        result += (
+            f"{name:<16}{EPOCH:<12}{0:<6}{0:<6}{'100644':<8}{len(data):<10}`\n".encode()
+            + data
+            + b"\n" * (len(data) % 2)
+        )
     return result
 
 
@@ -156,7 +172,12 @@ def release(files: Mapping[str, bytes], label: str) -> str:
         "Date: Thu, 01 Jan 2026 00:00:00 UTC",
         "SHA256:",
     ]
-    return "\n".join(lines + [f" {hashlib.sha256(data).hexdigest()} {len(data):>8} {name}" for name, data in files.items()]) + "\n"
+    return (
+        "\n".join(
+            lines + [f" {hashlib.sha256(data).hexdigest()} {len(data):>8} {name}" for name, data in files.items()]
+        )
+        + "\n"
+    )
 
 
 class Signer:
@@ -172,7 +193,15 @@ class Signer:
         """Make the key unless there is one, and export its public half as a keyring for Signed-By."""
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         if "bench@lockstep.invalid" not in self._gpg("--list-secret-keys"):
-            self._gpg("--passphrase", "", "--quick-gen-key", "Lockstep bench <bench@lockstep.invalid>", "rsa3072", "sign", "never")
+            self._gpg(
+                "--passphrase",
+                "",
+                "--quick-gen-key",
+                "Lockstep bench <bench@lockstep.invalid>",
+                "rsa3072",
+                "sign",
+                "never",
+            )
         self._gpg("--output", str(keyring), "--export", "bench@lockstep.invalid")
 
     def sign(self, release_file: Path) -> None:

@@ -56,8 +56,9 @@ def _ubuntu(version: str) -> tuple[Package, ...]:
         """A package that takes the place of its namesakes of other branches."""
         name = named(stem, tail)
         others = {f"{stem}{other}{tail}" for other in (*dict.fromkeys(old), "")} - {name}
+        rivals = sorted({*others, virtual} - {""})
         return Package(
-            name, full, tuple(f"{word} (>= {version})" for word in depends), tuple(sorted({*others, *([virtual] if virtual else [])})), payload
+            name, full, tuple(f"{word} (>= {version})" for word in depends), tuple(rivals), payload
         )  # fmt: skip
 
     firmware = f"nvidia-firmware-{number}-{version}" if suffix else "nvidia-firmware"
@@ -93,8 +94,8 @@ def _ubuntu(version: str) -> tuple[Package, ...]:
         parts += [
             package("nvidia-kernel-source", tail=tail, virtual="nvidia-kernel-source-any"),
             package("nvidia-dkms", source, common, tail=tail, payload=kind, virtual="nvidia-dkms-kernel"),
-            package("nvidia-headless-no-dkms", common, compute, named("nvidia-compute-utils"), named("libnvidia-cfg1"), tail=tail,
-                    virtual="nvidia-headless-no-dkms-any"),
+            package("nvidia-headless-no-dkms", common, compute, named("nvidia-compute-utils"), named("libnvidia-cfg1"),
+                    tail=tail, virtual="nvidia-headless-no-dkms-any"),
             package("nvidia-headless", named("nvidia-headless-no-dkms", tail), dkms, tail=tail, virtual="nvidia-headless-any"),
             package("nvidia-driver", dkms, common, compute, named("nvidia-utils"), named("nvidia-compute-utils"),
                     named("libnvidia-gl"), named("libnvidia-decode"), named("libnvidia-encode"), named("libnvidia-extra"),
@@ -105,7 +106,9 @@ def _ubuntu(version: str) -> tuple[Package, ...]:
     if suffix:
         parts.append(Package("cuda-drivers", f"{version}-1", (f"{named('cuda-drivers')} (>= {version})",)))
     if number >= FIRST_OPEN_META:
-        parts.append(Package(named("nvidia-open"), f"{version}-1", (f"{named('nvidia-driver', '-open')} (>= {version})",)))
+        parts.append(
+            Package(named("nvidia-open"), f"{version}-1", (f"{named('nvidia-driver', '-open')} (>= {version})",))
+        )
     return tuple(parts)
 
 
@@ -128,8 +131,12 @@ def _debian(version: str) -> tuple[Package, ...]:
         package("nvidia-modprobe"),
         package("nvidia-persistenced", "libnvidia-cfg1", payload="persistenced"),
         package("nvidia-kernel-support", "firmware-nvidia-gsp", "nvidia-modprobe"),
-        package("nvidia-kernel-dkms", "nvidia-kernel-support", payload="dkms-proprietary", replaces=("nvidia-kernel-any",)),
-        package("nvidia-kernel-open-dkms", "nvidia-kernel-support", payload="dkms-open", replaces=("nvidia-kernel-any",)),
+        package(
+            "nvidia-kernel-dkms", "nvidia-kernel-support", payload="dkms-proprietary", replaces=("nvidia-kernel-any",)
+        ),
+        package(
+            "nvidia-kernel-open-dkms", "nvidia-kernel-support", payload="dkms-open", replaces=("nvidia-kernel-any",)
+        ),
         package("nvidia-driver-cuda", "libcuda1", "libnvidia-nvvm4", "nvidia-smi", "nvidia-persistenced"),
         package("nvidia-driver-libs"),
         package("nvidia-driver-bin"),

@@ -10,6 +10,7 @@ from bench.lib.errors import UsageError
 
 VERSION = r"\d{3}\.\d+(\.\d+)?"
 NUMBER = r"\d+"
+PORTS = r"\d+(-\d+)?(,\d+(-\d+)?)*"
 NONE = ""
 
 
@@ -51,7 +52,7 @@ KINDS = {
         Kind("never_returns_from_reboot", "the next reboot does not end (until the fault is cleared)"),
         Kind("host_cut", "the network drops everything to and from the host, as bench/bench cut does"),
         Kind("names_unresolvable", "no name resolves, in neither direction"),
-        Kind("port_blocked", "connections to these ports of the host are dropped", r"\d+(-\d+)?(,\d+(-\d+)?)*", "6379", required=True),
+        Kind("port_blocked", "connections to these ports of the host are dropped", PORTS, "6379", required=True),
         # collectives and graphs; a graph is a torch.compile'd function: capture its first call, replay the later ones
         Kind("wrong_sum", "an all-reduce gives this host a wrong result"),
         Kind("slow_link", "every collective takes this many milliseconds longer", NUMBER, "200", "200"),
@@ -62,8 +63,8 @@ KINDS = {
         Kind("replay_hangs_across_hosts", "replaying a graph never ends when ranks are on several hosts"),
         Kind("replay_wrong", "replaying a graph gives wrong numbers"),
         # engine
-        Kind("engine_wont_start", "vLLM's engine fails while it starts, for this reason", r".+", "CUDA error", "CUDA driver initialization failed"),
-        Kind("engine_capture_hangs", "vLLM hangs while it captures graphs: always, or only for mode 'full'", r"any|full", "full", "any"),
+        Kind("engine_wont_start", "vLLM's engine fails while it starts, saying this", r".+", "CUDA error", "CUDA error: no device"),
+        Kind("engine_capture_hangs", "vLLM hangs while it captures graphs (full: only full ones)", r"any|full", "full", "any"),
         Kind("engine_wedges", "vLLM answers /health with 200 and generates nothing"),
     )
 }  # fmt: skip

@@ -79,16 +79,21 @@ def ensure_base() -> str:
     if _exists(tag):
         return tag
     command = ["mmdebstrap", "--quiet", "--variant=apt", f"--include={','.join(listed)}"]
-    command += [f"--dpkgopt=path-exclude={path}" for path in ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")]
+    command += [
+        f"--dpkgopt=path-exclude={path}"
+        for path in ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
+    ]
     command += ["--dpkgopt=path-include=/usr/share/doc/*/copyright"]
-    command += [f"--customize-hook=chroot \"$1\" {line}" for line in CUSTOMISE]
+    command += [f'--customize-hook=chroot "$1" {line}' for line in CUSTOMISE]
     command += [SUITE, "-"]
     if host_suite(Path("/etc/os-release").read_text()) != SUITE:
         command.append(DEFAULT_MIRROR)
     log = CACHE / "mmdebstrap.log"
     CACHE.mkdir(parents=True, exist_ok=True)
     with log.open("w") as errors, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as bootstrap:
-        imported = subprocess.run(["podman", "import", "--quiet", "-", tag], stdin=bootstrap.stdout, capture_output=True, check=False)
+        imported = subprocess.run(
+            ["podman", "import", "--quiet", "-", tag], stdin=bootstrap.stdout, capture_output=True, check=False
+        )
     if bootstrap.returncode or imported.returncode:
         shell.run(["podman", "rmi", "--force", tag], check=False)
         tail = "\n".join(log.read_text().splitlines()[-8:]) or imported.stderr.decode()

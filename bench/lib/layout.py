@@ -55,7 +55,9 @@ def instance_from(environment: Mapping[str, str]) -> Instance:
     try:
         network = ipaddress.ip_network(f"{prefix}.0/24")
     except ValueError:
-        raise UsageError(f"LOCKSTEP_BENCH_PREFIX={prefix}: expected three bytes of a private /24, such as 10.89.77") from None
+        raise UsageError(
+            f"LOCKSTEP_BENCH_PREFIX={prefix}: expected three bytes of a private /24, such as 10.89.77"
+        ) from None
     if not network.is_private:
         raise UsageError(f"LOCKSTEP_BENCH_PREFIX={prefix}: not a private network, use one in 10.0.0.0/8")
     return Instance(name, prefix)
@@ -90,7 +92,8 @@ def hosts_file(instance: Instance, own: str) -> str:
 def ssh_config(instance: Instance) -> str:
     """ssh_config that reaches every node by its bare name."""
     blocks = [
-        f"Host {host}\n  HostName {instance.address(host)}\n  HostKeyAlias {instance.address(host)}\n" for host in ADDRESSES
+        f"Host {host}\n  HostName {instance.address(host)}\n  HostKeyAlias {instance.address(host)}\n"
+        for host in ADDRESSES
     ]
     return "".join(blocks) + (
         f"Host *\n  User root\n  IdentityFile {instance.state}/id_ed25519\n  IdentitiesOnly yes\n"

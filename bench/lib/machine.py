@@ -9,6 +9,8 @@ from pathlib import Path
 from bench.lib import shell
 from bench.lib.errors import BenchError
 
+# Where older podman (Ubuntu 22.04) has its network plug-ins instead of netavark.
+CNI = "/usr/lib/cni/bridge"
 # Program -> Debian and Ubuntu package that brings it.
 PROGRAMS = {
     "podman": "podman",
@@ -18,8 +20,8 @@ PROGRAMS = {
     "ssh-keygen": "openssh-client",
     "runc": "runc",
     "/usr/bin/catatonit|/usr/libexec/podman/catatonit": "catatonit",
-    "/usr/lib/podman/netavark|/usr/libexec/podman/netavark|/usr/lib/cni/bridge": "netavark|containernetworking-plugins",
-    "/usr/lib/podman/aardvark-dns|/usr/libexec/podman/aardvark-dns|/usr/lib/cni/bridge": "aardvark-dns|containernetworking-plugins",
+    f"/usr/lib/podman/netavark|/usr/libexec/podman/netavark|{CNI}": "netavark|containernetworking-plugins",
+    f"/usr/lib/podman/aardvark-dns|/usr/libexec/podman/aardvark-dns|{CNI}": "aardvark-dns",
     "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
 }
 

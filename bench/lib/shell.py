@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -31,9 +32,14 @@ def run(
     data = stdin.encode() if isinstance(stdin, str) else stdin
     try:
         done = subprocess.run(
-            words, input=data, capture_output=True, cwd=directory, timeout=timeout, env={**os.environ, **(environment or {})},
-            check=False, **({"stdin": subprocess.DEVNULL} if data is None else {}),  # type: ignore[arg-type]
-        )  # fmt: skip
+            words,
+            input=data or b"",
+            capture_output=True,
+            cwd=directory,
+            timeout=timeout,
+            env={**os.environ, **(environment or {})},
+            check=False,
+        )
     except FileNotFoundError:
         raise BenchError(f"{words[0]}: not installed") from None
     except subprocess.TimeoutExpired:
@@ -76,3 +82,16 @@ def step(title: str) -> Iterator[None]:
         yield
     finally:
         print(f"  {title}: {time.monotonic() - start:.1f} s", flush=True)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold a lock file: of two commands that would change the same things, one waits for the other."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"  another bench command is at work; waiting for it ({path})", flush=True)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

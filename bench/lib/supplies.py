@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
-from bench.lib import debs, image, shell
+from bench.lib import debs, image, shell, wheels
 from bench.lib.layout import CACHE, ROOT
 
 MIRROR = CACHE / "mirror"
@@ -49,10 +51,50 @@ def build_driver_repository() -> None:
     _made("driver", digest, keyring_sha256=checksum)
 
 
+def build_wheelhouse() -> None:
+    """Wheels of the lock (fetched again when the lock changes), then the bench's own."""
+    wheelhouse = MIRROR / "wheels"
+    digest = _digest(wheels.LOCK) if wheels.LOCK.exists() else ""
+    if not _fresh("wheels", digest):
+        with shell.step("wheelhouse"):
+            shutil.rmtree(wheelhouse, ignore_errors=True)
+            wheelhouse.mkdir(parents=True)
+            wheels.download(wheelhouse)
+        _made("wheels", digest)
+    own = _digest(*wheels.DISTRIBUTIONS)
+    if not _fresh("bench-wheels", own) or not list(wheelhouse.glob("lockstep_bench_platform-*.whl")):
+        for source in wheels.DISTRIBUTIONS:
+            wheels.build_wheel(source, wheelhouse)
+        _made("bench-wheels", own)
+
+
+def build_model() -> None:
+    """The tiny model, trained when its script changed."""
+    digest = _digest(ROOT / "model")
+    if _fresh("model", digest):
+        return
+    with shell.step("model"):
+        wheels.train_model(MIRROR / "wheels", CACHE / "models" / "tiny")
+    answer = json.loads((CACHE / "models" / "tiny" / "answer.json").read_text())
+    _made("model", digest, proof_prompt=answer["prompt"], proof_answer=answer["answer"])
+
+
 def build() -> str:
-    """Build everything that is missing or out of date; return the node image's tag."""
+    """Build everything that is missing or out of date; return the node image's tag.
+
+    The image and the rest have nothing to do with each other: they are made side by side.
+    """
     CACHE.mkdir(parents=True, exist_ok=True)
     MIRROR.mkdir(exist_ok=True)
-    build_driver_repository()
+    (CACHE / "models").mkdir(exist_ok=True)
+    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
+        node_image = pool.submit(_build_image)
+        build_driver_repository()
+        build_wheelhouse()
+        build_model()
+        return node_image.result()
+
+
+def _build_image() -> str:
     with shell.step("node image"):
         return image.ensure()
