@@ -1,0 +1,37 @@
+"""Name the replicas of the inventory and where their heads answer, for the router's configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+
+from ansible_collections.lockstep.vllm.plugins.module_utils import plan_text
+from ansible_collections.lockstep.vllm.plugins.plugin_utils import settings
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.cluster import ClusterAction
+
+_PORTS = ("vllm_server_port", "vllm_server_ready_port")
+
+
+class ActionModule(ClusterAction):
+    """Reads the inventory on the controller; no host is asked."""
+
+    BYPASS_HOST_LOOP = False
+    _VALID_ARGS = frozenset()
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        variables = task_vars or {}
+        topology = self.cluster(variables, only="").topology
+        if topology.problems:
+            raise AnsibleActionFail(plan_text.refused(topology.problems))
+        default = settings.defaults(self._loader)
+        backends = []
+        for replica in topology.replicas:
+            raw = variables["hostvars"].raw_get(replica.head)
+            port, ready_port = settings.resolve(self._templar, raw, default, _PORTS).values()
+            address = replica.addresses[replica.head]
+            backends.append(
+                {"name": replica.name, "address": address, "port": int(port), "ready_port": int(ready_port)}
+            )
+        return {"changed": False, "backends": backends}

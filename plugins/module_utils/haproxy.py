@@ -1,0 +1,164 @@
+"""HAProxy's runtime socket: which servers are there, taking one out of rotation and back, and keeping that over reloads."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import os
+import socket
+import tempfile
+import time
+from pathlib import Path
+from typing import Literal
+
+SOCKET = Path("/run/haproxy/admin.sock")
+STATE_FILE = Path("/var/lib/haproxy/lockstep-servers")
+BACKEND = "replicas"
+
+Wish = Literal["ready", "drain"]
+
+# Columns of `show servers state`, version 1 (HAProxy's management guide, "show servers state").
+_OPERATIONAL = 5
+_CHECK_RESULT, _CHECK_HEALTH, _CHECK_STATE = 11, 12, 13
+_FORCED_DRAIN = 0x08
+_ADMIN = 6
+
+
+class RouterError(Exception):
+    """HAProxy does not answer or declines; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """One replica as HAProxy sees it.
+
+    Attributes:
+        name: the replica's.
+        status: ``UP``, ``DOWN``, ``DRAIN``, ``MAINT``, ``no check``, with HAProxy's additions (``UP 1/2``).
+        sessions: requests that run on it now.
+        queued: requests that wait for it.
+        check: what the last health check said.
+    """
+
+    name: str
+    status: str
+    sessions: int
+    queued: int = 0
+    check: str = ""
+
+    @property
+    def draining(self) -> bool:
+        return self.status.startswith("DRAIN")
+
+    @property
+    def up(self) -> bool:
+        return self.status.split(" ")[0] in ("UP", "no")
+
+
+def parse_stat(text: str, backend: str = BACKEND) -> dict[str, Server]:
+    """Servers of ``backend`` by name, from ``show stat``.
+
+    Raises:
+        RouterError: the text is no such table.
+    """
+    if not text.startswith("# pxname,"):
+        raise RouterError(f"'show stat' answered {text.strip()[:200]!r}")
+    rows = csv.DictReader(io.StringIO(text[2:]))
+    return {
+        row["svname"]: Server(
+            row["svname"],
+            row["status"],
+            int(row["scur"] or 0),
+            int(row["qcur"] or 0),
+            (row.get("last_chk") or row.get("check_desc") or "").strip(),
+        )
+        for row in rows
+        if row["pxname"] == backend and row["svname"] not in ("FRONTEND", "BACKEND")
+    }
+
+
+def keeping_admin_state(dump: str) -> str:
+    """``show servers state`` for the state file: what operators asked for is kept, health is left to be checked anew.
+
+    A saved ``DOWN`` would keep a replica out after a reload until its check has passed again.
+    """
+    kept = []
+    for line in dump.splitlines():
+        fields = line.split(" ")
+        if line.startswith("#") or len(fields) <= _CHECK_STATE:
+            kept.append(line)
+            continue
+        fields[_OPERATIONAL] = "2"
+        fields[_CHECK_RESULT], fields[_CHECK_HEALTH], fields[_CHECK_STATE] = "3", "4", "6"
+        fields[_ADMIN] = str(int(fields[_ADMIN]) & _FORCED_DRAIN)
+        kept.append(" ".join(fields))
+    return "\n".join(line for line in kept if line.strip()) + "\n"
+
+
+class Router:
+    """HAProxy on this host.
+
+    Args:
+        path: its runtime socket, of level admin.
+        state_file: where the wishes of operators are kept over reloads.
+        timeout: seconds that one command may take.
+    """
+
+    def __init__(self, path: Path = SOCKET, state_file: Path = STATE_FILE, timeout: float = 5.0) -> None:
+        self._path, self._state_file, self._timeout = path, state_file, timeout
+
+    def servers(self) -> dict[str, Server]:
+        return parse_stat(self._ask("show stat"))
+
+    def server(self, name: str) -> Server:
+        """One server. Raises RouterError when HAProxy does not know it."""
+        servers = self.servers()
+        if name not in servers:
+            raise RouterError(f"HAProxy knows no replica {name!r}; it knows {', '.join(sorted(servers)) or 'none'}")
+        return servers[name]
+
+    def set(self, name: str, wish: Wish) -> None:
+        """Take a server out of rotation (what runs on it goes on) or put it back, and keep that over reloads."""
+        said = self._ask(f"set server {BACKEND}/{name} state {wish}").strip()
+        if said:
+            raise RouterError(f"HAProxy declines to {wish} {name}: {said}")
+        self.keep()
+
+    def keep(self) -> None:
+        """Write what operators asked for to the state file, in one step."""
+        text = keeping_admin_state(self._ask(f"show servers state {BACKEND}"))
+        handle, scratch = tempfile.mkstemp(dir=self._state_file.parent, prefix=f".{self._state_file.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(scratch, 0o644)
+        os.replace(scratch, self._state_file)
+
+    def wait_idle(self, name: str, deadline: float, pause: float = 0.25) -> Server:
+        """Wait until nothing runs on a server, at most ``deadline`` seconds; returns how it then is."""
+        ends = time.monotonic() + deadline
+        while (server := self.server(name)).sessions and time.monotonic() < ends:
+            time.sleep(pause)
+        return server
+
+    def wait_up(self, name: str, deadline: float, pause: float = 0.25) -> Server:
+        """Wait until a server's check passes, at most ``deadline`` seconds; returns how it then is."""
+        ends = time.monotonic() + deadline
+        while not (server := self.server(name)).up and time.monotonic() < ends:
+            time.sleep(pause)
+        return server
+
+    def _ask(self, command: str) -> str:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+                line.settimeout(self._timeout)
+                line.connect(str(self._path))
+                line.sendall(command.encode() + b"\n")
+                parts = []
+                while part := line.recv(65536):
+                    parts.append(part)
+        except OSError as error:
+            raise RouterError(f"HAProxy does not answer at {self._path}: {error}") from error
+        return b"".join(parts).decode("utf-8", "replace")
