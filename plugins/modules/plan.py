@@ -64,7 +64,7 @@ routers:
   returned: always
   type: list
   elements: str
-skipped:
+left_alone:
   description: Replicas that are in no wave, with the reason.
   returned: always
   type: dict
