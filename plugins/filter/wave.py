@@ -40,6 +40,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         return {
+            "failure": wave_outcome.failure,
             "fingerprints": fingerprints,
             "wave_can_be_put_back": wave_can_be_put_back,
             "wave_sizes": wave_sizes,

@@ -32,6 +32,12 @@ def trouble(
     return rows
 
 
+def failure(result: Mapping[str, Any], stage: str, task: str) -> dict[str, str]:
+    """What a host keeps of its failed task. New strings throughout: what a message quotes is never a template again."""
+    message = result.get("msg") or result.get("module_stderr") or "it gave no message"
+    return {"stage": f"{stage}", "task": f"{task}", "msg": f"{message}".replace("{{", "{ {").replace("{%", "{ %")}
+
+
 def verdict(rows: Sequence[Mapping[str, Any]], wave: int, total: int, replica: str) -> str:
     """The last words of a run whose wave failed: causes, hosts, and the next command to type."""
     causes = "\n".join(f"  - {row['host']}, stage {row['stage']}: {row['msg']}" for row in rows)
