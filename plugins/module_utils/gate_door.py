@@ -53,6 +53,8 @@ def request(
 def message(result: GateResult) -> str:
     """One line for the operator."""
     if result.passed:
-        return f"{result.gate} gate passed in {result.seconds:g} s on {result.backend}"
+        return f"{result.gate} gate passed in {result.seconds:g} s" + (
+            f" on {result.backend}" if result.backend else ""
+        )
     where = result.host or " and ".join(result.pair or ()) or "the replica"
     return f"{result.gate} gate: {result.verdict}, {result.code} on {where}: {result.cause}. Next: {result.next}"

@@ -84,15 +84,14 @@ def run(request: Request) -> GateResult:
         CannotRun: this host is not ready for any gate (no host.json, no serving environment, unknown host).
     """
     began = time.monotonic()
-    identity = _identity()
+    who = identity()
     if not os.access(request.python, os.X_OK):
         raise CannotRun(
-            f"{identity['host']}: no serving environment at {request.python}. "
-            f"Next: ansible-playbook site.yml --limit {identity['host']}"
+            f"{who['host']}: no serving environment at {request.python}. "
+            f"Next: ansible-playbook site.yml --limit {who['host']}"
         )
-    folder = records.EVIDENCE / _plain(request.run) / f"{request.gate}-{request.scope}"
-    shutil.rmtree(folder, ignore_errors=True)
-    result = (_on_host if request.scope == "host" else _on_replica)(request, identity, folder)
+    folder = evidence_folder(request.run, f"{request.gate}-{request.scope}")
+    result = (_on_host if request.scope == "host" else _on_replica)(request, who, folder)
     return dataclasses.replace(result, seconds=round(time.monotonic() - began, 3))
 
 
@@ -268,11 +267,23 @@ def request_of(record: Mapping[str, Any]) -> Request:
     return Request(**record)
 
 
-def _identity() -> dict[str, Any]:
-    identity = records.read(records.HOST)
-    if identity is None:
+def evidence_folder(run: str, gate: str) -> Path:
+    """The folder for this gate's evidence in this run, empty of what an earlier try left."""
+    folder = records.EVIDENCE / _plain(run) / gate
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+def identity() -> dict[str, Any]:
+    """host.json.
+
+    Raises:
+        CannotRun: there is none.
+    """
+    found = records.read(records.HOST)
+    if found is None:
         raise CannotRun(f"{records.HOST} does not exist: this host was never prepared. Next: ansible-playbook site.yml")
-    return identity
+    return found
 
 
 def _plain(name: str) -> str:

@@ -1,0 +1,132 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The Lockstep authors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: network_verify
+short_description: The network gate, whether the hosts of a replica reach each other as Ray, NCCL and vLLM need
+description:
+  - Names resolve both ways and fast, the declared interface owns the address, full-size packets come through unfragmented,
+    Ray's and vLLM's ports can be reached both ways, round trips and clocks agree, zones are alike, memlock and C(/dev/shm)
+    suffice as the units see them, and RDMA ports are up where they are demanded.
+  - All hosts of a replica have to run this at the same time (one task over all of them with C(strategy=linear) and enough
+    forks, or C(async)), since each both answers and asks. A host listens on each port under test that nobody holds, for the
+    time of the gate only; a port that a unit holds already is tried as it is.
+  - Always ends at O(deadline) plus at most five seconds, and gives every port back.
+version_added: 0.1.0
+author: The Lockstep authors (@lockstep)
+options:
+  deadline:
+    description: Seconds until a verdict.
+    type: float
+    default: 60
+  wait:
+    description: Seconds that the hosts wait for each other. Less than O(deadline).
+    type: float
+    default: 30
+  run:
+    description: Names the folder for evidence below C(/var/lib/lockstep/evidence).
+    type: str
+    default: by-hand
+  look_up_seconds:
+    description: Longest time that looking up a peer's name and address may take.
+    type: float
+    default: 1
+  rtt_ms:
+    description: Longest round trip between two hosts in milliseconds. V(0) demands nothing.
+    type: float
+    default: 5
+  clock_skew_seconds:
+    description: Largest difference of two hosts' clocks.
+    type: float
+    default: 1
+  shm_mib:
+    description: Smallest C(/dev/shm), in MiB, as the units see it.
+    type: int
+    default: 1024
+  rdma:
+    description: Demand an active RDMA port with a GID.
+    type: bool
+    default: false
+  fail:
+    description: Fail the task when the gate does not pass.
+    type: bool
+    default: true
+attributes:
+  check_mode:
+    support: full
+    description: Runs as always, since it changes nothing.
+  diff_mode:
+    support: none
+    description: Changes nothing.
+"""
+
+EXAMPLES = r"""
+- name: Hosts reach each other
+  lockstep.vllm.network_verify:
+    run: "{{ admission_run }}"
+"""
+
+RETURN = r"""
+gate:
+  description: >-
+    The gate's result, as every gate gives it (C(gate), C(verdict), C(code), C(host), C(pair), C(seconds), C(measured),
+    C(floor), C(evidence), C(cause), C(next), C(warnings)). Codes are C(ok), C(names), C(names_slow), C(interface),
+    C(port_taken), C(peer_silent), C(port_blocked), C(mtu), C(zone), C(rtt), C(clock_skew), C(shm), C(memlock),
+    C(rdma_down), C(probe_hangs) and C(probe_failed). RV(gate.measured.problems) lists all that was found.
+  returned: always
+  type: dict
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.lockstep.vllm.plugins.module_utils import gate_door, gate_run, network_gate, records
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "deadline": {"type": "float", "default": 60},
+            "wait": {"type": "float", "default": 30},
+            "run": {"type": "str", "default": "by-hand"},
+            "look_up_seconds": {"type": "float", "default": 1},
+            "rtt_ms": {"type": "float", "default": 5},
+            "clock_skew_seconds": {"type": "float", "default": 1},
+            "shm_mib": {"type": "int", "default": 1024},
+            "rdma": {"type": "bool", "default": False},
+            "fail": {"type": "bool", "default": True},
+        },
+        supports_check_mode=True,
+    )
+    wish = module.params
+    if not 0 < wish["wait"] < wish["deadline"]:
+        module.fail_json(
+            msg=f"wait ({wish['wait']:g} s) has to be positive and below deadline ({wish['deadline']:g} s)"
+        )
+    limits = network_gate.Limits(
+        look_up_seconds=wish["look_up_seconds"],
+        rtt_ms=wish["rtt_ms"] or None,
+        clock_skew_seconds=wish["clock_skew_seconds"],
+        shm_mib=wish["shm_mib"],
+        rdma=wish["rdma"],
+    )
+    try:
+        result = network_gate.check(
+            gate_run.identity(),
+            limits,
+            seconds=wish["deadline"],
+            wait=wish["wait"],
+            evidence=gate_run.evidence_folder(wish["run"], "network"),
+            library=records.LIB,
+        )
+    except gate_door.ERRORS as error:
+        module.fail_json(msg=f"the network gate could not run: {error}")
+    message = gate_door.message(result)
+    if wish["fail"] and not result.passed:
+        module.fail_json(msg=message, gate=result.as_dict())
+    module.exit_json(changed=False, msg=message, warnings=list(result.warnings), gate=result.as_dict())
+
+
+if __name__ == "__main__":
+    main()
