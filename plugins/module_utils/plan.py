@@ -36,10 +36,12 @@ class Wanted:
     Attributes:
         settings: every role's public variables with their values.
         inputs: role name to digest of its inputs (module_utils/inputs.py).
+        runtime: what its lock promises of the serving environment (runtime_state.promised); empty where unknown.
     """
 
     settings: Mapping[str, Any]
     inputs: Mapping[str, str]
+    runtime: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -379,7 +381,8 @@ def _judge(
     for host in replica.hosts:
         state = found[host].state or {}
         refusals += host_refusals(host, wanted[host].settings, state, needs[host])
-        bad, suspect = known_issue_lines(host, wanted[host].settings, state, issues)
+        runtime = wanted[host].runtime if "runtime" in needs[host].steps else None
+        bad, suspect = known_issue_lines(host, wanted[host].settings, state, issues, runtime)
         refusals += bad
         warnings += suspect
     refusals += _uneven(replica, wanted)
@@ -463,10 +466,17 @@ def _fabric_manager(settings: Mapping[str, Any], driver: Mapping[str, Any]) -> s
 
 
 def known_issue_lines(
-    host: str, settings: Mapping[str, Any], state: Mapping[str, Any], issues: Sequence[Mapping[str, Any]]
+    host: str,
+    settings: Mapping[str, Any],
+    state: Mapping[str, Any],
+    issues: Sequence[Mapping[str, Any]],
+    promised: Mapping[str, str | None] | None = None,
 ) -> tuple[list[str], list[str]]:
-    """Refusals for known-bad combinations that are not overridden by name, warnings for suspect or overridden ones."""
-    runtime = state.get("runtime", {})
+    """Refusals for known-bad combinations that are not overridden by name, warnings for suspect or overridden ones.
+
+    ``promised`` is the serving environment that the host will have, where that will change.
+    """
+    runtime = promised or state.get("runtime", {})
     facts = {
         "driver": settings.get("nvidia_driver_version"),
         "fabric_manager": _fabric_manager(settings, state.get("driver", {})),

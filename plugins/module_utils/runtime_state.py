@@ -18,6 +18,7 @@ from .records import RUNTIME
 State = dict[str, "str | None"]
 COMPARED = ("python", "ray", "vllm", "torch", "nccl", "torch_cuda", "lock")
 _ASK_VERSION = "import sys; print('.'.join(map(str, sys.version_info[:3])))"
+_PIN = re.compile(r"^([A-Za-z0-9][\w.-]*)==([^\s;]+)", re.MULTILINE)
 _TORCH_CUDA = re.compile(r"^cuda\b[^=]*= *'([^']+)'", re.MULTILINE)
 
 
@@ -39,6 +40,23 @@ def state(runtime: Path = RUNTIME) -> State:
         "nccl": next((v for name, v in sorted(versions.items()) if name.startswith("nvidia-nccl-")), None),
         "torch_cuda": _torch_cuda(site),
         "lock": _lock(runtime),
+    }
+
+
+def promised(lock: str) -> State:
+    """What an environment built from the text of a lock file will hold: as :func:`state`, as far as a lock tells."""
+    pinned = {_normal(name): version for name, version in _PIN.findall(lock)}
+
+    def first(*prefixes: str) -> str | None:
+        return next((v for name, v in sorted(pinned.items()) if name.startswith(prefixes)), None)
+
+    cuda = first("nvidia-cuda-runtime")
+    return {
+        "ray": pinned.get("ray"),
+        "vllm": pinned.get("vllm"),
+        "torch": pinned.get("torch"),
+        "nccl": first("nvidia-nccl-"),
+        "torch_cuda": ".".join(cuda.split(".")[:2]) if cuda else None,
     }
 
 
@@ -68,8 +86,12 @@ def _distributions(site: Path) -> dict[str, str]:
     for entry in os.scandir(site):
         if entry.name.endswith(".dist-info"):
             name, _, version = entry.name[: -len(".dist-info")].partition("-")
-            found[re.sub(r"[-_.]+", "-", name).lower()] = version
+            found[_normal(name)] = version
     return found
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _torch_cuda(site: Path) -> str | None:

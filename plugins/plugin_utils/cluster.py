@@ -78,7 +78,8 @@ class ClusterAction(ActionBase):
     def _wanted(self, raw: Mapping[str, Any], roles: tuple[str, ...], context: Mapping[str, Any]) -> Wanted:
         names = sorted({name for role in roles for name in settings.public_variables(role)})
         mine = settings.resolve(self._templar, raw, settings.defaults(self._loader, roles), names)
-        return Wanted(mine, {role: settings.role_inputs(role, mine, context) for role in roles})
+        inputs = {role: settings.role_inputs(role, mine, context) for role in roles}
+        return Wanted(mine, inputs, settings.promised_runtime(mine.get("serving_runtime_lock")))
 
 
 def replica_groups(hostvars: Any) -> list[str]:

@@ -11,7 +11,7 @@ import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import inputs
+from ansible_collections.lockstep.vllm.plugins.module_utils import inputs, runtime_state
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOST_ROLES = ("gpu_host", "nvidia_driver", "serving_runtime", "ray_node", "vllm_server")
@@ -49,6 +49,14 @@ def resolve(templar: Templar, raw: Mapping[str, Any], default: Mapping[str, Any]
 def connection(templar: Templar, raw: Mapping[str, Any]) -> dict[str, Any]:
     """The variables of one host that say how to reach it and how to become root there, templated."""
     return resolve(templar, raw, {}, [name for name in raw if name.startswith("ansible_")])
+
+
+@functools.cache
+def promised_runtime(lock: str | None) -> Mapping[str, str | None]:
+    """What the serving environment of a lock (its shipped name or a path) will hold; empty when it can't be read."""
+    shipped = ROOT / "roles" / "serving_runtime" / "files" / "locks" / f"{lock}.txt"
+    path = shipped if shipped.exists() else Path(lock or "")
+    return runtime_state.promised(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 @functools.cache

@@ -58,7 +58,9 @@ def listener(lab: Lab, host: str, port: int) -> Iterator[None]:
 
 
 CASES = {
-    "no_head": Case(overlay="{all: {hosts: {a1: {ray_node_role: worker}}}}", says=("replica_a", "no head", "ray_node_role")),
+    "no_head": Case(
+        overlay="{all: {hosts: {a1: {ray_node_role: worker}}}}", says=("replica_a", "no head", "ray_node_role")
+    ),
     "two_heads": Case(overlay="{all: {hosts: {a2: {ray_node_role: head}}}}", says=("replica_a", "2 heads", "a1, a2")),
     "host_in_two_replicas": Case(
         overlay="{lockstep: {children: {replica_z: {hosts: {a2: {}}}}}}", says=("a2", "replica_a", "replica_z")
@@ -70,17 +72,21 @@ CASES = {
         extra={"nvidia_driver_version": "550.999.01"}, says=("a1", "550.999.01", "550.127.05")
     ),
     "driver_too_old_for_cuda": Case(
-        extra={"nvidia_driver_version": "450.51.05", "serving_runtime_lock": "cuda"}, says=("a1", "450.51.05", "CUDA")
+        extra={"nvidia_driver_version": "550.127.05", "serving_runtime_lock": "cuda"}, says=("a1", "550.127.05", "CUDA")
     ),
     "host_unreachable": Case(meanwhile=lambda lab: stopped(lab, "a2"), says=("a2", "answer")),
     "address_not_on_the_interface": Case(extra={"gpu_host_interface": "lo"}, says=("a1", "lo", "gpu_host_interface")),
     "port_taken": Case(
-        extra={"vllm_server_port": 8123}, meanwhile=lambda lab: listener(lab, "a1", 8123), says=("a1", "8123", "squatter")
+        extra={"vllm_server_port": 8123},
+        meanwhile=lambda lab: listener(lab, "a1", 8123),
+        says=("a1", "8123", "squatter"),
     ),
     "names_do_not_resolve": Case(
-        meanwhile=lambda lab: fault(lab, "a2", "names_unresolvable"), says=("a2", "resolve")
+        extra={"gpu_host_manage_names": False},
+        meanwhile=lambda lab: fault(lab, "a2", "names_unresolvable"),
+        says=("a2", "resolve", "gpu_host_manage_names"),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -91,3 +91,29 @@ A = {**NOTHING, "python": "3.11.2", "ray": "2.60.0", "lock": "aa"}
 )
 def test_differences(states, found):
     assert runtime_state.differences(states) == found
+
+
+CUDA_13 = """\
+# via vllm
+nvidia-cuda-runtime==13.0.96 ; sys_platform == 'linux' \\
+    --hash=sha256:0
+nvidia-nccl-cu13==2.29.7
+ray==2.60.0
+torch==2.13.0 \\
+    # via nvidia-cuda-runtime==1.0
+vllm==0.32.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("lock", "promised"),
+    [
+        (CUDA_13, {"ray": "2.60.0", "vllm": "0.32.0", "torch": "2.13.0", "nccl": "2.29.7", "torch_cuda": "13.0"}),
+        ("nvidia_cuda_runtime_cu12==12.8.90\nTorch==2.8.0", {"torch": "2.8.0", "torch_cuda": "12.8"}),
+        ("torch==2.13.0+cpu\nray==2.60.0", {"torch": "2.13.0+cpu", "ray": "2.60.0"}),
+        ("", {}),
+    ],
+)
+def test_a_lock_tells_what_will_be_there(lock, promised):
+    wanted = dict.fromkeys(("ray", "vllm", "torch", "nccl", "torch_cuda")) | promised
+    assert runtime_state.promised(lock) == wanted
