@@ -14,7 +14,7 @@ from ansible.template import Templar
 from ansible_collections.lockstep.vllm.plugins.module_utils import inputs, runtime_state
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-HOST_ROLES = ("gpu_host", "nvidia_driver", "serving_runtime", "ray_node", "vllm_server")
+HOST_ROLES = ("gpu_host", "nvidia_driver", "serving_runtime", "ray_node", "vllm_server", "metrics")
 ROUTER_ROLES = ("router",)
 
 
