@@ -436,7 +436,8 @@ def _network_refusals(settings: Mapping[str, Any], state: Mapping[str, Any], nee
     addresses = state.get("addresses", {})
     if "error" not in addresses and address not in addresses.get(interface, []):
         has = ", ".join(addresses.get(interface, [])) if interface in addresses else "no such interface"
-        yield f"gpu_host_address {address} is not on {interface} ({has}); interfaces: {', '.join(sorted(addresses))}"
+        there = ", ".join(f"{name} {' '.join(inside)}" for name, inside in sorted(addresses.items()))
+        yield f"gpu_host_address {address} is not on {interface} ({has}): set gpu_host_interface or gpu_host_address ({there})"
     preflight = state.get("preflight", {})
     if preflight.get("error"):
         yield f"its preflight could not be done: {preflight['error']}"

@@ -74,7 +74,7 @@ CASES = {
     "driver_too_old_for_cuda": Case(
         extra={"nvidia_driver_version": "550.127.05", "serving_runtime_lock": "cuda"}, says=("a1", "550.127.05", "CUDA")
     ),
-    "host_unreachable": Case(meanwhile=lambda lab: stopped(lab, "a2"), says=("a2", "answer")),
+    "host_unreachable": Case(meanwhile=lambda lab: stopped(lab, "a2"), says=("a2", "unreachable")),
     "address_not_on_the_interface": Case(extra={"gpu_host_interface": "lo"}, says=("a1", "lo", "gpu_host_interface")),
     "port_taken": Case(
         extra={"vllm_server_port": 8123},
