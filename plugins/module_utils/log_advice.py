@@ -15,9 +15,9 @@ from typing import Any
 
 from . import records
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _PREFIX = re.compile(
-    r"^(?:\x1b\[[0-9;]*m)*(?:\([\w:. =/,-]+\)\s*)*(?:\x1b\[[0-9;]*m)*"
-    r"(?:(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d (?:\[[^\]]+\] )?)?"
+    r"^(?:\([\w:. =/,-]+\)\s*)*(?:(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d (?:\[[^\]]+\] )?)?"
 )
 _EXCEPTION = re.compile(
     r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Timeout|Failure|Died|Exit|Interrupt)\w*(?:\([^)]*\))?"
@@ -143,7 +143,7 @@ def last_line(lines: Sequence[str]) -> str:
 
 def bare(line: str) -> str:
     """A line without the process, level, time and file that vLLM and Ray put before it."""
-    return _PREFIX.sub("", line, count=1).strip()
+    return _PREFIX.sub("", _COLOUR.sub("", line), count=1).strip()
 
 
 def _exception(line: str) -> str | None:
