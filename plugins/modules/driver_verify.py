@@ -116,9 +116,11 @@ def main() -> None:
         module.fail_json(msg=f"the driver gate could not be judged: {error}. Next: ansible-playbook site.yml")
     del found["state"]
     gate = found["gate"]
+    for warning in gate["warnings"]:
+        module.warn(warning)
     if wish["fail"] and gate["verdict"] != "pass":
         module.fail_json(msg=f"driver gate: {gate['cause']}. Next: {gate['next']}", **found)
-    module.exit_json(changed=False, warnings=list(gate["warnings"]), **found)
+    module.exit_json(changed=False, **found)
 
 
 def wish_of(wish: dict[str, Any]) -> driver_gate.Expected:
