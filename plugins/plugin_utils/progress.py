@@ -216,7 +216,8 @@ class Tracker:
     def _told(self, host: str, told: Mapping[str, Any]) -> list[Event]:
         if told.get("event") == "serving":
             return self._serves(str(told.get("replica", self._replica_of.get(host, host))), bool(told.get("serving")))
-        return [_event(str(told.get("event", "note")), self.elapsed, **{"host": host, **told})]
+        facts = {"host": host, **told}
+        return [_event(str(facts.pop("event", "note")), self.elapsed, **facts)]
 
 
 def _plan_in(result: Result) -> Mapping[str, Any] | None:
@@ -323,7 +324,7 @@ def _listed(value: Any) -> list[Mapping[str, Any]]:
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, (list, tuple)) else []
 
 
-def _event(event: str, elapsed: float, **facts: Any) -> Event:
+def _event(event: str, elapsed: float, /, **facts: Any) -> Event:
     return {**facts, "event": event, "elapsed": elapsed}
 
 
@@ -336,15 +337,17 @@ def clock(seconds: float) -> str:
 
 def span(seconds: float) -> str:
     """A length of time in words: ``0.4 s``, ``41 s``, ``3 min 7 s``, ``14 min``, ``2 h 5 min``."""
-    if seconds < 10:
+    if seconds < 9.95:
         return f"{seconds:.1f} s"
-    if seconds < 60:
+    if round(seconds) < 60:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 10:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+    if not hours:
+        return f"{minutes} min"
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
 def line(event: Mapping[str, Any], tracker: Tracker) -> str | None:
@@ -377,14 +380,13 @@ def _line_step(event: Mapping[str, Any], tracker: Tracker) -> str:
 
 def _line_gate(event: Mapping[str, Any], tracker: Tracker) -> str:
     ended = "passed" if event["verdict"] == "pass" else "FAILED" if event["verdict"] == "fail" else "TIMED OUT"
-    cause = f": {event['cause']}" if event.get("cause") else ""
+    cause = f": {_first_line(event['cause'])}" if event.get("cause") else ""
     return f"{_where(event, tracker)}gate {event['gate']} {ended} after {span(float(event.get('seconds') or 0))}{cause}"
 
 
 def _line_failed(event: Mapping[str, Any], tracker: Tracker) -> str:
     what = "UNREACHABLE" if event.get("unreachable") else "FAILED"
-    cause = str(event.get("cause", "")).splitlines()
-    return f"{_where(event, tracker)}{what} at {event.get('step') or event['task']}: {cause[0] if cause else ''}"
+    return f"{_where(event, tracker)}{what} at {event.get('step') or event['task']}: {_first_line(event.get('cause'))}"
 
 
 def _line_serving(event: Mapping[str, Any], tracker: Tracker) -> str:
@@ -416,6 +418,10 @@ _LINES: dict[str, Callable[[Mapping[str, Any], Tracker], str | None]] = {
 def _where(event: Mapping[str, Any], tracker: Tracker) -> str:
     wave = event.get("wave") or tracker.wave
     return f"wave {wave}/{tracker.waves or '?'}  {event['host']:<12} " if wave else f"{event['host']:<12} "
+
+
+def _first_line(text: Any) -> str:
+    return next(iter(str(text or "").splitlines()), "")
 
 
 def _left(tracker: Tracker) -> str:

@@ -345,11 +345,11 @@ def _e(text: Any) -> str:
 _STYLE = """
 :root{color-scheme:light dark;--paper:#fff;--ground:#f4f5f7;--ink:#1b1f24;--quiet:#5b6470;--line:#dde1e6;
 --good:#1a7f4e;--bad:#c0262d;--warn:#9a6200;--calm:#4b5a6a;--link:#0b62c4;
---serving:#3fa873;--drain:#f0b429;--change:#3b7dd8;--gates:#8a5cd6;--start:#26a5b8;--bake:#a9d86e;--restore:#e8743b;
+--serving:#23804f;--drain:#f0b429;--change:#2c6cc4;--gates:#8250d0;--start:#127888;--bake:#a9d86e;--restore:#bd4f17;
 --idle:#e9ecef;--band:#00000008}
 @media (prefers-color-scheme:dark){:root{--paper:#1a1e24;--ground:#111419;--ink:#e8ebef;--quiet:#9aa5b1;--line:#313842;
 --good:#55c98d;--bad:#ff7b7b;--warn:#f0b84a;--calm:#a7b4c2;--link:#78b4ff;
---serving:#2f8f60;--drain:#c9921a;--change:#3f78c9;--gates:#8259c9;--start:#1f8b9c;--bake:#7fae48;--restore:#d2622c;
+--serving:#25804f;--drain:#d19a22;--change:#3a70bd;--gates:#7d55c4;--start:#167a8a;--bake:#86b64c;--restore:#b9541f;
 --idle:#262c34;--band:#ffffff0a}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--ground);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;

@@ -52,7 +52,7 @@ def gate(name: str, host: str, verdict: str = "pass", **more: Any) -> dict[str, 
 
 def plan(replicas: Sequence[str]) -> dict[str, Any]:
     """One replica per wave, two hosts each, all serving; replica_z needs nothing."""
-    members = {name: [f"{name[-1]}1", f"{name[-1]}2"] for name in replicas}
+    members = {name: [f"{name.removeprefix('replica_')}{n}" for n in (1, 2)] for name in replicas}
     return {
         "run": "20261122T011000Z-ab12",
         "waves": [
