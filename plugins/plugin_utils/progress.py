@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -35,7 +36,9 @@ STEPS = (
     "bake",
     "restore",
 )
+BEFORE_WAVES = frozenset(("prepare",))
 CAUSE_LENGTH = 4000
+_NEXT = re.compile(r"\bNext: (.+)")
 _DEPTH = 6
 _NOT_NEWS = frozenset(("invocation", "ansible_facts", "diff", "state", "states", "stamps", "hosts", "survey"))
 
@@ -71,6 +74,7 @@ class Tracker:
         self._fingerprints: dict[str, Mapping[str, Any]] = {}
         self._gates: list[Mapping[str, Any]] = []
         self._begun: list[float] = []
+        self._troubled: set[str] = set()
         self.plan: Mapping[str, Any] = {}
         self.serving: list[str] = []
         self.wave: int | None = None
@@ -98,7 +102,7 @@ class Tracker:
         """A task begins on ``host``; ``step`` is its ``lockstep_step``, None for a task outside of any step."""
         if step is None:
             return []
-        number = wave if wave is not None else self._wave_of.get(host)
+        number = wave if wave is not None or step in BEFORE_WAVES else self._wave_of.get(host)
         current = self._open.get(host)
         if current is not None and (current.name, current.wave) == (step, number):
             return []
@@ -107,6 +111,8 @@ class Tracker:
         now = self.elapsed
         self._open[host] = _Step(step, number, now, now)
         events.append(_event("step_started", now, host=host, step=step, wave=number))
+        if step in ("drain", "restore"):
+            self._troubled.discard(self._replica_of.get(host, host))
         if step == "drain":
             events += self._serves(self._replica_of.get(host, host), False)
         return events
@@ -124,6 +130,7 @@ class Tracker:
             current.changed = current.changed or outcome == "changed"
         if outcome in ("failed", "unreachable"):
             self.failed = True
+            self._troubled.add(self._replica_of.get(host, host))
             failure = _failure(task, outcome, result)
             self.next = failure["next"] or self.next
             step = current.name if current else None
@@ -158,11 +165,12 @@ class Tracker:
             began=step.began,
             ended=step.ended,
         )
-        admitted = step.name == "admit" and step.outcome == "ok"
-        return [ended, *(self._serves(self._replica_of.get(host, host), True) if admitted else [])]
+        replica = self._replica_of.get(host, host)
+        admitted = step.name == "admit" and step.outcome == "ok" and replica not in self._troubled
+        return [ended, *(self._serves(replica, True) if admitted else [])]
 
     def _enter_wave(self, number: int | None) -> list[Event]:
-        if number is None or number == self.wave:
+        if number is None or (self.wave is not None and number <= self.wave):
             return []
         now = self.elapsed
         events = [] if self.wave is None else [_event("wave_ended", now, wave=self.wave)]
@@ -296,12 +304,14 @@ def _is_fingerprint(value: Any) -> bool:
 def _failure(task: str, outcome: str, result: Result) -> dict[str, Any]:
     gate = next((gate for gate in find(result, ("gate", "verdict")) if gate["verdict"] != "pass"), {})
     evidence = result.get("evidence") or gate.get("evidence") or []
+    cause = _cause(result, gate)
+    said = _NEXT.search(cause)
     return {
         "task": task,
         "unreachable": outcome == "unreachable",
-        "cause": _cause(result, gate)[:CAUSE_LENGTH],
+        "cause": cause[:CAUSE_LENGTH],
         "evidence": [str(path) for path in ([evidence] if isinstance(evidence, str) else evidence)],
-        "next": str(result.get("next") or gate.get("next") or ""),
+        "next": str(result.get("next") or gate.get("next") or (said.group(1) if said else "")),
     }
 
 

@@ -117,6 +117,44 @@ def test_a_wave_of_several_replicas_takes_each_from_service_by_itself() -> None:
     assert roll.tracker.serving == ["replica_c", "replica_a"]
 
 
+def test_what_is_done_before_the_waves_belongs_to_none() -> None:
+    roll = rolls.Roll(("replica_a", "replica_b"))
+    roll.step(("b1",), "prepare", 1)
+    assert roll.tracker.wave is None
+    roll.step(("a1",), "drain", 1)
+    assert [event["wave"] for event in roll.events if event["event"] == "wave_started"] == [1]
+
+
+def test_a_worker_s_admission_does_not_make_a_replica_serve_whose_head_failed() -> None:
+    roll = rolls.Roll(("replica_a",))
+    roll.step(("a1", "a2"), "drain", 1)
+    roll.add(roll.tracker.task_starts("a1", "serve"))
+    roll.result("a1", {"msg": "engine died"}, "failed")
+    roll.step(("a2",), "admit", 1)
+    roll.add(roll.tracker.play_starts())
+    assert "replica_a" not in roll.tracker.serving
+    roll.step(("a1", "a2"), "restore", 1)
+    roll.step(("a1", "a2"), "admit", 1)
+    roll.add(roll.tracker.play_starts())
+    assert "replica_a" in roll.tracker.serving
+
+
+@pytest.mark.parametrize(
+    ("result", "following"),
+    [
+        ({"msg": "a1 is down. Next: ansible a1 -m ping"}, "ansible a1 -m ping"),
+        ({"msg": "first\nNext: type this\nthen rest"}, "type this"),
+        ({"msg": "x. Next: y", "next": "z"}, "z"),
+        ({"msg": "x", "result": {"gate": "g", "verdict": "fail", "next": "w"}}, "w"),
+        ({"msg": "x"}, ""),
+    ],
+)
+def test_next(result: dict[str, Any], following: str) -> None:
+    tracker = progress.Tracker()
+    tracker.task_ends("a1", "T", "failed", result)
+    assert tracker.next == following
+
+
 def test_the_plan_action_s_own_result_is_the_plan() -> None:
     roll = rolls.Roll(())
     roll.result("ops1", {**rolls.plan(["replica_a"]), "text": "…", "members": []})
