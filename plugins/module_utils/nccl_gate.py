@@ -90,13 +90,12 @@ def conclude(result: GateResult, finding: Finding | None) -> GateResult:
         cause = f"{result.cause}; {finding.rounds} round(s) of trials clear all but {', '.join(finding.unclear)}"
     else:
         cause = f"{result.cause}; no host or pair fails by itself: the fault shows only with more hosts together"
-    return dataclasses.replace(
-        result,
-        host=finding.hosts[0] if finding.hosts else result.host,
-        pair=finding.pairs[0] if finding.pairs and not finding.hosts else result.pair,
-        measured=measured,
-        cause=cause,
-    )
+    host, pair = result.host, result.pair
+    if finding.hosts:
+        host, pair = finding.hosts[0], None
+    elif finding.pairs:
+        pair = finding.pairs[0]
+    return dataclasses.replace(result, host=host, pair=pair, measured=measured, cause=cause, next=next_command(host))
 
 
 def from_nccl_tests(document: Mapping[str, Any], host: str, seconds: float) -> Report:

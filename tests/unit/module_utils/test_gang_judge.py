@@ -1,0 +1,118 @@
+"""Who died, who stood still, who failed first: a table of gangs."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.lockstep.vllm.plugins.module_utils import gang_judge
+from tests.unit.module_utils.gang_reports import ended, error, report, started, step
+
+TWO_DONE = [
+    report("a1", 0, started("a1", 0), ended("a1", 0, 0)),
+    report("a2", 1, started("a2", 1), ended("a2", 1, 0)),
+]
+CASES = [
+    ("all well", TWO_DONE, None),
+    (
+        "a rank was killed; its peer's broken connection is only an echo",
+        [
+            report("a1", 0, error("a1", 0, 3, "check", "Connection closed by peer", at=999.0), status="failed"),
+            report("a2", 1, step("a2", 1, 3, "check", "all_reduce"), ended("a2", 1, -9), status="failed"),
+        ],
+        ("fail", "killed", ("a2",), "check"),
+    ),
+    (
+        "one rank stands in its own part, the other waits",
+        [
+            report("a1", 0, step("a1", 0, 4, "capture", "FULL batch 4", waiting=True), status="timeout"),
+            report("a2", 1, step("a2", 1, 4, "capture", "FULL batch 4"), status="timeout"),
+        ],
+        ("timeout", "stood_still", ("a2",), "capture"),
+    ),
+    (
+        "one rank is a step behind",
+        [
+            report("a1", 0, step("a1", 0, 5, "check"), status="timeout"),
+            report("a2", 1, step("a2", 1, 4, "local"), status="timeout"),
+        ],
+        ("timeout", "stood_still", ("a2",), "local"),
+    ),
+    (
+        "all stand at the same place: nobody to blame",
+        [
+            report("a1", 0, step("a1", 0, 5, "replay"), status="timeout"),
+            report("a2", 1, step("a2", 1, 5, "replay"), status="timeout"),
+        ],
+        ("timeout", "stood_still", (), "replay"),
+    ),
+    (
+        "a single host that hangs is the one",
+        [report("a1", 0, step("a1", 0, 5, "replay"), status="timeout")],
+        ("timeout", "stood_still", ("a1",), "replay"),
+    ),
+    (
+        "two ranks of one host, one hangs",
+        [
+            report(
+                "a1",
+                0,
+                step("a1", 0, 5, "replay", waiting=True),
+                step("a1", 1, 5, "replay"),
+                here=2,
+                status="timeout",
+            )
+        ],
+        ("timeout", "stood_still", ("a1",), "replay"),
+    ),
+    (
+        "a host that never said anything is behind",
+        [
+            report("a1", 0, step("a1", 0, 1, "init"), status="timeout"),
+            report("a2", 1, status="timeout"),
+        ],
+        ("timeout", "stood_still", ("a2",), "init"),
+    ),
+    (
+        "one rank fails by itself, the other with a broken connection",
+        [
+            report("a1", 0, error("a1", 0, 3, "capture", "Connection reset by peer", at=1.0), status="failed"),
+            report("a2", 1, error("a2", 1, 3, "capture", "CUDA error: operation failed", at=2.0), status="failed"),
+        ],
+        ("fail", "error", ("a2",), "capture"),
+    ),
+    (
+        "both fail alike: nobody alone",
+        [
+            report("a1", 0, error("a1", 0, 3, "capture", "CUDA error"), status="failed"),
+            report("a2", 1, error("a2", 1, 3, "capture", "CUDA error"), status="failed"),
+        ],
+        ("fail", "error", (), "capture"),
+    ),
+    (
+        "a host was lost from Ray",
+        [report("a1", 0, step("a1", 0, 2, "check"), status="ended"), report("a2", 1, status="lost")],
+        ("fail", "lost", ("a2",), ""),
+    ),
+    (
+        "the ranks did not even start",
+        [report("a1", 0, status="failed", tail="Traceback\nModuleNotFoundError: No module named 'torch'")],
+        ("fail", "error", ("a1",), "init"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("reports", "expected"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_trouble(reports, expected):
+    found = gang_judge.trouble(reports)
+    assert (found and (found.verdict, found.kind, found.hosts, found.phase)) == expected
+
+
+def test_the_cause_is_in_words():
+    reports = next(case[1] for case in CASES if case[0].startswith("one rank stands"))
+    found = gang_judge.trouble(reports)
+    assert found.text == "rank 1 on a2 stood still in capture (FULL batch 4); the others waited for it"
+
+
+def test_what_the_ranks_said_last_is_the_cause():
+    found = gang_judge.trouble(CASES[-1][1])
+    assert "ModuleNotFoundError: No module named 'torch'" in found.text
