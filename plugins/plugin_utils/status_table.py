@@ -203,8 +203,11 @@ def _replica_reason(
     told = [str(engine[key]) for key in ("reason", "last_failure") if engine.get(key)]
     if told:
         return "; ".join(dict.fromkeys(told))
-    blamed = [f"{host['host']}: {host['reason']}" for host in hosts if host["reason"]]
-    return "; ".join(blamed) or f"the engine is {_down(head, ENGINE)}"
+    return _blamed(hosts) or f"the engine is {_down(head, ENGINE)}"
+
+
+def _blamed(hosts: Sequence[Mapping[str, Any]]) -> str:
+    return "; ".join(f"{host['host']}: {host['reason']}" for host in hosts if host["reason"])
 
 
 def _knows_ray(head: State) -> bool:
@@ -275,12 +278,13 @@ def _replica_text(replica: Mapping[str, Any], at: str | None) -> str:
         facts.append(f"layout {replica['layout'] or sizes} ({sizes})" if replica["layout"] != sizes else sizes)
     if replica["rung"]:
         facts.append(f"rung {replica['rung']}")
-    facts.append(f"GPUs {_gpus(replica['gpus'])}")
+    if replica["gpus"]["total"] is not None:
+        facts.append(f"GPUs {_gpus(replica['gpus'])}")
     if replica["stamp"] != "valid":
         facts.append(f"replica stamp {replica['stamp']}")
     mark = "serving" if replica["serving"] else "NOT SERVING"
     lines = [f"{replica['replica']}: {mark} · {' · '.join(facts)}"]
-    if replica["reason"]:
+    if replica["reason"] and replica["reason"] != _blamed(replica["hosts"]):
         lines.append(f"  {replica['reason']}")
     return "\n".join([*lines, *_grid([_cells(host, at) for host in replica["hosts"]])])
 
@@ -309,7 +313,7 @@ def _grid(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _gpus(gpus: Mapping[str, Any]) -> str:
     if gpus["total"] is None:
-        return "?"
+        return "–"
     missing = f", {gpus['missing']:g} missing" if gpus["missing"] else ""
     return f"{gpus['used']:g} of {gpus['total']:g} used{missing}"
 

@@ -344,6 +344,14 @@ def test_a_roll_under_way_is_shown() -> None:
     assert "asked of the roll: pause, by bob@ops2: peak" in text
 
 
+def test_what_the_hosts_say_is_not_said_twice() -> None:
+    found = survey()
+    found["hosts"]["a1"]["state"].update(engine=None, units={}, quarantine=QUARANTINED, ray=None)
+    text = status_table.as_text(status_table.build(found))
+    assert text.count("graph gate timed out") == 1
+    assert text.startswith("replica_a: NOT SERVING · unknown\n  host ")
+
+
 def test_json_can_be_cut_out_of_a_playbooks_output() -> None:
     lines = status_table.as_json(status_table.build(survey())).splitlines()
     assert (lines[0], lines[-1]) == ("{", "}")
