@@ -19,10 +19,11 @@ BACKEND = "replicas"
 Wish = Literal["ready", "drain"]
 
 # Columns of `show servers state`, version 1 (HAProxy's management guide, "show servers state").
+_NAME = 3
 _OPERATIONAL = 5
+_ADMIN = 6
 _CHECK_RESULT, _CHECK_HEALTH, _CHECK_STATE = 11, 12, 13
 _FORCED_DRAIN = 0x08
-_ADMIN = 6
 
 
 class RouterError(Exception):
@@ -39,6 +40,7 @@ class Server:
         sessions: requests that run on it now.
         queued: requests that wait for it.
         check: what the last health check said.
+        draining: an operator took it out of rotation; HAProxy's status says so only while it is up.
     """
 
     name: str
@@ -46,10 +48,7 @@ class Server:
     sessions: int
     queued: int = 0
     check: str = ""
-
-    @property
-    def draining(self) -> bool:
-        return self.status.startswith("DRAIN")
+    draining: bool = False
 
     @property
     def up(self) -> bool:
@@ -78,6 +77,12 @@ def parse_stat(text: str, backend: str = BACKEND) -> dict[str, Server]:
     }
 
 
+def parse_draining(dump: str) -> set[str]:
+    """Names of the servers that an operator took out of rotation, from ``show servers state``."""
+    rows = [line.split(" ") for line in dump.splitlines() if line and not line.startswith("#")]
+    return {row[_NAME] for row in rows if len(row) > _ADMIN and int(row[_ADMIN]) & _FORCED_DRAIN}
+
+
 def keeping_admin_state(dump: str) -> str:
     """``show servers state`` for the state file: what operators asked for is kept, health is left to be checked anew.
 
@@ -90,7 +95,7 @@ def keeping_admin_state(dump: str) -> str:
             kept.append(line)
             continue
         fields[_OPERATIONAL] = "2"
-        fields[_CHECK_RESULT], fields[_CHECK_HEALTH], fields[_CHECK_STATE] = "3", "4", "6"
+        fields[_CHECK_RESULT], fields[_CHECK_HEALTH], fields[_CHECK_STATE] = "3", "2", "6"
         fields[_ADMIN] = str(int(fields[_ADMIN]) & _FORCED_DRAIN)
         kept.append(" ".join(fields))
     return "\n".join(line for line in kept if line.strip()) + "\n"
@@ -109,7 +114,9 @@ class Router:
         self._path, self._state_file, self._timeout = path, state_file, timeout
 
     def servers(self) -> dict[str, Server]:
-        return parse_stat(self._ask("show stat"))
+        draining = parse_draining(self._ask(f"show servers state {BACKEND}"))
+        servers = parse_stat(self._ask("show stat"))
+        return {name: dataclasses.replace(seen, draining=name in draining) for name, seen in servers.items()}
 
     def server(self, name: str) -> Server:
         """One server. Raises RouterError when HAProxy does not know it."""
