@@ -65,16 +65,16 @@ def render(events: Sequence[Event], fetched: Collection[str] = ()) -> str:
 def headline(told: Timeline) -> str:
     """The outcome in a few words."""
     reached = sum(wave.began is not None for wave in told.waves)
-    where = f"in wave {reached} of {len(told.waves)}" if reached else "before the first wave"
+    where = f" in wave {reached} of {len(told.waves)}" if reached else " before the first wave" if told.waves else ""
     hosts = sum(bool(row.steps) for row in told.rows)
     return {
         "done": f"done, {progress.many(hosts, 'host')} in {progress.many(reached, 'wave')}" if reached else "done",
-        "failed": f"stopped {where}",
+        "failed": f"stopped{where}",
         "refused": "refused, nothing was changed",
         "nothing_to_do": "nothing to do",
         "checked": "checked, nothing was changed",
-        "interrupted": f"interrupted {where}",
-    }.get(told.outcome, f"no end is known; last seen {where}")
+        "interrupted": f"interrupted{where}",
+    }.get(told.outcome, f"no end is known{where and f'; last seen{where}'}")
 
 
 def _subject(told: Timeline) -> str:

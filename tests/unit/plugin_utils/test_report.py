@@ -109,6 +109,24 @@ def test_a_bad_roll_tells_cause_evidence_and_the_next_command_before_all_else() 
     assert places == sorted(places)
 
 
+@pytest.mark.parametrize(
+    ("events", "said"),
+    [
+        ([], "no end is known"),
+        (rolls.killed(), "no end is known; last seen in wave 1 of 3"),
+        ([{"event": "run_ended", "outcome": "failed"}], "stopped"),
+        (
+            [{"event": "planned", **rolls.plan(["replica_a"])}, {"event": "run_ended", "outcome": "failed"}],
+            "stopped before the first wave",
+        ),
+        ([{"event": "run_ended", "outcome": "done"}], "done"),
+        (rolls.good(), "done, 6 hosts in 3 waves"),
+    ],
+)
+def test_headline(events: list[dict[str, Any]], said: str) -> None:
+    assert report.headline(timeline.build(events)) == said
+
+
 def test_fetched_evidence_is_linked(tmp_path: Path) -> None:
     stacks = "/var/lib/lockstep/evidence/20261122T011000Z-ab12/graph/stacks.txt"
     kept = tmp_path / "evidence" / "b1" / stacks[1:]

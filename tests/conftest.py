@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-CACHE = Path(__file__).parents[3] / ".cache" / "promtool"
+CACHE = Path(__file__).parents[1] / ".cache" / "promtool"
 
 
 @pytest.fixture(scope="session")
