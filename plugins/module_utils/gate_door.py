@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from . import gate_run, records
@@ -48,6 +48,22 @@ def request(
         environment={name: str(value) for name, value in wish["environment"].items()},
         **own,
     )
+
+
+def finish(module: Any, gate: str, run: Callable[[], GateResult]) -> None:
+    """Run the gate and end the module: failed when the gate did not pass, unless ``fail`` is false.
+
+    A gate that could not even begin is a failed one, with the code ``could_not_run``.
+    """
+    try:
+        result = run()
+    except ERRORS as error:
+        text, _, following = str(error).partition(" Next: ")
+        result = GateResult(gate, "fail", 0.0, code="could_not_run", cause=text, next=following or "See the cause")
+    answer = {"msg": message(result), "gate": result.as_dict()}
+    if module.params["fail"] and not result.passed:
+        module.fail_json(**answer)
+    module.exit_json(changed=False, warnings=list(result.warnings), **answer)
 
 
 def message(result: GateResult) -> str:

@@ -127,8 +127,8 @@ gate:
     C(floor), C(backend), C(evidence), C(cause), C(next), C(warnings)). Codes are C(ok), C(eager_bad),
     C(capture_hangs), C(capture_errors), C(replay_hangs), C(replay_errors), C(wrong_results), C(too_slow),
     C(rank_killed), C(host_lost), C(memory_held), C(init_hangs), C(init_failed), C(release_hangs), C(release_errors),
-    C(no_gpus), C(host_missing), C(gpus_busy), C(not_placed), C(ray_down), C(ray_refused), C(ray_hangs) and
-    C(ray_failed).
+    C(no_gpus), C(host_missing), C(gpus_busy), C(not_placed), C(ray_down), C(ray_refused), C(ray_hangs),
+    C(ray_failed) and C(could_not_run).
   returned: always
   type: dict
 """
@@ -170,21 +170,9 @@ def main() -> None:
     wish = module.params
     if module.check_mode:
         module.exit_json(changed=False, skipped=True, gate={})
-    try:
-        result = gate_run.run(
-            gate_door.request(
-                "graph",
-                wish,
-                {name: wish[name] for name in WORK},
-                slowest_replay_ratio=wish["slowest_replay_ratio"],
-            )
-        )
-    except gate_door.ERRORS as error:
-        module.fail_json(msg=f"the graph gate could not run: {error}")
-    message = gate_door.message(result)
-    if wish["fail"] and not result.passed:
-        module.fail_json(msg=message, gate=result.as_dict())
-    module.exit_json(changed=False, msg=message, warnings=list(result.warnings), gate=result.as_dict())
+    own = {"slowest_replay_ratio": wish["slowest_replay_ratio"]}
+    params = {name: wish[name] for name in WORK}
+    gate_door.finish(module, "graph", lambda: gate_run.run(gate_door.request("graph", wish, params, **own)))
 
 
 if __name__ == "__main__":

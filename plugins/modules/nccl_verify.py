@@ -126,7 +126,7 @@ gate:
     C(floor), C(backend), C(evidence), C(cause), C(next), C(warnings)). Codes are C(ok), C(wrong_sum), C(wrong_data),
     C(wrong_arithmetic), C(slow_link), C(no_floor), C(rank_killed), C(host_lost), C(collective_hangs),
     C(collective_error), C(init_hangs), C(init_failed), C(memory_held), C(no_gpus), C(host_missing), C(gpus_busy),
-    C(not_placed), C(ray_down), C(ray_refused), C(ray_hangs) and C(ray_failed).
+    C(not_placed), C(ray_down), C(ray_refused), C(ray_hangs), C(ray_failed) and C(could_not_run).
   returned: always
   type: dict
 """
@@ -161,23 +161,9 @@ def main() -> None:
     wish = module.params
     if module.check_mode:
         module.exit_json(changed=False, skipped=True, gate={})
-    try:
-        result = gate_run.run(
-            gate_door.request(
-                "nccl",
-                wish,
-                {name: wish[name] for name in WORK},
-                floor_gbps=wish["floor_gbps"],
-                link=wish["link"],
-                nccl_tests=wish["nccl_tests"] == "auto",
-            )
-        )
-    except gate_door.ERRORS as error:
-        module.fail_json(msg=f"the NCCL gate could not run: {error}")
-    message = gate_door.message(result)
-    if wish["fail"] and not result.passed:
-        module.fail_json(msg=message, gate=result.as_dict())
-    module.exit_json(changed=False, msg=message, warnings=list(result.warnings), gate=result.as_dict())
+    own = {"floor_gbps": wish["floor_gbps"], "link": wish["link"], "nccl_tests": wish["nccl_tests"] == "auto"}
+    params = {name: wish[name] for name in WORK}
+    gate_door.finish(module, "nccl", lambda: gate_run.run(gate_door.request("nccl", wish, params, **own)))
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ gate:
     The gate's result, as every gate gives it (C(gate), C(verdict), C(code), C(host), C(pair), C(seconds), C(measured),
     C(floor), C(evidence), C(cause), C(next), C(warnings)). Codes are C(ok), C(names), C(names_slow), C(interface),
     C(port_taken), C(peer_silent), C(port_blocked), C(mtu), C(zone), C(rtt), C(clock_skew), C(shm), C(memlock),
-    C(rdma_down), C(probe_hangs) and C(probe_failed). RV(gate.measured.problems) lists all that was found.
+    C(rdma_down), C(probe_hangs), C(probe_failed) and C(could_not_run). RV(gate.measured.problems) lists all that was found.
   returned: always
   type: dict
 """
@@ -111,21 +111,18 @@ def main() -> None:
         shm_mib=wish["shm_mib"],
         rdma=wish["rdma"],
     )
-    try:
-        result = network_gate.check(
+    gate_door.finish(
+        module,
+        "network",
+        lambda: network_gate.check(
             gate_run.identity(),
             limits,
             seconds=wish["deadline"],
             wait=wish["wait"],
             evidence=gate_run.evidence_folder(wish["run"], "network"),
             library=records.LIB,
-        )
-    except gate_door.ERRORS as error:
-        module.fail_json(msg=f"the network gate could not run: {error}")
-    message = gate_door.message(result)
-    if wish["fail"] and not result.passed:
-        module.fail_json(msg=message, gate=result.as_dict())
-    module.exit_json(changed=False, msg=message, warnings=list(result.warnings), gate=result.as_dict())
+        ),
+    )
 
 
 if __name__ == "__main__":
