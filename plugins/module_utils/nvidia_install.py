@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from . import apt_index, apt_lock, nvidia
-from .nvidia_packages import FAMILY, Want, select, takes_part
+from .nvidia_packages import FAMILY, PINNING, Want, select, takes_part
 
 PREFERENCES = Path("/etc/apt/preferences.d/lockstep-nvidia-driver.pref")
 _APT = (
@@ -26,6 +26,8 @@ _APT = (
     "-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold", "-o", "DPkg::Lock::Timeout=60",
 )  # fmt: skip
 _TAIL = 30
+PINS = ("nvidia-driver-pinning", "nvidia-driver-pinning.pref")
+"""Names under which NVIDIA's pinning packages put their preferences."""
 SERVICES = ("nvidia-persistenced.service", "nvidia-fabricmanager.service")
 
 
@@ -47,6 +49,7 @@ class Plan:
         remove: driver packages of other versions that would stay behind.
         hold: packages that are there and not held.
         broken: packages that dpkg left half-way.
+        purge: pinning packages of other versions; they go first, with the apt preferences that outlive them.
         mend: whether dpkg has to be put right first.
     """
 
@@ -55,28 +58,30 @@ class Plan:
     remove: tuple[str, ...]
     hold: tuple[str, ...]
     broken: tuple[str, ...]
+    purge: tuple[str, ...]
     mend: bool
 
     @property
     def needed(self) -> bool:
-        return bool(self.install or self.remove or self.hold or self.mend)
+        return bool(self.install or self.remove or self.hold or self.purge or self.mend)
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
 
 def plan(version: str, wants: Sequence[Want], offered: apt_index.Offer, packages: Mapping[str, Any], *,
-         interrupted: bool) -> Plan:  # fmt: skip
+         interrupted: bool, leftover_pins: Sequence[str] = ()) -> Plan:  # fmt: skip
     """Decide from what is wanted, what the repository offers and what is installed (``nvidia.driver_state()``).
 
     Packages of the driver that came along as dependencies are carried to the wanted version where the repository has
-    them in it, and removed where it has not.
+    them in it, and removed where it has not. ``leftover_pins`` are pinning packages of which only the preferences remain.
 
     Raises:
         PackageError: the repository does not offer the driver.
     """
     wanted = select(wants, offered)
-    remove = []
+    remove: list[str] = []
+    purge = [name for name in leftover_pins if name not in wanted]
     for name, about in packages.items():
         if name in wanted or not takes_part(name, about["version"]) or nvidia.upstream(about["version"]) == version:
             continue
@@ -84,14 +89,15 @@ def plan(version: str, wants: Sequence[Want], offered: apt_index.Offer, packages
         if carried:
             wanted[name] = carried
         else:
-            remove.append(name)
-    broken = tuple(sorted(name for name, about in packages.items() if about["broken"] and name not in remove))
+            (purge if name.startswith(PINNING) else remove).append(name)
+    gone = {*remove, *purge}
+    broken = tuple(sorted(name for name, about in packages.items() if about["broken"] and name not in gone))
     install = {name: exact for name, exact in sorted(wanted.items())
                if name in broken or packages.get(name, {}).get("version") != exact}  # fmt: skip
-    kept = [name for name, about in packages.items() if name not in remove and not about["hold"]]
+    kept = [name for name, about in packages.items() if name not in gone and not about["hold"]]
     return Plan(dict(sorted(wanted.items())), install, tuple(sorted(remove)),
                 tuple(sorted({*kept, *(name for name in wanted if name not in packages)})), broken,
-                interrupted or bool(broken))  # fmt: skip
+                tuple(sorted(purge)), interrupted or bool(broken))  # fmt: skip
 
 
 def preferences(version: str, exact: Mapping[str, str]) -> str:
@@ -109,7 +115,7 @@ def fetch(work: Plan, version: str, *, deadline: float, lock_deadline: float) ->
     """Download what the plan will install, and nothing else. Returns whether anything had to be fetched."""
     if not work.install:
         return False
-    with _preferences(version, work.wanted) as options:
+    with _preferences(version, work) as options:
         arguments = [*options, "--download-only", "install", *_named(work)]
         if not missing_files(_apt(["--print-uris", *arguments], deadline, lock_deadline, "apt-get --print-uris")):
             return False
@@ -127,6 +133,9 @@ def install(work: Plan, version: str, *, deadline: float, lock_deadline: float) 
     if work.mend:
         mend(deadline, lock_deadline)
     pin(version, work.wanted)
+    if work.purge:
+        apt_lock.wait(lock_deadline)
+        _command(["dpkg", "--force-hold", "--purge", *work.purge], deadline, "removing the pin of another driver")
     if work.install or work.remove:
         arguments = ["install", *_named(work), *(f"{name}-" for name in work.remove)]
         _apt(arguments, deadline, lock_deadline, f"installing driver {version}")
@@ -163,6 +172,13 @@ def mend(deadline: float, lock_deadline: float) -> None:
         _command(["dpkg", "--configure", "-a", "--force-confdef", "--force-confold"], deadline, "dpkg --configure -a")
 
 
+def leftover_pins(deadline: float = 30.0) -> list[str]:
+    """Pinning packages that are gone but for the preferences that they brought."""
+    listed = nvidia.run_command(["dpkg-query", "-W", "-f", nvidia.DPKG_FORMAT, f"{PINNING}*"], deadline)
+    rows = [line.split("\t") for line in listed.stdout.splitlines()]
+    return sorted(row[2] for row in rows if row[1] == "config-files")
+
+
 def known_to_apt(work: Plan) -> bool:
     """Whether apt's own lists have every package that the plan installs, in that version."""
     known = apt_index.offered_by_apt(list(work.install))
@@ -195,12 +211,19 @@ def _named(work: Plan) -> list[str]:
 
 
 @contextlib.contextmanager
-def _preferences(version: str, exact: Mapping[str, str]) -> Iterator[list[str]]:
-    with tempfile.NamedTemporaryFile("w", suffix=".pref", prefix="lockstep-", encoding="utf-8") as scratch:
-        os.chmod(scratch.name, 0o644)  # apt reads it as the user _apt
-        scratch.write(preferences(version, exact))
-        scratch.flush()
-        yield ["-o", f"Dir::Etc::Preferences={scratch.name}"]
+def _preferences(version: str, work: Plan) -> Iterator[list[str]]:
+    """Options that make apt see the preferences of ``version``, and not those of a pin that the install will purge."""
+    with tempfile.TemporaryDirectory(prefix="lockstep-") as folder:
+        os.chmod(folder, 0o755)  # apt reads it as the user _apt
+        own = Path(folder, "driver.pref")
+        own.write_text(preferences(version, work.wanted), encoding="utf-8")
+        parts = Path(folder, "parts")
+        parts.mkdir()
+        ignored = {"driver.pref", PREFERENCES.name, *(name for name in PINS if work.purge)}
+        for path in PREFERENCES.parent.glob("*"):
+            if path.name not in ignored:
+                (parts / path.name).symlink_to(path)
+        yield ["-o", f"Dir::Etc::Preferences={own}", "-o", f"Dir::Etc::PreferencesParts={parts}"]
 
 
 def _apt(arguments: Sequence[str], deadline: float, lock_deadline: float, what: str) -> str:

@@ -26,6 +26,7 @@ Offer = Mapping[str, Sequence[str]]
 
 # What apt is told to keep at the driver's version, named or not.
 FAMILY = ("nvidia-*", "libnvidia-*", "libcuda1", "libcudadebugger1", "cuda-drivers*", "firmware-nvidia-*")
+PINNING = "nvidia-driver-pinning-"
 SUPPORTED = ("Debian", "Ubuntu")
 UNSUFFIXED_FROM = 590
 FIRST_OPEN_BRANCH = 515
@@ -130,9 +131,7 @@ def needs_fabric_manager(setting: str, state: Mapping[str, Any]) -> bool:
 
 def takes_part(name: str, version: str) -> bool:
     """Whether an installed package belongs to one driver version and has to go when another comes."""
-    return name.startswith("nvidia-driver-pinning-") or (
-        is_driver_version(upstream(version)) and not has_own_version(name)
-    )
+    return name.startswith(PINNING) or (is_driver_version(upstream(version)) and not has_own_version(name))
 
 
 def select(wants: Sequence[Want], offered: Offer) -> dict[str, str]:
@@ -211,14 +210,14 @@ def _nvidia_for_ubuntu(version: str, number: int, flavor: Flavor) -> tuple[Want,
     if suffix:
         required += tools
     else:
-        required.append(f"nvidia-driver-pinning-{version}")
+        required.append(f"{PINNING}{version}")
         optional += tools  # NVIDIA put them into libnvidia-compute; mirrors may not have
     return _wants(version, required, optional)
 
 
 def _nvidia_for_debian(version: str, number: int, flavor: Flavor) -> tuple[Want, ...]:
     kernel = "nvidia-kernel-open-dkms" if flavor == "open" else "nvidia-kernel-dkms"
-    pinning = [f"nvidia-driver-pinning-{version}"] if number >= UNSUFFIXED_FROM else []
+    pinning = [f"{PINNING}{version}"] if number >= UNSUFFIXED_FROM else []
     return (
         Want(("nvidia-driver-cuda", "nvidia-smi"), version),
         *_wants(

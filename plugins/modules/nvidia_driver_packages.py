@@ -78,7 +78,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 plan:
-  description: C(wanted) (every package with its exact version), C(install), C(remove), C(hold), C(broken), C(mend).
+  description: C(wanted) (every package with its exact version), C(install), C(remove), C(hold), C(purge), C(broken), C(mend).
   returned: always
   type: dict
 log:
@@ -163,7 +163,12 @@ def plan(wish: dict[str, Any], state: dict[str, Any]) -> nvidia_install.Plan:
     names = sorted({*(name for want in wants for name in want.names), *state["packages"]})
     offered = apt_index.offered(wish["repository_url"]) if wish["repository_url"] else apt_index.offered_by_apt(names)
     return nvidia_install.plan(
-        wish["version"], wants, offered, state["packages"], interrupted=nvidia.dpkg_interrupted()
+        wish["version"],
+        wants,
+        offered,
+        state["packages"],
+        interrupted=nvidia.dpkg_interrupted(),
+        leftover_pins=nvidia_install.leftover_pins(),
     )
 
 
