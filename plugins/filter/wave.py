@@ -42,6 +42,7 @@ class FilterModule:
         return {
             "failure": wave_outcome.failure,
             "fingerprints": fingerprints,
+            "reasons": wave_outcome.reasons,
             "wave_can_be_put_back": wave_can_be_put_back,
             "wave_sizes": wave_sizes,
             "wave_trouble": wave_trouble,

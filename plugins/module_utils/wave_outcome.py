@@ -38,6 +38,12 @@ def failure(result: Mapping[str, Any], stage: str, task: str) -> dict[str, str]:
     return {"stage": f"{stage}", "task": f"{task}", "msg": f"{message}".replace("{{", "{ {").replace("{%", "{ %")}
 
 
+def reasons(first: Mapping[str, Any], then: Mapping[str, Any]) -> str:
+    """Why a host stays in quarantine: how its wave failed, and how putting it back did, where either touched it."""
+    told = [f"{failure['stage']}: {failure['msg']}" for failure in (first, then) if failure]
+    return "; then ".join(told) or "its wave failed"
+
+
 def verdict(rows: Sequence[Mapping[str, Any]], wave: int, total: int, replica: str) -> str:
     """The last words of a run whose wave failed: causes, hosts, and the next command to type."""
     causes = "\n".join(f"  - {row['host']}, stage {row['stage']}: {row['msg']}" for row in rows)
