@@ -65,7 +65,7 @@ def here() -> HostStatus:
     )
 
 
-def ask(host: str, address: str, port: int = PORT, timeout: float = 3.0) -> HostStatus:
+def ask(host: str, address: str, port: int = PORT, timeout: float = 10.0) -> HostStatus:
     """What the host at ``address`` says; ``answered`` is False when it says nothing within ``timeout`` seconds."""
     try:
         with socket.create_connection((address, port), timeout=timeout) as connection:

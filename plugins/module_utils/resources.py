@@ -405,10 +405,10 @@ def _by_unit(host: str, told: HostStatus, death: str) -> Missing:
     active, unit, ray = told.unit.get("active"), hoststatus.UNIT, told.ray
     if not told.unit.get("present", True):
         return Missing(host, "unit_absent", f"has no unit {unit}")
+    if active == "inactive" and told.refusal:
+        return _refused(host, told)
     if active != "active" and told.driver is None:
         return Missing(host, "driver_not_loaded", f"the NVIDIA driver is not loaded; {unit} is {active}")
-    if active != "active" and told.refusal:
-        return Missing(host, "not_admitted", f"may not join: {told.refusal}")
     if active == "failed":
         return Missing(host, "unit_failed", f"{unit} has failed ({told.unit.get('result')}){_said(ray)}")
     if ray.get("code") in FINAL | {"waiting_for_head"} and active != "inactive":
@@ -416,6 +416,17 @@ def _by_unit(host: str, told: HostStatus, death: str) -> Missing:
     if active == "inactive":
         return Missing(host, "unit_not_started", f"{unit} is not started")
     return Missing(host, "joining", f"{unit} is {active}, its node is not in Ray's table yet{death}")
+
+
+def _refused(host: str, told: HostStatus) -> Missing:
+    """A unit that its condition turned away does not try again by itself; one that has not tried yet, as during a boot,
+    may find the driver loaded when it does."""
+    driver = "" if told.driver else "the NVIDIA driver is not loaded; "
+    if told.unit.get("result") == "exec-condition":
+        return Missing(host, "not_admitted", f"{driver}may not join: {told.refusal}")
+    return Missing(
+        host, "unit_not_started" if told.driver else "driver_not_loaded", f"{driver}{hoststatus.UNIT} is not started"
+    )
 
 
 def _said(ray: Mapping[str, Any]) -> str:

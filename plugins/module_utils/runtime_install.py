@@ -23,7 +23,16 @@ CHECK_DEADLINE = 600.0
 """Seconds for the first import of everything, on a cold disk."""
 _COMPLETE = "lockstep.json"
 _VERSION = "import sys; print('%d.%d' % sys.version_info[:2])"
-_TRY = "import torch, ray, vllm"
+# Serving may not write into the environment, so this also leaves the compiled form of nearly all that it imports.
+_TRY = """
+import contextlib, importlib
+for name in ("torch", "ray", "vllm"):
+    importlib.import_module(name)
+for name in ("ray.scripts.scripts", "ray.dashboard.dashboard", "ray.dashboard.agent", "vllm.entrypoints.openai.api_server",
+             "vllm.v1.engine.core", "vllm.v1.worker.gpu_worker", "torch._inductor.compile_fx"):
+    with contextlib.suppress(Exception):
+        importlib.import_module(name)
+"""
 _PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)\s*==\s*([^\s;\\]+)", re.MULTILINE)
 
 
@@ -41,7 +50,6 @@ class Wanted:
         python: interpreter of the host that it is built for; name or path.
         wheelhouse: folder or URL with all wheels; with it, no index is asked.
         index_url: package index to use; None for uv's default.
-        compile: whether to compile all modules now; the environment is read-only later.
         deadline: seconds that the installation may take.
     """
 
@@ -50,7 +58,6 @@ class Wanted:
     python: str = "python3"
     wheelhouse: str | None = None
     index_url: str | None = None
-    compile: bool = True
     deadline: float = 3600.0
 
 
@@ -100,7 +107,6 @@ def commands(wanted: Wanted, lock: str, folder: Path, cache: Path) -> list[list[
         source = ["--default-index", wanted.index_url]
     common = ["--python", str(folder / "bin" / "python"), "--cache-dir", str(cache), "--no-config", *source]
     hashes = ["--require-hashes"] if "--hash=" in lock else []
-    compiled = ["--compile-bytecode"] if wanted.compile else []
     made = [
         [
             str(UV),
@@ -113,10 +119,10 @@ def commands(wanted: Wanted, lock: str, folder: Path, cache: Path) -> list[list[
             wanted.python,
             str(folder),
         ],
-        [str(UV), "pip", "install", "--no-deps", *common, *hashes, *compiled, "--requirements", str(wanted.lock)],
+        [str(UV), "pip", "install", "--no-deps", *common, *hashes, "--requirements", str(wanted.lock)],
     ]
     if wanted.extra:
-        made.append([str(UV), "pip", "install", "--no-deps", *common, *compiled, *wanted.extra])
+        made.append([str(UV), "pip", "install", "--no-deps", *common, *wanted.extra])
     return made
 
 

@@ -33,10 +33,6 @@ options:
   index_url:
     description: Package index instead of PyPI.
     type: str
-  compile_bytecode:
-    description: Compile every module now; the user who serves may not write into the environment.
-    type: bool
-    default: true
   deadline:
     description: Seconds that the installation may take.
     type: float
@@ -96,7 +92,6 @@ def main() -> None:
             "python": {"type": "str", "default": "python3"},
             "wheelhouse": {"type": "str"},
             "index_url": {"type": "str"},
-            "compile_bytecode": {"type": "bool", "default": True},
             "deadline": {"type": "float", "default": 3600.0},
         },
         mutually_exclusive=[["wheelhouse", "index_url"]],
@@ -109,7 +104,6 @@ def main() -> None:
         python=given["python"],
         wheelhouse=given["wheelhouse"],
         index_url=given["index_url"],
-        compile=given["compile_bytecode"],
         deadline=given["deadline"],
     )
     before = runtime_state.state()
