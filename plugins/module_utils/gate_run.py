@@ -115,25 +115,25 @@ def floor_for(request: Request, reports: Sequence[Report]) -> floors.Floor | Non
     Raises:
         floors.NoFloor: as ``floors.choose``.
     """
-    started = [item for report in reports for item in report.of("start")]
-    if not started:
+    start = next((item for report in reports for item in report.of("start") if "local_link" in item), None)
+    if start is None:
         return None
     return floors.choose(
         tables.read("busbw_floors"),
-        gpu=started[0]["device"] if started[0]["backend"] == "nccl" else None,
-        link=link_of(request.link, len(reports), started[0]),
+        gpu=start["device"] if start["backend"] == "nccl" else None,
+        link=link_of(request.link, len(reports), start),
         gpus_per_host=max(report.here for report in reports),
         hosts=len(reports),
-        nccl=started[0].get("nccl"),
+        nccl=start.get("nccl"),
         given=request.floor_gbps,
     )
 
 
 def link_of(asked: str, hosts: int, start: Mapping[str, Any]) -> str:
-    """What the slowest part of the traffic crosses, as the first rank saw it unless the operator says."""
+    """What the slowest part of the traffic crosses, as a host's first rank saw it unless the operator says."""
     if asked != "auto":
         return asked
-    return str(start.get("network_link" if hosts > 1 else "local_link", "cpu"))
+    return str(start["network_link" if hosts > 1 else "local_link"])
 
 
 def _held(result: GateResult, reports: Sequence[Report]) -> GateResult:

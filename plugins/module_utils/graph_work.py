@@ -238,10 +238,9 @@ class CompiledGraphs:
         self.options = {"backend": "aot_eager" if backend == "auto" else backend, "dynamic": False}
 
     def capture(self, mode: str, batch: int, compiled: bool) -> Replay:
-        call = self._code(self.layer.whole) if mode == "FULL" else self._pieces()
+        data = self.layer.input(batch, 0)
         with self.torch.no_grad():
-            call(self.layer.input(batch, 0))
-        return call
+            return self._whole(data) if mode == "FULL" else self._pieces(data)
 
     def release(self) -> None:
         """Forget everything compiled."""
@@ -250,8 +249,16 @@ class CompiledGraphs:
     def _code(self, plain: Any) -> Any:
         return self.torch.compile(plain, **self.options)
 
-    def _pieces(self) -> Replay:
+    def _whole(self, data: Any) -> Replay:
+        whole: Replay = self._code(self.layer.whole)
+        whole(data)
+        return whole
+
+    def _pieces(self, data: Any) -> Replay:
+        """Captured without their collectives, so that a rank that hangs here hangs alone."""
         attention, mlp, reduce = self._code(self.layer.attention), self._code(self.layer.mlp), self.layer.reduce
+        attention(data)
+        mlp(data)
 
         def replay(data: Any) -> Any:
             data = data + reduce(attention(data))

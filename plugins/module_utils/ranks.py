@@ -154,7 +154,8 @@ class Context:
         import torch
 
         found: dict[str, Any] = {"backend": self.backend, "device": "cpu", "torch": torch.__version__, "nccl": None}
-        found |= links(self.backend == "nccl")
+        if self.local == 0:
+            found |= links(self.backend == "nccl")
         if self.backend == "nccl":
             found["device"] = torch.cuda.get_device_name(self.device)
             found["nccl"] = ".".join(str(part) for part in torch.cuda.nccl.version())

@@ -28,6 +28,8 @@ def started(host, rank, backend="gloo", device="cpu", nccl=None, **links):
         "backend": backend,
         "device": device,
         "nccl": nccl,
+        "local_link": "cpu",
+        "network_link": "cpu",
         **links,
     }
 
