@@ -15,7 +15,7 @@ DEADLINE = 1800.0
 _display = Display()
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(ActionBase):
     """The module, called again until it is ready, useless or late."""
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:

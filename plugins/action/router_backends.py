@@ -17,7 +17,7 @@ class ActionModule(ClusterAction):
     """Reads the inventory on the controller; no host is asked."""
 
     BYPASS_HOST_LOOP = False
-    _VALID_ARGS = frozenset()
+    _VALID_ARGS: frozenset[str] = frozenset()
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)

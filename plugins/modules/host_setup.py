@@ -74,6 +74,9 @@ record:
   type: dict
 """
 
+from pathlib import Path
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lockstep.vllm.plugins.module_utils import host_setup, records
@@ -103,7 +106,7 @@ def main() -> None:
     module.exit_json(changed=bool(paths), paths=paths, record=record, files=sorted([*files, str(records.HOST)]))
 
 
-def read(path):
+def read(path: Path) -> dict[str, Any] | None:
     try:
         return records.read(path)
     except records.RecordError:

@@ -68,7 +68,10 @@ quarantine:
   type: dict
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.lockstep.vllm.plugins.module_utils import records
 
 KINDS = ["changing", "failed", "operator"]
@@ -105,13 +108,14 @@ def main() -> None:
     module.exit_json(changed=True, quarantine=record)
 
 
-def lift(module: AnsibleModule, present: dict | None) -> None:
+def lift(module: AnsibleModule, present: dict[str, Any] | None) -> None:
     if present is None:
         module.exit_json(changed=False, quarantine=None)
+        return
     if present.get("kind") not in module.params["kinds"]:
         module.fail_json(
             msg=f"this host is in quarantine by {present.get('owner')} ({present.get('kind')}): {present.get('reason')}. "
-            f"To lift it: ansible HOST -m lockstep.vllm.quarantine -a '{{\"state\": \"absent\", \"kinds\": [\"{present.get('kind')}\"]}}'",
+            f'To lift it: ansible HOST -m lockstep.vllm.quarantine -a \'{{"state": "absent", "kinds": ["{present.get("kind")}"]}}\'',
             quarantine=present,
         )
     if not module.check_mode:
