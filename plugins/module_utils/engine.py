@@ -33,11 +33,13 @@ from . import (
     readiness,
     records,
     resources,
+    runtime_state,
 )
 from . import ladder as ladders
 from .engine_process import EngineProcess
 from .ladder import Ladder, Rung, Trial
 from .layouts import Layout
+from .ray_cluster import gcs_port
 from .restarts import failures_in_a_row, pause_before_restart
 from .systemd_notify import notify
 
@@ -48,6 +50,7 @@ _MEMBERS_EVERY = 3.0
 _FREE_WITHIN = 60.0
 _AGREES_WITHIN = 5.0
 _DIES_WITHIN = 15.0
+_CLIMBS_WITHIN = 5.0
 _KEPT_EVIDENCE = 10
 _PROMPTS = (
     "The first ten prime numbers are",
@@ -142,18 +145,24 @@ class Supervisor:
     """One replica's engine from its start to its end."""
 
     def __init__(
-        self, config: engine_config.Config, host: dict[str, Any], stamp: dict[str, Any], vllm: Path, api_key: str | None
+        self,
+        config: engine_config.Config,
+        host: dict[str, Any],
+        stamp: dict[str, Any],
+        vllm: Path,
+        api_key: str | None,
+        cluster: engine_cluster.ReplicaCluster,
     ) -> None:
-        from .ray_cluster import Cluster, token
-
         self._config, self._host, self._stamp, self._vllm, self._key = config, host, stamp, vllm, api_key
-        self._members = engine_cluster.Asker(Cluster(host["head"]["address"], token=token()))
+        self._cluster = cluster
+        self._members = cluster.members
         self._base_url = f"http://{host['address']}:{config.port}"
         self._state = engine_state.EngineState("waiting", since=records.now(), pid=os.getpid())
         self._engine: EngineProcess | None = None
         self._heartbeat: Heartbeat | None = None
         self._joined = engine_cluster.Members(False)
         self._failures = 0
+        self._fails_at: dict[Rung, int] = {}
         self._drain_ends = 0.0
         self._serves = ""
         self._door = readiness.serve(host["address"], config.ready_port, self.look)
@@ -199,6 +208,9 @@ class Supervisor:
             self._end_engine(grace=self._config.deadlines.drain if end.code == "move_up" else 0)
             if end.code == "move_up":
                 continue
+            if end.code == "rung_fails":
+                self._tell("waiting", f"{end.cause}; the rung below serves")
+                continue
             self._failures = failures_in_a_row(self._failures, end.seconds, self._config.restarts)
             self._update(
                 last_failure=end.cause,
@@ -241,21 +253,7 @@ class Supervisor:
         return layout
 
     def _wait(self, layout: Layout, deadline: float) -> resources.Waited:
-        hosts = -(-layout.gpus // max(1, int(self._host["gpus"])))
-        wanted = {
-            "hosts": hosts,
-            "gpus": layout.gpus,
-            "gpus_per_host": min(self._host["gpus"], layout.gpus),
-            "free": True,
-        }
-        shape = resources.shape_of(self._host, wanted)
-
-        def progress(seen: resources.Observation) -> None:
-            assessment = resources.assess(shape, seen)
-            if not assessment.ready:
-                self._tell("waiting", f"{layout.name}: {assessment}")
-
-        return resources.wait(shape, deadline=deadline, progress=progress)
+        return self._cluster.wait(layout, deadline, lambda told: self._tell("waiting", told))
 
     def _check_members(self) -> None:
         wrong = admission.strangers(self._stamp, self._joined.fingerprints)
@@ -264,29 +262,34 @@ class Supervisor:
 
     def _bring_up(self, layout: Layout) -> End:
         """Climb to the highest rung that holds and serve on it. Returns when the engine's life is over."""
-        known = self._ladder(layout)
+        known, wanted = self._ladder(layout), self._config.ladder
         while True:
-            rung = ladders.next_rung(self._config.ladder, known.trials)
+            rung = ladders.next_rung(wanted, known.trials)
             if rung is None:
-                raise GiveUp(f"rung {self._config.ladder[0]} fails: {known.trials[self._config.ladder[0]].cause}")
+                raise GiveUp(f"rung {wanted[0]} fails: {known.trials[wanted[0]].cause}")
             self._update(rung=rung, ladder=_shown(known))
             end, known = self._attempt(layout, rung, known)
             if end.code == "proven":
                 self._keep(layout, known)
-                self._update(ladder=_shown(known))
-                if ladders.settled(self._config.ladder, known.trials):
-                    return self._serve(layout)
-                self._end_engine(grace=5)
-                self._wait(layout, _FREE_WITHIN)
-                continue
-            if end.code == "members_lost" or rung == self._config.ladder[0] or rung in known.trials:
-                return end
-            failed = Trial("failed", end.code, end.cause, end.seconds, end.evidence, records.now())
-            known = ladders.with_trial(known, rung, failed)
-            self._keep(layout, known)
-            print(f"rung {rung} fails ({end.code}): {end.cause}; the rung below serves", flush=True)
-            self._end_engine(grace=0)
-            self._wait(layout, _FREE_WITHIN)
+                if not ladders.settled(wanted, known.trials):
+                    self._end_engine(grace=_CLIMBS_WITHIN)
+                    self._wait(layout, _FREE_WITHIN)
+                    continue
+                end = self._serve(layout)
+            self._update(findings=self._advice())
+            return self._judge_end(layout, rung, known, end)
+
+    def _judge_end(self, layout: Layout, rung: Rung, known: Ladder, end: End) -> End:
+        """Hold a failure against its rung, if it is to blame."""
+        if end.code == "move_up":
+            return end
+        self._fails_at = {rung: 1 if end.seconds >= self._config.restarts.settled else self._fails_at.get(rung, 0) + 1}
+        if not ladders.blames(rung, self._config.ladder, known.trials, end.code, self._fails_at[rung]):
+            return end
+        trial = Trial("failed", end.code, end.cause, end.seconds, end.evidence, records.now())
+        self._keep(layout, ladders.with_trial(known, rung, trial))
+        self._update(last_failure=end.cause, evidence=end.evidence)
+        return dataclasses.replace(end, code="rung_fails", cause=f"rung {rung} fails ({end.code}): {end.cause}")
 
     def _attempt(self, layout: Layout, rung: Rung, known: Ladder) -> tuple[End, Ladder]:
         """Start vLLM on a rung and prove it; on failure its evidence is saved, but it is left to the caller to end it."""
@@ -294,25 +297,24 @@ class Supervisor:
         started = time.monotonic()
         argv = engine_config.command(str(self._vllm), self._config, layout, rung, self._host["address"])
         self._engine = EngineProcess(argv, self._environment(), engine_state.LOG)
-        end = self._await_start(started)
+        lowest = rung == self._config.ladder[0]
+        end = self._await_start(self._config.deadlines.start if lowest else self._config.deadlines.rung)
         if end is None:
             self._tell("proving", f"layout {layout.name}, rung {rung}")
             end, known = self._prove(rung, known)
         if end is None:
             trial = Trial("proven", seconds=round(time.monotonic() - started, 1), at=records.now())
-            advice = log_advice.read(self._engine.lines(), log_advice.load())
-            self._update(findings=tuple(finding.as_dict() for finding in advice))
+            self._update(findings=self._advice())
             return End("proven"), known if rung in known.trials else ladders.with_trial(known, rung, trial)
         lost = engine_cluster.lost(self._joined, self._members())
         if lost:
             return End("members_lost", f"lost {', '.join(lost)} while starting: {end.cause}"), known
-        seconds = round(time.monotonic() - started, 1)
-        return dataclasses.replace(end, seconds=seconds, evidence=self._save_evidence(end.code)), known
+        return dataclasses.replace(end, evidence=self._save_evidence(end.code)), known
 
-    def _await_start(self, started: float) -> End | None:
+    def _await_start(self, deadline: float) -> End | None:
         """None when vLLM says that it is up, which is then for a completion to prove."""
         assert self._engine is not None
-        looked = started
+        started = looked = time.monotonic()
         while True:
             if not self._engine.alive():
                 self._engine.finish_reading()
@@ -322,9 +324,9 @@ class Supervisor:
             if health is not None and health[0] == 200:
                 return None
             now = time.monotonic()
-            if now - started > self._config.deadlines.start:
-                limit, last = self._config.deadlines.start, log_advice.last_line(self._engine.lines())
-                return End("start_hangs", f"vLLM did not start within {limit:.0f} s; it last said: {last}")
+            if now - started > deadline:
+                last = log_advice.last_line(self._engine.lines())
+                return End("start_hangs", f"vLLM did not start within {deadline:.0f} s; it last said: {last}")
             if now - looked > _MEMBERS_EVERY:
                 looked = now
                 lost = engine_cluster.lost(self._joined, self._members())
@@ -385,7 +387,7 @@ class Supervisor:
                 saved = self._save_evidence("wedged")
                 return End("wedged", f"the engine generates nothing: {verdict.reason}", served, saved)
             self._mind_drain()
-            self._refresh(verdict)
+            self._refresh(verdict, served)
             if self._state.phase == "serving" and (larger := mover.better()) is not None:
                 self._tell("draining", f"moving up to layout {larger.name}")
                 self._await_idle()
@@ -427,11 +429,19 @@ class Supervisor:
         metrics = completion.get(self._base_url, "/metrics", deadline=2)
         return metrics is not None and (readiness.requests_in_flight(metrics[1]) or 0) == 0
 
-    def _refresh(self, verdict: readiness.Readiness) -> None:
+    def _refresh(self, verdict: readiness.Readiness, served: float) -> None:
         assert self._heartbeat is not None
+        if self._failures and served >= self._config.restarts.settled:
+            self._failures = 0
+            self._update(failures=0)
         if verdict.ready != self._state.ready:
             print("ready" if verdict.ready else f"not ready: {verdict.reason}", flush=True)
         self._update(ready=verdict.ready, last_completion=self._heartbeat.last_completion)
+
+    def _advice(self) -> tuple[dict[str, Any], ...]:
+        """What the known lines of the engine's log mean."""
+        assert self._engine is not None
+        return tuple(finding.as_dict() for finding in log_advice.read(self._engine.lines(), log_advice.load()))
 
     def _save_evidence(self, why: str) -> tuple[str, ...]:
         assert self._engine is not None
@@ -458,21 +468,26 @@ class Supervisor:
             "GLOO_SOCKET_IFNAME": interface,
             "NCCL_SOCKET_IFNAME": interface,
             "TP_SOCKET_IFNAME": interface,
-            "RAY_ADDRESS": f"{self._host['head']['address']}:6379",
+            "RAY_ADDRESS": f"{self._host['head']['address']}:{gcs_port()}",
             "VLLM_CONFIG_ROOT": str(root),
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_LOGGING_COLOR": "0",
+            "PYTHONFAULTHANDLER": "1",
             **self._config.environment,
         }
         if self._key:
             env["VLLM_API_KEY"] = self._key
+        ray_token = _credential("ray-token")
+        if ray_token is not None:
+            env["RAY_AUTH_TOKEN_PATH"] = str(ray_token)
         return env
 
     def _ladder(self, layout: Layout) -> Ladder:
         lowest = engine_config.command("vllm", self._config, layout, self._config.ladder[0], self._host["address"])
         wanted = ladders.key(self._stamp.get("hosts", {}), lowest)
         record = (records.read(engine_state.LADDER) or {}).get("layouts", {}).get(layout.name)
-        return ladders.from_record(record, wanted)
+        platform = "cpu" if str(runtime_state.state().get("vllm")).endswith("+cpu") else "cuda"
+        return dataclasses.replace(ladders.from_record(record, wanted), platform=platform)
 
     def _keep(self, layout: Layout, known: Ladder) -> None:
         record = records.read(engine_state.LADDER) or {}
@@ -518,7 +533,12 @@ class _Mover:
 
 
 def _shown(known: Ladder) -> dict[str, str]:
-    return {rung: trial.verdict if trial.verdict == "proven" else trial.cause for rung, trial in known.trials.items()}
+    """Rung to what is known of it, in words."""
+    note = " (on CPU: torch.compile, no graph is captured)" if known.platform == "cpu" else ""
+    return {
+        rung: trial.cause if trial.verdict == "failed" else "proven" + (note if rung != "none" else "")
+        for rung, trial in known.trials.items()
+    }
 
 
 def _wish_reason(path: Path) -> str:
@@ -536,15 +556,16 @@ def _room_for(folder: Path) -> Path:
     return folder
 
 
+def _credential(name: str) -> Path | None:
+    """The file of one of the unit's credentials; None where it was given none."""
+    path = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) / name
+    return path if path.exists() else None
+
+
 def _api_key() -> str | None:
     """The API key from systemd's credential; it is in no command line and in no file of this process."""
-    folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    if not folder:
-        return None
-    try:
-        return (Path(folder) / "vllm-api-key").read_text(encoding="utf-8").strip() or None
-    except FileNotFoundError:
-        return None
+    path = _credential("vllm-api-key")
+    return None if path is None else path.read_text(encoding="utf-8").strip() or None
 
 
 def _on_stop(*_: object) -> None:
@@ -567,7 +588,7 @@ def supervise() -> int:
         return GAVE_UP
     signal.signal(signal.SIGTERM, _on_stop)
     vllm = records.RUNTIME.resolve() / "bin" / "vllm"
-    return Supervisor(config, host, stamp, vllm, _api_key()).run()
+    return Supervisor(config, host, stamp, vllm, _api_key(), engine_cluster.ReplicaCluster(host)).run()
 
 
 def wish(what: str) -> int:

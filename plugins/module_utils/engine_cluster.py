@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from .ray_cluster import Cluster, Table
+from . import resources
+from .layouts import Layout
+from .ray_cluster import Cluster, Table, token
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,11 +52,40 @@ def lost(before: Members, now: Members) -> list[str]:
     return sorted(gone) if gone else ["a host that left and came back"]
 
 
-class Asker:
-    """Asks the head for its members; an answer costs about a millisecond."""
+class ReplicaCluster:
+    """The Ray cluster of this replica.
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+    Args:
+        host: this head's host.json.
+    """
 
-    def __call__(self) -> Members:
-        return members(self._cluster.table())
+    def __init__(self, host: Mapping[str, Any]) -> None:
+        self._host = host
+        self._ray = Cluster(host["head"]["address"], token=token())
+
+    def members(self) -> Members:
+        """Who is there now; costs about a millisecond."""
+        return members(self._ray.table())
+
+    def wait(self, layout: Layout, deadline: float, tell: Callable[[str], None]) -> resources.Waited:
+        """Wait until the GPUs of ``layout`` are there and nobody holds them.
+
+        Args:
+            deadline: seconds.
+            tell: told in words who is missing and why, each time that it changes.
+        """
+        each = max(1, int(self._host["gpus"]))
+        wanted = {
+            "hosts": -(-layout.gpus // each),
+            "gpus_per_host": min(each, layout.gpus),
+            "gpus": layout.gpus,
+            "free": True,
+        }
+        shape = resources.shape_of(self._host, wanted)
+
+        def progress(seen: resources.Observation) -> None:
+            assessment = resources.assess(shape, seen)
+            if not assessment.ready:
+                tell(f"{layout.name}: {assessment}")
+
+        return resources.wait(shape, deadline=deadline, progress=progress)

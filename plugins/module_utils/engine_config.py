@@ -67,10 +67,12 @@ class Heartbeat:
 
 @dataclasses.dataclass(frozen=True)
 class Deadlines:
-    """Seconds: for resources to appear, for vLLM to start, for running requests to end before a stop."""
+    """Seconds: for resources to appear, for vLLM to start, for it to start on a rung above the lowest (whose start it must
+    not exceed by much, unless it hangs), for running requests to end before a stop."""
 
     wait: float = 1800.0
     start: float = 1800.0
+    rung: float = 900.0
     drain: float = 60.0
 
 

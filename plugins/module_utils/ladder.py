@@ -37,7 +37,7 @@ class Trial:
 
     Attributes:
         verdict: ``proven`` or ``failed``.
-        code: ``ok``, ``start_hangs``, ``start_dies``, ``no_completion``, ``differs``.
+        code: ``ok``, ``start_hangs``, ``start_dies``, ``no_completion``, ``differs``, ``wedged``, ``died``.
         cause: in words; empty when proven.
         seconds: from the start of the process to the verdict.
         evidence: absolute paths on the head.
@@ -103,6 +103,21 @@ def settled(wanted: Sequence[Rung], trials: Mapping[Rung, Trial]) -> bool:
     """Whether there is no rung left to try."""
     rung = next_rung(wanted, trials)
     return rung is None or rung in trials
+
+
+def blames(rung: Rung, wanted: Sequence[Rung], trials: Mapping[Rung, Trial], code: str, failures: int) -> bool:
+    """Whether a failure is held against the rung, so that the one below serves from now on.
+
+    The lowest rung is never blamed, since nothing lies below it, and a lost host is nobody's fault. A rung on trial gets
+    one chance; one that was proven before gets two, as graphs that replay well for hours may still dead-lock.
+
+    Args:
+        code: how the engine ended.
+        failures: how often it failed on this rung in a row, this time included.
+    """
+    if rung == wanted[0] or code == "members_lost":
+        return False
+    return rung not in trials or failures >= 2
 
 
 def with_trial(ladder: Ladder, rung: Rung, trial: Trial) -> Ladder:
