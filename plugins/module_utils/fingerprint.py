@@ -53,7 +53,9 @@ def driver_identity() -> dict[str, object]:
     listed = nvidia.run_command(["dpkg-query", "-W", "-f", nvidia.DPKG_FORMAT, *nvidia.PACKAGE_PATTERNS], 10.0)
     packages = nvidia.parse_dpkg(listed.stdout)
     versions = nvidia.driver_versions(packages)
-    fabric_managers = [name for name in packages if name.startswith("nvidia-fabricmanager") and not name.endswith("-dev")]
+    fabric_managers = [
+        name for name in packages if name.startswith("nvidia-fabricmanager") and not name.endswith("-dev")
+    ]
     return {
         "loaded_version": nvidia.loaded_version(Path("/")),
         "package_version": versions[0] if len(versions) == 1 else None,

@@ -387,7 +387,9 @@ def _judge(
         warnings += suspect
     refusals += _uneven(replica, wanted)
     settled = {
-        host: (found[host].state or {}).get("runtime", {}) for host in replica.hosts if "runtime" not in needs[host].steps
+        host: (found[host].state or {}).get("runtime", {})
+        for host in replica.hosts
+        if "runtime" not in needs[host].steps
     }
     if len(settled) == len(replica.hosts):
         refusals += [
@@ -493,7 +495,9 @@ def known_issue_lines(
     for match in known_issues.match(issues, facts):
         line = f"{host}: {match.effect} ({match.id}, {match.confidence} confidence; {match.source}). Cure: {match.cure}"
         if match.severity == "bad" and match.id not in overridden:
-            refusals.append(f"{line}. To go on all the same: -e '{{\"nvidia_driver_allow_known_bad\": [\"{match.id}\"]}}'")
+            refusals.append(
+                f'{line}. To go on all the same: -e \'{{"nvidia_driver_allow_known_bad": ["{match.id}"]}}\''
+            )
         else:
             warnings.append(line)
     unfit = nvidia_packages.combination_refusal(str(facts["driver"]), runtime.get("torch_cuda"))

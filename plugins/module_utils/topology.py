@@ -109,7 +109,9 @@ def _replica(name: str, hosts: list[str], hostvars: Mapping[str, Mapping[str, An
     if not heads:
         problems.append(f"replica {name} has no head: set ray_node_role: head on one of {', '.join(hosts)}")
     if len(heads) > 1:
-        problems.append(f"replica {name} has {len(heads)} heads ({', '.join(heads)}): keep one, make the others workers")
+        problems.append(
+            f"replica {name} has {len(heads)} heads ({', '.join(heads)}): keep one, make the others workers"
+        )
     if problems:
         return problems
     zones = {hostvars[host].get("gpu_host_zone") for host in hosts}

@@ -56,6 +56,7 @@ admission:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.lockstep.vllm.plugins.module_utils import admission, survey
 
 

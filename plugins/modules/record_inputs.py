@@ -52,6 +52,7 @@ missing:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.lockstep.vllm.plugins.module_utils import inputs, records
 
 

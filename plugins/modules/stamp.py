@@ -64,6 +64,7 @@ digest:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.lockstep.vllm.plugins.module_utils import fingerprint, records
 
 
@@ -85,12 +86,16 @@ def main() -> None:
     if wanted["state"] == "absent":
         changed = path.exists() if module.check_mode else records.remove(path)
         module.exit_json(changed=changed, stamp=None, digest=digest)
-    failed = [f"{gate.get('gate')} ({gate.get('verdict')})" for gate in wanted["gates"] if gate.get("verdict") != "pass"]
+    failed = [
+        f"{gate.get('gate')} ({gate.get('verdict')})" for gate in wanted["gates"] if gate.get("verdict") != "pass"
+    ]
     if failed or not wanted["gates"]:
         module.fail_json(msg=f"no {wanted['kind']} stamp is given: {', '.join(failed) or 'no gate ran'}", digest=digest)
     stamp = {
         "kind": wanted["kind"],
-        "gates": [{key: gate.get(key) for key in ("gate", "verdict", "seconds", "backend")} for gate in wanted["gates"]],
+        "gates": [
+            {key: gate.get(key) for key in ("gate", "verdict", "seconds", "backend")} for gate in wanted["gates"]
+        ],
         "run": wanted["run"],
         "at": records.now(),
     }

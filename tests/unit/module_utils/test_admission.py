@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from ansible_collections.lockstep.vllm.plugins.module_utils import admission, fingerprint, records
 
 NOW = {

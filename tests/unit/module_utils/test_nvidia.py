@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ansible_collections.lockstep.vllm.plugins.module_utils import gpu_health, nvidia
 from ansible_collections.lockstep.vllm.plugins.module_utils.nvidia import Answer
 
@@ -63,7 +64,9 @@ def test_upstream(package: str, driver: str) -> None:
     assert nvidia.is_driver_version(driver)
 
 
-@pytest.mark.parametrize("other", ["550", "1.16.2", "20220217+3~deb12u1", "550.127.05-0ubuntu1", "12.4.1", "5500.12.05"])
+@pytest.mark.parametrize(
+    "other", ["550", "1.16.2", "20220217+3~deb12u1", "550.127.05-0ubuntu1", "12.4.1", "5500.12.05"]
+)
 def test_not_a_driver_version(other: str) -> None:
     assert not nvidia.is_driver_version(other)
 
@@ -161,7 +164,12 @@ def test_smi_failure(answer: Answer, words: str | None) -> None:
 def test_health_on_550() -> None:
     good, sick = gpu_health.parse_smi_xml(text("nvidia-smi/550.127.05/q-x.xml"))
     assert good["slowdowns"] == []
-    assert (good["ecc"], good["ecc_uncorrected"], good["remap_pending"], good["remap_failure"]) == (True, 0, False, False)
+    assert (good["ecc"], good["ecc_uncorrected"], good["remap_pending"], good["remap_failure"]) == (
+        True,
+        0,
+        False,
+        False,
+    )
     assert (good["pcie_generation"], good["pcie_generation_max"]) == (5, 5)
     assert (good["pcie_width"], good["pcie_width_max"]) == (16, 16)
     assert (good["fabric_state"], good["fabric_status"]) == ("Completed", "Success")
@@ -316,5 +324,7 @@ def test_another_reader_s_pipe_is_left_alone(tmp_path: Path) -> None:
     """A /dev/kmsg that is not the kernel's device must not be read: somebody else waits for what is in it."""
     (tmp_path / "dev").mkdir()
     os.mkfifo(tmp_path / "dev/kmsg")
-    state = nvidia.driver_state(root=tmp_path, run=lambda _argv, _deadline: Answer(0, text("kernel/journal-short-unix")))
+    state = nvidia.driver_state(
+        root=tmp_path, run=lambda _argv, _deadline: Answer(0, text("kernel/journal-short-unix"))
+    )
     assert [event["code"] for event in state["xids"]] == [20009, 79]

@@ -7,23 +7,40 @@ import datetime
 from typing import Any
 
 import pytest
+
 from ansible_collections.lockstep.vllm.plugins.module_utils import plan, topology
 from ansible_collections.lockstep.vllm.plugins.module_utils.waves import Policy
 
-NOON = datetime.datetime(2026, 11, 22, 12, 0, tzinfo=datetime.timezone.utc)
+NOON = datetime.datetime(2026, 11, 22, 12, 0, tzinfo=datetime.UTC)
 VERSION = "550.127.05"
 ROLES = ("gpu_host", "nvidia_driver", "serving_runtime", "ray_node", "vllm_server")
 REPLICAS = tuple(
-    topology.Replica(f"r{letter}", f"{letter}1", (f"{letter}2",), {f"{letter}1": f"10.0.{n}.1", f"{letter}2": f"10.0.{n}.2"})
+    topology.Replica(
+        f"r{letter}", f"{letter}1", (f"{letter}2",), {f"{letter}1": f"10.0.{n}.1", f"{letter}2": f"10.0.{n}.2"}
+    )
     for n, letter in enumerate("ab")
 )
 TOPOLOGY = topology.Topology(REPLICAS)
 ADDRESSES = {host: address for replica in REPLICAS for host, address in replica.addresses.items()}
 ISSUES = [
-    {"id": "hang-550.90", "when": {"driver": "550.90.07"}, "severity": "suspect", "effect": "graphs hang", "cure": "550.127.05",
-     "source": "#17167", "confidence": "low"},
-    {"id": "never", "when": {"driver": "545.23.06"}, "severity": "bad", "effect": "deadlock", "cure": "550.127.05",
-     "source": "#1801", "confidence": "high"},
+    {
+        "id": "hang-550.90",
+        "when": {"driver": "550.90.07"},
+        "severity": "suspect",
+        "effect": "graphs hang",
+        "cure": "550.127.05",
+        "source": "#17167",
+        "confidence": "low",
+    },
+    {
+        "id": "never",
+        "when": {"driver": "545.23.06"},
+        "severity": "bad",
+        "effect": "deadlock",
+        "cure": "550.127.05",
+        "source": "#1801",
+        "confidence": "high",
+    },
 ]
 
 
@@ -58,7 +75,9 @@ def good(host: str) -> dict[str, Any]:
         },
         "stamps": {
             "host": {"digest": f"digest-{host}"},
-            "replica": {"hosts": {f"{host[0]}1": f"digest-{host[0]}1", f"{host[0]}2": f"digest-{host[0]}2"}} if head else None,
+            "replica": {"hosts": {f"{host[0]}1": f"digest-{host[0]}1", f"{host[0]}2": f"digest-{host[0]}2"}}
+            if head
+            else None,
         },
         "quarantine": None,
         "engine": {"phase": "serving"} if head else None,
@@ -94,7 +113,8 @@ def build(
         state = (states or {}).get(host, good(host))
         found[host] = state if isinstance(state, plan.Found) else plan.Found(state)
     wanted = {
-        host: plan.Wanted(settings(host, **(changes or {}).get(host, {})), dict.fromkeys(ROLES, "same")) for host in ADDRESSES
+        host: plan.Wanted(settings(host, **(changes or {}).get(host, {})), dict.fromkeys(ROLES, "same"))
+        for host in ADDRESSES
     }
     return plan.build(TOPOLOGY, wanted, found, policy, mode, NOON, limit, ISSUES)
 
@@ -193,25 +213,56 @@ def test_a_new_driver_rolls_canary_first() -> None:
     [
         ({"a2": plan.Found(None, "No route to host", False)}, {}, None, ["a2", "unreachable", "No route to host"]),
         ({}, {}, {"a1"}, ["--limit leaves out a2 of ra", "--limit ra"]),
-        ({"b1": edited("b1", os__distribution="rocky")}, {"b1": {"nvidia_driver_version": "1"}}, None, ["b1", "rocky", "not supported"]),
+        (
+            {"b1": edited("b1", os__distribution="rocky")},
+            {"b1": {"nvidia_driver_version": "1"}},
+            None,
+            ["b1", "rocky", "not supported"],
+        ),
         ({"b1": edited("b1", addresses={"eth0": ["10.9.9.9"]})}, {}, None, ["b1", "not on eth0 (10.9.9.9)"]),
         (
-            {"b1": edited("b1", preflight={"driver_refusal": "driver 999.1 is not in the repository"}, driver__package_version="550.90.07")},
+            {
+                "b1": edited(
+                    "b1",
+                    preflight={"driver_refusal": "driver 999.1 is not in the repository"},
+                    driver__package_version="550.90.07",
+                )
+            },
             {},
             None,
             ["b1", "not in the repository"],
         ),
-        ({"a2": edited("a2", stamps__host=None, preflight={"taken_ports": {"6379": "redis.service"}})}, {}, None, ["6379", "redis.service"]),
+        (
+            {"a2": edited("a2", stamps__host=None, preflight={"taken_ports": {"6379": "redis.service"}})},
+            {},
+            None,
+            ["6379", "redis.service"],
+        ),
         (
             {"a2": edited("a2", stamps__host=None, preflight={"names": {"a1": "a1 does not resolve"}})},
             {"a2": {"gpu_host_manage_names": False}},
             None,
             ["a2", "a1 does not resolve"],
         ),
-        ({"a2": edited("a2", manifest__serving_runtime__inputs="old", disk_free_mib={"/opt": 12})}, {}, None, ["/opt has 12 MiB free"]),
-        ({}, {"a2": {"nvidia_driver_version": "580.95.05"}}, None, ["nvidia_driver_version differs inside the replica"]),
+        (
+            {"a2": edited("a2", manifest__serving_runtime__inputs="old", disk_free_mib={"/opt": 12})},
+            {},
+            None,
+            ["/opt has 12 MiB free"],
+        ),
+        (
+            {},
+            {"a2": {"nvidia_driver_version": "580.95.05"}},
+            None,
+            ["nvidia_driver_version differs inside the replica"],
+        ),
         ({"a2": edited("a2", runtime__ray="2.59.0")}, {}, None, ["ra", "ray differs"]),
-        ({}, {h: {"nvidia_driver_version": "545.23.06"} for h in ADDRESSES}, None, ["a1", "deadlock", "nvidia_driver_allow_known_bad", "never"]),
+        (
+            {},
+            {h: {"nvidia_driver_version": "545.23.06"} for h in ADDRESSES},
+            None,
+            ["a1", "deadlock", "nvidia_driver_allow_known_bad", "never"],
+        ),
         ({}, {"a1": {"gpu_host_gpus": None}}, None, ["a1", "gpu_host_gpus is not set"]),
         (
             {"a1": edited("a1", driver__loaded_version="550.90.07")},

@@ -7,6 +7,7 @@ import platform
 import sys
 
 import pytest
+
 from ansible_collections.lockstep.vllm.plugins.module_utils import runtime_state
 
 NOTHING = dict.fromkeys(runtime_state.COMPARED)

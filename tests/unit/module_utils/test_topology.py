@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from ansible_collections.lockstep.vllm.plugins.module_utils import topology
 
 GOOD_GROUPS = {"all": ["a1", "a2", "b1"], "lockstep": ["a1", "a2", "b1"], "ra": ["a1", "a2"], "rb": ["b1"]}
@@ -39,9 +40,15 @@ def test_head_stands_first_and_order_is_the_inventorys() -> None:
         pytest.param({"all": []}, [], {}, ["no group 'lockstep'"], id="no root group"),
         pytest.param({"all": ["a1"], "lockstep": ["a1"]}, [], {}, ["no child groups"], id="no replicas"),
         pytest.param(GOOD_GROUPS, ["ra", "rb"], {"a2": host("worker", "10.0.0.2")}, ["ra has no head"], id="no head"),
-        pytest.param(GOOD_GROUPS, ["ra", "rb"], {"a1": host("head", "10.0.0.1")}, ["ra has 2 heads (a1, a2)"], id="two heads"),
         pytest.param(
-            {**GOOD_GROUPS, "rb": ["b1", "a1"]}, ["ra", "rb"], {}, ["a1 is in replicas ra and rb"], id="host in two replicas"
+            GOOD_GROUPS, ["ra", "rb"], {"a1": host("head", "10.0.0.1")}, ["ra has 2 heads (a1, a2)"], id="two heads"
+        ),
+        pytest.param(
+            {**GOOD_GROUPS, "rb": ["b1", "a1"]},
+            ["ra", "rb"],
+            {},
+            ["a1 is in replicas ra and rb"],
+            id="host in two replicas",
         ),
         pytest.param(
             {**GOOD_GROUPS, "lockstep": ["a1", "a2", "b1", "c1"]},
@@ -57,7 +64,9 @@ def test_head_stands_first_and_order_is_the_inventorys() -> None:
             ["c1", "unknown group replcia_c"],
             id="unknown group",
         ),
-        pytest.param(GOOD_GROUPS, ["ra", "rb"], {"a1": host("boss", "10.0.0.1")}, ["a1", "'boss'", "head or worker"], id="role"),
+        pytest.param(
+            GOOD_GROUPS, ["ra", "rb"], {"a1": host("boss", "10.0.0.1")}, ["a1", "'boss'", "head or worker"], id="role"
+        ),
         pytest.param(
             GOOD_GROUPS,
             ["ra", "rb"],
@@ -66,7 +75,11 @@ def test_head_stands_first_and_order_is_the_inventorys() -> None:
             id="no interface",
         ),
         pytest.param(
-            GOOD_GROUPS, ["ra", "rb"], {"a1": host("worker", "10.0.0.3")}, ["a1 and b1 share the address 10.0.0.3"], id="address"
+            GOOD_GROUPS,
+            ["ra", "rb"],
+            {"a1": host("worker", "10.0.0.3")},
+            ["a1 and b1 share the address 10.0.0.3"],
+            id="address",
         ),
         pytest.param(
             GOOD_GROUPS,

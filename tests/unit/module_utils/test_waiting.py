@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
+
 from ansible_collections.lockstep.vllm.plugins.module_utils.waiting import Judgement, poll
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from ansible_collections.lockstep.vllm.plugins.module_utils import wave_outcome
 
 FAILURE = {"stage": "change", "task": "Driver is installed", "msg": "no space left"}

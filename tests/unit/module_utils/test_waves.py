@@ -5,6 +5,9 @@ import datetime
 import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from ansible_collections.lockstep.vllm.plugins.module_utils.waves import (
     Policy,
     Refusals,
@@ -16,8 +19,6 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.waves import (
     waves,
     window_open,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def at(clock: str) -> datetime.datetime:
