@@ -360,7 +360,10 @@ def _unanswered(asked: Iterable[Replica], found: Mapping[str, Found]) -> Iterabl
             answer = found[host]
             if answer.state is None:
                 if answer.reachable:
-                    yield f"{host} ({replica.name}) cannot be surveyed: {answer.error}. Next: ansible {host} -m lockstep.vllm.host_probe"
+                    yield (
+                        f"{host} ({replica.name}) cannot be surveyed: {answer.error}. "
+                        f"Next: ansible {host} -m lockstep.vllm.host_probe"
+                    )
                 else:
                     yield (
                         f"{host} ({replica.name}) is unreachable: {answer.error}. Bring it back or take it out of the "
@@ -412,7 +415,8 @@ def _system_refusals(settings: Mapping[str, Any], state: Mapping[str, Any], need
     system = state.get("os", {})
     family = {system.get("distribution"), *str(system.get("like", "")).split()}
     if need.steps and not family & {"debian", "ubuntu"}:
-        yield f"{system.get('distribution')} {system.get('version')} is not supported: use Debian 12 or later, or Ubuntu 22.04 or 24.04"
+        shown = f"{system.get('distribution')} {system.get('version')}"
+        yield f"{shown} is not supported: use Debian 12 or later, or Ubuntu 22.04 or 24.04"
     for name in ("gpu_host_gpus", "nvidia_driver_version"):
         if settings.get(name) in (None, ""):
             yield f"{name} is not set; see inventories/examples"

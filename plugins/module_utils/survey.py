@@ -200,7 +200,7 @@ def driver_refusal(
 def _name_problems(peers: Mapping[str, str]) -> dict[str, str | None]:
     """Problems by name, all looked up at once: where names do not answer, each look-up takes many seconds."""
     with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, len(peers))) as pool:
-        return dict(zip(peers, pool.map(name_problem, peers, peers.values())))
+        return dict(zip(peers, pool.map(name_problem, peers, peers.values()), strict=True))
 
 
 def name_problem(name: str, address: str) -> str | None:

@@ -112,10 +112,11 @@ def lift(module: AnsibleModule, present: dict[str, Any] | None) -> None:
     if present is None:
         module.exit_json(changed=False, quarantine=None)
         return
-    if present.get("kind") not in module.params["kinds"]:
+    kind = present.get("kind")
+    if kind not in module.params["kinds"]:
         module.fail_json(
-            msg=f"this host is in quarantine by {present.get('owner')} ({present.get('kind')}): {present.get('reason')}. "
-            f'To lift it: ansible HOST -m lockstep.vllm.quarantine -a \'{{"state": "absent", "kinds": ["{present.get("kind")}"]}}\'',
+            msg=f"this host is in quarantine by {present.get('owner')} ({kind}): {present.get('reason')}. To lift it: "
+            f'ansible HOST -m lockstep.vllm.quarantine -a \'{{"state": "absent", "kinds": ["{kind}"]}}\'',
             quarantine=present,
         )
     if not module.check_mode:

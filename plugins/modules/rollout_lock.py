@@ -63,7 +63,8 @@ lock:
   description: One of the locks as they stand now; null where there is none.
   returned: always
   type: dict
-  sample: {run: 20261122T003000Z-ab12, holder: ada@ops1, pid: 4711, since: "2026-11-22T00:30:00Z", heartbeat: "2026-11-22T00:31:12Z"}
+  sample:
+    {run: 20261122T003000Z-ab12, holder: ada@ops1, pid: 4711, since: "2026-11-22T00:30:00Z", heartbeat: "2026-11-22T00:31:12Z"}
 locks:
   description: The lock of each head that has one.
   returned: always

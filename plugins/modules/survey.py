@@ -48,7 +48,9 @@ routers:
   type: list
   elements: str
 hosts:
-  description: Per host, whether it is C(reachable), the C(error) if it did not answer, and its C(state) as M(lockstep.vllm.host_probe) returns it.
+  description: >-
+    Per host, whether it is C(reachable), the C(error) if it did not answer, and its C(state) as
+    M(lockstep.vllm.host_probe) returns it.
   returned: always
   type: dict
 """
