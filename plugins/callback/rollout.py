@@ -102,6 +102,8 @@ class CallbackModule(CallbackBase):
     def v2_playbook_on_start(self, playbook: Any) -> None:
         self._playbook = os.path.splitext(os.path.basename(playbook._file_name))[0]
         self._began = time.time()
+        # Actions of this run put what they bring from hosts beside the journal.
+        os.environ[journal.ROOT_VARIABLE] = str(self._root())
         self._tracker = progress.Tracker(typical_wave=timeline.typical_wave(self._earlier()))
 
     @_harmless
@@ -201,7 +203,7 @@ class CallbackModule(CallbackBase):
             self._finish("interrupted")
 
     def _root(self) -> Path:
-        return Path(self.get_option("path")).expanduser()
+        return Path(self.get_option("path")).expanduser().absolute()
 
     def _earlier(self) -> Iterator[list[progress.Event]]:
         """Journals of earlier runs, newest first."""

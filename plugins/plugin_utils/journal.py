@@ -16,6 +16,8 @@ from typing import Any
 
 NAME = "journal.jsonl"
 REPORT = "report.html"
+ROOT = ".cache/lockstep/runs"
+ROOT_VARIABLE = "LOCKSTEP_RUNS"
 
 Event = dict[str, Any]
 

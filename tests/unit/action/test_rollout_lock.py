@@ -216,3 +216,23 @@ def test_requests(cluster: Cluster) -> None:
     (checked,) = cluster.ask(request("abort"), cmdline="--check")
     assert checked["changed"]
     assert cluster.record("a1", "rollout") is None
+
+
+def test_evidence_is_brought_beside_the_report(cluster: Cluster) -> None:
+    (cluster.folder / "ansible.cfg").write_text(
+        (cluster.folder / "ansible.cfg").read_text() + "callbacks_enabled = lockstep.vllm.rollout\n"
+    )
+    for head in ("a1", "b1"):
+        stacks = cluster.folder / head / "lockstep" / "evidence" / "r1" / "graph" / "stacks.txt"
+        stacks.parent.mkdir(parents=True)
+        stacks.write_text(f"stacks of {head}")
+    (cluster.folder / "python-c1").write_text("#!/bin/sh\nexit 255\n")
+    fetch = {"name": "Fetch", "lockstep.vllm.fetch_evidence": {"run": "r1", "hosts": list(HEADS)}}
+    (fetched,) = cluster.ask(fetch)
+    assert not fetched["failed"], fetched
+    assert list(fetched["silent"]) == ["c1"]
+    beside = cluster.folder / ".cache/lockstep/runs/r1/evidence"
+    for head in ("a1", "b1"):
+        kept = beside / head / "var/lib/lockstep/evidence/r1/graph/stacks.txt"
+        assert kept.read_text() == f"stacks of {head}"
+        assert kept.stat().st_mode & 0o777 == 0o600

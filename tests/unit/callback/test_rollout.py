@@ -170,12 +170,19 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Any]:
+    """A roll that went well, and its run."""
+    project = Project(tmp_path_factory.mktemp("good"))
+    return project, project.run(GOOD)
+
+
 def of(events: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     return [event for event in events if event["event"] == kind]
 
 
-def test_a_roll_that_succeeds(project: Project) -> None:
-    run = project.run(GOOD)
+def test_a_roll_that_succeeds(good: tuple[Project, Any]) -> None:
+    project, run = good
     assert run.rc == 0
     assert [folder.name for folder in project.runs] == [PLAN["run"]]
     events = project.journal()
@@ -204,8 +211,8 @@ def test_a_roll_that_succeeds(project: Project) -> None:
     assert "driver 550.90.07 → <strong>550.127.05</strong>" in page
 
 
-def test_the_screen_has_a_line_per_step_and_host(project: Project) -> None:
-    text = project.run(GOOD).stdout.read()
+def test_the_screen_has_a_line_per_step_and_host(good: tuple[Project, Any]) -> None:
+    text = good[1].stdout.read()
     lines = [line for line in text.splitlines() if "wave 2/2" in line and "b1" in line]
     assert any("driver" in line and "serving: replica_c" not in line for line in lines), text
     assert any("gates" in line and "serving: replica_a" in line and "left" in line for line in lines), text

@@ -1,0 +1,64 @@
+"""Bring a run's evidence beside its report (documented in plugins/modules/fetch_evidence.py)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.lockstep.vllm.plugins.module_utils import evidence_bundle
+from ansible_collections.lockstep.vllm.plugins.plugin_utils import journal, report, settings
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.cluster import ClusterAction
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.fleet import Fleet, program
+
+
+class ActionModule(ClusterAction):
+    """One answer from each host, all at once. A host that does not answer is told, never a failure."""
+
+    _VALID_ARGS = frozenset({"run", "hosts", "since"})
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        _result, arguments = self.validate_argument_spec(
+            argument_spec={
+                "run": {"type": "str", "required": True},
+                "hosts": {"type": "list", "elements": "str", "required": True},
+                "since": {"type": "float", "default": 0.0},
+            }
+        )
+        if self._task.check_mode:
+            return {"changed": False, "skipped": True}
+        variables = task_vars or {}
+        hostvars = variables["hostvars"]
+        text = program("evidence_bundle", "collect", {"run": arguments["run"], "since": arguments["since"]})
+        connections = {host: settings.connection(self._templar, hostvars.raw_get(host)) for host in arguments["hosts"]}
+        fleet = Fleet(self._play_context, bool(self._task.become), int(variables.get("ansible_forks", 5)))
+        answers = fleet.ask(dict.fromkeys(connections, text), connections)
+        folder = _folder(arguments["run"])
+        kept = [
+            str(_keep(folder / report.EVIDENCE / host, path, packed))
+            for host, answer in answers.items()
+            if answer.value
+            for path, packed in answer.value["files"].items()
+        ]
+        return {
+            "changed": False,
+            "files": kept,
+            "silent": {host: answer.error for host, answer in answers.items() if answer.value is None},
+        }
+
+
+def _folder(run: str) -> Path:
+    """Where the callback keeps this run; it tells in the environment."""
+    return Path(os.environ.get(journal.ROOT_VARIABLE, journal.ROOT)) / run
+
+
+def _keep(folder: Path, path: str, packed: str) -> Path:
+    """Write one file below ``folder``, whatever path its host named it by."""
+    parts = [part for part in path.split("/") if part not in ("", ".", "..")]
+    kept = folder.joinpath(*parts)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(evidence_bundle.unpack(packed))
+    return kept

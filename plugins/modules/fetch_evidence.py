@@ -1,0 +1,59 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The Lockstep authors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: fetch_evidence
+short_description: Bring a run's evidence beside its report
+description:
+  - Brings what gates and the engine saved on the hosts (stacks, logs, kernel messages) to the folder on the controller in
+    which P(lockstep.vllm.rollout#callback) keeps the run, so that its report can link it.
+  - Of each file the last 256 KiB, of each host at most 4 MiB, newest first. Hosts that don't answer are told, not a failure.
+  - Runs once for the whole play and asks all hosts at once.
+version_added: 0.1.0
+author: The Lockstep authors (@lockstep)
+options:
+  run:
+    description: The run whose evidence is wanted.
+    type: str
+    required: true
+  hosts:
+    description: Hosts to ask.
+    type: list
+    elements: str
+    required: true
+  since:
+    description: Also bring the engine's log and evidence where they were written after this moment, Unix seconds.
+    type: float
+    default: 0
+attributes:
+  check_mode:
+    support: full
+    description: Does nothing.
+  diff_mode:
+    support: none
+    description: Changes nothing on hosts.
+  action:
+    support: full
+    description: Runs on the controller.
+"""
+
+EXAMPLES = r"""
+- name: Evidence lies beside the report
+  lockstep.vllm.fetch_evidence:
+    run: "{{ lockstep_run }}"
+    hosts: "{{ lockstep_wave_members }}"
+"""
+
+RETURN = r"""
+files:
+  description: Files written on the controller.
+  returned: success
+  type: list
+  elements: str
+silent:
+  description: Hosts that did not answer, with the error.
+  returned: success
+  type: dict
+"""
