@@ -51,6 +51,7 @@ class Wanted:
         wheelhouse: folder or URL with all wheels; with it, no index is asked.
         index_url: package index to use; None for uv's default.
         deadline: seconds that the installation may take.
+        uv: the installer.
     """
 
     lock: Path
@@ -59,6 +60,7 @@ class Wanted:
     wheelhouse: str | None = None
     index_url: str | None = None
     deadline: float = 3600.0
+    uv: Path = UV
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +111,7 @@ def commands(wanted: Wanted, lock: str, folder: Path, cache: Path) -> list[list[
     hashes = ["--require-hashes"] if "--hash=" in lock else []
     made = [
         [
-            str(UV),
+            str(wanted.uv),
             "venv",
             "--no-config",
             "--no-python-downloads",
@@ -119,10 +121,10 @@ def commands(wanted: Wanted, lock: str, folder: Path, cache: Path) -> list[list[
             wanted.python,
             str(folder),
         ],
-        [str(UV), "pip", "install", "--no-deps", *common, *hashes, "--requirements", str(wanted.lock)],
+        [str(wanted.uv), "pip", "install", "--no-deps", *common, *hashes, "--requirements", str(wanted.lock)],
     ]
     if wanted.extra:
-        made.append([str(UV), "pip", "install", "--no-deps", *common, *wanted.extra])
+        made.append([str(wanted.uv), "pip", "install", "--no-deps", *common, *wanted.extra])
     return made
 
 
@@ -200,10 +202,10 @@ def _run(argv: list[str], seconds: float) -> None:
 def explain(argv: Sequence[str], said: str) -> str:
     """The cause of a failed command, from what it said last, and the next step."""
     tail = "\n".join(said.splitlines()[-15:]) or "it said nothing"
-    if "--no-index" in argv and re.search(r"not found in the package registry|no versions of|was not found", said):
+    if "--no-index" in argv and re.search(r"no versions? of|was not found|not found in the", said):
         folder = argv[list(argv).index("--find-links") + 1]
         return f"the wheelhouse {folder} lacks a wheel that the lock pins. Next: fill it from the same lock. uv said: {tail}"
-    if "Requires-Python" in said or "No interpreter found" in said:
+    if re.search(r"does not satisfy Python|No interpreter found", said):
         return f"the host's Python does not suit the lock. Next: set serving_runtime_python. uv said: {tail}"
     return f"{' '.join(argv[:3])} failed: {tail}"
 

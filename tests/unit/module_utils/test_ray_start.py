@@ -1,0 +1,118 @@
+"""What Ray is started with, and what must not stand in the way."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ansible_collections.lockstep.vllm.plugins.module_utils import ray_start
+from ansible_collections.lockstep.vllm.plugins.module_utils.ray_cluster import Table, Versions
+
+WORKER = {
+    "host": "a2",
+    "ray_role": "worker",
+    "address": "10.0.0.12",
+    "gpus": 8,
+    "head": {"host": "a1", "address": "10.0.0.11"},
+}
+HEAD = {**WORKER, "host": "a1", "ray_role": "head", "address": "10.0.0.11"}
+OWN = Versions("2.60.0", "3.11.2")
+RUNS = "runs Ray 2.60.0 on Python 3.11.2, the head a1 runs Ray"
+NOTHING_SET = {"ports": {"gcs": 6379}, "cpus": None, "object_store_bytes": None, "resources": {}, "labels": {}}
+
+
+@pytest.mark.parametrize(
+    ("address", "head", "code", "words"),
+    [
+        (True, None, None, ""),
+        (True, OWN, None, ""),
+        (False, OWN, "address_absent", "its address 10.0.0.12 is on none of its interfaces"),
+        (
+            True,
+            Table("down", error="connection refused"),
+            "waiting_for_head",
+            "waits for the head a1 (connection refused)",
+        ),
+        (True, Table("refused"), "token_refused", "the head a1 refuses its token"),
+        (True, Versions("2.59.0", "3.11.2"), "version_refused", f"{RUNS} 2.59.0 on Python 3.11.2"),
+        (True, Versions("2.60.0", "3.11.9"), "version_refused", f"{RUNS} 2.60.0 on Python 3.11.9"),
+    ],
+)
+def test_obstacles(address, head, code, words):
+    found = ray_start.obstacle(WORKER, OWN, address, head)
+    assert (found.code, found.reason) == (code, words) if code else found is None
+
+
+def test_every_obstacle_is_known_to_the_waiter():
+    from typing import get_args
+
+    from ansible_collections.lockstep.vllm.plugins.module_utils import resources
+
+    assert {"address_absent", "waiting_for_head", "token_refused", "version_refused"} <= set(get_args(resources.Code))
+
+
+def test_worker():
+    given = ray_start.arguments(WORKER, ray_start.settings_of(NOTHING_SET), "0123456789abcdef")
+    assert given[:2] == ["start", "--address=10.0.0.11:6379"]
+    assert "--node-ip-address=10.0.0.12" in given
+    assert "--num-gpus=8" in given
+    assert "--labels=lockstep.fingerprint=0123456789abcdef,lockstep.host=a2" in given
+    assert "--block" in given
+    assert not [one for one in given if one.startswith(("--head", "--dashboard-host", "--temp-dir", "--num-cpus"))]
+
+
+def test_head_has_its_dashboard_on_loopback():
+    given = ray_start.arguments(HEAD, ray_start.settings_of(NOTHING_SET), "d")
+    assert given[:3] == ["start", "--head", "--port=6379"]
+    assert {"--dashboard-host=127.0.0.1", "--dashboard-port=8265", "--temp-dir=/var/lib/lockstep/ray"} <= set(given)
+
+
+def test_settings_reach_ray():
+    record = {
+        "ports": {"gcs": 7000, "metrics": 7001, "workers_first": 30000, "workers_last": 30999},
+        "cpus": 32,
+        "object_store_bytes": 1 << 30,
+        "resources": {"license": 2},
+        "labels": {"rack": "r7"},
+    }
+    given = ray_start.arguments(WORKER, ray_start.settings_of(record), "d")
+    assert {
+        "--address=10.0.0.11:7000",
+        "--metrics-export-port=7001",
+        "--min-worker-port=30000",
+        "--max-worker-port=30999",
+        "--num-cpus=32",
+        "--object-store-memory=1073741824",
+        "--labels=lockstep.fingerprint=d,lockstep.host=a2,rack=r7",
+    } <= set(given)
+    assert json.loads(next(one for one in given if one.startswith("--resources=")).partition("=")[2]) == {"license": 2}
+
+
+def test_own_labels_cannot_be_overridden():
+    settings = ray_start.settings_of({"labels": {"lockstep.host": "b7"}})
+    assert "--labels=lockstep.fingerprint=d,lockstep.host=a2" in ray_start.arguments(WORKER, settings, "d")
+
+
+def test_unknown_port_is_an_error():
+    with pytest.raises(TypeError, match="nodemanager"):
+        ray_start.settings_of({"ports": {"nodemanager": 1}})
+
+
+def test_address_on_an_interface():
+    assert ray_start._has_address("127.0.0.1")
+    assert not ray_start._has_address("192.0.2.1")  # TEST-NET-1, nobody's
+
+
+def test_old_sessions_go(tmp_path):
+    for name in ("session_2026-01-01_a", "session_2026-01-02_b", "session_2026-01-03_c", "session_2026-01-04_d"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "session_latest").symlink_to("session_2026-01-04_d")
+    (tmp_path / "prom_metrics_service_discovery.json").touch()
+    ray_start._prune_sessions(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "prom_metrics_service_discovery.json",
+        "session_2026-01-03_c",
+        "session_2026-01-04_d",
+        "session_latest",
+    ]
