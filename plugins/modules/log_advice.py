@@ -1,0 +1,134 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The Lockstep authors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: log_advice
+short_description: Turn known lines of vLLM's and Ray's logs into findings with a cure
+description:
+  - Reads logs on the host with the patterns in C(/opt/lockstep/share/log_advice.json), which come from
+    C(data/log_advice.yml). Each names where it is from.
+  - Also says why an engine ended, from its log.
+version_added: 0.1.0
+author: The Lockstep authors (@lockstep)
+options:
+  paths:
+    description: Logs to read; may hold wildcards. One that isn't there is left out.
+    type: list
+    elements: str
+    default:
+      - /var/lib/lockstep/engine/engine.log
+      - /var/lib/lockstep/ray/session_latest/logs/raylet.err
+      - /var/lib/lockstep/ray/session_latest/logs/worker-*.err
+      - /var/lib/lockstep/ray/session_latest/logs/worker-*.out
+  patterns:
+    description: The table of patterns.
+    type: path
+    default: /opt/lockstep/share/log_advice.json
+  last_bytes:
+    description: How much of each log is read, from its end.
+    type: int
+    default: 4194304
+attributes:
+  check_mode:
+    support: full
+    description: Changes nothing.
+  diff_mode:
+    support: none
+    description: There is nothing to compare.
+"""
+
+EXAMPLES = r"""
+- name: Logs of the engine and of Ray are read
+  lockstep.vllm.log_advice:
+  register: log_advice
+"""
+
+RETURN = r"""
+findings:
+  description: Known lines that occurred, worst first.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    id:
+      description: Name of the pattern.
+      type: str
+    level:
+      description: V(error), V(warning) or V(info).
+      type: str
+    finding:
+      description: What the line means.
+      type: str
+    cure:
+      description: What to do about it.
+      type: str
+    source:
+      description: Where the text or its meaning is from.
+      type: str
+    line:
+      description: Its first occurrence.
+      type: str
+    count:
+      description: How often it occurred.
+      type: int
+reason:
+  description: The exception at the root of the engine's end, from the first log; its last words where there is none.
+  returned: always
+  type: str
+read:
+  description: The logs that were read.
+  returned: always
+  type: list
+  elements: str
+"""
+
+import glob
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.lockstep.vllm.plugins.module_utils import log_advice
+
+
+def tail(path: str, size: int) -> list[str]:
+    with open(path, "rb") as stream:
+        stream.seek(0, 2)
+        stream.seek(max(0, stream.tell() - size))
+        return stream.read().decode("utf-8", "replace").splitlines()
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "paths": {
+                "type": "list",
+                "elements": "str",
+                "default": [
+                    "/var/lib/lockstep/engine/engine.log",
+                    "/var/lib/lockstep/ray/session_latest/logs/raylet.err",
+                    "/var/lib/lockstep/ray/session_latest/logs/worker-*.err",
+                    "/var/lib/lockstep/ray/session_latest/logs/worker-*.out",
+                ],
+            },
+            "patterns": {"type": "path", "default": "/opt/lockstep/share/log_advice.json"},
+            "last_bytes": {"type": "int", "default": 4 << 20},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        known = log_advice.load(Path(module.params["patterns"]))
+    except (ValueError, OSError) as error:
+        module.fail_json(msg=f"{module.params['patterns']}: {error}")
+    if not known:
+        module.fail_json(msg=f"{module.params['patterns']} is not there. Next: ansible-playbook playbooks/site.yml")
+    read = [path for wanted in module.params["paths"] for path in sorted(glob.glob(wanted))]
+    logs = [tail(path, module.params["last_bytes"]) for path in read]
+    findings = log_advice.read((line for log in logs for line in log), known)
+    reason = log_advice.failure_reason(logs[0]) if logs else ""
+    module.exit_json(changed=False, findings=[finding.as_dict() for finding in findings], reason=reason, read=read)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""The module over a record and a stand-in for systemctl: looking, draining, waiting, and why a wait ended."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.testing import patch_module_args
+
+from ansible_collections.lockstep.vllm.plugins.module_utils import admission
+from ansible_collections.lockstep.vllm.plugins.module_utils import engine_state as states
+from ansible_collections.lockstep.vllm.plugins.modules import engine_state
+
+
+class Host:
+    """A head: its record, its unit."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.record, self.drain = root / "engine.json", root / "drain.json"
+        self.unit = "ActiveState=active\nMainPID=7\nResult=success\n"
+        self._capsys = capsys
+        monkeypatch.setattr(states, "DRAIN", self.drain)
+        record, read = self.record, states.read
+        monkeypatch.setattr(states, "read", lambda: read(record))
+        monkeypatch.setattr(AnsibleModule, "run_command", lambda *_, **__: (0, self.unit, ""))
+
+    def says(self, phase: Any, **facts: Any) -> None:
+        record = states.EngineState(phase, "why", pid=7, **facts).as_record()
+        self.record.write_text(json.dumps(record), encoding="utf-8")
+
+    def run(self, **arguments: Any) -> dict[str, Any]:
+        with patch_module_args(arguments), pytest.raises(SystemExit):
+            engine_state.main()
+        told: dict[str, Any] = json.loads(self._capsys.readouterr().out)
+        return told
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Host:
+    return Host(tmp_path, monkeypatch, capsys)
+
+
+def test_it_only_looks(host: Host) -> None:
+    host.says("serving", ready=True)
+    told = host.run()
+    assert (told["engine"]["phase"], told["unit"], told["changed"]) == ("serving", "active", False)
+
+
+def test_a_drain_leaves_a_wish_and_waits(host: Host) -> None:
+    host.says("serving", ready=True)
+    told = host.run(state="drained", reason="wave 2", deadline=0.6)
+    assert "the engine is not drained (deadline of 1 s): serving: why" in told["msg"]
+    assert json.loads(host.drain.read_text(encoding="utf-8"))["reason"] == "wave 2"
+    host.says("drained")
+    told = host.run(state="drained", reason="wave 2")
+    assert (told["changed"], "failed" in told) == (False, False)
+
+
+def test_serving_takes_the_wish_back(host: Host) -> None:
+    host.says("serving", ready=True)
+    host.drain.write_text("{}", encoding="utf-8")
+    assert host.run(state="serving")["changed"] is True
+    assert not host.drain.exists()
+
+
+def test_check_mode_leaves_no_wish(host: Host) -> None:
+    host.says("serving", ready=True)
+    assert host.run(state="drained", _ansible_check_mode=True)["changed"] is True
+    assert not host.drain.exists()
+
+
+def test_an_engine_that_died_while_starting_ends_the_wait_with_its_reason(host: Host) -> None:
+    host.says("backoff", failures=1, last_failure="ValueError: no such model")
+    told = host.run(state="serving", deadline=60)
+    assert told["failed"] is True
+    assert "the engine is not serving: ValueError: no such model. Next: journalctl" in told["msg"]
+
+
+def test_a_condition_that_refused_is_asked_why(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.unit = "ActiveState=inactive\nMainPID=0\nResult=exec-condition\n"
+    monkeypatch.setattr(admission, "decide_here", lambda kind: admission.Decision(False, f"no {kind} stamp"))
+    assert "no replica stamp" in host.run(state="serving", deadline=60)["msg"]
+
+
+def test_a_damaged_record_is_said(host: Host) -> None:
+    host.record.write_text("{", encoding="utf-8")
+    assert "is not JSON" in host.run()["msg"]
