@@ -23,7 +23,7 @@ class ActionModule(ClusterAction):
         variables = task_vars or {}
         arguments = self._task.args
         cluster = self.cluster(variables)
-        now = datetime.datetime.now(datetime.timezone.utc)
+        now = datetime.datetime.now(datetime.UTC)
         found = {} if cluster.topology.problems else self.survey(cluster, variables, preflight=True)
         try:
             policy = waves.Policy.from_mapping(arguments.get("policy") or {})
@@ -46,7 +46,7 @@ class ActionModule(ClusterAction):
         return {
             **planned.as_dict(),
             "run": f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
-            "members": plan_text.members(planned, cluster.topology),
+            "members": plan_text.members(planned, cluster.topology, found),
             "routers": _due_routers(cluster, found, limit),
             "text": plan_text.render(planned, cluster.topology, found),
             "changed": False,

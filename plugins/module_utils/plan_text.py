@@ -9,7 +9,7 @@ from .plan import Found, Plan, serves
 from .topology import Topology
 
 
-def members(plan: Plan, topology: Topology) -> list[dict[str, Any]]:
+def members(plan: Plan, topology: Topology, found: Mapping[str, Found]) -> list[dict[str, Any]]:
     """One row per host that needs anything: ``host``, ``groups``, ``wave`` (0 where only ``prepare`` is due), ``steps``."""
     wave_of = {host: wave.n for wave in plan.waves for host in wave.hosts}
     in_order = [host for wave in plan.waves for host in wave.hosts]
@@ -31,6 +31,7 @@ def members(plan: Plan, topology: Topology) -> list[dict[str, Any]]:
             "steps": list(steps),
             "replica": replica.name,
             "disturbed": replica.name in plan.disturbed,
+            "serving": serves(found[replica.head].state),
         })
     return rows
 
