@@ -1,0 +1,86 @@
+"""The memory of a driver change, through everything that can stop it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.lockstep.vllm.plugins.module_utils import driver_change
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver_change import NothingToRestore, NotRunning
+
+
+def driver(version: str) -> dict[str, Any]:
+    return {"version": version, "source": "nvidia", "flavor": "open"}
+
+
+A, B, C = driver("550.90.07"), driver("550.127.05"), driver("580.95.05")
+ON_A = {"verified": {**A, "at": "t0"}, "change": None}
+
+
+def test_a_change_remembers_what_was_verified() -> None:
+    record = driver_change.begin(ON_A, B, "t1")
+    assert driver_change.restore_target(record) == {**A, "at": "t0"}
+    assert driver_change.expected_version(record) == "550.127.05"
+
+
+def test_beginning_again_after_a_crash_changes_nothing() -> None:
+    record = driver_change.begin(ON_A, B, "t1")
+    assert driver_change.begin(record, B, "t2") == record
+
+
+def test_another_target_keeps_the_first_origin() -> None:
+    record = driver_change.begin(driver_change.begin(ON_A, B, "t1"), C, "t2")
+    assert driver_change.restore_target(record)["version"] == "550.90.07"
+    assert record["change"]["to"] == C
+
+
+def test_a_restore_that_was_cut_short_still_leads_to_the_origin() -> None:
+    record = driver_change.begin(driver_change.begin(ON_A, B, "t1"), A, "t2")
+    assert driver_change.restore_target(record)["version"] == "550.90.07"
+    assert driver_change.expected_version(record) == "550.90.07"
+
+
+def test_putting_a_package_back_is_no_change() -> None:
+    assert driver_change.begin(ON_A, A, "t1") == ON_A
+
+
+def test_accepting_ends_the_change() -> None:
+    record = driver_change.accept(driver_change.begin(ON_A, B, "t1"), B, "550.127.05", "t2")
+    assert record == {"verified": {**B, "at": "t2"}, "change": None}
+
+
+def test_after_a_restore_the_origin_is_accepted_whatever_is_declared() -> None:
+    restored = driver_change.begin(driver_change.begin(ON_A, B, "t1"), A, "t2")
+    assert driver_change.accept(restored, B, "550.90.07", "t3") == ON_A
+
+
+def test_the_first_driver_of_a_host() -> None:
+    record = driver_change.begin(None, A, "t1")
+    with pytest.raises(NothingToRestore, match="this host's first"):
+        driver_change.restore_target(record)
+    assert driver_change.accept(record, A, "550.90.07", "t2") == {"verified": {**A, "at": "t2"}, "change": None}
+
+
+def test_a_host_that_came_with_its_driver() -> None:
+    assert driver_change.accept(None, A, "550.90.07", "t1") == {"verified": {**A, "at": "t1"}, "change": None}
+
+
+def test_accepting_twice_keeps_the_date() -> None:
+    assert driver_change.accept(ON_A, A, "550.90.07", "t9") == ON_A
+
+
+@pytest.mark.parametrize("loaded", [None, "550.90.07"])
+def test_what_does_not_run_is_not_accepted(loaded: str | None) -> None:
+    with pytest.raises(NotRunning, match=r"550\.127\.05 cannot be accepted"):
+        driver_change.accept(driver_change.begin(ON_A, B, "t1"), B, loaded, "t2")
+
+
+@pytest.mark.parametrize("record", [None, ON_A])
+def test_nothing_to_restore_without_a_change(record: dict[str, Any] | None) -> None:
+    with pytest.raises(NothingToRestore, match="no driver change is under way"):
+        driver_change.restore_target(record)
+
+
+@pytest.mark.parametrize(("record", "version"), [(None, None), (ON_A, "550.90.07")])
+def test_expected_version(record: dict[str, Any] | None, version: str | None) -> None:
+    assert driver_change.expected_version(record) == version
