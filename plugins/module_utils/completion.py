@@ -174,15 +174,16 @@ def get(base_url: str, path: str, *, deadline: float) -> tuple[int, str] | None:
 def _drain(wire: socket.socket, response: http.client.HTTPResponse, ends: float) -> bytes:
     parts: list[bytes] = []
     size = 0
-    while True:
+    while not response.isclosed():
         _limit(wire, ends)
         part = response.read1(65536)
         if not part:
-            return b"".join(parts)
+            break
         parts.append(part)
         size += len(part)
         if size > _LARGEST_ANSWER:
             raise NoAnswer("broken", f"the answer is longer than {_LARGEST_ANSWER} bytes")
+    return b"".join(parts)
 
 
 def _limit(wire: socket.socket, ends: float) -> None:

@@ -111,6 +111,14 @@ def test_every_bad_answer_has_its_word(parts: list[bytes], failure: str, cause: 
     assert url in answer.cause
 
 
+def test_a_server_that_closes_after_its_answer() -> None:
+    answer = body()
+    head = b"HTTP/1.0 200 OK\r\nConnection: close\r\nContent-Length: " + str(len(answer)).encode() + b"\r\n\r\n"
+    for parts in ([head + answer], [head, answer], [head.split(b"Content-Length")[0] + b"\r\n", answer]):
+        with server(parts) as (url, _):
+            assert completion.prove(url, "tiny", "x", "lockstep", deadline=5).ok
+
+
 def test_an_end_of_text_is_a_token_too() -> None:
     with server(http(body(text="", tokens=1))) as (url, _):
         assert completion.prove(url, "tiny", "x", deadline=5).ok
