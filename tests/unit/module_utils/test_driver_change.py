@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from ansible_collections.lockstep.vllm.plugins.module_utils import driver_change
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver_change import NothingToRestore, NotRunning
 

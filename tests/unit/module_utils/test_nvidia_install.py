@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ansible_collections.lockstep.vllm.plugins.module_utils import nvidia_install
 from ansible_collections.lockstep.vllm.plugins.module_utils.nvidia_install import Plan, StepFailed
 from ansible_collections.lockstep.vllm.plugins.module_utils.nvidia_packages import PackageError, Want

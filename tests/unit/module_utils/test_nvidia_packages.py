@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from ansible_collections.lockstep.vllm.plugins.module_utils import apt_index, nvidia_packages
 from ansible_collections.lockstep.vllm.plugins.module_utils.nvidia_packages import PackageError, Want, select, wanted
 
