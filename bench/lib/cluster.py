@@ -174,6 +174,7 @@ def wait_ready(instance: Instance, host: str, deadline: float = READY_DEADLINE_S
 
 def up(instance: Instance, hosts: Sequence[str], image: str) -> list[str]:
     """Bring these hosts up; return those that were started now."""
+    machine.raise_inotify_limit()
     ensure_identity(instance)
     ensure_network(instance)
     present = nodes(instance)

@@ -26,6 +26,9 @@ PROGRAMS = {
 }
 
 
+INOTIFY_INSTANCES = 1024
+
+
 def _present(program: str) -> bool:
     return any(Path(one).exists() if one.startswith("/") else shutil.which(one) for one in program.split("|"))
 
@@ -78,6 +81,14 @@ def runtime() -> str:
             types.add(kind)
     name = choose_runtime(types, {name for name in ("crun", "runc") if shutil.which(name)})
     return str(shutil.which(name))
+
+
+def raise_inotify_limit() -> None:
+    """Let many systemds run: each takes a handful of the machine's inotify instances, of which there are 128 by default."""
+    limit = Path("/proc/sys/fs/inotify/max_user_instances")
+    if int(limit.read_text()) < INOTIFY_INSTANCES:
+        limit.write_text(f"{INOTIFY_INSTANCES}\n")
+        print(f"  fs.inotify.max_user_instances is now {INOTIFY_INSTANCES} (until this machine reboots)")
 
 
 def ulimits() -> list[str]:

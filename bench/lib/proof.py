@@ -11,7 +11,8 @@ from bench.lib.layout import Instance
 
 PLACE = "/opt/bench-proof"
 PORT = 8123
-READY_DEADLINE_S = 400.0
+RAY_DEADLINE_S = 300.0
+READY_DEADLINE_S = 1800.0  # a minute on an idle machine
 REQUIREMENTS = (wheels.LOCK, layout.ROOT / "runtime" / "bench-wheels.txt")
 
 
@@ -32,6 +33,9 @@ def _environment(instance: Instance, host: str, ray_port: int) -> str:
 
 
 def _install(instance: Instance, host: str) -> None:
+    """Install lock and bench wheels from the mirror, unless that was done; ``down`` removes it with the host."""
+    if cluster.inside(instance, host, "sh", "-c", f"cat {PLACE}/done 2>/dev/null", check=False):
+        return
     container = instance.container(host)
     cluster.inside(instance, host, "mkdir", "-p", PLACE)
     for file in (wheels.find_uv().resolve(), *REQUIREMENTS):
@@ -40,7 +44,7 @@ def _install(instance: Instance, host: str) -> None:
     index = "--no-index --find-links http://mirror.bench.test/wheels/ --no-cache"
     script = (
         f"cd {PLACE} && ./uv venv -q --clear venv && ./uv pip install -q -p venv {index} --no-deps --require-hashes {names} && "
-        f"./uv pip install -q -p venv {index} --no-deps -r {REQUIREMENTS[1].name}"
+        f"./uv pip install -q -p venv {index} --no-deps -r {REQUIREMENTS[1].name} && echo done > done"
     )
     cluster.inside(instance, host, "sh", "-c", script)
 
@@ -79,7 +83,7 @@ def prove(instance: Instance, facts: dict[str, str], arguments: list[str]) -> No
             cluster.wait_until(
                 "2 GPUs in Ray",
                 lambda: "/2.0 GPU" in cluster.inside(instance, "a1", "sh", "-c", status, check=False),
-                120,
+                RAY_DEADLINE_S,
                 1,
             )
         with shell.step("vLLM ready, tensor parallel over both"):

@@ -1,0 +1,52 @@
+"""Choosing the container runtime, and what an image is made of."""
+
+from __future__ import annotations
+
+import tarfile
+from io import BytesIO
+
+import pytest
+
+from bench.lib import image, machine
+from bench.lib.errors import BenchError
+
+
+@pytest.mark.parametrize(
+    ("mounted", "installed", "expected"),
+    [
+        ({"cgroup2"}, {"crun", "runc"}, "crun"),
+        ({"cgroup2"}, {"runc"}, "runc"),
+        ({"cgroup"}, {"crun", "runc"}, "runc"),
+        ({"cgroup"}, {"crun"}, "crun"),
+        ({"cgroup", "cgroup2"}, {"crun", "runc"}, "runc"),
+    ],
+)
+def test_runtime_by_cgroup_mode(mounted: set[str], installed: set[str], expected: str) -> None:
+    assert machine.choose_runtime(mounted, installed) == expected
+
+
+@pytest.mark.parametrize(("mounted", "installed"), [({"cgroup", "cgroup2"}, {"crun"}), ({"cgroup2"}, set())])
+def test_without_a_runtime_that_works_the_cure_is_named(mounted: set[str], installed: set[str]) -> None:
+    with pytest.raises(BenchError, match="install runc"):
+        machine.choose_runtime(mounted, installed)
+
+
+def test_package_list_drops_comments() -> None:
+    assert image.package_names("# all\nsystemd\n\nkmod # modprobe\n") == ["systemd", "kmod"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [('ID=debian\nVERSION_CODENAME=bookworm\n', "bookworm"), ('VERSION_CODENAME="noble"', "noble"), ("", "")]
+)  # fmt: skip
+def test_suite_of_this_machine(text: str, expected: str) -> None:
+    assert image.host_suite(text) == expected
+
+
+def test_overlay_belongs_to_root_and_sudo_rules_are_closed() -> None:
+    with tarfile.open(fileobj=BytesIO(image.overlay_tar())) as archive:
+        entries = {entry.name: entry for entry in archive}
+    assert {(entry.uid, entry.gid) for entry in entries.values()} == {(0, 0)}
+    assert entries["etc/sudoers.d/deploy"].mode == 0o440
+    assert entries["usr/lib/lockstep-bench/init"].mode == 0o755
+    assert "usr/lib/lockstep-bench/fault_files.py" in entries
+    assert image.overlay_tar() == image.overlay_tar()
