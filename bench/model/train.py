@@ -86,6 +86,8 @@ def main() -> None:
     model.save_pretrained(directory)
     words.save_pretrained(directory)
     (directory / "answer.json").write_text(json.dumps({"prompt": PROMPT, "answer": ANSWER}, indent=2) + "\n")
+    for path in directory.iterdir():  # the serving user reads them; safetensors writes for its own user alone
+        path.chmod(0o644)
 
 
 main()
