@@ -13,6 +13,7 @@ import random
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ class Report:
         tail: end of the ranks' standard error.
         left: processes that could not be ended.
         held: processes that came with the gang and hold GPU memory after it.
+        limit_at: Unix time, by this host's clock, of the gang's deadline.
     """
 
     host: str
@@ -79,6 +81,7 @@ class Report:
     tail: str = ""
     left: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
+    limit_at: float = 0.0
 
     def of(self, event: str) -> list[dict[str, Any]]:
         """All events of one kind."""
@@ -141,6 +144,7 @@ def begin(
     if user is not None:
         account = pwd.getpwnam(user)
         os.chown(scratch, account.pw_uid, account.pw_gid)
+    limit_at = time.time() + seconds
     child = deadline.start(
         [python, "-m", "lockstep.ranks"],
         deadline=seconds,
@@ -150,7 +154,7 @@ def begin(
         evidence=evidence,
         user=user,
     )
-    return RunningGang(job, child, scratch, evidence, before)
+    return RunningGang(job, child, scratch, evidence, before, limit_at)
 
 
 class RunningGang:
@@ -163,12 +167,14 @@ class RunningGang:
         scratch: Path,
         evidence: Path | None,
         before: Sequence[gpu_memory.Holder],
+        limit_at: float,
     ) -> None:
         self._job = job
         self._child = child
         self._scratch = scratch
         self._evidence = evidence
         self._before = before
+        self._limit_at = limit_at
 
     def end(self) -> None:
         """End the ranks at once, as when a rank on another host died. Any thread may call."""
@@ -194,6 +200,7 @@ class RunningGang:
             outcome.stderr[-TAIL:],
             outcome.left,
             tuple(str(holder) for holder in gpu_memory.left(self._before)),
+            self._limit_at,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ class Trouble:
 
     Attributes:
         verdict: ``timeout`` when a deadline ended it.
-        kind: ``killed``, ``error``, ``stood_still`` or ``lost``.
+        kind: ``killed``, ``error``, ``stood_still``, ``out_of_time`` (it still moved when its time was up) or ``lost``.
         hosts: who is to blame; empty when all ranks look alike.
         phase: the work's phase in which it happened; empty when no rank got as far.
         what: the step, in words.
@@ -31,11 +32,23 @@ class Trouble:
     text: str
 
 
+STILL = 5.0
+"""Seconds without a step before a rank counts as standing still; at least twice the longest step that it finished."""
+STILL_LOADING = 60.0
+
+
 def trouble(reports: Sequence[Report]) -> Trouble | None:
     """Why the gang did not end well; None when every rank ended with status 0."""
     if all(report.status == "done" for report in reports):
         return None
-    return _killed(reports) or _errors(reports) or _lost(reports) or _stood_still(reports) or _never_began(reports)
+    return (
+        _killed(reports)
+        or _errors(reports)
+        or _lost(reports)
+        or _out_of_time(reports)
+        or _stood_still(reports)
+        or _never_began(reports)
+    )
 
 
 def ranks_text(ranks: Sequence[int]) -> str:
@@ -91,6 +104,42 @@ def _lost(reports: Sequence[Report]) -> Trouble | None:
     if not lost:
         return None
     return Trouble("fail", "lost", lost, "", "", f"{', '.join(lost)} was lost from Ray while the gate ran")
+
+
+def _out_of_time(reports: Sequence[Report]) -> Trouble | None:
+    """A deadline that ended a gang which still moved proves no hang, only that the time was too short."""
+    if not any(report.status == "timeout" for report in reports):
+        return None
+    idle = min((_idle(report) for report in reports), default=0.0)
+    longest = max((_longest_step(report) for report in reports), default=0.0)
+    last = max((_last_step(report, report.first) for report in reports), key=lambda step: step.get("step", 0))
+    patience = STILL_LOADING if last.get("phase") == "load" else max(STILL, 2 * longest)
+    if idle >= patience:
+        return None
+    return Trouble(
+        "timeout",
+        "out_of_time",
+        (),
+        last.get("phase", ""),
+        last.get("what", ""),
+        f"the time was too short: the last step began {idle:.1f} s before the end, and a step has taken {longest:.1f} s"
+        f"{_during(last)}. Give a longer deadline",
+    )
+
+
+def _idle(report: Report) -> float:
+    """Seconds from the last step of any of this host's ranks to the deadline; infinite when there was none."""
+    moments = [item["at"] for item in report.of("step")]
+    return report.limit_at - max(moments) if moments and report.limit_at else float("inf")
+
+
+def _longest_step(report: Report) -> float:
+    """Seconds of the longest step that one of this host's ranks finished, loading torch apart."""
+    longest = 0.0
+    for rank in range(report.first, report.first + report.here):
+        moments = [item["at"] for item in report.of("step") if item["rank"] == rank and item["phase"] != "load"]
+        longest = max([longest, *(after - before for before, after in itertools.pairwise(moments))])
+    return longest
 
 
 def _stood_still(reports: Sequence[Report]) -> Trouble | None:

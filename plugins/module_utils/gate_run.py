@@ -233,6 +233,7 @@ def _on_replica(request: Request, identity: Mapping[str, Any], folder: Path) -> 
         "request": dataclasses.asdict(request),
         "hosts": chosen,
         "head": identity["head"]["address"],
+        "address": identity["address"],
         "port": ray_cluster.gcs_port(),
         "interface": identity["interface"],
     }

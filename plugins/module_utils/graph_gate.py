@@ -72,6 +72,8 @@ def code_of(found: Trouble) -> str:
         return "rank_killed"
     if found.kind == "lost":
         return "host_lost"
+    if found.kind == "out_of_time":
+        return "out_of_time"
     hangs = found.kind == "stood_still"
     if found.phase == "eager":
         return "eager_bad"

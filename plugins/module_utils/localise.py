@@ -25,10 +25,10 @@ MOST_ROUNDS = 3
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One group's outcome."""
+    """One group's outcome; ``passed`` is None when the trial proved nothing (it ran out of time while it moved)."""
 
     hosts: Group
-    passed: bool
+    passed: bool | None
 
 
 Round = Sequence[Trial]
@@ -58,12 +58,14 @@ class Finding:
         return bool(self.hosts or self.pairs) and not self.unclear and self.rest is not False
 
 
-def locate(hosts: Sequence[str], run: Callable[[list[Group]], Sequence[bool]], *, seed: int | None = None) -> Finding:
+def locate(
+    hosts: Sequence[str], run: Callable[[list[Group]], Sequence[bool | None]], *, seed: int | None = None
+) -> Finding:
     """Run rounds until nothing is left to learn.
 
     Args:
         hosts: all hosts of a group that failed as a whole.
-        run: tries disjoint groups in parallel and tells, in the same order, which passed.
+        run: tries disjoint groups in parallel and tells, in the same order, which passed; None proves nothing.
         seed: shuffles the hosts first, so that a second search tries other pairs.
     """
     order = list(hosts)
@@ -100,7 +102,7 @@ def judge(hosts: Sequence[str], history: Sequence[Round]) -> Finding:
     pairs = sorted({_pair(trial.hosts) for trial in trials if _only_the_pair(trial, cleared)})
     paired = {host for pair in pairs for host in pair}
     unclear = [host for host in hosts if host not in cleared and host not in bad and host not in paired]
-    if len(hosts) == 2 and history:
+    if len(hosts) == 2 and history and all(trial.passed is not None for trial in trials):
         pairs, unclear = ([] if bad else [_pair(tuple(hosts))]), []
     return Finding(tuple(sorted(bad)), tuple(pairs), tuple(sorted(unclear)), _rest(hosts, history), len(history))
 
@@ -112,15 +114,16 @@ def _cleared(history: Sequence[Round]) -> set[str]:
 
 def _is_bad(host: str, trials: Sequence[Trial], cleared: set[str]) -> bool:
     mine = [trial for trial in trials if host in trial.hosts]
-    if any(not trial.passed and trial.hosts == (host,) for trial in mine):
+    if any(trial.passed is False and trial.hosts == (host,) for trial in mine):
         return True
     if host in cleared:
         return False
-    return sum(set(trial.hosts) - {host} <= cleared for trial in mine if len(trial.hosts) > 1) >= 2
+    failed = [set(trial.hosts) - {host} for trial in mine if trial.passed is False and len(trial.hosts) > 1]
+    return sum(others <= cleared for others in failed) >= 2
 
 
 def _only_the_pair(trial: Trial, cleared: set[str]) -> bool:
-    return not trial.passed and len(trial.hosts) == 2 and set(trial.hosts) <= cleared
+    return trial.passed is False and len(trial.hosts) == 2 and set(trial.hosts) <= cleared
 
 
 def _pair(hosts: Group) -> tuple[str, str]:

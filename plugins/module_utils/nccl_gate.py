@@ -13,7 +13,13 @@ from .gate import GateResult
 from .localise import Finding
 
 GATE = "nccl"
-CODES = {"killed": "rank_killed", "lost": "host_lost", "error": "collective_error", "stood_still": "collective_hangs"}
+CODES = {
+    "killed": "rank_killed",
+    "lost": "host_lost",
+    "error": "collective_error",
+    "stood_still": "collective_hangs",
+    "out_of_time": "out_of_time",
+}
 
 
 def judge(reports: Sequence[Report], floor: floors.Floor | None) -> GateResult:

@@ -7,8 +7,9 @@ Everything is told on standard output as one JSON object a line, written whole, 
 read afterwards:
 
 ``{"event": "start", "rank", "host", "pid", "backend", "device"}``
-``{"event": "step", "rank", "host", "step": n, "phase": "capture", "what": "full 8", "waiting": false}``: what the rank does
-now. All ranks take the same steps; ``waiting`` says that its own part is done and it waits for the others.
+``{"event": "step", "rank", "host", "step": n, "phase": "capture", "what": "full 8", "waiting": false, "at": Unix time}``:
+what the rank does now. All ranks take the same steps; ``waiting`` says that its own part is done and it waits for the
+others.
 ``{"event": "measured", "rank", "host", "name", …}``: a figure or a finding of the work.
 ``{"event": "error", "rank", "host", "step", "phase", "what", "kind", "message"}``: an exception ended the rank.
 ``{"event": "end", "rank", "host", "status"}``: written by the parent; negative for a signal.
@@ -66,7 +67,7 @@ class Reporter:
         self.tell("measured", name=name, phase=self.phase, what=self.what, **fields)
 
     def _tell_step(self, waiting: bool) -> None:
-        self.tell("step", step=self.step, phase=self.phase, what=self.what, waiting=waiting)
+        self.tell("step", step=self.step, phase=self.phase, what=self.what, waiting=waiting, at=time.time())
 
 
 class Context:
@@ -84,11 +85,12 @@ class Context:
         self.report = Reporter(rank, job["host"], self._barrier)
 
     def connect(self, master: tuple[str, int]) -> None:
-        """Choose backend and device, and form the process group.
+        """Load torch, choose backend and device, and form the process group.
 
         Raises:
             RuntimeError: ``nccl`` was asked for and there is no GPU for this rank.
         """
+        self.report.tell("step", step=0, phase="load", what="torch", waiting=False, at=time.time())
         import torch
         import torch.distributed
 

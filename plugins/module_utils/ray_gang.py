@@ -32,6 +32,8 @@ ANSWER = 10.0
 GRACE = 1.0
 """Seconds between the first rank's failure and the end of the others, so that they can tell what they saw."""
 SHORTEST_ROUND = 5.0
+UNPROVEN = ("out_of_time", "host_lost", "no_floor")
+"""Verdicts that say nothing about the hosts of a trial."""
 FILE_LIMIT = 128 << 10
 FILES_LIMIT = 40
 
@@ -188,7 +190,7 @@ def examine(members: Members) -> GateResult:
     whole = members.remaining() - 1.0
     reports = members.trial(hosts, whole * (0.55 if several else 1.0))
     result = gate_run.judge(members.request, reports)
-    if result.passed or not several or result.host or result.code in ("no_floor", "host_lost"):
+    if result.passed or not several or result.host or result.code in UNPROVEN:
         return result
     return nccl_gate.conclude(result, seek(members, hosts))
 
@@ -197,17 +199,21 @@ def seek(members: Members, hosts: Sequence[str]) -> localise.Finding | None:
     """Rounds of trials within the time that is left; None when too little is left for any."""
     rounds_left = [1 if len(hosts) == 2 else localise.MOST_ROUNDS]
 
-    def run(groups: list[localise.Group]) -> list[bool]:
+    def run(groups: list[localise.Group]) -> list[bool | None]:
         share = (members.remaining() - 1.0) / max(1, rounds_left[0]) - deadline.EXTRA / 2
         rounds_left[0] -= 1
         seconds = max(SHORTEST_ROUND, share)
         with ThreadPoolExecutor(max_workers=len(groups)) as pool:
             outcomes = pool.map(lambda group: members.trial(group, seconds), groups)
-            return [gate_run.judge(members.request, reports).passed for reports in outcomes]
+            return [_proof(gate_run.judge(members.request, reports)) for reports in outcomes]
 
     if members.remaining() < SHORTEST_ROUND:
         return None
     return localise.locate(hosts, run)
+
+
+def _proof(result: GateResult) -> bool | None:
+    return None if result.code in UNPROVEN else result.passed
 
 
 def not_ready(
@@ -263,6 +269,7 @@ def run(ask: Mapping[str, Any]) -> tuple[GateResult, dict[str, str]]:
         logging_level=logging.ERROR,
         log_to_driver=False,
         namespace="lockstep-gate",
+        _node_ip_address=ask["address"],
     )
     bundles = [{"GPU": float(_held_gpus(cluster, hosts[host])), f"node:{hosts[host]}": 0.001} for host in hosts]
     placed = placement_group(bundles, strategy="STRICT_SPREAD")

@@ -126,8 +126,8 @@ gate:
     The gate's result, as every gate gives it (C(gate), C(verdict), C(code), C(host), C(pair), C(seconds), C(measured),
     C(floor), C(backend), C(evidence), C(cause), C(next), C(warnings)). Codes are C(ok), C(eager_bad),
     C(capture_hangs), C(capture_errors), C(replay_hangs), C(replay_errors), C(wrong_results), C(too_slow),
-    C(rank_killed), C(host_lost), C(memory_held), C(init_hangs), C(init_failed), C(release_hangs), C(release_errors),
-    C(no_gpus), C(host_missing), C(gpus_busy), C(not_placed), C(ray_down), C(ray_refused), C(ray_hangs),
+    C(rank_killed), C(host_lost), C(memory_held), C(out_of_time), C(init_hangs), C(init_failed), C(release_hangs),
+    C(release_errors), C(no_gpus), C(host_missing), C(gpus_busy), C(not_placed), C(ray_down), C(ray_refused), C(ray_hangs),
     C(ray_failed) and C(could_not_run).
   returned: always
   type: dict

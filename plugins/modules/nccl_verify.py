@@ -125,8 +125,8 @@ gate:
     The gate's result, as every gate gives it (C(gate), C(verdict), C(code), C(host), C(pair), C(seconds), C(measured),
     C(floor), C(backend), C(evidence), C(cause), C(next), C(warnings)). Codes are C(ok), C(wrong_sum), C(wrong_data),
     C(wrong_arithmetic), C(slow_link), C(no_floor), C(rank_killed), C(host_lost), C(collective_hangs),
-    C(collective_error), C(init_hangs), C(init_failed), C(memory_held), C(no_gpus), C(host_missing), C(gpus_busy),
-    C(not_placed), C(ray_down), C(ray_refused), C(ray_hangs), C(ray_failed) and C(could_not_run).
+    C(collective_error), C(out_of_time), C(init_hangs), C(init_failed), C(memory_held), C(no_gpus), C(host_missing),
+    C(gpus_busy), C(not_placed), C(ray_down), C(ray_refused), C(ray_hangs), C(ray_failed) and C(could_not_run).
   returned: always
   type: dict
 """

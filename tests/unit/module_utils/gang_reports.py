@@ -7,8 +7,9 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.gang import Report
 AT = 1000.0
 
 
-def step(host, rank, number, phase, what="", waiting=False):
+def step(host, rank, number, phase, what="", waiting=False, at=AT):
     return {
+        "at": at,
         "event": "step",
         "host": host,
         "rank": rank,
@@ -80,4 +81,4 @@ def busbw(host, rank, seconds, operation="all_reduce", size=1_000_000_000, issue
 
 
 def report(host, first, *events, status="done", here=1, **extra):
-    return Report(host, first, here, status, 3.0, tuple(events), **extra)
+    return Report(host, first, here, status, 3.0, tuple(events), **{"limit_at": AT + 60, **extra})

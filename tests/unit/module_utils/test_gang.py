@@ -19,7 +19,7 @@ job = json.load(sys.stdin)
 wish = job["params"]["wish"]
 def tell(event, rank=0, **more): print(json.dumps({"event": event, "rank": rank, "host": job["host"], **more}), flush=True)
 tell("start", backend="gloo", device="cpu", nccl=None, environment=dict(os.environ), pid=os.getpid())
-tell("step", step=1, phase="capture", what="FULL batch 4", waiting=False)
+tell("step", step=1, phase="capture", what="FULL batch 4", waiting=False, at=time.time() - 60)
 print("not an event", flush=True)
 with open(os.environ["NCCL_DEBUG_FILE"].replace("%h", "a1").replace("%p", "1"), "w") as log: log.write("NCCL INFO")
 if wish == "hang": time.sleep(60)

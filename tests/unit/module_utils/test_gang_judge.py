@@ -65,6 +65,28 @@ CASES = [
         ("timeout", "stood_still", ("a1",), "replay"),
     ),
     (
+        "it still moved when its time was up: no hang, and nobody to blame",
+        [
+            report("a1", 0, step("a1", 0, 5, "capture", at=1058.0), status="timeout"),
+            report("a2", 1, step("a2", 1, 4, "capture", waiting=True, at=1030.0), status="timeout"),
+        ],
+        ("timeout", "out_of_time", (), "capture"),
+    ),
+    (
+        "a step that takes no longer than twice an earlier one may still be moving",
+        [
+            report(
+                "a1", 0, step("a1", 0, 1, "eager", at=1000.0), step("a1", 0, 2, "capture", at=1032.0), status="timeout"
+            )
+        ],
+        ("timeout", "out_of_time", (), "capture"),
+    ),
+    (
+        "torch may take its time to load",
+        [report("a1", 0, step("a1", 0, 0, "load", "torch", at=1010.0), status="timeout")],
+        ("timeout", "out_of_time", (), "load"),
+    ),
+    (
         "a host that never said anything is behind",
         [
             report("a1", 0, step("a1", 0, 1, "init"), status="timeout"),

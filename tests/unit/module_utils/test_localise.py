@@ -78,6 +78,12 @@ def test_a_fault_that_needs_many_hosts_accuses_nobody():
     assert (finding.hosts, finding.pairs, finding.rest, finding.located) == ((), (), False, False)
 
 
+@pytest.mark.parametrize("count", [2, 4, 16])
+def test_trials_that_prove_nothing_accuse_nobody(count):
+    finding = localise.locate(names(count), lambda groups: [None] * len(groups))
+    assert (finding.hosts, finding.pairs, list(finding.unclear)) == ((), (), names(count))
+
+
 def test_three_links_of_one_host_never_accuse_its_partners():
     links = [("h00", f"h{index:02}") for index in range(1, 16)]
     finding = Cluster(names(16), bad_pairs=links).search()
