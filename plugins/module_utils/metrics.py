@@ -21,7 +21,7 @@ from . import engine_state, fingerprint, records, survey
 State = Mapping[str, Any]
 Kind = Literal["gauge", "counter"]
 
-PARTS = ("os", "boot", "driver", "runtime", "units", "host", "quarantine", "engine", "ray", "manifest")
+PARTS = ("os", "boot", "driver", "runtime", "units", "host", "quarantine", "engine", "manifest")
 PHASES: tuple[str, ...] = get_args(engine_state.Phase)
 
 

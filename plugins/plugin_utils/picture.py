@@ -11,6 +11,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.timeline import Kind
 
 LEGEND: dict[Kind, str] = {
     "serving": "serving",
+    "prepare": "prepare",
     "drain": "drain",
     "change": "change",
     "gates": "gates",
@@ -30,7 +31,7 @@ class Shape:
     name: str
     width: float
     labels: float
-    bar: float
+    thickness: float
     pitch: float
     ticks: int
 
@@ -105,15 +106,15 @@ def _by_replica(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
 
 
 def _row(row: Row, y: float, left: float, right: float, scale: float, shape: Shape) -> list[str]:
-    label = y + (shape.bar * 0.72 if shape.labels else 12)
+    label = y + (shape.thickness * 0.72 if shape.labels else 12)
     top = y if shape.labels else y + 17
-    drawn = [_text(0, label, "host", _short(row.host, shape)), _rect(left, top, right - left, shape.bar, "idle")]
+    drawn = [_text(0, label, "host", _short(row.host, shape)), _rect(left, top, right - left, shape.thickness, "idle")]
     for segment in [*row.serving, *merged(row.steps)]:
         drawn.append(_stretch(row, segment, left, top, scale, shape))
     if not row.steps:
-        drawn.append(_text((left + right) / 2, top + shape.bar * 0.7, f"mid {_untouched(row)[0]}", _untouched(row)[1]))
+        drawn.append(_text((left + right) / 2, top + shape.thickness * 0.7, f"mid {_untouched(row)[0]}", _untouched(row)[1]))
     drawn += [
-        _cross(left + step.ended * scale, top + shape.bar / 2)
+        _cross(left + step.ended * scale, top + shape.thickness / 2)
         for step in row.steps
         if step.outcome in ("failed", "unreachable")
     ]
@@ -132,10 +133,14 @@ def _stretch(row: Row, segment: Segment, left: float, top: float, scale: float, 
     )
     name = LEGEND[segment.kind]
     inside = ""
-    if row.steps and width > len(name) * _LETTER + 8:
-        inside = _text(x + width / 2, top + shape.bar * 0.7, f"inside mid on-{segment.kind}", name)
+    height = shape.thickness
+    if segment.kind == "prepare":  # done under whatever serves, so that must still be seen
+        height = shape.thickness * 0.3
+        top += shape.thickness - height
+    elif row.steps and width > len(name) * _LETTER + 8:
+        inside = _text(x + width / 2, top + shape.thickness * 0.7, f"inside mid on-{segment.kind}", name)
     unsure = " unfinished" if segment.outcome == "unfinished" else ""
-    return f"<g><title>{html.escape(title)}</title>{_rect(x, top, width, shape.bar, segment.kind + unsure)}{inside}</g>"
+    return f"<g><title>{html.escape(title)}</title>{_rect(x, top, width, height, segment.kind + unsure)}{inside}</g>"
 
 
 def _bands(timeline: Timeline, left: float, scale: float, height: float) -> list[str]:

@@ -38,6 +38,7 @@ STEPS = (
 )
 BEFORE_WAVES = frozenset(("prepare",))
 CAUSE_LENGTH = 4000
+LOOK = "ansible-playbook playbooks/status.yml"
 _NEXT = re.compile(r"\bNext: (.+)")
 _DEPTH = 6
 _NOT_NEWS = frozenset(("invocation", "ansible_facts", "diff", "state", "states", "stamps", "hosts", "survey"))
@@ -145,6 +146,8 @@ class Tracker:
     def ends(self, outcome: str, **facts: Any) -> list[Event]:
         """The run is over, as ``done``, ``failed``, ``refused``, ``nothing_to_do``, ``checked`` or ``interrupted``."""
         events = self.play_starts()
+        if outcome in ("failed", "interrupted"):
+            self.next = self.next or LOOK
         if self.wave is not None:
             events.append(_event("wave_ended", self.elapsed, wave=self.wave))
         events.append(_event("run_ended", self.elapsed, outcome=outcome, next=self.next, **facts))

@@ -345,11 +345,11 @@ def _e(text: Any) -> str:
 _STYLE = """
 :root{color-scheme:light dark;--paper:#fff;--ground:#f4f5f7;--ink:#1b1f24;--quiet:#5b6470;--line:#dde1e6;
 --good:#1a7f4e;--bad:#c0262d;--warn:#9a6200;--calm:#4b5a6a;--link:#0b62c4;
---serving:#23804f;--drain:#f0b429;--change:#2c6cc4;--gates:#8250d0;--start:#127888;--bake:#a9d86e;--restore:#bd4f17;
+--prepare:#8d99a6;--serving:#23804f;--drain:#f0b429;--change:#2c6cc4;--gates:#8250d0;--start:#127888;--bake:#a9d86e;--restore:#bd4f17;
 --idle:#e9ecef;--band:#00000008}
 @media (prefers-color-scheme:dark){:root{--paper:#1a1e24;--ground:#111419;--ink:#e8ebef;--quiet:#9aa5b1;--line:#313842;
 --good:#55c98d;--bad:#ff7b7b;--warn:#f0b84a;--calm:#a7b4c2;--link:#78b4ff;
---serving:#25804f;--drain:#d19a22;--change:#3a70bd;--gates:#7d55c4;--start:#167a8a;--bake:#86b64c;--restore:#b9541f;
+--prepare:#8d99a6;--serving:#25804f;--drain:#d19a22;--change:#3a70bd;--gates:#7d55c4;--start:#167a8a;--bake:#86b64c;--restore:#b9541f;
 --idle:#262c34;--band:#ffffff0a}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--ground);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;
@@ -377,7 +377,7 @@ pre{margin:.5rem 0;padding:.75rem .9rem;border-radius:.5rem;background:var(--gro
 font:.85rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;white-space:pre-wrap;overflow-wrap:anywhere}
 pre.command{border-left:.3rem solid var(--link)}
 code{font:.85em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overflow-wrap:anywhere}
-a{color:var(--link)}q{quotes:"“" "”"}
+a{color:var(--link)}q{quotes:"\\201C" "\\201D"}
 .evidence{margin:.4rem 0;padding-left:1.2rem}
 .legend{display:flex;flex-wrap:wrap;gap:.25rem 1.1rem;margin:0 0 .8rem;padding:0;list-style:none;font-size:.85rem}
 .legend li{display:flex;align-items:center;gap:.4rem}.key{width:.85rem;height:.85rem}
@@ -387,7 +387,7 @@ svg .tick{fill:var(--quiet);font-size:10.5px}svg .mid{text-anchor:middle}
 svg .replica{font-weight:650;font-size:12px}svg .host{font-size:12px}svg .inside{font-size:10.5px;fill:#fff;font-weight:600}
 svg .on-drain,svg .on-bake{fill:#1b1f24}
 svg rect{rx:3px;fill:var(--idle)}svg .band{fill:var(--band);rx:0}svg .band.even{fill:none}
-.serving{fill:var(--serving)!important}.drain{fill:var(--drain)!important}.change{fill:var(--change)!important}
+.prepare{fill:var(--prepare)!important;stroke:var(--paper);stroke-width:.6}.serving{fill:var(--serving)!important}.drain{fill:var(--drain)!important}.change{fill:var(--change)!important}
 .gates{fill:var(--gates)!important}.start{fill:var(--start)!important}.bake{fill:var(--bake)!important}
 .restore{fill:var(--restore)!important}
 svg .unfinished{opacity:.6;stroke:var(--ink);stroke-dasharray:3 2}

@@ -12,12 +12,12 @@ from typing import Any, Literal
 from ansible_collections.lockstep.vllm.plugins.plugin_utils import progress
 
 Event = Mapping[str, Any]
-Kind = Literal["drain", "change", "gates", "start", "bake", "restore", "serving"]
+Kind = Literal["prepare", "drain", "change", "gates", "start", "bake", "restore", "serving"]
 
 KIND_OF_STEP: dict[str, Kind] = {
     "drain": "drain",
+    "prepare": "prepare",
     "quarantine": "change",
-    "prepare": "change",
     "driver": "change",
     "runtime": "change",
     "load": "change",

@@ -125,6 +125,8 @@ class Roll:
 def good() -> list[dict[str, Any]]:
     """Three waves, all well."""
     roll = Roll()
+    roll.step(("a1", "a2", "b1", "b2", "c1", "c2"), "prepare", 30)
+    roll.add(roll.tracker.play_starts())
     for n in (1, 2, 3):
         roll.wave(n)
     roll.end("done")

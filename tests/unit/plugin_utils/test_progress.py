@@ -191,7 +191,9 @@ def test_lines() -> None:
         "   0:40  wave 1/2  a1           gate graph TIMED OUT after 3.1 s: capture hangs",
         "   0:40  wave 1/2  a1           FAILED at drain: capture hangs",
     ]
-    assert lines(roll, roll.tracker.ends("failed"))[-1] == "   0:40  failed after 40 s"
+    assert lines(roll, roll.tracker.ends("failed"))[-1] == (
+        "   0:40  failed after 40 s; next: ansible-playbook playbooks/status.yml"
+    )
 
 
 def test_a_refusal_is_a_line() -> None:
