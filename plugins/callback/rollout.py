@@ -3,27 +3,12 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
-import getpass
-import os
-import socket
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
-
-from ansible import context
-from ansible.plugins.callback import CallbackBase
-
-from ansible_collections.lockstep.vllm.plugins.plugin_utils import journal, progress, report, timeline
-
 DOCUMENTATION = """
 name: rollout
 type: aggregate
 short_description: Tells how a roll goes, keeps its journal, writes its report
 version_added: 0.1.0
-author: The Lockstep authors
+author: The Lockstep authors (@lockstep)
 description:
   - While a run goes on, prints one line per step and host, with the elapsed time, the wave, who is serving and an
     estimate of the time left.
@@ -54,6 +39,21 @@ options:
     env:
       - name: LOCKSTEP_LIVE
 """
+
+import atexit
+import functools
+import getpass
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ansible import context
+from ansible.plugins.callback import CallbackBase
+
+from ansible_collections.lockstep.vllm.plugins.plugin_utils import journal, progress, report, timeline
 
 _FAULTS_TOLERATED = 3
 _SETS_OUT = frozenset(("step_started", "wave_started", "gate"))

@@ -72,7 +72,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils import admission, en
 
 UNIT = "lockstep-vllm.service"
 
-Seen = tuple["dict[str, Any] | None", engine_state.Unit]
+Seen = tuple[Any, engine_state.Unit]
 
 
 def main() -> None:
@@ -87,7 +87,7 @@ def main() -> None:
     wanted, phases = module.params["state"], list[str]()
 
     def observe() -> Seen:
-        _, shown, _ = module.run_command(["systemctl", "show", "--property=ActiveState,MainPID,Result", UNIT])
+        _rc, shown, _err = module.run_command(["systemctl", "show", "--property=ActiveState,MainPID,Result", UNIT])
         try:
             return engine_state.read(), engine_state.parse_unit(shown)
         except records.RecordError as error:

@@ -74,7 +74,7 @@ gate:
     The gate's result, as every gate gives it (C(gate), C(verdict), C(code), C(host), C(pair), C(seconds), C(measured),
     C(floor), C(evidence), C(cause), C(next), C(warnings)). Codes are C(ok), C(names), C(names_slow), C(interface),
     C(port_taken), C(peer_silent), C(port_blocked), C(mtu), C(zone), C(rtt), C(clock_skew), C(shm), C(memlock),
-    C(rdma_down), C(probe_hangs), C(probe_failed) and C(could_not_run). RV(gate.measured.problems) lists all that was found.
+    C(rdma_down), C(probe_hangs), C(probe_failed) and C(could_not_run). C(gate.measured.problems) lists all that was found.
   returned: always
   type: dict
 """

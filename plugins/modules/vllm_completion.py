@@ -100,7 +100,7 @@ def main() -> None:
             "prompt": {"type": "str", "required": True},
             "expected": {"type": "str"},
             "api_key": {"type": "str", "no_log": True},
-            "max_tokens": {"type": "int", "default": 16},
+            "max_tokens": {"type": "int", "default": 16, "no_log": False},
             "deadline": {"type": "float", "default": 60},
         },
         supports_check_mode=True,
