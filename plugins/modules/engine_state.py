@@ -107,7 +107,7 @@ def main() -> None:
         engine_state.leave_wish(wanted, module.params["reason"])
     if wanted is None or module.check_mode:
         module.exit_json(changed=changed, engine=engine, unit=unit.active, seconds=0.0, phases=phases)
-    ended = waiting.poll(observe, judge, deadline=module.params["deadline"], interval=0.5, progress=progress)
+    ended = waiting.poll(observe, judge, deadline=module.params["deadline"], interval=1.0, progress=progress)
     engine, unit = ended.last
     told = {"engine": engine, "unit": unit.active, "seconds": round(ended.seconds, 1), "phases": phases}
     if not ended.ready:
