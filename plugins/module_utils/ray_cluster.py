@@ -159,8 +159,10 @@ class Cluster:
         return method(request, timeout=self._timeout, metadata=self._metadata)
 
     def _no_table(self, error: Any) -> Table:
-        refused = error.code() in (self._grpc.StatusCode.UNAUTHENTICATED, self._grpc.StatusCode.PERMISSION_DENIED)
-        return Table("refused" if refused else "down", error=_short(error.details() or str(error.code())))
+        status = self._grpc.StatusCode
+        refused = error.code() in (status.UNAUTHENTICATED, status.PERMISSION_DENIED)
+        said = f"no answer within {self._timeout:g} s" if error.code() == status.DEADLINE_EXCEEDED else error.details()
+        return Table("refused" if refused else "down", error=plain(said or str(error.code())))
 
 
 def token() -> str | None:
@@ -271,6 +273,11 @@ def _node(row: Any, live: Any, draining: int) -> Node:
         started=row.start_time_ms / 1000,
         death=_short(row.death_info.reason_message),
     )
+
+
+def plain(said: str) -> str:
+    """What gRPC says of a failed call, without its wrapping."""
+    return _short(said.rpartition("Failed to connect to remote host: ")[2].rpartition("last error: ")[2])
 
 
 def _short(text: str, limit: int = 200) -> str:

@@ -15,6 +15,7 @@ import platform
 import shutil
 import socket
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -182,10 +183,43 @@ def main(argv: list[str]) -> int:
 
 def _run_ray(arguments_: list[str]) -> int:
     """Ray's command line, with its client server off: that has no switch of its own, only an absent dependency."""
+    wanted = {"raylet", "gcs_server"} if "--head" in arguments_ else {"raylet"}
+    threading.Thread(target=_end_without, args=(wanted,), daemon=True).start()
     scripts: Any = importlib.import_module("ray.scripts.scripts")
     scripts.get_ray_client_dependency_error = lambda: ImportError("Lockstep leaves the Ray client server off")
     sys.argv = ["ray", *arguments_]
     return int(scripts.cli() or 0)
+
+
+def _end_without(wanted: set[str]) -> None:
+    """End this process when one of Ray's daemons is gone after it was there.
+
+    ``ray start --block`` itself takes a daemon that was ended by SIGTERM, as ``ray stop`` does, for nothing to act on:
+    it would stay, and the unit with it, while no Ray is left.
+    """
+    seen: set[str] = set()
+    while True:
+        present = children(os.getpid())
+        gone = (seen & wanted) - present
+        if gone:
+            print(f"{' and '.join(sorted(gone))} ended; this unit ends with it", flush=True)
+            os._exit(1)
+        seen |= present
+        time.sleep(PAUSE)
+
+
+def children(parent: int, proc: Path = Path("/proc")) -> set[str]:
+    """Names of the living children of a process."""
+    found = set()
+    for stat in proc.glob("[0-9]*/stat"):
+        try:
+            head, _, rest = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")
+        except OSError:
+            continue
+        state, ppid = rest.split()[:2]
+        if int(ppid) == parent and state not in "ZX":
+            found.add(head.partition("(")[2])
+    return found
 
 
 def _wait_until_clear(identity: Mapping[str, Any], settings: Settings) -> None:

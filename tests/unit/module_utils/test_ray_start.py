@@ -116,3 +116,36 @@ def test_old_sessions_go(tmp_path):
         "session_2026-01-04_d",
         "session_latest",
     ]
+
+
+def test_children_are_the_living_ones():
+    import os
+    import subprocess
+    import time
+
+    with subprocess.Popen(["sleep", "60"]) as living, subprocess.Popen(["true"]):
+        time.sleep(0.3)  # `true` has ended and waits to be reaped
+        found = ray_start.children(os.getpid())
+        living.kill()
+    assert "sleep" in found
+    assert "true" not in found
+
+
+def test_unit_ends_with_its_daemon(tmp_path):
+    """As after `ray stop`, which Ray's own blocking start takes for nothing to act on."""
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    library = Path(ray_start.__file__).resolve().parent
+    (tmp_path / "lockstep").symlink_to(library)
+    program = (
+        "import subprocess, threading, time; from lockstep import ray_start; ray_start.PAUSE = 0.1;"
+        "child = subprocess.Popen(['sleep', '0.5']);"
+        "threading.Thread(target=ray_start._end_without, args=({'sleep'},), daemon=True).start(); time.sleep(30)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, timeout=20
+    )
+    assert done.returncode == 1
+    assert done.stdout == "sleep ended; this unit ends with it\n"
