@@ -26,6 +26,7 @@ _APT = (
     "-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold", "-o", "DPkg::Lock::Timeout=60",
 )  # fmt: skip
 _TAIL = 30
+MOK_KEYS = ("var/lib/shim-signed/mok/MOK.der", "var/lib/dkms/mok.pub")
 PINS = ("nvidia-driver-pinning", "nvidia-driver-pinning.pref")
 """Names under which NVIDIA's pinning packages put their preferences."""
 SERVICES = ("nvidia-persistenced.service", "nvidia-fabricmanager.service")
@@ -121,6 +122,27 @@ def fetch(work: Plan, version: str, *, deadline: float, lock_deadline: float) ->
             return False
         _apt(arguments, deadline, lock_deadline, f"downloading driver {version}")
     return True
+
+
+def obstacles(kernel: str, *, root: Path = Path("/"), run: nvidia.Run = nvidia.run_command) -> list[str]:
+    """Why DKMS could not give the running ``kernel`` a module that it accepts; empty where nothing stands in the way.
+
+    A host on which DKMS is yet to be installed brings what it needs along, and is not asked.
+    """
+    found = []
+    if (root / "usr/sbin/dkms").exists() and not (root / "lib/modules" / kernel / "build").exists():
+        found.append(
+            f"DKMS cannot build for kernel {kernel}: its headers are missing (apt install linux-headers-{kernel})"
+        )
+    if "SecureBoot enabled" in run(["mokutil", "--sb-state"], 10.0).stdout:
+        keys = [root / name for name in MOK_KEYS if (root / name).exists()]
+        enrolled = any("is already enrolled" in run(["mokutil", "--test-key", str(key)], 10.0).stdout for key in keys)
+        if not enrolled:
+            found.append(
+                "Secure Boot is on and DKMS' signing key is not enrolled (mokutil --import, then a reboot at the console), "
+                "or take Ubuntu's signed modules: nvidia_driver_source: ubuntu, nvidia_driver_prebuilt_modules: true"
+            )
+    return found
 
 
 def missing_files(uris: str) -> list[str]:

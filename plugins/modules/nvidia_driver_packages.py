@@ -9,7 +9,8 @@ short_description: Fetch or install the packages of one exact NVIDIA driver
 description:
   - Works out the compute-only package set of one driver version as the repository in question names it, with the exact
     apt version of every package.
-  - V(fetched) downloads it and changes nothing else. V(installed) installs it in one transaction, takes out what
+  - V(fetched) downloads it and changes nothing else; it fails where DKMS lacks the kernel's headers, or where Secure
+    Boot would refuse what DKMS builds. V(installed) installs it in one transaction, takes out what
     belongs to another version, pins every package and holds it.
   - An interrupted dpkg is mended first. Locks of apt are waited for, and their holder is named when they are not freed.
 version_added: 0.1.0
@@ -137,6 +138,8 @@ def apply(module: AnsibleModule) -> None:
     limits = {"deadline": float(wish["deadline"]), "lock_deadline": float(wish["lock_deadline"])}
     if wish["state"] == "fetched":
         changed = bool(work.install)
+        if changed and not wish["prebuilt_modules"]:
+            stop_at(module, nvidia_install.obstacles(os.uname().release))
         if changed and not module.check_mode:
             refresh(wish, work, limits)
             changed = nvidia_install.fetch(work, wish["version"], **limits)
@@ -149,6 +152,11 @@ def apply(module: AnsibleModule) -> None:
         if work.needed or not pinned:
             nvidia_install.install(work, wish["version"], **limits)
     module.exit_json(changed=work.needed or not pinned, **result)
+
+
+def stop_at(module: AnsibleModule, obstacles: list[str]) -> None:
+    if obstacles:
+        module.fail_json(msg="; ".join(obstacles))
 
 
 def plan(wish: dict[str, Any], state: dict[str, Any]) -> nvidia_install.Plan:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils import nvidia_install
+from ansible_collections.lockstep.vllm.plugins.module_utils.nvidia import Answer
 from ansible_collections.lockstep.vllm.plugins.module_utils.nvidia_install import Plan, StepFailed
 from ansible_collections.lockstep.vllm.plugins.module_utils.nvidia_packages import PackageError, Want
 
@@ -131,3 +132,27 @@ def test_a_failing_command_says_what_it_said() -> None:
 def test_a_command_past_its_deadline_is_ended() -> None:
     with pytest.raises(StepFailed, match=r"ended at its deadline of 0\.2 s"):
         nvidia_install._command(["sleep", "30"], 0.2, "waiting")
+
+
+@pytest.mark.parametrize(
+    ("files", "mokutil", "words"),
+    [
+        ([], {}, []),
+        (["usr/sbin/dkms", "lib/modules/6.1.0/build"], {}, []),
+        (["usr/sbin/dkms"], {}, ["headers are missing (apt install linux-headers-6.1.0)"]),
+        ([], {"--sb-state": "SecureBoot disabled\n"}, []),
+        ([], {"--sb-state": "SecureBoot enabled\n"}, ["key is not enrolled"]),
+        (["var/lib/dkms/mok.pub"], {"--sb-state": "SecureBoot enabled\n", "--test-key": "mok.pub is not enrolled\n"},
+         ["key is not enrolled"]),
+        (["var/lib/dkms/mok.pub"], {"--sb-state": "SecureBoot enabled\n", "--test-key": "mok.pub is already enrolled\n"}, []),
+    ],
+)  # fmt: skip
+def test_what_stands_in_dkms_way(tmp_path: Path, files: list[str], mokutil: dict[str, str], words: list[str]) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = nvidia_install.obstacles(
+        "6.1.0", root=tmp_path, run=lambda argv, _deadline: Answer(0, mokutil.get(argv[1], ""))
+    )
+    assert len(found) == len(words)
+    assert all(word in line for word, line in zip(words, found, strict=True))

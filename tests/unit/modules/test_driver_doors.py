@@ -1,0 +1,119 @@
+"""The doors of the driver: what goes in, what comes out, and that check mode changes nothing."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+
+from ansible_collections.lockstep.vllm.plugins.module_utils import driver_gate, nvidia, nvidia_module, records
+from ansible_collections.lockstep.vllm.plugins.module_utils.gate import GateResult
+
+PACKAGE = "ansible_collections.lockstep.vllm.plugins.modules"
+A = {"version": "550.90.07", "source": "nvidia", "flavor": "open"}
+B = {"version": "550.127.05", "source": "nvidia", "flavor": "open"}
+
+
+def call(capsys: pytest.CaptureFixture[str], module: str, **arguments: Any) -> dict[str, Any]:
+    """Run a module as Ansible does and return what it printed."""
+    door = importlib.import_module(f"{PACKAGE}.{module}")
+    with patch_module_args(arguments), pytest.raises(SystemExit):
+        door.main()
+    printed: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return printed
+
+
+@pytest.fixture
+def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "driver.json"
+    monkeypatch.setattr(records, "DRIVER", path)
+    monkeypatch.setattr(nvidia, "loaded_version", lambda: "550.127.05")
+    return path
+
+
+def test_accepting_ends_a_change(record: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records.write(record, {"verified": A, "change": {"from": A, "to": B, "began": "t"}})
+    result = call(capsys, "nvidia_driver_change", state="accepted", **A)
+    assert result["changed"] is True
+    kept = records.read(record)
+    assert kept is not None
+    assert (kept["verified"]["version"], kept["change"]) == ("550.127.05", None)
+    assert call(capsys, "nvidia_driver_change", state="accepted", **A)["changed"] is False
+
+
+def test_accepting_in_check_mode_writes_nothing(record: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = call(capsys, "nvidia_driver_change", state="accepted", _ansible_check_mode=True, **B)
+    assert result["changed"] is True
+    assert not record.exists()
+
+
+def test_accepting_what_does_not_run_fails(record: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "550.90.07 cannot be accepted" in call(capsys, "nvidia_driver_change", state="accepted", **A)["msg"]
+
+
+def test_what_can_be_restored(record: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "restore" not in call(capsys, "nvidia_driver_change")
+    assert call(capsys, "nvidia_driver_change", state="restorable")["failed"] is True
+    records.write(record, {"verified": A, "change": {"from": A, "to": B, "began": "t"}})
+    assert call(capsys, "nvidia_driver_change", state="restorable")["restore"] == A
+
+
+def test_a_damaged_record_is_named(record: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record.write_text("{torn")
+    assert str(record) in call(capsys, "nvidia_driver_change")["msg"]
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The gate's answer, and what it was asked."""
+    told: dict[str, Any] = {"result": GateResult("driver", "pass", 0.1, warnings=("careful",))}
+
+    def check(expected: driver_gate.Expected, **more: Any) -> dict[str, Any]:
+        told["expected"], told["more"] = expected, more
+        return {"gate": told["result"].as_dict(), "issues": [], "graph_gate_compulsory": False, "state": {}}
+
+    monkeypatch.setattr(driver_gate, "check", check)
+    return told
+
+
+def test_a_passing_gate_warns(record: Path, gate: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    result = call(capsys, "driver_verify", gpus=8, version="550.127.05", host="a1")
+    assert result["gate"]["verdict"] == "pass"
+    assert result["changed"] is False
+    assert "careful" in str(result["warnings"])
+    assert gate["more"]["host"] == "a1"
+
+
+def test_a_failing_gate_names_cause_and_next_step(
+    record: Path, gate: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    gate["result"] = GateResult("driver", "fail", 0.1, code="xid", cause="Xid 79", next="reboot a1")
+    assert call(capsys, "driver_verify", gpus=8)["msg"] == "driver gate: Xid 79. Next: reboot a1"
+    quiet = call(capsys, "driver_verify", gpus=8, fail=False)
+    assert "failed" not in quiet
+    assert quiet["gate"]["code"] == "xid"
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "550.127.05"), ("580.95.05", "580.95.05")])
+def test_the_version_is_the_host_s_own_where_none_is_given(
+    record: Path, gate: dict[str, Any], capsys: pytest.CaptureFixture[str], given: str | None, expected: str
+) -> None:
+    records.write(record, {"verified": A, "change": {"from": A, "to": B, "began": "t"}})
+    call(capsys, "driver_verify", gpus=8, **({"version": given} if given else {}))
+    assert gate["expected"].version == expected
+
+
+def test_load_in_check_mode_only_decides(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvidia_module, "present", lambda: {"loaded_version": None, "modules": {}, "holders": []})
+    monkeypatch.setattr(nvidia_module, "load", lambda *_a, **_k: pytest.fail("it acted"))
+    result = call(capsys, "nvidia_driver_load", version="550.127.05", _ansible_check_mode=True)
+    assert (result["action"], result["changed"]) == ("reload", True)
+
+
+@pytest.mark.parametrize("source", ["nvidia", "mirror"])
+def test_a_repository_has_to_be_given(capsys: pytest.CaptureFixture[str], source: str) -> None:
+    assert "repository_url" in call(capsys, "nvidia_driver_packages", version="550.127.05", source=source)["msg"]
