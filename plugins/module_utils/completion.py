@@ -18,6 +18,7 @@ from typing import Any, Literal
 Failure = Literal["refused", "timeout", "unauthorized", "rejected", "broken", "wrong_model", "empty", "wrong_text"]
 
 _LARGEST_ANSWER = 4 << 20
+_BEFORE_ANSWER = 8
 _CAUSES: dict[str, str] = {
     "refused": "nothing listens at {where}: {detail}",
     "timeout": "{where} did not finish a completion within {limit:g} s: {detail}",
@@ -95,13 +96,15 @@ def prove(
         expected: text that the completion must contain; None accepts any token.
         api_key: sent as a bearer token.
         deadline: seconds that the whole request may take.
+        max_tokens: length of the completion; raised where ``expected`` might not fit (a token is at least one byte).
         logprobs: how many alternatives per token to ask for.
 
     Raises:
         ValueError: ``base_url`` is no HTTP address. Whatever the server does is in the result, never raised.
     """
     started = time.monotonic()
-    body: dict[str, Any] = {"model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "seed": 0}
+    length = max(max_tokens, len(expected.encode()) + _BEFORE_ANSWER) if expected else max_tokens
+    body: dict[str, Any] = {"model": model, "prompt": prompt, "max_tokens": length, "temperature": 0, "seed": 0}
     if logprobs is not None:
         body["logprobs"] = logprobs
     try:

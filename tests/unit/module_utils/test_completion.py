@@ -87,6 +87,15 @@ def test_a_good_answer_is_proof() -> None:
     assert (sent["model"], sent["temperature"], sent["logprobs"]) == ("tiny", 0, 2)
 
 
+@pytest.mark.parametrize(
+    ("expected", "asked", "sent"), [(None, 1, 1), ("lock", 16, 16), (" Yes. Every host is in step.", 16, 36)]
+)
+def test_the_completion_is_long_enough_for_its_answer(expected: str | None, asked: int, sent: int) -> None:
+    with server(http(body(text=expected or "x"))) as (url, requests):
+        assert completion.prove(url, "tiny", "x", expected, deadline=5, max_tokens=asked).ok
+    assert json.loads(requests[0].split(b"\r\n\r\n", 1)[1])["max_tokens"] == sent
+
+
 CASES = {
     "other model": (http(body(model="big")), "wrong_model", "serves 'big', wanted 'tiny'"),
     "model unknown": (http(b'{"error": "no such model"}', "404 Not Found"), "wrong_model", "no model 'tiny'"),
