@@ -103,7 +103,7 @@ def _lost(reports: Sequence[Report]) -> Trouble | None:
     lost = tuple(report.host for report in reports if report.status == "lost")
     if not lost:
         return None
-    return Trouble("fail", "lost", lost, "", "", f"{', '.join(lost)} was lost from Ray while the gate ran")
+    return Trouble("fail", "lost", lost, "", "", f"{', '.join(lost)} gave no answer through Ray")
 
 
 def _out_of_time(reports: Sequence[Report]) -> Trouble | None:
