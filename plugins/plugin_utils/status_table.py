@@ -200,9 +200,9 @@ def _replica_reason(
         return str(engine.get("reason") or "")
     if engine.get("error"):
         return str(engine["error"])
-    told = [str(engine[key]) for key in ("reason", "last_failure") if engine.get(key)]
-    if told:
-        return "; ".join(dict.fromkeys(told))
+    reason, failure = str(engine.get("reason") or ""), str(engine.get("last_failure") or "")
+    if reason or failure:
+        return reason if failure in reason else "; ".join(part for part in (reason, failure) if part)
     return _blamed(hosts) or f"the engine is {_down(head, ENGINE)}"
 
 

@@ -240,6 +240,12 @@ QUARANTINED = {"kind": "failed", "reason": "graph gate timed out", "owner": "ada
             id="engine waits",
         ),
         pytest.param(
+            [engine(phase="given_up", reason="5 failures, the last: CUDA error 802", last_failure="CUDA error 802")],
+            None,
+            {"reason": "5 failures, the last: CUDA error 802"},
+            id="the last failure is not told twice",
+        ),
+        pytest.param(
             [engine(phase="given_up", ready=False, reason="5 failures", last_failure="CUDA error 802")],
             None,
             {"serving": False, "engine": "given_up", "reason": "5 failures; CUDA error 802"},
