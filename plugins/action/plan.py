@@ -49,6 +49,9 @@ class ActionModule(ClusterAction):
             "members": plan_text.members(planned, cluster.topology, found),
             "routers": _due_routers(cluster, found, limit),
             "text": plan_text.render(planned, cluster.topology, found),
+            "fingerprints": {
+                host: (found[host].state or {}).get("fingerprint") for wave in planned.waves for host in wave.hosts
+            },
             "changed": False,
         }
 

@@ -56,6 +56,8 @@ from ansible.plugins.callback import CallbackBase
 from ansible_collections.lockstep.vllm.plugins.plugin_utils import journal, progress, report, timeline
 
 _FAULTS_TOLERATED = 3
+# They take no time, and one that a condition skips begins nothing; the tasks that they bring carry their variables.
+_INCLUDES = frozenset(("include_role", "include_tasks", "import_role", "import_tasks"))
 _SETS_OUT = frozenset(("step_started", "wave_started", "gate"))
 _COLOURS = {"failed": "red", "gate": "cyan", "serving": "green", "wave_started": "blue", "run_ended": "blue"}
 
@@ -113,6 +115,8 @@ class CallbackModule(CallbackBase):
 
     @_harmless
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
+        if task.action.rpartition(".")[2] in _INCLUDES:
+            return
         step = {**self._play_step, **_convention(task.get_vars())}
         if step.get("lockstep_step"):
             self._publish(self._tracker.task_starts(host.get_name(), step["lockstep_step"], step.get("lockstep_wave")))

@@ -73,6 +73,10 @@ refusals:
   returned: always
   type: list
   elements: str
+fingerprints:
+  description: What the hosts of the waves run now, by host.
+  returned: always
+  type: dict
 text:
   description: The plan in words.
   returned: always

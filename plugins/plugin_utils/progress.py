@@ -73,7 +73,7 @@ class Tracker:
         self._wave_of: dict[str, int] = {}
         self._replica_of: dict[str, str] = {}
         self._fingerprints: dict[str, Mapping[str, Any]] = {}
-        self._gates: list[Mapping[str, Any]] = []
+        self._gates: set[tuple[Any, ...]] = set()
         self._begun: list[float] = []
         self._troubled: set[str] = set()
         self.plan: Mapping[str, Any] = {}
@@ -203,9 +203,11 @@ class Tracker:
         for told in _listed(result.get("lockstep_event")):
             events += self._told(host, told)
         for found in find(result, ("gate", "verdict")):
-            gate = {**found, "host": found.get("host") or host, "on": host}
-            if gate not in self._gates:
-                self._gates.append(gate)
+            # A stamp repeats its gates in short.
+            identity = (host, found["gate"], found["verdict"], found.get("seconds"))
+            if identity not in self._gates:
+                self._gates.add(identity)
+                gate = {**found, "host": found.get("host") or host, "on": host}
                 events.append(_event("gate", self.elapsed, **gate))
         for name, fingerprint in fingerprints(host, result):
             if self._fingerprints.get(name) != fingerprint:
@@ -235,7 +237,7 @@ def _plan_in(result: Result) -> Mapping[str, Any] | None:
     plan = result.get("lockstep_plan")
     if isinstance(plan, Mapping):
         return plan
-    return result if all(key in result for key in ("run", "waves", "refusals")) else None
+    return result if "refusals" in result and ("waves" in result or result["refusals"]) else None
 
 
 def time_left(waves: int, lengths: Sequence[float], current: float, typical: float | None) -> float | None:
@@ -291,6 +293,9 @@ def fingerprints(host: str, result: Result) -> Iterator[tuple[str, Mapping[str, 
     for place in (result, result.get("state"), result.get("stamp")):
         if isinstance(place, Mapping) and _is_fingerprint(place.get("fingerprint")):
             yield host, place["fingerprint"]
+    told = result.get("fingerprints")
+    if isinstance(told, Mapping):
+        yield from ((str(name), found) for name, found in told.items() if _is_fingerprint(found))
     for key in ("hosts", "survey", "states"):
         surveyed = result.get(key)
         if isinstance(surveyed, Mapping):

@@ -7,7 +7,7 @@ reader's light or dark setting.
 from __future__ import annotations
 
 import html
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +218,7 @@ def _gates(told: Timeline, fetched: Collection[str]) -> str:
             ("gate", f"<strong>{_e(gate['gate'])}</strong>"),
             ("where", _e(" ↔ ".join(gate["pair"]) if gate.get("pair") else str(gate.get("host") or ""))),
             ("verdict", _chip(*_VERDICTS.get(str(gate.get("verdict")), ("warn", str(gate.get("verdict")))))),
-            ("took", progress.span(float(gate.get("seconds") or 0))),
+            ("took", _took(float(gate.get("seconds") or 0))),
             ("measured", _measured(gate)),
             ("remarks", _remarks(gate, fetched)),
         ]
@@ -230,14 +230,25 @@ def _gates(told: Timeline, fetched: Collection[str]) -> str:
 def _measured(gate: Event) -> str:
     floor: Mapping[str, Any] = gate.get("floor") or {}
     shown = [
-        f"{_e(key)} {_e(_figure(value))}"
-        + (f" <small>(floor {_e(_figure(floor[key]))})</small>" if key in floor else "")
-        for key, value in (gate.get("measured") or {}).items()
-        if isinstance(value, (int, float, str)) and len(str(value)) < 60
+        f"{_e(name)} {_e(_figure(value))}"
+        + (f" <small>(floor {_e(_figure(floor[name]))})</small>" if _is_number(floor.get(name)) else "")
+        for name, value in _flat(gate.get("measured") or {})
+        if name != "seconds"
     ]
-    return (
-        "<br>".join([*shown, *([f"<small>over {_e(gate['backend'])}</small>"] if gate.get("backend") else [])]) or "–"
-    )
+    return " · ".join([*shown, *([f"<small>over {_e(gate['backend'])}</small>"] if gate.get("backend") else [])]) or "–"
+
+
+def _flat(measured: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Figures and short words, those of one level of nesting under joint names; lists are for programs."""
+    for key, value in measured.items():
+        if isinstance(value, Mapping) and not prefix:
+            yield from _flat(value, f"{key} ")
+        elif _is_number(value) or (isinstance(value, str) and len(value) < 60):
+            yield f"{prefix}{key}", value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _remarks(gate: Event, fetched: Collection[str]) -> str:
@@ -279,7 +290,7 @@ def _steps(told: Timeline) -> str:
             ("host", _e(row.host)),
             ("step", f"<strong>{_e(step.step)}</strong>"),
             ("from", progress.clock(step.began)),
-            ("took", progress.span(step.seconds)),
+            ("took", _took(step.seconds)),
             ("outcome", _chip({"ok": "good", "unfinished": "warn"}.get(step.outcome, "bad"), step.outcome)),
         ]
         for row in told.rows
@@ -324,6 +335,10 @@ def _chip(tone: str, text: str) -> str:
 
 def _command(text: str) -> str:
     return f'<pre class="command">{_e(text)}</pre>'
+
+
+def _took(seconds: float) -> str:
+    return f'<span class="took">{progress.span(seconds)}</span>'
 
 
 def _figure(value: Any) -> str:
@@ -400,7 +415,7 @@ tbody tr:last-child td{border-bottom:0}
 .chip{display:inline-block;font-weight:600;white-space:nowrap}
 .chip::before{content:"";display:inline-block;width:.55em;height:.55em;margin-right:.4em;border-radius:50%;
 background:currentColor}
-summary{cursor:pointer}summary h2{display:inline;margin:0}details[open] summary{margin-bottom:.8rem}
+.took{white-space:nowrap}summary{cursor:pointer}summary h2{display:inline;margin:0}details[open] summary{margin-bottom:.8rem}
 footer{padding-bottom:2.5rem;color:var(--quiet);font-size:.85rem}
 time{color:var(--quiet);font-variant-numeric:tabular-nums}
 @media (max-width:40rem){

@@ -284,7 +284,8 @@ def _replica_text(replica: Mapping[str, Any], at: str | None) -> str:
         facts.append(f"replica stamp {replica['stamp']}")
     mark = "serving" if replica["serving"] else "NOT SERVING"
     lines = [f"{replica['replica']}: {mark} · {' · '.join(facts)}"]
-    if replica["reason"] and replica["reason"] != _blamed(replica["hosts"]):
+    already = (_blamed(replica["hosts"]), f"layout {replica['layout']}, rung {replica['rung']}")
+    if replica["reason"] and replica["reason"] not in already:
         lines.append(f"  {replica['reason']}")
     return "\n".join([*lines, *_grid([_cells(host, at) for host in replica["hosts"]])])
 

@@ -236,5 +236,6 @@ def downtime(timeline: Timeline) -> dict[str, float]:
         if row.serving and row.steps:
             end = row.serving[-1].ended if row.serves else timeline.seconds
             out = end - row.serving[0].began - sum(segment.seconds for segment in row.serving)
-            found[row.replica] = max(out, 0.0)
+            if out > 0.05:
+                found[row.replica] = out
     return found

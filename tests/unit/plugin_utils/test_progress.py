@@ -62,7 +62,9 @@ def test_one_gate_told_twice_is_one_event() -> None:
     tracker = progress.Tracker()
     gate = rolls.gate("nccl", "a1")
     first = tracker.task_ends("a1", "Gate", "ok", {"result": gate})
-    second = tracker.task_ends("a1", "Stamp", "ok", {"stamp": {"gates": [gate]}})
+    second = tracker.task_ends(
+        "a1", "Stamp", "ok", {"stamp": {"gates": [{key: gate[key] for key in ("gate", "verdict", "seconds")}]}}
+    )
     assert [event["event"] for event in first + second] == ["gate"]
 
 
@@ -94,6 +96,7 @@ def test_a_cause_is_bounded() -> None:
         {"fingerprint": rolls.OLD},
         {"state": {"fingerprint": rolls.OLD}},
         {"stamp": {"fingerprint": rolls.OLD}},
+        {"fingerprints": {"a1": rolls.OLD, "a2": None}},
         {"hosts": {"a1": {"reachable": True, "state": {"fingerprint": rolls.OLD}}}},
         {"hosts": {"a1": {"state": None}}, "states": {"a1": {"fingerprint": rolls.OLD}}},
     ],
@@ -198,7 +201,5 @@ def test_lines() -> None:
 
 def test_a_refusal_is_a_line() -> None:
     roll = rolls.Roll(())
-    refused = roll.tracker.task_ends(
-        "ops1", "Plan", "failed", {"run": "r", "waves": [], "refusals": ["a1 is down"], "msg": "no"}
-    )
+    refused = roll.tracker.task_ends("ops1", "Plan", "failed", {"refusals": ["a1 is down"], "msg": "no"})
     assert lines(roll, refused)[0] == "   0:00  refused: a1 is down"

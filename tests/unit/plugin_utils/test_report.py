@@ -90,6 +90,19 @@ def test_a_good_roll_tells_versions_gates_and_waves() -> None:
     assert "Why it stopped" not in text
 
 
+def test_what_gates_measure_is_told_in_one_line() -> None:
+    measured = {
+        "busbw_gbps": {"all_reduce": 431.25},
+        "checks": 36,
+        "seconds": 3.4,
+        "hosts": ["a1"],
+        "graphs": "torch.compile",
+    }
+    gate = rolls.gate("nccl", "a1", measured=measured, floor={"checks": 1, "graphs": "x"})
+    text = Page(report.render([{**gate, "event": "gate", "elapsed": 1.0}])).text
+    assert "busbw_gbps all_reduce 431.2 · checks 36 (floor 1) · graphs torch.compile · over nccl" in text
+
+
 def test_a_bad_roll_tells_cause_evidence_and_the_next_command_before_all_else() -> None:
     text = Page(report.render(rolls.hanging())).text
     told = [
