@@ -26,7 +26,7 @@ _EXCEPTION = re.compile(
 _USAGE = re.compile(r"^(?:vllm[\w. -]*|[\w.]+\.py): error: (?P<said>.+)$")
 _GENERIC = re.compile(
     r"Engine core initialization failed|See stack trace|see root cause|EngineDeadError|Cancelled|KeyboardInterrupt|"
-    r"SystemExit|ActorDiedError|EngineCore encountered an issue",
+    r"SystemExit|ActorDiedError|RayTaskError\(|EngineCore encountered an issue",
     re.IGNORECASE,
 )
 _LONGEST = 400

@@ -63,6 +63,10 @@ REASONS = {
         log("dies_at_first_completion.log"),
         "RuntimeError: Worker failed with error 'Unsupported CPU attention configuration: head_dim=16 isa=2 kv_cache_idx=0'",
     ),
+    "a real engine whose workers lack the model, told through Ray": (
+        log("dies_without_model.log"),
+        "FileNotFoundError: No such file or directory: /srv/models/tiny/model.safetensors",
+    ),
     "the cause comes before the generic end": (
         [
             "(EngineCore pid=9) ERROR 11-22 01:00:00 [core.py:9] Traceback (most recent call last):",
