@@ -7,6 +7,7 @@ public variable that tasks, templates or handlers name is documented.
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ TYPES: dict[str, type | tuple[type, ...]] = {
 roles = pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 
 
+@functools.cache
 def load(path: Path) -> Any:
     return yaml.safe_load(path.read_text()) if path.exists() else None
 
@@ -35,6 +37,7 @@ def specs(role: Path) -> dict[str, Any]:
     return entries
 
 
+@functools.cache
 def options(role: Path) -> dict[str, dict[str, Any]]:
     """Every option of the role, whichever verb documents it. Verbs that document one twice must agree about it."""
     merged: dict[str, dict[str, Any]] = {}

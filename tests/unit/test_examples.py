@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -23,6 +24,7 @@ SIZES = ("vllm_server_tensor_parallel_size", "vllm_server_pipeline_parallel_size
 examples = pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
 
 
+@functools.cache
 def options() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for path in (ROOT / "roles").glob("*/meta/argument_specs.yml"):
@@ -31,6 +33,7 @@ def options() -> dict[str, dict[str, Any]]:
     return found
 
 
+@functools.cache
 def inventory(example: Path) -> dict[str, Any]:
     done = subprocess.run(
         [Path(sys.executable).with_name("ansible-inventory"), "-i", example, "--list"],
