@@ -28,6 +28,10 @@ SETTINGS = ray_cluster.SETTINGS
 SESSIONS_KEPT = 3
 PAUSE = 1.0
 """Seconds between two questions to the head; one costs about a millisecond."""
+LOOKS = 3
+"""How often in a row the head must not know this node before it joins anew."""
+ENDED = 143
+"""Exit status of a unit that ends by itself: as if stopped, so that a wanted stop is no failure either."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,29 +187,54 @@ def main(argv: list[str]) -> int:
 
 def _run_ray(arguments_: list[str]) -> int:
     """Ray's command line, with its client server off: that has no switch of its own, only an absent dependency."""
-    wanted = {"raylet", "gcs_server"} if "--head" in arguments_ else {"raylet"}
-    threading.Thread(target=_end_without, args=(wanted,), daemon=True).start()
+    threading.Thread(target=_watch, args=("--head" in arguments_,), daemon=True).start()
     scripts: Any = importlib.import_module("ray.scripts.scripts")
     scripts.get_ray_client_dependency_error = lambda: ImportError("Lockstep leaves the Ray client server off")
     sys.argv = ["ray", *arguments_]
     return int(scripts.cli() or 0)
 
 
-def _end_without(wanted: set[str]) -> None:
-    """End this process when one of Ray's daemons is gone after it was there.
+def _watch(is_head: bool) -> None:
+    """End this process, and so the unit, which systemd then starts anew, once Ray here is of no use any more.
 
-    ``ray start --block`` itself takes a daemon that was ended by SIGTERM, as ``ray stop`` does, for nothing to act on:
-    it would stay, and the unit with it, while no Ray is left.
+    ``ray start --block`` takes a daemon that was ended by SIGTERM, as ``ray stop`` does, for nothing to act on and would
+    stay. And a worker takes most of a minute to see that its head was restarted and does not know it.
     """
-    seen: set[str] = set()
-    while True:
-        present = children(os.getpid())
-        gone = (seen & wanted) - present
-        if gone:
-            print(f"{' and '.join(sorted(gone))} ended; this unit ends with it", flush=True)
-            os._exit(1)
-        seen |= present
+    wanted = {"raylet", "gcs_server"} if is_head else {"raylet"}
+    while not wanted <= children(os.getpid()):
         time.sleep(PAUSE)
+    asked = None if is_head else _Membership()
+    while True:
+        gone = wanted - children(os.getpid())
+        if gone:
+            _end(f"{' and '.join(sorted(gone))} ended")
+        if asked and asked.lost():
+            _end("the head has started anew and does not know this node")
+        time.sleep(PAUSE)
+
+
+def _end(why: str) -> None:
+    print(f"{why}; this unit ends with it", flush=True)
+    os._exit(ENDED)
+
+
+class _Membership:
+    """Whether the head that answers knows this host's node. Its silence says nothing: it may come back."""
+
+    def __init__(self) -> None:
+        identity = records.read(records.HOST) or {}
+        self._host = identity.get("host")
+        self._cluster = ray_cluster.Cluster(identity["head"]["address"], token=ray_cluster.token())
+        self._joined, self._unknown = False, 0
+
+    def lost(self) -> bool:
+        table = self._cluster.table()
+        if table.head != "up":
+            return False
+        known = any(node.alive and node.host == self._host for node in table.nodes)
+        self._joined |= known
+        self._unknown = 0 if known else self._unknown + 1
+        return self._joined and self._unknown >= LOOKS
 
 
 def children(parent: int, proc: Path = Path("/proc")) -> set[str]:

@@ -140,12 +140,45 @@ def test_unit_ends_with_its_daemon(tmp_path):
     library = Path(ray_start.__file__).resolve().parent
     (tmp_path / "lockstep").symlink_to(library)
     program = (
-        "import subprocess, threading, time; from lockstep import ray_start; ray_start.PAUSE = 0.1;"
-        "child = subprocess.Popen(['sleep', '0.5']);"
-        "threading.Thread(target=ray_start._end_without, args=({'sleep'},), daemon=True).start(); time.sleep(30)"
+        "import os, subprocess, threading, time; from lockstep import ray_start; ray_start.PAUSE = 0.1;"
+        "os.symlink('/bin/sleep', 'raylet'); os.symlink('/bin/sleep', 'gcs_server');"
+        "daemons = [subprocess.Popen(['./gcs_server', '30']), subprocess.Popen(['./raylet', '1'])];"
+        "threading.Thread(target=ray_start._watch, args=(True,), daemon=True).start(); time.sleep(30)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, timeout=20
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=60,
     )
-    assert done.returncode == 1
-    assert done.stdout == "sleep ended; this unit ends with it\n"
+    assert done.returncode == 143
+    assert done.stdout == "raylet ended; this unit ends with it\n"
+
+
+@pytest.mark.parametrize(
+    ("seen", "lost"),
+    [
+        ("kkkk", False),
+        ("uuuuuu", False),  # it has not joined yet
+        ("kuu", False),
+        ("kuuu", True),
+        ("kuukuu", False),
+        ("kddddd", False),  # a head that is away may come back as it was
+        ("kuduu", True),
+    ],
+)
+def test_head_that_forgot_this_node(seen, lost):
+    from ansible_collections.lockstep.vllm.plugins.module_utils.ray_cluster import Node
+
+    tables = {
+        "k": Table("up", (Node("id", "10.0.0.12", host="a2"),)),
+        "u": Table("up", (Node("id", "10.0.0.12", host="a2", alive=False), Node("id", "10.0.0.11", host="a1"))),
+        "d": Table("down"),
+    }
+    membership = object.__new__(ray_start._Membership)
+    membership._host, membership._joined, membership._unknown = "a2", False, 0
+    looks = iter(seen)
+    membership._cluster = type("Cluster", (), {"table": lambda self: tables[next(looks)]})()
+    assert [membership.lost() for _ in seen][-1] is lost
