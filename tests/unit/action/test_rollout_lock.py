@@ -168,7 +168,7 @@ def test_check_mode_only_looks(cluster: Cluster) -> None:
 
 
 def test_a_dead_run_of_this_controller_gives_way_and_a_living_one_does_not(cluster: Cluster) -> None:
-    wait = {"name": "Wait", "ansible.builtin.command": "sleep 60", "delegate_to": "localhost", "run_once": True}
+    wait = {"name": "Wait", "ansible.builtin.command": "sleep 600", "delegate_to": "localhost", "run_once": True}
     first = subprocess.Popen(
         [
             sys.executable,
@@ -184,7 +184,7 @@ def test_a_dead_run_of_this_controller_gives_way_and_a_living_one_does_not(clust
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while cluster.record("c1") is None:
         assert time.monotonic() < deadline
         assert first.poll() is None

@@ -318,7 +318,7 @@ def start(project: Project, plays: list[dict[str, Any]], until: str) -> subproce
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not any(until in path.read_text() for path in project.folder.glob(".cache/lockstep/runs/*/journal.jsonl")):
         assert time.monotonic() < deadline, "the run never got there"
         assert child.poll() is None, "the run ended before it got there"
@@ -328,14 +328,14 @@ def start(project: Project, plays: list[dict[str, Any]], until: str) -> subproce
 
 LONG = [
     PLANNED,
-    play("a1,a2", step("drain", say("Drained")), step("load", {"name": "Long", "ansible.builtin.command": "sleep 60"})),
+    play("a1,a2", step("drain", say("Drained")), step("load", {"name": "Long", "ansible.builtin.command": "sleep 300"})),
 ]
 
 
 def test_ctrl_c_leaves_a_report(project: Project) -> None:
     child = start(project, LONG, '"load"')
     os.killpg(child.pid, signal.SIGINT)
-    child.wait(30)
+    child.wait(120)
     assert project.journal()[-1]["outcome"] == "interrupted"
     assert "Interrupted in wave 1 of 2" in project.report()
 
@@ -343,7 +343,7 @@ def test_ctrl_c_leaves_a_report(project: Project) -> None:
 def test_a_killed_run_gets_its_report_from_the_next(project: Project) -> None:
     child = start(project, LONG, '"load"')
     os.killpg(child.pid, signal.SIGKILL)
-    child.wait(30)
+    child.wait(120)
     (killed,) = project.runs
     assert not (killed / "report.html").exists()
     project.run([play("a1", step("load", say("Loaded")))])
