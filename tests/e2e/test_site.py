@@ -20,7 +20,7 @@ PYTHON = "PYTHONPATH=/opt/lockstep/lib python3"
 
 def completion(lab: Lab) -> str:
     """What the model really answers to the bench's known prompt, asked on the head itself; empty where it doesn't."""
-    request = {"model": "tiny", "prompt": lab.facts()["proof_prompt"], "max_tokens": 16, "temperature": 0}
+    request = {"model": "tiny", "prompt": lab.facts()["proof_prompt"], "max_tokens": 48, "temperature": 0}
     reply = lab.on(
         HEAD,
         f"curl -s -m 30 http://{HEAD}:8000/v1/completions -H 'Content-Type: application/json' "
