@@ -98,8 +98,8 @@ class Lab:
             "proof": {"prompt": "The cluster says:", "answer": "lockstep", "deadline": 5},
             "port": self.port,
             "ready_port": self.ready_port,
-            "deadlines": {"wait": 5, "start": 10, "rung": 2, "drain": 2},
-            "heartbeat": {"period": 0.4, "stale": 1.0, "wedged": 2.0},
+            "deadlines": {"wait": 10, "start": 40, "rung": 40, "drain": 2},
+            "heartbeat": {"period": 0.5, "stale": 2.0, "wedged": 5.0},
             "restarts": {"limit": 3, "backoff": 0.1, "longest": 1, "settled": 60},
         }
         self.put("engine.json", {**config, **changes})
@@ -137,7 +137,7 @@ class Lab:
             return {}
         return record
 
-    def until(self, wanted: Callable[[dict[str, Any]], bool], seconds: float = 30) -> dict[str, Any]:
+    def until(self, wanted: Callable[[dict[str, Any]], bool], seconds: float = 90) -> dict[str, Any]:
         ends = time.monotonic() + seconds
         while time.monotonic() < ends:
             state = self.state()
@@ -173,7 +173,7 @@ class Lab:
     def end(self) -> int:
         assert self.process is not None
         self.process.terminate()
-        return self.process.wait(20)
+        return self.process.wait(60)
 
 
 @pytest.fixture
@@ -225,6 +225,7 @@ def test_a_second_start_goes_straight_to_the_highest_proven_rung(lab: Lab) -> No
 
 
 def test_a_rung_that_hangs_is_written_down_and_the_one_below_serves(lab: Lab) -> None:
+    lab.configure(deadlines={"wait": 10, "start": 40, "rung": 20, "drain": 2})
     lab.switch("hangs", "full")
     lab.start()
     state = lab.until_ready()
@@ -232,7 +233,7 @@ def test_a_rung_that_hangs_is_written_down_and_the_one_below_serves(lab: Lab) ->
     assert state["rung"] == "piecewise"
     trial = lab.ladder()["full"]
     assert (trial["verdict"], trial["code"]) == ("failed", "start_hangs")
-    assert "did not start within 2 s" in trial["cause"]
+    assert "did not start within 20 s" in trial["cause"]
     assert "No available shared memory broadcast block" in trial["cause"]
     log = next(path for path in trial["evidence"] if path.endswith("engine.log"))
     assert "most recent call first" in Path(log).read_text(encoding="utf-8")
@@ -241,7 +242,7 @@ def test_a_rung_that_hangs_is_written_down_and_the_one_below_serves(lab: Lab) ->
     lab.until_ready()
     assert lab.starts()[4:] == ["piecewise"]
     lab.end()
-    assert lab.run("forget-ladder").wait(20) == 0
+    assert lab.run("forget-ladder").wait(60) == 0
     lab.clear("hangs")
     lab.start()
     assert lab.until_ready()["rung"] == "full"
@@ -262,7 +263,7 @@ def test_an_engine_that_dies_while_starting_is_told_at_once_and_given_up_in_the_
     state = lab.until(lambda state: bool(state.get("failures")))
     assert "ValueError: the model is not there" in state["last_failure"]
     assert lab.process is not None
-    assert lab.process.wait(20) == 78
+    assert lab.process.wait(60) == 78
     state = lab.state()
     assert (state["phase"], state["failures"]) == ("given_up", 3)
     assert "3 failures in a row" in state["reason"]
@@ -292,12 +293,12 @@ def test_a_wedged_engine_leaves_the_router_is_ended_with_evidence_and_comes_back
     lab.switch("wedges")
     began = time.monotonic()
     lab.until(lambda state: not state["ready"])
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
     status, record = lab.ready()
     assert status == 503
     assert record["reason"]
     state = lab.until(lambda state: state["failures"] == 1)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 40
     assert "generates nothing" in state["last_failure"]
     assert any(path.endswith("engine.log") for path in state["evidence"])
     lab.clear("wedges")
@@ -343,13 +344,13 @@ def test_a_host_that_joined_with_another_fingerprint_is_refused(lab: Lab) -> Non
     lab.ray({"a1": "1111", "a2": "9999"})
     lab.start()
     assert lab.process is not None
-    assert lab.process.wait(20) == 78
+    assert lab.process.wait(60) == 78
     assert "a2 joined with fingerprint 9999, the replica stamp was given for 2222" in lab.state()["reason"]
     assert not (lab.switches / "starts").exists()
 
 
 def test_a_host_lost_while_starting_is_not_held_against_the_rung(lab: Lab) -> None:
-    lab.configure(ladder=["none", "full"], deadlines={"wait": 20, "start": 20, "rung": 20, "drain": 1})
+    lab.configure(ladder=["none", "full"])
     lab.switch("hangs", "full")
     lab.start()
     lab.until(lambda state: state.get("rung") == "full" and state.get("phase") == "starting")
@@ -366,17 +367,17 @@ def test_nobody_comes_within_the_deadline(lab: Lab) -> None:
     lab.ray({"a1": "1111"})
     lab.start()
     assert lab.process is not None
-    assert lab.process.wait(20) == 78
+    assert lab.process.wait(60) == 78
     assert "tp2pp1 cannot start (deadline): tp2pp1: a2 is missing" in lab.state()["reason"]
 
 
 def test_drain_waits_for_requests_and_resume_serves_again(lab: Lab) -> None:
-    lab.configure(ladder=["none"], deadlines={"wait": 5, "start": 10, "drain": 20})
+    lab.configure(ladder=["none"], deadlines={"wait": 10, "start": 40, "drain": 60})
     lab.start()
     lab.until_ready()
     lab.switch("busy")
     time.sleep(0.5)
-    assert lab.run("drain").wait(20) == 0
+    assert lab.run("drain").wait(60) == 0
     lab.until_phase("draining")
     status, record = lab.ready()
     assert status == 503
@@ -386,7 +387,7 @@ def test_drain_waits_for_requests_and_resume_serves_again(lab: Lab) -> None:
     lab.clear("busy")
     lab.until_phase("drained")
     assert lab.ready()[0] == 503
-    assert lab.run("resume").wait(20) == 0
+    assert lab.run("resume").wait(60) == 0
     lab.until_ready()
     assert lab.starts() == ["none"]
 
@@ -401,7 +402,7 @@ def test_a_smaller_layout_serves_until_the_larger_one_can(lab: Lab) -> None:
     lab.ray({"a1": "1111", "a2": "2222"})
     time.sleep(4)
     assert lab.state()["layout"] == "small"
-    assert lab.run("move-up").wait(20) == 0
+    assert lab.run("move-up").wait(60) == 0
     state = lab.until(lambda state: state["layout"] == "large" and state["ready"])
     assert (state["failures"], state["restarts"]) == (0, 0)
 
@@ -410,5 +411,5 @@ def test_a_configuration_that_cannot_be_run_is_given_up_with_its_reason(lab: Lab
     lab.configure(ladder=["eager"])
     lab.start()
     assert lab.process is not None
-    assert lab.process.wait(20) == 78
+    assert lab.process.wait(60) == 78
     assert "vllm_server_ladder" in lab.state()["reason"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -80,8 +79,8 @@ class FakeSocket:
 
 
 @pytest.fixture
-def fake(tmp_path: Path) -> Iterator[FakeSocket]:
-    yield FakeSocket(tmp_path)
+def fake(tmp_path: Path) -> FakeSocket:
+    return FakeSocket(tmp_path)
 
 
 def test_a_drain_is_asked_for_and_kept(fake: FakeSocket, tmp_path: Path) -> None:
