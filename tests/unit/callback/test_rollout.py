@@ -328,7 +328,9 @@ def start(project: Project, plays: list[dict[str, Any]], until: str) -> subproce
 
 LONG = [
     PLANNED,
-    play("a1,a2", step("drain", say("Drained")), step("load", {"name": "Long", "ansible.builtin.command": "sleep 300"})),
+    play(
+        "a1,a2", step("drain", say("Drained")), step("load", {"name": "Long", "ansible.builtin.command": "sleep 300"})
+    ),
 ]
 
 
