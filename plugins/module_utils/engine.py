@@ -379,6 +379,7 @@ class Supervisor:
             self._tell("serving", self._serves)
         mover = _Mover(self._config, layout, self._members)
         while True:
+            self._mind_drain()
             verdict = self._judge()
             served = time.monotonic() - began
             if not self._engine.alive():
@@ -386,7 +387,6 @@ class Supervisor:
             if verdict.wedged:
                 saved = self._save_evidence("wedged")
                 return End("wedged", f"the engine generates nothing: {verdict.reason}", served, saved)
-            self._mind_drain()
             self._refresh(verdict, served)
             if self._state.phase == "serving" and (larger := mover.better()) is not None:
                 self._tell("draining", f"moving up to layout {larger.name}")

@@ -116,14 +116,10 @@ def read(lines: Iterable[str], known: Sequence[Pattern]) -> list[Finding]:
                 first.setdefault(pattern.id, (line, match))
                 counts[pattern.id] = counts.get(pattern.id, 0) + 1
     found = [
-        Finding(
-            pattern.id, pattern.level, _filled(pattern.finding, first[pattern.id][1]),
-            _filled(pattern.cure, first[pattern.id][1]), pattern.source, first[pattern.id][0].strip()[:_LONGEST],
-            counts[pattern.id],
-        )
+        _finding(pattern, *first[pattern.id], counts[pattern.id])
         for pattern in known
         if counts.get(pattern.id, 0) >= pattern.at_least
-    ]  # fmt: skip
+    ]
     return sorted(found, key=lambda finding: ("error", "warning", "info").index(finding.level))
 
 
@@ -144,6 +140,18 @@ def last_line(lines: Sequence[str]) -> str:
 def bare(line: str) -> str:
     """A line without the process, level, time and file that vLLM and Ray put before it."""
     return _PREFIX.sub("", _COLOUR.sub("", line), count=1).strip()
+
+
+def _finding(pattern: Pattern, line: str, match: re.Match[str], count: int) -> Finding:
+    return Finding(
+        id=pattern.id,
+        level=pattern.level,
+        finding=_filled(pattern.finding, match),
+        cure=_filled(pattern.cure, match),
+        source=pattern.source,
+        line=_COLOUR.sub("", line).strip()[:_LONGEST],
+        count=count,
+    )
 
 
 def _exception(line: str) -> str | None:

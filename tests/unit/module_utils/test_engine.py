@@ -390,6 +390,8 @@ def test_drain_waits_for_requests_and_resume_serves_again(lab: Lab) -> None:
     assert lab.run("resume").wait(60) == 0
     lab.until_ready()
     assert lab.starts() == ["none"]
+    told = [line for line in lab.journal().splitlines() if line.startswith(("ready", "not ready", "draining:"))]
+    assert [line.partition(":")[0] for line in told] == ["ready", "draining", "ready"]
 
 
 def test_a_smaller_layout_serves_until_the_larger_one_can(lab: Lab) -> None:

@@ -54,6 +54,13 @@ def test_a_real_log_of_an_engine_that_serves() -> None:
     assert found == {"few_open_files": 1, "reverse_names_missing": 1, "onednn_fallback": 1, "tcmalloc_missing": 1}
 
 
+def test_a_finding_quotes_its_line_without_colours() -> None:
+    (finding,) = [
+        found for found in log_advice.read(log("serves_piecewise.log"), KNOWN) if found.id == "onednn_fallback"
+    ]
+    assert finding.line.startswith("(RayWorkerProc pid=")
+
+
 def test_nothing_is_found_in_a_log_of_nothing() -> None:
     assert log_advice.read(["INFO 11-22 01:03:30 [core.py:1] all is well", ""], KNOWN) == []
 
