@@ -112,7 +112,9 @@ def _row(row: Row, y: float, left: float, right: float, scale: float, shape: Sha
     for segment in [*row.serving, *merged(row.steps)]:
         drawn.append(_stretch(row, segment, left, top, scale, shape))
     if not row.steps:
-        drawn.append(_text((left + right) / 2, top + shape.thickness * 0.7, f"mid {_untouched(row)[0]}", _untouched(row)[1]))
+        drawn.append(
+            _text((left + right) / 2, top + shape.thickness * 0.7, f"mid {_untouched(row)[0]}", _untouched(row)[1])
+        )
     drawn += [
         _cross(left + step.ended * scale, top + shape.thickness / 2)
         for step in row.steps
