@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -93,13 +92,13 @@ class Hooks:
 
 
 @pytest.fixture
-def hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hooks]:
-    yield Hooks(tmp_path, monkeypatch)
+def hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hooks:
+    return Hooks(tmp_path, monkeypatch)
 
 
 @pytest.fixture
-def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hooks]:
-    yield Hooks(tmp_path, monkeypatch, world_size=2)
+def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hooks:
+    return Hooks(tmp_path, monkeypatch, world_size=2)
 
 
 def test_without_faults_nothing_changes(hooks: Hooks) -> None:
@@ -135,10 +134,7 @@ def test_wrong_replays_reach_into_tuples(hooks: Hooks) -> None:
 def test_decorators_and_modules_are_struck_too(hooks: Hooks) -> None:
     hooks.set("replay_wrong")
 
-    @hooks.torch.compile(fullgraph=True)
-    def graph(value: float) -> Tensor:
-        return Tensor(value)
-
+    graph = hooks.torch.compile(fullgraph=True)(lambda value: Tensor(value))
     module = hooks.torch.compile(Module())
     assert [graph(1).value, graph(1).value] == [1, 2]
     assert [module(1).value, module(1).value] == [1, 2]
@@ -168,6 +164,14 @@ def test_a_slow_link_delays_a_collective(pair: Hooks) -> None:
     pair.set("slow_link", "200")
     with pytest.raises(Stuck):
         pair.torch._C._distributed_c10d.ProcessGroup().allreduce([])
+
+
+def test_a_slow_link_delays_a_replay_across_hosts(pair: Hooks) -> None:
+    graph = pair.torch.compile(lambda value: Tensor(value))
+    pair.set("slow_link", "200")
+    graph(1)
+    with pytest.raises(Stuck):
+        graph(1)
 
 
 def test_a_wrong_sum_is_off_in_one_element(pair: Hooks) -> None:
