@@ -17,22 +17,28 @@ def members(plan: Plan, topology: Topology, found: Mapping[str, Found]) -> list[
     rows = []
     for host in [*in_order, *rest]:
         steps = plan.steps.get(host, {})
-        groups = [name for name, inside in (
-            ("lockstep_prepare", "prepare" in steps),
-            ("lockstep_prefetch", "driver" in steps),
-            ("lockstep_waves", host in wave_of),
-        ) if inside]
+        groups = [
+            name
+            for name, inside in (
+                ("lockstep_prepare", "prepare" in steps),
+                ("lockstep_prefetch", "driver" in steps),
+                ("lockstep_waves", host in wave_of),
+            )
+            if inside
+        ]
         replica = topology.replica_of(host)
-        rows.append({
-            "host": host,
-            "groups": groups,
-            "wave": wave_of.get(host, 0),
-            "wave_hosts": [name for wave in plan.waves if wave.n == wave_of.get(host) for name in wave.hosts],
-            "steps": list(steps),
-            "replica": replica.name,
-            "disturbed": replica.name in plan.disturbed,
-            "serving": serves(found[replica.head].state),
-        })
+        rows.append(
+            {
+                "host": host,
+                "groups": groups,
+                "wave": wave_of.get(host, 0),
+                "wave_hosts": [name for wave in plan.waves if wave.n == wave_of.get(host) for name in wave.hosts],
+                "steps": list(steps),
+                "replica": replica.name,
+                "disturbed": replica.name in plan.disturbed,
+                "serving": serves(found[replica.head].state),
+            }
+        )
     return rows
 
 
