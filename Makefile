@@ -38,7 +38,7 @@ sanity: env ## ansible-test sanity on the built collection
 	@$(STAGE) sanity tests/sanity/run
 
 molecule: env ## every Molecule scenario, on a bench of their own
-	@$(STAGE) molecule env NO_COLOR=1 molecule test --all
+	@$(STAGE) molecule env NO_COLOR=1 sh -c 'molecule reset -s default && molecule test --all' # forgets a killed run
 
 e2e: env ## the stories of tests/e2e, on a bench of their own
 	@$(STAGE) e2e pytest tests/e2e
