@@ -32,7 +32,7 @@ def run(capsys: pytest.CaptureFixture[str], **arguments: Any) -> dict[str, Any]:
 
 
 def test_logs_are_read(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = run(capsys, paths=[f"{LOG.parent}/dies_*.log", "/nowhere/*.log"], patterns=str(table))
+    told = run(capsys, paths=[f"{LOG.parent}/dies_at_*.log", "/nowhere/*.log"], patterns=str(table))
     assert told["read"] == [str(LOG)]
     assert told["reason"].startswith("RuntimeError: Worker failed with error 'Unsupported CPU attention")
     assert "few_open_files" in [finding["id"] for finding in told["findings"]]
