@@ -46,7 +46,8 @@ class Plan:
 
     Attributes:
         wanted: every package that will be there, with its exact apt version.
-        install: those of them that are not there yet, or not in that version, or broken.
+        pins: the part of it that preferences name one by one, the same on every run; dependencies are pinned by family.
+        install: those of ``wanted`` that are not there yet, or not in that version, or broken.
         remove: driver packages of other versions that would stay behind.
         hold: packages that are there and not held.
         broken: packages that dpkg left half-way.
@@ -55,6 +56,7 @@ class Plan:
     """
 
     wanted: Mapping[str, str]
+    pins: Mapping[str, str]
     install: Mapping[str, str]
     remove: tuple[str, ...]
     hold: tuple[str, ...]
@@ -80,7 +82,8 @@ def plan(version: str, wants: Sequence[Want], offered: apt_index.Offer, packages
     Raises:
         PackageError: the repository does not offer the driver.
     """
-    wanted = select(wants, offered)
+    pins = select(wants, offered)
+    wanted = dict(pins)
     remove: list[str] = []
     purge = [name for name in leftover_pins if name not in wanted]
     for name, about in packages.items():
@@ -96,7 +99,7 @@ def plan(version: str, wants: Sequence[Want], offered: apt_index.Offer, packages
     install = {name: exact for name, exact in sorted(wanted.items())
                if name in broken or packages.get(name, {}).get("version") != exact}  # fmt: skip
     kept = [name for name, about in packages.items() if name not in gone and not about["hold"]]
-    return Plan(dict(sorted(wanted.items())), install, tuple(sorted(remove)),
+    return Plan(dict(sorted(wanted.items())), pins, install, tuple(sorted(remove)),
                 tuple(sorted({*kept, *(name for name in wanted if name not in packages)})), broken,
                 tuple(sorted(purge)), interrupted or bool(broken))  # fmt: skip
 
@@ -154,7 +157,7 @@ def install(work: Plan, version: str, *, deadline: float, lock_deadline: float) 
     """Mend, install in one transaction, pin and hold. Safe to repeat wherever it was stopped."""
     if work.mend:
         mend(deadline, lock_deadline)
-    pin(version, work.wanted)
+    pin(version, work.pins)
     if work.purge:
         apt_lock.wait(lock_deadline)
         _command(["dpkg", "--force-hold", "--purge", *work.purge], deadline, "removing the pin of another driver")
@@ -238,7 +241,7 @@ def _preferences(version: str, work: Plan) -> Iterator[list[str]]:
     with tempfile.TemporaryDirectory(prefix="lockstep-") as folder:
         os.chmod(folder, 0o755)  # apt reads it as the user _apt
         own = Path(folder, "driver.pref")
-        own.write_text(preferences(version, work.wanted), encoding="utf-8")
+        own.write_text(preferences(version, work.pins), encoding="utf-8")
         parts = Path(folder, "parts")
         parts.mkdir()
         ignored = {"driver.pref", PREFERENCES.name, *(name for name in PINS if work.purge)}

@@ -79,7 +79,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 plan:
-  description: C(wanted) (every package with its exact version), C(install), C(remove), C(hold), C(purge), C(broken), C(mend).
+  description: C(wanted) (every package with its exact version), C(pins), C(install), C(remove), C(hold), C(purge), C(broken), C(mend).
   returned: always
   type: dict
 log:
@@ -144,7 +144,7 @@ def apply(module: AnsibleModule) -> None:
             refresh(wish, work, limits)
             changed = nvidia_install.fetch(work, wish["version"], **limits)
         module.exit_json(changed=changed, **result)
-    pinned = nvidia_install.is_pinned(wish["version"], work.wanted)
+    pinned = nvidia_install.is_pinned(wish["version"], work.pins)
     if not module.check_mode:
         if work.install or work.remove:
             refresh(wish, work, limits)

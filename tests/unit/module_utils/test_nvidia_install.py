@@ -156,3 +156,13 @@ def test_what_stands_in_dkms_way(tmp_path: Path, files: list[str], mokutil: dict
     )
     assert len(found) == len(words)
     assert all(word in line for word, line in zip(words, found, strict=True))
+
+
+def test_the_run_after_an_upgrade_writes_the_same_preferences() -> None:
+    """What is carried along on the way is no longer carried once it is there: that must not show in the file."""
+    old = {name: package(f"{OLD}-1") for name in OFFER}
+    new = {name: package(f"{NEW}-1") for name in OFFER}
+    upgrade, again = plan(old), plan(new)
+    assert "libnvidia-nvvm4" in upgrade.install
+    assert nvidia_install.preferences(NEW, upgrade.pins) == nvidia_install.preferences(NEW, again.pins)
+    assert again.needed is False
