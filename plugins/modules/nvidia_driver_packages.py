@@ -79,7 +79,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 plan:
-  description: C(wanted) (every package with its exact version), C(pins), C(install), C(remove), C(hold), C(purge), C(broken), C(mend).
+  description: >-
+    C(wanted) (every package with its exact version), C(pins), C(install), C(remove), C(hold), C(purge), C(broken),
+    C(mend).
   returned: always
   type: dict
 log:
