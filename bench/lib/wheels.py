@@ -131,8 +131,6 @@ def train_model(wheelhouse: Path, target: Path) -> None:
     # One thread: the matrices are so small that two spend their time waiting for each other.
     quiet = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     shell.run([environment / "bin" / "python", ROOT / "model" / "train.py", fresh], environment=quiet, timeout=900)
-    for path in fresh.iterdir():
-        path.chmod(0o644)
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
     shutil.rmtree(environment)
