@@ -152,4 +152,7 @@ def test_a_host_with_another_driver_stays_out(lab: Lab, fresh: Play) -> None:
     finally:
         lab.bench("fault", WORKER, "--clear")
     lab.bench("reboot", WORKER, "--wait")
-    eventually("the replica answers with its driver back", lambda: answers(lab), RECOVERY_DEADLINE)
+    # The engine has given up, as waiting for a host that may not join is hopeless: the next run brings it back.
+    play = lab.play()
+    assert play.rc == 0, play.explained()
+    assert answers(lab)
