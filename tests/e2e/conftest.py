@@ -10,6 +10,21 @@ import pytest
 from tests.e2e.lab import ROOT, Lab
 
 
+# What wants bare hosts comes first, then what makes a cluster of them, then what wants one.
+ORDER = ("test_refusals", "test_site")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order this folder's stories, behind every test that needs no bench."""
+
+    def place(item: pytest.Item) -> int:
+        if item.path.parent.name != "e2e":
+            return -1
+        return ORDER.index(item.path.stem) if item.path.stem in ORDER else len(ORDER)
+
+    items.sort(key=place)
+
+
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
     """The bench with one replica of two hosts, up, and nothing on it that an earlier session left."""

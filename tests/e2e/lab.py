@@ -29,7 +29,8 @@ FLEET_ACTIONS = {"plan", "survey", "status"}
 LOOK = r"""
 find /etc /opt/lockstep /var/lib/lockstep /var/lib/dpkg/status /usr/share/keyrings /root /usr/local -xdev \
     \( -path /var/lib/lockstep/engine -o -path /var/lib/lockstep/ray -o -path /var/lib/lockstep/evidence \
-       -o -name __pycache__ -o -path /root/.ansible -o -path /opt/lockstep/runtime/\* \) -prune -o \( -type f -o -type l \) -printf 'file %p %T@ %s %m %u\n' | sort
+       -o -name __pycache__ -o -path /root/.ansible -o -path /opt/lockstep/runtime/\* \) -prune \
+    -o \( -type f -o -type l \) -printf 'file %p %T@ %s %m %u\n' | sort
 systemctl list-units --no-legend --plain --all --type=service --state=active 'lockstep-*' 'nvidia-*' 'haproxy*' |
     cut -d' ' -f1 | while read -r unit; do
         echo "unit $unit $(systemctl show --value -p ActiveEnterTimestampMonotonic -p MainPID "$unit" | paste -sd' ')"
