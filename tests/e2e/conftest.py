@@ -9,7 +9,6 @@ import pytest
 
 from tests.e2e.lab import ROOT, Lab
 
-
 # What wants bare hosts comes first, then what makes a cluster of them, then what wants one.
 ORDER = ("test_refusals", "test_site")
 
