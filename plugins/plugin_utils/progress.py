@@ -313,13 +313,13 @@ def _failure(task: str, outcome: str, result: Result) -> dict[str, Any]:
     gate = next((gate for gate in find(result, ("gate", "verdict")) if gate["verdict"] != "pass"), {})
     evidence = result.get("evidence") or gate.get("evidence") or []
     cause = _cause(result, gate)
-    said = _NEXT.search(cause)
+    said = _NEXT.findall(cause)
     return {
         "task": task,
         "unreachable": outcome == "unreachable",
         "cause": cause[:CAUSE_LENGTH],
         "evidence": [str(path) for path in ([evidence] if isinstance(evidence, str) else evidence)],
-        "next": str(result.get("next") or gate.get("next") or (said.group(1) if said else "")),
+        "next": str(result.get("next") or gate.get("next") or (said[-1] if said else "")),
     }
 
 

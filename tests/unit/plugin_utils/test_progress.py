@@ -147,6 +147,7 @@ def test_a_worker_s_admission_does_not_make_a_replica_serve_whose_head_failed() 
     [
         ({"msg": "a1 is down. Next: ansible a1 -m ping"}, "ansible a1 -m ping"),
         ({"msg": "first\nNext: type this\nthen rest"}, "type this"),
+        ({"msg": "wave failed\n - a1: gate. Next: look at a1\nNext: look at the replica"}, "look at the replica"),
         ({"msg": "x. Next: y", "next": "z"}, "z"),
         ({"msg": "x", "result": {"gate": "g", "verdict": "fail", "next": "w"}}, "w"),
         ({"msg": "x"}, ""),
