@@ -36,7 +36,9 @@ def defaults(loader: DataLoader, roles: Iterable[str] = HOST_ROLES) -> dict[str,
     return merged
 
 
-def resolve(templar: Templar, raw: Mapping[str, Any], default: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+def resolve(
+    templar: Templar, raw: Mapping[str, Any], default: Mapping[str, Any], names: Iterable[str]
+) -> dict[str, Any]:
     """Values of ``names`` for one host: its own variables over the roles' defaults, templated. Unset ones are left out."""
     scoped = templar.copy_with_new_env(available_variables={**default, **raw})
     found = {}

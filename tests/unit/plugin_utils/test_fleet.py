@@ -7,23 +7,37 @@ import subprocess
 import sys
 
 import pytest
+
 from ansible_collections.lockstep.vllm.plugins.plugin_utils import fleet
 
 
 def test_the_library_travels_with_the_program() -> None:
     text = fleet.program("topology", "absent", 7)
-    done = subprocess.run([sys.executable, "-IB", "-"], input=text, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-IB", "-"], input=text, capture_output=True, text=True, timeout=60, check=False
+    )
     # There is no topology.absent: the library was found and imported, and the missing entry is named.
     assert "has no attribute 'absent'" in done.stderr
 
 
 def test_the_survey_travels_whole() -> None:
     text = fleet.program("survey", "collect", {"preflight": True, "ports": [1], "peers": {"localhost": "127.0.0.1"}})
-    done = subprocess.run([sys.executable, "-IB", "-"], input=text, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-IB", "-"], input=text, capture_output=True, text=True, timeout=60, check=False
+    )
     answer = fleet.read(done.returncode, done.stdout, done.stderr)
     assert answer.error is None
     assert answer.value["preflight"]["names"] == {"localhost": None}
-    assert set(answer.value) >= {"os", "boot", "driver", "runtime", "fingerprint_digest", "units", "stamps", "quarantine"}
+    assert set(answer.value) >= {
+        "os",
+        "boot",
+        "driver",
+        "runtime",
+        "fingerprint_digest",
+        "units",
+        "stamps",
+        "quarantine",
+    }
 
 
 @pytest.mark.parametrize(
