@@ -118,8 +118,7 @@ class CallbackModule(CallbackBase):
         if task.action.rpartition(".")[2] in _INCLUDES:
             return
         step = {**self._play_step, **_convention(task.get_vars())}
-        if step.get("lockstep_step"):
-            self._publish(self._tracker.task_starts(host.get_name(), step["lockstep_step"], step.get("lockstep_wave")))
+        self._publish(self._tracker.task_starts(host.get_name(), step.get("lockstep_step"), step.get("lockstep_wave")))
 
     @_harmless
     def v2_runner_on_ok(self, result: Any) -> None:

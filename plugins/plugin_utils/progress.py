@@ -100,9 +100,9 @@ class Tracker:
         return time_left(remaining + 1, lengths, self.elapsed - self._begun[-1], self._typical)
 
     def task_starts(self, host: str, step: str | None, wave: int | None = None) -> list[Event]:
-        """A task begins on ``host``; ``step`` is its ``lockstep_step``, None for a task outside of any step."""
+        """A task begins on ``host``; ``step`` is its ``lockstep_step``. One outside of any step ends the step before it."""
         if step is None:
-            return []
+            return self._close(host)
         number = wave if wave is not None or step in BEFORE_WAVES else self._wave_of.get(host)
         current = self._open.get(host)
         if current is not None and (current.name, current.wave) == (step, number):

@@ -266,6 +266,14 @@ def test_a_rescued_failure_is_told_and_the_run_is_done(project: Project) -> None
     assert events[-1]["outcome"] == "done"
 
 
+def test_a_task_outside_of_any_step_fails_by_itself(project: Project) -> None:
+    project.run([play("a1", step("admit", say("Admitted")), say("Wave is good", {"failed": True, "msg": "it is not"}))])
+    events = project.journal()
+    assert [(event["step"], event["outcome"]) for event in of(events, "step_ended")] == [("admit", "ok")]
+    assert [event["step"] for event in of(events, "failed")] == [None]
+    assert [(event["replica"], event["serving"]) for event in of(events, "serving")] == [("a1", True)]
+
+
 def test_an_ignored_failure_and_a_skipped_step_are_no_news(project: Project) -> None:
     tasks = [
         step("drain", say("Nothing to drain", when=False)),

@@ -142,6 +142,22 @@ def test_a_worker_s_admission_does_not_make_a_replica_serve_whose_head_failed() 
     assert "replica_a" in roll.tracker.serving
 
 
+def test_a_verdict_on_the_wave_does_not_undo_the_admission_of_a_restored_replica() -> None:
+    roll = rolls.Roll(("replica_a",))
+    roll.step(("a1",), "drain", 1)
+    roll.add(roll.tracker.task_starts("a1", "gates"))
+    roll.result("a1", {"msg": "hangs"}, "failed")
+    roll.step(("a1",), "restore", 1)
+    roll.step(("a1",), "admit", 1)
+    roll.add(roll.tracker.task_starts("a1", None))
+    roll.result("a1", {"msg": "wave 1 failed"}, "failed", "Wave is good")
+    roll.end("failed")
+    assert "replica_a" in roll.tracker.serving
+    ended = [(event["step"], event["outcome"]) for event in roll.events if event["event"] == "step_ended"]
+    assert ended == [("drain", "ok"), ("gates", "failed"), ("restore", "ok"), ("admit", "ok")]
+    assert [event["step"] for event in roll.events if event["event"] == "failed"] == ["gates", None]
+
+
 @pytest.mark.parametrize(
     ("result", "following"),
     [
