@@ -157,7 +157,7 @@ REPLICA_FAULTS = [
     ("slow_link", "a2", "nccl_verify", ("fail", "slow_link"), "a2", None),
     ("rank_killed", "a2", "nccl_verify", ("fail", "rank_killed"), "a2", None),
     ("rank_killed", "a1", "graph_capture_verify", ("fail", "rank_killed"), "a1", None),
-    ("memory_held", "a2", "graph_capture_verify", ("fail", "memory_held"), "a2", None),
+    # Not memory_held: the stand-in nvidia-smi shows other users' processes to root alone, and Ray's actors are not root.
 ]
 
 
@@ -171,8 +171,8 @@ def test_a_fault_across_the_replica(
     host: str | None,
     pair: tuple[str, str] | None,
 ) -> None:
-    clean.bench("fault", where, fault, *(["20"] if fault == "slow_link" else []))
-    more = {"floor_gbps": 0.02} if module == "nccl_verify" else {}
+    clean.bench("fault", where, fault, *(["200"] if fault == "slow_link" else []))
+    more = {"floor_gbps": 0.05} if module == "nccl_verify" else {}
     answer = ask(clean, module, HOSTS[:1], scope="replica", deadline=DEADLINE, **more)["a1"]
     assert answer.failed
     assert answer.found() == (*verdict, host, pair), answer
