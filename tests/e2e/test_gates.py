@@ -36,13 +36,13 @@ class Answer:
         return gate["verdict"], gate["code"], gate["host"], tuple(gate["pair"]) if gate["pair"] else None
 
 
-def ask(lab: Lab, module: str, hosts: Sequence[str], **arguments: Any) -> dict[str, Answer]:
+def ask(lab: Lab, module: str, where: Sequence[str], /, **arguments: Any) -> dict[str, Answer]:
     """Run a gate's module on hosts at once, as a playbook would; what each returned."""
     with tempfile.TemporaryDirectory(prefix="lockstep-gates-") as name:
         runner = ansible_runner.run(
             private_data_dir=name,
             project_dir=str(ROOT),
-            host_pattern=",".join(hosts),
+            host_pattern=",".join(where),
             module=f"lockstep.vllm.{module}",
             module_args=json.dumps({"run": "e2e", **arguments}),
             inventory=[str(lab.inventory)],
@@ -58,7 +58,7 @@ def ask(lab: Lab, module: str, hosts: Sequence[str], **arguments: Any) -> dict[s
                 assert "gate" in result, result
                 failed = event["event"] == "runner_on_failed"
                 answers[event["event_data"]["host"]] = Answer(result["gate"], failed, result.get("msg", ""))
-    assert set(answers) == set(hosts), answers
+    assert set(answers) == set(where), answers
     return answers
 
 
