@@ -14,6 +14,7 @@ from typing import Any, Literal
 from . import fingerprint, records
 
 Kind = Literal["host", "replica"]
+_NEXT = "Next: ansible-playbook site.yml"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,15 +45,15 @@ def may_start(
         return Decision(
             False,
             f"{host} is in quarantine since {quarantine.get('at')}: {quarantine.get('reason')} "
-            f"(by {quarantine.get('owner')}, run {quarantine.get('run')})",
+            f"(by {quarantine.get('owner')}, run {quarantine.get('run')}). Next: ansible-playbook playbooks/status.yml",
         )
     if stamp is None:
-        return Decision(False, f"{host} has no {kind} stamp: its gates have not passed. {_next(host)}")
+        return Decision(False, f"{host} has no {kind} stamp: its gates have not passed. {_NEXT}")
     if kind == "host":
         changed = fingerprint.changes(stamp.get("fingerprint", {}), now)
         if changed:
             return Decision(
-                False, f"{host}: the host stamp of {stamp.get('at')} is void: {', '.join(changed)}. {_next(host)}"
+                False, f"{host}: the host stamp of {stamp.get('at')} is void: {', '.join(changed)}. {_NEXT}"
             )
         return Decision(True, f"{host}: host stamp of {stamp.get('at')} is valid")
     stamped, present = stamp.get("hosts", {}).get(host), fingerprint.digest(now)
@@ -60,7 +61,7 @@ def may_start(
         return Decision(
             False,
             f"{host}: the replica stamp of {stamp.get('at')} is void: it was given for fingerprint {stamped} of this "
-            f"host, which now has {present}. {_next(host)}",
+            f"host, which now has {present}. {_NEXT}",
         )
     return Decision(True, f"{host}: replica stamp of {stamp.get('at')} is valid for this host")
 
@@ -81,10 +82,6 @@ def strangers(stamp: Mapping[str, Any], joined: Mapping[str, str]) -> list[str]:
     return found + [
         f"{host} joined, but the replica stamp does not cover it" for host in sorted(set(joined) - set(stamped))
     ]
-
-
-def _next(host: str) -> str:
-    return f"Next: ansible-playbook site.yml --limit {host}"
 
 
 def decide_here(kind: Kind) -> Decision:

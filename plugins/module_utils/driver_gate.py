@@ -155,7 +155,7 @@ def facts(state: Mapping[str, Any], runtime: Mapping[str, Any], kernel: str) -> 
 
 def _versions(state: Mapping[str, Any], expected: Expected, host: str) -> Iterator[Finding]:
     loaded, user = state["loaded_version"], state["userspace_version"]
-    install = f"ansible-playbook site.yml --limit {host}"
+    install = "ansible-playbook site.yml"
     if expected.packaged:
         packages = state["package_versions"]
         if not packages:
@@ -192,13 +192,13 @@ def _packages(state: Mapping[str, Any], expected: Expected, host: str) -> Iterat
     if not expected.packaged:
         return
     if state["dpkg_interrupted"]:
-        yield Finding("dpkg_interrupted", "dpkg was interrupted half-way", f"ansible-playbook site.yml --limit {host}")
+        yield Finding("dpkg_interrupted", "dpkg was interrupted half-way", "ansible-playbook site.yml")
     loose = sorted(name for name, about in state["packages"].items() if not about["hold"])
     if loose:
         yield Finding(
             "not_held",
             f"not held, so an upgrade of the system may change them: {', '.join(loose)}",
-            f"ansible-playbook site.yml --limit {host}",
+            "ansible-playbook site.yml",
             "warn",
         )
 
@@ -211,7 +211,7 @@ def _fabric_manager(state: Mapping[str, Any], expected: Expected, host: str) -> 
             yield Finding(
                 "fabric_manager_missing",
                 "fabric manager is not installed, and this host has NVSwitches",
-                f"Set nvidia_driver_fabric_manager: present, then ansible-playbook site.yml --limit {host}",
+                "Set nvidia_driver_fabric_manager: present, then ansible-playbook site.yml",
             )
         return
     for version in dict.fromkeys((fabric["package_version"], fabric["version"])):
@@ -219,7 +219,7 @@ def _fabric_manager(state: Mapping[str, Any], expected: Expected, host: str) -> 
             yield Finding(
                 "fabric_manager_differs",
                 f"fabric manager is {version}, the driver {state['loaded_version']}",
-                f"ansible-playbook site.yml --limit {host}",
+                "ansible-playbook site.yml",
             )
             return
     if required and not fabric["active"]:

@@ -86,10 +86,7 @@ def run(request: Request) -> GateResult:
     began = time.monotonic()
     who = identity()
     if not os.access(request.python, os.X_OK):
-        raise CannotRun(
-            f"{who['host']}: no serving environment at {request.python}. "
-            f"Next: ansible-playbook site.yml --limit {who['host']}"
-        )
+        raise CannotRun(f"{who['host']}: no serving environment at {request.python}. Next: ansible-playbook site.yml")
     folder = evidence_folder(request.run, f"{request.gate}-{request.scope}")
     result = (_on_host if request.scope == "host" else _on_replica)(request, who, folder)
     return dataclasses.replace(result, seconds=round(time.monotonic() - began, 3))

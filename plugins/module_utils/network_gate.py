@@ -149,7 +149,7 @@ def ports() -> dict[str, list[int]]:
 
 
 def _names(seen: Mapping[str, Any], me: str, limits: Limits) -> Iterator[Problem]:
-    cure = f"ansible-playbook site.yml --limit {me}  (gpu_host writes the peers' names)"
+    cure = "ansible-playbook site.yml  (gpu_host writes the peers' names)"
     bad = {name: look for name, look in seen["names"].items() if look["problem"]}
     if bad:
         words = "; ".join(look["problem"] for look in bad.values())
@@ -283,7 +283,7 @@ def _units(seen: Mapping[str, Any], me: str, limits: Limits) -> Iterator[Problem
                 "memlock",
                 me,
                 f"{unit} on {me} may lock {found['memlock_bytes']} bytes of memory, and RDMA needs all of it",
-                f"ansible-playbook site.yml --limit {me}  (the units set LimitMEMLOCK=infinity)",
+                "ansible-playbook site.yml  (the units set LimitMEMLOCK=infinity)",
             )
 
 
