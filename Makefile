@@ -46,7 +46,7 @@ e2e: env ## the stories of tests/e2e, on a bench of their own
 pytest: env ## every pytest test, in one session
 	@$(STAGE) pytest pytest tests/unit tests/collection tests/e2e
 
-test: lint sanity molecule pytest ## every test there is
+test: lint sanity pytest ## lint, sanity, unit tests and the stories of tests/e2e; `make molecule` has the roles' own stories
 
 molecule e2e pytest: export LOCKSTEP_BENCH ?= test
 molecule e2e pytest: export LOCKSTEP_BENCH_PREFIX ?= 10.89.78
