@@ -95,12 +95,14 @@ def parse_unit(shown: str) -> Unit:
     return Unit(found.get("ActiveState", "unknown"), int(found.get("MainPID") or 0), found.get("Result", ""))
 
 
-def judge(record: Mapping[str, Any] | None, unit: Unit, wish: Wish) -> Judgement:
+def judge(record: Mapping[str, Any] | None, unit: Unit, wish: Wish, failures_before: int = 0) -> Judgement:
     """Whether the engine has come where it was wished to be, and why not, in words.
 
     Args:
         record: engine.json, None where there is none; one left by an earlier supervisor is old news.
         wish: ``serving``: ready for traffic; ``drained``: no request runs, or nothing is there that could serve one.
+        failures_before: failures in a row that were there when the waiting began. The supervisor starts again after these
+            by itself (a host was lost and is back); only a further one is worth ending the wait for.
     """
     if wish == "drained":
         if not unit.up or record is None or record.get("phase") not in ("serving", "draining"):
@@ -114,7 +116,7 @@ def judge(record: Mapping[str, Any] | None, unit: Unit, wish: Wish) -> Judgement
         return Judgement("wait", "the supervisor starts")
     if record.get("phase") == "serving" and record.get("ready"):
         return Judgement("ready")
-    if record.get("phase") == "given_up" or record.get("failures"):
+    if record.get("phase") == "given_up" or int(record.get("failures") or 0) > failures_before:
         return Judgement("hopeless", str(record.get("last_failure") or _told(record)))
     return Judgement("wait", _told(record))
 

@@ -95,13 +95,15 @@ def main() -> None:
             raise
 
     def judge(seen: Seen) -> waiting.Judgement:
-        return engine_state.judge(*seen, wanted)
+        return engine_state.judge(*seen, wanted, failures_before)
 
     def progress(seen: Seen, judgement: waiting.Judgement) -> None:
         if judgement.reason and phases[-1:] != [judgement.reason]:
             phases.append(judgement.reason)
 
     engine, unit = observe()
+    ours = engine is not None and engine.get("pid") == unit.pid
+    failures_before = int((engine or {}).get("failures") or 0) if ours else 0
     changed = wanted is not None and unit.up and engine_state.wish_differs(wanted)
     if changed and not module.check_mode:
         engine_state.leave_wish(wanted, module.params["reason"])

@@ -66,3 +66,9 @@ def test_parse_unit(shown: str, unit: Unit) -> None:
 @pytest.mark.parametrize("phase", ["waiting", "starting", "proving", "backoff", "given_up", "stopped"])
 def test_an_engine_that_serves_nobody_is_drained(phase: str) -> None:
     assert engine_state.judge(said(phase), UP, "drained").answer == "ready"
+
+
+@pytest.mark.parametrize(("before", "answer"), [(0, "hopeless"), (1, "wait"), (2, "wait")])
+def test_only_a_failure_after_the_wait_began_ends_it(before: int, answer: str) -> None:
+    record = said("backoff", failures=1, last_failure="lost a2")
+    assert engine_state.judge(record, STARTING, "serving", before).answer == answer
