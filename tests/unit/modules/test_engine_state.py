@@ -72,8 +72,16 @@ def test_check_mode_leaves_no_wish(host: Host) -> None:
     assert not host.drain.exists()
 
 
-def test_an_engine_that_died_while_starting_ends_the_wait_with_its_reason(host: Host) -> None:
-    host.says("backoff", failures=1, last_failure="ValueError: no such model")
+def test_an_engine_that_died_while_starting_ends_the_wait_with_its_reason(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter([lambda: host.says("starting")])
+
+    def look(*_: Any, **__: Any) -> tuple[int, str, str]:
+        next(looks, lambda: host.says("backoff", failures=1, last_failure="ValueError: no such model"))()
+        return 0, host.unit, ""
+
+    monkeypatch.setattr(AnsibleModule, "run_command", look)
     told = host.run(state="serving", deadline=60)
     assert told["failed"] is True
     assert "the engine is not serving: ValueError: no such model. Next: journalctl" in told["msg"]
