@@ -6,7 +6,6 @@ import hashlib
 import io
 import subprocess
 import tarfile
-from pathlib import Path
 
 from bench.lib import shell
 from bench.lib.debs import EPOCH
@@ -17,7 +16,6 @@ SUITE = "bookworm"
 OVERLAY = ROOT / "image" / "rootfs"
 FAULT_FILES = ROOT / "runtime" / "lockstep-bench-platform" / "src" / "lockstep_bench" / "fault_files.py"
 REPOSITORY = "localhost/lockstep-bench"
-DEFAULT_MIRROR = "http://deb.debian.org/debian"
 
 # What a fresh host has, and no machine's own settings: names, apt sources and keys are given at the first boot.
 CUSTOMISE = (
@@ -34,15 +32,6 @@ CUSTOMISE = (
 def package_names(text: str) -> list[str]:
     """Names in packages.txt, without comments and empty lines."""
     return [line for line in (raw.partition("#")[0].strip() for raw in text.splitlines()) if line]
-
-
-def host_suite(os_release: str) -> str:
-    """VERSION_CODENAME of an os-release text, or ''."""
-    for line in os_release.splitlines():
-        key, _, value = line.partition("=")
-        if key == "VERSION_CODENAME":
-            return value.strip('"')
-    return ""
 
 
 def overlay_tar() -> bytes:
@@ -86,8 +75,6 @@ def ensure_base() -> str:
     command += ["--dpkgopt=path-include=/usr/share/doc/*/copyright"]
     command += [f'--customize-hook=chroot "$1" {line}' for line in CUSTOMISE]
     command += [SUITE, "-"]
-    if host_suite(Path("/etc/os-release").read_text()) != SUITE:
-        command.append(DEFAULT_MIRROR)
     log = CACHE / "mmdebstrap.log"
     CACHE.mkdir(parents=True, exist_ok=True)
     with log.open("w") as errors, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as bootstrap:

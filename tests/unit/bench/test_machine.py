@@ -35,13 +35,6 @@ def test_package_list_drops_comments() -> None:
     assert image.package_names("# all\nsystemd\n\nkmod # modprobe\n") == ["systemd", "kmod"]
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"), [('ID=debian\nVERSION_CODENAME=bookworm\n', "bookworm"), ('VERSION_CODENAME="noble"', "noble"), ("", "")]
-)  # fmt: skip
-def test_suite_of_this_machine(text: str, expected: str) -> None:
-    assert image.host_suite(text) == expected
-
-
 def test_overlay_belongs_to_root_and_sudo_rules_are_closed() -> None:
     with tarfile.open(fileobj=BytesIO(image.overlay_tar())) as archive:
         entries = {entry.name: entry for entry in archive}
