@@ -22,6 +22,7 @@ class ActionModule(ClusterAction):
         super().run(tmp, task_vars)
         variables = task_vars or {}
         arguments = self._task.args
+        mode = arguments.get("mode", "converge")
         cluster = self.cluster(variables)
         now = datetime.datetime.now(datetime.UTC)
         found = {} if cluster.topology.problems else self.survey(cluster, variables, preflight=True)
@@ -35,7 +36,7 @@ class ActionModule(ClusterAction):
             cluster.wanted,
             found,
             policy,
-            arguments.get("mode", "converge"),
+            mode,
             now,
             limit,
             tables.read("known_issues"),
@@ -47,7 +48,7 @@ class ActionModule(ClusterAction):
             **planned.as_dict(),
             "run": f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
             "members": plan_text.members(planned, cluster.topology, found),
-            "routers": _due_routers(cluster, found, limit),
+            "routers": [] if mode == "verify" else _due_routers(cluster, found, limit),
             "text": plan_text.render(planned, cluster.topology, found),
             "fingerprints": {
                 host: (found[host].state or {}).get("fingerprint") for wave in planned.waves for host in wave.hosts

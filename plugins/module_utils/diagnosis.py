@@ -7,6 +7,8 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from .engine_state import failed_rungs
+
 WIDTH = 72
 """Ansible's output wraps at 80, its indentation included."""
 GRAPH_CODES = ("capture_hangs", "capture_errors", "replay_hangs", "replay_errors", "wrong_results", "too_slow")
@@ -43,12 +45,15 @@ class Conclusion:
     advice: tuple[str, ...]
 
 
-def conclude(hosts: Mapping[str, HostFindings], replica: Mapping[str, Gate]) -> Conclusion:
+def conclude(
+    hosts: Mapping[str, HostFindings], replica: Mapping[str, Gate], engine: Mapping[str, Any] | None = None
+) -> Conclusion:
     """The first thing that is wrong, in the order in which one thing explains the next.
 
     Args:
         hosts: by name; one that did not answer has an empty fingerprint.
         replica: results of the gates across the hosts; missing when they did not run.
+        engine: what the engine's supervisor says, if anything.
     """
     silent = [name for name, host in hosts.items() if not host.fingerprint]
     if silent:
@@ -62,6 +67,8 @@ def conclude(hosts: Mapping[str, HostFindings], replica: Mapping[str, Gate]) -> 
     for gate in REPLICA_GATES:
         if _failed(replica.get(gate)):
             return _of_replica(gate, replica, hosts)
+    if failed_rungs(engine):
+        return _of_ladder(engine or {}, hosts)
     missing = [gate for gate in REPLICA_GATES if gate not in replica]
     if missing:
         return Conclusion(
@@ -84,7 +91,7 @@ def page(
     head: str,
 ) -> str:
     """The page: verdict, gates, versions, known issues, what to do; no line longer than ``WIDTH``."""
-    end = conclude(hosts, gates)
+    end = conclude(hosts, gates, engine)
     return "\n".join(
         [
             *_wrapped(f"VERDICT on {replica}: {end.headline}"),
@@ -132,6 +139,22 @@ def _of_replica(gate: str, replica: Mapping[str, Gate], hosts: Mapping[str, Host
             ),
         )
     return Conclusion(f"{gate} gate, {result['code']}: {result['cause']}", where, (str(result["next"]), *_cures(hosts)))
+
+
+def _of_ladder(engine: Mapping[str, Any], hosts: Mapping[str, HostFindings]) -> Conclusion:
+    failed = failed_rungs(engine)
+    below = [rung for rung in engine["ladder"] if rung not in failed]
+    what = "; ".join(f"rung {rung}: {why}" for rung, why in failed.items())
+    good = f"vLLM is good on rung {below[-1]}" if below else "vLLM is good on no rung"
+    return Conclusion(
+        f"{good} and fails above it: {what}",
+        " and ".join(hosts),
+        (
+            *_cures(hosts),
+            "The rung below serves meanwhile, by itself. A failed rung is tried again when a version changes, or, on the"
+            " head, after: PYTHONPATH=/opt/lockstep/lib python3 -m lockstep.engine forget-ladder",
+        ),
+    )
 
 
 def _cures(hosts: Mapping[str, HostFindings]) -> tuple[str, ...]:

@@ -67,6 +67,12 @@ class EngineState:
         return record
 
 
+def failed_rungs(record: Mapping[str, Any] | None) -> dict[str, str]:
+    """Rungs of the ladder that do not hold, each with why, from engine.json."""
+    ladder = (record or {}).get("ladder") or {}
+    return {rung: state for rung, state in ladder.items() if not state.startswith("proven")}
+
+
 Wish = Literal["serving", "drained"]
 
 

@@ -63,7 +63,9 @@ def finish(module: Any, gate: str, run: Callable[[], GateResult]) -> None:
     answer = {"msg": message(result), "gate": result.as_dict()}
     if module.params["fail"] and not result.passed:
         module.fail_json(**answer)
-    module.exit_json(changed=False, warnings=list(result.warnings), **answer)
+    for warning in result.warnings:
+        module.warn(warning)
+    module.exit_json(changed=False, **answer)
 
 
 def message(result: GateResult) -> str:

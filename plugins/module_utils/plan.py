@@ -15,7 +15,7 @@ from . import known_issues, nvidia_packages, runtime_state
 from .topology import Replica, Topology
 from .waves import Policy, Refusals, ReplicaNeed, Wave, waves
 
-Mode = Literal["converge", "upgrade"]
+Mode = Literal["converge", "upgrade", "verify"]
 
 # A replica that serves has to leave service for these; the others are done under it.
 DISTURBING = frozenset({"driver", "runtime", "ray", "serve", "gates"})
@@ -25,6 +25,11 @@ ROLE_OF_STEP = {
     "runtime": "serving_runtime",
     "ray": "ray_node",
     "serve": "vllm_server",
+}
+STEPS_OF_MODE: Mapping[Mode, Collection[str]] = {
+    "converge": ROLE_OF_STEP.keys(),
+    "upgrade": ("prepare", "driver"),
+    "verify": (),
 }
 NEEDED_FREE_MIB = {"driver": {"/var": 2048}, "runtime": {"/opt": 4096}}
 
@@ -122,7 +127,7 @@ def build(
         found: per host of the topology, what the survey found.
         policy: how much may be changed at once, and when.
         mode: ``converge`` (site.yml) does all that is due; ``upgrade`` only what a driver change needs, and leaves
-            hosts alone that failed before.
+            hosts alone that failed before; ``verify`` changes nothing and runs every gate again.
         now: the present moment, with a time zone.
         limit: hosts that may be changed; None means all.
         issues: rows of data/known_issues.yml.
@@ -212,7 +217,7 @@ def host_need(
     for step, role in ROLE_OF_STEP.items():
         if step == "serve" and not is_head:
             continue
-        if mode == "upgrade" and step not in ("prepare", "driver"):
+        if step not in STEPS_OF_MODE[mode]:
             continue
         reason = _manifest_reason(role, wanted.inputs.get(role), state.get("manifest", {}))
         if step == "driver":
@@ -220,7 +225,9 @@ def host_need(
         if reason:
             steps[step] = reason
     stamp_reason = _host_stamp_reason(host, steps, state) or (is_head and _replica_stamp_reason(replica, head))
-    if stamp_reason:
+    if mode == "verify":
+        steps["gates"] = "asked for"
+    elif stamp_reason:
         steps["gates"] = str(stamp_reason)
     start_reason = _start_reason(state, is_head)
     if start_reason:

@@ -66,6 +66,7 @@ class Policy:
         bake_seconds: seconds for which a wave is watched before the next.
         order: replicas to take first, in this order; the others follow as the inventory has them.
         include_quarantined: take quarantined replicas too.
+        leave_serving: take only replicas that don't serve.
     """
 
     canary: int = 1
@@ -76,6 +77,7 @@ class Policy:
     bake_seconds: float = 0
     order: tuple[str, ...] = ()
     include_quarantined: bool = False
+    leave_serving: bool = False
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Policy:
@@ -302,6 +304,8 @@ def _skipped(replicas: Sequence[ReplicaNeed], policy: Policy, limit: Collection[
             skipped[replica.name] = "needs nothing"
         elif limit is not None and replica.name not in limit:
             skipped[replica.name] = "outside of --limit"
+        elif replica.serving and policy.leave_serving:
+            skipped[replica.name] = "serves, and what serves is to be left alone"
         elif replica.need == "quarantined" and not policy.include_quarantined:
             why = "; ".join(f"{host}: {', '.join(reasons)}" for host, reasons in replica.reasons.items() if reasons)
             skipped[replica.name] = f"quarantined ({why or 'no reason is known'})"
@@ -413,6 +417,7 @@ _CONVERSIONS: dict[str, Any] = {
     "bake_seconds": _seconds,
     "order": _names,
     "include_quarantined": _truth,
+    "leave_serving": _truth,
 }
 _WANTED = {
     "canary": "a number of replicas, 1 or more",
@@ -423,4 +428,5 @@ _WANTED = {
     "bake_seconds": "seconds, 0 or more",
     "order": "a list of replicas",
     "include_quarantined": "true or false",
+    "leave_serving": "true or false",
 }

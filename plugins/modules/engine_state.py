@@ -117,6 +117,10 @@ def main() -> None:
         refused = unit.result == "exec-condition" and not unit.up
         reason = admission.decide_here("replica").reason if refused else ended.reason
         module.fail_json(msg=f"the engine is not {wanted}{late}: {reason}. Next: journalctl -u {UNIT} -n 200", **told)
+    for rung, why in engine_state.failed_rungs(engine).items():
+        module.warn(
+            f"rung {rung} does not hold, the one below serves: {why}. Next: ansible-playbook playbooks/diagnose.yml"
+        )
     module.exit_json(changed=changed, **told)
 
 

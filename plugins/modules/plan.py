@@ -14,14 +14,17 @@ version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 options:
   mode:
-    description: V(converge) does all that is due; V(upgrade) only what a change of driver needs.
+    description: >-
+      V(converge) does all that is due; V(upgrade) only what a change of driver needs; V(verify) changes nothing and runs
+      every gate again.
     type: str
-    choices: [converge, upgrade]
+    choices: [converge, upgrade, verify]
     default: converge
   policy:
     description: >-
       How much may be changed at once. Keys are C(canary), C(wave_size), C(capacity_floor), C(window),
-      C(pause_between), C(bake_seconds), C(order) and C(include_quarantined), as the operator guide explains them.
+      C(pause_between), C(bake_seconds), C(order), C(include_quarantined) and
+      C(leave_serving), as the operator guide explains them.
     type: dict
     default: {}
 attributes:

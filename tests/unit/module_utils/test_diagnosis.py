@@ -90,6 +90,29 @@ CASES = [
 ]
 
 
+HUNG = {
+    "ladder": {"none": "proven", "piecewise": "vLLM did not start within 60 s; it last said: Capturing CUDA graphs"}
+}
+CPU = {"ladder": {"none": "proven", "piecewise": "proven (on CPU: torch.compile, no graph is captured)"}}
+LADDERS = [
+    (ALL_GOOD, HUNG, "vLLM is good on rung none and fails above it: rung piecewise: vLLM did not start within 60 s"),
+    ({}, HUNG, "vLLM is good on rung none and fails above it"),
+    ({**ALL_GOOD, "graph": HANG}, HUNG, "eager is good and graphs fail across hosts"),
+    ({}, {"ladder": {"none": "vLLM ended with status 1"}}, "vLLM is good on no rung and fails above it: rung none"),
+    (ALL_GOOD, CPU, "every gate passes"),
+    (ALL_GOOD, {"ladder": {}}, "every gate passes"),
+]
+
+
+@pytest.mark.parametrize(("replica", "engine", "headline"), LADDERS)
+def test_a_rung_that_failed_is_the_verdict_where_no_gate_explains_it(replica, engine, headline):
+    found = diagnosis.conclude({"a1": host(), "a2": host()}, replica, engine)
+    assert found.headline.startswith(headline)
+    if "rung" in headline:
+        assert found.where == "a1 and a2"
+        assert "graph-hang-550.90.07: 550.127.05 was reported to work." in found.advice
+
+
 @pytest.mark.parametrize(
     ("hosts", "replica", "headline", "where"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
 )

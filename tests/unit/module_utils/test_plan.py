@@ -201,6 +201,18 @@ def test_upgrade_leaves_hosts_alone_that_failed_before() -> None:
     assert build(operator, policy=Policy(include_quarantined=True)).waves[0].replicas == ("ra",)
 
 
+def test_verify_runs_every_gate_again_and_changes_nothing() -> None:
+    everything = {host: {"nvidia_driver_version": "580.95.05"} for host in ADDRESSES}
+    planned = build(changes=everything, mode="verify")
+    assert [wave.replicas for wave in planned.waves] == [("ra",), ("rb",)]
+    assert planned.gated == ("ra", "rb")
+    assert all(steps == {"gates": "asked for"} for steps in planned.steps.values())
+    down = {"b1": edited("b1", engine__phase="given_up")}
+    spared = build(down, mode="verify", policy=Policy(leave_serving=True))
+    assert [wave.replicas for wave in spared.waves] == [("rb",)]
+    assert spared.skipped == {"ra": "serves, and what serves is to be left alone"}
+
+
 def test_a_new_driver_rolls_canary_first() -> None:
     planned = build(changes={host: {"nvidia_driver_version": "580.95.05"} for host in ADDRESSES}, mode="upgrade")
     assert [wave.replicas for wave in planned.waves] == [("ra",), ("rb",)]

@@ -1,0 +1,87 @@
+"""The first story behind the project: graph capture hangs on driver 550.90.07, eager serves, 550.127.05 cures it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.e2e.lab import Lab, Play
+from tests.e2e.test_site import HEAD, HOSTS, answers
+
+SICK, CURED = "550.90.07", "550.127.05"
+RUNG_DEADLINE = 90  # seconds for vLLM to start on a rung above eager; healthy it takes about 30 on two quiet cores
+
+
+def engine(lab: Lab) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(lab.on(HEAD, "cat /run/lockstep/engine.json"))
+    return loaded
+
+
+def rungs(lab: Lab) -> dict[str, str]:
+    """Each rung with the code of its verdict, as the host keeps them."""
+    record = lab.record(HEAD, "/var/lib/lockstep/engine/ladder.json")
+    assert record
+    (layout,) = record["layouts"].values()
+    return {rung: trial["code"] for rung, trial in layout["rungs"].items()}
+
+
+def roll(lab: Lab, version: str) -> Play:
+    play = lab.play(extra={"nvidia_driver_version": version, "vllm_server_rung_deadline": RUNG_DEADLINE})
+    assert play.rc == 0, play.explained()
+    return play
+
+
+@pytest.fixture(scope="module")
+def sick(lab: Lab) -> Play:
+    """The cluster on the suspect driver, on which vLLM's graph capture never ends."""
+    for host in HOSTS:
+        lab.bench("fault", host, "engine_capture_hangs", "any", "--when-driver", SICK)
+    return roll(lab, SICK)
+
+
+def test_graphs_hang_in_bounded_time_and_eager_serves(lab: Lab, sick: Play) -> None:
+    assert rungs(lab) == {"none": "ok", "piecewise": "start_hangs"}
+    state = engine(lab)
+    assert (state["phase"], state["rung"]) == ("serving", "none")
+    assert answers(lab)
+    assert state["evidence"], "a hang leaves no evidence"
+    stacks = lab.on(HEAD, "cat " + " ".join(path for path in state["evidence"] if "stack" in path))
+    assert "capture" in stacks
+    for words in ("rung piecewise does not hold, the one below serves", "graph-hang-550.90.07"):
+        assert words in sick.text, f"the operator is not told {words!r}"
+
+
+def test_the_verdict_names_driver_known_issue_and_cure(lab: Lab, sick: Play) -> None:
+    play = lab.play("playbooks/diagnose.yml")
+    assert play.rc == 0, play.explained()
+    page = " ".join(
+        line.strip()
+        for event in play.events
+        if event["event"] == "runner_on_ok" and event["event_data"].get("task") == "Verdict is shown"
+        for line in event["event_data"]["res"]["msg"]
+    )
+    for words in (
+        "VERDICT on replica_a: vLLM is good on rung none and fails above it: rung piecewise: vLLM did not start within",
+        f"driver {SICK}",
+        "graph-hang-550.90.07",
+        "issues/17167",
+        CURED,
+    ):
+        assert words in " ".join(page.split()), page
+    assert answers(lab), "diagnose disturbed what serves"
+
+
+def test_a_failed_rung_is_not_tried_again_on_the_same_versions(lab: Lab, sick: Play) -> None:
+    lab.on(HEAD, "systemctl restart lockstep-vllm")
+    roll(lab, SICK)
+    assert rungs(lab) == {"none": "ok", "piecewise": "start_hangs"}
+    assert engine(lab)["rung"] == "none"
+
+
+def test_the_cure_brings_graphs_back(lab: Lab, sick: Play) -> None:
+    roll(lab, CURED)
+    assert rungs(lab) == {"none": "ok", "piecewise": "ok", "full": "ok"}
+    assert engine(lab)["rung"] == "full"
+    assert answers(lab)
