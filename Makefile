@@ -9,7 +9,7 @@ STAGE := tools/stage
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo demo-down check lint unit test sanity molecule e2e pytest benchmark clean
+.PHONY: help env demo demo-down check lint unit test test-long sanity molecule e2e pytest benchmark clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -41,15 +41,18 @@ molecule: env ## every Molecule scenario, on a bench of their own
 	@$(STAGE) molecule env NO_COLOR=1 sh -c 'molecule reset -s default && molecule test --all' # forgets a killed run
 
 e2e: env ## the stories of tests/e2e, on a bench of their own
-	@$(STAGE) e2e pytest tests/e2e
+	@$(STAGE) e2e pytest -m 'not long' tests/e2e
 
 pytest: env ## every pytest test, in one session
-	@$(STAGE) pytest pytest tests/unit tests/collection tests/e2e
+	@$(STAGE) pytest pytest -m 'not long' tests/unit tests/collection tests/e2e
+
+test-long: env ## the stories that `make test` leaves out: every fault of a roll, many killed controllers (an hour or more)
+	@$(STAGE) long pytest -m long tests/e2e
 
 test: lint sanity pytest ## lint, sanity, unit tests and the stories of tests/e2e; `make molecule` has the roles' own stories
 
-molecule e2e pytest: export LOCKSTEP_BENCH ?= test
-molecule e2e pytest: export LOCKSTEP_BENCH_PREFIX ?= 10.89.78
+molecule e2e pytest test-long: export LOCKSTEP_BENCH ?= test
+molecule e2e pytest test-long: export LOCKSTEP_BENCH_PREFIX ?= 10.89.78
 
 benchmark: env ## every benchmark, with the figures docs/performance.md quotes
 	@benchmarks/run

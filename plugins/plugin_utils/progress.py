@@ -391,9 +391,12 @@ def _line_wave(event: Mapping[str, Any], tracker: Tracker) -> str:
 
 
 def _line_step(event: Mapping[str, Any], tracker: Tracker) -> str:
-    return (
-        f"{_where(event, tracker)}{event['step']:<10} serving: {', '.join(tracker.serving) or 'none'}{_left(tracker)}"
-    )
+    return f"{_where(event, tracker)}{event['step']:<10} {_who_serves(tracker)}{_left(tracker)}".rstrip()
+
+
+def _who_serves(tracker: Tracker) -> str:
+    """Who answers requests; empty where no plan has told."""
+    return f"serving: {', '.join(tracker.serving) or 'none'}" if tracker.plan else ""
 
 
 def _line_gate(event: Mapping[str, Any], tracker: Tracker) -> str:

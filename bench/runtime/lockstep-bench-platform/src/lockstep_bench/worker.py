@@ -5,10 +5,18 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 from lockstep_bench import device, fault_files
 from lockstep_bench.platform import GRAPHS
+
+
+KV_CACHE_BYTES = 64 << 20
+"""Room for far more tokens than the bench ever asks for; vLLM's own knob knows whole GiB only, per rank."""
+SPIN_SECONDS = 0.02
+"""How long an idle rank spins on shared memory. vLLM's second costs a quarter of a core per rank that is asked for one
+token every four, and the whole bench has two cores."""
 
 
 class BenchWorker(CPUWorker):
@@ -30,10 +38,11 @@ class BenchWorker(CPUWorker):
 
     def init_device(self) -> None:
         device.hold()
+        SpinCondition.__init__.__defaults__ = (SPIN_SECONDS,)
         super().init_device()
 
     def determine_available_memory(self) -> int:
-        available = super().determine_available_memory()
+        available = min(super().determine_available_memory(), KV_CACHE_BYTES)
         if self._graphs != "none":
             self._capture()
         return available
