@@ -11,7 +11,6 @@ from vllm.v1.worker.cpu_worker import CPUWorker
 from lockstep_bench import device, fault_files
 from lockstep_bench.platform import GRAPHS
 
-
 KV_CACHE_BYTES = 64 << 20
 """Room for far more tokens than the bench ever asks for; vLLM's own knob knows whole GiB only, per rank."""
 SPIN_SECONDS = 0.02
