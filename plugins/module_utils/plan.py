@@ -229,9 +229,9 @@ def host_need(
         steps["gates"] = "asked for"
     elif stamp_reason:
         steps["gates"] = str(stamp_reason)
-    start_reason = _start_reason(state, is_head)
+    start_reason = _start_reason(state, is_head) or ("driver" not in steps and _unfinished_reason(state))
     if start_reason:
-        steps["start"] = start_reason
+        steps["start"] = str(start_reason)
     return HostNeed(host, steps, state.get("quarantine"))
 
 
@@ -299,6 +299,12 @@ def _start_reason(state: Mapping[str, Any], is_head: bool) -> str | None:
     return None
 
 
+def _unfinished_reason(state: Mapping[str, Any]) -> str | None:
+    """What says that a run ended between the gates and the last stage, where the router may not have been told yet."""
+    change = (state.get("change") or {}).get("change")
+    return f"the change to driver {change['to']['version']} was not brought to its end" if change else None
+
+
 def serves(head: Mapping[str, Any] | None) -> bool:
     """Whether the replica of this head answers requests: its engine says so, which it does only after a completion."""
     state = head or {}
@@ -328,7 +334,9 @@ def _replica_need(
         hosts=replica.hosts,
         zone=replica.zone,
         serving=serves(head),
-        need=_need_word(kinds, bool(due or stale), mode),
+        need=_need_word(
+            kinds, bool(due or stale), any(_unfinished_reason(found[need.host].state or {}) for need in mine), mode
+        ),
         reasons=reasons,
     )
 
@@ -341,12 +349,14 @@ def _stale(replica: Replica, found: Mapping[str, Found]) -> list[str]:
     return [host for host, digest in present.items() if host in stamped and stamped[host] != digest]
 
 
-def _need_word(quarantines: set[str], due: bool, mode: Mode) -> Literal["done", "half_done", "due", "quarantined"]:
+def _need_word(
+    quarantines: set[str], due: bool, unfinished: bool, mode: Mode
+) -> Literal["done", "half_done", "due", "quarantined"]:
     """``changing`` was left by a run that did not finish; ``failed`` by gates; anything else by an operator."""
     retried = {"changing", "failed"} if mode == "converge" else {"changing"}
     if quarantines - retried:
         return "quarantined"
-    if quarantines:
+    if quarantines or unfinished:
         return "half_done"
     return "due" if due else "done"
 

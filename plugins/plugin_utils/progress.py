@@ -327,7 +327,7 @@ def _cause(result: Result, gate: Mapping[str, Any]) -> str:
     said = result.get("cause") or gate.get("cause") or result.get("msg") or ""
     if not isinstance(said, str):
         said = json.dumps(said, default=str, ensure_ascii=False)
-    items = [item for item in _listed(result.get("results")) if item.get("failed")]
+    items = [item for item in _listed(result.get("results")) if item.get("failed") or item.get("unreachable")]
     if items:
         return "\n".join(_cause(item, {}) for item in items)
     tail = str(result.get("stderr") or "").strip()

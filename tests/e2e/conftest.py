@@ -8,9 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.lab import ROOT, Lab
+from tests.e2e.rolls import bench_pair
 
-# What wants bare hosts comes first, then what makes a cluster of them, then what wants one.
+# What wants bare hosts comes first, then what makes a cluster of them, then what wants one; last what builds its own.
 ORDER = ("test_refusals", "test_site")
+LAST = ("test_roll", "test_roll_faults")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -19,6 +21,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def place(item: pytest.Item) -> int:
         if item.path.parent.name != "e2e":
             return -1
+        if item.path.stem in LAST:
+            return len(ORDER) + 1 + LAST.index(item.path.stem)
         return ORDER.index(item.path.stem) if item.path.stem in ORDER else len(ORDER)
 
     items.sort(key=place)
@@ -39,3 +43,10 @@ def lab() -> Iterator[Lab]:
     yield lab
     if not keep:
         lab.bench("down")
+
+
+@pytest.fixture(scope="session")
+def pair() -> Iterator[Lab]:
+    """The bench with two replicas of one host behind the router, bare."""
+    with bench_pair() as lab:
+        yield lab

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import datetime
 import json
 import os
+import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -76,6 +80,17 @@ class Play:
         counted.pop("localhost", None)
         return counted
 
+    def spent(self, host: str, since: float, until: float) -> float:
+        """Seconds that module executions on ``host`` took which began between two moments (Unix seconds)."""
+        total = 0.0
+        for event in self.events:
+            if event["event"] in ("runner_on_ok", "runner_on_failed") and event["event_data"]["host"] == host:
+                data = event["event_data"]
+                began = datetime.datetime.fromisoformat(data["start"]).replace(tzinfo=datetime.UTC).timestamp()
+                controllers = str(data["task_action"]).rpartition(".")[2] in CONTROLLER_ACTIONS
+                total += data["duration"] if since <= began <= until and not controllers else 0
+        return total
+
     def failures(self) -> list[str]:
         """The messages of failed tasks and unreachable hosts, each once."""
         found: dict[str, None] = {}
@@ -87,6 +102,28 @@ class Play:
 
     def explained(self) -> str:
         return f"exit {self.rc}\n{self.text[-6000:]}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Controller:
+    """An ``ansible-playbook`` in a session of its own, for stories that end it."""
+
+    process: subprocess.Popen[bytes]
+    output: Path
+
+    @property
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def text(self) -> str:
+        return self.output.read_text(errors="replace")
+
+    def kill(self) -> None:
+        """SIGKILL to it and to all that it started, workers and ssh included: what loss of power is to a controller."""
+        for pid in [*_below(self.process.pid), self.process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,6 +211,41 @@ class Lab:
                 events=events,
                 seconds=time.monotonic() - start,
             )
+
+    @contextlib.contextmanager
+    def controller(self, playbook: str, extra: Mapping[str, Any]) -> Iterator[Controller]:
+        """A playbook that runs meanwhile; it is ended, if it has not by itself, when the context is left."""
+        program = [Path(sys.executable).with_name("ansible-playbook"), "-i", self.inventory, playbook]
+        with tempfile.TemporaryDirectory(prefix="lockstep-controller-") as name:
+            path = Path(name, "output")
+            with path.open("wb") as output:
+                process = subprocess.Popen(
+                    [*program, "-e", json.dumps(dict(extra))],
+                    cwd=ROOT,
+                    env={**os.environ, **self.environment, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            controller = Controller(process, path)
+            try:
+                yield controller
+            finally:
+                controller.kill()
+
+
+def _below(pid: int) -> list[int]:
+    """Processes that this one started, and those that they did; Ansible's workers are in sessions of their own."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    found = [pid]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return found[1:]
 
 
 def eventually(what: str, so: Callable[[], bool], deadline: float, interval: float = 2.0) -> float:

@@ -191,6 +191,16 @@ def test_an_engine_that_is_down_is_started_without_stopping_ray() -> None:
     assert planned.gated == ()
 
 
+def test_a_replica_whose_run_ended_after_its_gates_comes_first_and_goes_on_without_being_stopped() -> None:
+    change = {"from": {"version": "550.90.07"}, "to": {"version": VERSION}, "began": "2026-11-22T00:00:00Z"}
+    old = edited("a1", driver__loaded_version="550.90.07")
+    unfinished = edited("b1", change={"verified": None, "change": change})
+    planned = build({"a1": old, "b1": unfinished}, mode="upgrade")
+    assert [wave.replicas for wave in planned.waves] == [("rb",), ("ra",)]
+    assert planned.steps["b1"] == {"start": f"the change to driver {VERSION} was not brought to its end"}
+    assert planned.disturbed == ("ra",)
+
+
 def test_upgrade_leaves_hosts_alone_that_failed_before() -> None:
     failed = {"a2": edited("a2", quarantine={"kind": "failed", "reason": "graph gate"})}
     assert "graph gate" in build(failed, mode="upgrade").skipped["ra"]

@@ -76,6 +76,7 @@ def test_one_gate_told_twice_is_one_event() -> None:
         ({"msg": "non-zero return code", "stderr": "E: held packages"}, "non-zero return code\nE: held packages"),
         ({"msg": {"a": 1}}, '{"a": 1}'),
         ({"msg": "One or more items failed", "results": [{"failed": True, "msg": "x"}, {"msg": "fine"}]}, "x"),
+        ({"msg": "All items completed", "results": [{"unreachable": True, "msg": "y"}, {"msg": "fine"}]}, "y"),
         ({"msg": "", "result": {"gate": "g", "verdict": "fail", "cause": "wrong sum"}}, "wrong sum"),
         ({}, "no reason was given"),
     ],

@@ -1,0 +1,159 @@
+"""Two replicas of one host each behind the router, and rolls on them under load."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tests.e2e.lab import ROOT, Lab, Play
+from tests.e2e.traffic import RouterLog, Traffic, router_log, shares
+
+OLD, NEW = "550.90.07", "550.127.05"
+REPLICAS = {"replica_a": "a1", "replica_b": "b1"}
+HEADS = tuple(REPLICAS.values())
+ROUTER = "router1"
+UPGRADE = "playbooks/upgrade_driver.yml"
+
+
+@contextlib.contextmanager
+def bench_pair() -> Iterator[Lab]:
+    """The bench of inventories/bench_pair, bare; with LOCKSTEP_KEEP_BENCH as an earlier session left it, and left up."""
+    names = ("LOCKSTEP_BENCH", "LOCKSTEP_BENCH_PREFIX")
+    pair = Lab(
+        inventory=ROOT / "inventories/bench_pair",
+        environment={name: os.environ[name] for name in names if os.environ.get(name)},
+    )
+    keep = bool(os.environ.get("LOCKSTEP_KEEP_BENCH"))
+    if not keep:
+        pair.bench("down")
+    pair.bench("up", "--hosts", "4", "--router", deadline=900)
+    yield pair
+    if not keep:
+        pair.bench("down")
+
+
+@dataclasses.dataclass(frozen=True)
+class Roll:
+    """One run of upgrade_driver.yml under load: what Ansible, the client and the router say of it."""
+
+    play: Play
+    load: Traffic
+    log: RouterLog
+
+    def in_rotation(self) -> set[str]:
+        """Replicas that the router sends requests to when the load ends."""
+        out = {replica for replica, _out, back in self.log.outages(self.load.ended) if back == self.load.ended}
+        return set(REPLICAS) - out
+
+    def report(self) -> str:
+        """The HTML report that the run has named in its last line."""
+        name = re.findall(r"^report:\s+(\S+)", re.sub(r"\x1b\[[0-9;]*m|\r", "", self.play.text), re.MULTILINE)[-1]
+        return (ROOT / name).read_text(encoding="utf-8")
+
+    def downtimes(self) -> Iterator[tuple[str, float, float]]:
+        """Replica, seconds out of rotation, and how many of these its tasks took; the rest is what Ansible adds between."""
+        for replica, out, back in self.log.outages(self.load.ended):
+            yield replica, back - out, self.play.spent(REPLICAS[replica], out, back)
+
+    def told(self) -> str:
+        outages = ", ".join(
+            f"{replica} {down:.0f} s, {down / max(bare, 0.1):.2f} times its tasks"
+            for replica, down, bare in self.downtimes()
+        )
+        return (
+            f"\nexit {self.play.rc} after {self.play.seconds:.0f} s\n{self.load.summary()}\nthe router's log: "
+            f"{len(self.log.served)} requests, answered by {shares(self.log.served)}; never fewer than {self.log.lowest()} in "
+            f"rotation; out: {outages or 'none'}\n{self.log.told()}"
+        )
+
+
+def to(version: str) -> dict[str, Any]:
+    return {"nvidia_driver_version": version}
+
+
+def other(version: str) -> str:
+    return NEW if version == OLD else OLD
+
+
+def driver(lab: Lab, host: str) -> str:
+    return lab.on(host, "cat /sys/module/nvidia/version 2>/dev/null || true", check=False)
+
+
+def serving(lab: Lab, alike: bool = True) -> dict[str, str]:
+    """Both replicas serve, without faults; which driver each head has. ``alike``: both the same one."""
+    for host in HEADS:
+        lab.bench("fault", host, "--clear")
+    versions = {host: NEW if driver(lab, host) == NEW else OLD for host in HEADS}
+    if alike and len(set(versions.values())) > 1:
+        versions = dict.fromkeys(HEADS, OLD)
+    overlay = {"all": {"hosts": {host: to(version) for host, version in versions.items()}}}
+    play = lab.play(overlay=json.dumps(overlay))
+    assert play.rc == 0, play.explained()
+    for host, version in versions.items():
+        verified(lab, host, version)
+    return versions
+
+
+def traffic(lab: Lab) -> Traffic:
+    facts = lab.facts()
+    prefix = lab.environment.get("LOCKSTEP_BENCH_PREFIX", "10.89.77")
+    return Traffic(f"{prefix}.5:8080", "tiny", facts["proof_prompt"], facts["proof_answer"])
+
+
+def log_of(lab: Lab, load: Traffic) -> RouterLog:
+    """What the router itself says of the time of ``load``."""
+    lines = lab.on(ROUTER, "journalctl -u haproxy -o json --output-fields=MESSAGE --no-pager").splitlines()
+    return router_log(lines, REPLICAS, load.began, load.ended)
+
+
+def roll(
+    lab: Lab,
+    version: str,
+    *words: str,
+    playbook: str = UPGRADE,
+    extra: Mapping[str, Any] | None = None,
+    overlay: str | None = None,
+) -> Roll:
+    with traffic(lab) as load:
+        play = lab.play(playbook, *words, extra={**to(version), **(extra or {})}, overlay=overlay)
+        time.sleep(5)  # and what serves afterwards
+    rolled = Roll(play, load, log_of(lab, load))
+    print(rolled.told())
+    return rolled
+
+
+def nothing_lost(rolled: Roll) -> None:
+    """Every request was answered, there were requests throughout, and a replica was in rotation at every moment."""
+    assert rolled.load.failed == ()
+    assert len(rolled.load.requests) >= rolled.play.seconds, "the load was not there all the time"
+    assert rolled.log.lowest() >= 1, "the capacity floor was broken"
+
+
+def verified(lab: Lab, host: str, version: str) -> None:
+    """The host runs this driver, has a stamp for it, is in no quarantine and would come back to it."""
+    assert driver(lab, host) == version
+    stamp = lab.record(host, "/var/lib/lockstep/stamp/host.json")
+    assert stamp
+    assert stamp["fingerprint"]["driver"] == version
+    assert lab.record(host, "/var/lib/lockstep/quarantine.json") is None
+    memory = lab.record(host, "/var/lib/lockstep/driver.json")
+    assert memory
+    assert memory["change"] is None
+    assert memory["verified"]["version"] == version
+
+
+def booted(lab: Lab, host: str) -> bool:
+    return lab.on(host, "systemctl is-system-running", check=False) in ("running", "degraded")
+
+
+def not_admitted(lab: Lab, host: str) -> None:
+    """The host itself keeps Ray from starting, and nothing of it serves."""
+    assert lab.on(host, "systemctl is-active lockstep-ray lockstep-vllm", check=False).split() == ["inactive"] * 2
+    refused = lab.on(host, "PYTHONPATH=/opt/lockstep/lib python3 -m lockstep.admission host; echo exit $?")
+    assert not refused.endswith("exit 0"), refused

@@ -1,0 +1,46 @@
+"""A roll under load: two replicas behind the router, requests sent throughout, each of them once."""
+
+from __future__ import annotations
+
+from tests.e2e.lab import Lab, difference
+from tests.e2e.rolls import (
+    HEADS,
+    REPLICAS,
+    ROUTER,
+    UPGRADE,
+    nothing_lost,
+    other,
+    roll,
+    serving,
+    to,
+    verified,
+)
+
+
+def test_a_roll_under_load_loses_nothing(pair: Lab) -> None:
+    new = other(serving(pair)["a1"])
+    rolled = roll(pair, new)
+    assert rolled.play.rc == 0, rolled.play.explained()
+    nothing_lost(rolled)
+    for host in HEADS:
+        verified(pair, host, new)
+    outages = rolled.log.outages(rolled.load.ended)
+    assert sorted(replica for replica, _out, _back in outages) == sorted(REPLICAS), "each replica was out once"
+
+    before = pair.look([*HEADS, ROUTER])
+    again = pair.play(UPGRADE, extra=to(new))
+    assert again.rc == 0, again.explained()
+    assert again.changed() == {}
+    assert difference(before, pair.look([*HEADS, ROUTER])) == {}
+
+
+def test_check_mode_shows_the_roll_and_changes_nothing(pair: Lab) -> None:
+    new = other(serving(pair)["a1"])
+    before = pair.look([*HEADS, ROUTER])
+    rolled = roll(pair, new, "--check", "--diff")
+    assert rolled.play.rc == 0, rolled.play.explained()
+    for word in (new, *REPLICAS):
+        assert word in rolled.play.text, f"the plan does not show {word}"
+    assert difference(before, pair.look([*HEADS, ROUTER])) == {}
+    nothing_lost(rolled)
+    assert rolled.log.changes == ()
