@@ -7,8 +7,10 @@ on standard input.
 
 from __future__ import annotations
 
+import ast
 import base64
 import dataclasses
+import functools
 import json
 import shlex
 import zlib
@@ -26,23 +28,24 @@ LIBRARY = Path(__file__).resolve().parent.parent / "module_utils"
 
 _BOOT = """
 import base64, importlib.abc, importlib.machinery, json, sys, zlib
-bundle = json.loads(zlib.decompress(base64.b85decode({bundle!r})))
+sources = json.loads(zlib.decompress(base64.b64decode({library!r})))
+module, function, argument = json.loads({call!r})
 class Library(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def find_spec(self, name, path=None, target=None):
         if name == "lockstep":
             return importlib.machinery.ModuleSpec(name, self, is_package=True)
-        if name.startswith("lockstep.") and name[9:] in bundle["sources"]:
+        if name.startswith("lockstep.") and name[9:] in sources:
             spec = importlib.machinery.ModuleSpec(name, self, origin="/opt/lockstep/lib/lockstep/" + name[9:] + ".py")
             spec.has_location = True
             return spec
     def get_source(self, name):
-        return bundle["sources"].get(name[9:], "")
+        return sources.get(name[9:], "")
     def is_package(self, name):
         return name == "lockstep"
 sys.meta_path.insert(0, Library())
 import importlib
-entry = importlib.import_module("lockstep." + bundle["module"])
-print("\\x1e" + json.dumps(getattr(entry, bundle["function"])(bundle["argument"])))
+entry = importlib.import_module("lockstep." + module)
+print("\\x1e" + json.dumps(getattr(entry, function)(argument)))
 """
 
 
@@ -57,9 +60,26 @@ class Answer:
 
 def program(module: str, function: str, argument: Any) -> str:
     """Source text that runs ``lockstep.<module>.<function>(argument)`` and prints its result as JSON after an RS byte."""
-    sources = {path.stem: path.read_text(encoding="utf-8") for path in sorted(LIBRARY.glob("*.py"))}
-    bundle = {"sources": sources, "module": module, "function": function, "argument": argument}
-    return _BOOT.format(bundle=base64.b85encode(zlib.compress(json.dumps(bundle).encode())).decode())
+    return _BOOT.format(library=_library(module), call=json.dumps([module, function, argument]))
+
+
+@functools.cache
+def _library(module: str) -> str:
+    """The sources of ``module`` and of all that it imports from the library, packed once for all hosts."""
+    sources: dict[str, str] = {}
+    ahead = [module]
+    while ahead:
+        path = LIBRARY / f"{ahead.pop()}.py"
+        if path.stem not in sources and path.exists():
+            sources[path.stem] = path.read_text(encoding="utf-8")
+            ahead += _imported(sources[path.stem])
+    return base64.b64encode(zlib.compress(json.dumps(sources).encode())).decode()
+
+
+def _imported(source: str) -> set[str]:
+    """Names that ``from . import name`` and ``from .name import …`` bring in, anywhere in a module."""
+    froms = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom) and node.level == 1]
+    return {name for node in froms for name in ([node.module] if node.module else [alias.name for alias in node.names])}
 
 
 class Fleet:

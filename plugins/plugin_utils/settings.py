@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -26,14 +27,15 @@ def public_variables(role: str) -> tuple[str, ...]:
     return tuple(sorted({name for verb in specs.values() for name in verb.get("options", {})}))
 
 
-def defaults(loader: DataLoader, roles: Iterable[str] = HOST_ROLES) -> dict[str, Any]:
-    """The roles' defaults, untemplated. The loader keeps what it has read."""
+@functools.cache
+def defaults(loader: DataLoader, roles: tuple[str, ...] = HOST_ROLES) -> Mapping[str, Any]:
+    """The roles' defaults, untemplated. Read once: the loader would copy them through and through for every host."""
     merged: dict[str, Any] = {}
     for role in roles:
         path = ROOT / "roles" / role / "defaults" / "main.yml"
         if path.exists():
-            merged.update(loader.load_from_file(str(path), cache="all", trusted_as_template=True) or {})
-    return merged
+            merged.update(loader.load_from_file(str(path), trusted_as_template=True) or {})
+    return MappingProxyType(merged)
 
 
 def resolve(

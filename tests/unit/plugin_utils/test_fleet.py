@@ -40,6 +40,12 @@ def test_the_survey_travels_whole() -> None:
     }
 
 
+def test_what_a_module_does_not_import_stays_here() -> None:
+    """Every host is sent the library again: a survey that brought the engine's supervisor along would cost each of them."""
+    sizes = {module: len(fleet.program(module, "collect", {})) for module in ("survey", "engine", "records")}
+    assert sizes["records"] < sizes["survey"] < sizes["engine"]
+
+
 @pytest.mark.parametrize(
     ("status", "out", "err", "value", "error", "reachable"),
     [
