@@ -38,7 +38,7 @@ sanity: env ## ansible-test sanity on the built collection
 	@$(STAGE) sanity tests/sanity/run
 
 molecule: env ## every Molecule scenario, on a bench of their own
-	@$(STAGE) molecule env NO_COLOR=1 sh -c 'molecule reset -s default && molecule test --all' # forgets a killed run
+	@$(STAGE) molecule env NO_COLOR=1 tools/molecule
 
 e2e: env ## the stories of tests/e2e, on a bench of their own
 	@$(STAGE) e2e pytest -m 'not long' tests/e2e
