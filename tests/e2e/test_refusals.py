@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -57,6 +58,18 @@ def listener(lab: Lab, host: str, port: int) -> Iterator[None]:
         lab.on(host, "systemctl stop squatter")
 
 
+@contextlib.contextmanager
+def fabric_manager(lab: Lab, host: str, version: str) -> Iterator[None]:
+    """A fabric manager of this version, from the bench's repository, and nothing else of a driver."""
+    package = "nvidia-fabricmanager-550"
+    url = f"http://mirror.bench.test/nvidia/debian12/x86_64/{package}_{version}-1_amd64.deb"
+    lab.on(host, f"curl -sSf -o /tmp/{package}.deb {url} && dpkg --install /tmp/{package}.deb")
+    try:
+        yield
+    finally:
+        lab.on(host, f"dpkg --purge {package}; rm /tmp/{package}.deb")
+
+
 CASES = {
     "no_head": Case(
         overlay="{all: {hosts: {a1: {ray_node_role: worker}}}}", says=("replica_a", "no head", "ray_node_role")
@@ -86,6 +99,18 @@ CASES = {
         meanwhile=lambda lab: fault(lab, "a2", "names_unresolvable"),
         says=("a2", "resolve", "gpu_host_manage_names"),
     ),
+    "disk_is_short": Case(
+        meanwhile=lambda lab: fault(lab, "a2", "disk_full", "/opt"),
+        says=("a2", "/opt has 0 MiB free", "the runtime step needs 4096", "make room"),
+    ),
+    "drivers_of_a_replica_differ": Case(
+        overlay="{all: {hosts: {a2: {nvidia_driver_version: 550.90.07}}}}",
+        says=("replica_a", "nvidia_driver_version differs", "a1=550.127.05", "a2=550.90.07", "set it once"),
+    ),
+    "runtimes_of_a_replica_differ": Case(
+        overlay="{all: {hosts: {a2: {serving_runtime_lock: /nowhere.txt}}}}",
+        says=("replica_a", "serving_runtime_lock differs", "a1=cpu", "a2=/nowhere.txt"),
+    ),
 }
 
 
@@ -104,3 +129,21 @@ def test_what_cannot_work_is_refused_before_anything_changes(lab: Lab, name: str
     for word in case.says:
         assert word in messages[0], f"the refusal does not say {word!r}: {messages[0]}"
     assert play.changed() == {}
+
+
+def test_a_known_bad_combination_is_refused_unless_it_is_named(lab: Lab) -> None:
+    """Where Lockstep installs drivers it brings fabric manager along: only a platform that does so itself can differ."""
+    verified = {"nvidia_driver_source": "verify"}
+    named = 'nvidia_driver_allow_known_bad": ["fabric-manager-differs"]'
+    with fabric_manager(lab, "a2", "550.90.07"):
+        before = lab.look(HOSTS)
+        refused = lab.play(extra=verified)
+        allowed = lab.play(extra={**verified, "nvidia_driver_allow_known_bad": ["fabric-manager-differs"]})
+        assert difference(before, lab.look(HOSTS)) == {}
+    (message,) = refused.failures()
+    assert re.search(r"^\W*a2: Fabric manager in another version .*error 802", message, re.MULTILINE), message
+    assert named in message, message
+    # These hosts have no driver to verify, and are still refused for that.
+    (message,) = allowed.failures()
+    assert "package absent" in message, message
+    assert "abric manager" not in message, message
