@@ -35,16 +35,19 @@ class ActionModule(ClusterAction):
         fleet = Fleet(self._play_context, bool(self._task.become), int(variables.get("ansible_forks", 5)))
         answers = fleet.ask(dict.fromkeys(connections, text), connections)
         folder = _folder(arguments["run"])
-        kept = [
-            str(_keep(folder / report.EVIDENCE / host, path, packed))
-            for host, answer in answers.items()
-            if answer.value
-            for path, packed in answer.value["files"].items()
-        ]
+        kept, warnings = [], []
+        try:
+            for host, answer in answers.items():
+                for path, packed in (answer.value or {"files": {}})["files"].items():
+                    kept.append(str(_keep(folder / report.EVIDENCE / host, path, packed)))
+        except OSError as error:  # a full disk here must not keep a wave from being put back
+            warnings = [f"evidence was left on the hosts: {error}"]
         return {
             "changed": False,
             "files": kept,
+            "folder": os.path.relpath(folder),
             "silent": {host: answer.error for host, answer in answers.items() if answer.value is None},
+            "warnings": warnings,
         }
 
 

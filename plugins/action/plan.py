@@ -46,6 +46,7 @@ class ActionModule(ClusterAction):
             return {"failed": True, "msg": plan_text.refused(refusals), "refusals": refusals}
         return {
             **planned.as_dict(),
+            "began": now.timestamp(),
             "run": f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
             "members": plan_text.members(planned, cluster.topology, found),
             "routers": [] if mode == "verify" else _due_routers(cluster, found, limit),

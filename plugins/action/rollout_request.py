@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 from typing import Any
 
 from ansible_collections.lockstep.vllm.plugins.module_utils import records
+from ansible_collections.lockstep.vllm.plugins.plugin_utils import controller
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.heads import HeadsAction
 
 
@@ -27,8 +26,8 @@ class ActionModule(HeadsAction):
         heads = self.heads(variables)
         request = None
         if arguments["action"] != "resume":
-            by = f"{getpass.getuser()}@{socket.gethostname()}"
-            request = {"action": arguments["action"], "by": by, "at": records.now(), "reason": arguments["reason"]}
+            asked = {"action": arguments["action"], "reason": arguments["reason"]}
+            request = {**asked, "by": controller.operator(), "at": records.now()}
         before = self.ask(heads, {"do": "look"}, variables)
         due = [
             host

@@ -42,7 +42,6 @@ options:
 
 import atexit
 import functools
-import getpass
 import os
 import socket
 import time
@@ -53,7 +52,7 @@ from typing import Any
 from ansible import context
 from ansible.plugins.callback import CallbackBase
 
-from ansible_collections.lockstep.vllm.plugins.plugin_utils import journal, progress, report, timeline
+from ansible_collections.lockstep.vllm.plugins.plugin_utils import controller, journal, progress, report, timeline
 
 _FAULTS_TOLERATED = 3
 # They take no time, and one that a condition skips begins nothing; the tasks that they bring carry their variables.
@@ -182,7 +181,7 @@ class CallbackModule(CallbackBase):
             "elapsed": 0.0,
             "playbook": self._playbook,
             "controller": socket.gethostname(),
-            "user": getpass.getuser(),
+            "user": controller.user(),
             "pid": self._process,
             "check": bool(context.CLIARGS.get("check")),
             "limit": context.CLIARGS.get("subset"),

@@ -24,10 +24,39 @@ def wave_trouble(
     return wave_outcome.trouble(members, set(batch), kept)
 
 
+def wave_goes_on_putting_back(
+    hostvars: Mapping[str, Any], stage: str, host: str, members: Sequence[str], batch: Sequence[str]
+) -> bool:
+    """Whether ``host`` takes part in a stage of putting its wave back."""
+    replica = hostvars[host]["lockstep_replica"]
+    mates = [name for name in members if name != host and hostvars[name]["lockstep_replica"] == replica]
+    troubled = wave_trouble(hostvars, mates, batch, "lockstep_restore_trouble")
+    return wave_outcome.goes_on_putting_back(
+        stage, "lockstep_restore_trouble" in hostvars[host], [row["host"] for row in troubled]
+    )
+
+
 def wave_can_be_put_back(hostvars: Mapping[str, Any], members: Sequence[str]) -> bool:
     """Whether any host of the wave is amid a driver change with a verified driver to go back to."""
-    left = [hostvars[host].get("lockstep_left", {}).get("state", {}).get("change") or {} for host in members]
-    return any((change.get("change") or {}).get("from") for change in left)
+    return bool(_back(hostvars, members))
+
+
+def wave_verdict(
+    hostvars: Mapping[str, Any], members: Sequence[str], batch: Sequence[str], host: str, folder: str = ""
+) -> str:
+    """The last words of a run whose wave failed, as ``host`` says them."""
+    mine = hostvars[host]
+    left = wave_trouble(hostvars, members, batch, "lockstep_restore_trouble")
+    where = (int(mine["lockstep_wave"]), int(mine["lockstep_waves_total"]))
+    trouble = wave_trouble(hostvars, members, batch)
+    return wave_outcome.verdict(trouble, left, _back(hostvars, members), where, mine["lockstep_replica"], folder)
+
+
+def _back(hostvars: Mapping[str, Any], members: Sequence[str]) -> dict[str, str]:
+    """Host to the driver that it was verified on before the change that it is amid."""
+    left = {host: hostvars[host].get("lockstep_left", {}).get("state", {}).get("change") or {} for host in members}
+    origins = {host: (record.get("change") or {}).get("from") for host, record in left.items()}
+    return {host: str(origin["version"]) for host, origin in origins.items() if origin}
 
 
 def fingerprints(hosts: Sequence[str], hostvars: Mapping[str, Any], registered: str) -> dict[str, str]:
@@ -44,7 +73,8 @@ class FilterModule:
             "fingerprints": fingerprints,
             "reasons": wave_outcome.reasons,
             "wave_can_be_put_back": wave_can_be_put_back,
+            "wave_goes_on_putting_back": wave_goes_on_putting_back,
             "wave_sizes": wave_sizes,
             "wave_trouble": wave_trouble,
-            "wave_verdict": wave_outcome.verdict,
+            "wave_verdict": wave_verdict,
         }

@@ -52,6 +52,10 @@ files:
   returned: success
   type: list
   elements: str
+folder:
+  description: The run's folder on the controller, in which the report lies too.
+  returned: success
+  type: str
 silent:
   description: Hosts that did not answer, with the error.
   returned: success

@@ -52,6 +52,10 @@ run:
   description: Name of this run, as it will stand in stamps and quarantines.
   returned: always
   type: str
+began:
+  description: When the plan was made, in Unix seconds.
+  returned: always
+  type: float
 waves:
   description: Waves in order, each with its number, replicas, hosts, and per host the reasons.
   returned: always

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+
+def user() -> str:
+    """Whom this process works for: who called sudo, else its account; ``uid 1001`` where that has no name.
+
+    The account is the kernel's word: under cron, systemd or in a container nothing in the environment tells it.
+    """
+    if os.geteuid() == 0 and os.environ.get("SUDO_USER"):
+        return os.environ["SUDO_USER"]
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"uid {os.geteuid()}"
+
+
+def operator() -> str:
+    """Who asks, as locks, requests and quarantines name it: ``user@controller``."""
+    return f"{user()}@{socket.gethostname()}"
 
 
 def identity(pid: int) -> dict[str, Any]:
@@ -17,7 +35,7 @@ def identity(pid: int) -> dict[str, Any]:
     boot) tells a process from a later one with the same id.
     """
     return {
-        "holder": f"{getpass.getuser()}@{socket.gethostname()}",
+        "holder": operator(),
         "controller": socket.gethostname(),
         "machine": _line(Path("/etc/machine-id")),
         "boot": _line(Path("/proc/sys/kernel/random/boot_id")),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import types
 from typing import Any
 
 import pytest
@@ -53,3 +54,28 @@ def test_a_later_process_with_the_same_id_is_another() -> None:
 def test_known_dead(held: dict[str, Any], dead: bool) -> None:
     assert controller.known_dead(held, HERE) == dead
     assert not controller.known_alive(held, HERE)
+
+
+@pytest.mark.parametrize(
+    ("uid", "environment", "known", "name"),
+    [
+        pytest.param(1001, {}, {1001: "ada"}, "ada", id="no USER, as under cron and in containers"),
+        pytest.param(
+            1001, {"USER": "bob", "LOGNAME": "bob"}, {1001: "ada"}, "ada", id="the environment may say anything"
+        ),
+        pytest.param(0, {"SUDO_USER": "ada"}, {0: "root"}, "ada", id="root on somebody's behalf"),
+        pytest.param(1001, {"SUDO_USER": "bob"}, {1001: "ada"}, "ada", id="sudo to an account that is not root"),
+        pytest.param(1001, {}, {}, "uid 1001", id="an account without a name"),
+    ],
+)
+def test_user(
+    uid: int, environment: dict[str, str], known: dict[int, str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("USER", "LOGNAME", "LNAME", "USERNAME", "SUDO_USER"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    monkeypatch.setattr(controller.pwd, "getpwuid", lambda number: types.SimpleNamespace(pw_name=known[number]))
+    assert controller.user() == name
+    assert controller.operator().startswith(f"{name}@")
