@@ -54,7 +54,7 @@ def test_graphs_hang_in_bounded_time_and_eager_serves(lab: Lab, sick: Play) -> N
 
 
 def test_the_verdict_names_driver_known_issue_and_cure(lab: Lab, sick: Play) -> None:
-    play = lab.play("playbooks/diagnose.yml")
+    play = lab.play("playbooks/diagnose.yml", extra={"nvidia_driver_version": SICK})
     assert play.rc == 0, play.explained()
     page = " ".join(
         line.strip()
@@ -73,6 +73,7 @@ def test_the_verdict_names_driver_known_issue_and_cure(lab: Lab, sick: Play) -> 
     assert answers(lab), "diagnose disturbed what serves"
 
 
+@pytest.mark.long
 def test_a_failed_rung_is_not_tried_again_on_the_same_versions(lab: Lab, sick: Play) -> None:
     lab.on(HEAD, "systemctl restart lockstep-vllm")
     roll(lab, SICK)
@@ -80,6 +81,7 @@ def test_a_failed_rung_is_not_tried_again_on_the_same_versions(lab: Lab, sick: P
     assert engine(lab)["rung"] == "none"
 
 
+@pytest.mark.long
 def test_the_cure_brings_graphs_back(lab: Lab, sick: Play) -> None:
     roll(lab, CURED)
     assert rungs(lab) == {"none": "ok", "piecewise": "ok", "full": "ok"}
