@@ -119,7 +119,8 @@ def main() -> None:
     for warning in gate["warnings"]:
         module.warn(warning)
     if wish["fail"] and gate["verdict"] != "pass":
-        module.fail_json(msg=f"driver gate: {gate['cause']}. Next: {gate['next']}", **found)
+        where = wish["host"] or "this host"
+        module.fail_json(msg=f"driver gate: {gate['code']} on {where}: {gate['cause']}. Next: {gate['next']}", **found)
     module.exit_json(changed=False, **found)
 
 

@@ -219,6 +219,22 @@ def test_a_fault_of_the_network(
         timed(answers[host], 60)
 
 
+def test_a_fabric_manager_of_another_version_is_named_before_anything_is_disturbed(clean: Lab) -> None:
+    """Through playbooks/verify.yml, as an operator would find it."""
+    driver = clean.on("a2", "cat /sys/module/nvidia/version")
+    package = f"nvidia-fabricmanager-{driver.partition('.')[0]}"
+    clean.on("a2", f"apt-get install -qq -y --allow-change-held-packages {package}={driver}-1 >/dev/null 2>&1")
+    try:
+        clean.bench("fault", "a2", "fm_mismatch")
+        play = clean.play("playbooks/verify.yml")
+        assert play.rc != 0
+        (message,) = play.failures()
+        assert f"on a2: fabric manager is 550.54.15, the driver {driver}" in message, message
+        assert message.endswith("Next: ansible-playbook site.yml")
+    finally:
+        clean.on("a2", f"apt-get purge -qq -y {package} >/dev/null 2>&1")
+
+
 def test_a_silent_peer_is_named_in_time(clean: Lab) -> None:
     answer = ask(clean, "network_verify", HOSTS[:1], deadline=20, wait=5)["a1"]
     assert answer.found() == ("fail", "peer_silent", "a2", HOSTS)

@@ -98,7 +98,8 @@ def test_a_failing_gate_names_cause_and_next_step(
     record: Path, gate: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     gate["result"] = GateResult("driver", "fail", 0.1, code="xid", cause="Xid 79", next="reboot a1")
-    assert call(capsys, "driver_verify", gpus=8)["msg"] == "driver gate: Xid 79. Next: reboot a1"
+    told = call(capsys, "driver_verify", gpus=8, host="a1")
+    assert told["msg"] == "driver gate: xid on a1: Xid 79. Next: reboot a1"
     quiet = call(capsys, "driver_verify", gpus=8, fail=False)
     assert "failed" not in quiet
     assert quiet["gate"]["code"] == "xid"
