@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
+from ansible.utils.vars import load_extra_vars
 
 from ansible_collections.lockstep.vllm.plugins.module_utils import plan, plan_text, tables, waves
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.cluster import Cluster, ClusterAction
@@ -22,7 +23,7 @@ class ActionModule(ClusterAction):
         super().run(tmp, task_vars)
         variables = task_vars or {}
         arguments = self._task.args
-        mode = arguments.get("mode", "converge")
+        mode = self._mode(arguments.get("mode", "converge"))
         cluster = self.cluster(variables)
         now = datetime.datetime.now(datetime.UTC)
         found = {} if cluster.topology.problems else self.survey(cluster, variables, preflight=True)
@@ -41,21 +42,35 @@ class ActionModule(ClusterAction):
             limit,
             tables.read("known_issues"),
         )
+        routers = [] if mode in ("abort", "verify") else _due_routers(cluster, found, limit)
         refusals = [*planned.refusals, *_router_refusals(cluster, found, limit)]
         if refusals:
             return {"failed": True, "msg": plan_text.refused(refusals), "refusals": refusals}
         return {
             **planned.as_dict(),
+            "mode": mode,
             "began": now.timestamp(),
             "run": f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
             "members": plan_text.members(planned, cluster.topology, found),
-            "routers": [] if mode == "verify" else _due_routers(cluster, found, limit),
+            "routers": routers,
             "text": plan_text.render(planned, cluster.topology, found),
             "fingerprints": {
                 host: (found[host].state or {}).get("fingerprint") for wave in planned.waves for host in wave.hosts
             },
             "changed": False,
         }
+
+    def _mode(self, asked: str) -> plan.Mode:
+        found = next((mode for mode in plan.MODES if mode == asked), None)
+        if found is None:
+            raise AnsibleActionFail(f"rollout_action is {asked!r}, wanted roll or abort")
+        declared = sorted({*plan.DRIVER} & {*load_extra_vars(self._loader)})
+        if found == "abort" and declared:
+            raise AnsibleActionFail(
+                f"-e {declared[0]}=… says where to go, and aborting goes back to what each host ran before the roll. "
+                "Next: ansible-playbook playbooks/upgrade_driver.yml -e rollout_action=abort"
+            )
+        return found
 
 
 def _router_refusals(cluster: Cluster, found: Mapping[str, plan.Found], limit: set[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ Answers = Mapping[str, Answer]
 class ActionModule(HeadsAction):
     """The first head decides between two controllers that come at once; the others follow, all or nothing."""
 
-    _VALID_ARGS = frozenset({"state", "run", "take_over", "without"})
+    _VALID_ARGS = frozenset({"state", "run", "take_over", "without", "seconds"})
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
@@ -27,6 +28,7 @@ class ActionModule(HeadsAction):
                 "run": {"type": "str"},
                 "take_over": {"type": "str"},
                 "without": {"type": "list", "elements": "str", "default": []},
+                "seconds": {"type": "float", "default": 0.0},
             },
             required_if=[("state", "held", ["run"]), ("state", "released", ["run"])],
         )
@@ -37,7 +39,12 @@ class ActionModule(HeadsAction):
         if arguments["state"] == "released":
             answers = self.ask(heads, {"do": "release", "run": arguments["run"]}, self._variables)
             return _told(answers, changed=any(_action(answer) == "release" for answer in answers.values()))
-        return self._hold(heads, arguments["run"], arguments["take_over"])
+        result = self._hold(heads, arguments["run"], arguments["take_over"])
+        ends = time.monotonic() + arguments["seconds"]
+        while not result.get("failed") and not result["request"] and (left := ends - time.monotonic()) > 0:
+            time.sleep(min(left, rollout_lock.RENEWAL))
+            result = {**self._hold(heads, arguments["run"], None), "changed": result["changed"]}
+        return result
 
     def _hold(self, heads: list[str], run: str, take_over: str | None) -> dict[str, Any]:
         here = controller.identity(os.getppid())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import wave_outcome
+from ansible_collections.lockstep.vllm.plugins.module_utils import wave_outcome, waves
 
 
 def wave_sizes(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[int]:
@@ -59,6 +60,21 @@ def _back(hostvars: Mapping[str, Any], members: Sequence[str]) -> dict[str, str]
     return {host: str(origin["version"]) for host, origin in origins.items() if origin}
 
 
+def wave_hindrance(
+    hostvars: Mapping[str, Any],
+    members: Sequence[str],
+    request: Mapping[str, Any] | None,
+    window: str | None = None,
+) -> str:
+    """Why the wave of ``members`` must not begin at this moment, with the next command; empty where it may."""
+    first = hostvars[members[0]]
+    where = (int(first["lockstep_wave"]), int(first["lockstep_waves_total"]))
+    now = datetime.datetime.now(datetime.UTC)
+    drains = any(hostvars[host]["lockstep_serving"] and hostvars[host]["lockstep_disturbed"] for host in members)
+    aborting = first["lockstep_mode"] == "abort"
+    return waves.hindrance(where, request, window or None, now, drains, aborting) or ""
+
+
 def fingerprints(hosts: Sequence[str], hostvars: Mapping[str, Any], registered: str) -> dict[str, str]:
     """Host to digest of its fingerprint, from the probe that each host registered as ``registered``."""
     return {host: hostvars[host][registered]["state"]["fingerprint_digest"] for host in hosts}
@@ -74,6 +90,7 @@ class FilterModule:
             "reasons": wave_outcome.reasons,
             "wave_can_be_put_back": wave_can_be_put_back,
             "wave_goes_on_putting_back": wave_goes_on_putting_back,
+            "wave_hindrance": wave_hindrance,
             "wave_sizes": wave_sizes,
             "wave_trouble": wave_trouble,
             "wave_verdict": wave_verdict,

@@ -11,11 +11,13 @@ import datetime
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from . import known_issues, nvidia_packages, runtime_state
+from . import driver_change, known_issues, nvidia_packages, runtime_state
 from .topology import Replica, Topology
-from .waves import Policy, Refusals, ReplicaNeed, Wave, waves
+from .waves import NEEDS_NOTHING, Policy, Refusals, ReplicaNeed, Wave, waves
 
-Mode = Literal["converge", "upgrade", "verify"]
+Mode = Literal["converge", "upgrade", "verify", "abort"]
+MODES: tuple[Mode, ...] = ("converge", "upgrade", "verify", "abort")
+DRIVER = ("nvidia_driver_version", "nvidia_driver_source", "nvidia_driver_flavor")
 
 # A replica that serves has to leave service for these; the others are done under it.
 DISTURBING = frozenset({"driver", "runtime", "ray", "serve", "gates"})
@@ -30,6 +32,7 @@ STEPS_OF_MODE: Mapping[Mode, Collection[str]] = {
     "converge": ROLE_OF_STEP.keys(),
     "upgrade": ("prepare", "driver"),
     "verify": (),
+    "abort": ("driver",),
 }
 NEEDED_FREE_MIB = {"driver": {"/var": 2048}, "runtime": {"/opt": 4096}}
 
@@ -81,6 +84,8 @@ class Plan:
         prepare: hosts whose ``prepare`` step is due; done before the first wave, under whatever serves.
         disturbed: replicas whose Ray and engine are stopped in their wave.
         gated: replicas whose gates across hosts are due.
+        drivers: per host of the waves, the driver that it is to run: ``version``, ``source`` and ``flavor``.
+        settled: hosts whose roll is over once the waves are done: then every replica runs what was rolled to.
         skipped: replica to why it is in no wave.
         refusals: why the run must not begin; empty otherwise.
         warnings: what the operator should know all the same.
@@ -91,6 +96,8 @@ class Plan:
     prepare: tuple[str, ...] = ()
     disturbed: tuple[str, ...] = ()
     gated: tuple[str, ...] = ()
+    drivers: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    settled: tuple[str, ...] = ()
     skipped: Mapping[str, str] = dataclasses.field(default_factory=dict)
     refusals: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -127,7 +134,8 @@ def build(
         found: per host of the topology, what the survey found.
         policy: how much may be changed at once, and when.
         mode: ``converge`` (site.yml) does all that is due; ``upgrade`` only what a driver change needs, and leaves
-            hosts alone that failed before; ``verify`` changes nothing and runs every gate again.
+            hosts alone that failed before; ``verify`` changes nothing and runs every gate again; ``abort`` takes every host
+            back to the driver that it ran before the roll that is not over, whatever the inventory declares.
         now: the present moment, with a time zone.
         limit: hosts that may be changed; None means all.
         issues: rows of data/known_issues.yml.
@@ -139,18 +147,92 @@ def build(
     refusals = [*_cut_replicas(asked, allowed), *_unanswered(asked, found)]
     if refusals:
         return Plan(refusals=tuple(refusals))
+    if mode == "abort":
+        wanted, found, issues = taken_back(topology, wanted, found), without_offers(found), ()
+        if not wanted:
+            return Plan(refusals=(nothing_to_abort(found),))
     needs = {
         host: host_need(host, wanted[host], state, replica, _head_state(replica, found), mode)
         for replica in topology.replicas
         for host in replica.hosts
-        if (state := found[host].state) is not None
+        if (state := found[host].state) is not None and host in wanted
     }
-    judged = [_judge(replica, wanted, found, needs, issues) for replica in asked]
+    judged = [_judge(replica, wanted, found, needs, issues) for replica in asked if replica.head in wanted]
     warnings = tuple(line for _refused, warned in judged for line in warned)
     refusals = [line for refused, _warned in judged for line in refused]
     if refusals:
         return Plan(refusals=tuple(refusals), warnings=warnings)
-    return _in_waves(topology, found, needs, policy, mode, now, {replica.name for replica in asked}, warnings)
+    planned = _in_waves(topology, found, needs, policy, mode, now, {replica.name for replica in asked}, warnings)
+    return dataclasses.replace(
+        planned,
+        drivers={host: driver_of(wanted[host]) for wave in planned.waves for host in wave.hosts},
+        settled=() if mode == "abort" else _settled(planned, topology, found),
+    )
+
+
+def driver_of(wanted: Wanted) -> dict[str, Any]:
+    """The driver that a host is to run: ``version``, ``source`` and ``flavor``."""
+    return {name.rpartition("_")[2]: wanted.settings.get(name) for name in DRIVER}
+
+
+def _settled(planned: Plan, topology: Topology, found: Mapping[str, Found]) -> tuple[str, ...]:
+    """Hosts whose roll is over with this plan: those that remember one, once no replica is left that needs anything."""
+    taken = {name for wave in planned.waves for name in wave.replicas}
+    left = [name for name, why in planned.skipped.items() if why != NEEDS_NOTHING and name not in taken]
+    unknown = [host for host, answer in found.items() if answer.state is None]
+    if planned.refusals or left or unknown:
+        return ()
+    return tuple(
+        host
+        for replica in topology.replicas
+        for host in replica.hosts
+        if "driver" in planned.steps.get(host, {}) or driver_change.has_open_roll(_change(found[host]))
+    )
+
+
+def taken_back(topology: Topology, wanted: Mapping[str, Wanted], found: Mapping[str, Found]) -> dict[str, Wanted]:
+    """What the hosts of replicas that an unfinished roll has touched are to run again; hosts of others are not in it.
+
+    A host that the roll did not reach stays with what was verified on it, beside the mates that go back.
+    """
+    result = {}
+    for replica in topology.replicas:
+        records = {host: _change(found[host]) for host in replica.hosts}
+        if not any(driver_change.before_roll(record) for record in records.values()):
+            continue
+        for host, record in records.items():
+            driver = driver_change.before_roll(record) or record.get("verified") or {}
+            back = {name: driver[key] for name in DRIVER if (key := name.rpartition("_")[2]) in driver}
+            result[host] = dataclasses.replace(wanted[host], settings={**wanted[host].settings, **back})
+    return result
+
+
+def without_offers(found: Mapping[str, Found]) -> dict[str, Found]:
+    """What was found, less whether the declared driver can be had: it is not the one that is wanted back."""
+    return {
+        host: dataclasses.replace(answer, state={**answer.state, "preflight": preflight})
+        if answer.state and (preflight := {**answer.state.get("preflight", {}), "driver_refusal": None})
+        else answer
+        for host, answer in found.items()
+    }
+
+
+def nothing_to_abort(found: Mapping[str, Found]) -> str:
+    """Why no roll can be given up, and how to go back all the same."""
+    rolls = [_change(answer).get("roll") or {} for answer in found.values()]
+    last = max((roll for roll in rolls if roll.get("over")), key=lambda roll: str(roll["over"]), default=None)
+    said = "there is no roll to abort: no host was changed by one that is not over"
+    if last is None:
+        return said
+    version = last["from"]["version"]
+    return (
+        f"{said}. The last one, which began at driver {version}, was over at {last['over']}: every replica ran what it "
+        f"rolled to. To go back: ansible-playbook playbooks/upgrade_driver.yml -e nvidia_driver_version={version}"
+    )
+
+
+def _change(answer: Found) -> Mapping[str, Any]:
+    return (answer.state or {}).get("change") or {}
 
 
 def _in_waves(
@@ -221,7 +303,10 @@ def host_need(
             continue
         reason = _manifest_reason(role, wanted.inputs.get(role), state.get("manifest", {}))
         if step == "driver":
-            reason = driver_reason(wanted.settings, state.get("driver", {})) or reason
+            manifest_reason = None if mode == "abort" else reason
+            reason = driver_reason(wanted.settings, state.get("driver", {})) or manifest_reason
+            if mode == "abort":
+                reason = reason or _unfinished_reason(state)
         if reason:
             steps[step] = reason
     stamp_reason = _host_stamp_reason(host, steps, state) or (is_head and _replica_stamp_reason(replica, head))
@@ -325,7 +410,7 @@ def _replica_need(
         need.host: tuple(f"{step}: {reason}" for step, reason in need.steps.items()) for need in mine if need.steps
     }
     due = any(set(need.steps) - {"prepare"} for need in mine)
-    stale = _stale(replica, found)
+    stale = _stale(replica, found) if mine else []
     for host in stale:
         reasons[host] = (*reasons.get(host, ()), "gates: the replica stamp was given for another fingerprint")
     kinds = {str(need.quarantine.get("kind")) for need in mine if need.quarantine is not None}
@@ -353,7 +438,7 @@ def _need_word(
     quarantines: set[str], due: bool, unfinished: bool, mode: Mode
 ) -> Literal["done", "half_done", "due", "quarantined"]:
     """``changing`` was left by a run that did not finish; ``failed`` by gates; anything else by an operator."""
-    retried = {"changing", "failed"} if mode == "converge" else {"changing"}
+    retried = {"changing", "failed"} if mode in ("converge", "abort") else {"changing"}
     if quarantines - retried:
         return "quarantined"
     if quarantines or unfinished:

@@ -7,13 +7,14 @@ from typing import Any
 
 from .plan import Found, Plan, serves
 from .topology import Topology
+from .waves import NEEDS_NOTHING
 
 
 def members(plan: Plan, topology: Topology, found: Mapping[str, Found]) -> list[dict[str, Any]]:
     """One row per host that needs anything: ``host``, ``groups``, ``wave`` (0 where only ``prepare`` is due), ``steps``."""
     wave_of = {host: wave.n for wave in plan.waves for host in wave.hosts}
     in_order = [host for wave in plan.waves for host in wave.hosts]
-    rest = [host for host in plan.steps if host not in wave_of]
+    rest = [host for host in dict.fromkeys([*plan.steps, *plan.settled]) if host not in wave_of]
     rows = []
     for host in [*in_order, *rest]:
         steps = plan.steps.get(host, {})
@@ -23,6 +24,7 @@ def members(plan: Plan, topology: Topology, found: Mapping[str, Found]) -> list[
                 ("lockstep_prepare", "prepare" in steps),
                 ("lockstep_prefetch", "driver" in steps),
                 ("lockstep_waves", host in wave_of),
+                ("lockstep_settled", host in plan.settled),
             )
             if inside
         ]
@@ -34,6 +36,7 @@ def members(plan: Plan, topology: Topology, found: Mapping[str, Found]) -> list[
                 "wave": wave_of.get(host, 0),
                 "wave_hosts": [name for wave in plan.waves if wave.n == wave_of.get(host) for name in wave.hosts],
                 "steps": list(steps),
+                "driver": dict(plan.drivers.get(host, {})),
                 "replica": replica.name,
                 "disturbed": replica.name in plan.disturbed,
                 "serving": serves(found[replica.head].state),
@@ -55,8 +58,8 @@ def render(plan: Plan, topology: Topology, found: Mapping[str, Found]) -> str:
         serving = f"; meanwhile {', '.join(wave.serving)} serve" if wave.serving else ""
         lines.append(f"{name} {wave.n} of {len(plan.waves)}: {', '.join(wave.replicas)}{serving}")
         lines += [f"  {host}: {reason}" for host in wave.hosts for reason in wave.reasons.get(host, ())]
-    lines += [f"{name}: left alone, {reason}" for name, reason in plan.skipped.items() if reason != "needs nothing"]
-    idle = [name for name, reason in plan.skipped.items() if reason == "needs nothing"]
+    lines += [f"{name}: left alone, {reason}" for name, reason in plan.skipped.items() if reason != NEEDS_NOTHING]
+    idle = [name for name, reason in plan.skipped.items() if reason == NEEDS_NOTHING]
     if idle:
         answering = [replica.name for replica in topology.replicas if serves(found[replica.head].state)]
         lines.append(f"need nothing: {', '.join(idle)} (serving: {', '.join(answering) or 'none'})")

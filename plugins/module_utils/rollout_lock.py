@@ -21,6 +21,9 @@ LOCK = records.STATE / "lock.json"
 REQUEST = records.STATE / "rollout.json"
 _TURNSTILE = records.STATE / ".lock.turnstile"
 
+RENEWAL = 20.0
+"""Seconds between two signs of life of a run that waits between two waves."""
+
 Action = Literal["take", "renew", "refuse"]
 # The strongest first: where heads disagree, because one was away when it was asked for, the stronger one counts.
 REQUESTS = ("abort", "pause")

@@ -28,6 +28,7 @@ Share = int | str
 
 _PERCENT = re.compile(r"^\s*(\d{1,3})\s*%\s*$")
 _WINDOW = re.compile(r"^([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)$")
+NEEDS_NOTHING = "needs nothing"
 _RANK: dict[Need, int] = {"half_done": 0, "quarantined": 1, "due": 2}
 
 
@@ -237,6 +238,44 @@ def minutes_until_open(window: str, now: datetime.datetime) -> int:
     return 0 if window_open(window, now) else (_window_minutes(window)[0] - _minute(now)) % _DAY
 
 
+def hindrance(
+    wave: tuple[int, int],
+    request: Mapping[str, Any] | None,
+    window: str | None,
+    now: datetime.datetime,
+    drains: bool,
+    aborting: bool = False,
+) -> str | None:
+    """Why a planned wave must not begin now, with the next command; None where it may.
+
+    Args:
+        wave: its number, and how many there are.
+        request: what people ask of the roll (module_utils/rollout_lock.py).
+        window: the policy's maintenance window.
+        now: the present moment, with a time zone.
+        drains: whether the wave takes a replica that serves; one that does not may come up at any time.
+        aborting: whether this run is itself what a request to abort asks for.
+    """
+    action = str((request or {}).get("action"))
+    not_begun = f"wave {wave[0]} of {wave[1]} was not begun, and nothing that serves was touched for it"
+    if request and action in (("pause",) if aborting else ("pause", "abort")):
+        reason = f" ({request['reason']})" if request.get("reason") else ""
+        following = {
+            "pause": "ansible all -m lockstep.vllm.rollout_request -a action=resume, then run this again",
+            "abort": "ansible-playbook playbooks/upgrade_driver.yml -e rollout_action=abort",
+        }[action]
+        asked = f"{request.get('by') or 'somebody'} asked to {action}{reason} at {request.get('at')}"
+        return f"{asked}; {not_begun}. Next: {following}"
+    if drains and not window_open(window, now):
+        hours, minutes = divmod(minutes_until_open(window or "", now), 60)
+        utc = now.astimezone(datetime.timezone.utc)
+        return (
+            f"the maintenance window {window} UTC is over: it is {utc:%H:%M} UTC, it opens again in {hours} h "
+            f"{minutes:02d} min; {not_begun}. Next: the same command again then; it goes on with wave {wave[0]}"
+        )
+    return None
+
+
 def floor_of(policy: Policy, total: int) -> int:
     """How many of ``total`` replicas must keep serving."""
     if policy.capacity_floor is None:
@@ -301,7 +340,7 @@ def _skipped(replicas: Sequence[ReplicaNeed], policy: Policy, limit: Collection[
     skipped = {}
     for replica in replicas:
         if replica.need == "done":
-            skipped[replica.name] = "needs nothing"
+            skipped[replica.name] = NEEDS_NOTHING
         elif limit is not None and replica.name not in limit:
             skipped[replica.name] = "outside of --limit"
         elif replica.serving and policy.leave_serving:

@@ -15,9 +15,10 @@ options:
   state:
     description: >-
       V(read) only reads. V(accepted) records that the driver to which the host was brought passed its gates and serves.
-      V(restorable) fails when there is nothing to go back to.
+      V(restorable) fails when there is nothing to go back to. V(settled) records that the roll is over: from then on it
+      cannot be given up.
     type: str
-    choices: [read, accepted, restorable]
+    choices: [read, accepted, restorable, settled]
     default: read
   version:
     description: The declared driver, for a host whose driver was never changed here. Required with O(state=accepted).
@@ -48,7 +49,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 record:
-  description: C(verified), the driver that was accepted last, and C(change), the change that is under way.
+  description: >-
+    C(verified), the driver that was accepted last; C(change), the change that is under way; C(roll), what the host ran
+    before the roll, and when that was over.
   returned: always
   type: dict
 restore:
@@ -65,7 +68,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils import driver_change
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["read", "accepted", "restorable"], "default": "read"},
+            "state": {"type": "str", "choices": ["read", "accepted", "restorable", "settled"], "default": "read"},
             "version": {"type": "str"},
             "source": {"type": "str"},
             "flavor": {"type": "str"},
@@ -87,6 +90,11 @@ def main() -> None:
         if not module.check_mode:
             records.write(records.DRIVER, record)
         module.exit_json(changed=record != known, record=record)
+    if wish["state"] == "settled":
+        record = driver_change.settle(known, records.now())
+        if not module.check_mode:
+            records.write(records.DRIVER, record)
+        module.exit_json(changed=record != (known or driver_change.NOTHING), record=record)
     try:
         restore = {"restore": driver_change.restore_target(known)}
     except driver_change.NothingToRestore as error:

@@ -150,7 +150,7 @@ def apply(module: AnsibleModule) -> None:
     if not module.check_mode:
         if work.install or work.remove:
             refresh(wish, work, limits)
-            begin(wish)
+        begin(wish, bool(work.install or work.remove))
         if work.needed or not pinned:
             nvidia_install.install(work, wish["version"], **limits)
     module.exit_json(changed=work.needed or not pinned, **result)
@@ -187,9 +187,11 @@ def refresh(wish: dict[str, Any], work: nvidia_install.Plan, limits: dict[str, f
         nvidia_install.update(Path(wish["sources_file"]), **limits)
 
 
-def begin(wish: dict[str, Any]) -> None:
+def begin(wish: dict[str, Any], touches_packages: bool) -> None:
     wanted = {key: wish[key] for key in ("version", "source", "flavor")}
-    records.write(records.DRIVER, driver_change.begin(records.read(records.DRIVER), wanted, records.now()))
+    record = records.read(records.DRIVER)
+    if touches_packages or driver_change.amid_another(record, wanted):
+        records.write(records.DRIVER, driver_change.begin(record, wanted, records.now()))
 
 
 if __name__ == "__main__":

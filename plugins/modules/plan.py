@@ -16,9 +16,9 @@ options:
   mode:
     description: >-
       V(converge) does all that is due; V(upgrade) only what a change of driver needs; V(verify) changes nothing and runs
-      every gate again.
+      every gate again; V(abort) takes every host back to the driver that it ran before the roll that is not over.
     type: str
-    choices: [converge, upgrade, verify]
+    choices: [converge, upgrade, verify, abort]
     default: converge
   policy:
     description: >-
@@ -50,6 +50,10 @@ EXAMPLES = r"""
 RETURN = r"""
 run:
   description: Name of this run, as it will stand in stamps and quarantines.
+  returned: always
+  type: str
+mode:
+  description: What was planned, as O(mode) says it.
   returned: always
   type: str
 began:

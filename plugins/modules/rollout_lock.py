@@ -27,6 +27,12 @@ options:
   take_over:
     description: A run whose lock may be taken because its controller is gone for good.
     type: str
+  seconds:
+    description: >-
+      With O(state=held), hold it for so many seconds before returning, with a sign of life every 20 seconds. Ends at once
+      when people ask something of the roll, and fails when another run has taken the lock over meanwhile.
+    type: float
+    default: 0
   without:
     description: Heads that are left out by name because they cannot be reached.
     type: list

@@ -9,8 +9,8 @@ short_description: Ask a roll to pause, to abort, or to go on
 description:
   - Leaves a request on the head of every replica. A roll reads it between two waves, whichever controller it runs on; one
     that is started later reads it before its first wave.
-  - V(pause) ends the roll after the wave under way. V(abort) ends it likewise; replicas that are
-    done keep the new driver until a run asks for the old one. V(resume) takes the request away.
+  - V(pause) ends the roll after the wave under way; V(resume) takes that back. V(abort) ends it likewise, for good; what
+    it has changed is then put back by C(playbooks/upgrade_driver.yml -e rollout_action=abort), in waves and with all gates.
   - Runs once for the whole play.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)

@@ -15,7 +15,7 @@ def driver(version: str) -> dict[str, Any]:
 
 
 A, B, C = driver("550.90.07"), driver("550.127.05"), driver("580.95.05")
-ON_A = {"verified": {**A, "at": "t0"}, "change": None}
+ON_A = {"verified": {**A, "at": "t0"}, "change": None, "roll": None}
 
 
 def test_a_change_remembers_what_was_verified() -> None:
@@ -47,7 +47,7 @@ def test_putting_a_package_back_is_no_change() -> None:
 
 def test_accepting_ends_the_change() -> None:
     record = driver_change.accept(driver_change.begin(ON_A, B, "t1"), B, "550.127.05", "t2")
-    assert record == {"verified": {**B, "at": "t2"}, "change": None}
+    assert record == {"verified": {**B, "at": "t2"}, "change": None, "roll": {"from": ON_A["verified"], "over": None}}
 
 
 def test_after_a_restore_the_origin_is_accepted_whatever_is_declared() -> None:
@@ -59,11 +59,19 @@ def test_the_first_driver_of_a_host() -> None:
     record = driver_change.begin(None, A, "t1")
     with pytest.raises(NothingToRestore, match="this host's first"):
         driver_change.restore_target(record)
-    assert driver_change.accept(record, A, "550.90.07", "t2") == {"verified": {**A, "at": "t2"}, "change": None}
+    assert driver_change.accept(record, A, "550.90.07", "t2") == {
+        "verified": {**A, "at": "t2"},
+        "change": None,
+        "roll": None,
+    }
 
 
 def test_a_host_that_came_with_its_driver() -> None:
-    assert driver_change.accept(None, A, "550.90.07", "t1") == {"verified": {**A, "at": "t1"}, "change": None}
+    assert driver_change.accept(None, A, "550.90.07", "t1") == {
+        "verified": {**A, "at": "t1"},
+        "change": None,
+        "roll": None,
+    }
 
 
 def test_accepting_twice_keeps_the_date() -> None:
@@ -85,3 +93,57 @@ def test_nothing_to_restore_without_a_change(record: dict[str, Any] | None) -> N
 @pytest.mark.parametrize(("record", "version"), [(None, None), (ON_A, "550.90.07")])
 def test_expected_version(record: dict[str, Any] | None, version: str | None) -> None:
     assert driver_change.expected_version(record) == version
+
+
+def rolled(*steps: str) -> dict[str, Any]:
+    """A record that went through ``begin X``, ``accept`` and ``settle``."""
+    record: dict[str, Any] = ON_A
+    for n, step in enumerate(steps):
+        verb, _space, letter = step.partition(" ")
+        moment = f"t{n + 1}"
+        if verb == "begin":
+            record = driver_change.begin(record, {"A": A, "B": B, "C": C}[letter], moment)
+        elif verb == "accept":
+            record = driver_change.accept(record, A, record["change"]["to"]["version"], moment)
+        else:
+            record = driver_change.settle(record, moment)
+    return record
+
+
+@pytest.mark.parametrize(
+    ("steps", "back"),
+    [
+        pytest.param([], None, id="never changed"),
+        pytest.param(["begin B"], A, id="half changed"),
+        pytest.param(["begin B", "accept"], A, id="changed, the roll goes on"),
+        pytest.param(["begin B", "accept", "settle"], None, id="the roll is over"),
+        pytest.param(["begin B", "begin A"], A, id="being put back"),
+        pytest.param(["begin B", "begin A", "accept"], None, id="was put back"),
+        pytest.param(["begin B", "accept", "begin A"], A, id="being given up"),
+        pytest.param(["begin B", "accept", "begin A", "accept"], None, id="given up"),
+        pytest.param(["begin B", "accept", "begin A", "begin B", "accept"], A, id="giving up failed"),
+        pytest.param(["begin B", "accept", "begin C", "accept"], A, id="another target before the roll was over"),
+        pytest.param(["begin B", "accept", "settle", "begin C"], B, id="the next roll"),
+        pytest.param(["begin B", "settle"], A, id="a change under way keeps its roll open"),
+    ],
+)
+def test_what_giving_up_the_roll_leads_to(steps: list[str], back: dict[str, Any] | None) -> None:
+    record = rolled(*steps)
+    assert driver_change.before_roll(record) == back
+    if back:
+        assert driver_change.has_open_roll(record)
+
+
+def test_a_record_from_before_rolls_were_remembered() -> None:
+    old = {"verified": {**A, "at": "t0"}, "change": {"from": {**A, "at": "t0"}, "to": B, "began": "t1"}}
+    assert driver_change.before_roll(old) == A
+    assert driver_change.before_roll({"verified": A, "change": None}) is None
+
+
+def test_the_first_driver_has_nothing_before_it() -> None:
+    assert driver_change.before_roll(driver_change.begin(None, A, "t1")) is None
+
+
+@pytest.mark.parametrize(("steps", "other"), [([], False), (["begin B"], True), (["begin B", "begin A"], False)])
+def test_a_change_that_touched_no_package_has_to_be_turned_too(steps: list[str], other: bool) -> None:
+    assert driver_change.amid_another(rolled(*steps), A) == other

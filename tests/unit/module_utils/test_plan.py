@@ -315,3 +315,49 @@ def test_an_unreachable_host_outside_the_limit_does_not_refuse() -> None:
     planned = build({"b2": plan.Found(None, "down", False), "a2": edited("a2", stamps__host=None)}, limit={"a1", "a2"})
     assert planned.refusals == ()
     assert [wave.replicas for wave in planned.waves] == [("ra",)]
+
+
+OLD = {"version": "550.90.07", "source": "mirror", "flavor": "open"}
+NEW = {**OLD, "version": VERSION}
+ROLLED = {"verified": NEW, "change": None, "roll": {"from": OLD, "over": None}}
+OVER = {**ROLLED, "roll": {"from": OLD, "over": "2026-11-21T03:00:00Z"}}
+HALF = {"verified": OLD, "change": {"from": OLD, "to": NEW, "began": "t"}, "roll": {"from": OLD, "over": None}}
+
+
+def test_aborting_takes_back_what_the_roll_changed_and_nothing_else() -> None:
+    planned = build({host: edited(host, change=ROLLED) for host in ("a1", "a2")}, mode="abort")
+    assert planned.refusals == ()
+    assert [wave.hosts for wave in planned.waves] == [("a1", "a2")]
+    assert planned.steps["a1"]["driver"] == f"package {VERSION}, wanted 550.90.07"
+    assert planned.drivers == dict.fromkeys(("a1", "a2"), OLD)
+    assert planned.settled == ()
+
+
+def test_aborting_takes_the_half_changed_and_the_failed_first() -> None:
+    quarantine = {"kind": "failed", "reason": "graph gate"}
+    states = {host: edited(host, change=ROLLED) for host in ("a1", "a2")}
+    states |= {host: edited(host, change=HALF, quarantine=quarantine, engine=None) for host in ("b1", "b2")}
+    planned = build(states, mode="abort")
+    assert [wave.replicas for wave in planned.waves] == [("rb",), ("ra",)]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (None, "there is no roll to abort"),
+        (OVER, "was over at 2026-11-21T03:00:00Z: every replica ran what it rolled to. To go back: ansible-playbook "
+               "playbooks/upgrade_driver.yml -e nvidia_driver_version=550.90.07"),
+    ],
+)  # fmt: skip
+def test_a_roll_that_is_over_cannot_be_aborted(change: dict[str, Any] | None, said: str) -> None:
+    planned = build({host: edited(host, change=change) for host in ADDRESSES}, mode="abort")
+    assert not planned.waves
+    assert said in planned.refusals[0]
+
+
+def test_a_roll_is_over_when_every_replica_runs_it() -> None:
+    done = {host: edited(host, change=ROLLED) for host in ("a1", "a2")}
+    due = {host: edited(host, driver__package_version="550.90.07") for host in ("b1", "b2")}
+    assert build({**done, **due}, mode="upgrade").settled == ("a1", "a2", "b1", "b2")
+    assert build({**done, **due}, mode="upgrade", limit={"a1", "a2"}).settled == ()
+    assert build(done, mode="upgrade").settled == ("a1", "a2")

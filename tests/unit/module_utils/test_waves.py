@@ -14,6 +14,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.waves import (
     ReplicaNeed,
     WavePlan,
     floor_of,
+    hindrance,
     minutes_until_open,
     size_of,
     waves,
@@ -299,3 +300,35 @@ def test_a_plan_keeps_the_policy_or_is_refused(cluster: list[ReplicaNeed], polic
         if later.need == "half_done" and earlier.need != "half_done":
             assert later.serving, "only the floor holds a half-done replica back"
             assert not earlier.serving
+
+
+PAUSE = {"action": "pause", "by": "ada@ops1", "at": "2026-11-22T11:00:00Z", "reason": "traffic peak"}
+ABORT = {**PAUSE, "action": "abort"}
+
+
+@pytest.mark.parametrize(
+    ("request_", "window", "drains", "aborting", "said"),
+    [
+        pytest.param(None, None, True, False, None, id="nothing hinders"),
+        pytest.param(PAUSE, None, True, False, ["ada@ops1 asked to pause (traffic peak)", "2 of 3", "action=resume"], id="pause"),
+        pytest.param(ABORT, None, True, False, ["asked to abort", "-e rollout_action=abort"], id="abort"),
+        pytest.param(ABORT, None, True, True, None, id="the abort that was asked for"),
+        pytest.param(PAUSE, None, True, True, ["action=resume"], id="an abort can be paused too"),
+        pytest.param(None, "11:00-13:00", True, False, None, id="within the window"),
+        pytest.param(None, "02:00-04:00", True, False, ["02:00-04:00 UTC is over", "12:00 UTC", "14 h 00 min", "the same command"],
+                     id="the window is over"),
+        pytest.param(None, "02:00-04:00", False, False, None, id="a wave that takes nothing that serves"),
+    ],
+)  # fmt: skip
+def test_what_keeps_a_wave_from_beginning(
+    request_: dict[str, str] | None, window: str | None, drains: bool, aborting: bool, said: list[str] | None
+) -> None:
+    noon = datetime.datetime(2026, 11, 22, 12, 0, tzinfo=datetime.UTC)
+    reason = hindrance((2, 3), request_, window, noon, drains, aborting)
+    if said is None:
+        assert reason is None
+    else:
+        assert reason is not None
+        assert "Next: " in reason
+        for words in said:
+            assert words in reason
