@@ -221,7 +221,7 @@ class Supervisor:
             pause = pause_before_restart(self._failures, self._config.restarts)
             if pause is None:
                 raise GiveUp(f"{self._failures} failures in a row, the last: {end.cause}")
-            self._tell("backoff", f"{end.cause}; starts again in {pause:.0f} s")
+            self._tell("backoff", f"{end.cause}; starts again {f'in {pause:.0f} s' if pause else 'at once'}")
             time.sleep(pause)
 
     def _wait_for_layout(self) -> Layout:
@@ -306,7 +306,7 @@ class Supervisor:
             trial = Trial("proven", seconds=round(time.monotonic() - started, 1), at=records.now())
             self._update(findings=self._advice())
             return End("proven"), known if rung in known.trials else ladders.with_trial(known, rung, trial)
-        lost = engine_cluster.lost(self._joined, self._members())
+        lost = self._cluster.lost(self._joined)
         if lost:
             return End("members_lost", f"lost {', '.join(lost)} while starting: {end.cause}"), known
         return dataclasses.replace(end, evidence=self._save_evidence(end.code)), known
@@ -383,10 +383,11 @@ class Supervisor:
             verdict = self._judge()
             served = time.monotonic() - began
             if not self._engine.alive():
-                return self._died(served)
+                self._engine.finish_reading()
+                reason = log_advice.failure_reason(self._engine.lines())
+                return self._ended("died", f"vLLM ended with status {self._engine.returncode}: {reason}", served)
             if verdict.wedged:
-                saved = self._save_evidence("wedged")
-                return End("wedged", f"the engine generates nothing: {verdict.reason}", served, saved)
+                return self._ended("wedged", f"the engine generates nothing: {verdict.reason}", served)
             self._refresh(verdict, served)
             if self._state.phase == "serving" and (larger := mover.better()) is not None:
                 self._tell("draining", f"moving up to layout {larger.name}")
@@ -394,14 +395,11 @@ class Supervisor:
                 return End("move_up", f"moves up to layout {larger.name}", served)
             time.sleep(_TICK)
 
-    def _died(self, served: float) -> End:
-        assert self._engine is not None
-        self._engine.finish_reading()
-        reason = log_advice.failure_reason(self._engine.lines())
-        lost = engine_cluster.lost(self._joined, self._members())
+    def _ended(self, code: str, cause: str, served: float) -> End:
+        """The end of an engine that served, with its evidence; a lost host is what it died of, whatever it says."""
+        lost = self._cluster.lost(self._joined)
         told = f"lost {', '.join(lost)}; " if lost else ""
-        cause = f"{told}vLLM ended with status {self._engine.returncode}: {reason}"
-        return End("members_lost" if lost else "died", cause, served, self._save_evidence("died"))
+        return End("members_lost" if lost else code, f"{told}{cause}", served, self._save_evidence(code))
 
     def _mind_drain(self) -> None:
         """Follow the operator's wish to drain or to resume."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import resources
 from .layouts import Layout
-from .ray_cluster import Cluster, Table, token
+from .ray_cluster import Cluster, Table, answers, token
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Members:
         gpus: GPUs of all of them.
         free: GPUs that nobody holds.
         nodes: Ray's node ids, to tell a host that went and came back from one that stayed.
+        doors: host to address and port of its node manager.
     """
 
     known: bool
@@ -28,19 +30,23 @@ class Members:
     gpus: int = 0
     free: int = 0
     nodes: frozenset[str] = frozenset()
+    doors: Mapping[str, tuple[str, int]] = dataclasses.field(default_factory=dict)
 
 
 def members(table: Table) -> Members:
-    """Who can work: dead and draining nodes are not counted."""
+    """Who can work: dead and draining nodes are not counted, and of a host that Ray counts twice, as it does for some
+    seconds after its Ray was started anew, the newest alone."""
     if table.head != "up":
         return Members(False)
-    live = [node for node in table.nodes if node.alive and not node.draining]
+    there = [node for node in table.nodes if node.alive and not node.draining]
+    live = {node.host or node.address: node for node in sorted(there, key=lambda node: node.started)}
     return Members(
         True,
-        {node.host or node.address: node.fingerprint or "none" for node in live},
-        int(sum(node.gpus for node in live)),
-        int(sum(node.free.get("GPU", 0.0) for node in live)),
-        frozenset(node.node_id for node in live),
+        {host: node.fingerprint or "none" for host, node in live.items()},
+        int(sum(node.gpus for node in live.values())),
+        int(sum(node.free.get("GPU", 0.0) for node in live.values())),
+        frozenset(node.node_id for node in live.values()),
+        {host: (node.address, node.port) for host, node in live.items()},
     )
 
 
@@ -66,6 +72,19 @@ class ReplicaCluster:
     def members(self) -> Members:
         """Who is there now; costs about a millisecond."""
         return members(self._ray.table())
+
+    def lost(self, before: Members) -> list[str]:
+        """Who of ``before`` an engine that has ended has lost. Ray sees a death after 16 to 65 s: whoever accepts no
+        connection is lost already, and so is everybody where the head itself is silent."""
+        table = self._ray.table()
+        if table.head != "up":
+            return ["the head's Ray"]
+        gone = lost(before, members(table))
+        if gone or not before.doors:
+            return gone
+        with concurrent.futures.ThreadPoolExecutor(len(before.doors)) as pool:
+            answered = pool.map(lambda door: answers(*door), before.doors.values())
+            return sorted(host for host, answer in zip(before.doors, answered, strict=True) if not answer)
 
     def wait(self, layout: Layout, deadline: float, tell: Callable[[str], None]) -> resources.Waited:
         """Wait until the GPUs of ``layout`` are there and nobody holds them.

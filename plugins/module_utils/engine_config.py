@@ -26,6 +26,11 @@ _OWNED_ARGUMENTS: dict[str, str] = {
     "shutdown_timeout": "vllm_server_drain_deadline",
 }
 
+_DEFAULTS: dict[str, Any] = {
+    # The supervisor asks both every second: two lines of log each time would drown what the engine says.
+    "disable_access_log_for_endpoints": "/health,/metrics",
+}
+
 
 class ConfigError(Exception):
     """The configuration cannot be run; the message names the variable and what to write instead."""
@@ -62,7 +67,7 @@ class Heartbeat:
 
     period: float = 4.0
     stale: float = 10.0
-    wedged: float = 25.0
+    wedged: float = 20.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +126,7 @@ def command(vllm: str, config: Config, layout: Layout, rung: Rung, address: str)
         vllm: path of the ``vllm`` program.
         address: the address it listens at.
     """
-    arguments = merge(config.arguments, layout.arguments)
+    arguments = merge(_DEFAULTS, merge(config.arguments, layout.arguments))
     arguments = merge(arguments, rung_arguments(rung))
     arguments |= {
         "served_model_name": config.served_model_name,

@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +177,8 @@ def main(argv: list[str]) -> int:
     command = arguments(identity, settings, fingerprint.digest(fingerprint.current()))
     _record("starting", "Ray is starting")
     os.environ["AUTOSCALER_METRIC_PORT"] = str(settings.ports.autoscaler_metrics)
+    # Whoever stops Ray has drained it; Ray's own wait of 30 s would use up the time that a stop has and end in SIGKILL.
+    os.environ.setdefault("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "0")
     os.environ["DASHBOARD_METRIC_PORT"] = str(settings.ports.dashboard_metrics)
     os.environ.setdefault(
         "RAY_AUTH_TOKEN_PATH", os.path.join(os.environ.get("CREDENTIALS_DIRECTORY", "/"), "ray-token")
@@ -191,7 +193,26 @@ def _run_ray(arguments_: list[str]) -> int:
     scripts: Any = importlib.import_module("ray.scripts.scripts")
     scripts.get_ray_client_dependency_error = lambda: ImportError("Lockstep leaves the Ray client server off")
     sys.argv = ["ray", *arguments_]
-    return int(scripts.cli() or 0)
+    asked = _note_sigterm(importlib.import_module("ray._private.utils"))
+    try:
+        return int(scripts.cli() or 0)
+    except SystemExit as end:
+        return ENDED if asked.is_set() else end.code if isinstance(end.code, int) else 1
+
+
+def _note_sigterm(utils: Any) -> threading.Event:
+    """Set once SIGTERM has come: Ray's handler ends with 1 then, as after a failure."""
+    asked, install = threading.Event(), utils.set_sigterm_handler
+
+    def noting(handler: Callable[..., None]) -> None:
+        def handle(*arguments_: Any) -> None:
+            asked.set()
+            handler(*arguments_)
+
+        install(handle)
+
+    utils.set_sigterm_handler = noting
+    return asked
 
 
 def _watch(is_head: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import http.server
 import json
@@ -95,6 +96,10 @@ def serve(address: str, port: int, look: Callable[[], tuple[bool, dict[str, Any]
         timeout = 5
         server_version = "lockstep"
         sys_version = ""
+
+        def handle(self) -> None:
+            with contextlib.suppress(ConnectionError):  # HAProxy hangs up as soon as it has read the status
+                super().handle()
 
         def do_GET(self) -> None:
             if self.path.split("?")[0] != "/ready":

@@ -11,7 +11,7 @@ class Restarts:
 
     Attributes:
         limit: failures in a row after which the supervisor gives up.
-        backoff: seconds before the first restart; doubles with each further one.
+        backoff: seconds before the second restart; doubles with each further one. The first comes at once.
         longest: no pause is longer than this, in seconds.
         settled: an engine that served this many seconds wipes the count.
     """
@@ -31,4 +31,4 @@ def pause_before_restart(failures: int, bounds: Restarts) -> float | None:
     """Seconds to wait after that many failures in a row; None when it is time to give up."""
     if failures >= bounds.limit:
         return None
-    return min(bounds.backoff * 2.0 ** max(0, failures - 1), bounds.longest)
+    return 0.0 if failures <= 1 else min(bounds.backoff * 2.0 ** (failures - 2), bounds.longest)

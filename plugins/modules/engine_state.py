@@ -28,6 +28,9 @@ options:
     description: Seconds that the wait may take.
     type: float
     default: 1800
+  failures_before:
+    description: Engine failures in a row that do not end the wait; by default those that it had when the wait began.
+    type: int
 attributes:
   check_mode:
     support: full
@@ -45,6 +48,18 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+code:
+  description: V(ready), V(deadline), or V(hopeless) when waiting cannot help; V(looked) where nothing was waited for.
+  returned: always
+  type: str
+reason:
+  description: Why it is not where it is wanted, in words; empty when it is.
+  returned: always
+  type: str
+failures_before:
+  description: Engine failures in a row that did not end the wait.
+  returned: always
+  type: int
 engine:
   description: The supervisor's state record, see the architecture page; null where there is none.
   returned: always
@@ -57,11 +72,6 @@ seconds:
   description: How long it waited.
   returned: always
   type: float
-phases:
-  description: What the supervisor went through meanwhile, in words.
-  returned: always
-  type: list
-  elements: str
 """
 
 from typing import Any
@@ -81,10 +91,11 @@ def main() -> None:
             "state": {"type": "str", "choices": ["serving", "drained"]},
             "reason": {"type": "str", "default": "asked to drain"},
             "deadline": {"type": "float", "default": 1800},
+            "failures_before": {"type": "int"},
         },
         supports_check_mode=True,
     )
-    wanted, phases = module.params["state"], list[str]()
+    wanted = module.params["state"]
 
     def observe() -> Seen:
         _rc, shown, _err = module.run_command(["systemctl", "show", "--property=ActiveState,MainPID,Result", UNIT])
@@ -97,31 +108,31 @@ def main() -> None:
     def judge(seen: Seen) -> waiting.Judgement:
         return engine_state.judge(*seen, wanted, failures_before)
 
-    def progress(seen: Seen, judgement: waiting.Judgement) -> None:
-        if judgement.reason and phases[-1:] != [judgement.reason]:
-            phases.append(judgement.reason)
-
     engine, unit = observe()
     ours = engine is not None and engine.get("pid") == unit.pid
-    failures_before = int((engine or {}).get("failures") or 0) if ours else 0
+    failures_before = module.params["failures_before"]
+    if failures_before is None:
+        failures_before = int((engine or {}).get("failures") or 0) if ours else 0
     changed = wanted is not None and unit.up and engine_state.wish_differs(wanted)
     if changed and not module.check_mode:
         engine_state.leave_wish(wanted, module.params["reason"])
+    told: dict[str, Any] = {"changed": changed, "failures_before": failures_before}
     if wanted is None or module.check_mode:
-        module.exit_json(changed=changed, engine=engine, unit=unit.active, seconds=0.0, phases=phases)
-    ended = waiting.poll(observe, judge, deadline=module.params["deadline"], interval=1.0, progress=progress)
+        module.exit_json(**told, code="looked", reason="", engine=engine, unit=unit.active, seconds=0.0)
+    ended = waiting.poll(observe, judge, deadline=module.params["deadline"], interval=1.0)
     engine, unit = ended.last
-    told = {"engine": engine, "unit": unit.active, "seconds": round(ended.seconds, 1), "phases": phases}
+    refused = unit.result == "exec-condition" and not unit.up
+    reason = admission.decide_here("replica").reason if refused and not ended.ready else ended.reason
+    told |= {"code": ended.code, "reason": reason, "engine": engine, "unit": unit.active}
+    told["seconds"] = round(ended.seconds, 1)
     if not ended.ready:
         late = f" (deadline of {module.params['deadline']:.0f} s)" if ended.code == "deadline" else ""
-        refused = unit.result == "exec-condition" and not unit.up
-        reason = admission.decide_here("replica").reason if refused else ended.reason
         module.fail_json(msg=f"the engine is not {wanted}{late}: {reason}. Next: journalctl -u {UNIT} -n 200", **told)
     for rung, why in engine_state.failed_rungs(engine).items():
         module.warn(
             f"rung {rung} does not hold, the one below serves: {why}. Next: ansible-playbook playbooks/diagnose.yml"
         )
-    module.exit_json(changed=changed, **told)
+    module.exit_json(**told)
 
 
 if __name__ == "__main__":

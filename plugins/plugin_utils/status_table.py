@@ -48,21 +48,24 @@ def _replica(name: str, declared: Mapping[str, Any], found: Mapping[str, Mapping
     head = str(declared.get("head"))
     state = _state(found.get(head) or {})
     nodes = {node.get("host"): node for node in _part(state, "ray").get("nodes") or [] if node.get("alive")}
-    hosts = [_host(host, host == head, answer, nodes, _knows_ray(state)) for host, answer in found.items()]
+    alike = _part(state, "host").get("gpus")  # hosts of a replica are alike: what one that is away would declare
+    hosts = [_host(host, host == head, answer, nodes, _knows_ray(state), alike) for host, answer in found.items()]
     engine = _part(state, "engine")
-    running = _unit(state, ENGINE).get("active") in ("active", "activating", "reloading")
+    unit = _unit(state, ENGINE).get("active")
+    running = unit in ("active", "activating", "reloading")
+    told = running or (unit == "failed" and engine.get("phase") == "given_up")
     serving = running and engine.get("phase") == "serving" and engine.get("ready", True)
     return {
         "replica": name,
         "zone": declared.get("zone"),
         "head": head,
         "serving": bool(serving),
-        "engine": str(engine.get("phase") or "unknown") if running else _down(found.get(head) or {}, ENGINE),
+        "engine": str(engine.get("phase") or "unknown") if told else _down(found.get(head) or {}, ENGINE),
         "layout": engine.get("layout"),
         "tensor_parallel_size": engine.get("tensor_parallel_size"),
         "pipeline_parallel_size": engine.get("pipeline_parallel_size"),
         "rung": engine.get("rung"),
-        "since": engine.get("since") if running else _moment(_unit(state, ENGINE).get("since")),
+        "since": engine.get("since") if told else _moment(_unit(state, ENGINE).get("since")),
         "last_completion": engine.get("last_completion"),
         "restarts": engine.get("restarts"),
         "stamp": _replica_stamp(state, found),
@@ -73,13 +76,18 @@ def _replica(name: str, declared: Mapping[str, Any], found: Mapping[str, Mapping
 
 
 def _host(
-    host: str, is_head: bool, answer: Mapping[str, Any], nodes: Mapping[Any, Mapping[str, Any]], ray_known: bool
+    host: str,
+    is_head: bool,
+    answer: Mapping[str, Any],
+    nodes: Mapping[Any, Mapping[str, Any]],
+    ray_known: bool,
+    alike: Any,
 ) -> dict[str, Any]:
     state = _state(answer)
     driver = _part(state, "driver")
     quarantine = state.get("quarantine")
     node = nodes.get(host)
-    declared: Any = _part(state, "host").get("gpus")
+    declared: Any = _part(state, "host").get("gpus", alike)
     joined = int(node.get("gpus") or 0) if node else 0
     free = float(node.get("gpus_free") or 0) if node else 0.0
     return {

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -127,6 +128,15 @@ class Controller:
 
 
 @dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a module returned, by host, and what Ansible printed."""
+
+    rc: int
+    text: str
+    results: Mapping[str, Mapping[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
 class Lab:
     """One instance of the bench and the inventory that describes it."""
 
@@ -157,6 +167,10 @@ class Lab:
         name = self.environment.get("LOCKSTEP_BENCH", "bench")
         loaded: dict[str, Any] = json.loads((ROOT / f"bench/.state/{name}/facts.json").read_text())
         return loaded
+
+    def address(self, host: str) -> str:
+        rows = json.loads(self.bench("status", "--json"))
+        return str(next(row["address"] for row in rows if row["host"] == host))
 
     def record(self, host: str, path: str) -> dict[str, Any] | None:
         """A record of Lockstep's on ``host``; None when there is none."""
@@ -233,6 +247,37 @@ class Lab:
                 yield controller
             finally:
                 controller.kill()
+
+    def ask(self, module: str, where: str, deadline: float = 600, **arguments: Any) -> Answer:
+        """Run one of this collection's modules on hosts, as ``ansible -m`` does."""
+        with tempfile.TemporaryDirectory(prefix="lockstep-e2e-") as private:
+            runner = ansible_runner.run(
+                private_data_dir=private,
+                project_dir=str(ROOT),
+                host_pattern=where,
+                module=f"lockstep.vllm.{module}",
+                module_args=json.dumps(arguments),
+                inventory=[str(self.inventory)],
+                envvars={**self.environment, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+                settings={"job_timeout": int(deadline), "suppress_env_files": True},
+                quiet=True,
+            )
+            results = {
+                event["event_data"]["host"]: event["event_data"]["res"]
+                for event in runner.events
+                if event["event"] in ("runner_on_ok", "runner_on_failed")
+            }
+            return Answer(runner.rc, runner.stdout.read(), results)
+
+    def status(self, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """What ``playbooks/status.yml`` says to programs, cut out of its output as docs/status.md tells."""
+        play = self.play("playbooks/status.yml", extra={**(extra or {}), "status_format": "json"})
+        assert play.rc == 0, play.explained()
+        text = re.sub(r"\x1b\[[0-9;]*m", "", play.text).replace("\r", "")
+        found = re.search(r"^\{$.*?^\}$", text, re.MULTILINE | re.DOTALL)
+        assert found, play.explained()
+        loaded: dict[str, Any] = json.loads(found[0])
+        return loaded
 
 
 def _below(pid: int) -> list[int]:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
-from typing import Any
-
 import pytest
 
 from tests.e2e.lab import Lab, Play
@@ -20,19 +16,8 @@ def serving(lab: Lab) -> Play:
     return play
 
 
-def status(lab: Lab) -> dict[str, Any]:
-    """The JSON form, cut out of the playbook's output as docs/status.md says."""
-    play = lab.play("playbooks/status.yml", extra={"status_format": "json"})
-    assert play.rc == 0, play.explained()
-    text = re.sub(r"\x1b\[[0-9;]*m", "", play.text).replace("\r", "")
-    found = re.search(r"^\{$.*?^\}$", text, re.MULTILINE | re.DOTALL)
-    assert found, play.explained()
-    loaded: dict[str, Any] = json.loads(found[0])
-    return loaded
-
-
 def test_status_of_a_cluster_that_serves(lab: Lab, serving: Play) -> None:
-    (replica,) = status(lab)["replicas"]
+    (replica,) = lab.status()["replicas"]
     assert replica["serving"], replica
     assert replica["engine"] == "serving"
     assert replica["stamp"] == "valid"

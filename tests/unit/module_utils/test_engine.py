@@ -44,6 +44,9 @@ DRIVER = textwrap.dedent(
             told = json.loads((root / "ray.json").read_text())
             return engine_cluster.Members(True, told["hosts"], told["gpus"], told["gpus"], frozenset(told["nodes"]))
 
+        def lost(self, before):
+            return engine_cluster.lost(before, self.members())
+
         def wait(self, layout, deadline, tell):
             ends, told = time.monotonic() + deadline, ""
             while self.members().gpus < layout.gpus:

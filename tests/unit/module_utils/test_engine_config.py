@@ -24,7 +24,7 @@ def test_the_least_that_can_be_said() -> None:
     config = engine_config.parse(LEAST)
     assert config.layouts == (Layout("tp2pp1", 2, 1),)
     assert config.ladder == ("none", "piecewise", "full")
-    assert (config.heartbeat.wedged, config.restarts.limit, config.deadlines.wait) == (25, 6, 1800)
+    assert (config.heartbeat.wedged, config.restarts.limit, config.deadlines.wait) == (20, 6, 1800)
 
 
 def test_everything() -> None:

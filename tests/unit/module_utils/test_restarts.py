@@ -10,7 +10,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.restarts import (
     pause_before_restart,
 )
 
-BOUNDS = Restarts(limit=4, backoff=5, longest=15, settled=120)
+BOUNDS = Restarts(limit=5, backoff=5, longest=15, settled=120)
 
 
 @pytest.mark.parametrize(("before", "served", "after"), [(0, 0, 1), (2, 0, 3), (2, 119, 3), (2, 120, 1), (0, 9999, 1)])
@@ -18,6 +18,6 @@ def test_failures_in_a_row(before: int, served: float, after: int) -> None:
     assert failures_in_a_row(before, served, BOUNDS) == after
 
 
-@pytest.mark.parametrize(("failures", "pause"), [(1, 5), (2, 10), (3, 15), (4, None), (9, None)])
+@pytest.mark.parametrize(("failures", "pause"), [(1, 0), (2, 5), (3, 10), (4, 15), (5, None), (9, None)])
 def test_pauses_double_are_bounded_and_end(failures: int, pause: float | None) -> None:
     assert pause_before_restart(failures, BOUNDS) == pause

@@ -155,7 +155,7 @@ QUARANTINED = {"kind": "failed", "reason": "graph gate timed out", "owner": "ada
         pytest.param(
             [gone("a2", error="no route"), nodes(node("a1"))],
             "a2",
-            {"ray": "unreachable", "gpus": {"declared": None, "total": 0, "used": 0, "missing": None}},
+            {"ray": "unreachable", "gpus": {"declared": 1, "total": 0, "used": 0, "missing": 1}},
             id="unreachable",
         ),
         pytest.param(
@@ -263,6 +263,18 @@ QUARANTINED = {"kind": "failed", "reason": "graph gate timed out", "owner": "ada
             None,
             {"serving": False, "engine": "failed", "reason": "the engine is failed"},
             id="unit failed",
+        ),
+        pytest.param(
+            [
+                of(
+                    "a1",
+                    units={"lockstep-vllm.service": unit("failed", "exit-code"), "lockstep-ray.service": unit()},
+                    engine={"phase": "given_up", "reason": "6 failures in a row", "since": "2026-11-22T01:09:00Z"},
+                )
+            ],
+            None,
+            {"engine": "given_up", "reason": "6 failures in a row", "since": "2026-11-22T01:09:00Z"},
+            id="unit failed as the supervisor gave up",
         ),
         pytest.param(
             [

@@ -1,0 +1,22 @@
+"""Wait on the head in short calls, and tell the play between them what the engine does and what it waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.patience import PatientAction
+
+
+class ActionModule(PatientAction):
+    """The module, called again until the engine is where it is wanted, cannot come there, or is late."""
+
+    MODULE = "lockstep.vllm.engine_state"
+
+    def next_round(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        return {"failures_before": result["failures_before"]}
+
+    def message(self, result: Mapping[str, Any], seconds: float) -> str:
+        late = f" after {seconds:.0f} s" if result["code"] == "deadline" else ""
+        wanted = self._task.args["state"]
+        return f"the engine is not {wanted}{late}: {result['reason']}. Next: journalctl -u lockstep-vllm -n 200"

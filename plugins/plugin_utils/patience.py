@@ -1,0 +1,61 @@
+"""Waiting on a host in short calls of one module, and telling the play between them how far it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+ROUND = 15.0
+"""Seconds of one call: how often the play can hear of a change."""
+DEADLINE = 1800.0
+_display = Display()
+
+
+class PatientAction(ActionBase):
+    """The module of the same name, called again until it is ready, useless or late.
+
+    The module takes ``deadline`` (seconds) and returns ``code``, which is ``deadline`` where more time may help, and
+    ``reason``, in words.
+
+    Attributes:
+        MODULE: its full name.
+    """
+
+    MODULE: ClassVar[str]
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        variables, arguments = task_vars or {}, dict(self._task.args)
+        deadline, stable = float(arguments.get("deadline", DEADLINE)), float(arguments.get("stable_for", 0.0))
+        started, told = time.monotonic(), ""
+        rounds: list[dict[str, Any]] = []
+        while True:
+            left = max(0.0, deadline - (time.monotonic() - started))
+            arguments["deadline"] = min(left, ROUND + stable)
+            result = dict(self._execute_module(self.MODULE, arguments, task_vars=variables))
+            rounds.append(result)
+            elapsed = time.monotonic() - started
+            if result.get("code") != "deadline" or elapsed >= deadline or self._task.check_mode:
+                break
+            if result["reason"] != told:
+                told = result["reason"]
+                _display.display(f"{variables['inventory_hostname']} waits since {elapsed:.0f} s: {told}")
+            arguments |= self.next_round(result)
+        if "seconds" in result:
+            result["seconds"] = round(elapsed, 1)
+        result["changed"] = any(one.get("changed") for one in rounds)
+        if result.get("failed") and result.get("reason"):
+            result["msg"] = self.message(result, elapsed)
+        return result
+
+    def next_round(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """What the next call must be told of this one."""
+        return {}
+
+    def message(self, result: Mapping[str, Any], seconds: float) -> str:
+        """The failure, in words."""
+        raise NotImplementedError

@@ -1,0 +1,66 @@
+"""A wait in a play: short calls, what changes is shown, and the end is the end of the last call."""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+import pytest
+
+from ansible_collections.lockstep.vllm.plugins.action import engine_state, ray_wait_for_resources
+from ansible_collections.lockstep.vllm.plugins.plugin_utils import patience
+
+
+class Play:
+    """A task over a module whose answers are given; the clock goes on with each call's deadline."""
+
+    def __init__(self, action: Any, monkeypatch: pytest.MonkeyPatch, answers: list[dict[str, Any]], **arguments: Any):
+        self.now, self.calls, self.shown = 0.0, list[dict[str, Any]](), list[str]()
+        monkeypatch.setattr(patience.ActionBase, "run", lambda *_: {})
+        monkeypatch.setattr(patience.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(patience, "_display", types.SimpleNamespace(display=self.shown.append))
+        self._action = action.ActionModule.__new__(action.ActionModule)
+        self._action._task = types.SimpleNamespace(args=arguments, check_mode=False)
+        self._action._execute_module = self._call
+        self._answers = iter(answers)
+
+    def _call(self, name: str, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        assert name == self._action.MODULE
+        self.calls.append(dict(arguments))
+        answer = next(self._answers)
+        self.now += arguments["deadline"] if answer["code"] == "deadline" else 1.0
+        return answer
+
+    def run(self) -> dict[str, Any]:
+        result: dict[str, Any] = self._action.run(None, {"inventory_hostname": "a1"})
+        return result
+
+
+def late(reason: str, **more: Any) -> dict[str, Any]:
+    return {"failed": True, "code": "deadline", "reason": reason, "seconds": 15.0, **more}
+
+
+def test_what_changes_is_shown_once_and_time_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = {"code": "ready", "reason": "", "seconds": 1.0}
+    play = Play(ray_wait_for_resources, monkeypatch, [late("a2: off"), late("a2: off"), late("a2: joins"), ready])
+    assert play.run() == {"code": "ready", "reason": "", "seconds": 46.0, "changed": False}
+    assert play.shown == ["a1 waits since 15 s: a2: off", "a1 waits since 45 s: a2: joins"]
+
+
+def test_the_deadline_bounds_all_calls_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    play = Play(ray_wait_for_resources, monkeypatch, [late("a2: off")] * 9, deadline=40, stable_for=5)
+    told = play.run()
+    assert [call["deadline"] for call in play.calls] == [20.0, 20.0]
+    assert told["msg"] == "Ray's resources are not there after 40 s: a2: off"
+
+
+def test_what_the_first_call_changed_and_forgave_outlives_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [
+        late("starting", changed=True, failures_before=2),
+        {"failed": True, "code": "hopeless", "reason": "no GPU", "changed": False, "failures_before": 2},
+    ]
+    play = Play(engine_state, monkeypatch, answers, state="serving")
+    told = play.run()
+    assert (told["changed"], told["code"]) == (True, "hopeless")
+    assert play.calls[1]["failures_before"] == 2
+    assert told["msg"].startswith("the engine is not serving: no GPU. Next: journalctl")
