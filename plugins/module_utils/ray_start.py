@@ -179,6 +179,9 @@ def main(argv: list[str]) -> int:
     os.environ["AUTOSCALER_METRIC_PORT"] = str(settings.ports.autoscaler_metrics)
     # Whoever stops Ray has drained it; Ray's own wait of 30 s would use up the time that a stop has and end in SIGKILL.
     os.environ.setdefault("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "0")
+    # The unacknowledged data of a peer that was cut off end its connection after this (TCP_USER_TIMEOUT; Ray's own is two
+    # minutes): the head must not talk to a worker that is back over the connection that died with the cut.
+    os.environ.setdefault("RAY_grpc_client_keepalive_timeout_ms", "20000")
     os.environ["DASHBOARD_METRIC_PORT"] = str(settings.ports.dashboard_metrics)
     os.environ.setdefault(
         "RAY_AUTH_TOKEN_PATH", os.path.join(os.environ.get("CREDENTIALS_DIRECTORY", "/"), "ray-token")

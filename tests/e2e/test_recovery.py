@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.lab import ROOT, Lab, eventually
 from tests.e2e.clients import Traffic
+from tests.e2e.lab import ROOT, Lab, eventually
 
 HEAD, WORKER = "a1", "a2"
 ENGINE = "lockstep-vllm"
