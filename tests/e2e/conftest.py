@@ -10,9 +10,9 @@ import pytest
 from tests.e2e.lab import ROOT, Lab
 from tests.e2e.rolls import bench_pair
 
-# What wants bare hosts comes first, then what makes a cluster of them, then what wants one; last what builds its own.
-ORDER = ("test_refusals", "test_site")
-LAST = ("test_roll", "test_roll_faults")
+# What wants bare hosts comes first, then what makes a cluster of them, then what leaves it serving; last what builds its own.
+ORDER = ("test_refusals", "test_site", "test_status", "test_gates")
+LAST = ("test_roll", "test_roll_stops")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
