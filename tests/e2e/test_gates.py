@@ -114,6 +114,13 @@ def test_a_healthy_cluster_passes(clean: Lab, module: str, scope: str) -> None:
 
 
 CAPTURE = ("timeout", "capture_hangs")
+
+
+def rows(faults: Sequence[tuple[Any, ...]], quick: Sequence[int]) -> list[Any]:
+    """The rows of a table as parameters; those that are not ``quick`` are left to `make test-long`."""
+    return [row if n in quick else pytest.param(*row, marks=pytest.mark.long) for n, row in enumerate(faults)]
+
+
 HOST_FAULTS = [
     ("capture_hangs", None, "graph_capture_verify", 30.0, CAPTURE, ("stack", "threads", "stderr")),
     ("capture_errors", None, "graph_capture_verify", 60.0, ("fail", "capture_errors"), ("stderr",)),
@@ -126,7 +133,9 @@ HOST_FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("fault", "value", "module", "deadline", "verdict", "evidence"), HOST_FAULTS)
+@pytest.mark.parametrize(
+    ("fault", "value", "module", "deadline", "verdict", "evidence"), rows(HOST_FAULTS, quick=(0, 3, 4, 6))
+)
 def test_a_fault_within_a_host(
     clean: Lab,
     fault: str,
@@ -161,7 +170,7 @@ REPLICA_FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("fault", "where", "module", "verdict", "host", "pair"), REPLICA_FAULTS)
+@pytest.mark.parametrize(("fault", "where", "module", "verdict", "host", "pair"), rows(REPLICA_FAULTS, quick=(1, 2)))
 def test_a_fault_across_the_replica(
     clean: Lab,
     fault: str,
@@ -182,6 +191,7 @@ def test_a_fault_across_the_replica(
         has_evidence(clean, "a1", answer, "stack", "threads")
 
 
+@pytest.mark.long
 def test_the_hang_shows_where_it_stands(clean: Lab) -> None:
     """The saved stack of the sick host's rank names the function in which it hangs."""
     clean.bench("fault", "a2", "capture_hangs")
@@ -235,6 +245,7 @@ def test_a_fabric_manager_of_another_version_is_named_before_anything_is_disturb
         clean.on("a2", f"apt-get purge -qq -y {package} >/dev/null 2>&1")
 
 
+@pytest.mark.long
 def test_a_silent_peer_is_named_in_time(clean: Lab) -> None:
     answer = ask(clean, "network_verify", HOSTS[:1], deadline=20, wait=5)["a1"]
     assert answer.found() == ("fail", "peer_silent", "a2", HOSTS)
@@ -256,6 +267,7 @@ def test_bad_input_gets_one_clear_message(clean: Lab, arguments: Mapping[str, An
     assert words in answer.message
 
 
+@pytest.mark.long
 def test_busy_gpus_are_told_at_once(clean: Lab) -> None:
     """While somebody holds the GPUs in Ray, no gang fits, and the gate says who has to go."""
     holder = "import ray, time; ray.init(address='auto'); time.sleep(0)"

@@ -10,6 +10,8 @@ import pytest
 from tests.e2e.lab import Lab, Play
 from tests.e2e.test_site import HEAD, HOSTS, answers
 
+pytestmark = pytest.mark.long  # about ten minutes: the driver is changed twice, and the ladder climbed twice
+
 SICK, CURED = "550.90.07", "550.127.05"
 RUNG_DEADLINE = 120  # seconds for vLLM to start on a rung above eager; healthy it takes about 50 on two quiet cores
 
@@ -73,7 +75,6 @@ def test_the_verdict_names_driver_known_issue_and_cure(lab: Lab, sick: Play) -> 
     assert answers(lab), "diagnose disturbed what serves"
 
 
-@pytest.mark.long
 def test_a_failed_rung_is_not_tried_again_on_the_same_versions(lab: Lab, sick: Play) -> None:
     lab.on(HEAD, "systemctl restart lockstep-vllm")
     roll(lab, SICK)
@@ -81,7 +82,6 @@ def test_a_failed_rung_is_not_tried_again_on_the_same_versions(lab: Lab, sick: P
     assert engine(lab)["rung"] == "none"
 
 
-@pytest.mark.long
 def test_the_cure_brings_graphs_back(lab: Lab, sick: Play) -> None:
     roll(lab, CURED)
     assert rungs(lab) == {"none": "ok", "piecewise": "ok", "full": "ok"}
