@@ -11,7 +11,7 @@ from tests.e2e.lab import ROOT, Lab
 from tests.e2e.rolls import bench_pair
 
 # What wants bare hosts comes first, then what makes a cluster of them, then what leaves it serving; last what builds its own.
-ORDER = ("test_refusals", "test_site", "test_status", "test_gates")
+ORDER = ("test_refusals", "test_site", "test_status", "test_recovery", "test_gates")
 LAST = ("test_roll", "test_roll_stops")
 
 

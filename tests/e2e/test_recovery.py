@@ -10,9 +10,10 @@ import concurrent.futures
 import dataclasses
 import json
 import re
+import shlex
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -21,8 +22,7 @@ from tests.e2e.clients import Traffic
 from tests.e2e.lab import ROOT, Lab, eventually
 
 HEAD, WORKER = "a1", "a2"
-ENGINE = "lockstep-vllm"
-pytestmark = pytest.mark.long
+ENGINE, RAY = "lockstep-vllm", "lockstep-ray"
 RANKS = "pgrep -f '^ray::RayWorker' | paste -sd' '"
 
 # What docs/serving.md states, in seconds.
@@ -117,6 +117,7 @@ def engine(lab: Lab) -> dict[str, Any]:
     return lab.record(HEAD, "/run/lockstep/engine.json") or {}
 
 
+@pytest.mark.long
 def test_a_late_worker_is_named_while_it_is_waited_for(lab: Lab, promtool: str) -> None:
     lab.bench("stop", WORKER)
     before = engine(lab).get("pid")
@@ -166,5 +167,215 @@ def test_a_killed_raylet(lab: Lab) -> None:
     endure(lab, signalled(lab, WORKER, "raylet"), LEAVES_DEAD)
 
 
+@pytest.mark.long
 def test_a_wedged_rank_on_the_worker(lab: Lab) -> None:
     endure(lab, signalled(lab, WORKER, "ray::RayWorker", "--signal", "STOP"), LEAVES_SILENT)
+
+
+@pytest.mark.long
+def test_a_worker_that_is_cut_off_for_a_minute(lab: Lab) -> None:
+    def harm() -> float:
+        lab.bench("cut", WORKER)
+        moment = time.time()
+        time.sleep(60)
+        lab.bench("mend", WORKER)
+        return moment
+
+    endure(lab, harm, LEAVES_SILENT)
+
+
+@pytest.mark.long
+def test_a_head_that_loses_its_power(lab: Lab) -> None:
+    def harm() -> float:
+        lab.bench("kill", HEAD)
+        moment = time.time()
+        time.sleep(20)
+        lab.bench("start", HEAD)
+        return moment
+
+    endure(lab, harm, LEAVES_DEAD)
+
+
+def run_waiter(lab: Lab, deadline: float = 60, **shape: Any) -> dict[str, Any]:
+    """What the waiter on the head ends with, asked as the engine asks it, without a controller."""
+    python = "PYTHONPATH=/opt/lockstep/lib /opt/lockstep/runtime/current/bin/python"
+    command = f"{python} -m lockstep.resources --json --deadline {deadline} --shape {shlex.quote(json.dumps(shape))}"
+    told: dict[str, Any] = json.loads(lab.on(HEAD, f"{command} 2>/dev/null", check=False).splitlines()[-1])
+    return told
+
+
+SITE_PACKAGES = "/opt/lockstep/runtime/current/lib/python3.11/site-packages"
+STAMPED = {"stamp": {"kind": "host", "run": "e2e", "gates": [{"gate": "driver", "verdict": "pass"}]}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """How the worker is kept out of Ray, what undoes that, and the word that the waiter on the head has for it."""
+
+    code: str
+    how: str = "true"
+    undo: str = "true"
+    modules: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    undo_modules: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    says: str = ""
+
+
+KEPT_OUT = (
+    Kept(
+        "token_refused",
+        "cp -p /etc/lockstep/ray-token /root/token && echo other > /etc/lockstep/ray-token",
+        "mv /root/token /etc/lockstep/ray-token",
+        says="the head a1 refuses its token",
+    ),
+    Kept(
+        "version_refused",
+        f"mv {SITE_PACKAGES}/ray-2.60.0.dist-info {SITE_PACKAGES}/ray-2.59.0.dist-info",
+        f"mv {SITE_PACKAGES}/ray-2.59.0.dist-info {SITE_PACKAGES}/ray-2.60.0.dist-info",
+        modules=STAMPED,
+        undo_modules=STAMPED,
+        says="runs Ray 2.59.0",
+    ),
+    Kept(
+        "address_absent",
+        'sed -i.kept \'s/"address": "\\([0-9.]*\\)\\.12"/"address": "\\1.112"/\' /etc/lockstep/host.json',
+        "mv /etc/lockstep/host.json.kept /etc/lockstep/host.json",
+        says="is on none of its interfaces",
+    ),
+    Kept(
+        "wrong_address",
+        'sed -i.kept \'s/"address": "\\([0-9.]*\\)\\.12"/"address": "\\1.112"/\' /etc/lockstep/host.json'
+        " && ip address add $(hostname -I | cut -d' ' -f1 | sed 's/[.]12$/.112/')/24 dev eth0",
+        "mv /etc/lockstep/host.json.kept /etc/lockstep/host.json"
+        " && ip address del $(hostname -I | cut -d' ' -f1 | sed 's/[.]12$/.112/')/24 dev eth0",
+        says="joined as",
+    ),
+    Kept(
+        "quarantined",
+        modules={"quarantine": {"reason": "DIMM 3 swapped", "owner": "ada@ops", "run": "by hand"}},
+        undo_modules={"quarantine": {"state": "absent", "kinds": ["operator"]}},
+        says="DIMM 3 swapped (by ada@ops)",
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def idle(lab: Lab) -> Iterator[Lab]:
+    """The replica with its engine stopped, so that the worker may be kept out of Ray; it serves again afterwards."""
+    lab.on(HEAD, f"systemctl stop {ENGINE}")
+    yield lab
+    lab.on(HEAD, f"systemctl start --no-block {ENGINE}")
+    eventually("the replica serves again", lambda: bool(engine(lab).get("ready")), BACK)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kept", KEPT_OUT, ids=lambda kept: kept.code)
+def test_what_keeps_a_worker_out_is_said_at_once(idle: Lab, kept: Kept) -> None:
+    lab = idle
+    assert run_waiter(lab)["ready"], "the worker is there before"
+    lab.on(WORKER, f"systemctl stop {RAY}; {kept.how}")
+    for module, arguments in kept.modules.items():
+        assert lab.ask(module, WORKER, **arguments).rc == 0
+    try:
+        lab.on(WORKER, f"systemctl start --no-block {RAY}")
+        told = run_waiter(lab)
+        print(f"{told['code']} after {told['seconds']:.1f} s: {told['reason']}")
+        assert told["code"] == "hopeless"
+        assert [(one["host"], one["code"], one["final"]) for one in told["missing"]] == [(WORKER, kept.code, True)]
+        assert kept.says in told["reason"]
+        assert told["seconds"] < 30
+        if kept.code == "quarantined":
+            seen = status(lab)["hosts"][1]
+            assert (seen["quarantine"]["owner"], seen["ray"]) == ("ada@ops", "not admitted")
+    finally:
+        lab.on(WORKER, f"systemctl stop {RAY}; {kept.undo}")
+        for module, arguments in kept.undo_modules.items():
+            assert lab.ask(module, WORKER, **arguments).rc == 0
+        lab.on(WORKER, f"systemctl start --no-block {RAY}")
+
+
+@pytest.mark.long
+def test_a_wait_ends_at_its_deadline_and_an_impossible_one_at_once(idle: Lab) -> None:
+    lab = idle
+    assert run_waiter(lab)["ready"]
+    told = run_waiter(lab, hosts=3)
+    assert (told["code"], told["seconds"]) == ("impossible", 0.0)
+    assert told["reason"] == "3 hosts are wanted, the replica has 2: a1, a2"
+    lab.on(WORKER, f"systemctl stop {RAY}")
+    try:
+        assert lab.on(WORKER, f"systemctl is-active {RAY}", check=False) == "inactive", "a clean stop is no failure"
+        told = run_waiter(lab, deadline=8)
+        print(f"{told['code']} after {told['seconds']:.1f} s: {told['reason']}")
+        assert told["code"] == "deadline"
+        assert 8 <= told["seconds"] < 10
+        assert [(one["host"], one["code"]) for one in told["missing"]] == [(WORKER, "unit_not_started")]
+    finally:
+        lab.on(WORKER, f"systemctl start --no-block {RAY}")
+
+
+LAYOUTS = {
+    "vllm_server_layouts": [
+        {"name": "large", "tensor_parallel_size": 2},
+        {"name": "small", "tensor_parallel_size": 1, "args": {"max_model_len": 128}},
+    ],
+    "vllm_server_layout_patience": 10,
+    "vllm_server_layout_stable_for": 10,
+    "vllm_server_ladder": ["none"],
+    "vllm_server_restarts": {"limit": 2, "backoff": 2, "longest": 10, "settled": 30},
+}
+
+
+@pytest.fixture(scope="module")
+def layered(lab: Lab) -> Lab:
+    """The replica with a smaller layout to fall back on."""
+    play = lab.play(extra=LAYOUTS)
+    assert play.rc == 0, play.explained()
+    return lab
+
+
+@pytest.mark.long
+def test_the_small_layout_serves_and_then_the_large_one_again(layered: Lab, promtool: str) -> None:
+    lab = layered
+    with Traffic(lab) as traffic:
+        eventually("requests are answered", lambda: traffic.answered() >= 4, 60, interval=0.2)
+        began = time.time()
+        lab.bench("stop", WORKER)
+        left = traffic.wait_until(False, began, 60)
+        small = traffic.wait_until(True, left, BACK)
+        assert engine(lab)["layout"] == "small"
+        told = status(lab)
+        assert (told["serving"], told["layout"], told["gpus"]["missing"]) == (True, "small", 1)
+        info = 'lockstep_engine_info{layout="small",tensor_parallel_size="1",pipeline_parallel_size="1",rung="none"}'
+        assert metrics(lab, promtool, HEAD)[info] == 1
+        lab.bench("start", WORKER)
+        back = time.time()
+        moved = traffic.wait_until(False, back, 120)
+        large = traffic.wait_until(True, moved, BACK)
+        assert engine(lab)["layout"] == "large"
+    show(
+        began, *phases(lab, began), (left, "OUT OF THE ROUTER"), (small, "THE SMALL LAYOUT SERVES"),
+        (back, "THE WORKER IS STARTED"), (moved, "OUT OF THE ROUTER"), (large, "THE LARGE LAYOUT SERVES"),
+    )  # fmt: skip
+    print(traffic.told())
+    assert not traffic.lost()
+
+
+@pytest.mark.long
+def test_giving_up_is_a_state_with_a_reason(layered: Lab) -> None:
+    lab = layered
+    lab.bench("fault", HEAD, "engine_wont_start", "CUDA error: no GPU")
+    began = time.time()
+    try:
+        lab.bench("kill", HEAD, "VLLM::EngineCore")
+        eventually(
+            "the unit has failed", lambda: lab.on(HEAD, f"systemctl is-failed {ENGINE}", check=False) == "failed", BACK
+        )
+        show(began, *phases(lab, began))
+        told = status(lab)
+        assert (told["serving"], told["engine"]) == (False, "given_up")
+        assert "2 failures in a row" in told["reason"]
+        assert "CUDA error: no GPU" in told["reason"]
+    finally:
+        lab.bench("fault", HEAD, "--clear")
+    play = lab.play(extra=LAYOUTS)
+    assert play.rc == 0, play.explained()
+    assert engine(lab)["ready"]
