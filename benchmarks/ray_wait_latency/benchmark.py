@@ -19,7 +19,9 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "roles" / "serving_runtime" / "files" / "locks" / "cpu.txt"
@@ -45,49 +47,60 @@ def prepare() -> Path:
     return python
 
 
-def observe(way: str, port: int) -> None:
-    """Say when two hosts are there, in seconds since the epoch, in one of three ways."""
+def observe(way: str, address: str, port: int) -> None:
+    """For each line read, watch in one of three ways until two hosts are there, and say when, in seconds since the epoch."""
     from lockstep import ray_cluster, resources
 
-    shape = resources.Shape({"a1": "127.0.0.1", "a2": "127.0.0.1"}, 2, head="127.0.0.1", head_host="a1", port=port)
-    if way == "lockstep":
+    shape = resources.Shape({"a1": address, "a2": address}, 2, head=address, head_host="a1", port=port)
+    cluster = ray_cluster.Cluster(address, port)
+    for _ in sys.stdin:
+        while resources.assess(shape, resources.Observation(cluster.table())).ready:  # the node of the last trial
+            time.sleep(0.1)
         print("watching", flush=True)
-        assert resources.wait(shape, deadline=300).ready
-    else:
-        cluster = ray_cluster.Cluster("127.0.0.1", port)
-        time.sleep(random.uniform(0, PLAIN_INTERVAL) if way == "plain" else 0)
-        print("watching", flush=True)
-        while not resources.assess(shape, resources.Observation(cluster.table())).ready:
-            time.sleep(PLAIN_INTERVAL if way == "plain" else 0.002)
-    print(time.time(), flush=True)
+        if way == "lockstep":
+            waited = resources.wait(shape, deadline=300)
+            assert waited.ready, waited.reason
+        else:
+            time.sleep(random.uniform(0, PLAIN_INTERVAL) if way == "plain" else 0)
+            while not resources.assess(shape, resources.Observation(cluster.table())).ready:
+                time.sleep(PLAIN_INTERVAL if way == "plain" else 0.005)
+        print(time.time(), flush=True)
 
 
-def cost(port: int) -> None:
+def cost(address: str, port: int) -> None:
     """Wait for a host that does not come; say the share of one processor that it took."""
     from lockstep import resources
 
-    peers = {"a1": "127.0.0.1", "a3": "127.0.0.3"}
-    shape = resources.Shape(peers, 2, head="127.0.0.1", head_host="a1", port=port)
+    peers = {"a1": address, "a3": "127.0.0.3"}
+    shape = resources.Shape(peers, 2, head=address, head_host="a1", port=port)
     resources.wait(shape, deadline=0)
     before = time.process_time()
     resources.wait(shape, deadline=WAITING)
     print((time.process_time() - before) / WAITING)
 
 
-def trial(cluster: object, port: int) -> dict[str, float]:
-    """One node joins under the eyes of all three; their delays in seconds after the tight loop."""
-    watchers = {way: _child("observe", way, str(port)) for way in ("exact", "lockstep", "plain")}
+def trial(cluster: Any, watchers: Mapping[str, subprocess.Popen[str]]) -> dict[str, float]:
+    """One node joins under the eyes of all three and leaves; their delays in seconds after the tight loop."""
     for child in watchers.values():
-        assert child.stdout
-        assert child.stdout.readline() == "watching\n"
-    node = cluster.add_node(num_cpus=1, num_gpus=1, labels={"lockstep.host": "a2"}, wait=False)  # type: ignore[attr-defined]
-    seen = {way: float(child.communicate(timeout=300)[0]) for way, child in watchers.items()}
-    cluster.remove_node(node)  # type: ignore[attr-defined]
+        assert child.stdin
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    for child in watchers.values():
+        assert _line(child) == "watching"
+    node = cluster.add_node(num_cpus=1, num_gpus=1, labels={"lockstep.host": "a2"}, wait=False)
+    seen = {way: float(_line(child)) for way, child in watchers.items()}
+    cluster.remove_node(node)
     return {way: moment - seen["exact"] for way, moment in seen.items() if way != "exact"}
 
 
+def _line(child: subprocess.Popen[str]) -> str:
+    assert child.stdout
+    return child.stdout.readline().strip()
+
+
 def _child(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True)
+    argv = [sys.executable, __file__, *arguments]
+    return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def measure(trials: int) -> dict[str, object]:
@@ -96,9 +109,12 @@ def measure(trials: int) -> dict[str, object]:
     head = {"num_cpus": 1, "num_gpus": 1, "labels": {"lockstep.host": "a1"}, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
-        port = int(cluster.gcs_address.rpartition(":")[2])
-        taken = [trial(cluster, port) for _ in range(trials)]
-        share = float(_child("cost", str(port)).communicate(timeout=300)[0])
+        address, _, port = cluster.gcs_address.rpartition(":")
+        watchers = {way: _child("observe", way, address, port) for way in ("exact", "lockstep", "plain")}
+        taken = [trial(cluster, watchers) for _ in range(trials)]
+        for child in watchers.values():
+            child.communicate(timeout=10)
+        share = float(_child("cost", address, port).communicate(timeout=300)[0])
     finally:
         cluster.shutdown()
     delays = {way: sorted(one[way] for one in taken) for way in ("lockstep", "plain")}
@@ -115,14 +131,14 @@ def measure(trials: int) -> dict[str, object]:
 
 def main() -> None:
     if sys.argv[1:2] == ["observe"]:
-        return observe(sys.argv[2], int(sys.argv[3]))
+        return observe(sys.argv[2], sys.argv[3], int(sys.argv[4]))
     if sys.argv[1:2] == ["cost"]:
-        return cost(int(sys.argv[2]))
+        return cost(sys.argv[2], int(sys.argv[3]))
     if sys.argv[1:2] == ["measure"]:
         print(json.dumps({"benchmark": "ray_wait_latency", **measure(int(sys.argv[2]))}))
         return None
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--trials", type=int, default=15)
+    parser.add_argument("--trials", type=int, default=12)
     chosen = parser.parse_args()
     python = prepare()
     environment = {**os.environ, "PYTHONPATH": str(ENVIRONMENT / "library"), "RAY_USAGE_STATS_ENABLED": "0"}
