@@ -146,14 +146,3 @@ def verified(lab: Lab, host: str, version: str) -> None:
     assert memory
     assert memory["change"] is None
     assert memory["verified"]["version"] == version
-
-
-def booted(lab: Lab, host: str) -> bool:
-    return lab.on(host, "systemctl is-system-running", check=False) in ("running", "degraded")
-
-
-def not_admitted(lab: Lab, host: str) -> None:
-    """The host itself keeps Ray from starting, and nothing of it serves."""
-    assert lab.on(host, "systemctl is-active lockstep-ray lockstep-vllm", check=False).split() == ["inactive"] * 2
-    refused = lab.on(host, "PYTHONPATH=/opt/lockstep/lib python3 -m lockstep.admission host; echo exit $?")
-    assert not refused.endswith("exit 0"), refused
