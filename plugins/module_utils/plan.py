@@ -166,7 +166,7 @@ def build(
     return dataclasses.replace(
         planned,
         drivers={host: driver_of(wanted[host]) for wave in planned.waves for host in wave.hosts},
-        settled=() if mode == "abort" else _settled(planned, topology, found),
+        settled=_settled(planned, topology, found) if mode in ("converge", "upgrade") else (),
     )
 
 

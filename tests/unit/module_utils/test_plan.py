@@ -361,3 +361,4 @@ def test_a_roll_is_over_when_every_replica_runs_it() -> None:
     assert build({**done, **due}, mode="upgrade").settled == ("a1", "a2", "b1", "b2")
     assert build({**done, **due}, mode="upgrade", limit={"a1", "a2"}).settled == ()
     assert build(done, mode="upgrade").settled == ("a1", "a2")
+    assert build(done, mode="verify").settled == (), "verifying a paused roll must leave it open to an abort"
