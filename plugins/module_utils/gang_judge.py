@@ -41,6 +41,7 @@ def trouble(reports: Sequence[Report]) -> Trouble | None:
     """Why the gang did not end well; None when every rank ended with status 0."""
     if all(report.status == "done" for report in reports):
         return None
+    reports = _until_the_deadline(reports)
     return (
         _killed(reports)
         or _errors(reports)
@@ -49,6 +50,22 @@ def trouble(reports: Sequence[Report]) -> Trouble | None:
         or _stood_still(reports)
         or _never_began(reports)
     )
+
+
+def _until_the_deadline(reports: Sequence[Report]) -> list[Report]:
+    """The reports without what the deadline itself did: it ends one host's ranks a moment before another's, and those then
+    fail with a broken connection."""
+    if not any(report.status == "timeout" for report in reports):
+        return list(reports)
+
+    def caused(item: dict[str, Any], report: Report) -> bool:
+        over = report.status == "timeout" and item.get("at", 0.0) >= report.limit_at
+        return (item["event"] in ("end", "error") and over) or (item["event"] == "error" and _is_echo(item))
+
+    return [
+        dataclasses.replace(report, events=tuple(item for item in report.events if not caused(item, report)))
+        for report in reports
+    ]
 
 
 def ranks_text(ranks: Sequence[int]) -> str:

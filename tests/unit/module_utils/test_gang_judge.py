@@ -7,6 +7,11 @@ import pytest
 from ansible_collections.lockstep.vllm.plugins.module_utils import gang_judge
 from tests.unit.module_utils.gang_reports import ended, error, report, started, step
 
+# gloo's words, torch 2.13
+CLOSED = (
+    "Connection closed by peer [10.89.78.12]:4431. This is typically caused by a remote worker crashing. "
+    "Check the logs of the remote worker before reporting an error. GLHF! 🏖️"
+)
 TWO_DONE = [
     report("a1", 0, started("a1", 0), ended("a1", 0, 0)),
     report("a2", 1, started("a2", 1), ended("a2", 1, 0)),
@@ -109,6 +114,44 @@ CASES = [
             report("a2", 1, error("a2", 1, 3, "capture", "CUDA error"), status="failed"),
         ],
         ("fail", "error", (), "capture"),
+    ),
+    (
+        "the deadline ended one host's ranks first, and its peer then lost the connection: still a hang",
+        [
+            report(
+                "a1",
+                0,
+                step("a1", 0, 5, "replay"),
+                error("a1", 0, 5, "replay", CLOSED, at=1059.9),
+                ended("a1", 0, 1, at=1060.0),
+                status="failed",
+            ),
+            report("a2", 1, step("a2", 1, 5, "replay"), status="timeout"),
+        ],
+        ("timeout", "stood_still", (), "replay"),
+    ),
+    (
+        "what the deadline's own signals do is no cause either",
+        [
+            report(
+                "a1",
+                0,
+                step("a1", 0, 5, "replay"),
+                error("a1", 0, 5, "replay", "interrupted", at=1060.1),
+                ended("a1", 0, -15, at=1060.2),
+                status="timeout",
+            ),
+            report("a2", 1, step("a2", 1, 5, "replay"), status="timeout"),
+        ],
+        ("timeout", "stood_still", (), "replay"),
+    ),
+    (
+        "a rank failed by itself before its peer's deadline",
+        [
+            report("a1", 0, error("a1", 0, 5, "replay", "CUDA error: illegal address", at=1059.0), status="failed"),
+            report("a2", 1, step("a2", 1, 5, "replay"), status="timeout"),
+        ],
+        ("fail", "error", ("a1",), "replay"),
     ),
     (
         "a host was lost from Ray",
