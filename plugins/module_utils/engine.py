@@ -51,6 +51,7 @@ _FREE_WITHIN = 60.0
 _AGREES_WITHIN = 5.0
 _DIES_WITHIN = 15.0
 _CLIMBS_WITHIN = 5.0
+_ADVISES_EVERY = 60.0
 _KEPT_EVIDENCE = 10
 _PROMPTS = (
     "The first ten prime numbers are",
@@ -164,6 +165,7 @@ class Supervisor:
         self._failures = 0
         self._fails_at: dict[Rung, int] = {}
         self._drain_ends = 0.0
+        self._advised = 0.0
         self._serves = ""
         self._door = readiness.serve(host["address"], config.ready_port, self.look)
 
@@ -276,7 +278,7 @@ class Supervisor:
                     self._wait(layout, _FREE_WITHIN)
                     continue
                 end = self._serve(layout)
-            self._update(findings=self._advice())
+            self._advise()
             return self._judge_end(layout, rung, known, end)
 
     def _judge_end(self, layout: Layout, rung: Rung, known: Ladder, end: End) -> End:
@@ -304,7 +306,7 @@ class Supervisor:
             end, known = self._prove(rung, known)
         if end is None:
             trial = Trial("proven", seconds=round(time.monotonic() - started, 1), at=records.now())
-            self._update(findings=self._advice())
+            self._advise()
             return End("proven"), known if rung in known.trials else ladders.with_trial(known, rung, trial)
         lost = self._cluster.lost(self._joined)
         if lost:
@@ -435,11 +437,19 @@ class Supervisor:
         if verdict.ready != self._state.ready:
             print("ready" if verdict.ready else f"not ready: {verdict.reason}", flush=True)
         self._update(ready=verdict.ready, last_completion=self._heartbeat.last_completion)
+        if time.monotonic() - self._advised > _ADVISES_EVERY:
+            self._advise()
 
-    def _advice(self) -> tuple[dict[str, Any], ...]:
-        """What the known lines of the engine's log mean."""
+    def _advise(self) -> None:
+        """Keep what the known lines of the engine's log mean; what is new is told in the journal, with its cure."""
         assert self._engine is not None
-        return tuple(finding.as_dict() for finding in log_advice.read(self._engine.lines(), log_advice.load()))
+        found = log_advice.read(self._engine.lines(), log_advice.load())
+        told = {finding["id"] for finding in self._state.findings}
+        for finding in found:
+            if finding.id not in told and finding.level != "info":
+                print(f"advice: {finding.finding} {finding.cure}", flush=True)
+        self._advised = time.monotonic()
+        self._update(findings=tuple(finding.as_dict() for finding in found))
 
     def _save_evidence(self, why: str) -> tuple[str, ...]:
         assert self._engine is not None

@@ -73,6 +73,12 @@ def failed_rungs(record: Mapping[str, Any] | None) -> dict[str, str]:
     return {rung: state for rung, state in ladder.items() if not state.startswith("proven")}
 
 
+def advice(record: Mapping[str, Any] | None) -> list[str]:
+    """What known lines of the log mean and what to do, from engine.json: errors and warnings, worst first."""
+    findings = (record or {}).get("findings") or []
+    return [f"{found['finding']} {found['cure']}" for found in findings if found["level"] != "info"]
+
+
 Wish = Literal["serving", "drained"]
 
 

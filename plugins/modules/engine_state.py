@@ -10,6 +10,7 @@ description:
   - Reads C(/run/lockstep/engine.json) and the state of the unit C(lockstep-vllm.service); never starts or stops the unit.
   - A wait ends early, with the reason from the engine's log, when the engine died while starting, when the supervisor
     gave up or when the unit is gone.
+  - Once it serves, rungs that do not hold and known lines of the engine's log (errors and warnings) are told as warnings.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 options:
@@ -132,6 +133,8 @@ def main() -> None:
         module.warn(
             f"rung {rung} does not hold, the one below serves: {why}. Next: ansible-playbook playbooks/diagnose.yml"
         )
+    for text in engine_state.advice(engine):
+        module.warn(f"vLLM's log: {text}")
     module.exit_json(**told)
 
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import fingerprint
+from ansible_collections.lockstep.vllm.plugins.module_utils import engine_state, fingerprint
 
 State = Mapping[str, Any]
 RAY = "lockstep-ray.service"
@@ -71,6 +71,7 @@ def _replica(name: str, declared: Mapping[str, Any], found: Mapping[str, Mapping
         "stamp": _replica_stamp(state, found),
         "gpus": {key: _total(hosts, key) for key in ("total", "used", "missing")},
         "reason": _replica_reason(bool(serving), engine, hosts, found.get(head) or {}),
+        "advice": engine_state.advice(engine),
         "hosts": hosts,
     }
 
@@ -295,6 +296,7 @@ def _replica_text(replica: Mapping[str, Any], at: str | None) -> str:
     already = (_blamed(replica["hosts"]), f"layout {replica['layout']}, rung {replica['rung']}")
     if replica["reason"] and replica["reason"] not in already:
         lines.append(f"  {replica['reason']}")
+    lines += [f"  advice: {text}" for text in replica["advice"]]
     return "\n".join([*lines, *_grid([_cells(host, at) for host in replica["hosts"]])])
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[3]
 FAKE = ROOT / "tests" / "unit" / "fixtures" / "vllm" / "fake_vllm.py"
@@ -75,8 +76,10 @@ class Lab:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.switches = root / "switches"
-        for folder in (self.switches, root / "run", root / "credentials", root / "lib", root / "runtime" / "bin"):
-            folder.mkdir(parents=True)
+        for folder in ("switches", "run", "credentials", "lib", "share", "runtime/bin"):
+            (root / folder).mkdir(parents=True)
+        table = yaml.safe_load((ROOT / "data" / "log_advice.yml").read_text(encoding="utf-8"))
+        self.put("share/log_advice.json", table)
         (root / "lib" / "lockstep").symlink_to(ROOT / "plugins" / "module_utils")
         vllm = root / "runtime" / "bin" / "vllm"
         vllm.write_text(f'#!/bin/sh\nexec {sys.executable} {FAKE} "$@"\n', encoding="utf-8")
@@ -238,6 +241,7 @@ def test_a_rung_that_hangs_is_written_down_and_the_one_below_serves(lab: Lab) ->
     assert (trial["verdict"], trial["code"]) == ("failed", "start_hangs")
     assert "did not start within 20 s" in trial["cause"]
     assert "No available shared memory broadcast block" in trial["cause"]
+    assert lab.journal().count("advice: A worker has not taken its next step for minutes (60 s and more)") == 1
     log = next(path for path in trial["evidence"] if path.endswith("engine.log"))
     assert "most recent call first" in Path(log).read_text(encoding="utf-8")
     lab.end()

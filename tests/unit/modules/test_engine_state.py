@@ -66,6 +66,17 @@ def test_serving_takes_the_wish_back(host: Host) -> None:
     assert not host.drain.exists()
 
 
+def test_what_the_log_means_is_told_once_it_serves(host: Host) -> None:
+    row = {"id": "x", "source": "s", "line": "l", "count": 1}
+    findings = (
+        {**row, "level": "warning", "finding": "The kernel is slow.", "cure": "Tune it."},
+        {**row, "level": "info", "finding": "All is as ever.", "cure": "Nothing."},
+    )
+    host.says("serving", ready=True, findings=findings)
+    told = host.run(state="serving")
+    assert [warning["event"]["msg"] for warning in told["warnings"]] == ["vLLM's log: The kernel is slow. Tune it."]
+
+
 def test_check_mode_leaves_no_wish(host: Host) -> None:
     host.says("serving", ready=True)
     assert host.run(state="drained", _ansible_check_mode=True)["changed"] is True

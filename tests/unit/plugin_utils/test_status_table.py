@@ -87,6 +87,7 @@ def test_all_is_well() -> None:
                 "stamp": "valid",
                 "gpus": {"total": 2, "used": 2, "missing": 0},
                 "reason": "",
+                "advice": [],
                 "hosts": [
                     {
                         "host": host,
@@ -360,6 +361,14 @@ def test_a_roll_under_way_is_shown() -> None:
     text = status_table.as_text(status_table.build(found))
     assert "a roll is under way: run r1 of ada@ops1 for 12 min" in text
     assert "asked of the roll: pause, by bob@ops2: peak" in text
+
+
+def test_advice_from_the_log_is_shown_below_the_replica() -> None:
+    found = survey()
+    engine(findings=[{"level": "warning", "finding": "The kernel is slow.", "cure": "Tune it."}])(found)
+    status = status_table.build(found)
+    assert status["replicas"][0]["advice"] == ["The kernel is slow. Tune it."]
+    assert status_table.as_text(status).splitlines()[1] == "  advice: The kernel is slow. Tune it."
 
 
 def test_what_the_hosts_say_is_not_said_twice() -> None:
