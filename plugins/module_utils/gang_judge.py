@@ -145,9 +145,10 @@ def _out_of_time(reports: Sequence[Report]) -> Trouble | None:
 
 
 def _idle(report: Report) -> float:
-    """Seconds from the last step of any of this host's ranks to the deadline; infinite when there was none."""
+    """Seconds from the last step of any of this host's ranks to the deadline, 0 when one was told after it, while evidence
+    was saved; infinite when there was none."""
     moments = [item["at"] for item in report.of("step")]
-    return report.limit_at - max(moments) if moments and report.limit_at else float("inf")
+    return max(0.0, report.limit_at - max(moments)) if moments and report.limit_at else float("inf")
 
 
 def _longest_step(report: Report) -> float:

@@ -300,7 +300,7 @@ def test_diagnose_ends_in_one_page(clean: Lab) -> None:
     """Graphs hang across hosts only: the page says so, names the pair, the versions, and what to do."""
     clean.bench("fault", "a1", "replay_hangs_across_hosts")
     clean.bench("fault", "a2", "replay_hangs_across_hosts")
-    play = clean.play("playbooks/diagnose.yml", extra={"diagnose_deadline": 60})
+    play = clean.play("playbooks/diagnose.yml", extra={"diagnose_deadline": DEADLINE})
     assert play.rc == 0, play.explained()
     shown = [event["event_data"]["res"]["msg"] for event in play.events if event["event_data"].get("task") == VERDICT_TASK
              and event["event"] == "runner_on_ok"]  # fmt: skip

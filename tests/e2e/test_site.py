@@ -64,6 +64,12 @@ def test_a_fresh_cluster_answers(lab: Lab, fresh: Play) -> None:
     assert answers(lab), f"the model said {completion(lab)!r}"
 
 
+def test_what_vllm_logs_becomes_advice(lab: Lab, fresh: Play) -> None:
+    said = "Tensor parallelism of 2 spans hosts with 1 GPUs each"
+    assert said in " ".join(re.sub(r"\x1b\[[0-9;]*m", "", fresh.text).split())
+    assert f"advice: {said}" in lab.on(HEAD, "journalctl -u lockstep-vllm --no-pager")
+
+
 def test_vllm_is_sharded_over_two_hosts_by_ray(lab: Lab, fresh: Play) -> None:
     assert re.search(r"/2\.0 GPU\b", ray_status(lab)), ray_status(lab)
     assert ray_nodes(lab) == 2

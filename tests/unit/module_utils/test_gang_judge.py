@@ -87,6 +87,11 @@ CASES = [
         ("timeout", "out_of_time", (), "capture"),
     ),
     (
+        "a step that is told after the deadline, while evidence is saved",
+        [report("a1", 0, step("a1", 0, 5, "capture", at=1062.0), status="timeout")],
+        ("timeout", "out_of_time", (), "capture"),
+    ),
+    (
         "torch may take its time to load",
         [report("a1", 0, step("a1", 0, 0, "load", "torch", at=1010.0), status="timeout")],
         ("timeout", "out_of_time", (), "load"),
@@ -176,6 +181,11 @@ def test_the_cause_is_in_words():
     reports = next(case[1] for case in CASES if case[0].startswith("one rank stands"))
     found = gang_judge.trouble(reports)
     assert found.text == "rank 1 on a2 stood still in capture (FULL batch 4); the others waited for it"
+
+
+def test_no_time_is_negative():
+    reports = next(case[1] for case in CASES if case[0].startswith("a step that is told after"))
+    assert "the last step began 0.0 s before the end" in gang_judge.trouble(reports).text
 
 
 def test_what_the_ranks_said_last_is_the_cause():
