@@ -7,9 +7,13 @@ export LOCKSTEP_INVENTORY ?= $(CURDIR)/inventories/bench
 
 STAGE := tools/stage
 
+# Stories of single roles that no story of tests/e2e tells as well. The others are for `make molecule` and `make test-long`.
+OWN_STORIES := gpu_host metrics router nvidia_driver
+TOLD_TWICE := serving_runtime admission ray_node vllm_server
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo demo-down check lint unit test test-long sanity molecule e2e pytest benchmark clean
+.PHONY: help env demo demo-down check lint unit test test-long sanity molecule roles e2e pytest benchmark clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -38,7 +42,13 @@ sanity: env ## ansible-test sanity on the built collection
 	@$(STAGE) sanity tests/sanity/run
 
 molecule: env ## every Molecule scenario, on a bench of their own
-	@$(STAGE) molecule env NO_COLOR=1 tools/molecule
+	@$(STAGE) molecule env NO_COLOR=1 tools/molecule $(SCENARIOS)
+
+roles: env # the roles' own stories wait for hosts: linters and sanity tests run beside them, and tell at the end
+	@mkdir -p .cache; \
+	$(MAKE) --keep-going lint sanity >.cache/beside.log 2>&1 & beside=$$!; \
+	$(MAKE) molecule SCENARIOS='$(OWN_STORIES)'; status=$$?; \
+	wait $$beside || status=1; cat .cache/beside.log; exit $$status
 
 e2e: env ## the stories of tests/e2e, on a bench of their own
 	@$(STAGE) e2e pytest -m 'not long' tests/e2e
@@ -47,12 +57,13 @@ pytest: env ## every pytest test, in one session
 	@$(STAGE) pytest pytest -m 'not long' tests/unit tests/collection tests/e2e
 
 test-long: env ## the stories that `make test` leaves out: every fault of a roll, many killed controllers (an hour or more)
-	@$(STAGE) long pytest -m long tests/e2e
+	@$(STAGE) roles-long env NO_COLOR=1 tools/molecule $(TOLD_TWICE); status=$$?; \
+	$(STAGE) long pytest -m long tests/e2e && exit $$status
 
-test: lint sanity pytest ## lint, sanity, unit tests and the stories of tests/e2e; `make molecule` has the roles' own stories
+test: roles pytest ## lint, sanity, unit tests, the roles' own stories and those of tests/e2e
 
-molecule e2e pytest test-long: export LOCKSTEP_BENCH ?= test
-molecule e2e pytest test-long: export LOCKSTEP_BENCH_PREFIX ?= 10.89.78
+molecule roles e2e pytest test-long: export LOCKSTEP_BENCH ?= test
+molecule roles e2e pytest test-long: export LOCKSTEP_BENCH_PREFIX ?= 10.89.78
 
 benchmark: env ## every benchmark, with the figures docs/performance.md quotes
 	@benchmarks/run

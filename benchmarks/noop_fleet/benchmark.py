@@ -7,7 +7,8 @@ several times over:
   same      the same, running the very program that the survey runs on a host
   survey    `ansible-playbook` with the one task that a run costs a host that needs nothing
 
-The ratio to beat is survey / plain (goal: 1.3). survey / same says what Ansible itself adds.
+The ratio to beat is survey / plain (goal: 1.3). survey / same says what Ansible itself adds. Each is given in seconds and in
+processor seconds of all that took part, sshds and simulated hosts included, which other load on the machine changes little.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import contextlib
 import json
 import os
+import resource
 import shutil
 import socket
 import statistics
@@ -45,12 +47,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@contextlib.contextmanager
-def sshd(folder: Path, hosts: list[str]) -> Iterator[tuple[int, list[str]]]:
-    """Our own sshd; yields its port and the ssh options that reach it, pinned host key included."""
-    program = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:" + os.environ["PATH"])
-    if program is None:
-        sys.exit("benchmark: there is no sshd here. Next: apt-get install openssh-server")
+def keys(folder: Path, hosts: list[str]) -> tuple[int, list[str]]:
+    """Make keys for sshds of our own; a port for them, and the ssh options that reach them, pinned host key included."""
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # root's sshd insists on it
     for name in ("host", "user"):
@@ -58,14 +56,22 @@ def sshd(folder: Path, hosts: list[str]) -> Iterator[tuple[int, list[str]]]:
     port = free_port()
     host_key = " ".join((folder / "host.pub").read_text().split()[:2])
     (folder / "known_hosts").write_text("".join(f"[{host}]:{port} {host_key}\n" for host in hosts))
-    options = [
+    return port, [
         "-o", f"UserKnownHostsFile={folder / 'known_hosts'}", "-o", "StrictHostKeyChecking=yes",
         "-o", f"IdentityFile={folder / 'user'}", "-o", "IdentitiesOnly=yes", "-o", "ConnectTimeout=10", "-o", "LogLevel=ERROR",
     ]  # fmt: skip
+
+
+@contextlib.contextmanager
+def sshds(folder: Path, hosts: list[str], port: int) -> Iterator[None]:
+    """Our own sshds, answering on every address."""
+    program = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:" + os.environ["PATH"])
+    if program is None:
+        sys.exit("benchmark: there is no sshd here. Next: apt-get install openssh-server")
     with contextlib.ExitStack() as daemons:
         for number in range(0, len(hosts), LISTEN_SOCKETS):
             daemons.enter_context(daemon(program, folder, hosts[number : number + LISTEN_SOCKETS], port))
-        yield port, options
+        yield
 
 
 @contextlib.contextmanager
@@ -169,9 +175,16 @@ def seconds(work: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
+def processor_seconds() -> float:
+    """What all children that have ended, and theirs, have used of a processor."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def measure(count: int, rounds: int) -> dict[str, object]:
     hosts = addresses(count)
-    with tempfile.TemporaryDirectory(prefix="lockstep-noop-") as name, sshd(Path(name), hosts) as (port, options):
+    with tempfile.TemporaryDirectory(prefix="lockstep-noop-") as name:
+        port, options = keys(Path(name), hosts)
         inventory = write_inventory(Path(name), hosts, port, options)
         program = survey_program(hosts)
         ways: dict[str, Callable[[], None]] = {
@@ -179,12 +192,18 @@ def measure(count: int, rounds: int) -> dict[str, object]:
             "same": lambda: plain_ssh(hosts, port, options, program),
             "survey": lambda: run_survey(inventory, Path(name) / "home"),
         }
-        plain_ssh(hosts, port, options, b"pass")  # warms the disk cache; not counted
         taken: dict[str, list[float]] = {way: [] for way in ways}
+        used: dict[str, list[float]] = {way: [] for way in ways}
+        with sshds(Path(name), hosts, port):
+            plain_ssh(hosts, port, options, b"pass")  # warms the disk cache; not counted
         for _round in range(rounds):
             for way, work in ways.items():
-                taken[way].append(seconds(work))
+                before = processor_seconds()
+                with sshds(Path(name), hosts, port):
+                    taken[way].append(seconds(work))
+                used[way].append(processor_seconds() - before)
     median = {way: statistics.median(times) for way, times in taken.items()}
+    processor = {way: statistics.median(times) for way, times in used.items()}
     return {
         "hosts": count,
         "rounds": rounds,
@@ -194,6 +213,10 @@ def measure(count: int, rounds: int) -> dict[str, object]:
         "median": {way: round(value, 2) for way, value in median.items()},
         "survey_to_plain": round(median["survey"] / median["plain"], 2),
         "survey_to_same": round(median["survey"] / median["same"], 2),
+        "processor_median": {way: round(value, 2) for way, value in processor.items()},
+        "processor_survey_to_plain": round(processor["survey"] / processor["plain"], 2),
+        "processor_survey_to_same": round(processor["survey"] / processor["same"], 2),
+        "load": round(os.getloadavg()[0], 1),
         "goal": GOAL,
     }
 

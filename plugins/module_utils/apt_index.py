@@ -8,9 +8,6 @@ from __future__ import annotations
 import gzip
 import lzma
 import re
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -54,6 +51,8 @@ def offered(repository_url: str, *, deadline: float = 20.0) -> dict[str, list[st
     Raises:
         UnreadableIndex: it cannot be read within ``deadline`` seconds, or what comes back is no index.
     """
+    from urllib.error import HTTPError
+
     reasons = []
     for name in _COMPRESSED:
         address = f"{repository_url.rstrip('/')}/{name}"
@@ -61,7 +60,7 @@ def offered(repository_url: str, *, deadline: float = 20.0) -> dict[str, list[st
             text = _unpacked(name, _fetch(address, deadline))
         except (OSError, EOFError, ValueError, lzma.LZMAError) as error:
             reasons.append(f"{name}: {getattr(error, 'reason', None) or error}")
-            if not isinstance(error, urllib.error.HTTPError) and not isinstance(error, FileNotFoundError):
+            if not isinstance(error, HTTPError) and not isinstance(error, FileNotFoundError):
                 break
             continue
         packages = parse_packages(text)
@@ -87,6 +86,10 @@ def this_distribution(release: Path = Path("/etc/os-release")) -> str:
 
 
 def _fetch(address: str, deadline: float) -> bytes:
+    # Imported where it is needed: it takes longer than the rest of a survey, and most surveys read no index.
+    import urllib.parse
+    import urllib.request
+
     parts = urllib.parse.urlsplit(address)
     if parts.scheme == "file":
         return Path(urllib.parse.unquote(parts.path)).read_bytes()

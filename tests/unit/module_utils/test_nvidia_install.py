@@ -46,6 +46,22 @@ def test_a_lost_hold_is_noticed() -> None:
     assert not work.install
 
 
+def test_an_install_ends_with_every_driver_package_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[list[str]] = []
+    rows = ["install\tinstalled\tlibcuda1\t580.95.05-1", "hold\tinstalled\tlibnvidia-ml1\t580.95.05-1"]
+    monkeypatch.setattr(nvidia_install, "pin", lambda version, exact: None)
+    monkeypatch.setattr(nvidia_install.apt_lock, "wait", lambda deadline: None)
+    monkeypatch.setattr(nvidia_install, "_command", lambda argv, deadline, what: ran.append(list(argv)) or "")
+    monkeypatch.setattr(
+        nvidia_install.nvidia,
+        "run_command",
+        lambda argv, deadline: Answer(0, "\n".join(rows)) if argv[0] == "dpkg-query" else Answer(1, ""),
+    )
+    nvidia_install.install(plan({}), NEW, deadline=5, lock_deadline=5)
+    assert "install" in ran[0]
+    assert ran[-1] == ["apt-mark", "hold", "libcuda1"]
+
+
 def test_dependencies_come_along_where_they_can_and_go_where_they_cannot() -> None:
     work = plan({"libcuda1": package(f"{OLD}-1"), "libnvidia-nvvm4": package(f"{OLD}-1"), "nvidia-dkms-550": package(f"{OLD}-1"),
                  "nvidia-settings": package("560.35.05-1")})  # fmt: skip

@@ -1,0 +1,44 @@
+"""The units of Ray and of the engine start under their condition alone, as the user who serves."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.lockstep.vllm.plugins.module_utils import admission
+
+ROLES = Path(__file__).parents[2] / "roles"
+UNITS = [
+    ("ray_node/templates/lockstep-ray.service.j2", "host"),
+    ("vllm_server/templates/lockstep-vllm.service.j2", "replica"),
+]
+
+
+def setting(unit: str, name: str) -> list[str]:
+    """Every value that a unit gives a setting, in order."""
+    return re.findall(rf"^{name}=(.*)$", (ROLES / unit).read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(("unit", "kind"), UNITS)
+def test_no_unit_starts_without_its_stamp(unit: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (condition,) = setting(unit, "ExecCondition")
+    *program, asked = condition.split()
+    assert program == ["/usr/bin/python3", "-m", "lockstep.admission"]
+    assert "PYTHONPATH=/opt/lockstep/lib" in setting(unit, "Environment")[0].split()
+    seen: list[str] = []
+    monkeypatch.setattr(admission, "decide_here", lambda of: seen.append(of) or admission.Decision(False, "no stamp"))
+    assert admission.main([asked]) == 1
+    assert seen == [kind]
+
+
+@pytest.mark.parametrize(("unit", "kind"), UNITS)
+def test_a_refusal_is_no_success(unit: str, kind: str) -> None:
+    """systemd takes a condition's status for consent where the unit calls that status a success."""
+    assert "1" not in " ".join(setting(unit, "SuccessExitStatus")).split()
+
+
+@pytest.mark.parametrize(("unit", "kind"), UNITS)
+def test_nothing_runs_as_root(unit: str, kind: str) -> None:
+    assert setting(unit, "User") == ["lockstep"]
