@@ -239,7 +239,8 @@ class Supervisor:
             )
             if choice.layout is not None and self._wait(choice.layout, _AGREES_WITHIN).ready:
                 layout = choice.layout
-                self._tell("waiting", choice.reason)
+                if layout != preferred:
+                    self._tell_waiting(choice.reason)
             elif (waited := self._wait(preferred, min(_AGREES_WITHIN, deadline - spent))).ready:
                 layout = preferred
             else:
@@ -253,7 +254,7 @@ class Supervisor:
         return layout
 
     def _wait(self, layout: Layout, deadline: float) -> resources.Waited:
-        return self._cluster.wait(layout, deadline, lambda told: self._tell("waiting", told))
+        return self._cluster.wait(layout, deadline, self._tell_waiting)
 
     def _check_members(self) -> None:
         wrong = admission.strangers(self._stamp, self._joined.fingerprints)
@@ -498,6 +499,13 @@ class Supervisor:
     def _tell(self, phase: engine_state.Phase, reason: str) -> None:
         self._say(phase, reason)
         self._update(phase=phase, reason=reason, since=records.now(), ready=False)
+
+    def _tell_waiting(self, reason: str) -> None:
+        """Wait, or go on waiting, for this reason: one wait may look at several layouts in turn."""
+        if self._state.phase == "waiting":
+            self._explain(reason)
+        else:
+            self._tell("waiting", reason)
 
     def _explain(self, reason: str) -> None:
         """Say anew why it is in the phase that it is in, which goes on."""
