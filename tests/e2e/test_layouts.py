@@ -159,6 +159,7 @@ def test_a_spare_stands_in_for_a_lost_worker(lab: Lab, harm: str) -> None:
         all_three_are_there(lab)
         returned = time.time()
     log = log_of(lab, load)
+    print(log.told())
     ((_replica, out, back),) = log.outages(load.ended)
     show(
         began, *phases(lab, began), (gone, f"{lost} IS GONE ({harm})"), (out, "OUT OF THE ROUTER"),
