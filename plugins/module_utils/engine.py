@@ -241,7 +241,8 @@ class Supervisor:
             )
             if choice.layout is not None and self._wait(choice.layout, _AGREES_WITHIN).ready:
                 layout = choice.layout
-                self._tell("waiting", choice.reason)
+                if layout != preferred:
+                    self._tell_waiting(choice.reason)
             elif (waited := self._wait(preferred, min(_AGREES_WITHIN, deadline - spent))).ready:
                 layout = preferred
             else:
@@ -255,7 +256,7 @@ class Supervisor:
         return layout
 
     def _wait(self, layout: Layout, deadline: float) -> resources.Waited:
-        return self._cluster.wait(layout, deadline, lambda told: self._tell("waiting", told))
+        return self._cluster.wait(layout, deadline, self._tell_waiting)
 
     def _check_members(self) -> None:
         wrong = admission.strangers(self._stamp, self._joined.fingerprints)
@@ -379,6 +380,7 @@ class Supervisor:
             self._drain()
         else:
             self._tell("serving", self._serves)
+        self._joined = self._cluster.at_work() or self._joined
         mover = _Mover(self._config, layout, self._members)
         while True:
             self._mind_drain()
@@ -391,10 +393,12 @@ class Supervisor:
             if verdict.wedged:
                 return self._ended("wedged", f"the engine generates nothing: {verdict.reason}", served)
             self._refresh(verdict, served)
-            if self._state.phase == "serving" and (larger := mover.better()) is not None:
-                self._tell("draining", f"moving up to layout {larger.name}")
-                self._await_idle()
-                return End("move_up", f"moves up to layout {larger.name}", served)
+            if self._state.phase == "serving" and (choice := mover.look()) is not None:
+                if choice.layout is not None:
+                    self._tell("draining", f"moving up to layout {choice.layout.name}")
+                    self._await_idle()
+                    return End("move_up", f"moves up to layout {choice.layout.name}", served)
+                self._explain(f"{self._serves}: {choice.reason}")
             time.sleep(_TICK)
 
     def _ended(self, code: str, cause: str, served: float) -> End:
@@ -503,9 +507,25 @@ class Supervisor:
         records.write(engine_state.LADDER, {"layouts": {**kept, layout.name: ladders.as_record(known)}})
 
     def _tell(self, phase: engine_state.Phase, reason: str) -> None:
+        self._say(phase, reason)
+        self._update(phase=phase, reason=reason, since=records.now(), ready=False)
+
+    def _tell_waiting(self, reason: str) -> None:
+        """Wait, or go on waiting, for this reason: one wait may look at several layouts in turn."""
+        if self._state.phase == "waiting":
+            self._explain(reason)
+        else:
+            self._tell("waiting", reason)
+
+    def _explain(self, reason: str) -> None:
+        """Say anew why it is in the phase that it is in, which goes on."""
+        if reason != self._state.reason:
+            self._say(self._state.phase, reason)
+            self._update(reason=reason)
+
+    def _say(self, phase: engine_state.Phase, reason: str) -> None:
         print(f"{phase}: {reason}", flush=True)
         notify(status=f"{phase}: {reason}")
-        self._update(phase=phase, reason=reason, since=records.now(), ready=False)
 
     def _update(self, **changes: Any) -> None:
         self._state = dataclasses.replace(self._state, **changes)
@@ -520,24 +540,31 @@ class _Mover:
         self._since: float | None = None
         self._looked = 0.0
 
-    def better(self) -> Layout | None:
-        """The layout to move up to now; None when there is none or it may not be yet."""
+    def look(self) -> layouts.Choice | None:
+        """The layout to move up to now, or why this one stays; None where that is not known anew."""
         now = time.monotonic()
-        if self._layout == self._config.layouts[0] or now - self._looked < _MEMBERS_EVERY:
+        preferred = self._config.layouts[0]
+        if self._layout == preferred:
+            engine_state.MOVE_UP.unlink(missing_ok=True)  # fulfilled: it is not to be kept for another day
+            return None
+        if now - self._looked < _MEMBERS_EVERY:
             return None
         self._looked = now
         seen = self._ask()
-        larger = layouts.better(self._config.layouts, self._layout, seen.gpus) if seen.known else None
+        if not seen.known:
+            return None
+        larger = layouts.better(self._config.layouts, self._layout, seen.gpus)
         if larger is None:
             self._since = None
-            return None
+            return layouts.Choice(None, layouts.short_of(preferred, seen.gpus))
         self._since = now if self._since is None else self._since
-        commanded = engine_state.MOVE_UP.exists()
         moment = datetime.datetime.now(datetime.timezone.utc).time()
-        allowed, _ = layouts.may_move_up(self._config.policy, now - self._since, moment, commanded)
+        commanded = engine_state.MOVE_UP.exists()
+        allowed, why = layouts.may_move_up(self._config.policy, now - self._since, moment, commanded)
         if allowed:
             engine_state.MOVE_UP.unlink(missing_ok=True)
-        return larger if allowed else None
+            return layouts.Choice(larger, "")
+        return layouts.Choice(None, f"{larger.name} could serve, {why}")
 
 
 def _shown(known: Ladder) -> dict[str, str]:

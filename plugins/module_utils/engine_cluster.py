@@ -73,6 +73,12 @@ class ReplicaCluster:
         """Who is there now; costs about a millisecond."""
         return members(self._ray.table())
 
+    def at_work(self) -> Members | None:
+        """Those of them whose GPUs are held, which leaves out spares; None where Ray tells of none."""
+        table = self._ray.table()
+        held = tuple(node for node in table.nodes if node.alive and node.free.get("GPU", 0.0) < node.gpus)
+        return members(dataclasses.replace(table, nodes=held)) if held else None
+
     def lost(self, before: Members) -> list[str]:
         """Who of ``before`` an engine that has ended has lost. Ray sees a death after 16 to 65 s: whoever accepts no
         connection is lost already, and so is everybody where the head itself is silent."""

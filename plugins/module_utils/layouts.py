@@ -95,7 +95,7 @@ def choose(layouts: Sequence[Layout], gpus: int, waited: float, patience: float,
     if preferred.gpus <= gpus:
         return Choice(preferred, f"{gpus} GPUs are there, {preferred.name} needs {preferred.gpus}")
     fitting = next((layout for layout in layouts[1:] if layout.gpus <= gpus), None)
-    short = f"{gpus} of the {preferred.gpus} GPUs of {preferred.name} are there"
+    short = short_of(preferred, gpus)
     if fitting is None:
         return Choice(None, short)
     if waited < patience and not hopeless:
@@ -110,8 +110,14 @@ def better(layouts: Sequence[Layout], current: Layout, gpus: int) -> Layout | No
     return next((layout for layout in above if layout.gpus <= gpus), None)
 
 
+def short_of(preferred: Layout, gpus: int) -> str:
+    """What a layout lacks, in words."""
+    return f"{gpus} of the {preferred.gpus} GPUs of {preferred.name} are there"
+
+
 def may_move_up(policy: Policy, there_for: float, moment: datetime.time, commanded: bool) -> tuple[bool, str]:
-    """Whether the operator's policy lets a better layout start now, and why not, in words.
+    """Whether the operator's policy lets a better layout start now, and what it waits for, in words that stay the same
+    while the wait does.
 
     Args:
         there_for: seconds since the GPUs of the better layout are there without a break.
@@ -119,7 +125,7 @@ def may_move_up(policy: Policy, there_for: float, moment: datetime.time, command
         commanded: the operator asked for it.
     """
     if there_for < policy.stable_for:
-        return False, f"its GPUs are there for {there_for:.0f} s of {policy.stable_for:.0f} s"
+        return False, f"its GPUs are to stay for {policy.stable_for:.0f} s first"
     if commanded or policy.move_up == "at_once":
         return True, ""
     if policy.move_up == "window" and policy.window is not None:

@@ -248,7 +248,7 @@ def assess(shape: Shape, seen: Observation) -> Assessment:
     counted = tuple(one for one in found.values() if isinstance(one, Node))
     missing = tuple(one for one in found.values() if isinstance(one, Missing))
     within_reach = len(counted) + sum(not one.final for one in missing)
-    lacking = _head_trouble(seen) or _lacking(shape, counted)
+    lacking = _head_trouble(seen) or _lacking(shape, counted) or _undecided(missing)
     possible = within_reach >= shape.hosts and not _head_is_gone(shape, seen) and seen.table.head != "refused"
     return Assessment(counted, missing, lacking, possible)
 
@@ -323,7 +323,8 @@ class _Observer:
         self._ask({one.host for one in assessment.missing} | self._head_if_down(table))
         if not assessment.ready:
             return seen
-        return dataclasses.replace(seen, silent=self._silent(assessment.counted))
+        rows = (_row(self._shape, table, host) for host in self._shape.members)
+        return dataclasses.replace(seen, silent=self._silent(node for node in rows if node))
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -357,12 +358,9 @@ class _Observer:
 
 def _verdict(shape: Shape, seen: Observation, host: str) -> Node | Missing:
     """The node of a host where it counts, else why it does not."""
-    rows = [node for node in seen.table.nodes if node.host == host]
-    alive = [node for node in rows if node.alive]
-    told = seen.told.get(host)
-    if not alive:
-        return _absent(shape, seen, host, told, rows)
-    node = max(alive, key=lambda one: (one.address == shape.members[host], one.started))
+    node = _row(shape, seen.table, host)
+    if node is None:
+        return _absent(shape, seen, host, seen.told.get(host), [row for row in seen.table.nodes if row.host == host])
     gpus = node.free.get("GPU", 0.0) if shape.free else node.gpus
     short = {name: value for name, value in shape.labels.items() if node.labels.get(name) != value}
     if node.address != shape.members[host]:
@@ -379,6 +377,12 @@ def _verdict(shape: Shape, seen: Observation, host: str) -> Node | Missing:
         told_labels = ", ".join(f"{name}={node.labels.get(name, 'absent')}" for name in sorted(short))
         return Missing(host, "wrong_labels", f"carries {told_labels}")
     return node
+
+
+def _row(shape: Shape, table: Table, host: str) -> Node | None:
+    """The row of a living host in Ray's table, of several the newest; None where it has none."""
+    alive = (node for node in table.nodes if node.host == host and node.alive)
+    return max(alive, key=lambda node: (node.address == shape.members[host], node.started), default=None)
 
 
 def _absent(shape: Shape, seen: Observation, host: str, told: HostStatus | None, rows: list[Node]) -> Missing:
@@ -463,6 +467,12 @@ def _lacking(shape: Shape, counted: tuple[Node, ...]) -> str:
         if have < amount:
             short.append(f"{_number(have)} of {_number(amount)} {name}")
     return ", ".join(short) + " are there" if short else ""
+
+
+def _undecided(missing: Iterable[Missing]) -> str:
+    """Enough others may be there, but as long as Ray counts a host that is gone it may place an engine's ranks on it."""
+    silent = [one.host for one in missing if one.code == "silent"]
+    return f"Ray has not given up {', '.join(silent)} yet" if silent else ""
 
 
 def _number(value: float) -> str:

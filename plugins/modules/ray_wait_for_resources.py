@@ -10,6 +10,7 @@ description:
   - Waits for a stated shape of this host's Ray cluster, and names each host that is missing, with the cause that the
     host itself gives.
   - Counts no node that is dead, draining, silent or joined under another address.
+  - As long as Ray still counts a silent host it is not ready, though enough others are there. Ray may place ranks on it.
   - Ends before the deadline where waiting cannot help, as when a missing host is in quarantine.
   - In a play it tells on the way who is missing (the action of the same name). It runs on any host of the replica; the
     host waits by the same source, C(python -m lockstep.resources), before the engine starts.

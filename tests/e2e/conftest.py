@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.lab import ROOT, Lab
-from tests.e2e.rolls import bench_pair
+from tests.e2e.rolls import bench_four
 
 # What wants bare hosts comes first, then what makes a cluster of them, then what leaves it serving; last what builds its own.
 ORDER = ("test_refusals", "test_site", "test_status", "test_recovery", "test_gates")
-LAST = ("test_roll", "test_roll_stops", "test_roll_faults")
+LAST = ("test_roll", "test_roll_stops", "test_roll_faults", "test_layouts")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -48,5 +48,5 @@ def lab() -> Iterator[Lab]:
 @pytest.fixture(scope="session")
 def pair() -> Iterator[Lab]:
     """The bench with two replicas of one host behind the router, bare."""
-    with bench_pair() as lab:
+    with bench_four("bench_pair") as lab:
         yield lab

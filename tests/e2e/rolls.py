@@ -1,4 +1,4 @@
-"""Two replicas of one host each behind the router, and rolls on them under load."""
+"""Two replicas behind the router, and rolls on them under load."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ UPGRADE = "playbooks/upgrade_driver.yml"
 
 
 @contextlib.contextmanager
-def bench_pair() -> Iterator[Lab]:
-    """The bench of inventories/bench_pair, bare; with LOCKSTEP_KEEP_BENCH as an earlier session left it, and left up."""
+def bench_four(inventory: str) -> Iterator[Lab]:
+    """Four bare hosts and the router, by this inventory; with LOCKSTEP_KEEP_BENCH as an earlier session left them, and
+    left up."""
     names = ("LOCKSTEP_BENCH", "LOCKSTEP_BENCH_PREFIX")
     pair = Lab(
-        inventory=ROOT / "inventories/bench_pair",
+        inventory=ROOT / "inventories" / inventory,
         environment={name: os.environ[name] for name in names if os.environ.get(name)},
     )
     keep = bool(os.environ.get("LOCKSTEP_KEEP_BENCH"))

@@ -45,6 +45,9 @@ DRIVER = textwrap.dedent(
             told = json.loads((root / "ray.json").read_text())
             return engine_cluster.Members(True, told["hosts"], told["gpus"], told["gpus"], frozenset(told["nodes"]))
 
+        def at_work(self):
+            return None
+
         def lost(self, before):
             return engine_cluster.lost(before, self.members())
 
@@ -328,16 +331,25 @@ def test_graphs_that_hang_while_serving_cost_the_rung_the_second_time(lab: Lab) 
     assert lab.starts() == ["none", "full", "full", "none"]
 
 
-def test_a_killed_engine_comes_back(lab: Lab) -> None:
+def test_a_killed_engine_comes_back_and_its_orphans_are_gone(lab: Lab) -> None:
     lab.configure(ladder=["none"])
+    lab.switch("forks")
     lab.start()
     lab.until_ready()
-    pids = [path for path in Path("/proc").iterdir() if path.name.isdigit()]
-    (engine,) = [int(path.name) for path in pids if f"--port\0{lab.port}\0".encode() in _command(path)]
+    (engine,) = _running("--port", lab.port)
+    (orphan,) = _running("--worker-of", lab.port)
     os.kill(engine, signal.SIGKILL)
     state = lab.until(lambda state: state["restarts"] == 1)
     assert "vLLM ended with status -9" in state["last_failure"]
     lab.until_ready()
+    (worker,) = _running("--worker-of", lab.port)
+    assert worker != orphan
+
+
+def _running(option: str, value: int) -> list[int]:
+    """Processes that were started with this option."""
+    pids = [path for path in Path("/proc").iterdir() if path.name.isdigit()]
+    return [int(path.name) for path in pids if f"{option}\0{value}\0".encode() in _command(path)]
 
 
 def _command(path: Path) -> bytes:
@@ -408,12 +420,20 @@ def test_a_smaller_layout_serves_until_the_larger_one_can(lab: Lab) -> None:
     lab.start()
     assert lab.until_ready()["layout"] == "small"
     assert "patience of 0 s is over" in lab.journal()
+    why = "layout small, rung none: 1 of the 2 GPUs of large are there"
+    serving = lab.until(lambda state: state["reason"] == why)
     lab.ray({"a1": "1111", "a2": "2222"})
-    time.sleep(4)
-    assert lab.state()["layout"] == "small"
+    waits = "layout small, rung none: large could serve, it moves up by command: python3 -m lockstep.engine move-up"
+    state = lab.until(lambda state: state["reason"] == waits)
+    assert (state["layout"], state["ready"], state["since"]) == ("small", True, serving["since"])
+    assert lab.journal().count(waits) == 1, "it is said once"
     assert lab.run("move-up").wait(60) == 0
     state = lab.until(lambda state: state["layout"] == "large" and state["ready"])
     assert (state["failures"], state["restarts"]) == (0, 0)
+    wish = lab.root / "run" / "move-up.json"
+    assert not wish.exists()
+    assert lab.run("move-up").wait(60) == 0
+    lab.until(lambda _: not wish.exists())
 
 
 def test_a_configuration_that_cannot_be_run_is_given_up_with_its_reason(lab: Lab) -> None:

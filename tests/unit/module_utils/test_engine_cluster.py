@@ -18,8 +18,9 @@ def door() -> Iterator[int]:
         yield int(listener.getsockname()[1])
 
 
-def node(host: str, port: int, start: int = 1, alive: bool = True) -> Node:
-    return Node(f"{host}-{start}", "127.0.0.1", port, host, alive=alive, started=start, resources={"GPU": 1.0})
+def node(host: str, port: int, start: int = 1, alive: bool = True, free: float = 0.0) -> Node:
+    has, left = {"GPU": 1.0}, {"GPU": free} if alive else {}
+    return Node(f"{host}-{start}", "127.0.0.1", port, host, alive=alive, started=start, resources=has, free=left)
 
 
 def test_a_host_that_ray_counts_twice_counts_once() -> None:
@@ -63,3 +64,17 @@ def test_a_host_that_ray_still_counts_but_that_answers_no_more_is_lost() -> None
         cluster = engine_cluster.ReplicaCluster.__new__(engine_cluster.ReplicaCluster)
         cluster._ray = Ray(table)  # type: ignore[assignment]
         assert cluster.lost(engine_cluster.members(table)) == ["a2"]
+
+
+def test_an_engine_loses_nothing_with_a_spare() -> None:
+    with door() as a1, door() as a2:
+        cluster = engine_cluster.ReplicaCluster.__new__(engine_cluster.ReplicaCluster)
+        engine = (node("a1", a1), node("a2", a2), node("a4", 1, alive=False))
+        cluster._ray = Ray(Table("up", (*engine, node("a3", 1, free=1.0))))  # type: ignore[assignment]
+        before = cluster.at_work()
+        assert before is not None
+        assert set(before.fingerprints) == {"a1", "a2"}
+        cluster._ray = Ray(Table("up", (*engine, node("a3", 1, alive=False))))  # type: ignore[assignment]
+        assert cluster.lost(before) == []
+        cluster._ray = Ray(Table("down"))  # type: ignore[assignment]
+        assert cluster.at_work() is None

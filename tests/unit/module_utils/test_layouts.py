@@ -48,9 +48,9 @@ NIGHT = Window.parse("22:00-04:00")
 @pytest.mark.parametrize(
     ("policy", "there_for", "hour", "commanded", "may", "says"),
     [
-        (Policy(), 59, 12, False, False, "59 s of 60 s"),
+        (Policy(), 59, 12, False, False, "to stay for 60 s first"),
         (Policy(), 60, 12, False, True, ""),
-        (Policy(), 10, 12, True, False, "10 s of 60 s"),
+        (Policy(), 10, 12, True, False, "to stay for 60 s first"),
         (Policy(move_up="command"), 90, 12, False, False, "move-up"),
         (Policy(move_up="command"), 90, 12, True, True, ""),
         (Policy(move_up="window", window=NIGHT), 90, 12, False, False, "22:00-04:00 UTC"),

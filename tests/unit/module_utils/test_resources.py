@@ -130,6 +130,16 @@ def test_spare_stands_in_for_one_in_quarantine():
     assert resources.judge(spare, Observation(up(A1, node("a3", address="10.0.0.13")), told)).answer == "ready"
 
 
+def test_spare_does_not_stand_in_while_ray_may_still_place_ranks_on_the_lost_host():
+    spare = resources.shape_of({**IDENTITY, "peers": {**PEERS, "a3": "10.0.0.13"}}, {"hosts": 2, "free": True})
+    a3, held = node("a3", address="10.0.0.13"), node("a2", free={"GPU": 0})
+    for lost in (A2, held):
+        judgement = resources.judge(spare, Observation(up(A1, lost, a3), silent=frozenset({"a2"})))
+        assert judgement.answer == "wait"
+        assert judgement.reason.startswith("Ray has not given up a2 yet; a2: is in Ray's table but ")
+    assert resources.judge(spare, Observation(up(A1, DEAD, a3))).answer == "ready"
+
+
 @pytest.mark.parametrize(
     ("wanted", "nodes", "lacking"),
     [
