@@ -129,6 +129,18 @@ def test_what_is_done_before_the_waves_belongs_to_none() -> None:
     assert [event["wave"] for event in roll.events if event["event"] == "wave_started"] == [1]
 
 
+def test_waves_that_will_not_begin_cost_no_time() -> None:
+    roll = rolls.Roll(("replica_a", "replica_b", "replica_c"))
+    for hosts in (("a1", "a2"), ("b1", "b2")):
+        roll.step(hosts, "drain", 100)
+    whole = roll.tracker.time_left()
+    assert whole == 110, "the rest of wave 2, and wave 3, as wave 1 took 105 s"
+    roll.result("b1", {"msg": "dpkg ended with status 1"}, "failed")
+    assert roll.tracker.time_left() == 105, "putting wave 2 back, and no wave 3"
+    roll.clock.now += 70
+    assert roll.tracker.time_left() == 35
+
+
 def test_a_worker_s_admission_does_not_make_a_replica_serve_whose_head_failed() -> None:
     roll = rolls.Roll(("replica_a",))
     roll.step(("a1", "a2"), "drain", 1)
