@@ -11,7 +11,20 @@ import ansible_runner
 import pytest
 
 from tests.e2e.lab import ROOT, Lab, Play, difference, eventually
-from tests.e2e.rolls import HEADS, UPGRADE, Roll, driver, log_of, nothing_lost, other, serving, to, traffic, verified
+from tests.e2e.rolls import (
+    HEADS,
+    UPGRADE,
+    Roll,
+    driver,
+    log_of,
+    nothing_due,
+    nothing_lost,
+    other,
+    serving,
+    to,
+    traffic,
+    verified,
+)
 
 pytestmark = pytest.mark.long
 
@@ -72,10 +85,16 @@ def test_an_abort_takes_back_what_the_roll_changed(pair: Lab) -> None:
     for host in HEADS:
         verified(pair, host, old)
     assert engines(pair)["b1"] == before["b1"], "the replica that the roll had not begun was restarted"
+    nothing_due(pair, dict.fromkeys(HEADS, old))
 
     again = pair.play(UPGRADE, extra={"rollout_action": "abort"})
     assert again.rc != 0
     assert "there is no roll to abort" in again.failures()[0]
+
+    strange = pair.play(UPGRADE, extra={**to(new), "rollout_action": "converge"})
+    assert strange.rc != 0
+    assert "rollout_action is 'converge', wanted roll or abort" in strange.failures()[0]
+    assert driver(pair, "a1") == old
 
 
 def test_a_paused_roll_goes_on_when_it_is_resumed(pair: Lab) -> None:
