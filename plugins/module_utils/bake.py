@@ -12,7 +12,6 @@ import math
 import re
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from . import completion, readiness, records
@@ -315,6 +314,6 @@ def may_be_recorded(change: Mapping[str, Any] | None, look: Look) -> bool:
     return look.ready and look.seconds is not None and not (change or {}).get("change")
 
 
-def keep(before: Before, path: Path = BEFORE) -> None:
+def keep(before: Before) -> None:
     """Keep it for whichever run bakes the replica."""
-    records.write(path, before.as_record())
+    records.write(BEFORE, before.as_record())

@@ -202,7 +202,9 @@ def main() -> None:
         if asked["state"] == "recorded":
             module.exit_json(**record(module, [look() for _ in range(COMPLETIONS_BEFORE)], known))
         seen = watch(module, look, known)
-    except (records.RecordError, ValueError, OSError) as error:
+    except records.RecordError as error:
+        module.fail_json(msg=f"{error}. Next: look at it, move it away, and run this again")
+    except (ValueError, OSError) as error:
         module.fail_json(msg=f"{error}. Next: journalctl -u lockstep-vllm -n 200")
     told = f"baked {seen['seconds']:.0f} s of {asked['seconds']:g}: {seen['seen']}"
     event = {"event": "note", "text": told}
