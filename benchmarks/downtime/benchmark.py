@@ -44,7 +44,7 @@ def figures(rolled: Roll) -> list[dict[str, Any]]:
 
 
 def main() -> int:
-    result: dict[str, Any] = {"name": "downtime", "goal": GOAL, "load_average": os.getloadavg()[0], "paths": {}}
+    result: dict[str, Any] = {"benchmark": "downtime", "cpus": os.cpu_count(), "goal_ratio": GOAL, "paths": {}}
     with bench_pair() as lab:
         version = serving(lab)["a1"]
         for policy in POLICIES:
@@ -54,7 +54,8 @@ def main() -> int:
                 print(rolled.play.explained())
                 return 1
             result["paths"][policy] = figures(rolled)
-    result["worst"] = max(row["ratio"] for rows in result["paths"].values() for row in rows)
+    result["load"] = round(os.getloadavg()[0], 1)
+    result["worst_ratio"] = max(row["ratio"] for rows in result["paths"].values() for row in rows)
     print(json.dumps(result))
     return 0
 
