@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from . import readiness, records
+from . import records
 
 LOCK = records.STATE / "lock.json"
 REQUEST = records.STATE / "rollout.json"
@@ -77,6 +77,8 @@ def apply(wish: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unready() -> str:
+    from . import readiness  # not for the survey, which needs this module's paths alone
+
     config, host = records.read(records.ENGINE_CONFIG), records.read(records.HOST)
     if not config or not host:
         return "no engine is configured"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.e2e.lab import Lab
@@ -25,12 +27,12 @@ def test_a_bake_lets_good_replicas_pass_and_takes_slow_ones_back(pair: Lab) -> N
         verified(pair, "b1", old)
         assert rolled.in_rotation() == set(REPLICAS)
         (cause,) = {message for message in rolled.play.failures() if message.startswith("it serves worse than before")}
-        for words in ("token: ", "3 times that is allowed", "requests, none ended badly", "Next: "):
+        for words in ("3 times that is allowed", "none ended badly", "Next: "):
             assert words in cause
         assert "Wave 2 of 2 failed" in rolled.play.text
-        told = [line for line in rolled.play.text.splitlines() if " baked " in line]
-        assert any("baked 60 s of 60" in line and "a1" in line for line in told), f"the good bake says nothing: {told}"
-        assert "baked 60 s of 60" in rolled.report()
+        told = [line for line in rolled.play.text.splitlines() if re.search(r"a1 .*baked 6\d s of 60: ", line)]
+        assert told, "the good bake does not say what was seen"
+        assert "s of 60: " in rolled.report()
     finally:
         pair.bench("fault", "b1", "--clear")
     nothing_due(pair, {"a1": new, "b1": old})
