@@ -65,6 +65,7 @@ KINDS = {
         # engine
         Kind("engine_wont_start", "vLLM's engine fails while it starts, saying this", r".+", "no GPU", "CUDA error: no GPU"),
         Kind("engine_capture_hangs", "vLLM hangs while it captures graphs (full: only full ones)", r"any|full", "full", "any"),
+        Kind("engine_slow", "every step of vLLM's engine takes this many milliseconds longer", NUMBER, "500", "500"),
         Kind("engine_wedges", "vLLM answers /health with 200 and generates nothing"),
     )
 }  # fmt: skip

@@ -17,13 +17,13 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.cluster import Clust
 class ActionModule(ClusterAction):
     """One call per host, all hosts at once; then the plan, on the controller."""
 
-    _VALID_ARGS = frozenset({"mode", "policy"})
+    _VALID_ARGS = frozenset({"mode", "action", "policy"})
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         variables = task_vars or {}
         arguments = self._task.args
-        mode = self._mode(arguments.get("mode", "converge"))
+        mode = self._mode(arguments)
         cluster = self.cluster(variables)
         now = datetime.datetime.now(datetime.UTC)
         found = {} if cluster.topology.problems else self.survey(cluster, variables, preflight=True)
@@ -53,6 +53,13 @@ class ActionModule(ClusterAction):
             "run": f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
             "members": plan_text.members(planned, cluster.topology, found),
             "routers": routers,
+            "floor": waves.floor_of(policy, len(cluster.topology.replicas)),
+            "bake": {
+                "seconds": policy.bake_seconds,
+                "latency_factor": policy.bake_latency_factor,
+                "error_share": policy.bake_error_share,
+                "requests": policy.bake_requests,
+            },
             "text": plan_text.render(planned, cluster.topology, found),
             "fingerprints": {
                 host: (found[host].state or {}).get("fingerprint") for wave in planned.waves for host in wave.hosts
@@ -60,10 +67,15 @@ class ActionModule(ClusterAction):
             "changed": False,
         }
 
-    def _mode(self, asked: str) -> plan.Mode:
+    def _mode(self, arguments: Mapping[str, Any]) -> plan.Mode:
+        asked = arguments.get("mode", "converge")
         found = next((mode for mode in plan.MODES if mode == asked), None)
         if found is None:
-            raise AnsibleActionFail(f"rollout_action is {asked!r}, wanted roll or abort")
+            raise AnsibleActionFail(f"mode is {asked!r}, wanted one of {', '.join(plan.MODES)}")
+        try:
+            found = plan.mode_of(arguments["action"]) if "action" in arguments else found
+        except ValueError as error:
+            raise AnsibleActionFail(str(error)) from error
         declared = sorted({*plan.DRIVER} & {*load_extra_vars(self._loader)})
         if found == "abort" and declared:
             raise AnsibleActionFail(

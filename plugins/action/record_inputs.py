@@ -13,13 +13,13 @@ class ActionModule(ClusterAction):
     """The digest is taken on the controller, the checksums on the host."""
 
     BYPASS_HOST_LOOP = False
-    _VALID_ARGS = frozenset({"role", "files"})
+    _VALID_ARGS = frozenset({"role", "files", "variables"})
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         variables = task_vars or {}
         host, role = variables["inventory_hostname"], self._task.args["role"]
-        cluster = self.cluster(variables, only=host)
+        cluster = self.cluster(variables, only=host, over=self._task.args.get("variables"))
         if host not in cluster.wanted:
             raise AnsibleActionFail(f"{host}: {'; '.join(cluster.topology.problems) or 'belongs to no replica'}")
         arguments = {

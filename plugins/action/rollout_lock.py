@@ -111,4 +111,5 @@ def _told(answers: Answers, changed: bool) -> dict[str, Any]:
         "lock": next(iter(locks.values()), None),
         "request": rollout_lock.strongest([value["request"] for value in values.values()]),
         "silent": {host: answer.error for host, answer in answers.items() if answer.value is None},
+        "unready": {host: value["unready"] for host, value in values.items() if "unready" in value},
     }

@@ -63,7 +63,7 @@ def _back(hostvars: Mapping[str, Any], members: Sequence[str]) -> dict[str, str]
 def wave_hindrance(
     hostvars: Mapping[str, Any],
     members: Sequence[str],
-    request: Mapping[str, Any] | None,
+    lock: Mapping[str, Any],
     window: str | None = None,
 ) -> str:
     """Why the wave of ``members`` must not begin at this moment, with the next command; empty where it may."""
@@ -72,7 +72,8 @@ def wave_hindrance(
     now = datetime.datetime.now(datetime.UTC)
     drains = any(hostvars[host]["lockstep_serving"] and hostvars[host]["lockstep_disturbed"] for host in members)
     aborting = first["lockstep_mode"] == "abort"
-    return waves.hindrance(where, request, window or None, now, drains, aborting) or ""
+    capacity = waves.Capacity(int(first["lockstep_floor"]), lock["unready"], set(members))
+    return waves.hindrance(where, lock["request"], window or None, now, drains, aborting, capacity) or ""
 
 
 def fingerprints(hosts: Sequence[str], hostvars: Mapping[str, Any], registered: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ import os
 import socket
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -77,6 +78,41 @@ def parse_stat(text: str, backend: str = BACKEND) -> dict[str, Server]:
     }
 
 
+def parse_counts(text: str, name: str, backend: str = BACKEND) -> dict[str, int]:
+    """What HAProxy has counted of one server since it started: ``requests``, and ``errors``: those that it answered with a 5xx,
+    refused, or broke off.
+
+    Raises:
+        RouterError: the text is no table of ``show stat``, or has no such server.
+    """
+    parse_stat(text, backend)
+    rows = csv.DictReader(io.StringIO(text[2:]))
+    row = next((row for row in rows if (row["pxname"], row["svname"]) == (backend, name)), None)
+    if row is None:
+        raise RouterError(f"HAProxy knows no replica {name!r}")
+    broken = int(row["econ"] or 0) + int(row["eresp"] or 0)
+    return {"requests": int(row["stot"] or 0), "errors": max(int(row["hrsp_5xx"] or 0), broken)}
+
+
+def worse(before: Mapping[str, int], now: Mapping[str, int], allowed: float, least: int = 3) -> tuple[str, bool]:
+    """What came between two counts in words, and whether errors have become more frequent than ``allowed``.
+
+    Args:
+        before: counts at the first moment, whose share of errors is what was usual.
+        now: counts at the second; smaller ones are those of a HAProxy that was restarted meanwhile.
+        allowed: by how much the share of errors may grow.
+        least: fewer errors than this are no rate.
+    """
+    restarted = now["requests"] < before["requests"]
+    requests, errors = (now[key] - (0 if restarted else before[key]) for key in ("requests", "errors"))
+    share = errors / requests if requests else float(errors > 0)
+    usual = before["errors"] / before["requests"] if before["requests"] else 0.0
+    told = (
+        f"the router counted {errors} errors in {requests} requests, before {before['errors']} in {before['requests']}"
+    )
+    return told, errors >= least and share > usual + allowed
+
+
 def parse_draining(dump: str) -> set[str]:
     """Names of the servers that an operator took out of rotation, from ``show servers state``."""
     rows = [line.split(" ") for line in dump.splitlines() if line and not line.startswith("#")]
@@ -124,6 +160,10 @@ class Router:
         if name not in servers:
             raise RouterError(f"HAProxy knows no replica {name!r}; it knows {', '.join(sorted(servers)) or 'none'}")
         return servers[name]
+
+    def counts(self, name: str) -> dict[str, int]:
+        """What was counted of one server (:func:`parse_counts`)."""
+        return parse_counts(self._ask("show stat"), name)
 
     def set(self, name: str, wish: Wish) -> None:
         """Take a server out of rotation (what runs on it goes on) or put it back, and keep that over reloads."""

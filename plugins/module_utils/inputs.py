@@ -14,6 +14,16 @@ from typing import Any
 
 # Role to the part of the tree, besides its own folder, that it installs on hosts.
 ALSO_INSTALLED = {"gpu_host": ("plugins/module_utils", "data")}
+# Verbs that change what is on a host and record it; the variables of the others decide how a run goes, not what it leaves.
+RECORDING_VERBS = ("configure", "install")
+# Of their variables, those that bound how long it may take, or say why.
+HOW_NOT_WHAT = {
+    "nvidia_driver_apt_deadline",
+    "nvidia_driver_apt_lock_deadline",
+    "serving_runtime_deadline",
+    "vllm_server_serving_deadline",
+    "vllm_server_drain_reason",
+}
 LEFT_OUT = {"__pycache__", "molecule", "README.md"}
 
 
@@ -27,6 +37,12 @@ def tree_digest(folders: Iterable[Path]) -> str:
                 total.update(f"{folder.name}/{relative}\0".encode())
                 total.update(hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()
+
+
+def deciding(specs: Mapping[str, Any]) -> list[str]:
+    """The variables, of a role's argument_specs, that decide what the role leaves on a host, sorted."""
+    names = {name for verb in RECORDING_VERBS for name in specs.get(verb, {}).get("options", {})}
+    return sorted(names - HOW_NOT_WHAT)
 
 
 def digest(files: str, variables: Mapping[str, Any], context: Mapping[str, Any]) -> str:

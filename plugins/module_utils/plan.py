@@ -17,6 +17,8 @@ from .waves import NEEDS_NOTHING, Policy, Refusals, ReplicaNeed, Wave, waves
 
 Mode = Literal["converge", "upgrade", "verify", "abort"]
 MODES: tuple[Mode, ...] = ("converge", "upgrade", "verify", "abort")
+ACTIONS: Mapping[str, Mode] = {"roll": "upgrade", "abort": "abort"}
+"""What upgrade_driver.yml can be asked for (``rollout_action``), and the mode that it is."""
 DRIVER = ("nvidia_driver_version", "nvidia_driver_source", "nvidia_driver_flavor")
 
 # A replica that serves has to leave service for these; the others are done under it.
@@ -168,6 +170,20 @@ def build(
         drivers={host: driver_of(wanted[host]) for wave in planned.waves for host in wave.hosts},
         settled=_settled(planned, topology, found) if mode in ("converge", "upgrade") else (),
     )
+
+
+def mode_of(action: str) -> Mode:
+    """The mode of an action that was asked of a roll.
+
+    Raises:
+        ValueError: it is none; the message says what is possible.
+    """
+    if action in ACTIONS:
+        return ACTIONS[action]
+    message = f"rollout_action is {action!r}, wanted {' or '.join(ACTIONS)}; nothing was changed"
+    if action in ("pause", "resume"):
+        message += f". Next: ansible all -m lockstep.vllm.rollout_request -a action={action}"
+    raise ValueError(message)
 
 
 def driver_of(wanted: Wanted) -> dict[str, Any]:

@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from . import completion
+
 _TOKEN_COUNTERS = re.compile(
     r"^vllm:(?:generation_tokens_total|iteration_tokens_total_count)\{[^}]*\} ([0-9.e+]+)", re.M
 )
@@ -83,6 +85,19 @@ def requests_in_flight(metrics: str) -> int | None:
     """Requests that run or wait, from vLLM's /metrics; None where it has no such metrics."""
     found = _REQUESTS.findall(metrics)
     return int(sum(map(float, found))) if found else None
+
+
+def ask(base_url: str, deadline: float = 5.0) -> tuple[bool, dict[str, Any]]:
+    """What ``GET /ready`` says at ``http://host:port``: whether ready, and the record, which has a ``reason`` where not."""
+    answer = completion.get(base_url, "/ready", deadline=deadline)
+    if answer is None:
+        return False, {"reason": "its supervisor does not answer"}
+    status, text = answer
+    try:
+        record = json.loads(text)
+    except ValueError:
+        record = None
+    return status == 200, record if isinstance(record, dict) else {"reason": f"its supervisor answers HTTP {status}"}
 
 
 def serve(address: str, port: int, look: Callable[[], tuple[bool, dict[str, Any]]]) -> http.server.ThreadingHTTPServer:

@@ -64,14 +64,26 @@ def apply(wish: Mapping[str, Any]) -> dict[str, Any]:
             ``{"do": "request", "request": {"action": "pause", …} or None}``.
 
     Returns:
-        ``action`` (what was done), ``lock`` and ``request`` (as they stand now; None where there is none).
+        ``action`` (what was done), ``lock`` and ``request`` (as they stand now; None where there is none). Where the lock is
+        asked for also ``unready``: why the replica of this head answers no requests at this moment; empty where it does.
 
     Raises:
         records.RecordError: a record is damaged; it is for a person to look at and remove.
     """
     with _one_at_a_time():
         action = _DO[wish["do"]](wish)
-        return {"action": action, "lock": records.read(LOCK), "request": records.read(REQUEST)}
+        result = {"action": action, "lock": records.read(LOCK), "request": records.read(REQUEST)}
+    return {**result, "unready": _unready()} if wish["do"] == "hold" else result
+
+
+def _unready() -> str:
+    from . import readiness  # not for the survey, which needs this module's paths alone
+
+    config, host = records.read(records.ENGINE_CONFIG), records.read(records.HOST)
+    if not config or not host:
+        return "no engine is configured"
+    ready, record = readiness.ask(f"http://{host['address']}:{config.get('ready_port', 8001)}")
+    return "" if ready else str(record.get("reason"))
 
 
 def _hold(wish: Mapping[str, Any]) -> str:

@@ -7,6 +7,8 @@ import os.path
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+UNTOLD = "putting back, rejoin"
+"""The stage that fails where the replica serves again and a router could not be told."""
 DONE_ALONE = frozenset({"take_out", "restore", "verify_hosts"})
 
 
@@ -90,14 +92,19 @@ def verdict(
         lines.append(f"  - {row['host']}, stage {row['stage']}: {row['msg']}")
         named = sorted({os.path.dirname(path) for path in row.get("evidence", ())})
         lines += [f"    evidence: {row['host']}:{path}" for path in named]
+    untold = bool(left) and all(row["stage"] == UNTOLD for row in left)
     if left:
-        lines.append("It could not be put back; what is not trusted stays in quarantine:")
+        lines.append(
+            "It was put back, passed its gates again and serves, but its router was not told; the next run does that:"
+            if untold
+            else "It could not be put back; what is not trusted stays in quarantine:"
+        )
         lines += [f"  - {row['host']}, stage {row['stage']}: {row['msg']}" for row in left]
     elif back:
         told = ", ".join(f"{host} on {version}" for host, version in sorted(back.items()))
         lines.append(f"It was put back, passed its gates again and serves: {told}.")
     lines += [f"Report and evidence: {folder}"] if folder else []
-    if back and not left:
+    if back and (untold or not left):
         lines.append(
             "Next: ansible-playbook playbooks/upgrade_driver.yml -e nvidia_driver_version=… (another version, or this one "
             "once the cause is mended)"

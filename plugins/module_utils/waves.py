@@ -64,7 +64,10 @@ class Policy:
             up). None means 1 where there are two replicas or more, and 0 for a single one.
         window: ``HH:MM-HH:MM`` in UTC, outside of which no serving replica is taken; may cross midnight. None: always.
         pause_between: seconds between two waves.
-        bake_seconds: seconds for which a wave is watched before the next.
+        bake_seconds: seconds for which a wave is watched before the next, against how it served before (module_utils/bake.py).
+        bake_latency_factor: how many times longer tokens may take then.
+        bake_error_share: by how much the share of requests that end badly may grow.
+        bake_requests: how many requests it takes to compare; with fewer, the bake sends its own.
         order: replicas to take first, in this order; the others follow as the inventory has them.
         include_quarantined: take quarantined replicas too.
         leave_serving: take only replicas that don't serve.
@@ -76,6 +79,9 @@ class Policy:
     window: str | None = None
     pause_between: float = 0
     bake_seconds: float = 0
+    bake_latency_factor: float = 2.0
+    bake_error_share: float = 0.02
+    bake_requests: int = 20
     order: tuple[str, ...] = ()
     include_quarantined: bool = False
     leave_serving: bool = False
@@ -219,6 +225,10 @@ def policy_faults(policy: Policy) -> list[str]:
     for name in ("pause_between", "bake_seconds"):
         if not 0 <= getattr(policy, name) < math.inf:
             faults.append(f"rollout policy: {name} is {getattr(policy, name)}, wanted {_WANTED[name]}")
+    bake = (("bake_latency_factor", 1, math.inf), ("bake_error_share", 0, 1), ("bake_requests", 1, math.inf))
+    for name, least, most in bake:
+        if not least <= getattr(policy, name) <= most:
+            faults.append(f"rollout policy: {name} is {getattr(policy, name)}, wanted {_WANTED[name]}")
     return faults
 
 
@@ -238,6 +248,34 @@ def minutes_until_open(window: str, now: datetime.datetime) -> int:
     return 0 if window_open(window, now) else (_window_minutes(window)[0] - _minute(now)) % _DAY
 
 
+@dataclasses.dataclass(frozen=True)
+class Capacity:
+    """Who answers requests at this moment.
+
+    Attributes:
+        floor: how many replicas must.
+        unready: per head, why its replica does not; empty where it does. A head that was not asked is missing.
+        taken: hosts of the wave that is about to begin.
+    """
+
+    floor: int
+    unready: Mapping[str, str]
+    taken: Collection[str]
+
+    def lack(self) -> str | None:
+        """Why the wave would leave too few; None where it leaves enough, or takes nobody who answers."""
+        answer = [head for head, why in self.unready.items() if not why]
+        left = [head for head in answer if head not in self.taken]
+        if len(left) >= self.floor or len(left) == len(answer):
+            return None
+        away = [f"{head}: {why}" for head, why in self.unready.items() if why]
+        others = f" ({'; '.join(away)})" if away else ""
+        return (
+            f"of {len(self.unready)} replicas {len(answer)} answer requests now{others}: this wave would leave {len(left)}, "
+            f"and the capacity floor is {self.floor}"
+        )
+
+
 def hindrance(
     wave: tuple[int, int],
     request: Mapping[str, Any] | None,
@@ -245,6 +283,7 @@ def hindrance(
     now: datetime.datetime,
     drains: bool,
     aborting: bool = False,
+    capacity: Capacity | None = None,
 ) -> str | None:
     """Why a planned wave must not begin now, with the next command; None where it may.
 
@@ -255,6 +294,7 @@ def hindrance(
         now: the present moment, with a time zone.
         drains: whether the wave takes a replica that serves; one that does not may come up at any time.
         aborting: whether this run is itself what a request to abort asks for.
+        capacity: who answers requests now; None where nobody was asked.
     """
     action = str((request or {}).get("action"))
     not_begun = f"wave {wave[0]} of {wave[1]} was not begun, and nothing that serves was touched for it"
@@ -272,6 +312,12 @@ def hindrance(
         return (
             f"the maintenance window {window} UTC is over: it is {utc:%H:%M} UTC, it opens again in {hours} h "
             f"{minutes:02d} min; {not_begun}. Next: the same command again then; it goes on with wave {wave[0]}"
+        )
+    lack = capacity.lack() if capacity is not None and drains else None
+    if lack:
+        return (
+            f"{lack}; {not_begun}. Next: ansible-playbook playbooks/status.yml, mend what does not serve, then the same "
+            f"command again; it goes on with wave {wave[0]}"
         )
     return None
 
@@ -454,6 +500,9 @@ _CONVERSIONS: dict[str, Any] = {
     "window": str,
     "pause_between": _seconds,
     "bake_seconds": _seconds,
+    "bake_latency_factor": _seconds,
+    "bake_error_share": _seconds,
+    "bake_requests": _whole,
     "order": _names,
     "include_quarantined": _truth,
     "leave_serving": _truth,
@@ -465,6 +514,9 @@ _WANTED = {
     "window": "HH:MM-HH:MM in UTC",
     "pause_between": "seconds, 0 or more",
     "bake_seconds": "seconds, 0 or more",
+    "bake_latency_factor": "a number, 1 or more",
+    "bake_error_share": "a share, 0 to 1",
+    "bake_requests": "a number of requests, 1 or more",
     "order": "a list of replicas",
     "include_quarantined": "true or false",
     "leave_serving": "true or false",

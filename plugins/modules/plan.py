@@ -20,11 +20,15 @@ options:
     type: str
     choices: [converge, upgrade, verify, abort]
     default: converge
+  action:
+    description: What a roll was asked for; decides the mode. V(roll) is V(upgrade).
+    type: str
+    choices: [roll, abort]
   policy:
     description: >-
-      How much may be changed at once. Keys are C(canary), C(wave_size), C(capacity_floor), C(window),
-      C(pause_between), C(bake_seconds), C(order), C(include_quarantined) and
-      C(leave_serving), as the operator guide explains them.
+      How much may be changed at once. Keys are C(canary), C(wave_size), C(capacity_floor), C(window), C(pause_between),
+      C(bake_seconds), C(bake_latency_factor), C(bake_error_share), C(bake_requests), C(order), C(include_quarantined)
+      and C(leave_serving), as the operator guide explains them.
     type: dict
     default: {}
 attributes:
@@ -75,6 +79,15 @@ routers:
   returned: always
   type: list
   elements: str
+floor:
+  description: How many replicas must keep serving.
+  returned: always
+  type: int
+bake:
+  description: >-
+    How each wave is watched: C(seconds), C(latency_factor), C(error_share) and C(requests), from the policy or the defaults.
+  returned: always
+  type: dict
 left_alone:
   description: Replicas that are in no wave, with the reason.
   returned: always

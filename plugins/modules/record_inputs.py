@@ -22,6 +22,11 @@ options:
     type: list
     elements: str
     default: []
+  variables:
+    description: >-
+      Variables that the role was applied with where they are not the inventory's, such as the driver that a host was taken back
+      to. The digest is then that of an inventory which declares them.
+    type: dict
   inputs:
     description: The digest. Filled in by the action.
     type: str
@@ -61,6 +66,7 @@ def main() -> None:
         argument_spec={
             "role": {"type": "str", "required": True},
             "files": {"type": "list", "elements": "str", "default": []},
+            "variables": {"type": "dict"},
             "inputs": {"type": "str"},
         },
         supports_check_mode=True,

@@ -80,6 +80,11 @@ request:
   returned: always
   type: dict
   sample: {action: pause, by: ada@ops1, at: "2026-11-22T00:30:00Z", reason: traffic peak}
+unready:
+  description: >-
+    Per head that was asked for its lock, why its replica answers no requests at this moment; empty where it does.
+  returned: always
+  type: dict
 silent:
   description: Heads that did not answer, with the error.
   returned: always

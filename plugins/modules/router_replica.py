@@ -9,6 +9,8 @@ short_description: Take a replica out of a router's rotation, or put it back
 description:
   - Speaks to HAProxy's runtime socket; nothing is reloaded. What is asked for is kept over reloads and restarts.
   - V(drain) lets requests that run go on, sends no new ones and waits until none runs or the deadline is over.
+  - V(counted) only reads how many requests and errors the router has counted; with O(since) it fails where errors became more
+    frequent since then.
   - V(ready) puts the replica back and waits until the router's own check finds it ready.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
@@ -20,12 +22,19 @@ options:
   state:
     description: What is wanted.
     type: str
-    choices: [ready, drain]
+    choices: [ready, drain, counted]
     required: true
   deadline:
     description: Seconds that the wait may take.
     type: float
     default: 60
+  since:
+    description: What was counted at an earlier moment, with C(requests) and C(errors). Only with O(state=counted).
+    type: dict
+  error_share:
+    description: By how much the share of errors may have grown since then.
+    type: float
+    default: 0.02
   socket:
     description: HAProxy's runtime socket, of level admin.
     type: path
@@ -54,16 +63,20 @@ EXAMPLES = r"""
 RETURN = r"""
 status:
   description: What HAProxy says of the replica at the end, such as V(UP), V(DOWN) or V(DRAIN).
-  returned: success
+  returned: success, unless O(state=counted)
   type: str
 sessions:
   description: Requests that run on it at the end; more than zero when the deadline of a drain was over first.
-  returned: success
+  returned: success, unless O(state=counted)
   type: int
 seconds:
   description: How long the module waited.
-  returned: success
+  returned: success, unless O(state=counted)
   type: float
+counts:
+  description: C(requests) and C(errors) of the replica since HAProxy started.
+  returned: with O(state=counted)
+  type: dict
 """
 
 import time
@@ -95,19 +108,34 @@ def apply(module: AnsibleModule, router: haproxy.Router) -> None:
     module.exit_json(changed=changed, status=server.status, sessions=server.sessions, seconds=seconds)
 
 
+def count(module: AnsibleModule, router: haproxy.Router) -> None:
+    name, since = module.params["replica"], module.params["since"]
+    counts = router.counts(name)
+    if since is None:
+        module.exit_json(changed=False, counts=counts)
+    told, bad = haproxy.worse({key: int(since[key]) for key in counts}, counts, module.params["error_share"])
+    event = {"event": "note", "text": f"{name}: {told}"}
+    if bad:
+        module.fail_json(msg=f"{name} answers worse than before: {told}. {NEXT}", counts=counts, lockstep_event=event)
+    module.exit_json(changed=False, counts=counts, lockstep_event=event)
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "replica": {"type": "str", "required": True},
-            "state": {"type": "str", "choices": ["ready", "drain"], "required": True},
+            "state": {"type": "str", "choices": ["ready", "drain", "counted"], "required": True},
             "deadline": {"type": "float", "default": 60},
+            "since": {"type": "dict"},
+            "error_share": {"type": "float", "default": 0.02},
             "socket": {"type": "path", "default": "/run/haproxy/admin.sock"},
             "state_file": {"type": "path", "default": "/var/lib/haproxy/lockstep-servers"},
         },
         supports_check_mode=True,
     )
     try:
-        apply(module, haproxy.Router(Path(module.params["socket"]), Path(module.params["state_file"])))
+        work = count if module.params["state"] == "counted" else apply
+        work(module, haproxy.Router(Path(module.params["socket"]), Path(module.params["state_file"])))
     except (haproxy.RouterError, OSError) as error:
         module.fail_json(msg=f"{error}. {NEXT}")
 

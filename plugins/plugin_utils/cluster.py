@@ -37,8 +37,10 @@ class ClusterAction(ActionBase):
 
     BYPASS_HOST_LOOP = True
 
-    def cluster(self, task_vars: Mapping[str, Any], only: str | None = None) -> Cluster:
-        """Read the inventory; with ``only``, what is wanted of that one host alone.
+    def cluster(
+        self, task_vars: Mapping[str, Any], only: str | None = None, over: Mapping[str, Any] | None = None
+    ) -> Cluster:
+        """Read the inventory; with ``only``, what is wanted of that one host alone, with the variables ``over`` its own.
 
         Its problems are in ``topology.problems``; wrong templates raise Ansible's own error.
         """
@@ -57,7 +59,9 @@ class ClusterAction(ActionBase):
             context = {"replica": replica.name, "head": replica.head, "peers": dict(replica.addresses)}
             for host in replica.hosts:
                 if only in (None, host):
-                    wanted[host] = self._wanted(hostvars.raw_get(host), settings.HOST_ROLES, context)
+                    wanted[host] = self._wanted(
+                        {**hostvars.raw_get(host), **(over or {})}, settings.HOST_ROLES, context
+                    )
         everything = {replica.name: dict(replica.addresses) for replica in read.replicas}
         for host in routers if read.replicas else ():
             if only in (None, host):

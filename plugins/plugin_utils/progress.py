@@ -75,6 +75,7 @@ class Tracker:
         self._fingerprints: dict[str, Mapping[str, Any]] = {}
         self._gates: set[tuple[Any, ...]] = set()
         self._begun: list[float] = []
+        self._wave_failed: float | None = None
         self._troubled: set[str] = set()
         self.plan: Mapping[str, Any] = {}
         self.serving: list[str] = []
@@ -96,6 +97,9 @@ class Tracker:
         if self.wave is None:
             return time_left(self.waves, [], 0.0, self._typical)
         lengths = [later - earlier for earlier, later in itertools.pairwise(self._begun)]
+        if self._wave_failed is not None:
+            # No further wave begins, and putting this one back takes it through the same stages again.
+            return time_left(1, lengths, self.elapsed - self._wave_failed, self._typical)
         remaining = self.waves - len(self._begun)
         return time_left(remaining + 1, lengths, self.elapsed - self._begun[-1], self._typical)
 
@@ -137,6 +141,8 @@ class Tracker:
             step = current.name if current else None
             wave = current.wave if current else self._wave_of.get(host)
             events.append(_event("failed", self.elapsed, host=host, step=step, wave=wave, **failure))
+            if self.wave is not None and self._wave_failed is None:
+                self._wave_failed = self.elapsed
         return events
 
     def play_starts(self) -> list[Event]:

@@ -20,11 +20,16 @@ ROUTER_ROLES = ("router",)
 
 
 @functools.cache
+def argument_specs(role: str) -> Mapping[str, Any]:
+    """The role's documented verbs."""
+    path = ROOT / "roles" / role / "meta" / "argument_specs.yml"
+    return MappingProxyType(yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"])
+
+
+@functools.cache
 def public_variables(role: str) -> tuple[str, ...]:
     """Names in the role's argument_specs, all verbs together."""
-    path = ROOT / "roles" / role / "meta" / "argument_specs.yml"
-    specs = yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"]
-    return tuple(sorted({name for verb in specs.values() for name in verb.get("options", {})}))
+    return tuple(sorted({name for verb in argument_specs(role).values() for name in verb.get("options", {})}))
 
 
 @functools.cache
@@ -72,5 +77,5 @@ def role_files(role: str) -> str:
 
 def role_inputs(role: str, settings: Mapping[str, Any], context: Mapping[str, Any]) -> str:
     """The digest of all inputs of ``role`` on a host with these ``settings`` in the topology ``context``."""
-    variables = {name: settings[name] for name in public_variables(role) if name in settings}
+    variables = {name: settings[name] for name in inputs.deciding(argument_specs(role)) if name in settings}
     return inputs.digest(role_files(role), variables, context)

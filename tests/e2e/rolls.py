@@ -93,12 +93,25 @@ def serving(lab: Lab, alike: bool = True) -> dict[str, str]:
     versions = {host: NEW if driver(lab, host) == NEW else OLD for host in HEADS}
     if alike and len(set(versions.values())) > 1:
         versions = dict.fromkeys(HEADS, OLD)
-    overlay = {"all": {"hosts": {host: to(version) for host, version in versions.items()}}}
-    play = lab.play(overlay=json.dumps(overlay))
+    play = lab.play(overlay=declaring(versions))
     assert play.rc == 0, play.explained()
     for host, version in versions.items():
         verified(lab, host, version)
     return versions
+
+
+def declaring(versions: Mapping[str, str]) -> str:
+    """An inventory over the bench's own that declares a driver for each head."""
+    return json.dumps({"all": {"hosts": {host: to(version) for host, version in versions.items()}}})
+
+
+def nothing_due(lab: Lab, versions: Mapping[str, str]) -> None:
+    """An inventory that declares what runs leads to no wave, also where it allows another time for it."""
+    play = lab.play(
+        overlay=declaring(versions), extra={"nvidia_driver_apt_deadline": 121, "nvidia_driver_reboot_deadline": 61}
+    )
+    assert play.rc == 0, play.explained()
+    assert not re.search(r"(canary|wave) \d+ of \d+", play.text), play.explained()
 
 
 def traffic(lab: Lab) -> Traffic:

@@ -32,6 +32,32 @@ def test_only_the_backend_s_servers_are_replicas() -> None:
     assert haproxy.parse_stat(captured("stat_up.csv"), backend="other") == {}
 
 
+def test_what_haproxy_counted_of_a_replica() -> None:
+    assert haproxy.parse_counts(captured("stat_up.csv"), "replica_a") == {"requests": 3, "errors": 0}
+    with pytest.raises(haproxy.RouterError, match="no replica 'replica_z'"):
+        haproxy.parse_counts(captured("stat_up.csv"), "replica_z")
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "bad"),
+    [
+        pytest.param((1000, 10), (1100, 11), False, id="as before"),
+        pytest.param((1000, 0), (1100, 2), False, id="two errors are no rate"),
+        pytest.param((1000, 0), (1100, 3), True, id="three in a hundred"),
+        pytest.param((1000, 0), (1300, 3), False, id="three in three hundred"),
+        pytest.param((1000, 100), (1100, 110), False, id="as bad as ever"),
+        pytest.param((0, 0), (0, 0), False, id="no request"),
+        pytest.param((0, 0), (0, 5), True, id="errors without a request that began"),
+        pytest.param((1000, 10), (50, 5), True, id="HAProxy was restarted meanwhile"),
+    ],
+)
+def test_errors_that_became_more_frequent(before: tuple[int, int], now: tuple[int, int], bad: bool) -> None:
+    keys = ("requests", "errors")
+    told, worse = haproxy.worse(dict(zip(keys, before, strict=True)), dict(zip(keys, now, strict=True)), 0.02)
+    assert worse is bad
+    assert f"before {before[1]} in {before[0]}" in told
+
+
 def test_what_is_no_table_is_said() -> None:
     with pytest.raises(haproxy.RouterError, match="Permission denied"):
         haproxy.parse_stat("Permission denied\n")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from ansible_collections.lockstep.vllm.plugins.module_utils import inputs
+from ansible_collections.lockstep.vllm.plugins.plugin_utils import settings
 
 
 def test_tree_digest_sees_content_names_and_nothing_else(tmp_path: Path) -> None:
@@ -40,3 +43,27 @@ def test_drift_is_a_changed_or_missing_file(tmp_path: Path) -> None:
     edited.write_text("by hand")
     lost.unlink()
     assert inputs.drifted(record) == [str(edited), str(lost)]
+
+
+def test_only_what_decides_what_is_left_on_a_host_is_digested() -> None:
+    specs = {
+        "main": {"options": {"nvidia_driver_gpus": {}}},
+        "install": {"options": {"nvidia_driver_version": {}, "nvidia_driver_apt_deadline": {}}},
+        "load": {"options": {"nvidia_driver_reboot_deadline": {}}},
+        "restore": {},
+    }
+    assert inputs.deciding(specs) == ["nvidia_driver_version"]
+    assert inputs.deciding({"configure": {"options": {"ray_node_port": {}}}, "start": {}}) == ["ray_node_port"]
+
+
+@pytest.mark.parametrize("role", settings.HOST_ROLES + settings.ROUTER_ROLES)
+def test_every_role_has_something_that_decides(role: str) -> None:
+    names = inputs.deciding(settings.argument_specs(role))
+    assert names
+    if role == "nvidia_driver":
+        assert [name for name in names if "deadline" in name] == []
+
+
+def test_no_name_is_left_out_that_is_not_there() -> None:
+    known = {name for role in settings.HOST_ROLES for name in settings.public_variables(role)}
+    assert known >= inputs.HOW_NOT_WHAT

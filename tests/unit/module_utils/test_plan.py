@@ -362,3 +362,17 @@ def test_a_roll_is_over_when_every_replica_runs_it() -> None:
     assert build({**done, **due}, mode="upgrade", limit={"a1", "a2"}).settled == ()
     assert build(done, mode="upgrade").settled == ("a1", "a2")
     assert build(done, mode="verify").settled == (), "verifying a paused roll must leave it open to an abort"
+
+
+@pytest.mark.parametrize(("action", "mode"), [("roll", "upgrade"), ("abort", "abort")])
+def test_what_a_roll_can_be_asked_for(action: str, mode: str) -> None:
+    assert plan.mode_of(action) == mode
+
+
+@pytest.mark.parametrize("action", ["converge", "verify", "upgrade", "", "pause"])
+def test_anything_else_is_refused_and_the_choice_named(action: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"rollout_action is '{action}', wanted roll or abort; nothing was changed"
+    ) as refused:
+        plan.mode_of(action)
+    assert ("rollout_request -a action=pause" in str(refused.value)) == (action == "pause")

@@ -70,6 +70,11 @@ NOT_BACK = {"host": "a2", "stage": "putting back, restore", "msg": "no such vers
             {"a1": "550.90.07"},
             ["could not be put back", "no such version", "diagnose.yml --limit replica_a"],
         ),
+        (
+            [{**NOT_BACK, "stage": wave_outcome.UNTOLD, "msg": "router1 is unreachable"}],
+            {"a1": "550.90.07"},
+            ["serves, but its router was not told", "router1 is unreachable", "upgrade_driver.yml -e"],
+        ),
         ([], {}, ["diagnose.yml --limit replica_a"]),
     ],
 )

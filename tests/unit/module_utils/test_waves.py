@@ -3,12 +3,14 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.waves import (
+    Capacity,
     Policy,
     Refusals,
     ReplicaNeed,
@@ -332,3 +334,40 @@ def test_what_keeps_a_wave_from_beginning(
         assert "Next: " in reason
         for words in said:
             assert words in reason
+
+
+@pytest.mark.parametrize(
+    ("floor", "unready", "taken", "said"),
+    [
+        pytest.param(1, {"a1": "", "b1": ""}, {"b1"}, None, id="another serves"),
+        pytest.param(1, {"a1": "no engine", "b1": ""}, {"b1"}, ["a1: no engine", "would leave 0", "floor is 1"], id="it fell over"),
+        pytest.param(1, {"b1": ""}, {"b1"}, ["would leave 0"], id="the other was not asked"),
+        pytest.param(1, {"a1": "", "b1": "starting"}, {"b1"}, None, id="the wave's own fell over: nothing is taken"),
+        pytest.param(1, {"a1": "starting", "b1": "starting"}, {"b1"}, None, id="nobody serves"),
+        pytest.param(0, {"a1": ""}, {"a1"}, None, id="no floor"),
+        pytest.param(2, {"a1": "", "b1": "", "c1": ""}, {"a1", "a2"}, None, id="enough are left"),
+        pytest.param(2, {"a1": "", "b1": "", "c1": ""}, {"a1", "b1"}, ["would leave 1", "floor is 2"], id="a wave of two"),
+    ],
+)  # fmt: skip
+def test_the_floor_holds_at_the_moment_a_wave_begins(
+    floor: int, unready: dict[str, str], taken: set[str], said: list[str] | None
+) -> None:
+    noon = datetime.datetime(2026, 11, 22, 12, 0, tzinfo=datetime.UTC)
+    capacity = Capacity(floor, unready, taken)
+    assert hindrance((2, 3), None, None, noon, drains=False, capacity=capacity) is None
+    reason = hindrance((2, 3), None, None, noon, drains=True, capacity=capacity)
+    if said is None:
+        assert reason is None
+    else:
+        assert reason is not None
+        for words in (*said, "wave 2 of 3 was not begun", "Next: ansible-playbook playbooks/status.yml"):
+            assert words in reason
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("bake_latency_factor", 0.5), ("bake_error_share", 2), ("bake_requests", 0), ("bake_requests", "few")],
+)
+def test_a_bake_that_means_nothing_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=name):
+        Policy.from_mapping({name: value})

@@ -129,6 +129,17 @@ def test_what_is_done_before_the_waves_belongs_to_none() -> None:
     assert [event["wave"] for event in roll.events if event["event"] == "wave_started"] == [1]
 
 
+def test_waves_that_will_not_begin_cost_no_time() -> None:
+    roll = rolls.Roll(("replica_a", "replica_b", "replica_c", "replica_d"))
+    for hosts in (("a1", "a2"), ("b1", "b2")):
+        roll.step(hosts, "drain", 100)
+    assert roll.tracker.time_left() == 220, "waves 3 and 4, as long as the first"
+    roll.result("b1", {"msg": "dpkg ended with status 1"}, "failed")
+    assert roll.tracker.time_left() == 110, "putting wave 2 back takes it through the same stages; 3 and 4 don't begin"
+    roll.clock.now += 70
+    assert roll.tracker.time_left() == 40
+
+
 def test_a_worker_s_admission_does_not_make_a_replica_serve_whose_head_failed() -> None:
     roll = rolls.Roll(("replica_a",))
     roll.step(("a1", "a2"), "drain", 1)

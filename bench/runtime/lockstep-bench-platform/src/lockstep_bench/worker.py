@@ -19,7 +19,7 @@ token every four, and the whole bench has two cores."""
 
 
 class BenchWorker(CPUWorker):
-    """CPUWorker that can hang while it captures, wedge while it serves, or replay wrongly."""
+    """CPUWorker that can hang while it captures, be slow or wedge while it serves, or replay wrongly."""
 
     @property
     def _graphs(self) -> str:
@@ -57,6 +57,8 @@ class BenchWorker(CPUWorker):
     def execute_model(self, *arguments: Any, **options: Any) -> Any:
         if self._fault("engine_wedges"):
             hang("engine_wedges")
+        if slow := self._fault("engine_slow"):
+            time.sleep(int(slow.value) / 1000)
         if self._graphs != "none":
             for name in ("replay_hangs", "replay_hangs_across_hosts"):
                 if self._fault(name):

@@ -1,0 +1,221 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The Lockstep authors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: vllm_bake
+short_description: Watch how a replica serves after a change, against how it served before
+description:
+  - V(recorded) keeps on the host how the replica serves now, to be called before it leaves service. While a driver change is
+    under way, or where it does not serve, what was kept before stays.
+  - V(watched) looks at the replica for a stated time and fails as soon as it is clearly worse, with the figures. It compares
+    the errors and latencies of vLLM's own C(/metrics); where there are too few requests, completions of its own.
+  - An engine that is not ready, is restarted or fails a completion at any look has failed.
+version_added: 0.1.0
+author: The Lockstep authors (@lockstep)
+options:
+  state:
+    description: What is wanted.
+    type: str
+    choices: [recorded, watched]
+    required: true
+  url:
+    description: Address of vLLM, C(http://host:port), without a path.
+    type: str
+    required: true
+  ready_url:
+    description: Address of the supervisor's readiness answer, C(http://host:port), without a path.
+    type: str
+    required: true
+  model:
+    description: The name that the model is served under.
+    type: str
+    required: true
+  prompt:
+    description: What to complete.
+    type: str
+    required: true
+  expected:
+    description: Text that the completion must contain. Without it any token will do.
+    type: str
+  api_key:
+    description: Sent as a bearer token.
+    type: str
+  max_tokens:
+    description: Length of a completion, in tokens.
+    type: int
+    default: 16
+  deadline:
+    description: Seconds that a completion may take.
+    type: float
+    default: 60
+  seconds:
+    description: How long to watch.
+    type: float
+    default: 60
+  interval:
+    description: Seconds between two looks.
+    type: float
+    default: 5
+  latency_factor:
+    description: How many times longer tokens may take than before.
+    type: float
+    default: 2
+  error_share:
+    description: By how much the share of requests that end badly may grow.
+    type: float
+    default: 0.02
+  requests:
+    description: How many requests it takes to compare, before and now.
+    type: int
+    default: 20
+attributes:
+  check_mode:
+    support: full
+    description: Looks in check mode as well, and keeps nothing.
+  diff_mode:
+    support: none
+    description: There is nothing to compare.
+"""
+
+EXAMPLES = r"""
+- name: Replica serves as it did before
+  lockstep.vllm.vllm_bake:
+    state: watched
+    url: http://10.0.0.11:8000
+    ready_url: http://10.0.0.11:8001
+    model: tiny
+    prompt: "The cluster says:"
+    seconds: 600
+"""
+
+RETURN = r"""
+bake:
+  description: What was seen.
+  returned: with O(state=watched)
+  type: dict
+  contains:
+    seen:
+      description: Requests, errors and latencies now and before, in words.
+      type: str
+    causes:
+      description: Why it is worse than before; empty where it is not.
+      type: list
+      elements: str
+    seconds:
+      description: How long it was watched.
+      type: float
+    before_at:
+      description: When it was recorded how it served before; null where it was not.
+      type: str
+recorded_at:
+  description: When what is kept was recorded; null where nothing is.
+  returned: with O(state=recorded)
+  type: str
+lockstep_event:
+  description: What was seen, for the journal.
+  returned: with O(state=watched)
+  type: dict
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.lockstep.vllm.plugins.module_utils import bake, records, waiting
+
+COMPLETIONS_BEFORE = 3
+# A passing state does not end a bake: it is bad for this long, or for a quarter of the time.
+CLEAR_AFTER = 30.0
+
+
+def record(module: AnsibleModule, looks: list[bake.Look], known: bake.Before | None) -> dict[str, Any]:
+    """Keep how it serves now, where that is what was before the change."""
+    last = looks[-1]
+    if bake.may_be_recorded(records.read(records.DRIVER), last):
+        seconds = tuple(look.seconds for look in looks if look.seconds is not None)
+        known = bake.Before(last.engine, last.figures or bake.Figures(), seconds, records.now())
+        if not module.check_mode:
+            bake.keep(known)
+        return {"changed": True, "recorded_at": known.at}
+    return {"changed": False, "recorded_at": known.at if known else None}
+
+
+def watch(module: AnsibleModule, looker: Any, known: bake.Before | None) -> dict[str, Any]:
+    """Look until the time is over or it is clearly worse."""
+    asked = module.params
+    allowed = bake.Allowed(asked["latency_factor"], asked["error_share"], asked["requests"])
+    looks: list[bake.Look] = []
+
+    def observe() -> bake.Verdict:
+        looks.append(looker())
+        return bake.judge(known, looks, allowed)
+
+    def judge(verdict: bake.Verdict) -> waiting.Judgement:
+        return waiting.Judgement("hopeless", verdict.causes[0]) if verdict.causes else waiting.Judgement("wait")
+
+    watched = waiting.poll(
+        observe,
+        judge,
+        deadline=asked["seconds"],
+        interval=asked["interval"],
+        hopeless_for=min(CLEAR_AFTER, asked["seconds"] / 4),
+    )
+    verdict = watched.last
+    return {
+        "seen": verdict.seen,
+        "causes": list(verdict.causes),
+        "seconds": round(watched.seconds, 1),
+        "before_at": known.at if known else None,
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "choices": ["recorded", "watched"], "required": True},
+            "url": {"type": "str", "required": True},
+            "ready_url": {"type": "str", "required": True},
+            "model": {"type": "str", "required": True},
+            "prompt": {"type": "str", "required": True},
+            "expected": {"type": "str"},
+            "api_key": {"type": "str", "no_log": True},
+            "max_tokens": {"type": "int", "default": 16, "no_log": False},
+            "deadline": {"type": "float", "default": 60},
+            "seconds": {"type": "float", "default": 60},
+            "interval": {"type": "float", "default": 5},
+            "latency_factor": {"type": "float", "default": 2},
+            "error_share": {"type": "float", "default": 0.02},
+            "requests": {"type": "int", "default": 20},
+        },
+        supports_check_mode=True,
+    )
+    asked = module.params
+    how = ("ready_url", "url", "model", "prompt", "expected", "api_key", "deadline", "max_tokens")
+
+    def look() -> bake.Look:
+        return bake.look_at(**{name: asked[name] for name in how})
+
+    try:
+        known = bake.Before.from_record(records.read(bake.BEFORE))
+        if asked["state"] == "recorded":
+            module.exit_json(**record(module, [look() for _ in range(COMPLETIONS_BEFORE)], known))
+        seen = watch(module, look, known)
+    except records.RecordError as error:
+        module.fail_json(msg=f"{error}. Next: look at it, move it away, and run this again")
+    except (ValueError, OSError) as error:
+        module.fail_json(msg=f"{error}. Next: journalctl -u lockstep-vllm -n 200")
+    told = f"baked {seen['seconds']:.0f} s of {asked['seconds']:g}: {seen['seen']}"
+    event = {"event": "note", "text": told}
+    if seen["causes"]:
+        module.fail_json(
+            msg=f"it serves worse than before: {'; '.join(seen['causes'])} ({told}). Next: journalctl -u lockstep-vllm -n 200",
+            bake=seen,
+            lockstep_event=event,
+        )
+    module.exit_json(changed=False, bake=seen, lockstep_event=event)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""The module against a server that is watched: it passes, ends early where it is bad, and keeps what was before."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+
+from ansible_collections.lockstep.vllm.plugins.module_utils import bake, records
+from ansible_collections.lockstep.vllm.plugins.modules import vllm_bake
+
+SERVER: dict[str, Any] = {}
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """vLLM and its supervisor in one: SERVER says how it is."""
+
+    def do_GET(self) -> None:
+        if self.path == "/ready":
+            record = {"layout": "tp1", "pid": 7, "restarts": SERVER["restarts"], "reason": "starting"}
+            return self.answer(200 if SERVER["ready"] else 503, json.dumps(record))
+        done = SERVER["done"]
+        self.answer(200, f'vllm:request_success_total{{engine="0",finished_reason="stop"}} {float(done)}\n')
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        SERVER["done"] += 1
+        time.sleep(SERVER["pause"])
+        self.answer(200, json.dumps({"model": "tiny", "choices": [{"text": " lockstep holds."}]}))
+
+    def answer(self, status: int, body: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(bake, "BEFORE", tmp_path / "before.json")
+    monkeypatch.setattr(records, "DRIVER", tmp_path / "driver.json")
+    SERVER.update(ready=True, restarts=0, done=0, pause=0.02)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def run(capsys: pytest.CaptureFixture[str], url: str, state: str, **arguments: Any) -> dict[str, Any]:
+    asked = {"state": state, "url": url, "ready_url": url, "model": "tiny", "prompt": "The cluster says:", **arguments}
+    with patch_module_args(asked), pytest.raises(SystemExit):
+        vllm_bake.main()
+    told: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return told
+
+
+def test_a_good_replica_is_watched_to_the_end(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, url, "recorded")["changed"] is True
+    told = run(capsys, url, "watched", seconds=1, interval=0.2, expected="lockstep holds")
+    assert told["bake"]["causes"] == []
+    assert told["bake"]["before_at"]
+    assert "too few to compare" in told["lockstep_event"]["text"]
+    assert told["bake"]["seconds"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        ({"ready": False}, "not ready: starting"),
+        ({"pause": 0.5}, "own completions took 0.5"),
+        ({"restarts": 1}, "was restarted"),
+    ],
+    ids=["not ready", "slow", "restarted"],
+)
+def test_a_bad_one_is_not_watched_to_the_end(
+    url: str, capsys: pytest.CaptureFixture[str], fault: dict[str, Any], cause: str
+) -> None:
+    run(capsys, url, "recorded")
+    if "restarts" in fault:
+        threading.Timer(0.5, SERVER.update, kwargs=fault).start()
+    else:
+        SERVER.update(fault)
+    began = time.monotonic()
+    told = run(capsys, url, "watched", seconds=20, interval=0.2)
+    assert time.monotonic() - began < 15
+    assert told["failed"] is True
+    assert cause in told["msg"]
+    assert "Next: journalctl" in told["msg"]
+
+
+def test_what_is_amid_a_change_is_not_what_was_before(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    first = run(capsys, url, "recorded")
+    kept = bake.BEFORE.read_text()
+    records.write(records.DRIVER, {"verified": None, "change": {"from": None, "to": {"version": "2"}}, "roll": None})
+    again = run(capsys, url, "recorded")
+    assert (again["changed"], again["recorded_at"]) == (False, first["recorded_at"])
+    SERVER["ready"] = False
+    assert run(capsys, url, "recorded")["changed"] is False
+    assert bake.BEFORE.read_text() == kept
+
+
+def test_a_damaged_record_is_said(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    bake.BEFORE.write_text("{}")
+    told = run(capsys, url, "watched", seconds=1)
+    assert told["failed"] is True
+    assert "before.json" in told["msg"]
