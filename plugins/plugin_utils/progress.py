@@ -136,7 +136,7 @@ class Tracker:
         if outcome in ("failed", "unreachable"):
             self.failed = True
             self._troubled.add(self._replica_of.get(host, host))
-            failure = _failure(task, outcome, result)
+            failure = _failure(host, task, outcome, result)
             self.next = failure["next"] or self.next
             step = current.name if current else None
             wave = current.wave if current else self._wave_of.get(host)
@@ -315,17 +315,23 @@ def _is_fingerprint(value: Any) -> bool:
     return isinstance(value, Mapping) and "driver" in value
 
 
-def _failure(task: str, outcome: str, result: Result) -> dict[str, Any]:
+def _failure(host: str, task: str, outcome: str, result: Result) -> dict[str, Any]:
     gate = next((gate for gate in find(result, ("gate", "verdict")) if gate["verdict"] != "pass"), {})
     evidence = result.get("evidence") or gate.get("evidence") or []
     cause = _cause(result, gate)
     said = _NEXT.findall(cause)
+    # A host that is gone cannot say what comes next, and a wave of which nobody is left has no last words of its own.
+    comes_back = f"ansible {host} -m ansible.builtin.ping; once it answers, the same command again goes on from there"
     return {
         "task": task,
         "unreachable": outcome == "unreachable",
         "cause": cause[:CAUSE_LENGTH],
         "evidence": [str(path) for path in ([evidence] if isinstance(evidence, str) else evidence)],
-        "next": str(result.get("next") or gate.get("next") or (said[-1] if said else "")),
+        "next": str(
+            result.get("next")
+            or gate.get("next")
+            or (said[-1] if said else comes_back if outcome == "unreachable" else "")
+        ),
     }
 
 

@@ -12,7 +12,14 @@ from tests.e2e.rolls import bench_four
 
 # What wants bare hosts comes first, then what makes a cluster of them, then what leaves it serving; last what builds its own.
 ORDER = ("test_refusals", "test_site", "test_status", "test_recovery", "test_gates")
-LAST = ("test_roll", "test_roll_bake", "test_roll_stops", "test_roll_faults", "test_layouts")
+LAST = (
+    "test_roll",
+    "test_roll_controllers",
+    "test_roll_bake",
+    "test_roll_stops",
+    "test_roll_faults",
+    "test_layouts",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

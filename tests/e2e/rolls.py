@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from tests.e2e.lab import ROOT, Lab, Play
+from tests.e2e.lab import ROOT, Lab, Play, eventually
 from tests.e2e.traffic import RouterLog, Traffic, router_log, shares
 
 OLD, NEW = "550.90.07", "550.127.05"
@@ -47,11 +48,6 @@ class Roll:
     load: Traffic
     log: RouterLog
 
-    def in_rotation(self) -> set[str]:
-        """Replicas that the router sends requests to when the load ends."""
-        out = {replica for replica, _out, back in self.log.outages(self.load.ended) if back == self.load.ended}
-        return set(REPLICAS) - out
-
     def report(self) -> str:
         """The HTML report that the run has named in its last line."""
         name = re.findall(r"^report:\s+(\S+)", re.sub(r"\x1b\[[0-9;]*m|\r", "", self.play.text), re.MULTILINE)[-1]
@@ -72,6 +68,15 @@ class Roll:
             f"{len(self.log.served)} requests, answered by {shares(self.log.served)}; never fewer than {self.log.lowest()} in "
             f"rotation; out: {outages or 'none'}\n{self.log.told()}"
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Amid:
+    """Something that befalls the cluster in the middle of a roll: the moment in words, when it has come, what happens."""
+
+    moment: str
+    so: Callable[[Lab], bool]
+    happens: Callable[[Lab], object]
 
 
 def to(version: str) -> dict[str, Any]:
@@ -133,9 +138,16 @@ def roll(
     playbook: str = UPGRADE,
     extra: Mapping[str, Any] | None = None,
     overlay: str | None = None,
+    amid: Amid | None = None,
 ) -> Roll:
-    with traffic(lab) as load:
-        play = lab.play(playbook, *words, extra={**to(version), **(extra or {})}, overlay=overlay)
+    """Run ``playbook`` to ``version`` under load; ``amid`` is what befalls the cluster meanwhile."""
+    with traffic(lab) as load, concurrent.futures.ThreadPoolExecutor() as pool:
+        running = pool.submit(lab.play, playbook, *words, extra={**to(version), **(extra or {})}, overlay=overlay)
+        if amid:
+            eventually(amid.moment, lambda: running.done() or amid.so(lab), 300, 0.5)
+            assert not running.done(), f"the roll was over before {amid.moment}"
+            amid.happens(lab)
+        play = running.result()
         time.sleep(5)  # and what serves afterwards
     rolled = Roll(play, load, log_of(lab, load))
     print(rolled.told())
@@ -147,6 +159,29 @@ def nothing_lost(rolled: Roll) -> None:
     assert rolled.load.failed == ()
     assert len(rolled.load.requests) >= rolled.play.seconds, "the load was not there all the time"
     assert rolled.log.lowest() >= 1, "the capacity floor was broken"
+
+
+def kept_out(lab: Lab, host: str) -> dict[str, Any]:
+    """The host is in quarantine, whose record this returns, and neither Ray nor an engine runs on it."""
+    record = lab.record(host, "/var/lib/lockstep/quarantine.json")
+    assert record, f"{host} is in no quarantine"
+    units = lab.on(host, "systemctl is-active lockstep-ray lockstep-vllm || true").split()
+    assert "active" not in units, f"{host} is in quarantine and runs Ray or an engine: {units}"
+    return record
+
+
+def admitted_rightly(lab: Lab, host: str) -> None:
+    """What runs on the host, at this moment, has a stamp for the driver that is loaded."""
+    ray, engine = lab.on(host, "systemctl is-active lockstep-ray lockstep-vllm || true").split()
+    if "active" not in (ray, engine):
+        return
+    stamp = lab.record(host, "/var/lib/lockstep/stamp/host.json")
+    assert stamp, f"Ray runs on {host} without a host stamp"
+    assert stamp["fingerprint"]["driver"] == driver(lab, host), f"the host stamp of {host} is for another driver"
+    if engine == "active":
+        replica = lab.record(host, "/var/lib/lockstep/stamp/replica.json")
+        assert replica, f"the engine runs on {host} without a replica stamp"
+        assert replica["hosts"][host] == stamp["digest"], f"the replica stamp of {host} is for another fingerprint"
 
 
 def verified(lab: Lab, host: str, version: str) -> None:

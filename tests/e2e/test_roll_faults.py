@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import pytest
 
-from tests.e2e.lab import Lab, Play, difference
-from tests.e2e.rolls import REPLICAS, nothing_lost, other, roll, serving, verified
+from tests.e2e.lab import Lab, Play, eventually
+from tests.e2e.rolls import (
+    REPLICAS,
+    UPGRADE,
+    Amid,
+    Roll,
+    driver,
+    kept_out,
+    nothing_lost,
+    other,
+    roll,
+    serving,
+    verified,
+)
 
 pytestmark = pytest.mark.long
+
+QUARANTINE = "/var/lib/lockstep/quarantine.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,22 +34,36 @@ class Fault:
     """One fault that a roll meets at replica_a, its canary.
 
     Attributes:
-        name: the bench's switch, set on a1 before the roll.
+        name: of the row.
         says: what the run's last words have to name.
-        left: how a1 is left: ``untouched``; ``restored``: admitted on the old driver.
-        new_only: it strikes only while the new driver is there.
+        left: how a1 is left: ``untouched``; ``restored``: admitted on the old driver; ``out``: in quarantine, for a
+            controller that comes back; ``failed``: in quarantine until somebody asks for another try.
+        before: what befalls the cluster before the roll begins, in words of bench/bench; ``NEW`` is the driver rolled to.
+        amid: what befalls it in the middle of the roll, at the moment that is named; also the words.
+        cure: what mends it, where that is not clearing a1's faults.
+        extra: the role's variables that shorten what takes long, or choose the path that the fault lies on.
     """
 
     name: str
     says: tuple[str, ...]
-    left: Literal["untouched", "restored"]
-    new_only: bool = False
+    left: Literal["untouched", "restored", "out", "failed"]
+    before: str = ""
+    amid: tuple[Literal["taken out", "installing", "loaded"], str] | None = None
+    cure: str = "fault a1 --clear"
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 FAULTS = (
-    Fault("driver_install_fails", ("a1", "dkms"), "restored", new_only=True),
-    Fault("apt_lock_held", ("a1", "locks were not free"), "untouched"),
-    Fault("disk_full", ("a1", "space"), "untouched"),
+    Fault("apt_lock_held", ("a1", "locks were not free"), "untouched", "fault a1 apt_lock_held"),
+    Fault("disk_full", ("a1", "space"), "untouched", "fault a1 disk_full"),
+    Fault("driver_install_fails", ("a1", "dkms"), "restored", "fault a1 driver_install_fails --when-driver NEW"),
+    Fault(
+        "host_unreachable_mid_install",
+        ("a1", "unreachable"),
+        "out",
+        "fault a1 driver_install_slow 20 --when-driver NEW",
+        amid=("installing", "cut a1"),
+    ),
 )
 
 
@@ -42,29 +71,67 @@ FAULTS = (
 def test_a_fault_stops_the_roll_and_strands_nobody(pair: Lab, case: Fault) -> None:
     old = serving(pair, alike=False)["a1"]
     new = other(old)
-    untouched = pair.look(["b1"])
-    pair.bench("fault", "a1", case.name, *(["--when-driver", new] if case.new_only else []))
+    untouched = state(pair, "b1")
     try:
-        rolled = roll(pair, new)
+        befall(pair, case.before, new)
+        rolled = roll(pair, new, extra=case.extra, amid=moment(case, new))
         assert rolled.play.rc != 0, rolled.play.explained()
         nothing_lost(rolled)
         for word in (*case.says, "next:"):
             assert word.lower() in last_words(rolled.play).lower(), (
                 f"its last words do not say {word!r}: {last_words(rolled.play)}"
             )
-        assert difference(untouched, pair.look(["b1"])) == {}, "the other replica was touched"
-        assert rolled.in_rotation() == set(REPLICAS)
-        verified(pair, "a1", old)
-        if case.left == "untouched":
-            assert rolled.log.changes == ()
+        assert state(pair, "b1") == untouched, "the other replica was touched"
+        left_as_it_should_be(pair, case, old, rolled)
     finally:
-        pair.bench("fault", "a1", "--clear")
+        befall(pair, case.cure)
+    if case.left in ("out", "failed"):
+        eventually("a1 is up", lambda: is_up(pair, "a1"), 90)
+        kind = kept_out(pair, "a1")["kind"]
+        assert kind == {"out": "changing", "failed": "failed"}[case.left]
 
-    finished = roll(pair, new, "--limit", "replica_a")
+    playbook = "site.yml" if case.left == "failed" else UPGRADE
+    finished = roll(pair, new, "--limit", "replica_a", playbook=playbook)
     assert finished.play.rc == 0, finished.play.explained()
     nothing_lost(finished)
     verified(pair, "a1", new)
-    assert finished.in_rotation() == set(REPLICAS)
+    assert finished.log.rotation == set(REPLICAS)
+
+
+def befall(lab: Lab, words: str, new: str = "") -> None:
+    if words:
+        lab.bench(*words.replace("NEW", new).split())
+
+
+def moment(case: Fault, new: str) -> Amid | None:
+    if case.amid is None:
+        return None
+    when, words = case.amid
+    moments = {
+        "taken out": lambda lab: lab.record("a1", QUARANTINE) is not None,
+        "installing": lambda lab: bool(lab.on("a1", "pgrep -f '[d]kms.*postinst' || true")),
+        "loaded": lambda lab: driver(lab, "a1") == new,
+    }
+    return Amid(f"a1 is {when}", moments[when], lambda lab: befall(lab, words, new))
+
+
+def left_as_it_should_be(lab: Lab, case: Fault, old: str, rolled: Roll) -> None:
+    if case.left in ("untouched", "restored"):
+        verified(lab, "a1", old)
+        assert rolled.log.rotation == set(REPLICAS)
+    else:
+        assert rolled.log.rotation == {"replica_b"}
+    if case.left == "untouched":
+        assert rolled.log.changes == ()
+
+
+def is_up(lab: Lab, host: str) -> bool:
+    return lab.on(host, "systemctl is-system-running || true", check=False) in ("running", "degraded")
+
+
+def state(lab: Lab, host: str) -> list[str]:
+    """The host's state, less the lock, which a run leaves behind that has nobody left to release it."""
+    return [line for line in lab.look([host])[host] if "/var/lib/lockstep/lock.json" not in line]
 
 
 def last_words(play: Play) -> str:

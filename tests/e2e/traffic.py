@@ -174,10 +174,11 @@ class Served:
 
 @dataclasses.dataclass(frozen=True)
 class RouterLog:
-    """What HAProxy said, in order."""
+    """What HAProxy said, in order, and which replicas were in rotation in the end."""
 
     changes: tuple[Change, ...]
     served: tuple[Served, ...]
+    rotation: frozenset[str]
 
     def lowest(self) -> int:
         """The fewest replicas in rotation at any change and at the end of any request."""
@@ -211,11 +212,13 @@ def router_log(lines: Iterable[str], replicas: Iterable[str], since: float, unti
         replicas: all of them.
     """
     changes, served = list[Change](), list[Served]()
-    down, drained, rotation = set[str](), set[str](), set(replicas)
+    down, drained, rotation = set[str](), set[str](), frozenset(replicas)
     for line in lines:
         entry: Mapping[str, Any] = json.loads(line)
         at, text = int(entry["__REALTIME_TIMESTAMP"]) / 1e6, str(entry.get("MESSAGE"))
-        if text.startswith("{") and since <= at <= until:
+        if at > until:
+            break
+        if text.startswith("{") and since <= at:
             one = json.loads(text)
             served.append(Served(at, one["path"], one["status"], one["replica"], one["replicas_ready"]))
         if not (change := _CHANGE.match(text)):
@@ -227,13 +230,13 @@ def router_log(lines: Iterable[str], replicas: Iterable[str], since: float, unti
             down.add(replica)
         elif "UP" in what:
             down.discard(replica)
-        now = set(replicas) - down - drained
-        if now != rotation and since <= at <= until:
+        now = frozenset(replicas) - down - drained
+        if now != rotation and since <= at:
             counted = _ACTIVE.search(text)
             left = int(counted["active"]) if counted else len(now)
             changes.append(Change(at, replica, replica in now, what, left))
         rotation = now
-    return RouterLog(tuple(changes), tuple(served))
+    return RouterLog(tuple(changes), tuple(served), rotation)
 
 
 def shares(served: Sequence[Served]) -> dict[str, int]:

@@ -30,18 +30,19 @@ LOG = [
 def read(since: float, until: float) -> tuple[object, ...]:
     lines = [json.dumps({"__REALTIME_TIMESTAMP": str(at * 10**6), "MESSAGE": text}) for at, text in LOG]
     log = router_log(lines, ("a", "b"), since, until)
-    return log.outages(until), log.lowest(), shares(log.served)
+    return log.outages(until), log.lowest(), shares(log.served), sorted(log.rotation)
 
 
 @pytest.mark.parametrize(
     ("since", "until", "expected"),
     [
-        (2.5, 10, ((("a", 3, 8),), 1, {"a": 1, "b": 1})),
-        (0, 2.5, ((("a", 1, 2),), 1, {})),
-        (2.5, 5, ((("a", 3, 5),), 1, {"b": 1})),
-        (8.5, 10, ((), 2, {"a": 1})),
+        (2.5, 10, ((("a", 3, 8),), 1, {"a": 1, "b": 1}, ["a", "b"])),
+        (0, 2.5, ((("a", 1, 2),), 1, {}, ["a", "b"])),
+        (2.5, 5, ((("a", 3, 5),), 1, {"b": 1}, ["b"])),
+        (3.5, 7, ((), 1, {"b": 1}, ["b"])),
+        (8.5, 10, ((), 2, {"a": 1}, ["a", "b"])),
     ],
-    ids=["drained until it leaves the drain", "down and up", "out at the end", "in rotation"],
+    ids=["drained until it leaves the drain", "down and up", "out at the end", "out all the time", "in rotation"],
 )
 def test_outages_in_the_routers_log(since: float, until: float, expected: tuple[object, ...]) -> None:
     assert read(since, until) == expected

@@ -187,6 +187,14 @@ def test_next(result: dict[str, Any], following: str) -> None:
     assert tracker.next == following
 
 
+def test_a_host_that_is_gone_is_to_be_brought_back_first() -> None:
+    tracker = progress.Tracker()
+    tracker.task_ends("a1", "T", "unreachable", {"msg": "Failed to connect to the host via ssh"})
+    assert tracker.next.startswith("ansible a1 -m ansible.builtin.ping; ")
+    tracker.task_ends("a1", "T", "failed", {"msg": "router1 is unreachable. Next: ansible router1 -m ping"})
+    assert tracker.next == "ansible router1 -m ping"
+
+
 def test_the_plan_action_s_own_result_is_the_plan() -> None:
     roll = rolls.Roll(())
     roll.result("ops1", {**rolls.plan(["replica_a"]), "text": "…", "members": []})

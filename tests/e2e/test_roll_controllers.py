@@ -1,0 +1,96 @@
+"""Controllers of a roll: two at once, one that dies, and the one that finishes what it began."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import time
+
+from tests.e2e.lab import Controller, Lab, Play, difference, eventually
+from tests.e2e.rolls import (
+    HEADS,
+    REPLICAS,
+    ROUTER,
+    UPGRADE,
+    Roll,
+    admitted_rightly,
+    driver,
+    log_of,
+    nothing_lost,
+    other,
+    serving,
+    to,
+    traffic,
+    verified,
+)
+
+SEED = int(os.environ.get("LOCKSTEP_SEED", "5"))
+LOCK = "/var/lib/lockstep/lock.json"
+
+
+def test_of_two_controllers_one_is_refused_and_a_dead_one_s_roll_is_finished(pair: Lab) -> None:
+    old = serving(pair)["a1"]
+    new = other(old)
+    with traffic(pair) as load:
+        with pair.controller(UPGRADE, to(new)) as one, pair.controller(UPGRADE, to(new)) as two:
+            eventually("one of them is refused", lambda: one.ended or two.ended, 120, 0.5)
+            refused, holder = (one, two) if one.ended else (two, one)
+            lock = pair.record("a1", LOCK)
+            assert lock, plain(refused)
+            assert lock["pid"] == holder.process.pid
+            is_refused_and_changes_nothing(refused, f"run {lock['run']} of {lock['holder']} (pid {lock['pid']})")
+            eventually("a replica is being changed", lambda: being_changed(pair, new), 180, 0.5)
+            time.sleep(random.Random(SEED).uniform(0, 30))  # and at any moment of it
+            assert not holder.ended, plain(holder)
+            holder.kill()
+        for host in HEADS:
+            admitted_rightly(pair, host)
+            elsewhere(pair, host)
+        again = pair.play(UPGRADE, extra=to(new))
+        assert again.rc != 0
+        (message,) = again.failures()
+        assert message.endswith(f"-e rollout_lock_take_over={lock['run']}")
+        finished = pair.play(UPGRADE, extra={**to(new), "rollout_lock_take_over": lock["run"]})
+        time.sleep(5)  # and what serves afterwards
+    is_finished(pair, new, Roll(finished, load, log_of(pair, load)))
+
+
+def is_finished(lab: Lab, new: str, rolled: Roll) -> None:
+    """The run that came last has brought every replica to ``new``; nothing was lost; the next one changes nothing."""
+    print(rolled.told())
+    assert rolled.play.rc == 0, rolled.play.explained()
+    nothing_lost(rolled)
+    for host in HEADS:
+        verified(lab, host, new)
+        assert lab.record(host, LOCK) is None
+    assert rolled.log.rotation == set(REPLICAS)
+    before = lab.look([*HEADS, ROUTER])
+    settled: Play = lab.play(UPGRADE, extra=to(new))
+    assert settled.rc == 0, settled.explained()
+    assert settled.changed() == {}
+    assert difference(before, lab.look([*HEADS, ROUTER])) == {}
+
+
+def is_refused_and_changes_nothing(controller: Controller, holder: str) -> None:
+    text = plain(controller)
+    assert controller.process.returncode not in (0, None), text
+    for words in ("a roll is under way", f"{holder} holds the lock", "last sign of life", "Next: wait for it to end"):
+        assert words in text, text
+    recap = re.findall(r"changed=(\d+)", text)
+    assert recap, text
+    assert set(recap) == {"0"}, text
+
+
+def being_changed(lab: Lab, new: str) -> bool:
+    return lab.record("a1", "/var/lib/lockstep/quarantine.json") is not None or driver(lab, "a1") == new
+
+
+def elsewhere(lab: Lab, host: str) -> None:
+    """Make the lock one of another machine's, of which nobody here can tell whether it lives."""
+    lab.on(host, f'sed -i \'s/"controller": "[^"]*"/"controller": "ops2"/\' {LOCK} && grep -q ops2 {LOCK}')
+
+
+def plain(controller: Controller) -> str:
+    """What the controller printed, without colours and with every space or line's end as one space."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", controller.text()).split())
