@@ -13,7 +13,7 @@ TOLD_TWICE := serving_runtime admission ray_node vllm_server
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo demo-down check lint unit test test-long sanity molecule roles e2e pytest benchmark clean
+.PHONY: help env demo demo-down check lint unit test test-long sanity molecule roles e2e benchmark clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -44,26 +44,23 @@ sanity: env ## ansible-test sanity on the built collection
 molecule: env ## every Molecule scenario, on a bench of their own
 	@$(STAGE) molecule env NO_COLOR=1 tools/molecule $(SCENARIOS)
 
-roles: env # the roles' own stories wait for hosts: linters and sanity tests run beside them, and tell at the end
+roles: env # the roles' own stories wait for hosts: linters, sanity and unit tests run beside them, and tell at the end
 	@mkdir -p .cache; \
-	$(MAKE) --keep-going lint sanity >.cache/beside.log 2>&1 & beside=$$!; \
+	$(MAKE) --keep-going lint sanity unit >.cache/beside.log 2>&1 & beside=$$!; \
 	$(MAKE) molecule SCENARIOS='$(OWN_STORIES)'; status=$$?; \
 	wait $$beside || status=1; cat .cache/beside.log; exit $$status
 
 e2e: env ## the stories of tests/e2e, on a bench of their own
-	@$(STAGE) e2e pytest -m 'not long' tests/e2e
-
-pytest: env ## every pytest test, in one session
-	@$(STAGE) pytest pytest -m 'not long' tests/unit tests/collection tests/e2e
+	@$(STAGE) e2e pytest -m 'not long' --durations=20 tests/e2e
 
 test-long: env ## the stories that `make test` leaves out: every fault of a roll, many killed controllers (an hour or more)
 	@$(STAGE) roles-long env NO_COLOR=1 tools/molecule $(TOLD_TWICE); status=$$?; \
 	$(STAGE) long pytest -m long tests/e2e && exit $$status
 
-test: roles pytest ## lint, sanity, unit tests, the roles' own stories and those of tests/e2e
+test: roles e2e ## lint, sanity, unit tests, the roles' own stories and those of tests/e2e
 
-molecule roles e2e pytest test-long: export LOCKSTEP_BENCH ?= test
-molecule roles e2e pytest test-long: export LOCKSTEP_BENCH_PREFIX ?= 10.89.78
+molecule roles e2e test-long: export LOCKSTEP_BENCH ?= test
+molecule roles e2e test-long: export LOCKSTEP_BENCH_PREFIX ?= 10.89.78
 
 benchmark: env ## every benchmark, with the figures docs/performance.md quotes
 	@benchmarks/run

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.e2e.lab import Lab, difference
 from tests.e2e.rolls import (
     HEADS,
@@ -17,6 +19,7 @@ from tests.e2e.rolls import (
 )
 
 
+@pytest.mark.long  # `make test` has the roll of test_roll_controllers, whose controller dies: it loses nothing either
 def test_a_roll_under_load_loses_nothing(pair: Lab) -> None:
     new = other(serving(pair)["a1"])
     rolled = roll(pair, new)
