@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from ansible_collections.lockstep.vllm.plugins.module_utils import bake, records
 from ansible_collections.lockstep.vllm.plugins.module_utils.bake import Allowed, Before, Figures, Look
 
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "vllm" / "0.32.0"
 ENGINE = {"model": "tiny", "layout": "tp1pp1", "tensor_parallel_size": 1, "pipeline_parallel_size": 1}
 # Upper edges of vLLM's inter-token histogram, some of them.
 EDGES = (0.025, 0.05, 0.1, 0.2, 0.5, 1.0, math.inf)
@@ -62,6 +64,16 @@ def test_read_adds_engine_cores_up_and_knows_what_is_of_the_api() -> None:
     assert (found.requests, found.errors) == (6, 1)
     later = bake.read(METRICS.replace('"stop",model_name="tiny"} 3.0', '"stop",model_name="tiny"} 10.0'))
     assert (bake.since(found, later).requests, bake.since(found, later).errors) == (7, 0)
+
+
+def test_read_what_vllm_says_of_itself() -> None:
+    found = bake.read((FIXTURES / "metrics_served.txt").read_text(encoding="utf-8"))
+    assert (found.requests, found.errors) == (13, 0)
+    assert found.answers == {"2xx": 13.0}
+    assert {name: (edges[0.01], edges[math.inf]) for name, edges in found.latencies.items()} == {
+        "first token": (2.0, 13.0),
+        "next token": (116.0, 119.0),
+    }
 
 
 @pytest.mark.parametrize(
