@@ -200,7 +200,7 @@ def main() -> None:
     try:
         known = bake.Before.from_record(records.read(bake.BEFORE))
         if asked["state"] == "recorded":
-            module.exit_json(**record(module, [look() for _ in range(COMPLETIONS_BEFORE)], known))
+            module.exit_json(**record(module, [look() for dummy in range(COMPLETIONS_BEFORE)], known))
         seen = watch(module, look, known)
     except records.RecordError as error:
         module.fail_json(msg=f"{error}. Next: look at it, move it away, and run this again")
