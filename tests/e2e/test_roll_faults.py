@@ -54,9 +54,45 @@ class Fault:
 
 
 FAULTS = (
+    # before the first wave
     Fault("apt_lock_held", ("a1", "locks were not free"), "untouched", "fault a1 apt_lock_held"),
     Fault("disk_full", ("a1", "space"), "untouched", "fault a1 disk_full"),
+    Fault(
+        "router_unreachable",
+        ("router1", "does not answer"),
+        "untouched",
+        "fault router1 port_blocked 22",
+        cure="fault router1 --clear",
+    ),
+    # amid the change
     Fault("driver_install_fails", ("a1", "dkms"), "restored", "fault a1 driver_install_fails --when-driver NEW"),
+    Fault("dpkg_interrupted", ("a1", "dpkg"), "restored", "fault a1 dpkg_interrupted --when-driver NEW"),
+    Fault(
+        "module_busy",
+        ("a1", "dcgm-exporter", "holds /dev/nvidia"),
+        "restored",
+        "fault a1 module_busy",
+        extra={"nvidia_driver_load_policy": "reload"},
+    ),
+    Fault(
+        "wrong_module_loads",
+        ("a1", "550.54.15", "another module lies below"),
+        "restored",
+        "fault a1 wrong_module_loads 550.54.15 --when-driver NEW",
+    ),
+    # its gates, its engine
+    Fault("nccl_wrong", ("a1", "nccl"), "restored", "fault a1 wrong_sum --when-driver NEW"),
+    Fault("engine_wont_start", ("a1", "no GPU"), "restored", "fault a1 engine_wont_start --when-driver NEW"),
+    # and putting it back fails too
+    Fault("restore_fails", ("a1", "dkms", "could not be put back"), "failed", "fault a1 driver_install_fails"),
+    Fault(
+        "router_lost",
+        ("router1", "unreachable"),
+        "failed",
+        amid=("taken out", "fault router1 port_blocked 22"),
+        cure="fault router1 --clear",
+    ),
+    # nobody is left to put it back
     Fault(
         "host_unreachable_mid_install",
         ("a1", "unreachable"),
@@ -64,6 +100,14 @@ FAULTS = (
         "fault a1 driver_install_slow 20 --when-driver NEW",
         amid=("installing", "cut a1"),
     ),
+    Fault(
+        "never_returns_from_reboot",
+        ("a1", "reboot"),
+        "out",
+        "fault a1 never_returns_from_reboot",
+        extra={"nvidia_driver_load_policy": "reboot"},
+    ),
+    Fault("head_lost", ("a1", "unreachable"), "out", amid=("loaded", "kill a1"), cure="start a1"),
 )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import ansible_runner
 import pytest
 
-from tests.e2e.lab import ROOT, Lab, Play, eventually
+from tests.e2e.lab import ROOT, Lab, Play, difference, eventually
 from tests.e2e.rolls import (
     HEADS,
     UPGRADE,
@@ -115,3 +115,37 @@ def test_a_paused_roll_goes_on_when_it_is_resumed(pair: Lab) -> None:
     over = pair.play(UPGRADE, extra={"rollout_action": "abort"})
     assert over.rc != 0
     assert f"-e nvidia_driver_version={old}" in over.failures()[0]
+
+
+def test_a_wave_does_not_begin_where_another_replica_fell_over(pair: Lab) -> None:
+    old = serving(pair)["a1"]
+    new = other(old)
+    untouched = pair.look(["b1"])
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        running = pool.submit(pair.play, UPGRADE, extra={**to(new), "rollout_pause_between": 45})
+        eventually("wave 1 is over", lambda: accepted(pair, "a1", new), 600)
+        pair.on("a1", "systemctl stop lockstep-vllm")
+        play = running.result()
+    assert play.rc != 0
+    (message,) = play.failures()
+    for words in (
+        "a1: ",
+        "the capacity floor is 1",
+        "wave 2 of 2 was not begun",
+        "Next: ansible-playbook playbooks/status.yml",
+    ):
+        assert words in message
+    assert difference(untouched, pair.look(["b1"])) == {}, "the last replica that serves was touched"
+    for head in HEADS:
+        assert pair.record(head, "/var/lib/lockstep/lock.json") is None
+
+    finished = pair.play(UPGRADE, extra=to(new))
+    assert finished.rc == 0, finished.explained()
+    for host in HEADS:
+        verified(pair, host, new)
+
+
+def accepted(lab: Lab, host: str, version: str) -> bool:
+    """Whether the host's wave is over, and this driver the one that it would come back to."""
+    memory = lab.record(host, "/var/lib/lockstep/driver.json") or {}
+    return memory.get("change") is None and (memory.get("verified") or {}).get("version") == version
