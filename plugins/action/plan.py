@@ -76,7 +76,13 @@ class ActionModule(ClusterAction):
             found = plan.mode_of(arguments["action"]) if "action" in arguments else found
         except ValueError as error:
             raise AnsibleActionFail(str(error)) from error
-        declared = sorted({*plan.DRIVER} & {*load_extra_vars(self._loader)})
+        extra = load_extra_vars(self._loader)
+        if "rollout_action" in extra and "action" not in arguments:
+            raise AnsibleActionFail(
+                "rollout_action is asked of playbooks/upgrade_driver.yml alone; nothing was changed. "
+                f"Next: ansible-playbook playbooks/upgrade_driver.yml -e rollout_action={extra['rollout_action']}"
+            )
+        declared = sorted({*plan.DRIVER} & {*extra})
         if found == "abort" and declared:
             raise AnsibleActionFail(
                 f"-e {declared[0]}=… says where to go, and aborting goes back to what each host ran before the roll. "

@@ -107,6 +107,9 @@ CASES = {
         overlay="{all: {hosts: {a2: {nvidia_driver_version: 550.90.07}}}}",
         says=("replica_a", "nvidia_driver_version differs", "a1=550.127.05", "a2=550.90.07", "set it once"),
     ),
+    "action_of_a_roll": Case(
+        extra={"rollout_action": "abort"}, says=("rollout_action", "playbooks/upgrade_driver.yml -e rollout_action=abort")
+    ),
     "runtimes_of_a_replica_differ": Case(
         overlay="{all: {hosts: {a2: {serving_runtime_lock: /nowhere.txt}}}}",
         says=("replica_a", "serving_runtime_lock differs", "a1=cpu", "a2=/nowhere.txt"),

@@ -1,0 +1,43 @@
+"""The bench on a machine with control groups of version 1, version 2 and both, in a mount namespace that has them so."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+from tests.e2e.lab import ROOT
+
+# What systemd in a node says of the hierarchy that it has.
+SEEN = {"v1": "tmpfs", "v2": "cgroup2fs", "hybrid": "tmpfs"}
+STORY = """
+bench/bench up --hosts 2
+bench/bench exec a1 -- stat -fc 'node sees %T' /sys/fs/cgroup
+bench/bench reboot a1 --wait
+bench/bench kill a2
+bench/bench start a2
+until bench/bench exec a2 -- test -e /run/sshd.pid; do sleep 1; done
+bench/bench ssh a1 -- systemctl is-system-running --wait
+bench/bench ssh a2 -- systemctl is-system-running --wait
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount control groups")
+@pytest.mark.parametrize("version", SEEN)
+def test_hosts_boot_reboot_and_come_back(version: str) -> None:
+    names = {"LOCKSTEP_BENCH": "cgroups", "LOCKSTEP_BENCH_PREFIX": "10.89.80"}
+    done = subprocess.run(
+        [ROOT / "tools/with-cgroups", version, "sh", "-exc", f"trap 'bench/bench down' EXIT\n{STORY}"],
+        cwd=ROOT,
+        env={**os.environ, **names},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert f"node sees {SEEN[version]}" in lines
+    assert lines.count("running") == 2
+    assert "removed a1, a2, mirror" in lines[-1]
