@@ -199,7 +199,6 @@ def _packages(state: Mapping[str, Any], expected: Expected, host: str) -> Iterat
             "not_held",
             f"not held, so an upgrade of the system may change them: {', '.join(loose)}",
             "ansible-playbook site.yml",
-            "warn",
         )
 
 
