@@ -108,7 +108,8 @@ CASES = {
         says=("replica_a", "nvidia_driver_version differs", "a1=550.127.05", "a2=550.90.07", "set it once"),
     ),
     "action_of_a_roll": Case(
-        extra={"rollout_action": "abort"}, says=("rollout_action", "playbooks/upgrade_driver.yml -e rollout_action=abort")
+        extra={"rollout_action": "abort"},
+        says=("rollout_action", "playbooks/upgrade_driver.yml -e rollout_action=abort"),
     ),
     "runtimes_of_a_replica_differ": Case(
         overlay="{all: {hosts: {a2: {serving_runtime_lock: /nowhere.txt}}}}",

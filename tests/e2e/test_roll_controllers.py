@@ -6,6 +6,8 @@ import os
 import random
 import re
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -31,14 +33,14 @@ from tests.e2e.rolls import (
 SEED = int(os.environ.get("LOCKSTEP_SEED", "5"))
 KILLS = int(os.environ.get("LOCKSTEP_KILLS", "24"))
 """How many controllers the long story kills."""
+DRAW = random.Random(SEED)
 LOCK = "/var/lib/lockstep/lock.json"
 
 
-def moments(count: int, seed: int) -> list[float]:
+def moments(count: int) -> list[float]:
     """Moments of a roll, as parts of its length: one drawn from each of ``count`` equal stretches, in any order."""
-    draw = random.Random(seed)
-    drawn = [round((n + draw.random()) / count, 3) for n in range(count)]
-    draw.shuffle(drawn)
+    drawn = [round((n + DRAW.random()) / count, 3) for n in range(count)]
+    DRAW.shuffle(drawn)
     return drawn
 
 
@@ -54,7 +56,7 @@ def test_of_two_controllers_one_is_refused_and_a_dead_one_s_roll_is_finished(pai
             assert lock["pid"] == holder.process.pid
             is_refused_and_changes_nothing(refused, f"run {lock['run']} of {lock['holder']} (pid {lock['pid']})")
             eventually("a replica is being changed", lambda: being_changed(pair, new), 180, 0.5)
-            time.sleep(random.Random(SEED).uniform(0, 30))  # and at any moment of it
+            time.sleep(DRAW.uniform(0, 30))  # and at any moment of it
             assert not holder.ended, plain(holder)
             holder.kill()
         for host in HEADS:
@@ -64,7 +66,10 @@ def test_of_two_controllers_one_is_refused_and_a_dead_one_s_roll_is_finished(pai
         assert again.rc != 0
         (message,) = again.failures()
         assert message.endswith(f"-e rollout_lock_take_over={lock['run']}")
-        finished = pair.play(UPGRADE, extra={**to(new), "rollout_lock_take_over": lock["run"]})
+        # Whoever takes it over is killed as well, and so is the next one, which needs no name: it knows that the last is dead.
+        is_killed(pair, {**to(new), "rollout_lock_take_over": lock["run"]})
+        is_killed(pair, to(new))
+        finished = pair.play(UPGRADE, extra=to(new))
         time.sleep(5)  # and what serves afterwards
     is_finished(pair, new, Roll(finished, load, log_of(pair, load)))
 
@@ -78,7 +83,7 @@ def length(pair: Lab) -> float:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("part", moments(KILLS, SEED))
+@pytest.mark.parametrize("part", moments(KILLS))
 def test_a_controller_killed_at_any_moment_strands_nobody(pair: Lab, length: float, part: float) -> None:
     new = other(serving(pair)["a1"])
     with traffic(pair) as load:
@@ -95,6 +100,36 @@ def test_a_controller_killed_at_any_moment_strands_nobody(pair: Lab, length: flo
         finished = pair.play(UPGRADE, extra=to(new))
         time.sleep(5)  # and what serves afterwards
     is_finished(pair, new, Roll(finished, load, log_of(pair, load)))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("roll_number", range(KILLS // 4))
+def test_controllers_killed_one_after_the_other_strand_nobody(pair: Lab, roll_number: int) -> None:
+    new = other(serving(pair)["a1"])
+    with traffic(pair) as load:
+        for _ in range(4):
+            is_killed(pair, to(new))
+        finished = pair.play(UPGRADE, extra=to(new))
+        time.sleep(5)
+    is_finished(pair, new, Roll(finished, load, log_of(pair, load)))
+
+
+def is_killed(lab: Lab, extra: Mapping[str, Any]) -> None:
+    """A controller that is killed within the minute after it has the lock; nothing runs then that should not."""
+    moment = DRAW.uniform(0, 60)
+    with lab.controller(UPGRADE, extra) as controller:
+        eventually(
+            "it has the lock",
+            lambda: controller.ended or (lab.record("a1", LOCK) or {}).get("pid") == controller.process.pid,
+            120,
+            0.5,
+        )
+        began = time.monotonic()
+        eventually("the moment", lambda: controller.ended or time.monotonic() - began > moment, 120, 0.2)
+        print(f"\nkilled {moment:.0f} s after it had the lock" if not controller.ended else "\nended before its moment")
+        controller.kill()
+    for host in HEADS:
+        admitted_rightly(lab, host)
 
 
 def is_finished(lab: Lab, new: str, rolled: Roll) -> None:
