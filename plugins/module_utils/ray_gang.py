@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from . import deadline, gang, gate_run, gpu_memory, localise, nccl_gate, ray_clu
 from .gang import Job, Report
 from .gate import GateResult
 
+PATIENCE = 10.0
+"""Seconds for which Ray is asked again, where a gang cannot be placed."""
 PLACING = 30.0
 """Seconds that placing the actors may take."""
 ANSWER = 10.0
@@ -238,6 +240,21 @@ def not_ready(
     return ranks
 
 
+def settled(
+    request: gate_run.Request, hosts: Mapping[str, str], ask: Callable[[], ray_cluster.Table], patience: float
+) -> tuple[ray_cluster.Table, GateResult | dict[str, int]]:
+    """Ray's table, and what :func:`not_ready` says of it. A gang that cannot be placed is looked at again for ``patience``
+    seconds: on a busy host one answer gets lost, or the last gang's GPUs are free a moment late, and neither proves anything.
+    """
+    end = time.monotonic() + patience
+    while True:
+        table = ask()
+        found = not_ready(request, hosts, table)
+        if not isinstance(found, GateResult) or time.monotonic() > end:
+            return table, found
+        time.sleep(0.5)
+
+
 def _refusal(request: gate_run.Request, code: str, host: str | None, cause: str) -> GateResult:
     limit = f" --limit {host}" if host else ""
     return GateResult(
@@ -261,7 +278,7 @@ def run(ask: Mapping[str, Any]) -> tuple[GateResult, dict[str, str]]:
     end = time.monotonic() + request.deadline
     hosts: dict[str, str] = ask["hosts"]
     cluster = ray_cluster.Cluster(ask["head"], ask["port"], os.environ.get("RAY_AUTH_TOKEN") or ray_cluster.token())
-    ranks = not_ready(request, hosts, cluster.table())
+    table, ranks = settled(request, hosts, cluster.table, min(PATIENCE, request.deadline / 4))
     if isinstance(ranks, GateResult):
         return ranks, {}
     ray.init(
@@ -271,7 +288,8 @@ def run(ask: Mapping[str, Any]) -> tuple[GateResult, dict[str, str]]:
         namespace="lockstep-gate",
         _node_ip_address=ask["address"],
     )
-    bundles = [{"GPU": float(_held_gpus(cluster, hosts[host])), f"node:{hosts[host]}": 0.001} for host in hosts]
+    gpus = {node.address: node.gpus for node in table.nodes if node.alive}
+    bundles = [{"GPU": gpus[hosts[host]], f"node:{hosts[host]}": 0.001} for host in hosts]
     placed = placement_group(bundles, strategy="STRICT_SPREAD")
     try:
         if not placed.wait(min(PLACING, end - time.monotonic())):
@@ -291,10 +309,6 @@ def run(ask: Mapping[str, Any]) -> tuple[GateResult, dict[str, str]]:
         return (crowded, {}) if crowded else (examine(members), members.files)
     finally:
         remove_placement_group(placed)
-
-
-def _held_gpus(cluster: ray_cluster.Cluster, address: str) -> float:
-    return next(node.gpus for node in cluster.table().nodes if node.alive and node.address == address)
 
 
 def _guests(request: gate_run.Request, seats: Mapping[str, Any]) -> GateResult | None:

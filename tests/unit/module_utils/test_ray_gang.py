@@ -48,6 +48,24 @@ def test_not_ready(table, expected):
         assert found == expected
 
 
+@pytest.mark.parametrize(
+    ("tables", "code"),
+    [
+        ([Table("down", error="no answer within 2 s"), Table("up", BOTH)], None),
+        ([Table("up", (BOTH[0], node("10.0.0.2", 1.0, 0.0))), Table("up", BOTH)], None),
+        ([Table("down", error="connection refused")] * 50, "ray_down"),
+    ],
+    ids=["an answer lost", "the last gang's GPU", "head away"],
+)
+def test_a_gang_that_cannot_be_placed_is_looked_at_again(tables, code):
+    asked = iter(tables)
+    table, found = ray_gang.settled(request(), HOSTS, lambda: next(asked), patience=1.0)
+    if code is None:
+        assert (table, found) == (Table("up", BOTH), {"a1": 1, "a2": 1})
+    else:
+        assert found.code == code
+
+
 class Trials(ray_gang.Members):
     """Members whose trials are worked out instead of run."""
 
