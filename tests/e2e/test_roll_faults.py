@@ -15,6 +15,7 @@ from tests.e2e.rolls import (
     UPGRADE,
     Amid,
     Roll,
+    admitted_rightly,
     driver,
     kept_out,
     nothing_lost,
@@ -36,8 +37,9 @@ class Fault:
     Attributes:
         name: of the row.
         says: what the run's last words have to name.
-        left: how a1 is left: ``untouched``; ``restored``: admitted on the old driver; ``out``: in quarantine, for a
-            controller that comes back; ``failed``: in quarantine until somebody asks for another try.
+        left: how a1 is left: ``untouched``; ``restored``: admitted on the old driver; ``untold``: that too, but its router
+            does not know; ``out``: in quarantine, for a controller that comes back; ``failed``: in quarantine until
+            somebody asks for another try.
         before: what befalls the cluster before the roll begins, in words of bench/bench; ``NEW`` is the driver rolled to.
         amid: what befalls it in the middle of the roll, at the moment that is named; also the words.
         cure: what mends it, where that is not clearing a1's faults.
@@ -46,7 +48,7 @@ class Fault:
 
     name: str
     says: tuple[str, ...]
-    left: Literal["untouched", "restored", "out", "failed"]
+    left: Literal["untouched", "restored", "untold", "out", "failed"]
     before: str = ""
     amid: tuple[Literal["taken out", "installing", "loaded"], str] | None = None
     cure: str = "fault a1 --clear"
@@ -83,12 +85,12 @@ FAULTS = (
     # its gates, its engine
     Fault("nccl_wrong", ("a1", "nccl"), "restored", "fault a1 wrong_sum --when-driver NEW"),
     Fault("engine_wont_start", ("a1", "no GPU"), "restored", "fault a1 engine_wont_start --when-driver NEW"),
-    # and putting it back fails too
+    # and in putting it back
     Fault("restore_fails", ("a1", "dkms", "could not be put back"), "failed", "fault a1 driver_install_fails"),
     Fault(
         "router_lost",
-        ("router1", "unreachable"),
-        "failed",
+        ("router1", "its router was not told"),
+        "untold",
         amid=("taken out", "fault router1 port_blocked 22"),
         cure="fault router1 --clear",
     ),
@@ -165,6 +167,10 @@ def left_as_it_should_be(lab: Lab, case: Fault, old: str, rolled: Roll) -> None:
         assert rolled.log.rotation == set(REPLICAS)
     else:
         assert rolled.log.rotation == {"replica_b"}
+    if case.left == "untold":
+        assert driver(lab, "a1") == old
+        assert lab.record("a1", QUARANTINE) is None
+        admitted_rightly(lab, "a1")
     if case.left == "untouched":
         assert rolled.log.changes == ()
 
