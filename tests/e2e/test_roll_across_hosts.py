@@ -23,6 +23,7 @@ all:
             a2:
               ansible_host: "{{ bench_prefix }}.12"
               ray_node_role: worker
+              bench_state: "{{ hostvars.a1.bench_state }}"
 """
 GATE_DEADLINE = 60
 """Seconds that the gates across hosts may take; what hangs is ended then."""
