@@ -172,10 +172,14 @@ class Lab:
         """What a shell script prints when root runs it on ``host`` (not through Ansible, not through ssh)."""
         return self.bench("exec", host, "--", "bash", "-c", script, check=check).strip()
 
+    @property
+    def state(self) -> Path:
+        """Where the bench keeps what this instance is made of: keys, addresses, facts."""
+        return ROOT / "bench/.state" / self.environment.get("LOCKSTEP_BENCH", "bench")
+
     def facts(self) -> dict[str, Any]:
         """What only the bench's build knows, such as the model's known answer."""
-        name = self.environment.get("LOCKSTEP_BENCH", "bench")
-        loaded: dict[str, Any] = json.loads((ROOT / f"bench/.state/{name}/facts.json").read_text())
+        loaded: dict[str, Any] = json.loads((self.state / "facts.json").read_text())
         return loaded
 
     def address(self, host: str) -> str:

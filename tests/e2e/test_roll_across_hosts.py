@@ -23,7 +23,7 @@ all:
             a2:
               ansible_host: "{{ bench_prefix }}.12"
               ray_node_role: worker
-              bench_state: "{{ hostvars.a1.bench_state }}"
+              bench_state: BENCH_STATE
 """
 GATE_DEADLINE = 60
 """Seconds that the gates across hosts may take; what hangs is ended then."""
@@ -32,14 +32,15 @@ GATE_DEADLINE = 60
 def test_graphs_that_hang_across_hosts_stop_at_the_canary(pair: Lab) -> None:
     old = serving(pair)["a1"]
     new = other(old)
-    grown = pair.play(extra=to(old), overlay=TWO_HOSTS)
+    two_hosts = TWO_HOSTS.replace("BENCH_STATE", str(pair.state))
+    grown = pair.play(extra=to(old), overlay=two_hosts)
     assert grown.rc == 0, grown.explained()
     for host in CANARY:
         verified(pair, host, old)
         pair.bench("fault", host, "replay_hangs_across_hosts", "--when-driver", new)
     untouched = pair.look(["b1"])
     try:
-        rolled = roll(pair, new, extra={"admission_replica_gate_deadline": GATE_DEADLINE}, overlay=TWO_HOSTS)
+        rolled = roll(pair, new, extra={"admission_replica_gate_deadline": GATE_DEADLINE}, overlay=two_hosts)
     finally:
         for host in CANARY:
             pair.bench("fault", host, "--clear")
