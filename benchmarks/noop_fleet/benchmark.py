@@ -104,9 +104,9 @@ def answers(host: str, port: int) -> bool:
     return True
 
 
-def plain_ssh(hosts: list[str], port: int, options: list[str], program: bytes) -> None:
+def plain_ssh(hosts: list[str], port: int, options: list[str], program: bytes, python_options: str = "-B -") -> None:
     def one(host: str) -> None:
-        command = ["ssh", "-p", str(port), "-o", "BatchMode=yes", *options, host, "/usr/bin/python3 -B -"]
+        command = ["ssh", "-p", str(port), "-o", "BatchMode=yes", *options, host, f"/usr/bin/python3 {python_options}"]
         done = subprocess.run(command, input=program, capture_output=True, timeout=120, check=False)
         if done.returncode:
             raise RuntimeError(f"{host}: {done.stderr.decode()[-1000:]}")
@@ -162,11 +162,13 @@ def run_survey(inventory: Path, home: Path) -> None:
         sys.exit(f"benchmark: the survey failed\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
 
 
-def survey_program(hosts: list[str]) -> bytes:
+def survey_program(hosts: list[str]) -> tuple[bytes, str]:
+    """The program, and the options that Python gets for it."""
     sys.path.insert(0, str(ROOT / "collections"))
     from ansible_collections.lockstep.vllm.plugins.plugin_utils import fleet
 
-    return fleet.program("survey", "collect", {"peers": dict.fromkeys(hosts[:2], hosts[0])}).encode()
+    text = fleet.program("survey", "collect", {"peers": dict.fromkeys(hosts[:2], hosts[0])})
+    return text.encode(), fleet.PYTHON_OPTIONS
 
 
 def seconds(work: Callable[[], None]) -> float:
@@ -186,10 +188,10 @@ def measure(count: int, rounds: int) -> dict[str, object]:
     with tempfile.TemporaryDirectory(prefix="lockstep-noop-") as name:
         port, options = keys(Path(name), hosts)
         inventory = write_inventory(Path(name), hosts, port, options)
-        program = survey_program(hosts)
+        program, python_options = survey_program(hosts)
         ways: dict[str, Callable[[], None]] = {
             "plain": lambda: plain_ssh(hosts, port, options, b"pass"),
-            "same": lambda: plain_ssh(hosts, port, options, program),
+            "same": lambda: plain_ssh(hosts, port, options, program, python_options),
             "survey": lambda: run_survey(inventory, Path(name) / "home"),
         }
         taken: dict[str, list[float]] = {way: [] for way in ways}

@@ -50,8 +50,7 @@ def current() -> dict[str, str | None]:
 
 def driver_identity() -> dict[str, object]:
     """The part of ``nvidia.driver_state`` that a fingerprint needs, without asking nvidia-smi."""
-    listed = nvidia.run_command(["dpkg-query", "-W", "-f", nvidia.DPKG_FORMAT, *nvidia.PACKAGE_PATTERNS], 10.0)
-    packages = nvidia.parse_dpkg(listed.stdout)
+    packages = nvidia.installed()
     versions = nvidia.driver_versions(packages)
     fabric_managers = [
         name for name in packages if name.startswith("nvidia-fabricmanager") and not name.endswith("-dev")

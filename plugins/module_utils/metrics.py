@@ -255,7 +255,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--output", type=Path, required=True, help="file in node_exporter's textfile directory, *.prom")
     output = parser.parse_args(arguments).output
     is_head = (records.read(records.HOST) or {}).get("ray_role") == "head"
-    write(output, render(samples(survey.collect({"ray": is_head}))))
+    write(output, render(samples(survey.collect({"ray": is_head, "driver_also": ["xids"]}))))
     return 0
 
 

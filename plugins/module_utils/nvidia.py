@@ -2,27 +2,29 @@
 
 Every parser takes text and returns data. ``driver_state`` is the only function here that looks at the machine; it
 changes nothing, and each command that it starts is ended at a deadline, so that a driver that hangs becomes a finding.
+
+Every survey sends this file to every host: what is imported here costs each of them processor time at every run.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
-import csv
-import dataclasses
-import datetime
 import os
 import re
 import signal
 import stat
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 Run = Callable[[Sequence[str], float], "Answer"]
 
+# The parts of a driver's state that cost more than all others together (a look into every process, one through the kernel's
+# messages since boot), and that no plan depends on: a gate, the metrics and whoever looks at one host ask for them.
+COSTLY = ("holders", "xids")
 DPKG_FORMAT = "${db:Status-Want}\t${db:Status-Status}\t${Package}\t${Version}\n"
 PACKAGE_PATTERNS = (
     "nvidia-*",
@@ -34,18 +36,21 @@ PACKAGE_PATTERNS = (
     "linux-modules-nvidia-*",
     "nvlsm",
 )
-_NOT_THE_DRIVER = re.compile(
+# How the paragraphs of these packages begin in dpkg's table.
+_PACKAGE_STARTS = tuple(f"Package: {name}\n".replace("*\n", "") for name in PACKAGE_PATTERNS)
+# Patterns are compiled when they are first used, and kept by re: many hosts need but a few of them.
+_NOT_THE_DRIVER = (
     r"(lib)?nvidia-(container|ctk|cuda|cudnn|cg|docker|nsight|profiler|visual|support"
     r"|installer|legacy|egl-wayland|vaapi|ml-dev)"
 )
 # Versioned on their own, whatever the driver's version is (Debian and NVIDIA alike).
-_OWN_VERSIONS = re.compile(
+_OWN_VERSIONS = (
     r"nvidia-(settings|xconfig|modprobe|persistenced|driver-pinning|alternative|egl|suspend)"
     r"|libnvidia-egl"
 )
-_FABRIC = re.compile(r"nvidia-fabricmanager|libnvidia-nscq|libnvsdm|nvidia-imex|nvlsm")
-_DRIVER_VERSION = re.compile(r"\d{3}\.\d{2,3}(?:\.\d{2})?")
-_USER_LIBRARY = re.compile(r"libnvidia-ml\.so\.(\d{3}\.\d{2,3}(?:\.\d{2})?)$")
+_FABRIC = r"nvidia-fabricmanager|libnvidia-nscq|libnvsdm|nvidia-imex|nvlsm"
+_DRIVER_VERSION = r"\d{3}\.\d{2,3}(?:\.\d{2})?"
+_USER_LIBRARY = r"libnvidia-ml\.so\.(\d{3}\.\d{2,3}(?:\.\d{2})?)$"
 _LIBRARY_FOLDERS = (
     "usr/lib/x86_64-linux-gnu",
     "usr/lib/aarch64-linux-gnu",
@@ -54,18 +59,17 @@ _LIBRARY_FOLDERS = (
     "usr/lib/x86_64-linux-gnu/nvidia/current",
     "usr/lib/aarch64-linux-gnu/nvidia/current",
 )
-_XID = re.compile(
+_XID = (
     r"NVRM: (?P<kind>Xid) \(PCI:(?P<xdev>[^)]+)\): (?P<xcode>\d+)"
     r"|(?P<skind>SXid) \(PCI:(?P<sdev>[^)]+)\): (?P<scode>\d+)"
 )
 # Read from the survey's point of view: quick to answer, and understood by every driver since 450.
 _GPU_FIELDS = ("index", "uuid", "name", "memory.total", "persistence_mode", "pci.bus_id", "driver_version")
-_UNIT = re.compile(r"/([\w@.:-]+\.service)(?:/|$)", re.MULTILINE)
-_UNUSUAL = re.compile(r"^(half-installed|half-configured|unpacked|triggers-awaited|triggers-pending)$")
+_UNIT = r"(?m)/([\w@.:-]+\.service)(?:/|$)"
+_UNUSUAL = ("half-installed", "half-configured", "unpacked", "triggers-awaited", "triggers-pending")
 
 
-@dataclasses.dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What a command gave: ``returncode`` is None when it was not found or was ended at its deadline."""
 
     returncode: int | None
@@ -124,12 +128,12 @@ def upstream(version: str) -> str:
 
 def is_driver_version(text: str) -> bool:
     """Whether ``text`` is a full driver version such as ``550.127.05`` or ``580.95`` (not a branch, not a revision)."""
-    return bool(_DRIVER_VERSION.fullmatch(text))
+    return bool(re.fullmatch(_DRIVER_VERSION, text))
 
 
 def has_own_version(name: str) -> bool:
     """Whether a package is versioned apart from the driver, so that its version says nothing about it."""
-    return bool(_OWN_VERSIONS.match(name))
+    return bool(re.match(_OWN_VERSIONS, name))
 
 
 def version_key(version: str) -> tuple[int, ...]:
@@ -141,14 +145,14 @@ def parse_proc_version(text: str) -> str | None:
     """The loaded module's version from ``/proc/driver/nvidia/version``; None when the text has none."""
     for line in text.splitlines():
         if line.startswith("NVRM version:"):
-            found = _DRIVER_VERSION.search(line)
+            found = re.search(_DRIVER_VERSION, line)
             return found.group(0) if found else None
     return None
 
 
 def parse_library_version(names: Iterable[str]) -> str | None:
     """The user-space version from library file names (``libnvidia-ml.so.550.127.05``); the newest of several."""
-    versions = [found.group(1) for name in names if (found := _USER_LIBRARY.search(name))]
+    versions = [found.group(1) for name in names if (found := re.search(_USER_LIBRARY, name))]
     return max(versions, key=version_key, default=None)
 
 
@@ -161,9 +165,20 @@ def parse_dpkg(text: str) -> dict[str, dict[str, Any]]:
     packages: dict[str, dict[str, Any]] = {}
     for line in text.splitlines():
         want, status, name, version = (line.split("\t") + [""] * 4)[:4]
-        if (status == "installed" or _UNUSUAL.match(status)) and not _NOT_THE_DRIVER.match(name):
+        if (status == "installed" or status in _UNUSUAL) and not re.match(_NOT_THE_DRIVER, name):
             packages[name.split(":")[0]] = {"version": version, "hold": want == "hold", "broken": status != "installed"}
     return packages
+
+
+def status_lines(text: str) -> str:
+    """The driver's packages in dpkg's table (``/var/lib/dpkg/status``) as dpkg-query lists them in ``DPKG_FORMAT``."""
+    lines = []
+    for paragraph in text.split("\n\n"):
+        if paragraph.startswith(_PACKAGE_STARTS):
+            fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line and line[0] != " ")
+            want, _flag, status = (fields.get("Status", "").split() + [""] * 3)[:3]
+            lines.append(f"{want}\t{status}\t{fields['Package']}\t{fields.get('Version', '')}\n")
+    return "".join(lines)
 
 
 def driver_versions(packages: dict[str, dict[str, Any]]) -> list[str]:
@@ -171,13 +186,15 @@ def driver_versions(packages: dict[str, dict[str, Any]]) -> list[str]:
     found = {
         upstream(about["version"])
         for name, about in packages.items()
-        if not _OWN_VERSIONS.match(name) and not _FABRIC.match(name)
+        if not re.match(_OWN_VERSIONS, name) and not re.match(_FABRIC, name)
     }
     return sorted((version for version in found if is_driver_version(version)), key=version_key)
 
 
 def parse_csv(text: str) -> list[dict[str, str]]:
     """Rows of ``nvidia-smi --query-gpu=… --format=csv,nounits``, by field name without its unit."""
+    import csv
+
     rows = list(csv.reader(text.strip().splitlines(), skipinitialspace=True))
     if not rows:
         return []
@@ -212,7 +229,7 @@ def nvswitches(root: Path = Path("/")) -> int:
 
 def parse_fabric_manager(text: str) -> str | None:
     """Version from ``nv-fabricmanager --version`` (``Fabric Manager version is : 550.127.05``)."""
-    found = _DRIVER_VERSION.search(text)
+    found = re.search(_DRIVER_VERSION, text)
     return found.group(0) if found else None
 
 
@@ -243,7 +260,7 @@ def parse_xids(messages: Iterable[tuple[float, str]]) -> list[dict[str, Any]]:
     """Xid and SXid events by kind and code: ``{"kind", "code", "count", "last" (RFC 3339), "devices", "message"}``."""
     events: dict[tuple[str, int], dict[str, Any]] = {}
     for when, message in sorted(messages):
-        found = _XID.search(message)
+        found = re.search(_XID, message)
         if not found:
             continue
         kind = found["kind"] or found["skind"]
@@ -253,7 +270,7 @@ def parse_xids(messages: Iterable[tuple[float, str]]) -> list[dict[str, Any]]:
         event["count"] += 1
         event["devices"] = sorted({*event["devices"], device})
         event["message"] = message[found.start() :].strip()
-        event["last"] = datetime.datetime.fromtimestamp(int(when), datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        event["last"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(when)))
     return [events[key] for key in sorted(events)]
 
 
@@ -267,11 +284,26 @@ def smi_failure(answer: Answer) -> str | None:
     return said[0] if said else f"nvidia-smi ended with {answer.returncode}"
 
 
-def driver_state(*, deadline: float = 5.0, root: Path = Path("/"), run: Run = run_command) -> dict[str, Any]:
+def installed(root: Path = Path("/"), run: Run = run_command, deadline: float = 10.0) -> dict[str, dict[str, Any]]:
+    """The packages of the driver that dpkg knows here, as ``parse_dpkg`` gives them.
+
+    Read from dpkg's own table, which is a tenth of the work of asking dpkg-query. A dpkg that is at work, or was stopped,
+    keeps its latest news in files beside the table; then, and where there is no table, dpkg-query is asked.
+    """
+    text = "" if dpkg_interrupted(root) else _text(root / "var/lib/dpkg/status")
+    if text:
+        return parse_dpkg(status_lines(text))
+    return parse_dpkg(run(["dpkg-query", "-W", "-f", DPKG_FORMAT, *PACKAGE_PATTERNS], deadline).stdout)
+
+
+def driver_state(
+    *, deadline: float = 5.0, root: Path = Path("/"), run: Run = run_command, also: Collection[str] = COSTLY
+) -> dict[str, Any]:
     """All that a host knows about its NVIDIA driver, without changing anything.
 
     Takes as long as the slowest of nvidia-smi, dpkg-query and fabric manager's version, and never longer than
-    ``deadline`` seconds plus half a second. Needs root to see other users' holders.
+    ``deadline`` seconds plus half a second. Needs root to see other users' holders. ``also`` names those of ``COSTLY``
+    that are wanted; the others are left out.
 
     Keys: ``packages`` {name: {version, hold, broken}}, ``package_versions``, ``package_version`` (None unless all
     agree), ``userspace_version``, ``loaded_version``, ``fabric_manager`` ({package, package_version, version, active}
@@ -279,16 +311,14 @@ def driver_state(*, deadline: float = 5.0, root: Path = Path("/"), run: Run = ru
     {name: {refcount, used_by}}, ``refcount``, ``gpus``, ``xids``, ``pending_reboot``, ``pending_reboot_packages``,
     ``dpkg_interrupted``, ``smi_error``.
     """
-    with concurrent.futures.ThreadPoolExecutor(max_workers=4) as pool:
-        smi = pool.submit(run, ["nvidia-smi", f"--query-gpu={','.join(_GPU_FIELDS)}", "--format=csv,nounits"], deadline)
-        dpkg = pool.submit(run, ["dpkg-query", "-W", "-f", DPKG_FORMAT, *PACKAGE_PATTERNS], deadline)
-        events = pool.submit(_xids, root, run, deadline)
-        packages = parse_dpkg(dpkg.result().stdout)
-        fabric = _fabric_manager(packages, run, deadline)
-        loaded_modules = modules(root)
-        held_by = holders(root)
-        smi_answer = smi.result()
-        xids = events.result()
+    query = ["nvidia-smi", f"--query-gpu={','.join(_GPU_FIELDS)}", "--format=csv,nounits"]
+    smi = meanwhile(lambda: run(query, deadline))
+    looks: dict[str, Callable[[], Any]] = {"holders": lambda: holders(root), "xids": lambda: _xids(root, run, deadline)}
+    costly = {name: meanwhile(looks[name]) for name in COSTLY if name in also}
+    packages = installed(root, run, deadline)
+    fabric = _fabric_manager(packages, run, deadline)
+    loaded_modules = modules(root)
+    smi_answer = smi()
     gpus = parse_gpus(smi_answer.stdout) if smi_answer.ok else []
     versions = driver_versions(packages)
     loaded = loaded_version(root)
@@ -302,18 +332,43 @@ def driver_state(*, deadline: float = 5.0, root: Path = Path("/"), run: Run = ru
         "fabric_manager": fabric,
         "nvswitches": nvswitches(root),
         "persistence": all(gpu["persistence"] for gpu in gpus) if gpus else None,
-        "holders": held_by,
         "modules": loaded_modules,
         "refcount": loaded_modules.get("nvidia", {}).get("refcount"),
         "gpus": gpus,
-        "xids": xids,
         "pending_reboot": (root / "run/reboot-required").exists(),
         "pending_reboot_packages": sorted(set(pending)),
         "dpkg_interrupted": dpkg_interrupted(root) or any(about["broken"] for about in packages.values()),
         "smi_error": smi_failure(smi_answer)
         if packages or loaded or smi_answer.returncode is not None or smi_answer.timed_out
         else None,
+        **{name: result() for name, result in costly.items()},
     }
+
+
+def meanwhile(look: Callable[[], Any]) -> Callable[[], Any]:
+    """Begin ``look`` in a thread of its own; what is returned waits for it, and gives or raises what it gave or raised.
+
+    A pool of ``concurrent.futures`` would do, but importing that takes longer than most looks.
+    """
+    given: list[Any] = []
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            given.append(look())
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+
+    def result() -> Any:
+        thread.join()
+        if raised:
+            raise raised[0]
+        return given[0]
+
+    return result
 
 
 def dpkg_interrupted(root: Path = Path("/")) -> bool:
@@ -343,7 +398,7 @@ def _userspace_version(root: Path) -> str | None:
     names: list[str] = []
     for folder in _LIBRARY_FOLDERS:
         try:
-            names += [entry.name for entry in os.scandir(root / folder) if entry.name.startswith("libnvidia-ml.so.")]
+            names += [name for name in os.listdir(root / folder) if name.startswith("libnvidia-ml.so.")]
         except OSError:
             continue
     return parse_library_version(names)
@@ -380,7 +435,7 @@ def holders(root: Path = Path("/")) -> list[dict[str, Any]]:
         devices = _devices(folder)
         if devices:
             command = _text(folder / "cmdline").replace("\0", " ").strip() or _text(folder / "comm").strip()
-            unit = _UNIT.search(_text(folder / "cgroup"))
+            unit = re.search(_UNIT, _text(folder / "cgroup"))
             found.append(
                 {
                     "pid": int(folder.name),
@@ -411,7 +466,9 @@ def _devices(process: Path) -> set[str]:
 
 def _xids(root: Path, run: Run, deadline: float) -> list[dict[str, Any]]:
     boot = time.time() - time.clock_gettime(time.CLOCK_MONOTONIC)
-    messages, lost = parse_kmsg(_kmsg(root / "dev/kmsg"), boot)
+    records = _kmsg(root / "dev/kmsg").splitlines()
+    # Of thousands of records the first, which tells whether older ones were lost, and those that matter.
+    messages, lost = parse_kmsg("\n".join([*records[:1], *(record for record in records[1:] if "Xid" in record)]), boot)
     if messages and not lost:
         return parse_xids(messages)
     kept = run(["journalctl", "-k", "-b", "-q", "--no-pager", "-o", "short-unix", "-g", "Xid"], deadline)

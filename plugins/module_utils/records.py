@@ -6,10 +6,8 @@ The shapes of the records are given in docs/architecture.md. Nothing here import
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,8 @@ REPLICA_STAMP = STATE / "stamp" / "replica.json"
 QUARANTINE = STATE / "quarantine.json"
 DRIVER = STATE / "driver.json"
 MANIFEST = STATE / "manifest"
+LOCK = STATE / "lock.json"
+REQUEST = STATE / "rollout.json"
 EVIDENCE = STATE / "evidence"
 ENGINE_STATE = RUN / "engine.json"
 
@@ -37,6 +37,8 @@ class RecordError(Exception):
 
 def now() -> str:
     """The present moment as records write it: RFC 3339, UTC, whole seconds."""
+    import datetime  # where it is needed: every survey brings this file to every host, and none asks for the time
+
     return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -69,6 +71,8 @@ def write(path: Path, record: dict[str, Any], mode: int = 0o644) -> bool:
             return False
     except (OSError, UnicodeDecodeError):
         pass
+    import tempfile  # where it is needed: a survey writes nothing
+
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

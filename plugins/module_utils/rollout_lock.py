@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 from . import records
 
-LOCK = records.STATE / "lock.json"
-REQUEST = records.STATE / "rollout.json"
+LOCK = records.LOCK
+REQUEST = records.REQUEST
 _TURNSTILE = records.STATE / ".lock.turnstile"
 
 RENEWAL = 20.0
@@ -77,7 +77,7 @@ def apply(wish: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unready() -> str:
-    from . import readiness  # not for the survey, which needs this module's paths alone
+    from . import readiness
 
     config, host = records.read(records.ENGINE_CONFIG), records.read(records.HOST)
     if not config or not host:

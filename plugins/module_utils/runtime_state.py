@@ -6,7 +6,6 @@ Cheap enough (a few milliseconds) for every survey and every start of a unit.
 from __future__ import annotations
 
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -18,8 +17,8 @@ from .records import RUNTIME
 State = dict[str, "str | None"]
 COMPARED = ("python", "ray", "vllm", "torch", "nccl", "torch_cuda", "lock")
 _ASK_VERSION = "import sys; print('.'.join(map(str, sys.version_info[:3])))"
-_PIN = re.compile(r"^([A-Za-z0-9][\w.-]*)==([^\s;]+)", re.MULTILINE)
-_TORCH_CUDA = re.compile(r"^cuda\b[^=]*= *'([^']+)'", re.MULTILINE)
+_PIN = r"(?m)^([A-Za-z0-9][\w.-]*)==([^\s;]+)"
+_TORCH_CUDA = r"(?m)^cuda\b[^=]*= *'([^']+)'"
 
 
 def state(runtime: Path = RUNTIME) -> State:
@@ -45,7 +44,7 @@ def state(runtime: Path = RUNTIME) -> State:
 
 def promised(lock: str) -> State:
     """What an environment built from the text of a lock file will hold: as :func:`state`, as far as a lock tells."""
-    pinned = {_normal(name): version for name, version in _PIN.findall(lock)}
+    pinned = {_normal(name): version for name, version in re.findall(_PIN, lock)}
 
     def first(*prefixes: str) -> str | None:
         return next((v for name, v in sorted(pinned.items()) if name.startswith(prefixes)), None)
@@ -99,7 +98,7 @@ def _torch_cuda(site: Path) -> str | None:
         text = (site / "torch" / "version.py").read_text(encoding="utf-8")
     except OSError:
         return None
-    found = _TORCH_CUDA.search(text)
+    found = re.search(_TORCH_CUDA, text)
     return found.group(1) if found else None
 
 
@@ -112,7 +111,7 @@ def _python_version(python: Path) -> str | None:
     """Asked of the interpreter, since pyvenv.cfg keeps the old patch version after the distribution's update."""
     real = os.path.realpath(python)
     if real == os.path.realpath(sys.executable):
-        return platform.python_version()
+        return sys.version.split()[0]
     try:
         asked = subprocess.run([real, "-ISc", _ASK_VERSION], capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):

@@ -1,24 +1,29 @@
 """All that a run needs to know of a host, learnt in one read-only call and returned as one small JSON object.
 
 It never imports torch, Ray or CUDA, and everything that could hang is bounded by its own short deadline.
+
+Most runs change nothing, and then this is all that a host has to do for them. So what few surveys need is imported where
+it is needed, and files are read where a command would say the same.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
+import contextlib
 import json
 import os
-import platform
 import re
-import shutil
-import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import apt_index, fingerprint, inputs, nvidia, nvidia_packages, records, rollout_lock, runtime_state
+from . import fingerprint, inputs, nvidia, records, runtime_state
+
+if TYPE_CHECKING:
+    from . import nvidia_packages
 
 UNITS = (
     "lockstep-ray.service",
@@ -38,13 +43,13 @@ def collect(wanted: Mapping[str, Any]) -> dict[str, Any]:
             ``peers`` (host name to address, to be resolved both ways), ``driver`` (``version``, ``source``,
             ``flavor``, ``fabric_manager``, ``repository_url``: can it be had?), looked up only while the host does not
             already have that version; ``preflight`` (bool): look at ports, peers and repository at all; ``ray`` (bool):
-            ask Ray for its nodes.
+            ask Ray for its nodes; ``driver_also``: parts of the driver's state that no plan needs (``nvidia.COSTLY``).
 
     Returns:
         JSON-ready dictionary; docs/architecture.md shows it. A part that could not be read is ``{"error": "…"}``
         under its own key, never a missing key and never an exception.
     """
-    driver = _guarded(nvidia.driver_state)
+    driver = _guarded(lambda: nvidia.driver_state(also=wanted.get("driver_also", ())))
     runtime = _guarded(runtime_state.state)
     identity = fingerprint.compose(driver, runtime, os.uname().release)
     state: dict[str, Any] = {
@@ -62,8 +67,8 @@ def collect(wanted: Mapping[str, Any]) -> dict[str, Any]:
         "quarantine": _record(records.QUARANTINE),
         "change": _record(records.DRIVER),
         "engine": _record(records.ENGINE_STATE),
-        "lock": _record(rollout_lock.LOCK),
-        "request": _record(rollout_lock.REQUEST),
+        "lock": _record(records.LOCK),
+        "request": _record(records.REQUEST),
         "manifest": _guarded(_manifest),
         "disk_free_mib": _guarded(_disk),
         "addresses": _guarded(_addresses),
@@ -90,18 +95,17 @@ def _record(path: Path) -> dict[str, Any] | None:
 
 
 def _system() -> dict[str, Any]:
-    release = dict(
-        re.findall(r'^(\w+)="?([^"\n]*)"?$', Path("/etc/os-release").read_text(encoding="utf-8"), re.MULTILINE)
-    )
+    lines = Path("/etc/os-release").read_text(encoding="utf-8").splitlines()
+    release = {name: value.strip('"') for name, _, value in (line.partition("=") for line in lines)}
     return {
         "distribution": release.get("ID", "unknown"),
         "like": release.get("ID_LIKE", ""),
         "version": release.get("VERSION_ID", ""),
         "codename": release.get("VERSION_CODENAME", ""),
         "kernel": os.uname().release,
-        "arch": platform.machine(),
-        "python": platform.python_version(),
-        "hostname": socket.gethostname(),
+        "arch": os.uname().machine,
+        "python": sys.version.split()[0],
+        "hostname": os.uname().nodename,
         "secure_boot": _secure_boot(),
     }
 
@@ -112,12 +116,13 @@ def _secure_boot() -> bool | None:
 
 
 def _boot() -> dict[str, Any]:
-    """When this host's user space started. The boot id alone would not do: a container shares its kernel's."""
-    shown = _command(["systemctl", "show", "--property=UserspaceTimestampMonotonic,UserspaceTimestamp"])
+    """When this host's first process started. The boot id alone would not do: a container shares its kernel's."""
+    stat = Path("/proc/1/stat").read_text(encoding="utf-8", errors="replace")
+    after_boot = int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
     return {
         "id": Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip(),
-        "since": _property(shown, "UserspaceTimestamp"),
-        "monotonic_us": _property(shown, "UserspaceTimestampMonotonic"),
+        "since": str(round(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + after_boot)),
+        "monotonic_us": str(int(after_boot * 1e6)),
     }
 
 
@@ -125,16 +130,22 @@ def units(names: Iterable[str]) -> dict[str, Any]:
     """State of systemd units: ``load``, ``active``, ``sub``, ``enabled``, ``result``, ``since`` (Unix seconds or None)."""
     wanted = "Id,LoadState,ActiveState,SubState,UnitFileState,Result,StateChangeTimestamp,NRestarts,ConditionResult"
     shown = _command(["systemctl", "show", "--timestamp=unix", f"--property={wanted}", *names])
+    return parse_units(shown)
+
+
+def parse_units(text: str) -> dict[str, Any]:
+    """States by unit from ``systemctl show`` of several: ``Name=value`` lines, a blank line between two units."""
     found = {}
-    for block in shown.strip().split("\n\n"):
-        found[_property(block, "Id")] = {
-            "load": _property(block, "LoadState"),
-            "active": _property(block, "ActiveState"),
-            "sub": _property(block, "SubState"),
-            "enabled": _property(block, "UnitFileState"),
-            "result": _property(block, "Result"),
-            "restarts": int(_property(block, "NRestarts") or 0),
-            "since": _property(block, "StateChangeTimestamp").lstrip("@") or None,
+    for block in text.strip().split("\n\n"):
+        shown = {name: value.strip() for name, _, value in (line.partition("=") for line in block.splitlines())}
+        found[shown.get("Id", "")] = {
+            "load": shown.get("LoadState", ""),
+            "active": shown.get("ActiveState", ""),
+            "sub": shown.get("SubState", ""),
+            "enabled": shown.get("UnitFileState", ""),
+            "result": shown.get("Result", ""),
+            "restarts": int(shown.get("NRestarts") or 0),
+            "since": shown.get("StateChangeTimestamp", "").lstrip("@") or None,
         }
     return found
 
@@ -148,7 +159,8 @@ def _manifest() -> dict[str, Any]:
 
 
 def _disk() -> dict[str, Any]:
-    return {folder: shutil.disk_usage(folder).free >> 20 for folder in ("/", "/opt", "/var", "/tmp")}
+    free = {folder: os.statvfs(folder) for folder in ("/", "/opt", "/var", "/tmp")}
+    return {folder: about.f_bavail * about.f_frsize >> 20 for folder, about in free.items()}
 
 
 def _addresses() -> dict[str, Any]:
@@ -178,6 +190,8 @@ def driver_refusal(
     """Why this exact driver cannot be had here, from the repository as it is now; None when it can."""
     if source == "verify":
         return None
+    from . import apt_index, nvidia_packages
+
     try:
         wants = nvidia_packages.wanted(
             version,
@@ -199,12 +213,14 @@ def driver_refusal(
 
 def _name_problems(peers: Mapping[str, str]) -> dict[str, str | None]:
     """Problems by name, all looked up at once: where names do not answer, each look-up takes many seconds."""
-    with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, len(peers))) as pool:
-        return dict(zip(peers, pool.map(name_problem, peers, peers.values()), strict=True))
+    looks = {name: nvidia.meanwhile(partial(name_problem, name, address)) for name, address in peers.items()}
+    return {name: result() for name, result in looks.items()}
 
 
 def name_problem(name: str, address: str) -> str | None:
     """Why ``name`` and ``address`` do not resolve to each other here; None when they do."""
+    import socket
+
     try:
         forward = sorted({str(item[4][0]) for item in socket.getaddrinfo(name, None, socket.AF_INET)})
     except OSError as error:
@@ -241,16 +257,22 @@ def taken_ports(ports: Iterable[int]) -> dict[str, str]:
 
 
 def _socket_owners(inodes: set[str]) -> dict[str, str]:
-    found = {}
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            target = os.readlink(link)
-        except OSError:
-            continue
-        inode = target[len("socket:[") : -1] if target.startswith("socket:[") else ""
-        if inode in inodes:
-            found[inode] = _process_owner(link.parts[2])
+    found: dict[str, str] = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        if len(found) == len(inodes):
+            break
+        for target in _open_files(pid):
+            inode = target[len("socket:[") : -1] if target.startswith("socket:[") else ""
+            if inode in inodes and inode not in found:
+                found[inode] = _process_owner(pid)
     return found
+
+
+def _open_files(pid: str) -> Iterable[str]:
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                yield os.readlink(f"/proc/{pid}/fd/{name}")
 
 
 def _process_owner(pid: str) -> str:
@@ -272,8 +294,3 @@ def _ray() -> dict[str, Any]:
 def _command(argv: list[str]) -> str:
     done = subprocess.run(argv, capture_output=True, text=True, timeout=COMMAND_DEADLINE, check=True)
     return done.stdout
-
-
-def _property(text: str, name: str) -> str:
-    found = re.search(rf"^{name}=(.*)$", text, re.MULTILINE)
-    return found.group(1).strip() if found else ""

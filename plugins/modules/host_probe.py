@@ -57,7 +57,7 @@ admission:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import admission, survey
+from ansible_collections.lockstep.vllm.plugins.module_utils import admission, nvidia, survey
 
 
 def main() -> None:
@@ -72,7 +72,7 @@ def main() -> None:
     decision = admission.decide_here("host")
     module.exit_json(
         changed=False,
-        state=survey.collect(module.params),
+        state=survey.collect({**module.params, "driver_also": nvidia.COSTLY}),
         admission={"allowed": decision.allowed, "reason": decision.reason},
     )
 

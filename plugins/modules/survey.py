@@ -50,7 +50,7 @@ routers:
 hosts:
   description: >-
     Per host, whether it is C(reachable), the C(error) if it did not answer, and its C(state) as
-    M(lockstep.vllm.host_probe) returns it.
+    M(lockstep.vllm.host_probe) returns it, without the driver's C(holders) and C(xids), which no plan needs.
   returned: always
   type: dict
 """

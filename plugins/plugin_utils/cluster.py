@@ -71,12 +71,15 @@ class ClusterAction(ActionBase):
     def survey(self, cluster: Cluster, task_vars: Mapping[str, Any], **wishes: Any) -> dict[str, Found]:
         """Ask every host for its state, all at once; ``wishes`` go to ``survey.collect``."""
         hostvars = task_vars["hostvars"]
-        programs, connections = {}, {}
-        for host, wanted in cluster.wanted.items():
-            programs[host] = program("survey", "collect", {**wishes, **_questions(cluster, host, wanted)})
-            connections[host] = settings.connection(self._templar, hostvars.raw_get(host))
         fleet = Fleet(self._play_context, bool(self._task.become), int(task_vars.get("ansible_forks", 5)))
-        answers = fleet.ask(programs, connections)
+        answers = fleet.ask_each(
+            (
+                host,
+                program("survey", "collect", {**wishes, **_questions(cluster, host, wanted)}),
+                settings.connection(self._templar, hostvars.raw_get(host)),
+            )
+            for host, wanted in cluster.wanted.items()
+        )
         return {host: Found(answer.value, answer.error, answer.reachable) for host, answer in answers.items()}
 
     def _wanted(self, raw: Mapping[str, Any], roles: tuple[str, ...], context: Mapping[str, Any]) -> Wanted:

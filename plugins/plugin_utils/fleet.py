@@ -14,7 +14,7 @@ import functools
 import json
 import shlex
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,22 @@ from ansible.module_utils.common.text.converters import to_text
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.loader import become_loader, connection_loader
 
+Question = tuple[str, str, Mapping[str, Any]]
+"""A host, its program, and its connection variables, templated."""
+
 LIBRARY = Path(__file__).resolve().parent.parent / "module_utils"
 
+# The program comes on standard input; nothing is written, and nothing of the host's environment, of the user's folder or of
+# site-packages decides what is imported.
+PYTHON_OPTIONS = "-BIS -"
+
+# Without importlib.abc and base64, which bring half of the standard library along, and without the end that Python makes of
+# its modules, which takes as long as a tenth of a survey.
 _BOOT = """
-import base64, importlib.abc, importlib.machinery, json, sys, zlib
-sources = json.loads(zlib.decompress(base64.b64decode({library!r})))
+import binascii, importlib, importlib.machinery, json, os, sys, zlib
+sources = json.loads(zlib.decompress(binascii.a2b_base64({library!r})))
 module, function, argument = json.loads({call!r})
-class Library(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+class Library:
     def find_spec(self, name, path=None, target=None):
         if name == "lockstep":
             return importlib.machinery.ModuleSpec(name, self, is_package=True)
@@ -38,14 +47,17 @@ class Library(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
             spec = importlib.machinery.ModuleSpec(name, self, origin="/opt/lockstep/lib/lockstep/" + name[9:] + ".py")
             spec.has_location = True
             return spec
+    def create_module(self, spec):
+        return None
+    def exec_module(self, module):
+        name = module.__spec__.name
+        exec(compile(self.get_source(name), module.__spec__.origin or name, "exec", dont_inherit=True), module.__dict__)
     def get_source(self, name):
         return sources.get(name[9:], "")
-    def is_package(self, name):
-        return name == "lockstep"
 sys.meta_path.insert(0, Library())
-import importlib
 entry = importlib.import_module("lockstep." + module)
-print("\\x1e" + json.dumps(getattr(entry, function)(argument)))
+print("\\x1e" + json.dumps(getattr(entry, function)(argument)), flush=True)
+os._exit(0)
 """
 
 
@@ -97,12 +109,23 @@ class Fleet:
         self._threads = threads
 
     def ask(self, programs: Mapping[str, str], variables: Mapping[str, Mapping[str, Any]]) -> dict[str, Answer]:
-        """Run each host's program; ``variables`` are the hosts' connection variables, already templated."""
-        hosts = list(programs)
-        connections = {host: self._connect(host, variables[host]) for host in hosts}
-        with ThreadPoolExecutor(max_workers=max(1, min(self._threads, len(hosts)))) as pool:
-            answers = pool.map(lambda host: self._ask_one(connections[host], programs[host], variables[host]), hosts)
-            return dict(zip(hosts, answers, strict=True))
+        """Run each host's program; ``variables`` are the hosts' connection variables, already templated.
+
+        All are prepared before the first is asked, so that a host whose variables are wrong keeps every program from running.
+        """
+        return self._run([self._prepare(host, text, variables[host]) for host, text in programs.items()])
+
+    def ask_each(self, questions: Iterable[Question]) -> dict[str, Answer]:
+        """As :meth:`ask`, for programs that only look: the first hosts answer while the last are prepared."""
+        return self._run(self._prepare(*question) for question in questions)
+
+    def _run(self, prepared: Iterable[tuple[str, Callable[[], Answer]]]) -> dict[str, Answer]:
+        with ThreadPoolExecutor(max_workers=max(1, self._threads)) as pool:
+            answers = {host: pool.submit(ask) for host, ask in prepared}
+            return {host: answer.result() for host, answer in answers.items()}
+
+    def _prepare(self, host: str, text: str, variables: Mapping[str, Any]) -> tuple[str, Callable[[], Answer]]:
+        return host, functools.partial(self._ask_one, self._connect(host, variables), text, variables)
 
     def _connect(self, host: str, variables: Mapping[str, Any]) -> Any:
         context = self._play_context.copy()
@@ -124,7 +147,7 @@ class Fleet:
 
     def _ask_one(self, connection: Any, text: str, variables: Mapping[str, Any]) -> Answer:
         interpreter = str(variables.get("ansible_python_interpreter", "/usr/bin/python3"))
-        command = f"{shlex.quote(interpreter)} -B -"
+        command = f"{shlex.quote(interpreter)} {PYTHON_OPTIONS}"
         if connection.become:
             command = connection.become.build_become_command(command, connection._shell)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,48 @@ def test_packages() -> None:
     assert packages["nvidia-utils-550"]["hold"] is False
     assert packages["nvidia-dkms-550-open"]["broken"] is True
     assert nvidia.driver_versions(packages) == ["550.127.05"]
+
+
+def test_dpkg_s_table_says_what_dpkg_query_says() -> None:
+    listed = nvidia.parse_dpkg(nvidia.status_lines(text("dpkg/status-ubuntu2204-550")))
+    assert listed == nvidia.parse_dpkg(text("dpkg/ubuntu2204-550"))
+
+
+def test_a_paragraph_that_dpkg_would_not_write_is_no_package() -> None:
+    assert nvidia.parse_dpkg(nvidia.status_lines("Package: nvidia-utils-550\nVersion: 1\n")) == {}
+
+
+@pytest.mark.parametrize(
+    ("files", "asked"),
+    [
+        pytest.param(
+            {"status": "Package: nvidia-utils-550\nStatus: install ok installed\nVersion: 1\n"}, 0, id="the table alone"
+        ),
+        pytest.param({"status": "Package: vim\n", "updates/0001": ""}, 1, id="news beside the table"),
+        pytest.param({}, 1, id="no table"),
+    ],
+)
+def test_dpkg_query_is_asked_only_where_the_table_cannot_tell(
+    tmp_path: Path, files: dict[str, str], asked: int
+) -> None:
+    for name, content in files.items():
+        path = tmp_path / "var/lib/dpkg" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    calls: list[str] = []
+
+    def run(argv: Sequence[str], _deadline: float) -> Answer:
+        calls.append(argv[0])
+        return Answer(0, "install\tinstalled\tnvidia-utils-550\t1\n")
+
+    assert nvidia.installed(tmp_path, run) == {"nvidia-utils-550": {"version": "1", "hold": False, "broken": False}}
+    assert calls == ["dpkg-query"] * asked
+
+
+def test_what_is_begun_meanwhile_gives_its_result_or_raises_its_error() -> None:
+    assert nvidia.meanwhile(lambda: 7)() == 7
+    with pytest.raises(ZeroDivisionError):
+        nvidia.meanwhile(lambda: 1 // 0)()
 
 
 def test_mixed_packages_are_all_named_oldest_first() -> None:
@@ -277,6 +320,19 @@ def test_state_of_a_half_upgraded_host(host: Host) -> None:
     assert [event["code"] for event in state["xids"]] == [20009, 79]
     assert state["dpkg_interrupted"] is True  # a package is half-configured
     assert state["smi_error"] is None
+
+
+@pytest.mark.parametrize("also", [(), ("xids",), ("holders",), nvidia.COSTLY])
+def test_what_costs_much_is_looked_at_only_where_asked_for(
+    host: Host, also: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    monkeypatch.setattr(nvidia, "holders", lambda _root: looked.append("holders"))
+    monkeypatch.setattr(nvidia, "_xids", lambda _root, _run, _deadline: looked.append("xids"))
+    state = nvidia.driver_state(root=host.root, run=lambda argv, _deadline: host.answers[argv[0]], also=also)
+    assert sorted(looked) == sorted(also)
+    assert {"holders", "xids"} & set(state) == set(also)
+    assert len(state["gpus"]) == 2
 
 
 def test_state_of_a_host_whose_driver_hangs(host: Host) -> None:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +18,12 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils import fleet
 def test_the_library_travels_with_the_program() -> None:
     text = fleet.program("topology", "absent", 7)
     done = subprocess.run(
-        [sys.executable, "-IB", "-"], input=text, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, *fleet.PYTHON_OPTIONS.split()],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     # There is no topology.absent: the library was found and imported, and the missing entry is named.
     assert "has no attribute 'absent'" in done.stderr
@@ -23,7 +32,12 @@ def test_the_library_travels_with_the_program() -> None:
 def test_the_survey_travels_whole() -> None:
     text = fleet.program("survey", "collect", {"preflight": True, "ports": [1], "peers": {"localhost": "127.0.0.1"}})
     done = subprocess.run(
-        [sys.executable, "-IB", "-"], input=text, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, *fleet.PYTHON_OPTIONS.split()],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     answer = fleet.read(done.returncode, done.stdout, done.stderr)
     assert answer.error is None
@@ -38,6 +52,54 @@ def test_the_survey_travels_whole() -> None:
         "stamps",
         "quarantine",
     }
+
+
+def test_what_lies_on_the_host_does_not_change_what_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('not this one')")
+    done = subprocess.run(
+        [sys.executable, *fleet.PYTHON_OPTIONS.split()],
+        input=fleet.program("records", "absent", 7),
+        capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert "has no attribute 'absent'" in done.stderr
+
+
+class Recorder(fleet.Fleet):
+    """Hosts that are prepared and answer in an order that is written down; ``broken`` cannot be prepared."""
+
+    def __init__(self) -> None:
+        super().__init__(None, become=False, threads=1)
+        self.events: list[str] = []
+
+    def _connect(self, host: str, variables: Mapping[str, Any]) -> Any:
+        if variables.get("broken"):
+            raise ValueError(host)
+        return host
+
+    def _ask_one(self, connection: Any, text: str, variables: Mapping[str, Any]) -> fleet.Answer:
+        self.events.append(connection)
+        return fleet.Answer(value=text)
+
+
+def test_a_host_that_cannot_be_prepared_keeps_all_programs_from_running() -> None:
+    fleet_of_two = Recorder()
+    with pytest.raises(ValueError, match="a2"):
+        fleet_of_two.ask({"a1": "x", "a2": "x"}, {"a1": {}, "a2": {"broken": True}})
+    assert fleet_of_two.events == []
+
+
+def test_hosts_that_are_only_looked_at_answer_while_others_are_prepared() -> None:
+    recorder = Recorder()
+    answered = threading.Event()
+    recorder._ask_one = lambda *_: answered.set() or fleet.Answer(value="here")  # type: ignore[method-assign,func-returns-value]
+
+    def questions() -> Iterator[fleet.Question]:
+        yield "a1", "x", {}
+        assert answered.wait(30), "the first host was not asked before the second was prepared"
+        yield "a2", "x", {}
+
+    answers = recorder.ask_each(questions())
+    assert {host: answer.value for host, answer in answers.items()} == {"a1": "here", "a2": "here"}
 
 
 def test_what_a_module_does_not_import_stays_here() -> None:
