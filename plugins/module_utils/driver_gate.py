@@ -72,6 +72,7 @@ def judge(
         *_events(state, xids, name),
         *_reboot(state, name),
         *_issues(issues, expected),
+        *_holds(state, expected),
     ]
     failures = [finding for finding in findings if finding.severity == "fail"]
     warnings = tuple(f"{finding.cause}. {finding.cure}" for finding in findings if finding.severity == "warn")
@@ -189,10 +190,14 @@ def _versions(state: Mapping[str, Any], expected: Expected, host: str) -> Iterat
 
 
 def _packages(state: Mapping[str, Any], expected: Expected, host: str) -> Iterator[Finding]:
+    if expected.packaged and state["dpkg_interrupted"]:
+        yield Finding("dpkg_interrupted", "dpkg was interrupted half-way", "ansible-playbook site.yml")
+
+
+def _holds(state: Mapping[str, Any], expected: Expected) -> Iterator[Finding]:
+    """Last of all: a hold keeps what runs from changing, and says nothing of what is wrong now."""
     if not expected.packaged:
         return
-    if state["dpkg_interrupted"]:
-        yield Finding("dpkg_interrupted", "dpkg was interrupted half-way", "ansible-playbook site.yml")
     loose = sorted(name for name, about in state["packages"].items() if not about["hold"])
     if loose:
         yield Finding(

@@ -133,6 +133,13 @@ def test_a_sick_gpu_fails_and_is_named(change: dict[str, Any], code: str) -> Non
     assert "00000000:19:00.0" in result.cause
 
 
+def test_what_is_wrong_comes_before_what_is_not_held() -> None:
+    loose = {"libcuda1": {"version": VERSION, "hold": False, "broken": False}}
+    result = judged({"packages": loose, "fabric_manager": None})
+    assert result.code == "fabric_manager_missing"
+    assert result.cause.endswith("libcuda1")
+
+
 @pytest.mark.parametrize(
     ("state", "gpu", "words"),
     [
