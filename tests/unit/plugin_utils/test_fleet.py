@@ -15,9 +15,8 @@ import pytest
 from ansible_collections.lockstep.vllm.plugins.plugin_utils import fleet
 
 
-def test_the_library_travels_with_the_program() -> None:
-    text = fleet.program("topology", "absent", 7)
-    done = subprocess.run(
+def as_on_a_host(text: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, *fleet.PYTHON_OPTIONS.split()],
         input=text,
         capture_output=True,
@@ -25,20 +24,18 @@ def test_the_library_travels_with_the_program() -> None:
         timeout=60,
         check=False,
     )
+
+
+def test_the_library_travels_with_the_program() -> None:
+    text = fleet.program("topology", "absent", 7)
+    done = as_on_a_host(text)
     # There is no topology.absent: the library was found and imported, and the missing entry is named.
     assert "has no attribute 'absent'" in done.stderr
 
 
 def test_the_survey_travels_whole() -> None:
     text = fleet.program("survey", "collect", {"preflight": True, "ports": [1], "peers": {"localhost": "127.0.0.1"}})
-    done = subprocess.run(
-        [sys.executable, *fleet.PYTHON_OPTIONS.split()],
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = as_on_a_host(text)
     answer = fleet.read(done.returncode, done.stdout, done.stderr)
     assert answer.error is None
     assert answer.value["preflight"]["names"] == {"localhost": None}
