@@ -114,7 +114,7 @@ class CallbackModule(CallbackBase):
 
     @_harmless
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
-        if task.action.rpartition(".")[2] in _INCLUDES:
+        if _is_include(task):
             return
         step = {**self._play_step, **_convention(task.get_vars())}
         self._publish(self._tracker.task_starts(host.get_name(), step.get("lockstep_step"), step.get("lockstep_wave")))
@@ -142,6 +142,8 @@ class CallbackModule(CallbackBase):
         self._finish(self._outcome(failed))
 
     def _ended(self, result: Any, outcome: str) -> None:
+        if _is_include(result.task) and outcome not in ("failed", "unreachable"):
+            return  # it begins nothing and ends nothing: the tasks that it brings do
         self._publish(
             self._tracker.task_ends(result.host.get_name(), result.task.get_name().strip(), outcome, result.result)
         )
@@ -214,6 +216,10 @@ class CallbackModule(CallbackBase):
                 yield journal.read(path)
             except (OSError, ValueError):
                 continue
+
+
+def _is_include(task: Any) -> bool:
+    return task.action.rpartition(".")[2] in _INCLUDES
 
 
 def _convention(variables: dict[str, Any]) -> dict[str, Any]:

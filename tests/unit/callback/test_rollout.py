@@ -141,6 +141,11 @@ class Project:
         path.write_text(yaml.safe_dump(plays, sort_keys=False))
         return path
 
+    def role(self, name: str, tasks: list[dict[str, Any]]) -> None:
+        folder = self.folder / "roles" / name / "tasks"
+        folder.mkdir(parents=True)
+        (folder / "main.yml").write_text(yaml.safe_dump(tasks))
+
     def run(self, plays: list[dict[str, Any]], cmdline: str = "", **environment: str) -> Any:
         return ansible_runner.run(
             private_data_dir=str(self.folder / "runner"),
@@ -240,13 +245,24 @@ def test_a_roll_that_fails_says_why_and_what_next(project: Project) -> None:
 
 
 def test_included_roles_and_play_variables_carry_the_step(project: Project) -> None:
-    tasks = project.folder / "roles" / "r" / "tasks"
-    tasks.mkdir(parents=True)
-    (tasks / "main.yml").write_text(yaml.safe_dump([say("Ray runs")]))
+    project.role("r", [say("Ray runs")])
     include = {"ansible.builtin.include_role": {"name": "r"}, "name": "Ray", "vars": {"lockstep_step": "ray"}}
     project.run([play("a1", include), play("a1", say("Waited"), vars={"lockstep_step": "wait", "lockstep_wave": 3})])
     steps = [(event["step"], event["wave"]) for event in of(project.journal(), "step_started")]
     assert steps == [("ray", None), ("wait", 3)]
+
+
+def test_who_waits_for_another_host_does_not_go_on_with_its_last_step(project: Project) -> None:
+    project.role("engine", [{"name": "Engine has started", "ansible.builtin.command": "sleep 1"}])
+    project.role("admission", [say("Host is admitted")])
+
+    def included(role: str, step: str, **more: str) -> dict[str, Any]:
+        return {"name": role, "ansible.builtin.include_role": {"name": role}, "vars": {"lockstep_step": step}, **more}
+
+    engine = included("engine", "serve", when="inventory_hostname == 'a1'")
+    project.run([play("a1,a2", step("gates", say("Gates pass")), engine, included("admission", "admit"))])
+    gates, admit = (event for event in of(project.journal(), "step_ended") if event["host"] == "a2")
+    assert admit["began"] - gates["ended"] > 0.9
 
 
 def test_a_rescued_failure_is_told_and_the_run_is_done(project: Project) -> None:
