@@ -20,9 +20,10 @@ from tests.e2e.rolls import (
 
 
 @pytest.mark.long  # `make test` has the roll of test_roll_controllers, whose controller dies: it loses nothing either
-def test_a_roll_under_load_loses_nothing(pair: Lab) -> None:
+@pytest.mark.parametrize("playbook", [UPGRADE, "site.yml"])
+def test_a_roll_under_load_loses_nothing(pair: Lab, playbook: str) -> None:
     new = other(serving(pair)["a1"])
-    rolled = roll(pair, new)
+    rolled = roll(pair, new, playbook=playbook)
     assert rolled.play.rc == 0, rolled.play.explained()
     nothing_lost(rolled)
     for host in HEADS:
@@ -31,7 +32,7 @@ def test_a_roll_under_load_loses_nothing(pair: Lab) -> None:
     assert sorted(replica for replica, _out, _back in outages) == sorted(REPLICAS), "each replica was out once"
 
     before = pair.look([*HEADS, ROUTER])
-    again = pair.play(UPGRADE, extra=to(new))
+    again = pair.play(playbook, extra=to(new))
     assert again.rc == 0, again.explained()
     assert again.changed() == {}
     assert difference(before, pair.look([*HEADS, ROUTER])) == {}

@@ -9,6 +9,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+
 from tests.e2e.lab import Controller, Lab, Play, difference, eventually
 from tests.e2e.rolls import (
     HEADS,
@@ -21,6 +23,7 @@ from tests.e2e.rolls import (
     log_of,
     nothing_lost,
     other,
+    roll,
     serving,
     to,
     traffic,
@@ -28,8 +31,17 @@ from tests.e2e.rolls import (
 )
 
 SEED = int(os.environ.get("LOCKSTEP_SEED", "5"))
+KILLS = int(os.environ.get("LOCKSTEP_KILLS", "24"))
+"""How many controllers the long story kills."""
 DRAW = random.Random(SEED)
 LOCK = "/var/lib/lockstep/lock.json"
+
+
+def moments(count: int) -> list[float]:
+    """Moments of a roll, as parts of its length: one drawn from each of ``count`` equal stretches, in any order."""
+    drawn = [round((n + DRAW.random()) / count, 3) for n in range(count)]
+    DRAW.shuffle(drawn)
+    return drawn
 
 
 def test_of_two_controllers_one_is_refused_and_a_dead_one_s_roll_is_finished(pair: Lab) -> None:
@@ -59,6 +71,64 @@ def test_of_two_controllers_one_is_refused_and_a_dead_one_s_roll_is_finished(pai
         is_killed(pair, to(new))
         finished = pair.play(UPGRADE, extra=to(new))
         time.sleep(5)  # and what serves afterwards
+    is_finished(pair, new, Roll(finished, load, log_of(pair, load)))
+
+
+@pytest.fixture(scope="module")
+def length(pair: Lab) -> float:
+    """Seconds that a roll takes which nobody stops."""
+    rolled = roll(pair, other(serving(pair)["a1"]))
+    assert rolled.play.rc == 0, rolled.play.explained()
+    return rolled.play.seconds
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("part", moments(KILLS))
+def test_a_controller_killed_at_any_moment_strands_nobody(pair: Lab, length: float, part: float) -> None:
+    new = other(serving(pair)["a1"])
+    with traffic(pair) as load:
+        with pair.controller(UPGRADE, to(new)) as controller:
+            began = time.monotonic()
+            eventually(
+                "the moment", lambda: controller.ended or time.monotonic() - began > part * length, 2 * length, 0.2
+            )
+            whole = controller.ended  # one that was quicker than the roll that was measured
+            controller.kill()
+        print(f"\nkilled after {part * length:.0f} s of {length:.0f} s{', when it had ended' * whole}")
+        for host in HEADS:
+            admitted_rightly(pair, host)
+        finished = pair.play(UPGRADE, extra=to(new))
+        time.sleep(5)  # and what serves afterwards
+    is_finished(pair, new, Roll(finished, load, log_of(pair, load)))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("roll_number", range(KILLS // 4))
+def test_controllers_killed_one_after_the_other_strand_nobody(pair: Lab, roll_number: int) -> None:
+    new = other(serving(pair)["a1"])
+    with traffic(pair) as load:
+        for _ in range(4):
+            is_killed(pair, to(new))
+        finished = pair.play(UPGRADE, extra=to(new))
+        time.sleep(5)
+    is_finished(pair, new, Roll(finished, load, log_of(pair, load)))
+
+
+@pytest.mark.long
+def test_a_bake_whose_controller_is_killed_is_begun_anew(pair: Lab) -> None:
+    new = other(serving(pair)["a1"])
+    bake = {**to(new), "rollout_bake_seconds": 40, "rollout_bake_latency_factor": 3}
+    with traffic(pair) as load:
+        with pair.controller(UPGRADE, bake) as controller:
+            eventually("a1 is watched", lambda: controller.ended or " a1 bake " in plain(controller), 240, 0.5)
+            time.sleep(20)
+            assert not controller.ended, plain(controller)
+            controller.kill()
+        admitted_rightly(pair, "a1")
+        finished = pair.play(UPGRADE, extra=bake)
+        time.sleep(5)
+    told = re.findall(r"(a1|b1) .*baked 4\d s of 40: ", finished.text)
+    assert told == list(HEADS), finished.explained()
     is_finished(pair, new, Roll(finished, load, log_of(pair, load)))
 
 
