@@ -129,6 +129,10 @@ class Controller:
     def text(self) -> str:
         return self.output.read_text(errors="replace")
 
+    def interrupt(self) -> None:
+        """SIGINT to what a terminal's ctrl-C reaches; it ends by itself then."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
     def kill(self) -> None:
         """SIGKILL to it and to all that it started, workers and ssh included: what loss of power is to a controller."""
         for pid in [*_below(self.process.pid), self.process.pid]:

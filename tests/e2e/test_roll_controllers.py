@@ -115,6 +115,26 @@ def test_controllers_killed_one_after_the_other_strand_nobody(pair: Lab, roll_nu
 
 
 @pytest.mark.long
+def test_a_roll_that_ctrl_c_ends_is_told_and_finished_by_the_next(pair: Lab) -> None:
+    new = other(serving(pair)["a1"])
+    with traffic(pair) as load:
+        with pair.controller(UPGRADE, to(new)) as controller:
+            eventually("a replica is being changed", lambda: being_changed(pair, new), 180, 0.5)
+            time.sleep(DRAW.uniform(0, 30))
+            controller.interrupt()
+            eventually("it ends by itself", lambda: controller.ended, 60, 0.5)
+            text = plain(controller)
+            assert controller.process.returncode != 0, text
+            assert "interrupted after" in text, text
+            assert "report: " in text, text
+        for host in HEADS:
+            admitted_rightly(pair, host)
+        finished = pair.play(UPGRADE, extra=to(new))
+        time.sleep(5)
+    is_finished(pair, new, Roll(finished, load, log_of(pair, load)))
+
+
+@pytest.mark.long
 def test_a_bake_whose_controller_is_killed_is_begun_anew(pair: Lab) -> None:
     new = other(serving(pair)["a1"])
     bake = {**to(new), "rollout_bake_seconds": 40, "rollout_bake_latency_factor": 3}
