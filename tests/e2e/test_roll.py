@@ -18,6 +18,13 @@ from tests.e2e.rolls import (
     verified,
 )
 
+WITHOUT = """
+mkdir -p /srv/short
+curl -sSf http://mirror.bench.test/nvidia/debian12/x86_64/Packages.gz | gunzip |
+    awk 'BEGIN {{ RS = ""; ORS = "\\n\\n" }} index($0, "{version}") == 0' > /srv/short/Packages
+grep -q ^Version: /srv/short/Packages
+"""
+
 
 @pytest.mark.long  # `make test` has the roll of test_roll_controllers, whose controller dies: it loses nothing either
 @pytest.mark.parametrize("playbook", [UPGRADE, "site.yml"])
@@ -45,6 +52,21 @@ def test_check_mode_shows_the_roll_and_changes_nothing(pair: Lab) -> None:
     assert rolled.play.rc == 0, rolled.play.explained()
     for word in (new, *REPLICAS):
         assert word in rolled.play.text, f"the plan does not show {word}"
+    assert difference(before, pair.look([*HEADS, ROUTER])) == {}
+    nothing_lost(rolled)
+    assert rolled.log.changes == ()
+
+
+@pytest.mark.long
+def test_a_target_that_one_host_cannot_get_is_refused_before_anything_changes(pair: Lab) -> None:
+    new = other(serving(pair)["a1"])
+    pair.on("b1", WITHOUT.format(version=new))
+    before = pair.look([*HEADS, ROUTER])
+    rolled = roll(pair, new, overlay="{all: {hosts: {b1: {nvidia_driver_repository_url: 'file:///srv/short'}}}}")
+    assert rolled.play.rc != 0, rolled.play.explained()
+    said = " ".join(rolled.play.failures())
+    for word in ("b1", new, "on offer", "before anything was changed"):
+        assert word in said, f"the refusal does not say {word!r}: {said}"
     assert difference(before, pair.look([*HEADS, ROUTER])) == {}
     nothing_lost(rolled)
     assert rolled.log.changes == ()
