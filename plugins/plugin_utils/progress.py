@@ -39,6 +39,7 @@ STEPS = (
 BEFORE_WAVES = frozenset(("prepare",))
 CAUSE_LENGTH = 4000
 LOOK = "ansible-playbook playbooks/status.yml"
+AGAIN = "the same command again: it goes on from here"
 _NEXT = re.compile(r"\bNext: (.+)")
 _DEPTH = 6
 _NOT_NEWS = frozenset(("invocation", "ansible_facts", "diff", "state", "states", "stamps", "hosts", "survey"))
@@ -153,7 +154,7 @@ class Tracker:
         """The run is over, as ``done``, ``failed``, ``refused``, ``nothing_to_do``, ``checked`` or ``interrupted``."""
         events = self.play_starts()
         if outcome in ("failed", "interrupted"):
-            self.next = self.next or LOOK
+            self.next = self.next or (LOOK if outcome == "failed" else AGAIN)
         if self.wave is not None:
             events.append(_event("wave_ended", self.elapsed, wave=self.wave))
         events.append(_event("run_ended", self.elapsed, outcome=outcome, next=self.next, **facts))

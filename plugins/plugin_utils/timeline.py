@@ -123,7 +123,7 @@ def build(events: Sequence[Event]) -> Timeline:
         gates=tuple(_of(events, "gate")),
         notes=tuple(_of(events, "note")),
         skipped=plan.get("skipped") or {},
-        next=str(end.get("next") or (said[-1] if said else "")),
+        next=str(end.get("next") or next(reversed(said), "" if end else progress.AGAIN)),
     )
 
 

@@ -363,6 +363,7 @@ def test_ctrl_c_leaves_a_report(project: Project) -> None:
     os.killpg(child.pid, signal.SIGINT)
     child.wait(120)
     assert project.journal()[-1]["outcome"] == "interrupted"
+    assert "the same command again" in project.report()
     assert "Interrupted in wave 1 of 2" in project.report()
 
 
@@ -373,4 +374,6 @@ def test_a_killed_run_gets_its_report_from_the_next(project: Project) -> None:
     (killed,) = project.runs
     assert not (killed / "report.html").exists()
     project.run([play("a1", step("load", say("Loaded")))])
-    assert "No end is known; last seen in wave 1 of 2" in (killed / "report.html").read_text()
+    report = (killed / "report.html").read_text()
+    assert "No end is known; last seen in wave 1 of 2" in report
+    assert "the same command again" in report

@@ -58,7 +58,7 @@ def test_a_roll_that_fails() -> None:
 
 def test_a_roll_that_was_killed() -> None:
     told = timeline.build(rolls.killed())
-    assert (told.outcome, told.next) == ("unfinished", "")
+    assert (told.outcome, told.next) == ("unfinished", "the same command again: it goes on from here")
     assert [(step.step, step.outcome) for step in told.rows[0].steps][-1] == ("load", "unfinished")
     assert not told.rows[0].serves
     assert told.rows[2].serves
