@@ -137,7 +137,7 @@ def test_a_roll_that_ctrl_c_ends_is_told_and_finished_by_the_next(pair: Lab) -> 
 @pytest.mark.long
 def test_a_bake_whose_controller_is_killed_is_begun_anew(pair: Lab) -> None:
     new = other(serving(pair)["a1"])
-    bake = {**to(new), "rollout_bake_seconds": 40, "rollout_bake_latency_factor": 3}
+    bake = {**to(new), "rollout_bake_seconds": 40, "rollout_bake_latency_factor": 50}
     with traffic(pair) as load:
         with pair.controller(UPGRADE, bake) as controller:
             eventually("a1 is watched", lambda: controller.ended or " a1 bake " in plain(controller), 240, 0.5)
