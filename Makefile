@@ -53,7 +53,7 @@ roles: env # the roles' own stories wait for hosts: linters, sanity and unit tes
 e2e: env ## the stories of tests/e2e, on a bench of their own
 	@$(STAGE) e2e pytest -m 'not long' --durations=20 tests/e2e
 
-test-long: env ## the stories that `make test` leaves out: every fault of a roll, many killed controllers (an hour or more)
+test-long: env ## the stories that `make test` leaves out: every fault of a roll, many killed controllers (hours)
 	@$(STAGE) roles-long env NO_COLOR=1 tools/molecule $(TOLD_TWICE); status=$$?; \
 	$(STAGE) long pytest -m long tests/e2e && exit $$status
 
