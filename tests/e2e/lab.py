@@ -92,16 +92,6 @@ class Play:
                 total += data["duration"] if since <= began <= until and not controllers else 0
         return total
 
-    def tasks(self, host: str, since: float, until: float) -> int:
-        """How many tasks, whatever kind, began for ``host`` between two moments (Unix seconds)."""
-        ends = ("runner_on_ok", "runner_on_failed", "runner_on_skipped")
-        began = [
-            datetime.datetime.fromisoformat(event["event_data"]["start"]).replace(tzinfo=datetime.UTC).timestamp()
-            for event in self.events
-            if event["event"] in ends and event["event_data"]["host"] == host
-        ]
-        return sum(since <= moment <= until for moment in began)
-
     def failures(self) -> list[str]:
         """The messages of failed tasks and unreachable hosts, each once."""
         found: dict[str, None] = {}
