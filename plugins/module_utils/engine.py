@@ -403,6 +403,7 @@ class Supervisor:
 
     def _ended(self, code: str, cause: str, served: float) -> End:
         """The end of an engine that served, with its evidence; a lost host is what it died of, whatever it says."""
+        self._update(ready=False, reason=cause)
         lost = self._cluster.lost(self._joined)
         told = f"lost {', '.join(lost)}; " if lost else ""
         return End("members_lost" if lost else code, f"{told}{cause}", served, self._save_evidence(code))
