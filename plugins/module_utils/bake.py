@@ -1,8 +1,8 @@
 """How a replica serves after a change against how it served before: errors and latency, from vLLM's own /metrics.
 
 Everything but :func:`look_at` is a pure function. Figures are counters since the engine started; :func:`since` takes what came
-between two moments. Latencies are compared by vLLM's own histogram buckets, without guessing inside them: a quantile is bad
-when it lies surely beyond what is allowed, so the finest difference that is seen is one bucket.
+between two moments. Latencies are compared by vLLM's own histogram buckets, without guessing inside them, and a few slow ones
+that chance would bring are no cause: a quantile is bad when it lies surely beyond what is allowed.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ _SAMPLE = re.compile(r"^([a-z_:]+)\{([^}]*)\} (\S+)$", re.M)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 # The median is what most clients see; the tenth that is slowest shows what strikes now and then.
 _QUANTILES = ((0.5, "half"), (0.9, "nine in ten"))
+# Standard deviations of a binomial count: chance alone passes it about once in a thousand bakes.
+_SURE = 3.0
 _FEWEST_COMPLETIONS = 3
 _FEWEST_ERRORS = 3
 
@@ -234,12 +236,17 @@ def _slow(name: str, was: Buckets, now: Buckets, allowed: Allowed) -> tuple[list
         edge_before, edge = _quantile(was, quantile), _quantile(now, quantile)
         seen.append(f"{name}: {words} within {_seconds(edge)}, before {_seconds(edge_before)}")
         limit = min((bound for bound in now if bound >= edge_before * allowed.latency_factor), default=math.inf)
-        if now[limit] < quantile * total:
+        if _surely_more(total - now[limit], 1 - quantile, total):
             causes.append(
                 f"{name}: {words} took up to {_seconds(edge)}, before {_seconds(edge_before)}; "
                 f"{allowed.latency_factor:g} times that is allowed"
             )
     return causes[:1], seen
+
+
+def _surely_more(count: float, share: float, total: float) -> bool:
+    """Whether so many of ``total`` are more than ``share`` of them, and more than chance makes of that share."""
+    return count > share * total + _SURE * math.sqrt(share * (1 - share) * total)
 
 
 def _own(was: Sequence[float], now: Sequence[float], allowed: Allowed) -> tuple[list[str], list[str]]:
