@@ -29,6 +29,7 @@ from tests.e2e.rolls import (
     traffic,
     verified,
 )
+from tests.e2e.traffic import Traffic
 
 SEED = int(os.environ.get("LOCKSTEP_SEED", "5"))
 KILLS = int(os.environ.get("LOCKSTEP_KILLS", "24"))
@@ -69,9 +70,8 @@ def test_of_two_controllers_one_is_refused_and_a_dead_one_s_roll_is_finished(pai
         # Whoever takes it over is killed as well, and so is the next one, which needs no name: it knows that the last is dead.
         is_killed(pair, {**to(new), "rollout_lock_take_over": lock["run"]})
         is_killed(pair, to(new))
-        finished = pair.play(UPGRADE, extra=to(new))
-        time.sleep(5)  # and what serves afterwards
-    is_finished(pair, new, Roll(finished, load, log_of(pair, load)))
+        finished = the_next_run(pair, to(new))
+    is_finished(pair, new, finished, load)
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +97,8 @@ def test_a_controller_killed_at_any_moment_strands_nobody(pair: Lab, length: flo
         print(f"\nkilled after {part * length:.0f} s of {length:.0f} s{', when it had ended' * whole}")
         for host in HEADS:
             admitted_rightly(pair, host)
-        finished = pair.play(UPGRADE, extra=to(new))
-        time.sleep(5)  # and what serves afterwards
-    is_finished(pair, new, Roll(finished, load, log_of(pair, load)))
+        finished = the_next_run(pair, to(new))
+    is_finished(pair, new, finished, load)
 
 
 @pytest.mark.long
@@ -109,9 +108,8 @@ def test_controllers_killed_one_after_the_other_strand_nobody(pair: Lab, roll_nu
     with traffic(pair) as load:
         for _ in range(4):
             is_killed(pair, to(new))
-        finished = pair.play(UPGRADE, extra=to(new))
-        time.sleep(5)
-    is_finished(pair, new, Roll(finished, load, log_of(pair, load)))
+        finished = the_next_run(pair, to(new))
+    is_finished(pair, new, finished, load)
 
 
 @pytest.mark.long
@@ -129,9 +127,8 @@ def test_a_roll_that_ctrl_c_ends_is_told_and_finished_by_the_next(pair: Lab) -> 
             assert "report: " in text, text
         for host in HEADS:
             admitted_rightly(pair, host)
-        finished = pair.play(UPGRADE, extra=to(new))
-        time.sleep(5)
-    is_finished(pair, new, Roll(finished, load, log_of(pair, load)))
+        finished = the_next_run(pair, to(new))
+    is_finished(pair, new, finished, load)
 
 
 @pytest.mark.long
@@ -145,11 +142,10 @@ def test_a_bake_whose_controller_is_killed_is_begun_anew(pair: Lab) -> None:
             assert not controller.ended, plain(controller)
             controller.kill()
         admitted_rightly(pair, "a1")
-        finished = pair.play(UPGRADE, extra=bake)
-        time.sleep(5)
+        finished = the_next_run(pair, bake)
     told = re.findall(r"(a1|b1) .*baked 4\d s of 40: ", finished.text)
     assert told == list(HEADS), finished.explained()
-    is_finished(pair, new, Roll(finished, load, log_of(pair, load)))
+    is_finished(pair, new, finished, load)
 
 
 def is_killed(lab: Lab, extra: Mapping[str, Any]) -> None:
@@ -170,8 +166,16 @@ def is_killed(lab: Lab, extra: Mapping[str, Any]) -> None:
         admitted_rightly(lab, host)
 
 
-def is_finished(lab: Lab, new: str, rolled: Roll) -> None:
+def the_next_run(lab: Lab, extra: Mapping[str, Any]) -> Play:
+    """The run after the one that was stopped, and some seconds of what serves afterwards."""
+    play = lab.play(UPGRADE, extra=extra)
+    time.sleep(5)
+    return play
+
+
+def is_finished(lab: Lab, new: str, finished: Play, load: Traffic) -> None:
     """The run that came last has brought every replica to ``new``; nothing was lost; the next one changes nothing."""
+    rolled = Roll(finished, load, log_of(lab, load))
     print(rolled.told())
     assert rolled.play.rc == 0, rolled.play.explained()
     nothing_lost(rolled)
@@ -180,7 +184,7 @@ def is_finished(lab: Lab, new: str, rolled: Roll) -> None:
         assert lab.record(host, LOCK) is None
     assert rolled.log.rotation == set(REPLICAS)
     before = lab.look([*HEADS, ROUTER])
-    settled: Play = lab.play(UPGRADE, extra=to(new))
+    settled = lab.play(UPGRADE, extra=to(new))
     assert settled.rc == 0, settled.explained()
     assert settled.changed() == {}
     assert difference(before, lab.look([*HEADS, ROUTER])) == {}
