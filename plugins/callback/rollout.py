@@ -52,7 +52,14 @@ from typing import Any
 from ansible import context
 from ansible.plugins.callback import CallbackBase
 
-from ansible_collections.lockstep.vllm.plugins.plugin_utils import controller, journal, progress, report, timeline
+from ansible_collections.lockstep.vllm.plugins.plugin_utils import (
+    controller,
+    interrupt,
+    journal,
+    progress,
+    report,
+    timeline,
+)
 
 _FAULTS_TOLERATED = 3
 # They take no time, and one that a condition skips begins nothing; the tasks that they bring carry their variables.
@@ -101,6 +108,7 @@ class CallbackModule(CallbackBase):
 
     @_harmless
     def v2_playbook_on_start(self, playbook: Any) -> None:
+        interrupt.hear_every_interrupt()
         self._playbook = os.path.splitext(os.path.basename(playbook._file_name))[0]
         self._began = time.time()
         # Actions of this run put what they bring from hosts beside the journal.
