@@ -18,7 +18,11 @@ from . import processes
 PY_SPY = Path("/opt/lockstep/runtime/current/bin/py-spy")
 BUDGET = 2.5
 """Seconds that all evidence together may take."""
+DRIVER_BUDGET = 15.0
+"""The same for a driver that failed: nvidia-smi takes its time where no daemon keeps the GPUs awake."""
 KERNEL_LINES = 200
+LOG_LIMIT = 256 << 10
+MOST_BUILD_LOGS = 4
 COMMAND_LIMIT = 1 << 20
 MOST_PROCESSES = 64
 
@@ -59,6 +63,35 @@ def machine(folder: Path, *, budget: float = BUDGET) -> tuple[str, ...]:
     return _gather(folder, budget, _gpu_commands(), [lambda: kernel_messages(folder)])
 
 
+def driver(folder: Path, said: str = "", *, budget: float = DRIVER_BUDGET, root: Path = Path("/")) -> tuple[str, ...]:
+    """Save what the driver of this host leaves behind when its change or its gate has failed.
+
+    The ends of apt's terminal log and of DKMS' newest build logs are copied, as the next change writes over them. With them
+    go DKMS' state, the module that modprobe would take, the kernel's messages and nvidia-smi's state.
+
+    Args:
+        folder: where the files go; made when missing.
+        said: what the command that failed has printed.
+        budget: seconds that this may take.
+        root: below which the logs are looked for.
+
+    Returns:
+        The absolute paths of the files written.
+    """
+    asked = [("dkms.txt", ["dkms", "status"]), ("modinfo.txt", ["modinfo", "nvidia"])]
+    commands = [(name, argv) for name, argv in asked if shutil.which(argv[0])]
+    return _gather(
+        folder,
+        budget,
+        commands + _gpu_commands(),
+        [
+            lambda: output(folder, "said.log", said),
+            lambda: _ends_of(folder, _driver_logs(root)),
+            lambda: kernel_messages(folder),
+        ],
+    )
+
+
 def output(folder: Path, name: str, text: str) -> tuple[str, ...]:
     """Save ``text`` as ``name`` in ``folder`` unless it is empty. Returns the path written, if any."""
     if not text:
@@ -92,6 +125,35 @@ def kernel_messages(folder: Path) -> tuple[str, ...]:
     finally:
         os.close(handle)
     return output(folder, "kernel.log", "\n".join(lines[-KERNEL_LINES:]) + "\n" if lines else "")
+
+
+def _driver_logs(root: Path) -> list[tuple[str, Path]]:
+    """Logs of the driver's packages and builds, and the names under which they are kept."""
+    builds = root / "var/lib/dkms"
+    made = sorted(builds.glob("nvidia*/**/make.log"), key=_changed, reverse=True)[:MOST_BUILD_LOGS]
+    named = [("dkms-" + "-".join(path.relative_to(builds).parts), path) for path in made]
+    return [("apt-term.log", root / "var/log/apt/term.log"), *named]
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _ends_of(folder: Path, logs: Iterable[tuple[str, Path]]) -> tuple[str, ...]:
+    """Save the last ``LOG_LIMIT`` bytes of each of ``logs``."""
+    return tuple(path for name, log in logs for path in output(folder, name, _end_of(log)))
+
+
+def _end_of(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            stream.seek(max(stream.seek(0, os.SEEK_END) - LOG_LIMIT, 0))
+            return stream.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def _stack_commands(pids: Sequence[int]) -> list[tuple[str, list[str]]]:

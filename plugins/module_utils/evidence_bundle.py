@@ -1,8 +1,10 @@
-"""A run's evidence on this host, small enough to be brought to the controller in one answer."""
+"""A run's evidence on this host: where it lies, and bringing it to the controller in one answer."""
 
 from __future__ import annotations
 
 import base64
+import re
+import shutil
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +14,18 @@ from . import engine_state, records
 
 FILE_LIMIT = 256 << 10
 HOST_LIMIT = 4 << 20
+
+
+def folder(run: str, part: str) -> Path:
+    """The folder for the evidence of one part (a gate, a change) of this run, empty of what an earlier try left."""
+    found = records.EVIDENCE / plain(run) / plain(part)
+    shutil.rmtree(found, ignore_errors=True)
+    return found
+
+
+def plain(name: str) -> str:
+    """``name`` as a file may be called."""
+    return re.sub(r"[^\w.+-]", "_", name) or "run"
 
 
 def collect(wish: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import dataclasses
 import json
 import os
 import pwd
-import re
 import shutil
 import tempfile
 import time
@@ -18,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from . import deadline, floors, gang, gpu_memory, graph_gate, nccl_gate, ray_cluster, records, tables
+from . import deadline, evidence_bundle, floors, gang, gpu_memory, graph_gate, nccl_gate, ray_cluster, records, tables
 from .gang import Job, Report
 from .gate import GateResult
 
@@ -87,7 +86,7 @@ def run(request: Request) -> GateResult:
     who = identity()
     if not os.access(request.python, os.X_OK):
         raise CannotRun(f"{who['host']}: no serving environment at {request.python}. Next: ansible-playbook site.yml")
-    folder = evidence_folder(request.run, f"{request.gate}-{request.scope}")
+    folder = evidence_bundle.folder(request.run, f"{request.gate}-{request.scope}")
     result = (_on_host if request.scope == "host" else _on_replica)(request, who, folder)
     return dataclasses.replace(result, seconds=round(time.monotonic() - began, 3))
 
@@ -265,13 +264,6 @@ def request_of(record: Mapping[str, Any]) -> Request:
     return Request(**record)
 
 
-def evidence_folder(run: str, gate: str) -> Path:
-    """The folder for this gate's evidence in this run, empty of what an earlier try left."""
-    folder = records.EVIDENCE / _plain(run) / gate
-    shutil.rmtree(folder, ignore_errors=True)
-    return folder
-
-
 def identity() -> dict[str, Any]:
     """host.json.
 
@@ -282,10 +274,6 @@ def identity() -> dict[str, Any]:
     if found is None:
         raise CannotRun(f"{records.HOST} does not exist: this host was never prepared. Next: ansible-playbook site.yml")
     return found
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^\w.+-]", "_", name) or "run"
 
 
 def _user(name: str | None) -> str | None:
@@ -372,7 +360,7 @@ def _blame(result: GateResult, host: str) -> GateResult:
 def _keep(folder: Path, files: Mapping[str, str]) -> tuple[str, ...]:
     kept = []
     for name, text in sorted(files.items()):
-        path = folder / "/".join(_plain(part) for part in name.split("/"))
+        path = folder / "/".join(evidence_bundle.plain(part) for part in name.split("/"))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")

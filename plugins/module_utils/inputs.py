@@ -20,6 +20,7 @@ RECORDING_VERBS = ("configure", "install")
 HOW_NOT_WHAT = {
     "nvidia_driver_apt_deadline",
     "nvidia_driver_apt_lock_deadline",
+    "nvidia_driver_run",
     "serving_runtime_deadline",
     "vllm_server_serving_deadline",
     "vllm_server_drain_reason",

@@ -25,7 +25,6 @@ _APT = (
     "apt-get", "-q", "-y", "--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages",
     "-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold", "-o", "DPkg::Lock::Timeout=60",
 )  # fmt: skip
-_TAIL = 30
 MOK_KEYS = ("var/lib/shim-signed/mok/MOK.der", "var/lib/dkms/mok.pub")
 PINS = ("nvidia-driver-pinning", "nvidia-driver-pinning.pref")
 """Names under which NVIDIA's pinning packages put their preferences."""
@@ -33,7 +32,7 @@ SERVICES = ("nvidia-persistenced.service", "nvidia-fabricmanager.service")
 
 
 class StepFailed(Exception):
-    """A step on the host failed; the message gives the cause, ``log`` the end of what the command said."""
+    """A step on the host failed; the message gives the cause, ``log`` what the command said."""
 
     def __init__(self, message: str, log: str = "") -> None:
         super().__init__(message)
@@ -272,9 +271,8 @@ def _command(argv: Sequence[str], deadline: float, what: str) -> str:
         text = said.read()
     if code == 0:
         return text
-    tail = "\n".join(text.splitlines()[-_TAIL:])
     reason = f"ended at its deadline of {deadline:g} s" if code is None else failure_reason(text, code)
-    raise StepFailed(f"{what}: {reason}", tail)
+    raise StepFailed(f"{what}: {reason}", text)
 
 
 def failure_reason(text: str, code: int) -> str:

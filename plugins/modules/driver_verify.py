@@ -52,10 +52,14 @@ options:
     description: Fail the task when the gate does not pass.
     type: bool
     default: true
+  run:
+    description: Names the folder for evidence below C(/var/lib/lockstep/evidence).
+    type: str
+    default: by-hand
 attributes:
   check_mode:
     support: full
-    description: Reads only.
+    description: Reads only; outside check mode a gate that does not pass leaves evidence.
   diff_mode:
     support: none
     description: Changes nothing.
@@ -90,7 +94,13 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import driver_change, driver_gate, records
+from ansible_collections.lockstep.vllm.plugins.module_utils import (
+    driver_change,
+    driver_gate,
+    evidence,
+    evidence_bundle,
+    records,
+)
 
 
 def main() -> None:
@@ -105,6 +115,7 @@ def main() -> None:
             "host": {"type": "str"},
             "deadline": {"type": "int", "default": 15},
             "fail": {"type": "bool", "default": True},
+            "run": {"type": "str", "default": "by-hand"},
         },
         supports_check_mode=True,
     )
@@ -118,6 +129,8 @@ def main() -> None:
     gate = found["gate"]
     for warning in gate["warnings"]:
         module.warn(warning)
+    if gate["verdict"] != "pass" and not module.check_mode:
+        gate["evidence"] = list(evidence.driver(evidence_bundle.folder(wish["run"], "driver")))
     if wish["fail"] and gate["verdict"] != "pass":
         where = wish["host"] or "this host"
         module.fail_json(msg=f"driver gate: {gate['code']} on {where}: {gate['cause']}. Next: {gate['next']}", **found)

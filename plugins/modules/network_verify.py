@@ -81,7 +81,13 @@ gate:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import gate_door, gate_run, network_gate, records
+from ansible_collections.lockstep.vllm.plugins.module_utils import (
+    evidence_bundle,
+    gate_door,
+    gate_run,
+    network_gate,
+    records,
+)
 
 
 def main() -> None:
@@ -119,7 +125,7 @@ def main() -> None:
             limits,
             seconds=wish["deadline"],
             wait=wish["wait"],
-            evidence=gate_run.evidence_folder(wish["run"], "network"),
+            evidence=evidence_bundle.folder(wish["run"], "network"),
             library=records.LIB,
         ),
     )

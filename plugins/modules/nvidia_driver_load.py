@@ -32,6 +32,10 @@ options:
     description: Seconds that one command may take.
     type: int
     default: 60
+  run:
+    description: Names the folder for evidence below C(/var/lib/lockstep/evidence).
+    type: str
+    default: by-hand
 attributes:
   check_mode:
     support: full
@@ -64,11 +68,16 @@ reasons:
   returned: always
   type: list
   elements: str
+evidence:
+  description: Paths on the host of what the failure left, among it the kernel's messages.
+  returned: on failure
+  type: list
+  elements: str
 """
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import nvidia_module
+from ansible_collections.lockstep.vllm.plugins.module_utils import evidence, evidence_bundle, nvidia_module
 
 
 def main() -> None:
@@ -78,6 +87,7 @@ def main() -> None:
             "policy": {"type": "str", "choices": ["either", "reload", "reboot", "neither"], "default": "either"},
             "services": {"type": "list", "elements": "str", "default": []},
             "deadline": {"type": "int", "default": 60},
+            "run": {"type": "str", "default": "by-hand"},
         },
         supports_check_mode=True,
     )
@@ -91,7 +101,8 @@ def main() -> None:
                 wish["version"], wish["policy"], services=wish["services"], deadline=float(wish["deadline"])
             )
         except nvidia_module.LoadFailed as failure:
-            module.fail_json(msg=str(failure))
+            kept = evidence_bundle.folder(wish["run"], f"driver-{wish['version']}-load")
+            module.fail_json(msg=str(failure), evidence=list(evidence.driver(kept)))
     module.exit_json(changed=decision.action == "reload", action=decision.action, reasons=list(decision.reasons))
 
 

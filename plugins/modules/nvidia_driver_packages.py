@@ -58,6 +58,10 @@ options:
     description: Seconds to wait for apt's locks.
     type: int
     default: 300
+  run:
+    description: Names the folder for evidence below C(/var/lib/lockstep/evidence).
+    type: str
+    default: by-hand
 attributes:
   check_mode:
     support: full
@@ -88,6 +92,11 @@ log:
   description: The end of what apt said.
   returned: on failure
   type: str
+evidence:
+  description: Paths on the host of what the failure left, among it the ends of apt's and of DKMS' build logs.
+  returned: on failure
+  type: list
+  elements: str
 """
 
 import os
@@ -100,11 +109,15 @@ from ansible_collections.lockstep.vllm.plugins.module_utils import (
     apt_index,
     apt_lock,
     driver_change,
+    evidence,
+    evidence_bundle,
     nvidia,
     nvidia_install,
     nvidia_packages,
     records,
 )
+
+LOG_LINES = 30
 
 
 def main() -> None:
@@ -120,16 +133,23 @@ def main() -> None:
             "sources_file": {"type": "path"},
             "deadline": {"type": "int", "default": 1800},
             "lock_deadline": {"type": "int", "default": 300},
+            "run": {"type": "str", "default": "by-hand"},
         },
         required_if=[("source", "nvidia", ["repository_url"]), ("source", "mirror", ["repository_url"])],
         supports_check_mode=True,
     )
+    wish = module.params
     try:
         apply(module)
     except (nvidia_packages.PackageError, apt_index.UnreadableIndex, apt_lock.Locked, records.RecordError) as error:
         module.fail_json(msg=str(error))
     except nvidia_install.StepFailed as failure:
-        module.fail_json(msg=f"{failure}. See /var/log/apt/term.log", log=failure.log)
+        kept = evidence_bundle.folder(wish["run"], f"driver-{wish['version']}-{wish['state']}")
+        module.fail_json(
+            msg=f"{failure}. See /var/log/apt/term.log",
+            log="\n".join(failure.log.splitlines()[-LOG_LINES:]),
+            evidence=list(evidence.driver(kept, failure.log)),
+        )
 
 
 def apply(module: AnsibleModule) -> None:

@@ -44,6 +44,7 @@ class Fault:
         amid: what befalls it in the middle of the roll, at the moment that is named; also the words.
         cure: what mends it, where that is not clearing a1's faults.
         extra: the role's variables that shorten what takes long, or choose the path that the fault lies on.
+        kept: the end of a file's name that is linked in the report as evidence.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Fault:
     amid: tuple[Literal["taken out", "installing", "loaded"], str] | None = None
     cure: str = "fault a1 --clear"
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    kept: str = ""
 
 
 FAULTS = (
@@ -67,7 +69,13 @@ FAULTS = (
         cure="fault router1 --clear",
     ),
     # amid the change
-    Fault("driver_install_fails", ("a1", "dkms"), "restored", "fault a1 driver_install_fails --when-driver NEW"),
+    Fault(
+        "driver_install_fails",
+        ("a1", "dkms", "evidence: a1:/var/lib/lockstep/evidence/"),
+        "restored",
+        "fault a1 driver_install_fails --when-driver NEW",
+        kept="-build-make.log",
+    ),
     Fault("dpkg_interrupted", ("a1", "dpkg"), "restored", "fault a1 dpkg_interrupted --when-driver NEW"),
     Fault(
         "module_busy",
@@ -81,6 +89,7 @@ FAULTS = (
         ("a1", "550.54.15", "another module lies below"),
         "restored",
         "fault a1 wrong_module_loads 550.54.15 --when-driver NEW",
+        kept="/modinfo.txt",
     ),
     # its gates, its engine
     Fault("nccl_wrong", ("a1", "nccl"), "restored", "fault a1 wrong_sum --when-driver NEW"),
@@ -127,6 +136,7 @@ def test_a_fault_stops_the_roll_and_strands_nobody(pair: Lab, case: Fault) -> No
             assert word.lower() in last_words(rolled.play).lower(), (
                 f"its last words do not say {word!r}: {last_words(rolled.play)}"
             )
+        assert f'{case.kept}"' in rolled.report() or not case.kept, "the report has no link to the evidence"
         assert state(pair, "b1") == untouched, "the other replica was touched"
         left_as_it_should_be(pair, case, old, rolled)
     finally:

@@ -142,7 +142,7 @@ def test_failure_reason(said: str, reason: str) -> None:
 def test_a_failing_command_says_what_it_said() -> None:
     with pytest.raises(StepFailed, match="trying: E: broken") as caught:
         nvidia_install._command(["sh", "-c", "echo before; echo 'E: broken'; exit 3"], 5, "trying")
-    assert caught.value.log == "before\nE: broken"
+    assert caught.value.log == "before\nE: broken\n"
 
 
 def test_a_command_past_its_deadline_is_ended() -> None:

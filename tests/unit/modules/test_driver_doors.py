@@ -11,8 +11,15 @@ import pytest
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import driver_gate, nvidia, nvidia_module, records
+from ansible_collections.lockstep.vllm.plugins.module_utils import (
+    driver_gate,
+    nvidia,
+    nvidia_install,
+    nvidia_module,
+    records,
+)
 from ansible_collections.lockstep.vllm.plugins.module_utils.gate import GateResult
+from ansible_collections.lockstep.vllm.plugins.modules import nvidia_driver_packages
 
 PACKAGE = "ansible_collections.lockstep.vllm.plugins.modules"
 A = {"version": "550.90.07", "source": "nvidia", "flavor": "open"}
@@ -32,6 +39,7 @@ def call(capsys: pytest.CaptureFixture[str], module: str, **arguments: Any) -> d
 def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "driver.json"
     monkeypatch.setattr(records, "DRIVER", path)
+    monkeypatch.setattr(records, "EVIDENCE", tmp_path / "evidence")
     monkeypatch.setattr(nvidia, "loaded_version", lambda: "550.127.05")
     return path
 
@@ -98,11 +106,41 @@ def test_a_failing_gate_names_cause_and_next_step(
     record: Path, gate: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     gate["result"] = GateResult("driver", "fail", 0.1, code="xid", cause="Xid 79", next="reboot a1")
-    told = call(capsys, "driver_verify", gpus=8, host="a1")
+    told = call(capsys, "driver_verify", gpus=8, host="a1", _ansible_check_mode=True)
+    assert (told["gate"]["evidence"], records.EVIDENCE.exists()) == ([], False)
+    told = call(capsys, "driver_verify", gpus=8, host="a1", run="r1")
     assert told["msg"] == "driver gate: xid on a1: Xid 79. Next: reboot a1"
+    assert all(path.startswith(f"{records.EVIDENCE}/r1/driver/") for path in told["gate"]["evidence"])
     quiet = call(capsys, "driver_verify", gpus=8, fail=False)
     assert "failed" not in quiet
     assert quiet["gate"]["code"] == "xid"
+
+
+def test_a_failing_install_leaves_what_apt_said(
+    record: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_module: AnsibleModule) -> None:
+        raise nvidia_install.StepFailed("installing driver 550.127.05: E: broken", "\n".join(map(str, range(100))))
+
+    monkeypatch.setattr(nvidia_driver_packages, "apply", fails)
+    told = call(capsys, "nvidia_driver_packages", version="550.127.05", source="debian", run="r1")
+    assert told["msg"] == "installing driver 550.127.05: E: broken. See /var/log/apt/term.log"
+    assert told["log"].splitlines() == [str(number) for number in range(70, 100)]
+    said = records.EVIDENCE / "r1" / "driver-550.127.05-installed" / "said.log"
+    assert str(said) in told["evidence"]
+    assert len(said.read_text(encoding="utf-8").splitlines()) == 100
+
+
+def test_a_failing_load_leaves_evidence(
+    record: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_what: Any, **_how: Any) -> None:
+        raise nvidia_module.LoadFailed("modprobe nvidia: Key was rejected by service")
+
+    monkeypatch.setattr(nvidia_module, "load", fails)
+    told = call(capsys, "nvidia_driver_load", version="550.127.05", run="r1")
+    assert told["msg"] == "modprobe nvidia: Key was rejected by service"
+    assert all(path.startswith(f"{records.EVIDENCE}/r1/driver-550.127.05-load/") for path in told["evidence"])
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, "550.127.05"), ("580.95.05", "580.95.05")])
