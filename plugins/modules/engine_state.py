@@ -73,6 +73,11 @@ seconds:
   description: How long it waited.
   returned: always
   type: float
+evidence:
+  description: Paths on the host of what the supervisor saved at the engine's last failure, and of the engine's log.
+  returned: on failure
+  type: list
+  elements: str
 """
 
 from typing import Any
@@ -127,6 +132,8 @@ def main() -> None:
     told |= {"code": ended.code, "reason": reason, "engine": engine, "unit": unit.active}
     told["seconds"] = round(ended.seconds, 1)
     if not ended.ready:
+        log = [str(engine_state.LOG)] if engine_state.LOG.exists() and not refused else []
+        told["evidence"] = [*(engine or {}).get("evidence", ()), *log]
         late = f" (deadline of {module.params['deadline']:.0f} s)" if ended.code == "deadline" else ""
         module.fail_json(msg=f"the engine is not {wanted}{late}: {reason}. Next: journalctl -u {UNIT} -n 200", **told)
     for rung, why in engine_state.failed_rungs(engine).items():

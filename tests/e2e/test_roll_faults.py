@@ -93,7 +93,13 @@ FAULTS = (
     ),
     # its gates, its engine
     Fault("nccl_wrong", ("a1", "nccl"), "restored", "fault a1 wrong_sum --when-driver NEW"),
-    Fault("engine_wont_start", ("a1", "no GPU"), "restored", "fault a1 engine_wont_start --when-driver NEW"),
+    Fault(
+        "engine_wont_start",
+        ("a1", "no GPU", "evidence: a1:/var/lib/lockstep/engine"),
+        "restored",
+        "fault a1 engine_wont_start --when-driver NEW",
+        kept="/engine.log",
+    ),
     # and in putting it back
     Fault("restore_fails", ("a1", "dkms", "could not be put back"), "failed", "fault a1 driver_install_fails"),
     Fault(

@@ -20,9 +20,11 @@ class Host:
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self.record, self.drain = root / "engine.json", root / "drain.json"
+        self.log = root / "engine.log"
         self.unit = "ActiveState=active\nMainPID=7\nResult=success\n"
         self._capsys = capsys
         monkeypatch.setattr(states, "DRAIN", self.drain)
+        monkeypatch.setattr(states, "LOG", self.log)
         record, read = self.record, states.read
         monkeypatch.setattr(states, "read", lambda: read(record))
         monkeypatch.setattr(AnsibleModule, "run_command", lambda *_, **__: (0, self.unit, ""))
@@ -91,19 +93,25 @@ def test_an_engine_that_died_while_starting_ends_the_wait_with_its_reason(
     looks = iter([lambda: host.says("starting")])
 
     def look(*_: Any, **__: Any) -> tuple[int, str, str]:
-        next(looks, lambda: host.says("backoff", failures=1, last_failure="ValueError: no such model"))()
+        died = {"failures": 1, "last_failure": "ValueError: no such model", "evidence": ("/e/stacks.txt",)}
+        next(looks, lambda: host.says("backoff", **died))()
         return 0, host.unit, ""
 
     monkeypatch.setattr(AnsibleModule, "run_command", look)
+    host.log.touch()
     told = host.run(state="serving", deadline=60)
     assert told["failed"] is True
+    assert told["evidence"] == ["/e/stacks.txt", str(host.log)]
     assert "the engine is not serving: ValueError: no such model. Next: journalctl" in told["msg"]
 
 
 def test_a_condition_that_refused_is_asked_why(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.unit = "ActiveState=inactive\nMainPID=0\nResult=exec-condition\n"
     monkeypatch.setattr(admission, "decide_here", lambda kind: admission.Decision(False, f"no {kind} stamp"))
-    assert "no replica stamp" in host.run(state="serving", deadline=60)["msg"]
+    host.log.touch()  # of an engine that ran before
+    told = host.run(state="serving", deadline=60)
+    assert "no replica stamp" in told["msg"]
+    assert told["evidence"] == []
 
 
 def test_a_damaged_record_is_said(host: Host) -> None:
