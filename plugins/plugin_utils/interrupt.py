@@ -1,9 +1,10 @@
-"""A ctrl-C that ends the run, with all its workers, also where it comes in the middle of a fork.
+"""A ctrl-C that ends the run, with all its workers, whatever Ansible is in the middle of.
 
 Ansible forks for every task of every host. CPython drops what is raised in the functions that it runs around a fork
 (``os.register_at_fork``; logging has some) and tells only ``sys.unraisablehook``. There a KeyboardInterrupt is lost: in the
 controller, and the roll goes on as if nobody had asked it to end; or in the new worker, and the controller ends, but not
-before the worker's task has.
+before the worker's task has. And before it has started a new worker, Ansible has closed the old one in its place: if its
+handler comes upon that, it fails (``process object is closed``), and the workers after it are not told.
 """
 
 from __future__ import annotations
@@ -12,30 +13,44 @@ import os
 import signal
 import sys
 import threading
+from types import FrameType
 from typing import Any
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 _AGAIN_AFTER = 0.2
-"""Seconds; a fork takes less."""
+"""Seconds; starting a worker takes less."""
 
 
 def hear_every_interrupt() -> None:
     """Have every interrupt end this process, and every worker from its first moment. Call it in the main thread."""
-    _raise_again_what_is_dropped()
+    _ask_again()
     _let_workers_end()
 
 
-def _raise_again_what_is_dropped() -> None:
-    process, tell = os.getpid(), sys.unraisablehook
+def _ask_again() -> None:
+    """What Ansible's handler could not do in the moment of an interrupt, it can a little later."""
+    process, tell, handler = os.getpid(), sys.unraisablehook, signal.getsignal(signal.SIGINT)
+    if not callable(handler):
+        return
 
-    def raise_again(dropped: Any) -> None:
-        if dropped.exc_type is not KeyboardInterrupt or os.getpid() != process:
-            tell(dropped)
-            return
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        try:
+            handler(number, frame)
+        except ValueError:
+            again()
+
+    def dropped(what: Any) -> None:
+        if what.exc_type is KeyboardInterrupt and os.getpid() == process:
+            again()
+        else:
+            tell(what)
+
+    def again() -> None:
+        signal.signal(signal.SIGINT, interrupted)  # Ansible's takes itself away when it is called
         threading.Timer(_AGAIN_AFTER, os.kill, (process, signal.SIGINT)).start()
 
-    sys.unraisablehook = raise_again
+    signal.signal(signal.SIGINT, interrupted)
+    sys.unraisablehook = dropped
 
 
 def _let_workers_end() -> None:
