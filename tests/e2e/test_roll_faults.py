@@ -192,7 +192,9 @@ def left_as_it_should_be(lab: Lab, case: Fault, old: str, rolled: Roll) -> None:
 
 
 def is_up(lab: Lab, host: str) -> bool:
-    return lab.on(host, "systemctl is-system-running || true", check=False) in ("running", "degraded")
+    """Whether it has booted, asked over ssh: a host that has just come back may not be reached yet."""
+    said = lab.bench("ssh", host, "systemctl", "is-system-running", check=False)
+    return said.strip() in ("running", "degraded")
 
 
 def state(lab: Lab, host: str) -> list[str]:
