@@ -1,9 +1,9 @@
-# Lockstep: every command a developer or an operator of the bench types. `make` alone lists them.
+# Lockstep: every command a developer or an operator of the testbed types. `make` alone lists them.
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MOLECULE_GLOB := molecule/*/molecule.yml
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
-export LOCKSTEP_INVENTORY ?= $(CURDIR)/inventories/bench
+export LOCKSTEP_INVENTORY ?= $(CURDIR)/inventories/testbed/base
 
 STAGE := tools/stage
 
@@ -21,13 +21,13 @@ help: ## list these commands
 env: ## make the locked Python environment (.venv)
 	@tools/bootstrap
 
-demo: env ## build the bench, bring the cluster up on it, print what answered
+demo: env ## build the testbed, bring the cluster up on it, print what answered
 	@tools/demo up
 
 demo-down: env ## remove everything that `make demo` made
 	@tools/demo down
 
-check: lint unit ## the fast half of the tests: no bench
+check: lint unit ## the fast half of the tests: no testbed
 
 lint: env ## yamllint, ruff, mypy --strict, ansible-lint's production profile
 	@$(STAGE) yamllint yamllint --strict .
@@ -41,7 +41,7 @@ unit: env ## unit tests, and the built collection from an empty path
 sanity: env ## ansible-test sanity on the built collection
 	@$(STAGE) sanity tests/sanity/run
 
-molecule: env ## every Molecule scenario, on a bench of their own
+molecule: env ## every Molecule scenario, on a testbed of their own
 	@$(STAGE) molecule env NO_COLOR=1 tools/molecule $(SCENARIOS)
 
 roles: env # the roles' own stories wait for hosts: linters, sanity and unit tests run beside them, and tell at the end
@@ -50,7 +50,7 @@ roles: env # the roles' own stories wait for hosts: linters, sanity and unit tes
 	$(MAKE) molecule SCENARIOS='$(OWN_STORIES)'; status=$$?; \
 	wait $$beside || status=1; cat .cache/beside.log; exit $$status
 
-e2e: env ## the stories of tests/e2e, on a bench of their own
+e2e: env ## the stories of tests/e2e, on a testbed of their own
 	@$(STAGE) e2e pytest -m 'not long' --durations=20 tests/e2e
 
 test-long: env ## the stories that `make test` leaves out: every fault of a roll, many killed controllers (hours)
@@ -59,11 +59,11 @@ test-long: env ## the stories that `make test` leaves out: every fault of a roll
 
 test: roles e2e ## lint, sanity, unit tests, the roles' own stories and those of tests/e2e
 
-molecule roles e2e test-long: export LOCKSTEP_BENCH ?= test
-molecule roles e2e test-long: export LOCKSTEP_BENCH_PREFIX ?= 10.89.78
+molecule roles e2e test-long: export LOCKSTEP_TESTBED ?= test
+molecule roles e2e test-long: export LOCKSTEP_TESTBED_PREFIX ?= 10.89.78
 
 benchmark: env ## every benchmark, with the figures docs/performance.md quotes
 	@benchmarks/run
 
-clean: ## remove caches (not the environment, not the bench)
+clean: ## remove caches (not the environment, not the testbed)
 	rm -rf .cache/sanity .mypy_cache .ruff_cache .pytest_cache .ansible

@@ -1,11 +1,11 @@
 """For how long a replica is out of rotation in a roll, against the sum of its bare steps in the same run.
 
-Two replicas of one host on the bench, behind the router and under load. Downtime is what the router's own log says: from the
+Two replicas of one host on the testbed, behind the router and under load. Downtime is what the router's own log says: from the
 moment at which the replica is drained to the moment at which it is ready again. The bare steps are the module executions on its
 host that began between the two, as Ansible's events time them; what is over is what Ansible adds between them: starting
 tasks, including roles, checking their arguments. One roll reloads the module, one reboots.
 
-Uses the bench that ``LOCKSTEP_BENCH`` and ``LOCKSTEP_BENCH_PREFIX`` name, and ends it unless ``LOCKSTEP_KEEP_BENCH`` is set.
+Uses the testbed that ``LOCKSTEP_TESTBED`` and ``LOCKSTEP_TESTBED_PREFIX`` name, and ends it unless ``LOCKSTEP_KEEP_TESTBED`` is set.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.e2e.rolls import Roll, bench_four, other, roll, serving  # noqa: E402
+from tests.e2e.rolls import Roll, testbed_four, other, roll, serving  # noqa: E402
 
 GOAL = 1.15
 POLICIES = ("reload", "reboot")
@@ -35,7 +35,7 @@ def figures(rolled: Roll) -> list[dict[str, Any]]:
 
 def main() -> int:
     result: dict[str, Any] = {"benchmark": "downtime", "cpus": os.cpu_count(), "goal_ratio": GOAL, "paths": {}}
-    with bench_four("bench_pair") as lab:
+    with testbed_four("testbed_pair") as lab:
         version = serving(lab)["a1"]
         for policy in POLICIES:
             version = other(version)

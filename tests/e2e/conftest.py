@@ -1,4 +1,4 @@
-"""A bench for the stories. `LOCKSTEP_BENCH` names it; it is ended afterwards unless `LOCKSTEP_KEEP_BENCH` is set."""
+"""A testbed for the stories. `LOCKSTEP_TESTBED` names it; it is ended afterwards unless `LOCKSTEP_KEEP_TESTBED` is set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.lab import ROOT, Lab
-from tests.e2e.rolls import bench_four
+from tests.e2e.rolls import testbed_four
 
 # What wants bare hosts comes first, then what makes a cluster of them, then what leaves it serving; last what builds its own.
 ORDER = ("test_refusals", "test_site", "test_status", "test_recovery", "test_gates")
@@ -23,7 +23,7 @@ LAST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order this folder's stories, behind every test that needs no bench."""
+    """Order this folder's stories, behind every test that needs no testbed."""
 
     def place(item: pytest.Item) -> int:
         if item.path.parent.name != "e2e":
@@ -37,23 +37,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    """The bench with one replica of two hosts, up, and nothing on it that an earlier session left."""
-    names = ("LOCKSTEP_BENCH", "LOCKSTEP_BENCH_PREFIX")
+    """The testbed with one replica of two hosts, up, and nothing on it that an earlier session left."""
+    names = ("LOCKSTEP_TESTBED", "LOCKSTEP_TESTBED_PREFIX")
     lab = Lab(
-        inventory=ROOT / "inventories/bench",
+        inventory=ROOT / "inventories/testbed/base",
         environment={name: os.environ[name] for name in names if os.environ.get(name)},
     )
-    keep = bool(os.environ.get("LOCKSTEP_KEEP_BENCH"))
+    keep = bool(os.environ.get("LOCKSTEP_KEEP_TESTBED"))
     if not keep:
-        lab.bench("down")
-    lab.bench("up", "--hosts", "2", deadline=900)
+        lab.testbed("down")
+    lab.testbed("up", "--hosts", "2", deadline=900)
     yield lab
     if not keep:
-        lab.bench("down")
+        lab.testbed("down")
 
 
 @pytest.fixture(scope="session")
 def pair() -> Iterator[Lab]:
-    """The bench with two replicas of one host behind the router, bare."""
-    with bench_four("bench_pair") as lab:
+    """The testbed with two replicas of one host behind the router, bare."""
+    with testbed_four("testbed_pair") as lab:
         yield lab

@@ -1,4 +1,4 @@
-"""The bench and Ansible on it, as the stories of this folder use them: run a playbook, look at hosts, compare states."""
+"""The testbed and Ansible on it, as the stories of this folder use them: run a playbook, look at hosts, compare states."""
 
 from __future__ import annotations
 
@@ -142,16 +142,16 @@ class Answer:
 
 @dataclasses.dataclass(frozen=True)
 class Lab:
-    """One instance of the bench and the inventory that describes it."""
+    """One instance of the testbed and the inventory that describes it."""
 
     inventory: Path
     environment: Mapping[str, str]
 
-    # -- the bench ----------------------------------------------------------------------------------------------------
+    # -- the testbed ----------------------------------------------------------------------------------------------------
 
-    def bench(self, *words: str, check: bool = True, deadline: float = 600) -> str:
+    def testbed(self, *words: str, check: bool = True, deadline: float = 600) -> str:
         done = subprocess.run(
-            [ROOT / "bench/bench", *words],
+            [ROOT / "testbed/testbed", *words],
             env={**os.environ, **self.environment},
             capture_output=True,
             text=True,
@@ -159,25 +159,27 @@ class Lab:
             check=False,
         )
         if check and done.returncode:
-            raise AssertionError(f"bench/bench {' '.join(words)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
+            raise AssertionError(
+                f"testbed/testbed {' '.join(words)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+            )
         return done.stdout
 
     def on(self, host: str, script: str, check: bool = True) -> str:
         """What a shell script prints when root runs it on ``host`` (not through Ansible, not through ssh)."""
-        return self.bench("exec", host, "--", "bash", "-c", script, check=check).strip()
+        return self.testbed("exec", host, "--", "bash", "-c", script, check=check).strip()
 
     @property
     def state(self) -> Path:
-        """Where the bench keeps what this instance is made of: keys, addresses, facts."""
-        return ROOT / "bench/.state" / self.environment.get("LOCKSTEP_BENCH", "bench")
+        """Where the testbed keeps what this instance is made of: keys, addresses, facts."""
+        return ROOT / "testbed/.state" / self.environment.get("LOCKSTEP_TESTBED", "testbed")
 
     def facts(self) -> dict[str, Any]:
-        """What only the bench's build knows, such as the model's known answer."""
+        """What only the testbed's build knows, such as the model's known answer."""
         loaded: dict[str, Any] = json.loads((self.state / "facts.json").read_text())
         return loaded
 
     def address(self, host: str) -> str:
-        rows = json.loads(self.bench("status", "--json"))
+        rows = json.loads(self.testbed("status", "--json"))
         return str(next(row["address"] for row in rows if row["host"] == host))
 
     def record(self, host: str, path: str) -> dict[str, Any] | None:
@@ -200,12 +202,12 @@ class Lab:
         overlay: str | None = None,
         deadline: float = 1500,
     ) -> Play:
-        """Run a playbook of this checkout on the bench.
+        """Run a playbook of this checkout on the testbed.
 
         Args:
             words: more words of ansible-playbook's command line.
             extra: extra variables.
-            overlay: a second inventory, as YAML, over the bench's own.
+            overlay: a second inventory, as YAML, over the testbed's own.
             deadline: seconds after which the run is ended and has failed.
         """
         with tempfile.TemporaryDirectory(prefix="lockstep-e2e-") as name:

@@ -23,21 +23,21 @@ UPGRADE = "playbooks/upgrade_driver.yml"
 
 
 @contextlib.contextmanager
-def bench_four(inventory: str) -> Iterator[Lab]:
-    """Four bare hosts and the router, by this inventory; with LOCKSTEP_KEEP_BENCH as an earlier session left them, and
+def testbed_four(inventory: str) -> Iterator[Lab]:
+    """Four bare hosts and the router, by this inventory; with LOCKSTEP_KEEP_TESTBED as an earlier session left them, and
     left up."""
-    names = ("LOCKSTEP_BENCH", "LOCKSTEP_BENCH_PREFIX")
+    names = ("LOCKSTEP_TESTBED", "LOCKSTEP_TESTBED_PREFIX")
     pair = Lab(
         inventory=ROOT / "inventories" / inventory,
         environment={name: os.environ[name] for name in names if os.environ.get(name)},
     )
-    keep = bool(os.environ.get("LOCKSTEP_KEEP_BENCH"))
+    keep = bool(os.environ.get("LOCKSTEP_KEEP_TESTBED"))
     if not keep:
-        pair.bench("down")
-    pair.bench("up", "--hosts", "4", "--router", deadline=900)
+        pair.testbed("down")
+    pair.testbed("up", "--hosts", "4", "--router", deadline=900)
     yield pair
     if not keep:
-        pair.bench("down")
+        pair.testbed("down")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +94,7 @@ def driver(lab: Lab, host: str) -> str:
 def serving(lab: Lab, alike: bool = True) -> dict[str, str]:
     """Both replicas serve, without faults; which driver each head has. ``alike``: both the same one."""
     for host in HEADS:
-        lab.bench("fault", host, "--clear")
+        lab.testbed("fault", host, "--clear")
     versions = {host: NEW if driver(lab, host) == NEW else OLD for host in HEADS}
     if alike and len(set(versions.values())) > 1:
         versions = dict.fromkeys(HEADS, OLD)
@@ -106,7 +106,7 @@ def serving(lab: Lab, alike: bool = True) -> dict[str, str]:
 
 
 def declaring(versions: Mapping[str, str]) -> str:
-    """An inventory over the bench's own that declares a driver for each head."""
+    """An inventory over the testbed's own that declares a driver for each head."""
     return json.dumps({"all": {"hosts": {host: to(version) for host, version in versions.items()}}})
 
 
@@ -121,7 +121,7 @@ def nothing_due(lab: Lab, versions: Mapping[str, str]) -> None:
 
 def traffic(lab: Lab) -> Traffic:
     facts = lab.facts()
-    prefix = lab.environment.get("LOCKSTEP_BENCH_PREFIX", "10.89.77")
+    prefix = lab.environment.get("LOCKSTEP_TESTBED_PREFIX", "10.89.77")
     return Traffic(f"{prefix}.5:8080", "tiny", facts["proof_prompt"], facts["proof_answer"])
 
 

@@ -1,4 +1,4 @@
-"""The bench on a machine that has control groups of version 1 alone, or of version 2: a mount namespace that has them so."""
+"""The testbed on a machine that has control groups of version 1 alone, or of version 2: a mount namespace that has them so."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from tests.e2e.lab import ROOT
 # What systemd in a node says of the hierarchy that it has.
 SEEN = {"v1": "tmpfs", "v2": "cgroup2fs"}
 STORY = """
-bench/bench up --hosts 2
-bench/bench exec a1 -- stat -fc 'node sees %T' /sys/fs/cgroup
-bench/bench reboot a1 --wait
-bench/bench kill a2
-bench/bench start a2
-until bench/bench exec a2 -- test -e /run/sshd.pid; do sleep 1; done
-bench/bench ssh a1 -- systemctl is-system-running --wait
-bench/bench ssh a2 -- systemctl is-system-running --wait
+testbed/testbed up --hosts 2
+testbed/testbed exec a1 -- stat -fc 'node sees %T' /sys/fs/cgroup
+testbed/testbed reboot a1 --wait
+testbed/testbed kill a2
+testbed/testbed start a2
+until testbed/testbed exec a2 -- test -e /run/sshd.pid; do sleep 1; done
+testbed/testbed ssh a1 -- systemctl is-system-running --wait
+testbed/testbed ssh a2 -- systemctl is-system-running --wait
 """
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount control groups")
 @pytest.mark.parametrize("version", SEEN)
 def test_hosts_boot_reboot_and_come_back(version: str) -> None:
-    names = {"LOCKSTEP_BENCH": "cgroups", "LOCKSTEP_BENCH_PREFIX": "10.89.80"}
+    names = {"LOCKSTEP_TESTBED": "cgroups", "LOCKSTEP_TESTBED_PREFIX": "10.89.80"}
     done = subprocess.run(
-        [ROOT / "tools/with-cgroups", version, "sh", "-exc", f"trap 'bench/bench down' EXIT\n{STORY}"],
+        [ROOT / "tools/with-cgroups", version, "sh", "-exc", f"trap 'testbed/testbed down' EXIT\n{STORY}"],
         cwd=ROOT,
         env={**os.environ, **names},
         capture_output=True,

@@ -64,7 +64,7 @@ def ask(lab: Lab, module: str, where: Sequence[str], /, **arguments: Any) -> dic
 
 @pytest.fixture(scope="module")
 def cluster(lab: Lab) -> Lab:
-    """The bench after site.yml, Ray up, the engine stopped so that the gates have the GPUs."""
+    """The testbed after site.yml, Ray up, the engine stopped so that the gates have the GPUs."""
     if not lab.record("a1", "/var/lib/lockstep/stamp/replica.json"):
         play = lab.play()
         assert play.rc == 0, play.explained()
@@ -85,7 +85,7 @@ def clean(cluster: Lab) -> Iterator[Lab]:
 
 def clear(lab: Lab) -> None:
     for host in HOSTS:
-        lab.bench("fault", host, "--clear")
+        lab.testbed("fault", host, "--clear")
 
 
 def timed(answer: Answer, deadline: float) -> None:
@@ -146,7 +146,7 @@ def test_a_fault_within_a_host(
     evidence: Sequence[str],
 ) -> None:
     """a2 is sick, a1 is not: a2 fails with the right code, a1 passes."""
-    clean.bench("fault", "a2", fault, *([value] if value else []))
+    clean.testbed("fault", "a2", fault, *([value] if value else []))
     answers = ask(clean, module, HOSTS, scope="host", deadline=deadline)
     assert answers["a1"].gate["verdict"] == "pass", answers["a1"]
     sick = answers["a2"]
@@ -180,7 +180,7 @@ def test_a_fault_across_the_replica(
     host: str | None,
     pair: tuple[str, str] | None,
 ) -> None:
-    clean.bench("fault", where, fault, *(["200"] if fault == "slow_link" else []))
+    clean.testbed("fault", where, fault, *(["200"] if fault == "slow_link" else []))
     more = {"floor_gbps": 0.05} if module == "nccl_verify" else {}
     answer = ask(clean, module, HOSTS[:1], scope="replica", deadline=DEADLINE, **more)["a1"]
     assert answer.failed
@@ -194,7 +194,7 @@ def test_a_fault_across_the_replica(
 @pytest.mark.long
 def test_the_hang_shows_where_it_stands(clean: Lab) -> None:
     """The saved stack of the sick host's rank names the function in which it hangs."""
-    clean.bench("fault", "a2", "capture_hangs")
+    clean.testbed("fault", "a2", "capture_hangs")
     answer = ask(clean, "graph_capture_verify", ["a2"], scope="host", deadline=25.0)["a2"]
     text = clean.on("a2", "cat " + " ".join(answer.gate["evidence"]))
     assert "on_capture" in text
@@ -222,7 +222,7 @@ NETWORK_FAULTS = [
 def test_a_fault_of_the_network(
     clean: Lab, fault: str, value: str | None, verdicts: Mapping[str, tuple[Any, ...]]
 ) -> None:
-    clean.bench("fault", "a2", fault, *([value] if value else []))
+    clean.testbed("fault", "a2", fault, *([value] if value else []))
     answers = ask(clean, "network_verify", HOSTS, deadline=60, wait=30)
     for host, verdict in verdicts.items():
         assert answers[host].found() == verdict, answers[host]
@@ -235,7 +235,7 @@ def test_a_fabric_manager_of_another_version_is_named_before_anything_is_disturb
     package = f"nvidia-fabricmanager-{driver.partition('.')[0]}"
     clean.on("a2", f"apt-get install -qq -y --allow-change-held-packages {package}={driver}-1 >/dev/null 2>&1")
     try:
-        clean.bench("fault", "a2", "fm_mismatch")
+        clean.testbed("fault", "a2", "fm_mismatch")
         play = clean.play("playbooks/verify.yml")
         assert play.rc != 0
         (message,) = play.failures()
@@ -298,8 +298,8 @@ VERDICT_TASK = "Verdict is shown"
 
 def test_diagnose_ends_in_one_page(clean: Lab) -> None:
     """Graphs hang across hosts only: the page says so, names the pair, the versions, and what to do."""
-    clean.bench("fault", "a1", "replay_hangs_across_hosts")
-    clean.bench("fault", "a2", "replay_hangs_across_hosts")
+    clean.testbed("fault", "a1", "replay_hangs_across_hosts")
+    clean.testbed("fault", "a2", "replay_hangs_across_hosts")
     play = clean.play("playbooks/diagnose.yml", extra={"diagnose_deadline": DEADLINE})
     assert play.rc == 0, play.explained()
     shown = [event["event_data"]["res"]["msg"] for event in play.events if event["event_data"].get("task") == VERDICT_TASK

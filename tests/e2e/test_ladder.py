@@ -39,7 +39,7 @@ def roll(lab: Lab, version: str) -> Play:
 def sick(lab: Lab) -> Play:
     """The cluster on the suspect driver, on which vLLM's graph capture never ends."""
     for host in HOSTS:
-        lab.bench("fault", host, "engine_capture_hangs", "any", "--when-driver", SICK)
+        lab.testbed("fault", host, "engine_capture_hangs", "any", "--when-driver", SICK)
     return roll(lab, SICK)
 
 

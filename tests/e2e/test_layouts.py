@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.lab import Lab, eventually
-from tests.e2e.rolls import Traffic, bench_four, log_of, traffic
+from tests.e2e.rolls import Traffic, testbed_four, log_of, traffic
 from tests.e2e.test_recovery import BACK, ENGINE, HEAD, LEAVES_SILENT, RANKS, engine, phases, run_waiter, show
 
 pytestmark = pytest.mark.long
@@ -43,7 +43,7 @@ def window(begins: int) -> str:
 
 def declared(opens: str) -> str:
     """Replica a's layouts, with the window in which it may move up, and what its hosts bring to Ray beside GPUs, as an
-    inventory over the bench's own."""
+    inventory over the testbed's own."""
     settings = {**LAYOUTS, "vllm_server_layout_window": opens, "ray_node_resources": {"license": 2}}
     hosts = {host: {**settings, "ray_node_labels": {"rack": rack}} for host, rack in RACKS.items()}
     return json.dumps({"all": {"hosts": hosts}})
@@ -55,7 +55,7 @@ CLOSED = window(6)
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     """Both replicas serving behind the router, and replica a may move up in a window that is closed."""
-    with bench_four("bench_spare") as lab:
+    with testbed_four("testbed_spare") as lab:
         play = lab.play(overlay=declared(CLOSED))
         assert play.rc == 0, play.explained()
         yield lab
@@ -106,7 +106,7 @@ def small_serves(lab: Lab) -> None:
     """Two hosts are wanted and one is there when the engine starts: the small layout serves once patience is over."""
     lab.on(HEAD, f"systemctl stop {ENGINE}")
     for host in WORKERS:
-        lab.bench("stop", host)
+        lab.testbed("stop", host)
     began = time.time()
     lab.on(HEAD, f"systemctl start --no-block {ENGINE}")
     eventually("the small layout serves", lambda: serves(lab, "small"), BACK)
@@ -145,7 +145,7 @@ def test_a_spare_stands_in_for_a_lost_worker(lab: Lab, harm: str) -> None:
     with traffic(lab) as load:
         eventually("requests are answered", lambda: len(load.requests) >= 6, 60)
         began = time.time()
-        lab.bench(harm, lost)
+        lab.testbed(harm, lost)
         gone = time.time()
         eventually("replica a leaves rotation", lambda: router_knows(lab, load) == {"replica_a"}, 60, interval=0.5)
         eventually("replica a serves again", lambda: serves(lab, "large"), BACK, interval=0.5)
@@ -154,7 +154,7 @@ def test_a_spare_stands_in_for_a_lost_worker(lab: Lab, harm: str) -> None:
         told = replica_a(lab)
         assert (told["serving"], told["layout"], told["gpus"]["used"], told["gpus"]["missing"]) == (True, "large", 2, 1)
         before = engine(lab)
-        lab.bench("start", lost)
+        lab.testbed("start", lost)
         started = time.time()
         all_three_are_there(lab)
         returned = time.time()
@@ -186,7 +186,7 @@ def test_outside_its_window_it_moves_up_by_command_and_no_request_is_lost(lab: L
     waits = f"layout small, rung none: large could serve, it moves up in the window {CLOSED} UTC"
     with traffic(lab) as load:
         began = time.time()
-        lab.bench("start", WORKERS[0])
+        lab.testbed("start", WORKERS[0])
         eventually("it says what it waits for", lambda: engine(lab)["reason"] == waits, 120)
         told = replica_a(lab)
         assert (told["serving"], told["layout"], told["reason"]) == (True, "small", waits)
@@ -200,7 +200,7 @@ def test_outside_its_window_it_moves_up_by_command_and_no_request_is_lost(lab: L
         (served, "THE LARGE LAYOUT SERVES"),
     )  # fmt: skip
     nothing_lost(lab, load)
-    lab.bench("start", WORKERS[1])
+    lab.testbed("start", WORKERS[1])
     all_three_are_there(lab)
 
 
@@ -213,7 +213,7 @@ def test_in_its_window_it_moves_up_by_itself_and_no_request_is_lost(lab: Lab) ->
     small_serves(lab)
     with traffic(lab) as load:
         began = time.time()
-        lab.bench("start", WORKERS[0])
+        lab.testbed("start", WORKERS[0])
         eventually("the large layout serves", lambda: serves(lab, "large"), BACK, interval=0.5)
         served = time.time()
         answered_by_a(lab, load)
@@ -231,7 +231,7 @@ def test_a_worker_that_flaps_is_used_again_once_it_stays(lab: Lab) -> None:
         began, kills = time.time(), []
         for _ in range(4):
             eventually("its raylet is there", lambda: runs_raylet(lab, flapping), 60, interval=0.5)
-            lab.bench("kill", flapping, "raylet")
+            lab.testbed("kill", flapping, "raylet")
             kills.append(time.time())
         eventually("the engine has noticed", lambda: not serves(lab, "large"), 60, interval=0.2)
         eventually("the large layout serves", lambda: serves(lab, "large"), BACK, interval=0.5)

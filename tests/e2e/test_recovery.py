@@ -30,15 +30,15 @@ LEAVES_DEAD = 10.0
 LEAVES_SILENT = 15.0
 RESTARTS_WEDGED = 30.0
 LATE = 40.0
-# The bench's own: two ranks of vLLM start on one slow machine.
+# The testbed's own: two ranks of vLLM start on one slow machine.
 BACK = 300.0
 
 
 @pytest.fixture(scope="module")
 def lab(lab: Lab) -> Lab:
-    """The bench's replica behind a router, serving."""
-    lab = dataclasses.replace(lab, inventory=ROOT / "inventories/bench_routed")
-    lab.bench("up", "--hosts", "2", "--router")
+    """The testbed's replica behind a router, serving."""
+    lab = dataclasses.replace(lab, inventory=ROOT / "inventories/testbed/routed")
+    lab.testbed("up", "--hosts", "2", "--router")
     play = lab.play()
     assert play.rc == 0, play.explained()
     return lab
@@ -85,10 +85,10 @@ def endure(lab: Lab, harm: Callable[[], float], leaves: float, back: float = BAC
 
 
 def signalled(lab: Lab, *words: str) -> Callable[[], float]:
-    """``bench/bench kill`` with these words; tells when it was done."""
+    """``testbed/testbed kill`` with these words; tells when it was done."""
 
     def harm() -> float:
-        lab.bench("kill", *words)
+        lab.testbed("kill", *words)
         return time.time()
 
     return harm
@@ -119,7 +119,7 @@ def engine(lab: Lab) -> dict[str, Any]:
 
 @pytest.mark.long
 def test_a_late_worker_is_named_while_it_is_waited_for(lab: Lab, promtool: str) -> None:
-    lab.bench("stop", WORKER)
+    lab.testbed("stop", WORKER)
     before = engine(lab).get("pid")
     began = time.time()
     lab.on(HEAD, f"systemctl restart --no-block {ENGINE}")
@@ -141,7 +141,7 @@ def test_a_late_worker_is_named_while_it_is_waited_for(lab: Lab, promtool: str) 
     while len(said) < 5 or time.time() - began < LATE:
         said.append(f"{engine(lab)['phase']}: {engine(lab)['reason']}")
         time.sleep(2)
-    lab.bench("start", WORKER)
+    lab.testbed("start", WORKER)
     started = time.time()
     waited = play.result(BACK)
     show(began, *phases(lab, began), (started, "THE WORKER IS STARTED"))
@@ -175,10 +175,10 @@ def test_a_wedged_rank_on_the_worker(lab: Lab) -> None:
 @pytest.mark.long
 def test_a_worker_that_is_cut_off_for_a_minute(lab: Lab) -> None:
     def harm() -> float:
-        lab.bench("cut", WORKER)
+        lab.testbed("cut", WORKER)
         moment = time.time()
         time.sleep(60)
-        lab.bench("mend", WORKER)
+        lab.testbed("mend", WORKER)
         return moment
 
     endure(lab, harm, LEAVES_SILENT)
@@ -187,10 +187,10 @@ def test_a_worker_that_is_cut_off_for_a_minute(lab: Lab) -> None:
 @pytest.mark.long
 def test_a_head_that_loses_its_power(lab: Lab) -> None:
     def harm() -> float:
-        lab.bench("kill", HEAD)
+        lab.testbed("kill", HEAD)
         moment = time.time()
         time.sleep(20)
-        lab.bench("start", HEAD)
+        lab.testbed("start", HEAD)
         return moment
 
     endure(lab, harm, LEAVES_DEAD)
@@ -338,7 +338,7 @@ def test_the_small_layout_serves_and_then_the_large_one_again(layered: Lab, prom
     with Traffic(lab) as traffic:
         eventually("requests are answered", lambda: traffic.answered() >= 4, 60, interval=0.2)
         began = time.time()
-        lab.bench("stop", WORKER)
+        lab.testbed("stop", WORKER)
         left = traffic.wait_until(False, began, 60)
         small = traffic.wait_until(True, left, BACK)
         assert engine(lab)["layout"] == "small"
@@ -346,7 +346,7 @@ def test_the_small_layout_serves_and_then_the_large_one_again(layered: Lab, prom
         assert (told["serving"], told["layout"], told["gpus"]["missing"]) == (True, "small", 1)
         info = 'lockstep_engine_info{layout="small",tensor_parallel_size="1",pipeline_parallel_size="1",rung="none"}'
         assert metrics(lab, promtool, HEAD)[info] == 1
-        lab.bench("start", WORKER)
+        lab.testbed("start", WORKER)
         back = time.time()
         moved = traffic.wait_until(False, back, 120)
         large = traffic.wait_until(True, moved, BACK)
@@ -362,10 +362,10 @@ def test_the_small_layout_serves_and_then_the_large_one_again(layered: Lab, prom
 @pytest.mark.long
 def test_giving_up_is_a_state_with_a_reason(layered: Lab) -> None:
     lab = layered
-    lab.bench("fault", HEAD, "engine_wont_start", "CUDA error: no GPU")
+    lab.testbed("fault", HEAD, "engine_wont_start", "CUDA error: no GPU")
     began = time.time()
     try:
-        lab.bench("kill", HEAD, "VLLM::EngineCore")
+        lab.testbed("kill", HEAD, "VLLM::EngineCore")
         eventually(
             "the unit has failed", lambda: lab.on(HEAD, f"systemctl is-failed {ENGINE}", check=False) == "failed", BACK
         )
@@ -375,7 +375,7 @@ def test_giving_up_is_a_state_with_a_reason(layered: Lab) -> None:
         assert "2 failures in a row" in told["reason"]
         assert "CUDA error: no GPU" in told["reason"]
     finally:
-        lab.bench("fault", HEAD, "--clear")
+        lab.testbed("fault", HEAD, "--clear")
     play = lab.play(extra=LAYOUTS)
     assert play.rc == 0, play.explained()
     assert engine(lab)["ready"]

@@ -31,21 +31,21 @@ class Case:
 
 @contextlib.contextmanager
 def fault(lab: Lab, host: str, *words: str) -> Iterator[None]:
-    lab.bench("fault", host, *words)
+    lab.testbed("fault", host, *words)
     try:
         yield
     finally:
-        lab.bench("fault", host, "--clear")
+        lab.testbed("fault", host, "--clear")
 
 
 @contextlib.contextmanager
 def stopped(lab: Lab, host: str) -> Iterator[None]:
-    lab.bench("stop", host)
+    lab.testbed("stop", host)
     try:
         yield
     finally:
-        lab.bench("start", host)
-        lab.bench("up", "--hosts", "2")
+        lab.testbed("start", host)
+        lab.testbed("up", "--hosts", "2")
 
 
 @contextlib.contextmanager
@@ -60,9 +60,9 @@ def listener(lab: Lab, host: str, port: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def fabric_manager(lab: Lab, host: str, version: str) -> Iterator[None]:
-    """A fabric manager of this version, from the bench's repository, and nothing else of a driver."""
+    """A fabric manager of this version, from the testbed's repository, and nothing else of a driver."""
     package = "nvidia-fabricmanager-550"
-    url = f"http://mirror.bench.test/nvidia/debian12/x86_64/{package}_{version}-1_amd64.deb"
+    url = f"http://mirror.testbed.test/nvidia/debian12/x86_64/{package}_{version}-1_amd64.deb"
     lab.on(host, f"curl -sSf -o /tmp/{package}.deb {url} && dpkg --install /tmp/{package}.deb")
     try:
         yield

@@ -20,7 +20,7 @@ from tests.e2e.rolls import (
 
 WITHOUT = """
 mkdir -p /srv/short
-curl -sSf http://mirror.bench.test/nvidia/debian12/x86_64/Packages.gz | gunzip |
+curl -sSf http://mirror.testbed.test/nvidia/debian12/x86_64/Packages.gz | gunzip |
     awk 'BEGIN {{ RS = ""; ORS = "\\n\\n" }} index($0, "{version}") == 0' > /srv/short/Packages
 grep -q ^Version: /srv/short/Packages
 """

@@ -10,7 +10,7 @@ from tests.e2e.rolls import REPLICAS, nothing_lost, other, roll, serving, to, ve
 pytestmark = pytest.mark.long
 
 CANARY = ("a1", "a2")
-# replica_a has a worker, which inventories/bench_pair leaves idle.
+# replica_a has a worker, which inventories/testbed/pair leaves idle.
 TWO_HOSTS = """
 all:
   children:
@@ -21,9 +21,9 @@ all:
             vllm_server_tensor_parallel_size: 2
           hosts:
             a2:
-              ansible_host: "{{ bench_prefix }}.12"
+              ansible_host: "{{ testbed_prefix }}.12"
               ray_node_role: worker
-              bench_state: BENCH_STATE
+              testbed_state: TESTBED_STATE
 """
 GATE_DEADLINE = 60
 """Seconds that the gates across hosts may take; what hangs is ended then."""
@@ -32,18 +32,18 @@ GATE_DEADLINE = 60
 def test_graphs_that_hang_across_hosts_stop_at_the_canary(pair: Lab) -> None:
     old = serving(pair)["a1"]
     new = other(old)
-    two_hosts = TWO_HOSTS.replace("BENCH_STATE", str(pair.state))
+    two_hosts = TWO_HOSTS.replace("TESTBED_STATE", str(pair.state))
     grown = pair.play(extra=to(old), overlay=two_hosts)
     assert grown.rc == 0, grown.explained()
     for host in CANARY:
         verified(pair, host, old)
-        pair.bench("fault", host, "replay_hangs_across_hosts", "--when-driver", new)
+        pair.testbed("fault", host, "replay_hangs_across_hosts", "--when-driver", new)
     untouched = pair.look(["b1"])
     try:
         rolled = roll(pair, new, extra={"admission_replica_gate_deadline": GATE_DEADLINE}, overlay=two_hosts)
     finally:
         for host in CANARY:
-            pair.bench("fault", host, "--clear")
+            pair.testbed("fault", host, "--clear")
     assert rolled.play.rc != 0, rolled.play.explained()
     nothing_lost(rolled)
     assert difference(untouched, pair.look(["b1"])) == {}, "the other replica was touched"

@@ -11,14 +11,14 @@ from tests.e2e.rolls import REPLICAS, nothing_due, nothing_lost, other, roll, se
 
 pytestmark = pytest.mark.long
 
-# The bench shares its two cores with whatever else runs; the fault is far slower than that makes it.
+# The testbed shares its two cores with whatever else runs; the fault is far slower than that makes it.
 BAKE = {"rollout_bake_seconds": 60, "rollout_bake_latency_factor": 3}
 
 
 def test_a_bake_lets_good_replicas_pass_and_takes_slow_ones_back(pair: Lab) -> None:
     old = serving(pair)["a1"]
     new = other(old)
-    pair.bench("fault", "b1", "engine_slow", "200", "--when-driver", new)
+    pair.testbed("fault", "b1", "engine_slow", "200", "--when-driver", new)
     try:
         rolled = roll(pair, new, extra=BAKE)
         assert rolled.play.rc != 0, rolled.play.explained()
@@ -34,5 +34,5 @@ def test_a_bake_lets_good_replicas_pass_and_takes_slow_ones_back(pair: Lab) -> N
         assert told, "the good bake does not say what was seen"
         assert "s of 60: " in rolled.report()
     finally:
-        pair.bench("fault", "b1", "--clear")
+        pair.testbed("fault", "b1", "--clear")
     nothing_due(pair, {"a1": new, "b1": old})

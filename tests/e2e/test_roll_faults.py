@@ -40,7 +40,7 @@ class Fault:
         left: how a1 is left: ``untouched``; ``restored``: admitted on the old driver; ``untold``: that too, but its router
             does not know; ``out``: in quarantine, for a controller that comes back; ``failed``: in quarantine until
             somebody asks for another try.
-        before: what befalls the cluster before the roll begins, in words of bench/bench; ``NEW`` is the driver rolled to.
+        before: what befalls the cluster before the roll begins, in words of testbed/testbed; ``NEW`` is the driver rolled to.
         amid: what befalls it in the middle of the roll, at the moment that is named; also the words.
         cure: what mends it, where that is not clearing a1's faults.
         extra: the role's variables that shorten what takes long, or choose the path that the fault lies on.
@@ -162,7 +162,7 @@ def test_a_fault_stops_the_roll_and_strands_nobody(pair: Lab, case: Fault) -> No
 
 def befall(lab: Lab, words: str, new: str = "") -> None:
     if words:
-        lab.bench(*words.replace("NEW", new).split())
+        lab.testbed(*words.replace("NEW", new).split())
 
 
 def moment(case: Fault, new: str) -> Amid | None:
@@ -193,7 +193,7 @@ def left_as_it_should_be(lab: Lab, case: Fault, old: str, rolled: Roll) -> None:
 
 def is_up(lab: Lab, host: str) -> bool:
     """Whether it has booted, asked over ssh: a host that has just come back may not be reached yet."""
-    said = lab.bench("ssh", host, "systemctl", "is-system-running", check=False)
+    said = lab.testbed("ssh", host, "systemctl", "is-system-running", check=False)
     return said.strip() in ("running", "degraded")
 
 

@@ -19,7 +19,7 @@ PYTHON = "PYTHONPATH=/opt/lockstep/lib python3"
 
 
 def completion(lab: Lab) -> str:
-    """What the model really answers to the bench's known prompt, asked on the head itself; empty where it doesn't."""
+    """What the model really answers to the testbed's known prompt, asked on the head itself; empty where it doesn't."""
     request = {"model": "tiny", "prompt": lab.facts()["proof_prompt"], "max_tokens": 48, "temperature": 0}
     reply = lab.on(
         HEAD,
@@ -126,7 +126,7 @@ def test_limit_to_one_replica_works(lab: Lab, fresh: Play) -> None:
 def test_a_rebooted_worker_serves_again_by_itself(lab: Lab, fresh: Play) -> None:
     boot = lab.on(WORKER, "systemctl show -p UserspaceTimestampMonotonic --value")
     driver = lab.on(WORKER, "cat /sys/module/nvidia/version")
-    lab.bench("reboot", WORKER, "--wait")
+    lab.testbed("reboot", WORKER, "--wait")
     assert lab.on(WORKER, "systemctl show -p UserspaceTimestampMonotonic --value") != boot
     took = eventually("the replica answers after its worker's reboot", lambda: answers(lab), RECOVERY_DEADLINE)
     print(f"served again {took:.0f} s after the worker was up")
@@ -136,9 +136,9 @@ def test_a_rebooted_worker_serves_again_by_itself(lab: Lab, fresh: Play) -> None
 
 
 def test_a_host_with_another_driver_stays_out(lab: Lab, fresh: Play) -> None:
-    lab.bench("fault", WORKER, "wrong_module_loads", "550.54.15")
+    lab.testbed("fault", WORKER, "wrong_module_loads", "550.54.15")
     try:
-        lab.bench("reboot", WORKER, "--wait")
+        lab.testbed("reboot", WORKER, "--wait")
         eventually(
             "the host's Ray unit has decided",
             lambda: lab.on(WORKER, "systemctl is-active lockstep-ray", check=False) not in ("activating", "active"),
@@ -156,8 +156,8 @@ def test_a_host_with_another_driver_stays_out(lab: Lab, fresh: Play) -> None:
         assert not allowed
         assert "550.54.15" in reason
     finally:
-        lab.bench("fault", WORKER, "--clear")
-    lab.bench("reboot", WORKER, "--wait")
+        lab.testbed("fault", WORKER, "--clear")
+    lab.testbed("reboot", WORKER, "--wait")
     # The engine has given up, as waiting for a host that may not join is hopeless: the next run brings it back.
     play = lab.play()
     assert play.rc == 0, play.explained()

@@ -38,9 +38,9 @@ def test_others_are_dropped_last():
     assert RULES.rstrip().splitlines()[-3].strip() == "counter drop"
 
 
-@pytest.mark.skipif(shutil.which("nft") is None, reason="nft is not installed here; the bench loads the rules")
+@pytest.mark.skipif(shutil.which("nft") is None, reason="nft is not installed here; the testbed loads the rules")
 def test_nftables_takes_them():
     checked = subprocess.run(["nft", "--check", "-f", "-"], input=RULES, capture_output=True, text=True)
     if "Operation not permitted" in checked.stderr:
-        pytest.skip("nft needs root here; the bench loads the rules")
+        pytest.skip("nft needs root here; the testbed loads the rules")
     assert checked.returncode == 0, checked.stderr

@@ -1,1 +1,0 @@
-"""The bench: a GPU-less cluster of containers that boot systemd, with stand-in NVIDIA packages and a CPU vLLM."""

@@ -1,6 +1,0 @@
-"""Stand-ins and fault switches of the Lockstep bench inside the serving environment."""
-
-
-def platform() -> str:
-    """Name the platform class for vLLM's platform plug-ins."""
-    return "lockstep_bench.platform.BenchPlatform"

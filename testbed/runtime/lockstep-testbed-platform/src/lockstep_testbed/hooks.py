@@ -1,0 +1,48 @@
+"""Faults inside torch, for every Python of the serving environment.
+
+Imported at the start of each interpreter by a .pth file, so this module does next to nothing: it waits for torch to be
+imported and then wraps ``torch.compile`` and the collectives of gloo's process group. On CPU a graph is a compiled
+function: its first call is the capture, later calls are replays. vLLM compiles small functions even in eager mode, so
+there these hooks stay out of the way and ``worker.py`` does what is needed.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+TARGET = "torch"
+
+
+class _Finder:
+    """Meta-path finder that lets torch be imported as always, then patches it."""
+
+    busy = False
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name != TARGET or self.busy:
+            return None
+        import importlib.util
+
+        self.busy = True
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self.busy = False
+        if spec is None or spec.loader is None:
+            return None
+        run = spec.loader.exec_module
+
+        def exec_module(module: Any) -> None:
+            run(module)
+            sys.meta_path.remove(self)  # type: ignore[arg-type]
+            from lockstep_testbed import torch_faults
+
+            torch_faults.install(module)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+if TARGET not in sys.modules:
+    sys.meta_path.insert(0, _Finder())  # type: ignore[arg-type]
