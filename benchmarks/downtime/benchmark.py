@@ -5,7 +5,8 @@ moment at which the replica is drained to the moment at which it is ready again.
 host that began between the two, as Ansible's events time them; what is over is what Ansible adds between them: starting
 tasks, including roles, checking their arguments. One roll reloads the module, one reboots.
 
-Uses the testbed that ``LOCKSTEP_TESTBED`` and ``LOCKSTEP_TESTBED_PREFIX`` name, and ends it unless ``LOCKSTEP_KEEP_TESTBED`` is set.
+Uses the testbed that ``LOCKSTEP_TESTBED`` and ``LOCKSTEP_TESTBED_PREFIX`` name, and ends it unless
+``LOCKSTEP_KEEP_TESTBED`` is set.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.e2e.rolls import Roll, testbed_four, other, roll, serving  # noqa: E402
+from tests.e2e.rolls import Roll, other, roll, serving, testbed_four  # noqa: E402
 
 GOAL = 1.15
 POLICIES = ("reload", "reboot")

@@ -165,7 +165,7 @@ def run_survey(inventory: Path, home: Path) -> None:
 def survey_program(hosts: list[str]) -> tuple[bytes, str]:
     """The program, and the options that Python gets for it."""
     sys.path.insert(0, str(ROOT / "collections"))
-    from ansible_collections.lockstep.vllm.plugins.plugin_utils import fleet
+    from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import fleet
 
     text = fleet.program("survey", "collect", {"peers": dict.fromkeys(hosts[:2], hosts[0])})
     return text.encode(), fleet.PYTHON_OPTIONS

@@ -2,7 +2,7 @@
 
 A real Ray head runs on loopback. Again and again a node joins it and leaves. Three look at the head's table at the same
 time, each from a process of its own: a tight loop, which tells the moment at which the node was there; the waiter
-(``lockstep.resources``); and a loop that sleeps five seconds. The processor time that the waiter spends is measured
+(``lockstep.ray.wait``); and a loop that sleeps five seconds. The processor time that the waiter spends is measured
 while it waits for a host that never comes.
 
 Ray is the version that the cpu lock pins, in an environment of its own under .cache/.
@@ -49,33 +49,34 @@ def prepare() -> Path:
 
 def observe(way: str, address: str, port: int) -> None:
     """For each line read, watch in one of three ways until two hosts are there, and say when, in seconds since the epoch."""
-    from lockstep import ray_cluster, resources
+    from lockstep.ray import gcs
+    from lockstep.ray import wait as ray_wait
 
-    shape = resources.Shape({"a1": address, "a2": address}, 2, head=address, head_host="a1", port=port)
-    cluster = ray_cluster.Cluster(address, port)
+    shape = ray_wait.Shape({"a1": address, "a2": address}, 2, head=address, head_host="a1", port=port)
+    cluster = gcs.Cluster(address, port)
     for _ in sys.stdin:
-        while resources.assess(shape, resources.Observation(cluster.table())).ready:  # the node of the last trial
+        while ray_wait.assess(shape, ray_wait.Observation(cluster.table())).ready:  # the node of the last trial
             time.sleep(0.1)
         print("watching", flush=True)
         if way == "lockstep":
-            waited = resources.wait(shape, deadline=300)
+            waited = ray_wait.wait(shape, deadline=300)
             assert waited.ready, waited.reason
         else:
             time.sleep(random.uniform(0, PLAIN_INTERVAL) if way == "plain" else 0)
-            while not resources.assess(shape, resources.Observation(cluster.table())).ready:
+            while not ray_wait.assess(shape, ray_wait.Observation(cluster.table())).ready:
                 time.sleep(PLAIN_INTERVAL if way == "plain" else 0.005)
         print(time.time(), flush=True)
 
 
 def cost(address: str, port: int) -> None:
     """Wait for a host that does not come; say the share of one processor that it took."""
-    from lockstep import resources
+    from lockstep.ray import wait as ray_wait
 
     peers = {"a1": address, "a3": "127.0.0.3"}
-    shape = resources.Shape(peers, 2, head=address, head_host="a1", port=port)
-    resources.wait(shape, deadline=0)
+    shape = ray_wait.Shape(peers, 2, head=address, head_host="a1", port=port)
+    ray_wait.wait(shape, deadline=0)
     before = time.process_time()
-    resources.wait(shape, deadline=WAITING)
+    ray_wait.wait(shape, deadline=WAITING)
     print((time.process_time() - before) / WAITING)
 
 

@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import evidence_bundle
-from ansible_collections.lockstep.vllm.plugins.plugin_utils import journal, report, settings
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.cluster import ClusterAction
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.fleet import Fleet, program
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates import evidence_bundle
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import settings
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import ClusterAction
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Fleet, program
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import journal, page
 
 
 class ActionModule(ClusterAction):
@@ -30,7 +31,7 @@ class ActionModule(ClusterAction):
             return {"changed": False, "skipped": True}
         variables = task_vars or {}
         hostvars = variables["hostvars"]
-        text = program("evidence_bundle", "collect", {"run": arguments["run"], "since": arguments["since"]})
+        text = program("gates.evidence_bundle", "collect", {"run": arguments["run"], "since": arguments["since"]})
         connections = {host: settings.connection(self._templar, hostvars.raw_get(host)) for host in arguments["hosts"]}
         fleet = Fleet(self._play_context, bool(self._task.become), int(variables.get("ansible_forks", 5)))
         answers = fleet.ask(dict.fromkeys(connections, text), connections)
@@ -39,7 +40,7 @@ class ActionModule(ClusterAction):
         try:
             for host, answer in answers.items():
                 for path, packed in (answer.value or {"files": {}})["files"].items():
-                    kept.append(str(_keep(folder / report.EVIDENCE / host, path, packed)))
+                    kept.append(str(_keep(folder / page.EVIDENCE / host, path, packed)))
         except OSError as error:  # a full disk here must not keep a wave from being put back
             warnings = [f"evidence was left on the hosts: {error}"]
         return {

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 from ansible.errors import AnsibleActionFail
 
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.cluster import ClusterAction
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.settings import ROOT
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import ClusterAction
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.settings import ROOT
 
 
 class ActionModule(ClusterAction):
@@ -42,9 +42,10 @@ class ActionModule(ClusterAction):
 
 @functools.cache
 def library() -> dict[str, str]:
-    """The text of every file of the package that hosts run, by name."""
+    """The text of every file of the package that hosts run, by its path below the package's folder."""
     folder = ROOT / "plugins" / "module_utils"
-    return {"__init__.py": "", **{path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))}}
+    files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*.py"))}
+    return {"__init__.py": "", **{name: path.read_text(encoding="utf-8") for name, path in files.items()}}
 
 
 @functools.cache

@@ -10,8 +10,9 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.utils.vars import load_extra_vars
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import plan, plan_text, tables, waves
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.cluster import Cluster, ClusterAction
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import data_tables
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import plan, render, waves
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import Cluster, ClusterAction
 
 
 class ActionModule(ClusterAction):
@@ -40,18 +41,18 @@ class ActionModule(ClusterAction):
             mode,
             now,
             limit,
-            tables.read("known_issues"),
+            data_tables.read("known_issues"),
         )
         routers = [] if mode in ("abort", "verify") else _due_routers(cluster, found, limit)
         refusals = [*planned.refusals, *_router_refusals(cluster, found, limit)]
         if refusals:
-            return {"failed": True, "msg": plan_text.refused(refusals), "refusals": refusals}
+            return {"failed": True, "msg": render.refused(refusals), "refusals": refusals}
         return {
             **planned.as_dict(),
             "mode": mode,
             "began": now.timestamp(),
             "run": f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
-            "members": plan_text.members(planned, cluster.topology, found),
+            "members": render.members(planned, cluster.topology, found),
             "routers": routers,
             "floor": waves.floor_of(policy, len(cluster.topology.replicas)),
             "bake": {
@@ -60,7 +61,7 @@ class ActionModule(ClusterAction):
                 "error_share": policy.bake_error_share,
                 "requests": policy.bake_requests,
             },
-            "text": plan_text.render(planned, cluster.topology, found),
+            "text": render.render(planned, cluster.topology, found),
             "fingerprints": {
                 host: (found[host].state or {}).get("fingerprint") for wave in planned.waves for host in wave.hosts
             },

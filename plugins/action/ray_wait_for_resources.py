@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.patience import PatientAction
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.waiting_action import PatientAction
 
 
 class ActionModule(PatientAction):

@@ -6,7 +6,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.cluster import ClusterAction
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import ClusterAction
 
 
 class ActionModule(ClusterAction):

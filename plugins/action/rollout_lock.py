@@ -7,10 +7,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import records, rollout_lock
-from ansible_collections.lockstep.vllm.plugins.plugin_utils import controller
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.fleet import Answer
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.heads import HeadsAction
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import lock as rollout_lock
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import identity
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.heads import HeadsAction
 
 Answers = Mapping[str, Answer]
 
@@ -47,7 +48,7 @@ class ActionModule(HeadsAction):
         return result
 
     def _hold(self, heads: list[str], run: str, take_over: str | None) -> dict[str, Any]:
-        here = controller.identity(os.getppid())
+        here = identity.identity(os.getppid())
         claim = {"run": run, **here, "take_over": [take_over] if take_over else []}
         answers: dict[str, Answer] = {}
         for some in (heads[:1], heads[1:]):
@@ -69,7 +70,7 @@ class ActionModule(HeadsAction):
         dead = {
             host: str(answer.value["lock"]["run"])
             for host, answer in answers.items()
-            if _action(answer) == "refuse" and controller.known_dead(answer.value["lock"], here)
+            if _action(answer) == "refuse" and identity.known_dead(answer.value["lock"], here)
         }
         if dead:
             again = {**claim, "take_over": sorted({*claim["take_over"], *dead.values()})}
@@ -80,7 +81,7 @@ class ActionModule(HeadsAction):
         """Whether ``run``, which is to be taken over, is a process of this machine that still runs."""
         seen = self.ask(hosts, {"do": "look"}, self._variables).values()
         locks = [answer.value["lock"] for answer in seen if answer.value and answer.value["lock"]]
-        return any(lock.get("run") == run and controller.known_alive(lock, here) for lock in locks)
+        return any(lock.get("run") == run and identity.known_alive(lock, here) for lock in locks)
 
 
 def _action(answer: Answer) -> str | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import records
-from ansible_collections.lockstep.vllm.plugins.plugin_utils import controller
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.heads import HeadsAction
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import identity
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.heads import HeadsAction
 
 
 class ActionModule(HeadsAction):
@@ -27,7 +27,7 @@ class ActionModule(HeadsAction):
         request = None
         if arguments["action"] != "resume":
             asked = {"action": arguments["action"], "reason": arguments["reason"]}
-            request = {**asked, "by": controller.operator(), "at": records.now()}
+            request = {**asked, "by": identity.operator(), "at": records.now()}
         before = self.ask(heads, {"do": "look"}, variables)
         due = [
             host

@@ -6,9 +6,9 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import plan_text
-from ansible_collections.lockstep.vllm.plugins.plugin_utils import settings
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.cluster import ClusterAction
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import render
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import settings
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import ClusterAction
 
 _PORTS = ("vllm_server_port", "vllm_server_ready_port")
 
@@ -24,7 +24,7 @@ class ActionModule(ClusterAction):
         variables = task_vars or {}
         topology = self.cluster(variables, only="").topology
         if topology.problems:
-            raise AnsibleActionFail(plan_text.refused(topology.problems))
+            raise AnsibleActionFail(render.refused(topology.problems))
         default = settings.defaults(self._loader)
         backends = []
         for replica in topology.replicas:

@@ -6,9 +6,9 @@ from typing import Any
 
 from ansible.utils.display import Display
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import plan_text
-from ansible_collections.lockstep.vllm.plugins.plugin_utils import status_table
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.cluster import ClusterAction
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import render
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import ClusterAction
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import status_table
 
 _RENDER = {"table": status_table.as_text, "json": status_table.as_json}
 
@@ -26,7 +26,7 @@ class ActionModule(ClusterAction):
         variables = task_vars or {}
         cluster = self.cluster(variables)
         if cluster.topology.problems:
-            return {"failed": True, "msg": plan_text.refused(cluster.topology.problems)}
+            return {"failed": True, "msg": render.refused(cluster.topology.problems)}
         found = self.survey(cluster, variables, ray=True)
         status = status_table.build(
             {

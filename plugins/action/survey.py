@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import plan_text
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.cluster import ClusterAction
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import render
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import ClusterAction
 
 
 class ActionModule(ClusterAction):
@@ -18,7 +18,7 @@ class ActionModule(ClusterAction):
         variables = task_vars or {}
         cluster = self.cluster(variables)
         if cluster.topology.problems:
-            return {"failed": True, "msg": plan_text.refused(cluster.topology.problems)}
+            return {"failed": True, "msg": render.refused(cluster.topology.problems)}
         found = self.survey(cluster, variables, ray=bool(self._task.args.get("ray", False)))
         return {
             "changed": False,

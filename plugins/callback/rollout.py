@@ -52,14 +52,8 @@ from typing import Any
 from ansible import context
 from ansible.plugins.callback import CallbackBase
 
-from ansible_collections.lockstep.vllm.plugins.plugin_utils import (
-    controller,
-    interrupt,
-    journal,
-    progress,
-    report,
-    timeline,
-)
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import identity, signals
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import journal, page, timeline, tracker
 
 _FAULTS_TOLERATED = 3
 # They take no time, and one that a condition skips begins nothing; the tasks that they bring carry their variables.
@@ -96,10 +90,10 @@ class CallbackModule(CallbackBase):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.faults = 0
-        self._tracker = progress.Tracker()
+        self._tracker = tracker.Tracker()
         self._began = time.time()
         self._journal: journal.Journal | None = None
-        self._held_back: list[progress.Event] = []
+        self._held_back: list[tracker.Event] = []
         self._playbook = ""
         self._play_step: dict[str, Any] = {}
         self._process = os.getpid()
@@ -108,12 +102,12 @@ class CallbackModule(CallbackBase):
 
     @_harmless
     def v2_playbook_on_start(self, playbook: Any) -> None:
-        interrupt.hear_every_interrupt()
+        signals.hear_every_interrupt()
         self._playbook = os.path.splitext(os.path.basename(playbook._file_name))[0]
         self._began = time.time()
         # Actions of this run put what they bring from hosts beside the journal.
         os.environ[journal.ROOT_VARIABLE] = str(self._root())
-        self._tracker = progress.Tracker(typical_wave=timeline.typical_wave(self._earlier()))
+        self._tracker = tracker.Tracker(typical_wave=timeline.typical_wave(self._earlier()))
 
     @_harmless
     def v2_playbook_on_play_start(self, play: Any) -> None:
@@ -165,14 +159,14 @@ class CallbackModule(CallbackBase):
             return "nothing_to_do"
         return "checked" if context.CLIARGS.get("check") else "done"
 
-    def _publish(self, events: list[progress.Event]) -> None:
+    def _publish(self, events: list[tracker.Event]) -> None:
         for event in events:
             self._record({"at": journal.stamp(self._began + event["elapsed"]), **event})
-            said = progress.line(event, self._tracker) if self.get_option("live") else None
+            said = tracker.line(event, self._tracker) if self.get_option("live") else None
             if said:
                 self._display.display(said, color=_COLOURS.get(event["event"]))
 
-    def _record(self, event: progress.Event) -> None:
+    def _record(self, event: tracker.Event) -> None:
         """Journal an event. What comes before the first step is held back: a run that does nothing leaves nothing."""
         if self._journal is None and (event["event"] not in _SETS_OUT or context.CLIARGS.get("check")):
             self._held_back.append(event)
@@ -184,14 +178,14 @@ class CallbackModule(CallbackBase):
                 self._journal.write(held)
         self._journal.write(event)
 
-    def _started(self) -> progress.Event:
+    def _started(self) -> tracker.Event:
         return {
             "at": journal.stamp(self._began),
             "event": "run_started",
             "elapsed": 0.0,
             "playbook": self._playbook,
             "controller": socket.gethostname(),
-            "user": controller.user(),
+            "user": identity.user(),
             "pid": self._process,
             "check": bool(context.CLIARGS.get("check")),
             "limit": context.CLIARGS.get("subset"),
@@ -217,7 +211,7 @@ class CallbackModule(CallbackBase):
     def _root(self) -> Path:
         return Path(self.get_option("path")).expanduser().absolute()
 
-    def _earlier(self) -> Iterator[list[progress.Event]]:
+    def _earlier(self) -> Iterator[list[tracker.Event]]:
         """Journals of earlier runs, newest first."""
         for path in sorted(self._root().glob(f"*/{journal.NAME}"), reverse=True)[:10]:
             try:
@@ -233,7 +227,7 @@ def _is_include(task: Any) -> bool:
 def _convention(variables: dict[str, Any]) -> dict[str, Any]:
     """``lockstep_step`` and ``lockstep_wave`` as literals; an expression is not for a callback to evaluate."""
     found: dict[str, Any] = {}
-    if variables.get("lockstep_step") in progress.STEPS:
+    if variables.get("lockstep_step") in tracker.STEPS:
         found["lockstep_step"] = str(variables["lockstep_step"])
     if isinstance(variables.get("lockstep_wave"), int):
         found["lockstep_wave"] = variables["lockstep_wave"]
@@ -242,7 +236,7 @@ def _convention(variables: dict[str, Any]) -> dict[str, Any]:
 
 def _write_report(folder: Path) -> None:
     events = journal.read(folder / journal.NAME)
-    fetched = report.fetched_evidence(folder)
+    fetched = page.fetched_evidence(folder)
     scratch = folder / f".{journal.REPORT}.{os.getpid()}"
-    scratch.write_text(report.render(events, fetched), encoding="utf-8")
+    scratch.write_text(page.render(events, fetched), encoding="utf-8")
     os.replace(scratch, folder / journal.REPORT)

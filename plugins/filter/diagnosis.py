@@ -1,11 +1,11 @@
-"""Filters for playbooks/diagnose.yml; the thinking is in module_utils/diagnosis.py."""
+"""Filters for playbooks/diagnose.yml; the thinking is in module_utils/gates/diagnosis.py."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import diagnosis
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates import diagnosis
 
 RUNNING = ("active", "activating", "reloading")
 

@@ -1,11 +1,11 @@
-"""Filter of the role serving_runtime; the thinking is in module_utils/runtime_state.py."""
+"""Filter of the role serving_runtime; the thinking is in module_utils/runtime/state.py."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import runtime_state
+from ansible_collections.lockstep.vllm.plugins.module_utils.runtime import state as runtime_state
 
 _REGISTERED = "__serving_runtime_verified"
 

@@ -1,4 +1,4 @@
-"""Filters for the wave play; the thinking is in module_utils/wave_outcome.py."""
+"""Filters for the wave play; the thinking is in module_utils/rollout/outcome.py."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import wave_outcome, waves
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import outcome, waves
 
 
 def wave_sizes(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[int]:
     """How many hosts each wave has, in order: what ``serial`` wants."""
-    return wave_outcome.sizes([int(hostvars[host]["lockstep_wave"]) for host in hosts])
+    return outcome.sizes([int(hostvars[host]["lockstep_wave"]) for host in hosts])
 
 
 def wave_trouble(
@@ -22,7 +22,7 @@ def wave_trouble(
     ``kept_as`` names the variable in which each host keeps its own failure: the wave's, or that of putting it back.
     """
     kept = {host: hostvars[host].get(kept_as) for host in members}
-    return wave_outcome.trouble(members, set(batch), kept)
+    return outcome.trouble(members, set(batch), kept)
 
 
 def wave_goes_on_putting_back(
@@ -32,7 +32,7 @@ def wave_goes_on_putting_back(
     replica = hostvars[host]["lockstep_replica"]
     mates = [name for name in members if name != host and hostvars[name]["lockstep_replica"] == replica]
     troubled = wave_trouble(hostvars, mates, batch, "lockstep_restore_trouble")
-    return wave_outcome.goes_on_putting_back(
+    return outcome.goes_on_putting_back(
         stage, "lockstep_restore_trouble" in hostvars[host], [row["host"] for row in troubled]
     )
 
@@ -50,7 +50,7 @@ def wave_verdict(
     left = wave_trouble(hostvars, members, batch, "lockstep_restore_trouble")
     where = (int(mine["lockstep_wave"]), int(mine["lockstep_waves_total"]))
     trouble = wave_trouble(hostvars, members, batch)
-    return wave_outcome.verdict(trouble, left, _back(hostvars, members), where, mine["lockstep_replica"], folder)
+    return outcome.verdict(trouble, left, _back(hostvars, members), where, mine["lockstep_replica"], folder)
 
 
 def _back(hostvars: Mapping[str, Any], members: Sequence[str]) -> dict[str, str]:
@@ -86,9 +86,9 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         return {
-            "failure": wave_outcome.failure,
+            "failure": outcome.failure,
             "fingerprints": fingerprints,
-            "reasons": wave_outcome.reasons,
+            "reasons": outcome.reasons,
             "wave_can_be_put_back": wave_can_be_put_back,
             "wave_goes_on_putting_back": wave_goes_on_putting_back,
             "wave_hindrance": wave_hindrance,

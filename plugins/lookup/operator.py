@@ -33,11 +33,11 @@ from typing import Any
 
 from ansible.plugins.lookup import LookupBase
 
-from ansible_collections.lockstep.vllm.plugins.plugin_utils import controller
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import identity
 
 
 class LookupModule(LookupBase):
     """The name that locks, requests and quarantines bear."""
 
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
-        return [controller.operator()]
+        return [identity.operator()]

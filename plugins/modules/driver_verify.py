@@ -94,13 +94,10 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import (
-    driver_change,
-    driver_gate,
-    evidence,
-    evidence_bundle,
-    records,
-)
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import evidence, records
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import change_record
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates import driver as driver_gate
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates import evidence_bundle
 
 
 def main() -> None:
@@ -139,7 +136,7 @@ def main() -> None:
 
 def wish_of(wish: dict[str, Any]) -> driver_gate.Expected:
     return driver_gate.Expected(
-        version=wish["version"] or driver_change.expected_version(records.read(records.DRIVER)),
+        version=wish["version"] or change_record.expected_version(records.read(records.DRIVER)),
         gpus=wish["gpus"],
         gpu_model=wish["gpu_model"],
         fabric_manager=wish["fabric_manager"],

@@ -84,7 +84,9 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import admission, engine_state, records, waiting
+from ansible_collections.lockstep.vllm.plugins.module_utils.admission import condition
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import polling, records
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine import state as engine_state
 
 UNIT = "lockstep-vllm.service"
 
@@ -111,7 +113,7 @@ def main() -> None:
             module.fail_json(msg=str(error))
             raise
 
-    def judge(seen: Seen) -> waiting.Judgement:
+    def judge(seen: Seen) -> polling.Judgement:
         return engine_state.judge(*seen, wanted, failures_before)
 
     engine, unit = observe()
@@ -125,10 +127,10 @@ def main() -> None:
     told: dict[str, Any] = {"changed": changed, "failures_before": failures_before}
     if wanted is None or module.check_mode:
         module.exit_json(**told, code="looked", reason="", engine=engine, unit=unit.active, seconds=0.0)
-    ended = waiting.poll(observe, judge, deadline=module.params["deadline"], interval=1.0)
+    ended = polling.poll(observe, judge, deadline=module.params["deadline"], interval=1.0)
     engine, unit = ended.last
     refused = unit.result == "exec-condition" and not unit.up
-    reason = admission.decide_here("replica").reason if refused and not ended.ready else ended.reason
+    reason = condition.decide_here("replica").reason if refused and not ended.ready else ended.reason
     told |= {"code": ended.code, "reason": reason, "engine": engine, "unit": unit.active}
     told["seconds"] = round(ended.seconds, 1)
     if not ended.ready:

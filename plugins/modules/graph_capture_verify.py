@@ -135,7 +135,7 @@ gate:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import gate_door, gate_run
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates import entry_point, runner
 
 WORK = (
     "modes",
@@ -153,7 +153,7 @@ WORK = (
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            **gate_door.COMMON,
+            **entry_point.COMMON,
             "modes": {"type": "list", "elements": "str", "choices": ["PIECEWISE", "FULL"]},
             "batches": {"type": "list", "elements": "int"},
             "replays": {"type": "int"},
@@ -172,7 +172,7 @@ def main() -> None:
         module.exit_json(changed=False, skipped=True, gate={})
     own = {"slowest_replay_ratio": wish["slowest_replay_ratio"]}
     params = {name: wish[name] for name in WORK}
-    gate_door.finish(module, "graph", lambda: gate_run.run(gate_door.request("graph", wish, params, **own)))
+    entry_point.finish(module, "graph", lambda: runner.run(entry_point.request("graph", wish, params, **own)))
 
 
 if __name__ == "__main__":

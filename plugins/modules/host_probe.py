@@ -57,7 +57,9 @@ admission:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import admission, nvidia, survey
+from ansible_collections.lockstep.vllm.plugins.module_utils.admission import condition
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import state as driver_state
+from ansible_collections.lockstep.vllm.plugins.module_utils.host import probe as host_probe
 
 
 def main() -> None:
@@ -69,10 +71,10 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    decision = admission.decide_here("host")
+    decision = condition.decide_here("host")
     module.exit_json(
         changed=False,
-        state=survey.collect({**module.params, "driver_also": nvidia.COSTLY}),
+        state=host_probe.collect({**module.params, "driver_also": driver_state.COSTLY}),
         admission={"allowed": decision.allowed, "reason": decision.reason},
     )
 

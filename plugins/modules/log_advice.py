@@ -89,7 +89,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import log_advice
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine import log_advice
 
 
 def tail(path: str, size: int) -> list[str]:

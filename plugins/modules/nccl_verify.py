@@ -133,7 +133,7 @@ gate:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import gate_door, gate_run
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates import entry_point, runner
 
 WORK = ("dtypes", "sizes", "operations", "busbw_bytes", "iterations")
 
@@ -142,7 +142,7 @@ def main() -> None:
     operations = ["all_reduce", "all_gather", "reduce_scatter", "broadcast"]
     module = AnsibleModule(
         argument_spec={
-            **gate_door.COMMON,
+            **entry_point.COMMON,
             "dtypes": {"type": "list", "elements": "str"},
             "sizes": {"type": "list", "elements": "int"},
             "operations": {"type": "list", "elements": "str", "choices": operations},
@@ -163,7 +163,7 @@ def main() -> None:
         module.exit_json(changed=False, skipped=True, gate={})
     own = {"floor_gbps": wish["floor_gbps"], "link": wish["link"], "nccl_tests": wish["nccl_tests"] == "auto"}
     params = {name: wish[name] for name in WORK}
-    gate_door.finish(module, "nccl", lambda: gate_run.run(gate_door.request("nccl", wish, params, **own)))
+    entry_point.finish(module, "nccl", lambda: runner.run(entry_point.request("nccl", wish, params, **own)))
 
 
 if __name__ == "__main__":

@@ -81,13 +81,9 @@ gate:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import (
-    evidence_bundle,
-    gate_door,
-    gate_run,
-    network_gate,
-    records,
-)
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates import entry_point, evidence_bundle, runner
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates import network as network_gate
 
 
 def main() -> None:
@@ -117,11 +113,11 @@ def main() -> None:
         shm_mib=wish["shm_mib"],
         rdma=wish["rdma"],
     )
-    gate_door.finish(
+    entry_point.finish(
         module,
         "network",
         lambda: network_gate.check(
-            gate_run.identity(),
+            runner.identity(),
             limits,
             seconds=wish["deadline"],
             wait=wish["wait"],

@@ -62,7 +62,9 @@ restore:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import driver_change, nvidia, records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import change_record
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import state as driver_state
 
 
 def main() -> None:
@@ -84,24 +86,24 @@ def main() -> None:
     if wish["state"] == "accepted":
         running = {key: wish[key] for key in ("version", "source", "flavor")}
         try:
-            record = driver_change.accept(known, running, nvidia.loaded_version(), records.now())
-        except driver_change.NotRunning as error:
+            record = change_record.accept(known, running, driver_state.loaded_version(), records.now())
+        except change_record.NotRunning as error:
             module.fail_json(msg=str(error))
         if not module.check_mode:
             records.write(records.DRIVER, record)
         module.exit_json(changed=record != known, record=record)
     if wish["state"] == "settled":
-        record = driver_change.settle(known, records.now())
+        record = change_record.settle(known, records.now())
         if not module.check_mode:
             records.write(records.DRIVER, record)
-        module.exit_json(changed=record != (known or driver_change.NOTHING), record=record)
+        module.exit_json(changed=record != (known or change_record.NOTHING), record=record)
     try:
-        restore = {"restore": driver_change.restore_target(known)}
-    except driver_change.NothingToRestore as error:
+        restore = {"restore": change_record.restore_target(known)}
+    except change_record.NothingToRestore as error:
         if wish["state"] == "restorable":
             module.fail_json(msg=str(error))
         restore = {}
-    module.exit_json(changed=False, record=dict(known or driver_change.NOTHING), **restore)
+    module.exit_json(changed=False, record=dict(known or change_record.NOTHING), **restore)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,9 @@ evidence:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import evidence, evidence_bundle, nvidia_module
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import evidence
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import kernel_module
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates import evidence_bundle
 
 
 def main() -> None:
@@ -93,14 +95,14 @@ def main() -> None:
     )
     wish = module.params
     if module.check_mode:
-        stoppable = (*nvidia_module.SERVICES, *wish["services"])
-        decision = nvidia_module.decide(nvidia_module.present(), wish["version"], wish["policy"], stoppable)
+        stoppable = (*kernel_module.SERVICES, *wish["services"])
+        decision = kernel_module.decide(kernel_module.present(), wish["version"], wish["policy"], stoppable)
     else:
         try:
-            decision = nvidia_module.load(
+            decision = kernel_module.load(
                 wish["version"], wish["policy"], services=wish["services"], deadline=float(wish["deadline"])
             )
-        except nvidia_module.LoadFailed as failure:
+        except kernel_module.LoadFailed as failure:
             kept = evidence_bundle.folder(wish["run"], f"driver-{wish['version']}-load")
             module.fail_json(msg=str(failure), evidence=list(evidence.driver(kept)))
     module.exit_json(changed=decision.action == "reload", action=decision.action, reasons=list(decision.reasons))

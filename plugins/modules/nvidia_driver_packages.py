@@ -105,17 +105,13 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import (
-    apt_index,
-    apt_lock,
-    driver_change,
-    evidence,
-    evidence_bundle,
-    nvidia,
-    nvidia_install,
-    nvidia_packages,
-    records,
-)
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import evidence, records
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import apt_lock, change_record
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import install as driver_install
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import packages as driver_packages
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import repository as apt_repository
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import state as driver_state
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates import evidence_bundle
 
 LOG_LINES = 30
 
@@ -141,9 +137,14 @@ def main() -> None:
     wish = module.params
     try:
         apply(module)
-    except (nvidia_packages.PackageError, apt_index.UnreadableIndex, apt_lock.Locked, records.RecordError) as error:
+    except (
+        driver_packages.PackageError,
+        apt_repository.UnreadableIndex,
+        apt_lock.Locked,
+        records.RecordError,
+    ) as error:
         module.fail_json(msg=str(error))
-    except nvidia_install.StepFailed as failure:
+    except driver_install.StepFailed as failure:
         kept = evidence_bundle.folder(wish["run"], f"driver-{wish['version']}-{wish['state']}")
         module.fail_json(
             msg=f"{failure}. See /var/log/apt/term.log",
@@ -154,25 +155,25 @@ def main() -> None:
 
 def apply(module: AnsibleModule) -> None:
     wish = module.params
-    state = nvidia.driver_state()
+    state = driver_state.driver_state()
     work = plan(wish, state)
     result = {"plan": work.as_dict()}
     limits = {"deadline": float(wish["deadline"]), "lock_deadline": float(wish["lock_deadline"])}
     if wish["state"] == "fetched":
         changed = bool(work.install)
         if changed and not wish["prebuilt_modules"]:
-            stop_at(module, nvidia_install.obstacles(os.uname().release))
+            stop_at(module, driver_install.obstacles(os.uname().release))
         if changed and not module.check_mode:
             refresh(wish, work, limits)
-            changed = nvidia_install.fetch(work, wish["version"], **limits)
+            changed = driver_install.fetch(work, wish["version"], **limits)
         module.exit_json(changed=changed, **result)
-    pinned = nvidia_install.is_pinned(wish["version"], work.pins)
+    pinned = driver_install.is_pinned(wish["version"], work.pins)
     if not module.check_mode:
         if work.install or work.remove:
             refresh(wish, work, limits)
         begin(wish, bool(work.install or work.remove))
         if work.needed or not pinned:
-            nvidia_install.install(work, wish["version"], **limits)
+            driver_install.install(work, wish["version"], **limits)
     module.exit_json(changed=work.needed or not pinned, **result)
 
 
@@ -181,37 +182,41 @@ def stop_at(module: AnsibleModule, obstacles: list[str]) -> None:
         module.fail_json(msg="; ".join(obstacles))
 
 
-def plan(wish: dict[str, Any], state: dict[str, Any]) -> nvidia_install.Plan:
-    wants = nvidia_packages.wanted(
+def plan(wish: dict[str, Any], state: dict[str, Any]) -> driver_install.Plan:
+    wants = driver_packages.wanted(
         wish["version"],
         source=wish["source"],
         flavor=wish["flavor"],
-        distribution=apt_index.this_distribution(),
-        fabric_manager=nvidia_packages.needs_fabric_manager(wish["fabric_manager"], state),
+        distribution=apt_repository.this_distribution(),
+        fabric_manager=driver_packages.needs_fabric_manager(wish["fabric_manager"], state),
         prebuilt_for=os.uname().release if wish["prebuilt_modules"] else None,
     )
     names = sorted({*(name for want in wants for name in want.names), *state["packages"]})
-    offered = apt_index.offered(wish["repository_url"]) if wish["repository_url"] else apt_index.offered_by_apt(names)
-    return nvidia_install.plan(
+    offered = (
+        apt_repository.offered(wish["repository_url"])
+        if wish["repository_url"]
+        else apt_repository.offered_by_apt(names)
+    )
+    return driver_install.plan(
         wish["version"],
         wants,
         offered,
         state["packages"],
-        interrupted=nvidia.dpkg_interrupted(),
-        leftover_pins=nvidia_install.leftover_pins(),
+        interrupted=driver_state.dpkg_interrupted(),
+        leftover_pins=driver_install.leftover_pins(),
     )
 
 
-def refresh(wish: dict[str, Any], work: nvidia_install.Plan, limits: dict[str, float]) -> None:
-    if wish["sources_file"] and work.install and not nvidia_install.known_to_apt(work):
-        nvidia_install.update(Path(wish["sources_file"]), **limits)
+def refresh(wish: dict[str, Any], work: driver_install.Plan, limits: dict[str, float]) -> None:
+    if wish["sources_file"] and work.install and not driver_install.known_to_apt(work):
+        driver_install.update(Path(wish["sources_file"]), **limits)
 
 
 def begin(wish: dict[str, Any], touches_packages: bool) -> None:
     wanted = {key: wish[key] for key in ("version", "source", "flavor")}
     record = records.read(records.DRIVER)
-    if touches_packages or driver_change.amid_another(record, wanted):
-        records.write(records.DRIVER, driver_change.begin(record, wanted, records.now()))
+    if touches_packages or change_record.amid_another(record, wanted):
+        records.write(records.DRIVER, change_record.begin(record, wanted, records.now()))
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 
 KINDS = ["changing", "failed", "operator"]
 

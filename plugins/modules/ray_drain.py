@@ -59,7 +59,7 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import deadline, records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import deadline, records
 
 _MARGIN = 30.0
 
@@ -76,7 +76,7 @@ def main() -> None:
     if not python.exists():
         module.exit_json(changed=False, state="absent", reason=f"{python} does not exist", seconds=0.0)
     seconds = module.params["deadline"]
-    argv = [str(python), "-m", "lockstep.ray_drain", "--deadline", str(seconds), "--reason", module.params["reason"]]
+    argv = [str(python), "-m", "lockstep.ray.drain", "--deadline", str(seconds), "--reason", module.params["reason"]]
     if module.check_mode:
         argv.append("--check")
     outcome = deadline.run(argv, deadline=seconds + _MARGIN, env={**os.environ, "PYTHONPATH": str(records.LIB)})

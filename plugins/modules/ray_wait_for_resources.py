@@ -13,7 +13,7 @@ description:
   - As long as Ray still counts a silent host it is not ready, though enough others are there. Ray may place ranks on it.
   - Ends before the deadline where waiting cannot help, as when a missing host is in quarantine.
   - In a play it tells on the way who is missing (the action of the same name). It runs on any host of the replica; the
-    host waits by the same source, C(python -m lockstep.resources), before the engine starts.
+    host waits by the same source, C(python -m lockstep.ray.wait), before the engine starts.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 options:
@@ -108,7 +108,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import deadline, records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import deadline, records
 
 _SHAPE = ("members", "hosts", "gpus_per_host", "gpus", "resources", "labels", "free", "stable_for")
 _MARGIN = 30.0
@@ -135,7 +135,7 @@ def main() -> None:
     python = records.RUNTIME / "bin" / "python"
     if not python.exists():
         _end(module, {"ready": False, "code": "absent", "reason": f"{python} does not exist; {_NEXT}"})
-    argv = [str(python), "-m", "lockstep.resources", "--json", "--deadline", str(seconds), "--shape", json.dumps(shape)]
+    argv = [str(python), "-m", "lockstep.ray.wait", "--json", "--deadline", str(seconds), "--shape", json.dumps(shape)]
     environment = {**os.environ, "PYTHONPATH": str(records.LIB)}
     outcome = deadline.run(argv, deadline=seconds + _MARGIN, env=environment)
     if outcome.returncode not in (0, 1) or not outcome.stdout.strip():

@@ -58,7 +58,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import inputs, records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import manifests, records
 
 
 def main() -> None:
@@ -73,7 +73,7 @@ def main() -> None:
     )
     role, files = module.params["role"], module.params["files"]
     path = records.MANIFEST / f"{role}.json"
-    record = inputs.manifest(role, module.params["inputs"], files)
+    record = manifests.manifest(role, module.params["inputs"], files)
     missing = [name for name, digest in record["files"].items() if digest is None]
     if module.check_mode:
         module.exit_json(changed=records.read(path) != record)

@@ -61,7 +61,9 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import records, runtime_install, runtime_state
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.runtime import install as runtime_install
+from ansible_collections.lockstep.vllm.plugins.module_utils.runtime import state as runtime_state
 
 
 def main() -> None:

@@ -81,7 +81,8 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import runtime_install, runtime_state
+from ansible_collections.lockstep.vllm.plugins.module_utils.runtime import install as runtime_install
+from ansible_collections.lockstep.vllm.plugins.module_utils.runtime import state as runtime_state
 
 
 def main() -> None:

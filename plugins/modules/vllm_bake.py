@@ -123,7 +123,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import bake, records, waiting
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import polling, records
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import bake
 
 COMPLETIONS_BEFORE = 3
 # A passing state does not end a bake: it is bad for this long, or for a quarter of the time.
@@ -152,10 +153,10 @@ def watch(module: AnsibleModule, looker: Any, known: bake.Before | None) -> dict
         looks.append(looker())
         return bake.judge(known, looks, allowed)
 
-    def judge(verdict: bake.Verdict) -> waiting.Judgement:
-        return waiting.Judgement("hopeless", verdict.causes[0]) if verdict.causes else waiting.Judgement("wait")
+    def judge(verdict: bake.Verdict) -> polling.Judgement:
+        return polling.Judgement("hopeless", verdict.causes[0]) if verdict.causes else polling.Judgement("wait")
 
-    watched = waiting.poll(
+    watched = polling.poll(
         observe,
         judge,
         deadline=asked["seconds"],

@@ -89,7 +89,7 @@ import dataclasses
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import completion
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine import completion
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The testbed's own acceptance: Ray over two hosts, vLLM with tensor parallelism 2 on it, the known answer; no role involved."""
+"""The testbed's own acceptance: Ray over two hosts, vLLM with tensor parallelism 2, the known answer; no role involved."""
 
 from __future__ import annotations
 

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from tests.e2e.lab import Lab, eventually
-from tests.e2e.rolls import Traffic, testbed_four, log_of, traffic
+from tests.e2e.rolls import Traffic, log_of, testbed_four, traffic
 from tests.e2e.test_recovery import BACK, ENGINE, HEAD, LEAVES_SILENT, RANKS, engine, phases, run_waiter, show
 
 pytestmark = pytest.mark.long
 
 WORKERS = ("a2", "b2")
 RACKS = {HEAD: "r7", "a2": "r7", "b2": "r8"}
-MOVE_UP = "PYTHONPATH=/opt/lockstep/lib python3 -m lockstep.engine move-up"
+MOVE_UP = "PYTHONPATH=/opt/lockstep/lib python3 -m lockstep.engine.supervisor move-up"
 PATIENCE, STABLE_FOR = 10, 10
 LAYOUTS = {
     "vllm_server_layouts": [

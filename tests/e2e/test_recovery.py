@@ -105,7 +105,7 @@ def status(lab: Lab) -> dict[str, Any]:
 
 def metrics(lab: Lab, promtool: str, host: str) -> dict[str, float]:
     """The host's metrics as node_exporter would read them now, once promtool has found nothing in them."""
-    command = "PYTHONPATH=/opt/lockstep/lib python3 -B -m lockstep.metrics --output /tmp/lockstep.prom"
+    command = "PYTHONPATH=/opt/lockstep/lib python3 -B -m lockstep.host.metrics --output /tmp/lockstep.prom"
     text = lab.on(host, f"{command} && cat /tmp/lockstep.prom && rm /tmp/lockstep.prom") + "\n"
     linted = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
     assert (linted.returncode, linted.stderr) == (0, "")
@@ -199,7 +199,7 @@ def test_a_head_that_loses_its_power(lab: Lab) -> None:
 def run_waiter(lab: Lab, deadline: float = 60, **shape: Any) -> dict[str, Any]:
     """What the waiter on the head ends with, asked as the engine asks it, without a controller."""
     python = "PYTHONPATH=/opt/lockstep/lib /opt/lockstep/runtime/current/bin/python"
-    command = f"{python} -m lockstep.resources --json --deadline {deadline} --shape {shlex.quote(json.dumps(shape))}"
+    command = f"{python} -m lockstep.ray.wait --json --deadline {deadline} --shape {shlex.quote(json.dumps(shape))}"
     told: dict[str, Any] = json.loads(lab.on(HEAD, f"{command} 2>/dev/null", check=False).splitlines()[-1])
     return told
 

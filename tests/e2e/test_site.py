@@ -148,9 +148,9 @@ def test_a_host_with_another_driver_stays_out(lab: Lab, fresh: Play) -> None:
         assert "550.54.15" in journal, f"its journal does not say why:\n{journal}"
         probe = lab.on(
             WORKER,
-            f"{PYTHON} -c 'import json; from lockstep import admission, survey;"
-            ' decision = admission.decide_here("host");'
-            ' print(json.dumps([decision.allowed, decision.reason, survey.collect({})["driver"]]))\'',
+            f"{PYTHON} -c 'import json; from lockstep.admission import condition; from lockstep.host import probe;"
+            ' decision = condition.decide_here("host");'
+            ' print(json.dumps([decision.allowed, decision.reason, probe.collect({})["driver"]]))\'',
         )
         allowed, reason, _driver = json.loads(probe)
         assert not allowed

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import topology, waves
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import topology, waves
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted(path.parent for path in (ROOT / "inventories/examples").glob("*/hosts.yml"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import admission
+from ansible_collections.lockstep.vllm.plugins.module_utils.admission import condition
 
 ROLES = Path(__file__).parents[2] / "roles"
 UNITS = [
@@ -23,13 +23,13 @@ def setting(unit: str, name: str) -> list[str]:
 
 @pytest.mark.parametrize(("unit", "kind"), UNITS)
 def test_no_unit_starts_without_its_stamp(unit: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    (condition,) = setting(unit, "ExecCondition")
-    *program, asked = condition.split()
-    assert program == ["/usr/bin/python3", "-m", "lockstep.admission"]
+    (command,) = setting(unit, "ExecCondition")
+    *program, asked = command.split()
+    assert program == ["/usr/bin/python3", "-m", "lockstep.admission.condition"]
     assert "PYTHONPATH=/opt/lockstep/lib" in setting(unit, "Environment")[0].split()
     seen: list[str] = []
-    monkeypatch.setattr(admission, "decide_here", lambda of: seen.append(of) or admission.Decision(False, "no stamp"))
-    assert admission.main([asked]) == 1
+    monkeypatch.setattr(condition, "decide_here", lambda of: seen.append(of) or condition.Decision(False, "no stamp"))
+    assert condition.main([asked]) == 1
     assert seen == [kind]
 
 

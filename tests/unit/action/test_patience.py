@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.action import engine_state, ray_wait_for_resources
-from ansible_collections.lockstep.vllm.plugins.plugin_utils import patience
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import waiting_action
 
 
 class Play:
@@ -16,9 +16,9 @@ class Play:
 
     def __init__(self, action: Any, monkeypatch: pytest.MonkeyPatch, answers: list[dict[str, Any]], **arguments: Any):
         self.now, self.calls, self.shown = 0.0, list[dict[str, Any]](), list[str]()
-        monkeypatch.setattr(patience.ActionBase, "run", lambda *_: {})
-        monkeypatch.setattr(patience.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(patience, "_display", types.SimpleNamespace(display=self.shown.append))
+        monkeypatch.setattr(waiting_action.ActionBase, "run", lambda *_: {})
+        monkeypatch.setattr(waiting_action.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(waiting_action, "_display", types.SimpleNamespace(display=self.shown.append))
         self._action = action.ActionModule.__new__(action.ActionModule)
         self._action._task = types.SimpleNamespace(args=arguments, check_mode=False)
         self._action._execute_module = self._call

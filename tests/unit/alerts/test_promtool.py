@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import metrics
+from ansible_collections.lockstep.vllm.plugins.module_utils.host import metrics
 
 ROOT = Path(__file__).parents[3]
 RULES = ROOT / "docs" / "alerts.yml"

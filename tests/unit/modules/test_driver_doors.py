@@ -11,14 +11,12 @@ import pytest
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import (
-    driver_gate,
-    nvidia,
-    nvidia_install,
-    nvidia_module,
-    records,
-)
-from ansible_collections.lockstep.vllm.plugins.module_utils.gate import GateResult
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import install as driver_install
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import kernel_module
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import state as driver_state
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates import driver as driver_gate
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import GateResult
 from ansible_collections.lockstep.vllm.plugins.modules import nvidia_driver_packages
 
 PACKAGE = "ansible_collections.lockstep.vllm.plugins.modules"
@@ -40,7 +38,7 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "driver.json"
     monkeypatch.setattr(records, "DRIVER", path)
     monkeypatch.setattr(records, "EVIDENCE", tmp_path / "evidence")
-    monkeypatch.setattr(nvidia, "loaded_version", lambda: "550.127.05")
+    monkeypatch.setattr(driver_state, "loaded_version", lambda: "550.127.05")
     return path
 
 
@@ -120,7 +118,7 @@ def test_a_failing_install_leaves_what_apt_said(
     record: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(_module: AnsibleModule) -> None:
-        raise nvidia_install.StepFailed("installing driver 550.127.05: E: broken", "\n".join(map(str, range(100))))
+        raise driver_install.StepFailed("installing driver 550.127.05: E: broken", "\n".join(map(str, range(100))))
 
     monkeypatch.setattr(nvidia_driver_packages, "apply", fails)
     told = call(capsys, "nvidia_driver_packages", version="550.127.05", source="debian", run="r1")
@@ -135,9 +133,9 @@ def test_a_failing_load_leaves_evidence(
     record: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_what: Any, **_how: Any) -> None:
-        raise nvidia_module.LoadFailed("modprobe nvidia: Key was rejected by service")
+        raise kernel_module.LoadFailed("modprobe nvidia: Key was rejected by service")
 
-    monkeypatch.setattr(nvidia_module, "load", fails)
+    monkeypatch.setattr(kernel_module, "load", fails)
     told = call(capsys, "nvidia_driver_load", version="550.127.05", run="r1")
     assert told["msg"] == "modprobe nvidia: Key was rejected by service"
     assert all(path.startswith(f"{records.EVIDENCE}/r1/driver-550.127.05-load/") for path in told["evidence"])
@@ -153,8 +151,8 @@ def test_the_version_is_the_host_s_own_where_none_is_given(
 
 
 def test_load_in_check_mode_only_decides(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nvidia_module, "present", lambda: {"loaded_version": None, "modules": {}, "holders": []})
-    monkeypatch.setattr(nvidia_module, "load", lambda *_a, **_k: pytest.fail("it acted"))
+    monkeypatch.setattr(kernel_module, "present", lambda: {"loaded_version": None, "modules": {}, "holders": []})
+    monkeypatch.setattr(kernel_module, "load", lambda *_a, **_k: pytest.fail("it acted"))
     result = call(capsys, "nvidia_driver_load", version="550.127.05", _ansible_check_mode=True)
     assert (result["action"], result["changed"]) == ("reload", True)
 

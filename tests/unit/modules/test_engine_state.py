@@ -10,8 +10,8 @@ import pytest
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import admission
-from ansible_collections.lockstep.vllm.plugins.module_utils import engine_state as states
+from ansible_collections.lockstep.vllm.plugins.module_utils.admission import condition
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine import state as states
 from ansible_collections.lockstep.vllm.plugins.modules import engine_state
 
 
@@ -107,7 +107,7 @@ def test_an_engine_that_died_while_starting_ends_the_wait_with_its_reason(
 
 def test_a_condition_that_refused_is_asked_why(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.unit = "ActiveState=inactive\nMainPID=0\nResult=exec-condition\n"
-    monkeypatch.setattr(admission, "decide_here", lambda kind: admission.Decision(False, f"no {kind} stamp"))
+    monkeypatch.setattr(condition, "decide_here", lambda kind: condition.Decision(False, f"no {kind} stamp"))
     host.log.touch()  # of an engine that ran before
     told = host.run(state="serving", deadline=60)
     assert "no replica stamp" in told["msg"]

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.lockstep.vllm.plugins.module_utils import bake, records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import bake
 from ansible_collections.lockstep.vllm.plugins.modules import vllm_bake
 
 SERVER: dict[str, Any] = {}

@@ -1,0 +1,84 @@
+"""The exact versions that a stamp is valid for, as they are on this host now.
+
+Reads files and the package database only, never CUDA, so that systemd conditions can ask at every start (tens of
+milliseconds) and so that a hung driver cannot hang the question.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..driver import state as driver_state
+from ..runtime import state as runtime_state
+
+FIELDS = (
+    "driver",
+    "driver_packages",
+    "fabric_manager",
+    "kernel",
+    "nccl",
+    "torch",
+    "ray",
+    "vllm",
+    "python",
+)
+
+
+def compose(driver: Mapping[str, object], runtime: Mapping[str, object], kernel: str) -> dict[str, str | None]:
+    """The fingerprint of a host from what was learnt of its driver (``nvidia.driver_state``), runtime and kernel.
+
+    ``driver`` is the version of the loaded module and ``driver_packages`` that of the installed packages: a host whose
+    packages changed under a loaded module has another fingerprint, hence no valid stamp.
+    """
+    fabric_manager = driver.get("fabric_manager")
+    return {
+        "driver": _text(driver.get("loaded_version")),
+        "driver_packages": _text(driver.get("package_version")),
+        "fabric_manager": _text(fabric_manager.get("package_version")) if isinstance(fabric_manager, Mapping) else None,
+        "kernel": kernel,
+        **{name: _text(runtime.get(name)) for name in ("nccl", "torch", "ray", "vllm", "python")},
+    }
+
+
+def current() -> dict[str, str | None]:
+    """This host's fingerprint now."""
+    return compose(driver_identity(), runtime_state.state(), os.uname().release)
+
+
+def driver_identity() -> dict[str, object]:
+    """The part of ``nvidia.driver_state`` that a fingerprint needs, without asking nvidia-smi."""
+    packages = driver_state.installed()
+    versions = driver_state.driver_versions(packages)
+    fabric_managers = [
+        name for name in packages if name.startswith("nvidia-fabricmanager") and not name.endswith("-dev")
+    ]
+    return {
+        "loaded_version": driver_state.loaded_version(Path("/")),
+        "package_version": versions[0] if len(versions) == 1 else None,
+        "fabric_manager": {"package_version": driver_state.upstream(str(packages[fabric_managers[0]]["version"]))}
+        if fabric_managers
+        else None,
+    }
+
+
+def digest(fingerprint: Mapping[str, str | None]) -> str:
+    """Sixteen hex digits that change with any field (a Ray node label holds them)."""
+    text = json.dumps({name: fingerprint.get(name) for name in FIELDS}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def changes(old: Mapping[str, str | None], new: Mapping[str, str | None]) -> list[str]:
+    """What differs, field by field, in words: ``driver 550.90.07 → 550.127.05``."""
+    return [
+        f"{name} {old.get(name) or 'absent'} → {new.get(name) or 'absent'}"
+        for name in FIELDS
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)

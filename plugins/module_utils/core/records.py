@@ -1,0 +1,107 @@
+"""Records that Lockstep keeps on a host: where they lie, and reading and writing them so that a crash cannot tear one.
+
+The shapes of the records are given in docs/architecture.md. Nothing here imports Ansible: hosts run the same file as
+``lockstep.core.records``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+ETC = Path("/etc/lockstep")
+STATE = Path("/var/lib/lockstep")
+RUN = Path("/run/lockstep")
+LIB = Path("/opt/lockstep/lib")
+SHARE = Path("/opt/lockstep/share")
+RUNTIME = Path("/opt/lockstep/runtime/current")
+
+HOST = ETC / "host.json"
+ENGINE_CONFIG = ETC / "engine.json"
+HOST_STAMP = STATE / "stamp" / "host.json"
+REPLICA_STAMP = STATE / "stamp" / "replica.json"
+QUARANTINE = STATE / "quarantine.json"
+DRIVER = STATE / "driver.json"
+MANIFEST = STATE / "manifest"
+LOCK = STATE / "lock.json"
+REQUEST = STATE / "rollout.json"
+EVIDENCE = STATE / "evidence"
+ENGINE_STATE = RUN / "engine.json"
+
+
+class RecordError(Exception):
+    """A record exists but cannot be used; the message names the file and what is wrong with it."""
+
+
+def now() -> str:
+    """The present moment as records write it: RFC 3339, UTC, whole seconds."""
+    import datetime  # where it is needed: every survey brings this file to every host, and none asks for the time
+
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """The record at ``path``, or None where there is none.
+
+    Raises:
+        RecordError: it is there but is not a JSON object. A damaged record is never taken for an absent one.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path}: cannot be read: {error}") from error
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise RecordError(f"{path}: is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise RecordError(f"{path}: holds {type(value).__name__}, wanted an object")
+    return value
+
+
+def write(path: Path, record: dict[str, Any], mode: int = 0o644) -> bool:
+    """Replace the record at ``path`` in one step that survives a power cut. Returns whether its content changed."""
+    text = json.dumps(record, indent=1, sort_keys=True) + "\n"
+    try:
+        if path.read_text(encoding="utf-8") == text:
+            return False
+    except (OSError, UnicodeDecodeError):
+        pass
+    import tempfile  # where it is needed: a survey writes nothing
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(scratch, mode)
+        os.replace(scratch, path)
+    except BaseException:
+        Path(scratch).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+    return True
+
+
+def remove(path: Path) -> bool:
+    """Remove the record at ``path`` for good. Returns whether there was one."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    _sync_folder(path.parent)
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,301 @@
+"""Bring the packages of one exact driver onto a host: fetched beforehand, installed in one transaction, pinned and held.
+
+``plan`` decides and is pure; ``fetch`` and ``install`` act on its result through apt, so that a dry run and a real one
+cannot differ. Whatever was interrupted before is mended first, apt's locks are waited for, and every command has a
+deadline.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import apt_lock
+from . import repository as apt_repository
+from . import state as driver_state
+from .packages import FAMILY, PINNING, Want, select, takes_part
+
+PREFERENCES = Path("/etc/apt/preferences.d/lockstep-nvidia-driver.pref")
+_APT = (
+    "apt-get", "-q", "-y", "--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages",
+    "-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold", "-o", "DPkg::Lock::Timeout=60",
+)  # fmt: skip
+MOK_KEYS = ("var/lib/shim-signed/mok/MOK.der", "var/lib/dkms/mok.pub")
+PINS = ("nvidia-driver-pinning", "nvidia-driver-pinning.pref")
+"""Names under which NVIDIA's pinning packages put their preferences."""
+SERVICES = ("nvidia-persistenced.service", "nvidia-fabricmanager.service")
+
+
+class StepFailed(Exception):
+    """A step on the host failed; the message gives the cause, ``log`` what the command said."""
+
+    def __init__(self, message: str, log: str = "") -> None:
+        super().__init__(message)
+        self.log = log
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What has to happen to the packages of a host.
+
+    Attributes:
+        wanted: every package that will be there, with its exact apt version.
+        pins: the part of it that preferences name one by one, the same on every run; dependencies are pinned by family.
+        install: those of ``wanted`` that are not there yet, or not in that version, or broken.
+        remove: driver packages of other versions that would stay behind.
+        hold: packages that are there and not held.
+        broken: packages that dpkg left half-way.
+        purge: pinning packages of other versions; they go first, with the apt preferences that outlive them.
+        mend: whether dpkg has to be put right first.
+    """
+
+    wanted: Mapping[str, str]
+    pins: Mapping[str, str]
+    install: Mapping[str, str]
+    remove: tuple[str, ...]
+    hold: tuple[str, ...]
+    broken: tuple[str, ...]
+    purge: tuple[str, ...]
+    mend: bool
+
+    @property
+    def needed(self) -> bool:
+        return bool(self.install or self.remove or self.hold or self.purge or self.mend)
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def plan(version: str, wants: Sequence[Want], offered: apt_repository.Offer, packages: Mapping[str, Any], *,
+         interrupted: bool, leftover_pins: Sequence[str] = ()) -> Plan:  # fmt: skip
+    """Decide from what is wanted, what the repository offers and what is installed (``nvidia.driver_state()``).
+
+    Packages of the driver that came along as dependencies are carried to the wanted version where the repository has
+    them in it, and removed where it has not. ``leftover_pins`` are pinning packages of which only the preferences remain.
+
+    Raises:
+        PackageError: the repository does not offer the driver.
+    """
+    pins = select(wants, offered)
+    wanted = dict(pins)
+    remove: list[str] = []
+    purge = [name for name in leftover_pins if name not in wanted]
+    for name, about in packages.items():
+        if (
+            name in wanted
+            or not takes_part(name, about["version"])
+            or driver_state.upstream(about["version"]) == version
+        ):
+            continue
+        carried = next((found for found in offered.get(name, ()) if driver_state.upstream(found) == version), None)
+        if carried:
+            wanted[name] = carried
+        else:
+            (purge if name.startswith(PINNING) else remove).append(name)
+    gone = {*remove, *purge}
+    broken = tuple(sorted(name for name, about in packages.items() if about["broken"] and name not in gone))
+    install = {name: exact for name, exact in sorted(wanted.items())
+               if name in broken or packages.get(name, {}).get("version") != exact}  # fmt: skip
+    kept = [name for name, about in packages.items() if name not in gone and not about["hold"]]
+    return Plan(dict(sorted(wanted.items())), pins, install, tuple(sorted(remove)),
+                tuple(sorted({*kept, *(name for name in wanted if name not in packages)})), broken,
+                tuple(sorted(purge)), interrupted or bool(broken))  # fmt: skip
+
+
+def preferences(version: str, exact: Mapping[str, str]) -> str:
+    """The apt preferences that pin every driver package: the named ones exactly, their kin to the same driver version."""
+    lines = [
+        f"# Written by Lockstep (role nvidia_driver): the driver of this host is {version}, and apt leaves it there."
+    ]
+    for name, apt_version in sorted(exact.items()):
+        lines += ["", f"Package: {name}", f"Pin: version {apt_version}", "Pin-Priority: 1001"]
+    lines += ["", f"Package: {' '.join(FAMILY)}", f"Pin: version {version}-*", "Pin-Priority: 1001", ""]
+    return "\n".join(lines)
+
+
+def fetch(work: Plan, version: str, *, deadline: float, lock_deadline: float) -> bool:
+    """Download what the plan will install, and nothing else. Returns whether anything had to be fetched."""
+    if not work.install:
+        return False
+    with _preferences(version, work) as options:
+        arguments = [*options, "--download-only", "install", *_named(work)]
+        if not missing_files(_apt(["--print-uris", *arguments], deadline, lock_deadline, "apt-get --print-uris")):
+            return False
+        _apt(arguments, deadline, lock_deadline, f"downloading driver {version}")
+    return True
+
+
+def obstacles(kernel: str, *, root: Path = Path("/"), run: driver_state.Run = driver_state.run_command) -> list[str]:
+    """Why DKMS could not give the running ``kernel`` a module that it accepts; empty where nothing stands in the way.
+
+    A host on which DKMS is yet to be installed brings what it needs along, and is not asked.
+    """
+    found = []
+    if (root / "usr/sbin/dkms").exists() and not (root / "lib/modules" / kernel / "build").exists():
+        found.append(
+            f"DKMS cannot build for kernel {kernel}: its headers are missing (apt install linux-headers-{kernel})"
+        )
+    if "SecureBoot enabled" in run(["mokutil", "--sb-state"], 10.0).stdout:
+        keys = [root / name for name in MOK_KEYS if (root / name).exists()]
+        enrolled = any("is already enrolled" in run(["mokutil", "--test-key", str(key)], 10.0).stdout for key in keys)
+        if not enrolled:
+            found.append(
+                "Secure Boot is on and DKMS' signing key is not enrolled (mokutil --import, then a reboot at the console), "
+                "or take Ubuntu's signed modules: nvidia_driver_source: ubuntu, nvidia_driver_prebuilt_modules: true"
+            )
+    return found
+
+
+def missing_files(uris: str) -> list[str]:
+    """The files that apt would have to download, from ``apt-get --print-uris``."""
+    return [line.split()[1] for line in uris.splitlines() if line.startswith("'")]
+
+
+def install(work: Plan, version: str, *, deadline: float, lock_deadline: float) -> None:
+    """Mend, install in one transaction, pin and hold. Safe to repeat wherever it was stopped."""
+    if work.mend:
+        mend(deadline, lock_deadline)
+    pin(version, work.pins)
+    if work.purge:
+        apt_lock.wait(lock_deadline)
+        _command(["dpkg", "--force-hold", "--purge", *work.purge], deadline, "removing the pin of another driver")
+    if work.install or work.remove:
+        arguments = ["install", *_named(work), *(f"{name}-" for name in work.remove)]
+        _apt(arguments, deadline, lock_deadline, f"installing driver {version}")
+    hold(deadline)
+    for unit in SERVICES:
+        if driver_state.run_command(["systemctl", "cat", unit], deadline).ok:
+            _command(["systemctl", "enable", "-q", unit], deadline, f"systemctl enable {unit}")
+
+
+def is_pinned(version: str, exact: Mapping[str, str], path: Path = PREFERENCES) -> bool:
+    """Whether the preferences file says what it should."""
+    return path.exists() and path.read_text(encoding="utf-8") == preferences(version, exact)
+
+
+def pin(version: str, exact: Mapping[str, str], path: Path = PREFERENCES) -> None:
+    """Write the preferences file."""
+    path.write_text(preferences(version, exact), encoding="utf-8")
+    path.chmod(0o644)
+
+
+def hold(deadline: float = 60.0) -> list[str]:
+    """Hold every driver package that is installed. Returns those that were not held."""
+    listed = driver_state.run_command(
+        ["dpkg-query", "-W", "-f", driver_state.DPKG_FORMAT, *driver_state.PACKAGE_PATTERNS], deadline
+    )
+    loose = sorted(name for name, about in driver_state.parse_dpkg(listed.stdout).items() if not about["hold"])
+    if loose:
+        _command(["apt-mark", "hold", *loose], deadline, "apt-mark hold")
+    return loose
+
+
+def mend(deadline: float, lock_deadline: float) -> None:
+    """Finish what an interrupted dpkg left. A package that cannot be configured is left to the install that follows."""
+    apt_lock.wait(lock_deadline)
+    with contextlib.suppress(StepFailed):
+        _command(["dpkg", "--configure", "-a", "--force-confdef", "--force-confold"], deadline, "dpkg --configure -a")
+
+
+def leftover_pins(deadline: float = 30.0) -> list[str]:
+    """Pinning packages that are gone but for the preferences that they brought."""
+    listed = driver_state.run_command(["dpkg-query", "-W", "-f", driver_state.DPKG_FORMAT, f"{PINNING}*"], deadline)
+    rows = [line.split("\t") for line in listed.stdout.splitlines()]
+    return sorted(row[2] for row in rows if row[1] == "config-files")
+
+
+def known_to_apt(work: Plan) -> bool:
+    """Whether apt's own lists have every package that the plan installs, in that version."""
+    known = apt_repository.offered_by_apt(list(work.install))
+    return all(exact in known.get(name, ()) for name, exact in work.install.items())
+
+
+def update(source: Path, *, deadline: float, lock_deadline: float) -> None:
+    """Read the lists of the one repository that ``source`` describes; the others are left as they are."""
+    options = [
+        "-o",
+        f"Dir::Etc::SourceList={source}",
+        "-o",
+        "Dir::Etc::SourceParts=-",
+        "-o",
+        "APT::Get::List-Cleanup=0",
+    ]
+    try:
+        _apt(
+            [*options, "-o", "APT::Update::Error-Mode=any", "update"],
+            deadline,
+            lock_deadline,
+            f"apt-get update of {source}",
+        )
+    except StepFailed as failure:
+        raise StepFailed(f"{failure}. Check nvidia_driver_repository_url and the keyring", failure.log) from failure
+
+
+def _named(work: Plan) -> list[str]:
+    return [f"{name}={exact}" for name, exact in work.install.items()]
+
+
+@contextlib.contextmanager
+def _preferences(version: str, work: Plan) -> Iterator[list[str]]:
+    """Options that make apt see the preferences of ``version``, and not those of a pin that the install will purge."""
+    with tempfile.TemporaryDirectory(prefix="lockstep-") as folder:
+        os.chmod(folder, 0o755)  # apt reads it as the user _apt
+        own = Path(folder, "driver.pref")
+        own.write_text(preferences(version, work.pins), encoding="utf-8")
+        parts = Path(folder, "parts")
+        parts.mkdir()
+        ignored = {"driver.pref", PREFERENCES.name, *(name for name in PINS if work.purge)}
+        for path in PREFERENCES.parent.glob("*"):
+            if path.name not in ignored:
+                (parts / path.name).symlink_to(path)
+        yield ["-o", f"Dir::Etc::Preferences={own}", "-o", f"Dir::Etc::PreferencesParts={parts}"]
+
+
+def _apt(arguments: Sequence[str], deadline: float, lock_deadline: float, what: str) -> str:
+    apt_lock.wait(lock_deadline)
+    return _command([*_APT, *arguments], deadline, what)
+
+
+def _command(argv: Sequence[str], deadline: float, what: str) -> str:
+    """Run a command that changes packages. At its deadline it is asked to end before it is killed, as dpkg deserves."""
+    environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1",
+                   "APT_LISTCHANGES_FRONTEND": "none"}  # fmt: skip
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
+        child = subprocess.Popen(list(argv), stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT,
+                                 env=environment, start_new_session=True)  # fmt: skip
+        try:
+            code: int | None = child.wait(timeout=deadline)
+        except subprocess.TimeoutExpired:
+            _stop(child)
+            code = None
+        said.seek(0)
+        text = said.read()
+    if code == 0:
+        return text
+    reason = f"ended at its deadline of {deadline:g} s" if code is None else failure_reason(text, code)
+    raise StepFailed(f"{what}: {reason}", text)
+
+
+def failure_reason(text: str, code: int) -> str:
+    """Why apt or dpkg failed, from what they said: their own error lines, or the exit status when there are none."""
+    marks = ("E: ", "dpkg: error", "Error! ", "dpkg: unrecoverable")
+    lines = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.startswith(marks)))
+    return "; ".join(lines[:6]) if lines else f"exit status {code}"
+
+
+def _stop(child: subprocess.Popen[Any]) -> None:
+    for sign, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 2.0)):
+        with contextlib.suppress(OSError):
+            os.killpg(child.pid, sign)
+        try:
+            child.wait(timeout=patience)
+        except subprocess.TimeoutExpired:
+            continue
+        return

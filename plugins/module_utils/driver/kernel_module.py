@@ -1,0 +1,203 @@
+"""Put another version of NVIDIA's kernel modules into the running kernel, or say why a reboot is needed for it.
+
+``decide`` is pure. ``load`` acts: it stops the services that hold the driver, takes the modules out in order, puts the
+installed ones in, and starts what it stopped. It never ends a process that is not such a service: whoever else holds the
+driver is named.
+
+The order and the list of services follow NVIDIA's gpu-driver-container (``_unload_driver``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from . import state as driver_state
+
+Policy = Literal["either", "reload", "reboot", "neither"]
+Action = Literal["none", "reload", "reboot", "refused"]
+
+SERVICES = (
+    "nvidia-dcgm.service",
+    "dcgm.service",
+    "dcgm-exporter.service",
+    "nvidia-dcgm-exporter.service",
+    "nvidia_gpu_exporter.service",
+    "nvidia-gridd.service",
+    "nvidia-topologyd.service",
+    "nvidia-imex.service",
+    "nvidia-fabricmanager.service",
+    "nvlsm.service",
+    "nvidia-persistenced.service",
+)
+STARTED_ALWAYS = ("nvidia-persistenced.service", "nvidia-fabricmanager.service")
+UNLOAD_ORDER = (
+    "nouveau",
+    "gdrdrv",
+    "nvidia_fs",
+    "nvidia_peermem",
+    "nvidia_drm",
+    "nvidia_modeset",
+    "nvidia_uvm",
+    "nvidia",
+)
+LOADED_ALWAYS = ("nvidia", "nvidia_uvm")
+SETTLE = 10.0
+"""Seconds that a stopped service is given to let go of the driver."""
+
+
+class LoadFailed(Exception):
+    """The modules could not be exchanged, and a reboot would not help; the message says what to look at."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """What is to be done about the loaded modules, and every reason for it."""
+
+    action: Action
+    reasons: tuple[str, ...] = ()
+
+
+def decide(state: Mapping[str, Any], version: str, policy: Policy, stoppable: Sequence[str]) -> Decision:
+    """Whether to reload, reboot or refuse, from ``nvidia.driver_state()``'s ``loaded_version``, ``modules``, ``holders``.
+
+    Args:
+        state: the host's driver.
+        version: the version that is to run.
+        policy: what the operator allows. A host with no driver loaded needs neither reload nor reboot: it just loads.
+        stoppable: units that may be stopped for it; their processes do not count as holders.
+    """
+    loaded = state["loaded_version"]
+    if loaded == version:
+        return Decision("none")
+    change = f"driver {loaded or 'absent'} is loaded, {version} is to run"
+    if policy == "neither":
+        return Decision("refused", (change, "nvidia_driver_load_policy is 'neither'"))
+    blocked = blockers(state, stoppable)
+    if loaded is not None and policy == "reboot":
+        return Decision("reboot", (change, "nvidia_driver_load_policy is 'reboot'"))
+    if not blocked:
+        return Decision("reload", (change,))
+    return Decision("refused" if policy == "reload" else "reboot", (change, *blocked))
+
+
+def blockers(state: Mapping[str, Any], stoppable: Sequence[str]) -> tuple[str, ...]:
+    """Who keeps the loaded modules in use, in words: processes, and modules that are not NVIDIA's own."""
+    strangers = [holder for holder in state["holders"] if holder["unit"] not in stoppable]
+    found = [describe(holder) for holder in strangers]
+    for name, about in state["modules"].items():
+        foreign = [user for user in about["used_by"] if user not in UNLOAD_ORDER]
+        if foreign:
+            found.append(f"module {name} is used by {', '.join(foreign)}")
+    return tuple(found)
+
+
+def describe(holder: Mapping[str, Any]) -> str:
+    """A holder as an operator would look it up."""
+    unit = f", {holder['unit']}" if holder["unit"] else ""
+    return f"pid {holder['pid']} ({holder['command']}{unit}) holds {', '.join(holder['devices'])}"
+
+
+def load(
+    version: str,
+    policy: Policy,
+    *,
+    services: Sequence[str] = (),
+    deadline: float = 60.0,
+    run: driver_state.Run = driver_state.run_command,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Decision:
+    """Bring the installed modules of ``version`` into the kernel, as far as ``policy`` allows.
+
+    ``services`` are further units that may be stopped. ``deadline`` bounds each command.
+
+    Raises:
+        LoadFailed: the module that loads is not of ``version``, or none loads.
+    """
+    stoppable = (*SERVICES, *services)
+    decision = decide(present(), version, policy, stoppable)
+    if decision.action == "reload":
+        decision = _exchange(version, policy, decision, stoppable, deadline, run, sleep)
+    if decision.action in ("none", "reload"):
+        start(STARTED_ALWAYS, deadline, run)
+    return decision
+
+
+def present() -> dict[str, Any]:
+    """The part of the driver's state that a reload depends on."""
+    return {
+        "loaded_version": driver_state.loaded_version(),
+        "modules": driver_state.modules(),
+        "holders": driver_state.holders(),
+    }
+
+
+def _exchange(version: str, policy: Policy, decision: Decision, stoppable: Sequence[str], deadline: float,
+              run: driver_state.Run, sleep: Callable[[float], None]) -> Decision:  # fmt: skip
+    active = [unit for unit in stoppable if run(["systemctl", "is-active", "-q", unit], deadline).ok]
+    try:
+        if active:
+            run(["systemctl", "stop", *active], deadline)
+        blocked = _settled(stoppable, sleep) or _unload(deadline, run)
+        if blocked:
+            action: Action = "refused" if policy == "reload" else "reboot"
+            return Decision(action, (*decision.reasons, *blocked))
+        _insert(version, deadline, run)
+    finally:
+        start(active, deadline, run)
+    return decision
+
+
+def _settled(stoppable: Sequence[str], sleep: Callable[[float], None]) -> tuple[str, ...]:
+    """Wait until stopped services have let go; returns who still holds on."""
+    for _ in range(int(SETTLE / 0.25)):
+        state = present()
+        if not state["holders"]:
+            return blockers(state, ())
+        if blockers(state, stoppable):
+            break
+        sleep(0.25)
+    return blockers(present(), ())
+
+
+def _unload(deadline: float, run: driver_state.Run) -> tuple[str, ...]:
+    """Take every loaded module out, users first; returns why one stayed."""
+    for name in UNLOAD_ORDER:
+        if name not in driver_state.modules():
+            continue
+        answer = run(["modprobe", "-r", name], deadline)
+        if answer.timed_out:
+            return (f"modprobe -r {name} gave no answer within {deadline:g} s",)
+        if not answer.ok:
+            count = driver_state.modules().get(name, {}).get("refcount")
+            return (f"module {name} cannot be unloaded (reference count {count}): {answer.stderr.strip()}",)
+    return ()
+
+
+def _insert(version: str, deadline: float, run: driver_state.Run) -> None:
+    for name in LOADED_ALWAYS:
+        answer = run(["modprobe", name], deadline)
+        if answer.timed_out:
+            raise LoadFailed(f"modprobe {name} gave no answer within {deadline:g} s: see dmesg, then reboot")
+        if not answer.ok:
+            hint = (
+                " (Secure Boot refuses a module without an enrolled key)" if "Key was rejected" in answer.stderr else ""
+            )
+            raise LoadFailed(f"modprobe {name}: {answer.stderr.strip()}{hint}. See dmesg and dkms status")
+    loaded = driver_state.loaded_version()
+    if loaded != version:
+        raise LoadFailed(
+            f"modprobe loaded driver {loaded}, {version} is installed: another module lies below /lib/modules "
+            "(modinfo -n nvidia names it; dkms status)"
+        )
+
+
+def start(units: Sequence[str], deadline: float, run: driver_state.Run) -> list[str]:
+    """Start those of ``units`` that exist and do not run. Returns those that were started."""
+    idle = [unit for unit in units if not run(["systemctl", "is-active", "-q", unit], deadline).ok
+            and run(["systemctl", "cat", unit], deadline).ok]  # fmt: skip
+    for unit in idle:
+        run(["systemctl", "start", unit], deadline)
+    return idle

@@ -1,0 +1,56 @@
+"""Who holds GPU memory, by nvidia-smi's list of compute processes."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import shutil
+import time
+from collections.abc import Iterable
+
+from . import state as driver_state
+
+DEADLINE = 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Holder:
+    """A process with memory on a GPU; ``mib`` is None where the driver cannot tell."""
+
+    pid: int
+    name: str
+    mib: int | None
+
+    def __str__(self) -> str:
+        held = "an unknown amount" if self.mib is None else f"{self.mib} MiB"
+        return f"{self.name} (pid {self.pid}) holds {held}"
+
+
+def parse(text: str) -> list[Holder]:
+    """From ``nvidia-smi --query-compute-apps=pid,process_name,used_memory --format=csv,noheader,nounits``."""
+    rows = csv.reader(text.splitlines(), skipinitialspace=True)
+    return [
+        Holder(int(row[0]), row[1], int(row[2]) if row[2].isdigit() else None)
+        for row in rows
+        if len(row) == 3 and row[0].isdigit()
+    ]
+
+
+def holders() -> list[Holder]:
+    """The holders now; nothing where there is no nvidia-smi, or it fails: that is for the driver gate to say."""
+    if not shutil.which("nvidia-smi"):
+        return []
+    query = ["nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader,nounits"]
+    answer = driver_state.run_command(query, DEADLINE)
+    return parse(answer.stdout) if answer.ok else []
+
+
+def left(before: Iterable[Holder], *, within: float = 3.0) -> list[Holder]:
+    """Holders that were not there ``before`` and are not gone ``within`` seconds: the driver takes a moment to free."""
+    known = {holder.pid for holder in before}
+    end = time.monotonic() + within
+    while True:
+        new = [holder for holder in holders() if holder.pid not in known]
+        if not new or time.monotonic() >= end:
+            return new
+        time.sleep(0.2)

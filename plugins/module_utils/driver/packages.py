@@ -1,0 +1,297 @@
+"""Which packages make up one exact driver for compute, as NVIDIA, Ubuntu and Debian name them.
+
+Sources: docs.nvidia.com "Driver Installation Guide" r590 (compute-only), and NVIDIA's, Ubuntu's and Debian's indexes.
+
+* NVIDIA's repository for Ubuntu has the branch in the names before 590 (``libnvidia-compute-550``) and not from 590 on
+  (``libnvidia-compute``), where ``nvidia-driver-pinning-<version>`` chooses the version.
+* NVIDIA's repository for Debian never has the branch in the names; before 560 ``nvidia-smi`` was a package of its own,
+  afterwards ``nvidia-driver-cuda`` holds it.
+* Fabric manager lost its suffix with 580. Ubuntu's archive has the ``-server`` branches, Debian's has its own names.
+
+A Debian revision (``-0ubuntu1``, ``-1``) cannot be told from the driver version: ``select`` takes it from the index.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from ..core import data_tables
+from .state import has_own_version, is_driver_version, upstream, version_key
+
+Source = Literal["nvidia", "ubuntu", "debian", "mirror", "verify"]
+Flavor = Literal["open", "proprietary"]
+Offer = Mapping[str, Sequence[str]]
+
+# What apt is told to keep at the driver's version, named or not.
+FAMILY = ("nvidia-*", "libnvidia-*", "libcuda1", "libcudadebugger1", "cuda-drivers*", "firmware-nvidia-*")
+PINNING = "nvidia-driver-pinning-"
+SUPPORTED = ("Debian", "Ubuntu")
+UNSUFFIXED_FROM = 590
+FIRST_OPEN_BRANCH = 515
+
+
+class PackageError(ValueError):
+    """A wish that no repository can fulfil; the message says what was asked for and what there is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Want:
+    """One package: the first of ``names`` on offer in driver version ``version`` is taken.
+
+    ``version`` None takes the newest on offer (tools with versions of their own); a package that is not ``required`` is
+    taken only where the repository has it.
+    """
+
+    names: tuple[str, ...]
+    version: str | None
+    required: bool = True
+
+
+def branch(version: str) -> int:
+    """The driver branch: ``550.127.05`` → 550.
+
+    Raises:
+        PackageError: ``version`` is not a full driver version.
+    """
+    if not is_driver_version(version):
+        raise PackageError(f"nvidia_driver_version is {version!r}, wanted a full version such as 550.127.05")
+    return int(version.split(".")[0])
+
+
+def refused_system(distribution: str) -> str | None:
+    """Why no driver can be installed on this distribution; None when it can."""
+    if distribution in SUPPORTED:
+        return None
+    return (
+        f"nvidia_driver installs on {' and '.join(SUPPORTED)}, this host runs {distribution}. Install the driver "
+        "by the platform's own means and set nvidia_driver_source: verify, which checks what is there and "
+        "changes nothing."
+    )
+
+
+def wanted(
+    version: str,
+    *,
+    source: Source,
+    flavor: Flavor,
+    distribution: str,
+    fabric_manager: bool,
+    prebuilt_for: str | None = None,
+) -> tuple[Want, ...]:
+    """The compute-only package set for one exact driver version.
+
+    Args:
+        version: full driver version, ``550.127.05``.
+        source: where packages come from; ``verify`` needs none.
+        flavor: kernel modules ``open`` or ``proprietary``.
+        distribution: ``Debian`` or ``Ubuntu``, as ``ansible_facts.distribution`` says.
+        fabric_manager: whether the host has NVSwitches and so needs fabric manager in the same version.
+        prebuilt_for: kernel release (``uname -r``) to take Ubuntu's signed prebuilt modules for, instead of DKMS.
+
+    Raises:
+        PackageError: the wish contradicts itself, or the distribution is not supported.
+    """
+    number = branch(version)
+    if source == "verify":
+        return ()
+    refusal = refused_system(distribution)
+    if refusal:
+        raise PackageError(refusal)
+    if flavor == "open" and number < FIRST_OPEN_BRANCH:
+        raise PackageError(
+            f"driver {version} has no open kernel modules (they begin with {FIRST_OPEN_BRANCH}): "
+            "set nvidia_driver_flavor: proprietary"
+        )
+    if source in ("ubuntu", "debian") and source != distribution.lower():
+        raise PackageError(f"nvidia_driver_source is {source}, but this host runs {distribution}")
+    if prebuilt_for and source != "ubuntu":
+        raise PackageError("prebuilt kernel modules come only from Ubuntu's archive: set nvidia_driver_source: ubuntu")
+    if source == "ubuntu":
+        names = _ubuntu_archive(version, number, flavor, prebuilt_for)
+    elif source == "debian":
+        names = _debian_archive(version, flavor)
+    elif distribution == "Debian":
+        names = _nvidia_for_debian(version, number, flavor)
+    else:
+        names = _nvidia_for_ubuntu(version, number, flavor)
+    return (*names, *(_fabric_manager(version, number) if fabric_manager else ()))
+
+
+def needs_fabric_manager(setting: str, state: Mapping[str, Any]) -> bool:
+    """Whether this host is to have fabric manager: ``present``, ``absent``, or ``auto``, as its hardware asks for.
+
+    A fabric manager that is installed already counts too: left behind at another version it would stop CUDA.
+    """
+    if setting == "auto":
+        return bool(state["nvswitches"] or state["fabric_manager"])
+    return setting == "present"
+
+
+def takes_part(name: str, version: str) -> bool:
+    """Whether an installed package belongs to one driver version and has to go when another comes."""
+    return name.startswith(PINNING) or (is_driver_version(upstream(version)) and not has_own_version(name))
+
+
+def select(wants: Sequence[Want], offered: Offer) -> dict[str, str]:
+    """The exact apt version of every package, by name, from what a repository offers.
+
+    Raises:
+        PackageError: a required package is not on offer in the wanted version; the message names what is on offer.
+    """
+    chosen: dict[str, str] = {}
+    missing: list[str] = []
+    for want in wants:
+        found = next(((name, found) for name in want.names if (found := _match(want, offered.get(name, ())))), None)
+        if found:
+            chosen[found[0]] = found[1]
+        elif want.required:
+            missing.append(" or ".join(want.names))
+    if missing:
+        version = next(want.version for want in wants if want.version)
+        there = ", ".join(on_offer(offered)) or "no driver at all"
+        raise PackageError(
+            f"driver {version} is not in the repository (missing: {', '.join(missing)}); it offers {there}"
+        )
+    return chosen
+
+
+def on_offer(offered: Offer) -> list[str]:
+    """Driver versions that a repository has user-space libraries for, oldest first."""
+    versions = {
+        upstream(version)
+        for name, versions in offered.items()
+        for version in versions
+        if name == "libcuda1" or name.startswith("libnvidia-compute")
+    }
+    return sorted((version for version in versions if is_driver_version(version)), key=version_key)
+
+
+def combination_refusal(
+    driver: str | None, torch_cuda: str | None, minimums: Sequence[Mapping[str, Any]] | None = None
+) -> str | None:
+    """Why torch built for CUDA ``torch_cuda`` (``13.0``) cannot run on ``driver``; None when it can, or when unknown.
+
+    ``minimums`` are the rows of data/cuda_minimum_driver.yml, read from there when left out.
+    """
+    if not driver or not torch_cuda:
+        return None
+    rows = data_tables.read("cuda_minimum_driver") if minimums is None else minimums
+    row = next((row for row in rows if str(row["cuda"]) == torch_cuda.split(".")[0]), None)
+    if row is None or version_key(driver) >= version_key(str(row["driver"])):
+        return None
+    return (
+        f"torch is built for CUDA {torch_cuda}, which needs driver {row['driver']} or newer, and driver "
+        f"{driver} is asked for ({row['source']}). Set nvidia_driver_version to {row['driver']} or newer, or "
+        "serving_runtime_lock to an environment built for an older CUDA"
+    )
+
+
+def _match(want: Want, versions: Sequence[str]) -> str | None:
+    fitting = [version for version in versions if want.version is None or upstream(version) == want.version]
+    return max(fitting, key=version_key, default=None)
+
+
+def _nvidia_for_ubuntu(version: str, number: int, flavor: Flavor) -> tuple[Want, ...]:
+    suffix = "" if number >= UNSUFFIXED_FROM else f"-{number}"
+    opened = "-open" if flavor == "open" else ""
+    required = [f"nvidia-dkms{suffix}{opened}", f"nvidia-kernel-common{suffix}", f"libnvidia-compute{suffix}"]
+    optional = [
+        f"nvidia-kernel-source{suffix}{opened}",
+        f"libnvidia-cfg1{suffix}",
+        f"libnvidia-decode{suffix}",
+        f"libnvidia-gpucomp{suffix}",
+        "nvidia-modprobe",
+        "nvidia-persistenced",
+        f"nvidia-firmware{suffix}-{version}" if suffix else "nvidia-firmware",
+    ]
+    tools = [f"nvidia-utils{suffix}", f"nvidia-compute-utils{suffix}"]
+    if suffix:
+        required += tools
+    else:
+        required.append(f"{PINNING}{version}")
+        optional += tools  # NVIDIA put them into libnvidia-compute; mirrors may not have
+    return _wants(version, required, optional)
+
+
+def _nvidia_for_debian(version: str, number: int, flavor: Flavor) -> tuple[Want, ...]:
+    kernel = "nvidia-kernel-open-dkms" if flavor == "open" else "nvidia-kernel-dkms"
+    pinning = [f"{PINNING}{version}"] if number >= UNSUFFIXED_FROM else []
+    return (
+        Want(("nvidia-driver-cuda", "nvidia-smi"), version),
+        *_wants(
+            version,
+            [kernel, "libcuda1", "libnvidia-ml1", "nvidia-persistenced", *pinning],
+            [
+                "nvidia-kernel-support",
+                "nvidia-alternative",
+                "nvidia-modprobe",
+                "firmware-nvidia-gsp",
+                "libnvidia-cfg1",
+                "libnvidia-ptxjitcompiler1",
+                "libcudadebugger1",
+            ],
+        ),
+    )
+
+
+def _ubuntu_archive(version: str, number: int, flavor: Flavor, prebuilt_for: str | None) -> tuple[Want, ...]:
+    server, opened = f"-{number}-server", "-open" if flavor == "open" else ""
+    required = [
+        f"nvidia-kernel-common{server}",
+        f"libnvidia-compute{server}",
+        f"nvidia-utils{server}",
+        f"nvidia-compute-utils{server}",
+    ]
+    kernel = (
+        Want((f"linux-modules-nvidia{server}{opened}-{prebuilt_for}",), None)
+        if prebuilt_for
+        else Want((f"nvidia-dkms{server}{opened}",), version)
+    )
+    return (
+        kernel,
+        *_wants(
+            version,
+            required,
+            [
+                f"libnvidia-cfg1{server}",
+                f"libnvidia-decode{server}",
+                f"nvidia-kernel-source{server}{opened}",
+                f"nvidia-firmware{server}-{version}",
+            ],
+        ),
+    )
+
+
+def _debian_archive(version: str, flavor: Flavor) -> tuple[Want, ...]:
+    kernel = "nvidia-open-kernel-dkms" if flavor == "open" else "nvidia-kernel-dkms"
+    return (
+        *_wants(
+            version,
+            [kernel, "nvidia-smi", "libcuda1", "libnvidia-ml1"],
+            [
+                "nvidia-kernel-support",
+                "nvidia-alternative",
+                "firmware-nvidia-gsp",
+                "libnvidia-cfg1",
+                "libnvidia-ptxjitcompiler1",
+            ],
+        ),
+        Want(("nvidia-persistenced",), None),
+        Want(("nvidia-modprobe",), None, required=False),
+    )
+
+
+def _fabric_manager(version: str, number: int) -> tuple[Want, ...]:
+    return (
+        Want((f"nvidia-fabricmanager-{number}", "nvidia-fabricmanager"), version),
+        Want((f"libnvidia-nscq-{number}", "libnvidia-nscq"), version, required=False),
+    )
+
+
+def _wants(version: str, required: Sequence[str], optional: Sequence[str]) -> tuple[Want, ...]:
+    return (
+        *(Want((name,), version) for name in required),
+        *(Want((name,), version, required=False) for name in optional),
+    )

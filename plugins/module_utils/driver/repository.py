@@ -1,0 +1,108 @@
+"""What an apt repository offers, read straight from its index: so a wrong version is refused before anything changes.
+
+Nothing is installed from what is read here: apt itself verifies the signatures when packages are fetched.
+"""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from .state import Run, run_command
+
+Offer = Mapping[str, Sequence[str]]
+_COMPRESSED = ("Packages.gz", "Packages.xz", "Packages")
+
+
+class UnreadableIndex(Exception):
+    """A repository's index cannot be read; the message names its address and the reason."""
+
+
+def parse_packages(text: str) -> dict[str, list[str]]:
+    """Versions by package name from the text of a ``Packages`` file, in the order in which they stand there."""
+    offered: dict[str, list[str]] = {}
+    for paragraph in re.split(r"\n[ \t]*\n", text):
+        fields = dict(re.findall(r"^(Package|Version): *(\S+)", paragraph, re.MULTILINE))
+        if "Package" in fields and "Version" in fields:
+            versions = offered.setdefault(fields["Package"], [])
+            if fields["Version"] not in versions:
+                versions.append(fields["Version"])
+    return offered
+
+
+def parse_madison(text: str) -> dict[str, list[str]]:
+    """Versions by package name from ``apt-cache madison`` lines ``name | version | where``, sources left out."""
+    offered: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        fields = [field.strip() for field in line.split("|")]
+        if len(fields) == 3 and not fields[2].endswith("Sources"):
+            versions = offered.setdefault(fields[0], [])
+            if fields[1] not in versions:
+                versions.append(fields[1])
+    return offered
+
+
+def offered(repository_url: str, *, deadline: float = 20.0) -> dict[str, list[str]]:
+    """Versions by package name that a flat repository (``deb URL /``) offers now. URL: http, https or file.
+
+    Raises:
+        UnreadableIndex: it cannot be read within ``deadline`` seconds, or what comes back is no index.
+    """
+    from urllib.error import HTTPError
+
+    reasons = []
+    for name in _COMPRESSED:
+        address = f"{repository_url.rstrip('/')}/{name}"
+        try:
+            text = _unpacked(name, _fetch(address, deadline))
+        except (OSError, EOFError, ValueError, lzma.LZMAError) as error:
+            reasons.append(f"{name}: {getattr(error, 'reason', None) or error}")
+            if not isinstance(error, HTTPError) and not isinstance(error, FileNotFoundError):
+                break
+            continue
+        packages = parse_packages(text)
+        if packages or not text.strip():
+            return packages
+        reasons.append(f"{name}: holds no package")
+    raise UnreadableIndex(f"{repository_url}: its package index cannot be read ({'; '.join(reasons)})")
+
+
+def offered_by_apt(names: Sequence[str], *, deadline: float = 20.0, run: Run = run_command) -> dict[str, list[str]]:
+    """Versions of ``names`` that apt on this host knows from its own lists (the distribution's archive)."""
+    answer = run(["apt-cache", "madison", *names], deadline)
+    if answer.returncode is None:
+        raise UnreadableIndex("apt-cache madison gave no answer: " + (answer.stderr or f"ended after {deadline:g} s"))
+    return parse_madison(answer.stdout)
+
+
+def this_distribution(release: Path = Path("/etc/os-release")) -> str:
+    """``Debian``, ``Ubuntu`` or what else the system calls itself, spelt as Ansible's facts spell it."""
+    fields = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', release.read_text(encoding="utf-8"), re.MULTILINE))
+    known = {"debian": "Debian", "ubuntu": "Ubuntu"}
+    return known.get(fields.get("ID", "")) or fields.get("NAME", "an unknown system")
+
+
+def _fetch(address: str, deadline: float) -> bytes:
+    # Imported where it is needed: it takes longer than the rest of a survey, and most surveys read no index.
+    import urllib.parse
+    import urllib.request
+
+    parts = urllib.parse.urlsplit(address)
+    if parts.scheme == "file":
+        return Path(urllib.parse.unquote(parts.path)).read_bytes()
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f"unknown scheme {parts.scheme!r}, wanted http, https or file")
+    with urllib.request.urlopen(address, timeout=deadline) as reply:
+        body: bytes = reply.read()
+        return body
+
+
+def _unpacked(name: str, body: bytes) -> str:
+    if name.endswith(".gz"):
+        body = gzip.decompress(body)
+    elif name.endswith(".xz"):
+        body = lzma.decompress(body)
+    return body.decode("utf-8", "replace")

@@ -1,0 +1,116 @@
+"""What the engine supervisor asks Ray: who is there, are they who they should be, is a GPU still held."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..ray import wait as ray_wait
+from ..ray.gcs import Cluster, Table, answers, token
+from .layouts import Layout
+
+
+@dataclasses.dataclass(frozen=True)
+class Members:
+    """The live hosts of the replica's Ray cluster.
+
+    Attributes:
+        known: whether the head answered; when not, the rest is empty.
+        fingerprints: host to the fingerprint label it joined with.
+        gpus: GPUs of all of them.
+        free: GPUs that nobody holds.
+        nodes: Ray's node ids, to tell a host that went and came back from one that stayed.
+        doors: host to address and port of its node manager.
+    """
+
+    known: bool
+    fingerprints: dict[str, str] = dataclasses.field(default_factory=dict)
+    gpus: int = 0
+    free: int = 0
+    nodes: frozenset[str] = frozenset()
+    doors: Mapping[str, tuple[str, int]] = dataclasses.field(default_factory=dict)
+
+
+def members(table: Table) -> Members:
+    """Who can work: dead and draining nodes are not counted, and of a host that Ray counts twice, as it does for some
+    seconds after its Ray was started anew, the newest alone."""
+    if table.head != "up":
+        return Members(False)
+    there = [node for node in table.nodes if node.alive and not node.draining]
+    live = {node.host or node.address: node for node in sorted(there, key=lambda node: node.started)}
+    return Members(
+        True,
+        {host: node.fingerprint or "none" for host, node in live.items()},
+        int(sum(node.gpus for node in live.values())),
+        int(sum(node.free.get("GPU", 0.0) for node in live.values())),
+        frozenset(node.node_id for node in live.values()),
+        {host: (node.address, node.port) for host, node in live.items()},
+    )
+
+
+def lost(before: Members, now: Members) -> list[str]:
+    """Hosts that went since ``before``, also when they came back meanwhile; the head's silence loses nobody."""
+    if not now.known or before.nodes <= now.nodes:
+        return []
+    gone = set(before.fingerprints) - set(now.fingerprints)
+    return sorted(gone) if gone else ["a host that left and came back"]
+
+
+class ReplicaCluster:
+    """The Ray cluster of this replica.
+
+    Args:
+        host: this head's host.json.
+    """
+
+    def __init__(self, host: Mapping[str, Any]) -> None:
+        self._host = host
+        self._ray = Cluster(host["head"]["address"], token=token())
+
+    def members(self) -> Members:
+        """Who is there now; costs about a millisecond."""
+        return members(self._ray.table())
+
+    def at_work(self) -> Members | None:
+        """Those of them whose GPUs are held, which leaves out spares; None where Ray tells of none."""
+        table = self._ray.table()
+        held = tuple(node for node in table.nodes if node.alive and node.free.get("GPU", 0.0) < node.gpus)
+        return members(dataclasses.replace(table, nodes=held)) if held else None
+
+    def lost(self, before: Members) -> list[str]:
+        """Who of ``before`` an engine that has ended has lost. Ray sees a death after 16 to 65 s: whoever accepts no
+        connection is lost already, and so is everybody where the head itself is silent."""
+        table = self._ray.table()
+        if table.head != "up":
+            return ["the head's Ray"]
+        gone = lost(before, members(table))
+        if gone or not before.doors:
+            return gone
+        with concurrent.futures.ThreadPoolExecutor(len(before.doors)) as pool:
+            answered = pool.map(lambda door: answers(*door), before.doors.values())
+            return sorted(host for host, answer in zip(before.doors, answered, strict=True) if not answer)
+
+    def wait(self, layout: Layout, deadline: float, tell: Callable[[str], None]) -> ray_wait.Waited:
+        """Wait until the GPUs of ``layout`` are there and nobody holds them.
+
+        Args:
+            deadline: seconds.
+            tell: told in words who is missing and why, each time that it changes.
+        """
+        each = max(1, int(self._host["gpus"]))
+        wanted = {
+            "hosts": -(-layout.gpus // each),
+            "gpus_per_host": min(each, layout.gpus),
+            "gpus": layout.gpus,
+            "free": True,
+        }
+        shape = ray_wait.shape_of(self._host, wanted)
+
+        def progress(seen: ray_wait.Observation) -> None:
+            assessment = ray_wait.assess(shape, seen)
+            if not assessment.ready:
+                tell(f"{layout.name}: {assessment}")
+
+        return ray_wait.wait(shape, deadline=deadline, progress=progress)

@@ -1,0 +1,169 @@
+"""Reading vLLM's and Ray's logs: known lines become findings with a cure, and a dead engine's log names its reason.
+
+The patterns are data (data/log_advice.yml, installed as /opt/lockstep/share/log_advice.json), each with its source and a
+captured line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..core import records
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_PREFIX = re.compile(
+    r"^(?:\([\w:. =/,-]+\)\s*)*(?:(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d (?:\[[^\]]+\] )?)?"
+)
+_EXCEPTION = re.compile(
+    r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Timeout|Failure|Died|Exit|Interrupt)\w*(?:\([^)]*\))?"
+    r"(?:: (?P<said>.+))?$"
+)
+_USAGE = re.compile(r"^(?:vllm[\w. -]*|[\w.]+\.py): error: (?P<said>.+)$")
+_GENERIC = re.compile(
+    r"Engine core initialization failed|See stack trace|see root cause|EngineDeadError|Cancelled|KeyboardInterrupt|"
+    r"SystemExit|ActorDiedError|RayTaskError\(|EngineCore encountered an issue",
+    re.IGNORECASE,
+)
+_LONGEST = 400
+
+
+@dataclasses.dataclass(frozen=True)
+class Pattern:
+    """One known line.
+
+    Attributes:
+        id: its name, a few words with underscores.
+        pattern: regular expression that finds the line.
+        finding: what the line means, in words; ``{name}`` takes a named group of the pattern.
+        cure: what to do about it.
+        level: ``info``, ``warning`` or ``error``.
+        source: where the text or its meaning is from.
+        at_least: how often the line must occur to mean something.
+    """
+
+    id: str
+    pattern: re.Pattern[str]
+    finding: str
+    cure: str
+    level: str
+    source: str
+    at_least: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """A known line that occurred.
+
+    Attributes:
+        line: its first occurrence.
+        count: how often it occurred.
+    """
+
+    id: str
+    level: str
+    finding: str
+    cure: str
+    source: str
+    line: str
+    count: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def patterns(rows: Iterable[Mapping[str, Any]]) -> tuple[Pattern, ...]:
+    """Patterns from the rows of the data file.
+
+    Raises:
+        ValueError: a row lacks a key or its pattern is no regular expression; the message names the row.
+    """
+    found = []
+    for row in rows:
+        try:
+            found.append(
+                Pattern(
+                    row["id"], re.compile(row["pattern"]), row["finding"], row["cure"], row["level"], row["source"],
+                    int(row.get("at_least", 1)),
+                )
+            )  # fmt: skip
+        except (KeyError, re.error) as error:
+            raise ValueError(f"log_advice row {row.get('id', row)!r}: {type(error).__name__}: {error}") from error
+    return tuple(found)
+
+
+def load(path: Path = records.SHARE / "log_advice.json") -> tuple[Pattern, ...]:
+    """The patterns installed on this host; none where there is no file."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return ()
+    return patterns(rows["patterns"] if isinstance(rows, dict) else rows)
+
+
+def read(lines: Iterable[str], known: Sequence[Pattern]) -> list[Finding]:
+    """What the known patterns find in a log, worst first, each once with its count."""
+    first: dict[str, tuple[str, re.Match[str]]] = {}
+    counts: dict[str, int] = {}
+    for line in lines:
+        for pattern in known:
+            match = pattern.pattern.search(line)
+            if match:
+                first.setdefault(pattern.id, (line, match))
+                counts[pattern.id] = counts.get(pattern.id, 0) + 1
+    found = [
+        _finding(pattern, *first[pattern.id], counts[pattern.id])
+        for pattern in known
+        if counts.get(pattern.id, 0) >= pattern.at_least
+    ]
+    return sorted(found, key=lambda finding: ("error", "warning", "info").index(finding.level))
+
+
+def failure_reason(lines: Sequence[str]) -> str:
+    """Why an engine ended, from its log: the root of the first chain of exceptions, else its last words."""
+    seen = [match for match in (_exception(line) for line in lines) if match]
+    specific = [said for said in seen if not _GENERIC.search(said)]
+    if specific:
+        return specific[0][:_LONGEST]
+    return (seen[-1] if seen else last_line(lines))[:_LONGEST]
+
+
+def last_line(lines: Sequence[str]) -> str:
+    """The last line that says something, without vLLM's prefixes."""
+    return next((text for text in map(bare, reversed(lines)) if text), "nothing")[:_LONGEST]
+
+
+def bare(line: str) -> str:
+    """A line without the process, level, time and file that vLLM and Ray put before it."""
+    return _PREFIX.sub("", _COLOUR.sub("", line), count=1).strip()
+
+
+def _finding(pattern: Pattern, line: str, match: re.Match[str], count: int) -> Finding:
+    return Finding(
+        id=pattern.id,
+        level=pattern.level,
+        finding=_filled(pattern.finding, match),
+        cure=_filled(pattern.cure, match),
+        source=pattern.source,
+        line=_COLOUR.sub("", line).strip()[:_LONGEST],
+        count=count,
+    )
+
+
+def _exception(line: str) -> str | None:
+    text = bare(line)
+    usage = _USAGE.match(text)
+    if usage:
+        return usage["said"]
+    found = _EXCEPTION.match(text)
+    return text if found and found["said"] else None
+
+
+def _filled(text: str, match: re.Match[str]) -> str:
+    for name, value in match.groupdict().items():
+        text = text.replace("{" + name + "}", value or "")
+    return text

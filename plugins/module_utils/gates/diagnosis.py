@@ -1,0 +1,238 @@
+"""The one-page verdict on a sick replica, from what its hosts and its gates said. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ..engine.state import failed_rungs
+
+WIDTH = 72
+"""Ansible's output wraps at 80, its indentation included."""
+GRAPH_CODES = ("capture_hangs", "capture_errors", "replay_hangs", "replay_errors", "wrong_results", "too_slow")
+OWN_GATES = ("driver", "network", "nccl", "graph")
+"""Gates of a host, in the order in which a failure of one explains those after it."""
+REPLICA_GATES = ("nccl", "graph")
+
+Gate = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class HostFindings:
+    """What is known of one host.
+
+    Attributes:
+        fingerprint: exact versions, as ``fingerprint.compose`` gives them; empty when the host did not answer.
+        gates: results by gate name; a gate that did not run is missing.
+        issues: known issues that fit the host, as ``driver_verify`` returns them.
+        quarantine: its quarantine record, if any.
+    """
+
+    fingerprint: Mapping[str, str | None]
+    gates: Mapping[str, Gate]
+    issues: Sequence[Mapping[str, Any]] = ()
+    quarantine: Mapping[str, Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Conclusion:
+    """What is wrong, in words, where, and what to do."""
+
+    headline: str
+    where: str
+    advice: tuple[str, ...]
+
+
+def conclude(
+    hosts: Mapping[str, HostFindings], replica: Mapping[str, Gate], engine: Mapping[str, Any] | None = None
+) -> Conclusion:
+    """The first thing that is wrong, in the order in which one thing explains the next.
+
+    Args:
+        hosts: by name; one that did not answer has an empty fingerprint.
+        replica: results of the gates across the hosts; missing when they did not run.
+        engine: what the engine's supervisor says, if anything.
+    """
+    silent = [name for name, host in hosts.items() if not host.fingerprint]
+    if silent:
+        return Conclusion(
+            f"{', '.join(silent)} did not answer", ", ".join(silent), ("Bring the host back, then run this again.",)
+        )
+    for gate in OWN_GATES:
+        failed = [(name, host.gates[gate]) for name, host in hosts.items() if _failed(host.gates.get(gate))]
+        if failed:
+            return _of_host(gate, failed, hosts)
+    for gate in REPLICA_GATES:
+        if _failed(replica.get(gate)):
+            return _of_replica(gate, replica, hosts)
+    if failed_rungs(engine):
+        return _of_ladder(engine or {}, hosts)
+    missing = [gate for gate in REPLICA_GATES if gate not in replica]
+    if missing:
+        return Conclusion(
+            "nothing found so far: the gates that need the GPUs did not run",
+            "–",
+            ("The engine holds the GPUs. To stop it for the tests: add -e diagnose_disturb=true",),
+        )
+    return Conclusion(
+        "every gate passes: driver, network, collectives and graphs are good",
+        "–",
+        ("Look at the engine: journalctl -u lockstep-vllm on the head, and its ladder above.",),
+    )
+
+
+def page(
+    replica: str,
+    hosts: Mapping[str, HostFindings],
+    gates: Mapping[str, Gate],
+    engine: Mapping[str, Any] | None,
+    head: str,
+) -> str:
+    """The page: verdict, gates, versions, known issues, what to do; no line longer than ``WIDTH``."""
+    end = conclude(hosts, gates, engine)
+    return "\n".join(
+        [
+            *_wrapped(f"VERDICT on {replica}: {end.headline}"),
+            *_wrapped(f"where: {end.where}", "       "),
+            "",
+            *_gates(hosts, gates),
+            "",
+            *_versions(hosts),
+            *_engine(engine, head),
+            *_issues(hosts),
+            "",
+            "WHAT TO DO",
+            *(line for advice in end.advice for line in _wrapped(f"- {advice}", "  ")),
+            *_evidence(hosts, gates),
+        ]
+    )
+
+
+def _failed(gate: Gate | None) -> bool:
+    return bool(gate) and gate is not None and gate.get("verdict") != "pass"
+
+
+def _of_host(gate: str, failed: Sequence[tuple[str, Gate]], hosts: Mapping[str, HostFindings]) -> Conclusion:
+    first = failed[0][1]
+    blamed = sorted({str(result.get("host") or name) for name, result in failed})
+    where = " and ".join(first["pair"]) if first.get("pair") else ", ".join(blamed)
+    words = first["cause"]
+    if gate == "graph" and first["code"] in GRAPH_CODES:
+        words = f"eager is good, and graphs fail on {', '.join(blamed)} alone: {first['cause']}"
+    return Conclusion(f"{gate} gate, {first['code']}: {words}", where, (str(first["next"]), *_cures(hosts)))
+
+
+def _of_replica(gate: str, replica: Mapping[str, Gate], hosts: Mapping[str, HostFindings]) -> Conclusion:
+    result = replica[gate]
+    pair = " and ".join(result["pair"]) if result.get("pair") else ""
+    where = result.get("host") or pair or "only all hosts together"
+    if gate == "graph" and result["code"] in GRAPH_CODES:
+        return Conclusion(
+            f"eager is good and graphs fail across hosts ({result['code']}), though every host's own graphs are good: "
+            f"{result['cause']}",
+            where,
+            (
+                "Serve eagerly meanwhile: the engine's ladder does so by itself, or set vllm_server_ladder: [none].",
+                *_cures(hosts),
+            ),
+        )
+    return Conclusion(f"{gate} gate, {result['code']}: {result['cause']}", where, (str(result["next"]), *_cures(hosts)))
+
+
+def _of_ladder(engine: Mapping[str, Any], hosts: Mapping[str, HostFindings]) -> Conclusion:
+    failed = failed_rungs(engine)
+    below = [rung for rung in engine["ladder"] if rung not in failed]
+    what = "; ".join(f"rung {rung}: {why}" for rung, why in failed.items())
+    good = f"vLLM is good on rung {below[-1]}" if below else "vLLM is good on no rung"
+    return Conclusion(
+        f"{good} and fails above it: {what}",
+        " and ".join(hosts),
+        (
+            *_cures(hosts),
+            "The rung below serves meanwhile, by itself. A failed rung is tried again when a version changes, or, on the"
+            " head, after: PYTHONPATH=/opt/lockstep/lib python3 -m lockstep.engine.supervisor forget-ladder",
+        ),
+    )
+
+
+def _cures(hosts: Mapping[str, HostFindings]) -> tuple[str, ...]:
+    found = {issue["id"]: str(issue["cure"]).strip() for host in hosts.values() for issue in host.issues}
+    return tuple(f"{name}: {cure}" for name, cure in sorted(found.items()))
+
+
+def _gates(hosts: Mapping[str, HostFindings], replica: Mapping[str, Gate]) -> Iterator[str]:
+    yield "GATES"
+    for name, host in hosts.items():
+        yield f"  {name:<12} " + "   ".join(_short(gate, host.gates.get(gate)) for gate in OWN_GATES)
+        if host.quarantine:
+            yield from _wrapped(f"  {'':<12} quarantined: {host.quarantine.get('reason')}", " " * 15)
+    yield f"  {'all together':<12} " + "   ".join(_short(gate, replica.get(gate)) for gate in REPLICA_GATES)
+
+
+def _short(name: str, gate: Gate | None) -> str:
+    if not gate:
+        return f"{name} not run"
+    if gate["verdict"] == "pass":
+        return f"{name} pass"
+    return f"{name} {gate['verdict'].upper()} {gate['code']}"
+
+
+def _versions(hosts: Mapping[str, HostFindings]) -> Iterator[str]:
+    """Versions once where all agree, by host where they differ."""
+    yield "VERSIONS"
+    known = {name: host.fingerprint for name, host in hosts.items() if host.fingerprint}
+    for field in ("driver", "fabric_manager", "nccl", "torch", "vllm", "ray", "python", "kernel"):
+        values = {name: fingerprint.get(field) or "none" for name, fingerprint in known.items()}
+        if len(set(values.values())) == 1:
+            yield f"  {field:<14} {next(iter(values.values()))}"
+        elif values:
+            yield f"  {field:<14} DIFFERS: " + ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _engine(engine: Mapping[str, Any] | None, head: str) -> Iterator[str]:
+    if not engine:
+        return
+    yield ""
+    yield "ENGINE"
+    yield from _wrapped(f"  {engine.get('phase')} on {head} since {engine.get('since')}: {engine.get('reason')}", "  ")
+    if engine.get("ladder"):
+        rungs = "; ".join(f"{rung}: {state}" for rung, state in engine["ladder"].items())
+        yield from _wrapped(f"  ladder: {rungs}", "    ")
+    if engine.get("last_failure"):
+        yield from _wrapped(f"  last failure: {engine['last_failure']}", "    ")
+
+
+def _issues(hosts: Mapping[str, HostFindings]) -> Iterator[str]:
+    found: dict[str, tuple[Mapping[str, Any], list[str]]] = {}
+    for name, host in hosts.items():
+        for issue in host.issues:
+            found.setdefault(str(issue["id"]), (issue, []))[1].append(name)
+    yield ""
+    yield "KNOWN ISSUES THAT FIT"
+    if not found:
+        yield "  none"
+    for issue, names in found.values():
+        yield from _wrapped(
+            f"  {issue['id']} ({issue['severity']}, {issue['confidence']} confidence; on {', '.join(names)}): "
+            f"{issue['effect']}. {issue['source']}",
+            "    ",
+        )
+
+
+def _evidence(hosts: Mapping[str, HostFindings], replica: Mapping[str, Gate]) -> Iterator[str]:
+    folders = []
+    for name, gates in [*((name, host.gates) for name, host in hosts.items()), ("head", replica)]:
+        for gate in gates.values():
+            if gate and gate.get("evidence"):
+                folders.append(f"{name}: {gate['evidence'][0].rsplit('/', 1)[0]} ({len(gate['evidence'])} files)")
+    if folders:
+        yield ""
+        yield "EVIDENCE"
+        for folder in folders:
+            yield f"  {folder}"
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

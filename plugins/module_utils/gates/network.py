@@ -1,0 +1,314 @@
+"""The network gate: whether hosts reach each other as Ray, NCCL and vLLM need. ``judge`` is pure; ``check`` looks."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..core import deadline, records
+from ..ray import node as ray_node
+from .network_probe import CONTROL
+from .result import GateResult
+
+GATE = "network"
+UNITS = ("lockstep-ray.service", "lockstep-vllm.service")
+ENGINE_PORTS = (8000, 8001)
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What is demanded.
+
+    Attributes:
+        look_up_seconds: of both look-ups of one name together.
+        rtt_ms: round trip between hosts; None demands nothing.
+        clock_skew_seconds: between two hosts.
+        shm_mib: /dev/shm as the units see it.
+        rdma: that at least one RDMA port is active and has a GID.
+    """
+
+    look_up_seconds: float = 1.0
+    rtt_ms: float | None = 5.0
+    clock_skew_seconds: float = 1.0
+    shm_mib: int = 1024
+    rdma: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One thing wrong: a short code, who is to blame, the pair where it takes two, and the cause and cure in words."""
+
+    code: str
+    host: str
+    cause: str
+    cure: str
+    pair: tuple[str, str] | None = None
+
+
+def judge(seen: Mapping[str, Any], identity: Mapping[str, Any], limits: Limits, seconds: float) -> GateResult:
+    """Verdict from what ``network_probe.probe`` observed on this host. The first problem gives the code and the host."""
+    me = str(identity["host"])
+    problems = [
+        *_names(seen, me, limits),
+        *_interface(seen, identity),
+        *_silent(seen, me),
+        *_ports(seen, me),
+        *_mtu(seen, me),
+        *_distance(seen, identity, limits),
+        *_clocks(seen, me, limits),
+        *_units(seen, me, limits),
+        *_rdma(seen, me, limits),
+    ]
+    measured = {
+        "peers": {
+            name: {key: peer.get(key) for key in ("rtt_ms", "clock_skew_seconds", "mtu", "unreachable")}
+            for name, peer in seen["peers"].items()
+        },
+        "look_up_seconds": max((name["seconds"] for name in seen["names"].values()), default=0.0),
+        "problems": [dataclasses.asdict(problem) for problem in problems],
+    }
+    floor = {name: value for name, value in dataclasses.asdict(limits).items() if value not in (None, False)}
+    warnings = tuple(_warnings(seen, me))
+    if not problems:
+        return GateResult(GATE, "pass", seconds, host=me, measured=measured, floor=floor, warnings=warnings)
+    first = problems[0]
+    return GateResult(
+        GATE,
+        "fail",
+        seconds,
+        code=first.code,
+        host=first.host,
+        pair=first.pair,
+        measured=measured,
+        floor=floor,
+        cause="; ".join(dict.fromkeys(problem.cause for problem in problems)),
+        next=first.cure,
+        warnings=warnings,
+    )
+
+
+def check(
+    identity: Mapping[str, Any], limits: Limits, *, seconds: float, wait: float, evidence: Path, library: Path
+) -> GateResult:
+    """Probe from this host, under a deadline, and judge.
+
+    Args:
+        identity: host.json.
+        limits: see Limits.
+        seconds: the gate's deadline.
+        wait: how long the hosts wait for each other; all have to be asked within it.
+        evidence: folder for evidence.
+        library: folder that holds the package ``lockstep``.
+    """
+    began = time.monotonic()
+    job = {"identity": identity, "seconds": wait, "units": UNITS, **ports()}
+    outcome = deadline.run(
+        [sys.executable, "-m", "lockstep.gates.network_probe"],
+        deadline=seconds,
+        env={"PYTHONPATH": str(library), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
+        input=json.dumps(job),
+        evidence=evidence,
+    )
+    spent = round(time.monotonic() - began, 3)
+    if outcome.status == "done":
+        return judge(json.loads(outcome.stdout), identity, limits, spent)
+    last = (outcome.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    hung = outcome.status == "timeout"
+    return GateResult(
+        GATE,
+        "timeout" if hung else "fail",
+        spent,
+        code="probe_hangs" if hung else "probe_failed",
+        host=str(identity["host"]),
+        evidence=outcome.evidence,
+        cause=f"the probe {'did not end before its deadline' if hung else f'failed: {last}'}",
+        next=f"ansible-playbook playbooks/verify.yml --limit {identity['host']}",
+    )
+
+
+def ports() -> dict[str, list[int]]:
+    """Ports that peers must reach: ``ports`` on every host, ``head_ports`` on the head besides."""
+    chosen = ray_node.settings_of(records.read(ray_node.SETTINGS) or {}).ports
+    return {
+        "ports": [
+            chosen.node_manager,
+            chosen.object_manager,
+            chosen.runtime_env_agent,
+            chosen.dashboard_agent_grpc,
+            chosen.metrics,
+            chosen.workers_first,
+            chosen.workers_last,
+            CONTROL - 1,
+        ],
+        "head_ports": [chosen.gcs, *ENGINE_PORTS],
+    }
+
+
+def _names(seen: Mapping[str, Any], me: str, limits: Limits) -> Iterator[Problem]:
+    cure = "ansible-playbook site.yml  (gpu_host writes the peers' names)"
+    bad = {name: look for name, look in seen["names"].items() if look["problem"]}
+    if bad:
+        words = "; ".join(look["problem"] for look in bad.values())
+        yield Problem("names", me, f"on {me} names do not resolve both ways: {words}", cure)
+    slow = {name: look for name, look in seen["names"].items() if look["seconds"] > limits.look_up_seconds}
+    if slow and not bad:
+        words = ", ".join(f"{name} {look['seconds']:g} s" for name, look in slow.items())
+        yield Problem("names_slow", me, f"on {me} names resolve too slowly: {words}", cure)
+
+
+def _interface(seen: Mapping[str, Any], identity: Mapping[str, Any]) -> Iterator[Problem]:
+    if not seen["interface"]["owns"]:
+        owners = ", ".join(seen["interface"]["found"]) or "no interface"
+        me = str(identity["host"])
+        yield Problem(
+            "interface",
+            me,
+            f"{identity['address']} of {me} is not on {identity['interface']}: {owners} has it",
+            f"Set gpu_host_interface or gpu_host_address of {me}",
+        )
+    if seen.get("control_error"):
+        me = str(identity["host"])
+        yield Problem("port_taken", me, f"on {me} {seen['control_error']}", f"On {me}: ss -ltnp 'sport = :{CONTROL}'")
+
+
+def _silent(seen: Mapping[str, Any], me: str) -> Iterator[Problem]:
+    silent = {name: peer["silent"] for name, peer in seen["peers"].items() if peer["silent"]}
+    if not silent:
+        return
+    everyone = len(silent) == len(seen["peers"]) > 1
+    for name, reason in silent.items():
+        blamed = me if everyone else name
+        yield Problem(
+            "peer_silent",
+            blamed,
+            f"{name} does not answer {me} on port {CONTROL}: {reason}",
+            f"ansible-playbook playbooks/verify.yml --limit {name},{me}  (the gate needs its peers in the same run)",
+            _pair(me, name),
+        )
+
+
+def _ports(seen: Mapping[str, Any], me: str) -> Iterator[Problem]:
+    for name, peer in seen["peers"].items():
+        if peer["unreachable"]:
+            yield _blocked(name, me, peer["unreachable"])
+    for name, unreachable in seen["complaints"].items():
+        if unreachable:
+            yield _blocked(me, name, unreachable)
+
+
+def _blocked(owner: str, asker: str, unreachable: Sequence[int]) -> Problem:
+    listed = ", ".join(str(port) for port in unreachable)
+    return Problem(
+        "port_blocked",
+        owner,
+        f"{owner} does not let {asker} reach its port{'s' if len(unreachable) > 1 else ''} {listed}",
+        f"On {owner}: nft list ruleset  (peers must reach {listed}/tcp)",
+        _pair(owner, asker),
+    )
+
+
+def _mtu(seen: Mapping[str, Any], me: str) -> Iterator[Problem]:
+    wanted = seen["interface"]["mtu"]
+    for name, peer in seen["peers"].items():
+        if peer["silent"] or peer["mtu"] == wanted:
+            continue
+        carried = f"at most {peer['mtu']} bytes" if peer["mtu"] else "no datagram at all"
+        yield Problem(
+            "mtu",
+            me,
+            f"{me} to {name} carries {carried} unfragmented, the interface promises {wanted}",
+            f"Set the same MTU on both interfaces and every switch between {me} and {name}",
+            _pair(me, name),
+        )
+
+
+def _distance(seen: Mapping[str, Any], identity: Mapping[str, Any], limits: Limits) -> Iterator[Problem]:
+    me = str(identity["host"])
+    for name, peer in seen["peers"].items():
+        if peer["silent"]:
+            continue
+        if peer["zone"] != identity.get("zone"):
+            yield Problem(
+                "zone",
+                name,
+                f"{name} says zone {peer['zone'] or 'none'}, {me} says {identity.get('zone') or 'none'}",
+                "Set gpu_host_zone alike on all hosts of a replica",
+                _pair(me, name),
+            )
+        if limits.rtt_ms is not None and peer["rtt_ms"] > limits.rtt_ms:
+            yield Problem(
+                "rtt",
+                name,
+                f"a round trip from {me} to {name} takes {peer['rtt_ms']:g} ms, {limits.rtt_ms:g} ms is allowed",
+                f"Check that {me} and {name} stand in the same zone and that the link is not congested",
+                _pair(me, name),
+            )
+
+
+def _clocks(seen: Mapping[str, Any], me: str, limits: Limits) -> Iterator[Problem]:
+    skewed = {
+        name: peer["clock_skew_seconds"]
+        for name, peer in seen["peers"].items()
+        if not peer["silent"] and abs(peer["clock_skew_seconds"]) > limits.clock_skew_seconds
+    }
+    own_fault = len(skewed) == len(seen["peers"]) > 1
+    for name, skew in skewed.items():
+        blamed = me if own_fault else name
+        yield Problem(
+            "clock_skew",
+            blamed,
+            f"the clock of {name} is {skew:+.3f} s against that of {me}, {limits.clock_skew_seconds:g} s is allowed",
+            f"On {me} and {name}: timedatectl",
+            _pair(me, name),
+        )
+
+
+def _units(seen: Mapping[str, Any], me: str, limits: Limits) -> Iterator[Problem]:
+    for unit, found in seen["limits"].items():
+        if not found["installed"]:
+            continue
+        if found["shm_mib"] is not None and found["shm_mib"] < limits.shm_mib:
+            yield Problem(
+                "shm",
+                me,
+                f"/dev/shm of {unit} on {me} has {found['shm_mib']} MiB, {limits.shm_mib} are wanted",
+                "Set gpu_host_shm_mib, then ansible-playbook site.yml",
+            )
+        if found["memlock_bytes"] is not None and seen["rdma"]:
+            yield Problem(
+                "memlock",
+                me,
+                f"{unit} on {me} may lock {found['memlock_bytes']} bytes of memory, and RDMA needs all of it",
+                "ansible-playbook site.yml  (the units set LimitMEMLOCK=infinity)",
+            )
+
+
+def _rdma(seen: Mapping[str, Any], me: str, limits: Limits) -> Iterator[Problem]:
+    usable = [port for port in seen["rdma"] if port["state"] == "ACTIVE" and port["gids"]]
+    if limits.rdma and not usable:
+        ports_found = ", ".join(f"{port['device']}/{port['port']} {port['state']}" for port in seen["rdma"]) or "none"
+        yield Problem(
+            "rdma_down",
+            me,
+            f"no RDMA port of {me} is active and has a GID: {ports_found}",
+            f"On {me}: ibstat; show_gids",
+        )
+
+
+def _warnings(seen: Mapping[str, Any], me: str) -> Iterator[str]:
+    down = [f"{port['device']}/{port['port']} is {port['state']}" for port in seen["rdma"] if port["state"] != "ACTIVE"]
+    if down:
+        yield f"RDMA on {me}: {', '.join(down)}"
+    for unit, found in seen["limits"].items():
+        if found["installed"] and found["memlock_bytes"] is not None and not seen["rdma"]:
+            yield f"{unit} on {me} may lock only {found['memlock_bytes']} bytes of memory"
+
+
+def _pair(first: str, second: str) -> tuple[str, str]:
+    low, high = sorted((first, second))
+    return low, high

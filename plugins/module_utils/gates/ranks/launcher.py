@@ -1,0 +1,288 @@
+"""Start this host's ranks of a gate under a deadline, and read back what they told.
+
+Used by the gate modules on one host, and by ``ray_gang`` on each host of a replica.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pwd
+import random
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...core import deadline, records
+from ...driver import memory as gpu_memory
+
+PORTS = range(29600, 29690)
+"""Where rank 0 listens; 29690 and above belong to the network gate."""
+PASSED_ON = ("NCCL_", "GLOO_", "TORCH_", "CUDA_", "UCX_", "OMP_", "LD_LIBRARY_PATH", "FI_")
+RAY_ENVIRONMENT = records.ETC / "ray.env"
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What the ranks of one host shall do.
+
+    Attributes:
+        work: ``collectives`` or ``graphs``.
+        params: for the work.
+        host: this host's inventory name.
+        first: the first rank of this host.
+        here: number of ranks on this host.
+        world: number of ranks on all hosts.
+        master: address and port where rank 0 listens.
+        interface: the interface that NCCL and gloo shall use; None for a gang on one host.
+        backend: ``auto``, ``nccl`` or ``gloo``.
+    """
+
+    work: str
+    params: Mapping[str, Any]
+    host: str
+    first: int
+    here: int
+    world: int
+    master: tuple[str, int]
+    interface: str | None = None
+    backend: str = "auto"
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What became of one host's ranks.
+
+    Attributes:
+        host: its inventory name.
+        first: its first rank.
+        here: number of its ranks.
+        status: of the gang as ``deadline.Outcome`` has it, or ``lost`` when the host did not answer.
+        seconds: wall time.
+        events: what the ranks told, in order (see ``ranks``).
+        evidence: paths of evidence files on the host that ran the gate.
+        tail: end of the ranks' standard error.
+        left: processes that could not be ended.
+        held: processes that came with the gang and hold GPU memory after it.
+        limit_at: Unix time, by this host's clock, of the gang's deadline.
+    """
+
+    host: str
+    first: int
+    here: int
+    status: str
+    seconds: float = 0.0
+    events: tuple[dict[str, Any], ...] = ()
+    evidence: tuple[str, ...] = ()
+    tail: str = ""
+    left: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
+    limit_at: float = 0.0
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        """All events of one kind."""
+        return [item for item in self.events if item["event"] == event]
+
+
+TAIL = 2000
+
+
+def run(
+    job: Job,
+    *,
+    seconds: float,
+    evidence: Path | None,
+    environment: Mapping[str, str] | None = None,
+    user: str | None = None,
+    python: str = str(records.RUNTIME / "bin" / "python"),
+    library: str = str(records.LIB),
+    guests: Sequence[gpu_memory.Holder] | None = None,
+) -> Report:
+    """Run this host's ranks to their end, at most ``seconds`` plus ``deadline.EXTRA`` from now.
+
+    Args:
+        job: what to do.
+        seconds: the deadline.
+        evidence: folder for evidence of a hang or failure; it is gone after success.
+        environment: variables for the ranks on top of the fixed ones.
+        user: run the ranks as this user.
+        python: interpreter with torch.
+        library: folder that holds the package ``lockstep``.
+        guests: who holds GPU memory already; looked up when None.
+    """
+    running = begin(
+        job,
+        seconds=seconds,
+        evidence=evidence,
+        environment=environment,
+        user=user,
+        python=python,
+        library=library,
+        guests=guests,
+    )
+    return running.wait()
+
+
+def begin(
+    job: Job,
+    *,
+    seconds: float,
+    evidence: Path | None,
+    environment: Mapping[str, str] | None = None,
+    user: str | None = None,
+    python: str = str(records.RUNTIME / "bin" / "python"),
+    library: str = str(records.LIB),
+    guests: Sequence[gpu_memory.Holder] | None = None,
+) -> RunningGang:
+    """Start as ``run`` does and return at once; ``wait`` must be called on the result."""
+    before = gpu_memory.holders() if guests is None else list(guests)
+    scratch = Path(tempfile.mkdtemp(prefix="lockstep-gate-"))
+    if user is not None:
+        account = pwd.getpwnam(user)
+        os.chown(scratch, account.pw_uid, account.pw_gid)
+    limit_at = time.time() + seconds
+    child = deadline.start(
+        [python, "-m", "lockstep.gates.ranks.main"],
+        deadline=seconds,
+        env=_environment(job, scratch, library, environment or {}),
+        cwd=scratch,
+        input=json.dumps(dataclasses.asdict(job)),
+        evidence=evidence,
+        user=user,
+    )
+    return RunningGang(job, child, scratch, evidence, before, limit_at)
+
+
+class RunningGang:
+    """Ranks under way."""
+
+    def __init__(
+        self,
+        job: Job,
+        child: deadline.Running,
+        scratch: Path,
+        evidence: Path | None,
+        before: Sequence[gpu_memory.Holder],
+        limit_at: float,
+    ) -> None:
+        self._job = job
+        self._child = child
+        self._scratch = scratch
+        self._evidence = evidence
+        self._before = before
+        self._limit_at = limit_at
+
+    def end(self) -> None:
+        """End the ranks at once, as when a rank on another host died. Any thread may call."""
+        self._child.end()
+
+    def wait(self) -> Report:
+        """Wait for the end, put the evidence together and remove everything else."""
+        try:
+            outcome = self._child.wait()
+            saved = list(outcome.evidence)
+            if outcome.status != "done" and self._evidence is not None:
+                saved += _keep_logs(self._scratch, self._evidence)
+        finally:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+        return Report(
+            self._job.host,
+            self._job.first,
+            self._job.here,
+            outcome.status,
+            outcome.seconds,
+            tuple(parse_events(outcome.stdout)),
+            tuple(saved),
+            outcome.stderr[-TAIL:],
+            outcome.left,
+            tuple(str(holder) for holder in gpu_memory.left(self._before)),
+            self._limit_at,
+        )
+
+
+def parse_events(text: str) -> list[dict[str, Any]]:
+    """The events among the lines of ``text``; lines of other programs are passed over."""
+    events = []
+    for line in text.splitlines():
+        if line.startswith('{"event":'):
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            events.append(event)
+    return events
+
+
+def free_port(address: str) -> int:
+    """A port of the gates' range on which ``address`` can listen now.
+
+    Raises:
+        OSError: the address is not of this host, or every port is taken.
+    """
+    for port in random.sample(PORTS, len(PORTS)):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, port))
+            except OSError as error:
+                if error.errno == 99:  # EADDRNOTAVAIL
+                    raise
+                continue
+            return port
+    raise OSError(f"no free port on {address} among {PORTS.start}-{PORTS.stop - 1}")
+
+
+def ray_environment(path: Path = RAY_ENVIRONMENT) -> dict[str, str]:
+    """The variables of the Ray unit that decide how NCCL, gloo and CUDA behave."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return {}
+    pairs = (line.partition("=") for line in lines if "=" in line and not line.lstrip().startswith("#"))
+    return {name.strip(): value.strip().strip("\"'") for name, _, value in pairs if name.strip().startswith(PASSED_ON)}
+
+
+def _environment(job: Job, scratch: Path, library: str, extra: Mapping[str, str]) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
+    fixed = {
+        "PATH": os.environ.get("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        "HOME": str(scratch),
+        "TMPDIR": str(scratch),
+        "TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor"),
+        "TRITON_CACHE_DIR": str(scratch / "triton"),
+        "PYTHONPATH": library,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONWARNINGS": "ignore",
+        "LC_ALL": "C.UTF-8",
+        "OMP_NUM_THREADS": "1",
+        "NCCL_DEBUG": "INFO",
+        "NCCL_DEBUG_FILE": str(scratch / "nccl.%h.%p.log"),
+        "GLOO_SOCKET_IFNAME": job.interface or "lo",
+    }
+    if job.interface:
+        fixed["NCCL_SOCKET_IFNAME"] = job.interface
+    return {**fixed, **inherited, **extra}
+
+
+def _keep_logs(scratch: Path, folder: Path) -> list[str]:
+    kept = []
+    for log in _files(scratch, "nccl.*.log"):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            kept.append(str(shutil.copy(log, folder / log.name)))
+        except OSError:
+            continue
+    return kept
+
+
+def _files(folder: Path, pattern: str) -> Iterable[Path]:
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:
+        return ()

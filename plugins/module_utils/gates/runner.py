@@ -1,0 +1,376 @@
+"""Run the NCCL or the graph gate, on this host alone or across its replica, and give the verdict.
+
+The modules ``nccl_verify`` and ``graph_capture_verify`` are doors to this. It runs under any Python on the host; the ranks
+run under the serving environment's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pwd
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from ..core import data_tables, deadline, records
+from ..driver import memory as gpu_memory
+from ..ray import gcs
+from . import bandwidth, evidence_bundle
+from . import graph as graph_gate
+from . import nccl as nccl_gate
+from .ranks import launcher
+from .ranks.launcher import Job, Report
+from .result import GateResult
+
+WORKS = {"nccl": "collectives", "graph": "graphs"}
+NCCL_TESTS = "all_reduce_perf"
+OUTER_MARGIN = 4.0
+"""Seconds that a replica's gate may take beyond its deadline, to bring the evidence home."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What is asked of a gate.
+
+    Attributes:
+        gate: ``nccl`` or ``graph``.
+        scope: ``host`` runs on this host alone; ``replica`` across all its hosts, through Ray, from the head.
+        deadline: seconds until a verdict; at most five more pass until it is given.
+        params: for the work; None values take the work's defaults for the backend.
+        run: names the evidence folder.
+        backend: ``auto`` takes nccl where torch sees a GPU, else gloo.
+        ranks_per_host: None takes the GPUs that host.json declares.
+        hosts: names of a replica's hosts that take part; None takes all.
+        localise: after a failure that names no host, spend rounds of trials to find it.
+        floor_gbps: NCCL gate: busbw floor that wins over the table.
+        link: NCCL gate: ``auto`` or one of the table's links.
+        nccl_tests: NCCL gate on one host: measure busbw with nccl-tests where it is installed.
+        slowest_replay_ratio: graph gate: a replay may take so many times as long as eager; 0 judges no time.
+        allow_gpu_processes: go on though other processes hold GPU memory.
+        environment: variables for the ranks.
+        user: who the ranks run as; None keeps the caller.
+        python: interpreter with torch (and Ray).
+        library: folder that holds the package ``lockstep``.
+    """
+
+    gate: Literal["nccl", "graph"]
+    scope: Literal["host", "replica"]
+    deadline: float
+    params: Mapping[str, Any]
+    run: str = "by-hand"
+    backend: str = "auto"
+    ranks_per_host: int | None = None
+    hosts: Sequence[str] | None = None
+    localise: bool = True
+    floor_gbps: float | None = None
+    link: str = "auto"
+    nccl_tests: bool = False
+    slowest_replay_ratio: float = 0.0
+    allow_gpu_processes: bool = False
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    user: str | None = "lockstep"
+    python: str = str(records.RUNTIME / "bin" / "python")
+    library: str = str(records.LIB)
+
+
+class CannotRun(Exception):
+    """The gate could not begin; the message says why and what to do."""
+
+
+def run(request: Request) -> GateResult:
+    """Run the gate and give its verdict, at most ``deadline`` plus five seconds from now.
+
+    Raises:
+        CannotRun: this host is not ready for any gate (no host.json, no serving environment, unknown host).
+    """
+    began = time.monotonic()
+    who = identity()
+    if not os.access(request.python, os.X_OK):
+        raise CannotRun(f"{who['host']}: no serving environment at {request.python}. Next: ansible-playbook site.yml")
+    folder = evidence_bundle.folder(request.run, f"{request.gate}-{request.scope}")
+    result = (_on_host if request.scope == "host" else _on_replica)(request, who, folder)
+    return dataclasses.replace(result, seconds=round(time.monotonic() - began, 3))
+
+
+def judge(request: Request, reports: Sequence[Report]) -> GateResult:
+    """Verdict over one gang, by the request's gate. A card without a floor fails, saying so."""
+    if request.gate == "graph":
+        return _held(graph_gate.judge(reports, request.slowest_replay_ratio), reports)
+    try:
+        floor = floor_for(request, reports)
+    except bandwidth.NoFloor as error:
+        plain = nccl_gate.judge(reports, None)
+        if not plain.passed:
+            return plain
+        return dataclasses.replace(plain, verdict="fail", code="no_floor", cause=str(error), next="Set floor_gbps")
+    return _held(nccl_gate.judge(reports, floor), reports)
+
+
+def floor_for(request: Request, reports: Sequence[Report]) -> bandwidth.Floor | None:
+    """The floor for what the ranks say they ran on; None where no rank said anything.
+
+    Raises:
+        floors.NoFloor: as ``floors.choose``.
+    """
+    start = next((item for report in reports for item in report.of("start") if "local_link" in item), None)
+    if start is None:
+        return None
+    return bandwidth.choose(
+        data_tables.read("busbw_floors"),
+        gpu=start["device"] if start["backend"] == "nccl" else None,
+        link=link_of(request.link, len(reports), start),
+        gpus_per_host=max(report.here for report in reports),
+        hosts=len(reports),
+        nccl=start.get("nccl"),
+        given=request.floor_gbps,
+    )
+
+
+def link_of(asked: str, hosts: int, start: Mapping[str, Any]) -> str:
+    """What the slowest part of the traffic crosses, as a host's first rank saw it unless the operator says."""
+    if asked != "auto":
+        return asked
+    return str(start["network_link" if hosts > 1 else "local_link"])
+
+
+def _held(result: GateResult, reports: Sequence[Report]) -> GateResult:
+    """A gate whose processes leave GPU memory behind has not passed."""
+    stuck = [(report.host, what) for report in reports for what in (*report.held, *report.left)]
+    if not stuck:
+        return result
+    host = stuck[0][0]
+    text = "; ".join(f"{name}: {what}" for name, what in stuck)
+    if not result.passed:
+        return dataclasses.replace(result, warnings=(*result.warnings, f"left behind: {text}"))
+    return dataclasses.replace(
+        result,
+        verdict="fail",
+        code="memory_held",
+        host=host,
+        cause=f"the gate's own processes are not gone, or hold GPU memory after it: {text}",
+        next=f"Reboot {host}: memory that outlives its process is held by the driver",
+    )
+
+
+def _on_host(request: Request, identity: Mapping[str, Any], folder: Path) -> GateResult:
+    host = str(identity["host"])
+    ranks = request.ranks_per_host or int(identity["gpus"])
+    if ranks < 1:
+        return _refused(
+            request, "no_gpus", host, f"{host} declares no GPUs, so there is nothing for this gate to run on"
+        )
+    before = gpu_memory.holders()
+    if before and not request.allow_gpu_processes:
+        return guests(request, host, [str(holder) for holder in before])
+    tool = _nccl_tests_tool(request)
+    job = Job(
+        WORKS[request.gate],
+        {**request.params, "busbw_bytes": 0} if tool else request.params,
+        host,
+        first=0,
+        here=ranks,
+        world=ranks,
+        master=("127.0.0.1", launcher.free_port("127.0.0.1")),
+        backend=request.backend,
+    )
+    report = launcher.run(
+        job,
+        seconds=request.deadline,
+        evidence=folder,
+        environment={**launcher.ray_environment(), **_local_sockets(), **request.environment},
+        user=_user(request.user),
+        python=request.python,
+        library=request.library,
+        guests=before,
+    )
+    if tool and report.status == "done" and any(item["backend"] == "nccl" for item in report.of("start")):
+        report = _with_nccl_tests(tool, report, request, folder)
+    return _blame(judge(request, [report]), host)
+
+
+def _nccl_tests_tool(request: Request) -> str | None:
+    wanted = request.gate == "nccl" and request.nccl_tests and request.backend != "gloo"
+    return shutil.which(NCCL_TESTS) if wanted else None
+
+
+def _with_nccl_tests(tool: str, report: Report, request: Request, folder: Path) -> Report:
+    """The report with the figures of nccl-tests, which checks its own results as well."""
+    seconds = request.deadline - report.seconds
+    if seconds <= 0:
+        return dataclasses.replace(report, status="timeout")
+    with tempfile.TemporaryDirectory(prefix="lockstep-nccl-tests-") as scratch:
+        written = Path(scratch) / "result.json"
+        sizes = ["-b", "8", "-e", "512M", "-f", "8"]
+        outcome = deadline.run(
+            [tool, *sizes, "-g", str(report.here), "-c", "1", "-T", str(int(seconds) + 1), "-J", str(written)],
+            deadline=seconds,
+            env={**os.environ, **launcher.ray_environment(), **request.environment},
+            evidence=folder,
+        )
+        spent = round(report.seconds + outcome.seconds, 3)
+        if outcome.status != "done" or not written.exists():
+            tail = f"{tool}: {outcome.stderr or outcome.stdout}"[-launcher.TAIL :]
+            status = "timeout" if outcome.status == "timeout" else "failed"
+            return dataclasses.replace(report, status=status, seconds=spent, evidence=outcome.evidence, tail=tail)
+        found = nccl_gate.from_nccl_tests(json.loads(written.read_text(encoding="utf-8")), report.host, spent)
+    figures = tuple(item for item in found.events if item["event"] == "measured")
+    return dataclasses.replace(report, seconds=spent, events=report.events + figures)
+
+
+def _on_replica(request: Request, identity: Mapping[str, Any], folder: Path) -> GateResult:
+    host = str(identity["host"])
+    peers = dict(identity["peers"])
+    unknown = sorted(set(request.hosts or []) - set(peers))
+    if unknown:
+        raise CannotRun(
+            f"{', '.join(unknown)}: not in {identity['replica']}, whose hosts are {', '.join(sorted(peers))}"
+        )
+    chosen = {name: peers[name] for name in sorted(peers) if request.hosts is None or name in request.hosts}
+    ask = {
+        "request": dataclasses.asdict(request),
+        "hosts": chosen,
+        "head": identity["head"]["address"],
+        "address": identity["address"],
+        "port": gcs.gcs_port(),
+        "interface": identity["interface"],
+    }
+    outcome = deadline.run(
+        [request.python, "-m", "lockstep.gates.ranks.ray_launcher"],
+        deadline=request.deadline + OUTER_MARGIN,
+        env=_ray_environment(request),
+        cwd="/",
+        input=json.dumps(ask),
+        evidence=folder,
+        user=_user(request.user),
+    )
+    answer = _answer(outcome.stdout)
+    if answer is None:
+        return _no_answer(request, host, outcome)
+    result = from_dict(answer["result"])
+    paths = _keep(folder, answer["files"]) if not result.passed else ()
+    return dataclasses.replace(result, evidence=(*outcome.evidence, *paths))
+
+
+def from_dict(record: Mapping[str, Any]) -> GateResult:
+    """A result from its ``as_dict``."""
+    fields = dict(record)
+    fields["pair"] = tuple(record["pair"]) if record["pair"] else None
+    fields["evidence"] = tuple(record["evidence"])
+    fields["warnings"] = tuple(record["warnings"])
+    return GateResult(**fields)
+
+
+def request_of(record: Mapping[str, Any]) -> Request:
+    """A request from ``dataclasses.asdict``."""
+    return Request(**record)
+
+
+def identity() -> dict[str, Any]:
+    """host.json.
+
+    Raises:
+        CannotRun: there is none.
+    """
+    found = records.read(records.HOST)
+    if found is None:
+        raise CannotRun(f"{records.HOST} does not exist: this host was never prepared. Next: ansible-playbook site.yml")
+    return found
+
+
+def _user(name: str | None) -> str | None:
+    """Only root can become somebody else, and only somebody who exists."""
+    if name is None or os.geteuid() != 0:
+        return None
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return None
+    return name
+
+
+def _local_sockets() -> dict[str, str]:
+    """On one host alone the network must not matter."""
+    return {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+
+
+def _ray_environment(request: Request) -> dict[str, str]:
+    token = gcs.token()
+    secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {}
+    return {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": "/nonexistent",
+        "LC_ALL": "C.UTF-8",
+        "PYTHONPATH": request.library,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DEDUP_LOGS": "0",
+        **secret,
+    }
+
+
+def _answer(text: str) -> dict[str, Any] | None:
+    """The JSON after the mark: Ray writes to standard output as well."""
+    _, mark, rest = text.rpartition("LOCKSTEP-RESULT ")
+    if not mark:
+        return None
+    try:
+        found: dict[str, Any] = json.loads(rest.splitlines()[0])
+    except (ValueError, IndexError):
+        return None
+    return found
+
+
+def _no_answer(request: Request, host: str, outcome: deadline.Outcome) -> GateResult:
+    lines = [line for line in outcome.stderr.strip().splitlines() if line.strip()]
+    hung = outcome.status == "timeout"
+    return GateResult(
+        request.gate,
+        "timeout" if hung else "fail",
+        outcome.seconds,
+        code="ray_hangs" if hung else "ray_failed",
+        evidence=outcome.evidence,
+        cause=f"Ray on {host} {'did not answer before the deadline' if hung else 'failed'}: "
+        f"{lines[-1] if lines else 'it said nothing'}",
+        next=f"On {host}: journalctl -u lockstep-ray -n 100",
+    )
+
+
+def _refused(request: Request, code: str, host: str, cause: str) -> GateResult:
+    return GateResult(request.gate, "fail", 0.0, code=code, host=host, cause=cause, next=nccl_gate.next_command(host))
+
+
+def guests(request: Request, host: str, held: Sequence[str]) -> GateResult:
+    """The refusal of a host whose GPU memory somebody else holds."""
+    return GateResult(
+        request.gate,
+        "fail",
+        0.0,
+        code="memory_held",
+        host=host,
+        measured={"gpu_processes": list(held)},
+        cause=f"{host}: GPU memory is held by somebody else: {'; '.join(held)}",
+        next=f"End it, or drain what serves: ansible-playbook playbooks/status.yml --limit {host}",
+    )
+
+
+def _blame(result: GateResult, host: str) -> GateResult:
+    """On one host there is only one to blame."""
+    return dataclasses.replace(result, host=host, pair=None)
+
+
+def _keep(folder: Path, files: Mapping[str, str]) -> tuple[str, ...]:
+    kept = []
+    for name, text in sorted(files.items()):
+        path = folder / "/".join(evidence_bundle.plain(part) for part in name.split("/"))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        except OSError:
+            continue
+        kept.append(str(path))
+    return tuple(kept)

@@ -1,0 +1,266 @@
+"""This host's state as node_exporter's textfile collector reads it.
+
+Run on hosts by a systemd timer: ``python3 -m lockstep.host.metrics --output <file>.prom``. docs/metrics.md lists the names.
+:func:`samples` is pure; the file is replaced in one step, so that a scrape never sees half of one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from ..admission import fingerprint
+from ..core import records
+from ..engine import state as engine_state
+from . import probe as host_probe
+
+State = Mapping[str, Any]
+Kind = Literal["gauge", "counter"]
+
+PARTS = ("os", "boot", "driver", "runtime", "units", "host", "quarantine", "engine", "manifest")
+PHASES: tuple[str, ...] = get_args(engine_state.Phase)
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A metric's name without the prefix ``lockstep_``, its type, and its help."""
+
+    name: str
+    kind: Kind
+    help: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One value of a metric."""
+
+    metric: str
+    value: float
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+METRICS = (
+    Metric("host_info", "gauge", "What this host is and runs, in labels; always 1."),
+    Metric("host_stamp_valid", "gauge", "1 where a host stamp exists for exactly what the host runs now."),
+    Metric("host_stamp_timestamp_seconds", "gauge", "When the host stamp was given, Unix time."),
+    Metric("host_quarantined", "gauge", "1 while the host is in quarantine; label kind says whose."),
+    Metric("host_quarantine_timestamp_seconds", "gauge", "Since when the host is in quarantine, Unix time."),
+    Metric(
+        "replica_stamp_valid", "gauge", "1 where the head's replica stamp covers what the head runs now (heads only)."
+    ),
+    Metric("unit_active", "gauge", "1 while the systemd unit is active."),
+    Metric("unit_restarts_total", "counter", "Restarts of the systemd unit by systemd since it was last started."),
+    Metric("driver_consistent", "gauge", "1 where the loaded module is the installed version and nvidia-smi works."),
+    Metric("gpus_declared", "gauge", "GPUs that the inventory declares for this host."),
+    Metric("gpus_found", "gauge", "GPUs that the driver shows on this host."),
+    Metric("xid_errors", "gauge", "Xid errors that the kernel reported since this host booted."),
+    Metric("reboot_pending", "gauge", "1 where packages ask for a reboot."),
+    Metric("files_drifted", "gauge", "Managed files that differ from what was applied; label role says whose."),
+    Metric("ray_up", "gauge", "1 where the head's control store answers (heads only)."),
+    Metric("ray_host_joined", "gauge", "1 for each host of the replica that Ray counts as alive (heads only)."),
+    Metric("ray_gpus", "gauge", "GPUs that Ray counts in this cluster (heads only)."),
+    Metric("ray_gpus_used", "gauge", "GPUs in this cluster that Ray has given away (heads only)."),
+    Metric("engine_phase", "gauge", "1 for the phase that the engine supervisor is in, 0 for the others (heads only)."),
+    Metric("engine_phase_timestamp_seconds", "gauge", "Since when it is in that phase, Unix time (heads only)."),
+    Metric("engine_ready", "gauge", "1 while the engine says that it may be sent requests (heads only)."),
+    Metric("engine_last_completion_timestamp_seconds", "gauge", "When a token was last seen, Unix time (heads only)."),
+    Metric(
+        "engine_restarts_total", "counter", "Engine starts after the first, since the supervisor began (heads only)."
+    ),
+    Metric("engine_failures", "gauge", "Engine failures in a row (heads only)."),
+    Metric(
+        "engine_info", "gauge", "Layout, sizes and rung that the engine runs with, in labels; always 1 (heads only)."
+    ),
+    Metric("rollout_lock_held", "gauge", "1 while a roll holds the lock on this host (heads only)."),
+    Metric("rollout_lock_heartbeat_timestamp_seconds", "gauge", "Last sign of life of that roll, Unix time."),
+    Metric("rollout_requested", "gauge", "1 while a pause or an abort is asked of the roll, by action."),
+    Metric("collect_errors", "gauge", "Parts of this host's state that could not be read."),
+    Metric("collect_timestamp_seconds", "gauge", "When these values were collected, Unix time."),
+)
+
+
+def samples(state: State) -> list[Sample]:
+    """All that a surveyed state says in numbers. What it does not say yields no sample, rather than a zero."""
+    return [
+        *_host(state),
+        *_units(state),
+        *_driver(state),
+        *_manifest(state),
+        *_ray(state),
+        *_engine(state),
+        *_rollout(state),
+        *_collection(state),
+    ]
+
+
+def render(found: Iterable[Sample]) -> str:
+    """The text exposition format, metrics in the order of :data:`METRICS`."""
+    by_name: dict[str, list[Sample]] = {}
+    for sample in found:
+        by_name.setdefault(sample.metric, []).append(sample)
+    unknown = sorted(set(by_name) - {metric.name for metric in METRICS})
+    if unknown:
+        raise ValueError(f"no such metric: {', '.join(unknown)}")
+    lines = []
+    for metric in METRICS:
+        if metric.name in by_name:
+            name = f"lockstep_{metric.name}"
+            lines += [f"# HELP {name} {metric.help}", f"# TYPE {name} {metric.kind}"]
+            lines += [f"{name}{_labels(sample.labels)} {_value(sample.value)}" for sample in by_name[metric.name]]
+    return "\n".join(lines) + "\n"
+
+
+def _host(state: State) -> Iterator[Sample]:
+    host, runs = _part(state, "host"), _part(state, "fingerprint")
+    about = {"host": host.get("host"), "replica": host.get("replica"), "role": host.get("ray_role"), **runs}
+    yield Sample("host_info", 1, {key: str(value or "") for key, value in about.items()})
+    stamp = _part(_part(state, "stamps"), "host")
+    if "stamps" in state:
+        valid = bool(stamp.get("fingerprint")) and not fingerprint.changes(stamp["fingerprint"], runs)
+        yield Sample("host_stamp_valid", valid)
+    yield from _moment("host_stamp_timestamp_seconds", stamp.get("at"))
+    if "quarantine" in state:
+        quarantine = _part(state, "quarantine")
+        kind = {"kind": str(quarantine.get("kind") or "unknown")} if quarantine else {}
+        yield Sample("host_quarantined", bool(quarantine), kind)
+        yield from _moment("host_quarantine_timestamp_seconds", quarantine.get("at"))
+    if host.get("ray_role") == "head" and "stamps" in state:
+        hosts = _part(state, "stamps").get("replica") or {}
+        stamped = (hosts.get("hosts") or {}).get(host.get("host"))
+        yield Sample("replica_stamp_valid", stamped is not None and stamped == state.get("fingerprint_digest"))
+
+
+def _units(state: State) -> Iterator[Sample]:
+    for unit, known in _part(state, "units").items():
+        if isinstance(known, Mapping) and known.get("load") == "loaded":
+            yield Sample("unit_active", known.get("active") == "active", {"unit": unit})
+            yield from _number("unit_restarts_total", known.get("restarts"), {"unit": unit})
+
+
+def _driver(state: State) -> Iterator[Sample]:
+    driver = _part(state, "driver")
+    yield from _number("gpus_declared", _part(state, "host").get("gpus"))
+    if not driver or driver.get("error"):
+        return
+    loaded = driver.get("loaded_version")
+    consistent = loaded is not None and loaded == driver.get("package_version") and not driver.get("smi_error")
+    yield Sample("driver_consistent", consistent)
+    yield Sample("gpus_found", len(driver.get("gpus") or []))
+    yield Sample("xid_errors", len(driver.get("xids") or []))
+    yield Sample("reboot_pending", bool(driver.get("pending_reboot")))
+
+
+def _manifest(state: State) -> Iterator[Sample]:
+    for role, known in _part(state, "manifest").items():
+        if isinstance(known, Mapping):
+            yield Sample("files_drifted", len(known.get("drifted") or []), {"role": role})
+
+
+def _ray(state: State) -> Iterator[Sample]:
+    ray = _part(state, "ray")
+    if "nodes" not in ray:
+        return
+    yield Sample("ray_up", ray.get("head") == "up")
+    alive = [node for node in ray["nodes"] if node.get("alive")]
+    names = {node.get("host") for node in alive}
+    for host in _part(state, "host").get("peers") or {}:
+        yield Sample("ray_host_joined", host in names, {"joined": str(host)})
+    gpus = sum(float(node.get("gpus") or 0) for node in alive)
+    yield Sample("ray_gpus", gpus)
+    yield Sample("ray_gpus_used", gpus - sum(float(node.get("gpus_free") or 0) for node in alive))
+
+
+def _engine(state: State) -> Iterator[Sample]:
+    engine = _part(state, "engine")
+    if "phase" not in engine:
+        return
+    for phase in PHASES:
+        yield Sample("engine_phase", engine["phase"] == phase, {"phase": phase})
+    yield from _moment("engine_phase_timestamp_seconds", engine.get("since"))
+    yield Sample("engine_ready", bool(engine.get("ready")))
+    yield from _moment("engine_last_completion_timestamp_seconds", engine.get("last_completion"))
+    yield from _number("engine_restarts_total", engine.get("restarts"))
+    yield from _number("engine_failures", engine.get("failures"))
+    keys = ("layout", "tensor_parallel_size", "pipeline_parallel_size", "rung")
+    yield Sample("engine_info", 1, {key: str(engine.get(key) or "") for key in keys})
+
+
+def _rollout(state: State) -> Iterator[Sample]:
+    if _part(state, "host").get("ray_role") != "head":
+        return
+    lock, request = _part(state, "lock"), _part(state, "request")
+    yield Sample("rollout_lock_held", bool(lock))
+    yield from _moment("rollout_lock_heartbeat_timestamp_seconds", lock.get("heartbeat"))
+    if request.get("action"):
+        yield Sample("rollout_requested", 1, {"action": str(request["action"])})
+
+
+def _collection(state: State) -> Iterator[Sample]:
+    errors = [part for part in PARTS if isinstance(state.get(part), Mapping) and state[part].get("error")]
+    yield Sample("collect_errors", len(errors))
+    yield from _number("collect_timestamp_seconds", state.get("clock"))
+
+
+def _part(state: State, name: str) -> Mapping[str, Any]:
+    part = state.get(name)
+    return part if isinstance(part, Mapping) else {}
+
+
+def _number(metric: str, value: Any, labels: Mapping[str, str] | None = None) -> Iterator[Sample]:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield Sample(metric, value, labels or {})
+
+
+def _moment(metric: str, at: Any) -> Iterator[Sample]:
+    try:
+        moment = datetime.datetime.strptime(str(at), "%Y-%m-%dT%H:%M:%SZ")
+    except ValueError:
+        return
+    yield Sample(metric, moment.replace(tzinfo=datetime.timezone.utc).timestamp())
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    shown = ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items())
+    return f"{{{shown}}}" if shown else ""
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+def _value(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
+
+
+def write(path: Path, text: str) -> None:
+    """Replace ``path`` in one step; readable by node_exporter's user."""
+    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.chmod(scratch, 0o644)
+        os.replace(scratch, path)
+    except BaseException:
+        Path(scratch).unlink(missing_ok=True)
+        raise
+
+
+def main(arguments: list[str]) -> int:
+    """Collect and write once."""
+    parser = argparse.ArgumentParser(prog="lockstep.host.metrics", description="Write this host's metrics once.")
+    parser.add_argument("--output", type=Path, required=True, help="file in node_exporter's textfile directory, *.prom")
+    output = parser.parse_args(arguments).output
+    is_head = (records.read(records.HOST) or {}).get("ray_role") == "head"
+    write(output, render(samples(host_probe.collect({"ray": is_head, "driver_also": ["xids"]}))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,300 @@
+"""All that a run needs to know of a host, learnt in one read-only call and returned as one small JSON object.
+
+It never imports torch, Ray or CUDA, and everything that could hang is bounded by its own short deadline.
+
+Most runs change nothing, and then this is all that a host has to do for them. So what few surveys need is imported where
+it is needed, and files are read where a command would say the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..admission import fingerprint
+from ..core import manifests, records
+from ..driver import state as driver_state
+from ..runtime import state as runtime_state
+
+if TYPE_CHECKING:
+    from ..driver import packages as driver_packages
+
+UNITS = (
+    "lockstep-ray.service",
+    "lockstep-vllm.service",
+    "nvidia-persistenced.service",
+    "nvidia-fabricmanager.service",
+    "haproxy.service",
+)
+COMMAND_DEADLINE = 10.0
+
+
+def collect(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of this host.
+
+    Args:
+        wanted: what the plan will ask about, all optional: ``ports`` (numbers that Lockstep's units will listen on),
+            ``peers`` (host name to address, to be resolved both ways), ``driver`` (``version``, ``source``,
+            ``flavor``, ``fabric_manager``, ``repository_url``: can it be had?), looked up only while the host does not
+            already have that version; ``preflight`` (bool): look at ports, peers and repository at all; ``ray`` (bool):
+            ask Ray for its nodes; ``driver_also``: parts of the driver's state that no plan needs (``nvidia.COSTLY``).
+
+    Returns:
+        JSON-ready dictionary; docs/architecture.md shows it. A part that could not be read is ``{"error": "…"}``
+        under its own key, never a missing key and never an exception.
+    """
+    driver = _guarded(lambda: driver_state.driver_state(also=wanted.get("driver_also", ())))
+    runtime = _guarded(runtime_state.state)
+    identity = fingerprint.compose(driver, runtime, os.uname().release)
+    state: dict[str, Any] = {
+        "schema": 1,
+        "os": _guarded(_system),
+        "boot": _guarded(_boot),
+        "clock": time.time(),
+        "driver": driver,
+        "runtime": runtime,
+        "fingerprint": identity,
+        "fingerprint_digest": fingerprint.digest(identity),
+        "units": _guarded(lambda: units(UNITS)),
+        "host": _record(records.HOST),
+        "stamps": {"host": _record(records.HOST_STAMP), "replica": _record(records.REPLICA_STAMP)},
+        "quarantine": _record(records.QUARANTINE),
+        "change": _record(records.DRIVER),
+        "engine": _record(records.ENGINE_STATE),
+        "lock": _record(records.LOCK),
+        "request": _record(records.REQUEST),
+        "manifest": _guarded(_manifest),
+        "disk_free_mib": _guarded(_disk),
+        "addresses": _guarded(_addresses),
+    }
+    if wanted.get("preflight"):
+        state["preflight"] = _guarded(lambda: _preflight(wanted, driver))
+    if wanted.get("ray"):
+        state["ray"] = _guarded(_ray)
+    return state
+
+
+def _guarded(look: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return look()
+    except (OSError, ValueError, KeyError, subprocess.SubprocessError, records.RecordError) as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def _record(path: Path) -> dict[str, Any] | None:
+    try:
+        return records.read(path)
+    except records.RecordError as error:
+        return {"error": str(error)}
+
+
+def _system() -> dict[str, Any]:
+    lines = Path("/etc/os-release").read_text(encoding="utf-8").splitlines()
+    release = {name: value.strip('"') for name, _, value in (line.partition("=") for line in lines)}
+    return {
+        "distribution": release.get("ID", "unknown"),
+        "like": release.get("ID_LIKE", ""),
+        "version": release.get("VERSION_ID", ""),
+        "codename": release.get("VERSION_CODENAME", ""),
+        "kernel": os.uname().release,
+        "arch": os.uname().machine,
+        "python": sys.version.split()[0],
+        "hostname": os.uname().nodename,
+        "secure_boot": _secure_boot(),
+    }
+
+
+def _secure_boot() -> bool | None:
+    found = next(iter(sorted(Path("/sys/firmware/efi/efivars").glob("SecureBoot-*"))), None)
+    return None if found is None else found.read_bytes()[-1:] == b"\x01"
+
+
+def _boot() -> dict[str, Any]:
+    """When this host's first process started. The boot id alone would not do: a container shares its kernel's."""
+    stat = Path("/proc/1/stat").read_text(encoding="utf-8", errors="replace")
+    after_boot = int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    return {
+        "id": Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip(),
+        "since": str(round(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + after_boot)),
+        "monotonic_us": str(int(after_boot * 1e6)),
+    }
+
+
+def units(names: Iterable[str]) -> dict[str, Any]:
+    """State of systemd units: ``load``, ``active``, ``sub``, ``enabled``, ``result``, ``since`` (Unix seconds or None)."""
+    wanted = "Id,LoadState,ActiveState,SubState,UnitFileState,Result,StateChangeTimestamp,NRestarts,ConditionResult"
+    shown = _command(["systemctl", "show", "--timestamp=unix", f"--property={wanted}", *names])
+    return parse_units(shown)
+
+
+def parse_units(text: str) -> dict[str, Any]:
+    """States by unit from ``systemctl show`` of several: ``Name=value`` lines, a blank line between two units."""
+    found = {}
+    for block in text.strip().split("\n\n"):
+        shown = {name: value.strip() for name, _, value in (line.partition("=") for line in block.splitlines())}
+        found[shown.get("Id", "")] = {
+            "load": shown.get("LoadState", ""),
+            "active": shown.get("ActiveState", ""),
+            "sub": shown.get("SubState", ""),
+            "enabled": shown.get("UnitFileState", ""),
+            "result": shown.get("Result", ""),
+            "restarts": int(shown.get("NRestarts") or 0),
+            "since": shown.get("StateChangeTimestamp", "").lstrip("@") or None,
+        }
+    return found
+
+
+def _manifest() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for path in sorted(records.MANIFEST.glob("*.json")):
+        record = records.read(path) or {}
+        found[path.stem] = {"inputs": record.get("inputs"), "drifted": manifests.drifted(record)}
+    return found
+
+
+def _disk() -> dict[str, Any]:
+    free = {folder: os.statvfs(folder) for folder in ("/", "/opt", "/var", "/tmp")}
+    return {folder: about.f_bavail * about.f_frsize >> 20 for folder, about in free.items()}
+
+
+def _addresses() -> dict[str, Any]:
+    """IPv4 addresses by interface."""
+    shown = json.loads(_command(["ip", "-json", "-4", "address", "show"]))
+    return {item["ifname"]: [address["local"] for address in item.get("addr_info", [])] for item in shown}
+
+
+def _preflight(wanted: Mapping[str, Any], driver: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "taken_ports": taken_ports(wanted.get("ports", [])),
+        "names": _name_problems(wanted.get("peers", {})),
+    }
+    asked = wanted.get("driver")
+    if asked and driver.get("package_version") != asked["version"]:
+        found["driver_refusal"] = driver_refusal(**asked)
+    return found
+
+
+def driver_refusal(
+    version: str,
+    source: driver_packages.Source,
+    flavor: driver_packages.Flavor,
+    fabric_manager: bool,
+    repository_url: str | None,
+) -> str | None:
+    """Why this exact driver cannot be had here, from the repository as it is now; None when it can."""
+    if source == "verify":
+        return None
+    from ..driver import packages as driver_packages
+    from ..driver import repository as apt_repository
+
+    try:
+        wants = driver_packages.wanted(
+            version,
+            source=source,
+            flavor=flavor,
+            distribution=str(_system()["distribution"]).capitalize(),
+            fabric_manager=fabric_manager,
+        )
+        offered = (
+            apt_repository.offered(repository_url)
+            if repository_url
+            else apt_repository.offered_by_apt([name for want in wants for name in want.names])
+        )
+        driver_packages.select(wants, offered)
+    except (driver_packages.PackageError, apt_repository.UnreadableIndex) as error:
+        return str(error)
+    return None
+
+
+def _name_problems(peers: Mapping[str, str]) -> dict[str, str | None]:
+    """Problems by name, all looked up at once: where names do not answer, each look-up takes many seconds."""
+    looks = {name: driver_state.meanwhile(partial(name_problem, name, address)) for name, address in peers.items()}
+    return {name: result() for name, result in looks.items()}
+
+
+def name_problem(name: str, address: str) -> str | None:
+    """Why ``name`` and ``address`` do not resolve to each other here; None when they do."""
+    import socket
+
+    try:
+        forward = sorted({str(item[4][0]) for item in socket.getaddrinfo(name, None, socket.AF_INET)})
+    except OSError as error:
+        return f"{name} does not resolve: {error}"
+    if address not in forward:
+        return f"{name} resolves to {', '.join(forward)}, not to {address}"
+    try:
+        canonical, aliases, _addresses = socket.gethostbyaddr(address)
+    except OSError as error:
+        return f"{address} has no name: {error}"
+    known = {canonical, *aliases}
+    if not any(item == name or item.split(".")[0] == name.split(".")[0] for item in known):
+        return f"{address} resolves to {', '.join(sorted(known))}, not to {name}"
+    return None
+
+
+def taken_ports(ports: Iterable[int]) -> dict[str, str]:
+    """Ports that something other than Lockstep's own units listens on: port to the listener's unit or process."""
+    asked = set(ports)
+    if not asked:
+        return {}
+    listening = {}
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text(encoding="ascii").splitlines()[1:]:
+            fields = line.split()
+            port = int(fields[1].rsplit(":", 1)[1], 16)
+            if fields[3] == "0A" and port in asked:
+                listening[fields[9]] = port
+    if not listening:
+        return {}
+    owners = _socket_owners(set(listening))
+    named = {port: owners.get(inode, "an unknown process") for inode, port in listening.items()}
+    return {str(port): owner for port, owner in named.items() if not owner.startswith("lockstep-")}
+
+
+def _socket_owners(inodes: set[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        if len(found) == len(inodes):
+            break
+        for target in _open_files(pid):
+            inode = target[len("socket:[") : -1] if target.startswith("socket:[") else ""
+            if inode in inodes and inode not in found:
+                found[inode] = _process_owner(pid)
+    return found
+
+
+def _open_files(pid: str) -> Iterable[str]:
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                yield os.readlink(f"/proc/{pid}/fd/{name}")
+
+
+def _process_owner(pid: str) -> str:
+    try:
+        group = Path(f"/proc/{pid}/cgroup").read_text(encoding="ascii")
+        name = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
+    except OSError:
+        return f"process {pid}"
+    unit = re.search(r"/([\w@.:-]+\.service)", group)
+    return unit.group(1) if unit else f"{name} (pid {pid})"
+
+
+def _ray() -> dict[str, Any]:
+    from ..ray import gcs
+
+    return gcs.summary()
+
+
+def _command(argv: list[str]) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=COMMAND_DEADLINE, check=True)
+    return done.stdout

@@ -1,0 +1,159 @@
+"""Why a host is not in its Ray cluster, told by the host itself to its peers.
+
+A host that is down in Ray publishes nothing there. ``lockstep-hoststatus.socket`` therefore starts
+``python3 -m lockstep.ray.peer_status`` for each connection of a peer on the cluster interface; it reads nothing from the
+network, writes one JSON object and ends. So the head alone, with no controller, can name the reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from ..admission import condition
+from ..core import records
+from ..driver import state as driver_state
+
+PORT = 6386
+UNIT = "lockstep-ray.service"
+RAY_STATE = records.RUN / "ray.json"
+_LIMIT = 65536
+_PROPERTIES = ("ActiveState", "SubState", "Result", "NRestarts", "UnitFileState", "LoadState")
+
+
+@dataclasses.dataclass(frozen=True)
+class HostStatus:
+    """What a host says of its part in the cluster.
+
+    Attributes:
+        host: its inventory name; ``""`` where it has none.
+        answered: False where nobody was reached; the rest is then unknown.
+        error: how asking failed.
+        unit: of ``lockstep-ray.service``: ``active`` (ActiveState), ``sub``, ``result``, ``restarts``, ``enabled``.
+        quarantine: the record, if there is one.
+        refusal: why the unit's condition would not let it start now; empty when it would.
+        driver: version of the loaded kernel module, None when none is loaded.
+        ray: what ``lockstep.ray.node`` last recorded: ``code``, ``reason``, ``at``.
+    """
+
+    host: str
+    answered: bool = True
+    error: str = ""
+    unit: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    quarantine: Mapping[str, Any] | None = None
+    refusal: str = ""
+    driver: str | None = None
+    ray: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def here() -> HostStatus:
+    """This host's own status."""
+    identity = _record(records.HOST) or {}
+    unit = _unit()
+    return HostStatus(
+        host=str(identity.get("host", "")),
+        unit=unit,
+        quarantine=_record(records.QUARANTINE),
+        refusal="" if unit.get("active") == "active" else _refusal(),
+        driver=driver_state.loaded_version(),
+        ray=_record(RAY_STATE) or {},
+    )
+
+
+def ask(host: str, address: str, port: int = PORT, timeout: float = 10.0) -> HostStatus:
+    """What the host at ``address`` says; ``answered`` is False when it says nothing within ``timeout`` seconds."""
+    try:
+        with socket.create_connection((address, port), timeout=timeout) as connection:
+            connection.settimeout(timeout)
+            return parse(host, _read_all(connection))
+    except OSError as error:
+        return HostStatus(host, answered=False, error=_words(error))
+
+
+def parse(host: str, text: str) -> HostStatus:
+    """The status in the JSON that a host sent; an answer that makes no sense is none."""
+    try:
+        told = json.loads(text)
+        known = {field.name for field in dataclasses.fields(HostStatus)}
+        return HostStatus(**{**{name: value for name, value in told.items() if name in known}, "host": host})
+    except (ValueError, TypeError, AttributeError):
+        return HostStatus(host, answered=False, error="its answer is no status")
+
+
+def may_ask(remote: str, identity: Mapping[str, Any]) -> bool:
+    """Whether the one who connected is a host of the same replica, or this host itself."""
+    return remote.startswith("127.") or remote == "::1" or remote in identity.get("peers", {}).values()
+
+
+def main() -> int:
+    """One connection, accepted by systemd, is standard output."""
+    remote = os.environ.get("REMOTE_ADDR", "127.0.0.1")
+    if not may_ask(remote, _record(records.HOST) or {}):
+        print(f"{remote} is no host of this replica and got no answer", file=sys.stderr)
+        return 0
+    print(json.dumps(dataclasses.asdict(here())), flush=True)
+    return 0
+
+
+def _unit() -> dict[str, Any]:
+    shown = subprocess.run(
+        ["systemctl", "show", UNIT, "--property=" + ",".join(_PROPERTIES)],
+        capture_output=True,
+        text=True,
+        timeout=5,
+        check=False,
+    )
+    return parse_unit(shown.stdout)
+
+
+def parse_unit(shown: str) -> dict[str, Any]:
+    """The unit's state from ``systemctl show``."""
+    found = dict(re.findall(r"^(\w+)=(.*)$", shown, re.MULTILINE))
+    return {
+        "active": found.get("ActiveState", "unknown"),
+        "sub": found.get("SubState", ""),
+        "result": found.get("Result", ""),
+        "restarts": int(found.get("NRestarts") or 0),
+        "enabled": found.get("UnitFileState", "") == "enabled",
+        "present": found.get("LoadState") == "loaded",
+    }
+
+
+def _refusal() -> str:
+    decision = condition.decide_here("host")
+    return "" if decision.allowed else decision.reason
+
+
+def _record(path: Any) -> dict[str, Any] | None:
+    try:
+        return records.read(path)
+    except records.RecordError as error:
+        return {"reason": str(error)}
+
+
+def _read_all(connection: socket.socket) -> str:
+    parts, size = [], 0
+    while size < _LIMIT:
+        part = connection.recv(4096)
+        if not part:
+            break
+        parts.append(part)
+        size += len(part)
+    return b"".join(parts).decode("utf-8", "replace")
+
+
+def _words(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer"
+    return (error.strerror or str(error)).lower()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

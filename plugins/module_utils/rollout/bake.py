@@ -1,0 +1,327 @@
+"""How a replica serves after a change against how it served before: errors and latency, from vLLM's own /metrics.
+
+Everything but :func:`look_at` is a pure function. Figures are counters since the engine started; :func:`since` takes what came
+between two moments. Latencies are compared by vLLM's own histogram buckets, without guessing inside them, and a few slow ones
+that chance would bring are no cause: a quantile is bad when it lies surely beyond what is allowed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..core import records
+from ..engine import completion, readiness
+
+BEFORE = records.STATE / "before.json"
+"""What was seen of this head's replica before it was changed. A run that finds it half changed compares with this."""
+
+# vLLM's docs/usage/metrics.md; http_requests_total is prometheus_fastapi_instrumentator's.
+_LATENCIES = {
+    "vllm:time_to_first_token_seconds_bucket": "first token",
+    "vllm:inter_token_latency_seconds_bucket": "next token",
+}
+_FINISHED = "vllm:request_success_total"
+_ANSWERS = "http_requests_total"
+_SAMPLE = re.compile(r"^([a-z_:]+)\{([^}]*)\} (\S+)$", re.M)
+_LABEL = re.compile(r'(\w+)="([^"]*)"')
+# The median is what most clients see; the tenth that is slowest shows what strikes now and then.
+_QUANTILES = ((0.5, "half"), (0.9, "nine in ten"))
+# Standard deviations of a binomial count: chance alone passes it about once in a thousand bakes.
+_SURE = 3.0
+_FEWEST_COMPLETIONS = 3
+_FEWEST_ERRORS = 3
+
+Buckets = Mapping[float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+    """Counters of an engine.
+
+    Attributes:
+        finished: finished requests by reason (``stop``, ``length``, ``abort``, ``error``, …).
+        answers: HTTP answers of the API by class (``2xx``, ``4xx``, ``5xx``).
+        latencies: ``first token`` and ``next token`` to how many took at most that many seconds.
+    """
+
+    finished: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    answers: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    latencies: Mapping[str, Buckets] = dataclasses.field(default_factory=dict)
+
+    @property
+    def requests(self) -> int:
+        return int(max(sum(self.finished.values()), sum(self.answers.values())))
+
+    @property
+    def errors(self) -> int:
+        """Requests that ended badly: errors, and those whose client gave up waiting."""
+        return int(max(self.finished.get("error", 0.0), self.answers.get("5xx", 0.0)) + self.finished.get("abort", 0.0))
+
+    def as_record(self) -> dict[str, Any]:
+        found = {name: {str(edge): count for edge, count in edges.items()} for name, edges in self.latencies.items()}
+        return {"finished": dict(self.finished), "answers": dict(self.answers), "latencies": found}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Figures:
+        found = {
+            name: {float(edge): float(count) for edge, count in edges.items()}
+            for name, edges in record["latencies"].items()
+        }
+        return cls(dict(record["finished"]), dict(record["answers"]), found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Allowed:
+    """What a change may cost.
+
+    Attributes:
+        latency_factor: how many times longer tokens may take than before.
+        error_share: by how much the share of requests that end badly may grow.
+        requests: fewer than this many tell nothing; then completions of our own are compared.
+    """
+
+    latency_factor: float = 2.0
+    error_share: float = 0.02
+    requests: int = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """One look at a replica.
+
+    Attributes:
+        ready: ``GET /ready`` said so.
+        reason: why not.
+        engine: its model and sizes: figures of another engine are not comparable.
+        life: pid of its supervisor and how often that has started an engine; another one means that it was restarted.
+        figures: of its /metrics; None where it has none.
+        seconds: what a completion of our own took; None where none came.
+        failure: why none came.
+    """
+
+    ready: bool
+    reason: str = ""
+    engine: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    life: tuple[int, int] = (0, 0)
+    figures: Figures | None = None
+    seconds: float | None = None
+    failure: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Before:
+    """What was seen before the change: ``figures`` of the engine's life until then, and ``seconds`` of our own completions."""
+
+    engine: Mapping[str, Any]
+    figures: Figures
+    seconds: tuple[float, ...]
+    at: str = ""
+
+    def as_record(self) -> dict[str, Any]:
+        return {
+            "engine": dict(self.engine),
+            "figures": self.figures.as_record(),
+            "seconds": list(self.seconds),
+            "at": self.at,
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any] | None) -> Before | None:
+        """Raises RecordError where a record is there and is no such thing."""
+        if record is None:
+            return None
+        try:
+            return cls(
+                record["engine"], Figures.from_record(record["figures"]), tuple(record["seconds"]), str(record["at"])
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise records.RecordError(f"{BEFORE}: {type(error).__name__}: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What the looks mean: ``causes`` of a failure, in words, none where it is good; and what was ``seen``."""
+
+    causes: tuple[str, ...]
+    seen: str
+
+
+def read(metrics: str) -> Figures:
+    """The figures in vLLM's /metrics, all engine cores together."""
+    finished: dict[str, float] = {}
+    answers: dict[str, float] = {}
+    latencies: dict[str, dict[float, float]] = {}
+    for name, shown, value in _SAMPLE.findall(metrics):
+        labels = dict(_LABEL.findall(shown))
+        if name == _FINISHED:
+            _add(finished, labels["finished_reason"], value)
+        elif name == _ANSWERS and labels.get("handler", "").startswith("/v1/") and labels.get("method") == "POST":
+            _add(answers, labels["status"], value)
+        elif name in _LATENCIES:
+            _add(latencies.setdefault(_LATENCIES[name], {}), float(labels["le"]), value)
+    return Figures(finished, answers, latencies)
+
+
+def since(earlier: Figures, later: Figures) -> Figures:
+    """What was counted between two moments of one engine's life."""
+    return Figures(
+        _less(later.finished, earlier.finished),
+        _less(later.answers, earlier.answers),
+        {name: _less(edges, earlier.latencies.get(name, {})) for name, edges in later.latencies.items()},
+    )
+
+
+def judge(before: Before | None, looks: Sequence[Look], allowed: Allowed) -> Verdict:
+    """Hold all looks of a bake, in order, against what was seen before.
+
+    An engine that was not ready, was restarted or failed a completion at any look is bad whatever came after.
+    """
+    causes = [*_broken(looks)]
+    first, last = looks[0], looks[-1]
+    counted = since(first.figures, last.figures) if first.figures and last.figures else Figures()
+    own = [look.seconds for look in looks if look.seconds is not None]
+    seen = [f"{_many(counted.requests, 'request')}, {counted.errors or 'none'} ended badly"]
+    comparable = before is not None and dict(before.engine) == dict(last.engine)
+    was = before.figures if before is not None and comparable else Figures()
+    enough = min(counted.requests, was.requests) >= allowed.requests
+    causes += _errors(was, counted, allowed)
+    if enough:
+        for name, edges in sorted(counted.latencies.items()):
+            slow, told = _slow(name, was.latencies.get(name, {}), edges, allowed)
+            causes += slow
+            seen += told
+    elif own:
+        slow, told = _own(before.seconds if before is not None and comparable else (), own, allowed)
+        causes += slow
+        seen += [f"too few to compare (wanted {allowed.requests} before and now)", *told]
+    if not comparable:
+        seen.append("nothing to compare with" if before is None else "what was seen before was another model or layout")
+    return Verdict(tuple(causes), "; ".join(seen))
+
+
+def _broken(looks: Sequence[Look]) -> Sequence[str]:
+    for look in looks:
+        if not look.ready:
+            return [f"it is not ready: {look.reason}"]
+        if look.life != looks[0].life:
+            return ["its engine was restarted"]
+        if look.failure:
+            return [f"a completion failed: {look.failure}"]
+    return []
+
+
+def _errors(was: Figures, now: Figures, allowed: Allowed) -> Sequence[str]:
+    share, share_before = _share(now.errors, now.requests), _share(was.errors, was.requests)
+    if now.errors < _FEWEST_ERRORS or share <= share_before + allowed.error_share:
+        return []
+    reasons = {**{name: now.finished.get(name, 0) for name in ("error", "abort")}, "5xx": now.answers.get("5xx", 0)}
+    told = ", ".join(f"{name} {int(count)}" for name, count in reasons.items() if count)
+    return [
+        f"{now.errors} of {_many(now.requests, 'request')} ended badly ({told}): {share:.1%}, before {share_before:.1%}; "
+        f"{allowed.error_share:.1%} more are allowed"
+    ]
+
+
+def _slow(name: str, was: Buckets, now: Buckets, allowed: Allowed) -> tuple[list[str], list[str]]:
+    """Causes and what was seen of one latency."""
+    total, total_before = now.get(math.inf, 0.0), was.get(math.inf, 0.0)
+    if min(total, total_before) < allowed.requests:
+        return [], []
+    causes, seen = [], []
+    for quantile, words in _QUANTILES:
+        edge_before, edge = _quantile(was, quantile), _quantile(now, quantile)
+        seen.append(f"{name}: {words} within {_seconds(edge)}, before {_seconds(edge_before)}")
+        limit = min((bound for bound in now if bound >= edge_before * allowed.latency_factor), default=math.inf)
+        if _surely_more(total - now[limit], 1 - quantile, total):
+            causes.append(
+                f"{name}: {words} took up to {_seconds(edge)}, before {_seconds(edge_before)}; "
+                f"{allowed.latency_factor:g} times that is allowed"
+            )
+    return causes[:1], seen
+
+
+def _surely_more(count: float, share: float, total: float) -> bool:
+    """Whether so many of ``total`` are more than ``share`` of them, and more than chance makes of that share."""
+    return count > share * total + _SURE * math.sqrt(share * (1 - share) * total)
+
+
+def _own(was: Sequence[float], now: Sequence[float], allowed: Allowed) -> tuple[list[str], list[str]]:
+    """The same from completions of our own."""
+    median = statistics.median(now)
+    told = f"own completions took {median:.2f} s (median of {len(now)})"
+    if not was:
+        return [], [told]
+    median_before = statistics.median(was)
+    told += f", before {median_before:.2f} s"
+    if min(len(was), len(now)) >= _FEWEST_COMPLETIONS and median > median_before * allowed.latency_factor:
+        return [f"{told}; {allowed.latency_factor:g} times that is allowed"], [told]
+    return [], [told]
+
+
+def _quantile(edges: Buckets, quantile: float) -> float:
+    """The upper edge of the bucket in which the quantile lies."""
+    total = edges[math.inf]
+    return min(edge for edge, count in edges.items() if count >= quantile * total)
+
+
+def _add(counts: dict[Any, float], key: Any, value: str) -> None:
+    counts[key] = counts.get(key, 0.0) + float(value)
+
+
+def _less(later: Mapping[Any, float], earlier: Mapping[Any, float]) -> dict[Any, float]:
+    return {key: count - earlier.get(key, 0.0) for key, count in later.items()}
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def _seconds(edge: float) -> str:
+    return f"{edge:g} s" if math.isfinite(edge) else "more than was ever measured"
+
+
+def look_at(
+    ready_url: str,
+    url: str,
+    model: str,
+    prompt: str,
+    expected: str | None,
+    api_key: str | None,
+    deadline: float,
+    **how: Any,
+) -> Look:
+    """Look once: readiness, a completion, then the counters, which have that completion in them.
+
+    Args:
+        ready_url: ``http://host:port`` of the supervisor's readiness answer.
+        url: ``http://host:port`` of vLLM; the other arguments are those of :func:`completion.prove`.
+    """
+    ready, record = readiness.ask(ready_url)
+    sizes = ("layout", "tensor_parallel_size", "pipeline_parallel_size")
+    engine = {"model": model, **{name: record.get(name) for name in sizes}}
+    life = (int(record.get("pid") or 0), int(record.get("restarts") or 0))
+    if not ready:
+        return Look(False, str(record.get("reason")), engine, life)
+    proof = completion.prove(url, model, prompt, expected, api_key, deadline, **how)
+    shown = completion.get(url, "/metrics", deadline=5)
+    figures = read(shown[1]) if shown is not None and shown[0] == 200 else None
+    return Look(True, "", engine, life, figures, proof.seconds if proof.ok else None, proof.cause)
+
+
+def may_be_recorded(change: Mapping[str, Any] | None, look: Look) -> bool:
+    """Whether what is seen now is what was before a change: nothing is amid a change, and it serves."""
+    return look.ready and look.seconds is not None and not (change or {}).get("change")
+
+
+def keep(before: Before) -> None:
+    """Keep it for whichever run bakes the replica."""
+    records.write(BEFORE, before.as_record())

@@ -1,0 +1,155 @@
+"""One roll per cluster: the lock that a run holds on every replica's head, and the requests that people leave for a run.
+
+The record ``/var/lib/lockstep/lock.json`` names the run, its holder (``user@controller``), the process, since when, and the
+last sign of life. :func:`decide` is the whole rule; :func:`apply` carries it out on one host, one process at a time.
+Requests (``/var/lib/lockstep/rollout.json``: pause or abort) are read whenever the lock is taken or renewed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import fcntl
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from ..core import records
+
+LOCK = records.LOCK
+REQUEST = records.REQUEST
+_TURNSTILE = records.STATE / ".lock.turnstile"
+
+RENEWAL = 20.0
+"""Seconds between two signs of life of a run that waits between two waves."""
+
+Action = Literal["take", "renew", "refuse"]
+# The strongest first: where heads disagree, because one was away when it was asked for, the stronger one counts.
+REQUESTS = ("abort", "pause")
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """What becomes of a claim, and the record that then stands on the host."""
+
+    action: Action
+    record: Mapping[str, Any]
+
+
+def decide(existing: Mapping[str, Any] | None, claim: Mapping[str, Any], now: str) -> Decision:
+    """Whether ``claim`` gets the lock.
+
+    Args:
+        existing: the lock as it stands, or None.
+        claim: ``run``, ``holder``, the process (``controller``, ``pid``, …), and ``take_over``: runs whose lock may be
+            taken, because their holder is known to be dead or an operator said so by name.
+        now: the present moment as records write it.
+    """
+    lock = {key: value for key, value in claim.items() if key != "take_over"}
+    if existing is None:
+        return Decision("take", {**lock, "since": now, "heartbeat": now})
+    if existing.get("run") == claim["run"]:
+        return Decision("renew", {**existing, **lock, "heartbeat": now})
+    if existing.get("run") in claim.get("take_over", ()):
+        return Decision("take", {**lock, "since": now, "heartbeat": now, "taken_over": existing.get("run")})
+    return Decision("refuse", existing)
+
+
+def apply(wish: Mapping[str, Any]) -> dict[str, Any]:
+    """Take, renew, release or look at the lock of this host, or write a request.
+
+    Args:
+        wish: ``{"do": "hold", "claim": {…}}``, ``{"do": "release", "run": …}``, ``{"do": "look"}`` or
+            ``{"do": "request", "request": {"action": "pause", …} or None}``.
+
+    Returns:
+        ``action`` (what was done), ``lock`` and ``request`` (as they stand now; None where there is none). Where the lock is
+        asked for also ``unready``: why the replica of this head answers no requests at this moment; empty where it does.
+
+    Raises:
+        records.RecordError: a record is damaged; it is for a person to look at and remove.
+    """
+    with _one_at_a_time():
+        action = _DO[wish["do"]](wish)
+        result = {"action": action, "lock": records.read(LOCK), "request": records.read(REQUEST)}
+    return {**result, "unready": _unready()} if wish["do"] == "hold" else result
+
+
+def _unready() -> str:
+    from ..engine import readiness
+
+    config, host = records.read(records.ENGINE_CONFIG), records.read(records.HOST)
+    if not config or not host:
+        return "no engine is configured"
+    ready, record = readiness.ask(f"http://{host['address']}:{config.get('ready_port', 8001)}")
+    return "" if ready else str(record.get("reason"))
+
+
+def _hold(wish: Mapping[str, Any]) -> str:
+    decision = decide(records.read(LOCK), wish["claim"], records.now())
+    if decision.action != "refuse":
+        records.write(LOCK, dict(decision.record))
+    return decision.action
+
+
+def _release(wish: Mapping[str, Any]) -> str:
+    existing = records.read(LOCK)
+    if existing is None or existing.get("run") != wish["run"]:
+        return "keep"
+    records.remove(LOCK)
+    return "release"
+
+
+def _request(wish: Mapping[str, Any]) -> str:
+    request = wish["request"]
+    changed = records.remove(REQUEST) if request is None else records.write(REQUEST, dict(request))
+    return "write" if changed else "keep"
+
+
+_DO = {"hold": _hold, "release": _release, "look": lambda _wish: "look", "request": _request}
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    _TURNSTILE.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(_TURNSTILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def strongest(requests: Sequence[Mapping[str, Any] | None]) -> Mapping[str, Any] | None:
+    """The request that counts where several hosts have one."""
+    known = [request for request in requests if request and request.get("action") in REQUESTS]
+    return min(known, key=lambda request: REQUESTS.index(request["action"]), default=None)
+
+
+def refusal(locks: Mapping[str, Mapping[str, Any]], now: str) -> str:
+    """Why a run is refused: who holds the lock, since when, how long ago they were last heard of, and what to do."""
+    hosts = ", ".join(locks)
+    lock = next(iter(locks.values()))
+    return (
+        f"a roll is under way: run {lock.get('run')} of {lock.get('holder')} (pid {lock.get('pid')}) holds the lock on {hosts} "
+        f"for {age(lock.get('since'), now)}; last sign of life {age(lock.get('heartbeat'), now)} ago. "
+        "Next: wait for it to end. If its controller is gone for good, run this again with "
+        f"-e rollout_lock_take_over={lock.get('run')}"
+    )
+
+
+def age(then: Any, now: str) -> str:
+    """How long ago ``then`` was, in words; both as records write moments."""
+    try:
+        seconds = int((_moment(now) - _moment(str(then))).total_seconds())
+    except ValueError:
+        return "an unknown time"
+    for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}s"
+    return f"{max(seconds, 0)} s"
+
+
+def _moment(text: str) -> datetime.datetime:
+    return datetime.datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ")

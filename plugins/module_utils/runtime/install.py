@@ -1,0 +1,268 @@
+"""Building the serving environment of a host from a lock, so that a killed run leaves nothing half done in use.
+
+Every lock has a folder of its own, named after its digest; ``current`` is a link that is switched, in one step, to a
+folder that was built and tried. The one before stays for restore.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..core import deadline, records
+from . import state as runtime_state
+
+ROOT = records.RUNTIME.parent
+UV = ROOT.parent / "bin" / "uv"
+CHECK_DEADLINE = 600.0
+"""Seconds for the first import of everything, on a cold disk."""
+_COMPLETE = "lockstep.json"
+_VERSION = "import sys; print('%d.%d' % sys.version_info[:2])"
+# Serving may not write into the environment, so this also leaves the compiled form of nearly all that it imports.
+_TRY = """
+import contextlib, importlib
+for name in ("torch", "ray", "vllm"):
+    importlib.import_module(name)
+for name in ("ray.scripts.scripts", "ray.dashboard.dashboard", "ray.dashboard.agent", "vllm.entrypoints.openai.api_server",
+             "vllm.v1.engine.core", "vllm.v1.worker.gpu_worker", "torch._inductor.compile_fx"):
+    with contextlib.suppress(Exception):
+        importlib.import_module(name)
+"""
+_PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)\s*==\s*([^\s;\\]+)", re.MULTILINE)
+
+
+class InstallError(Exception):
+    """The environment cannot be built; the message has the cause and the next step."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """The environment to have.
+
+    Attributes:
+        lock: requirements file in which every distribution is pinned, all dependencies included.
+        extra: further pinned requirements, such as plug-ins, that no lock has.
+        python: interpreter of the host that it is built for; name or path.
+        wheelhouse: folder or URL with all wheels; with it, no index is asked.
+        index_url: package index to use; None for uv's default.
+        deadline: seconds that the installation may take.
+        uv: the installer.
+    """
+
+    lock: Path
+    extra: tuple[str, ...] = ()
+    python: str = "python3"
+    wheelhouse: str | None = None
+    index_url: str | None = None
+    deadline: float = 3600.0
+    uv: Path = UV
+
+
+@dataclasses.dataclass(frozen=True)
+class Installed:
+    """What ``install`` did, or in check mode would do.
+
+    Attributes:
+        changed: whether ``current`` is or would be another environment, or an old one is or would be removed.
+        digest: of the wanted environment.
+        before: of the one that was in use; None where there was none.
+        built: whether it was built anew.
+        removed: digests of environments no longer kept.
+        state: versions in use now (``runtime_state.state``).
+    """
+
+    changed: bool
+    digest: str
+    before: str | None
+    built: bool
+    removed: tuple[str, ...]
+    state: Mapping[str, str | None]
+
+
+def digest_of(lock: str, extra: Sequence[str], python: str) -> str:
+    """Sixteen hex digits that change with anything that decides the environment's content.
+
+    Args:
+        lock: text of the lock; its comments don't count.
+        extra: further requirements.
+        python: major and minor version.
+    """
+    lines = [line.strip() for line in lock.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    text = json.dumps([lines, sorted(extra), python])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def pins(lock: str) -> dict[str, str]:
+    """Versions by normalised name in a lock."""
+    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in _PIN.findall(lock)}
+
+
+def commands(wanted: Wanted, lock: str, folder: Path, cache: Path) -> list[list[str]]:
+    """The uv commands that build the environment, in order."""
+    source = ["--no-index", "--find-links", wanted.wheelhouse] if wanted.wheelhouse else []
+    if wanted.index_url and not wanted.wheelhouse:
+        source = ["--default-index", wanted.index_url]
+    common = ["--python", str(folder / "bin" / "python"), "--cache-dir", str(cache), "--no-config", *source]
+    hashes = ["--require-hashes"] if "--hash=" in lock else []
+    made = [
+        [
+            str(wanted.uv),
+            "venv",
+            "--no-config",
+            "--no-python-downloads",
+            "--cache-dir",
+            str(cache),
+            "--python",
+            wanted.python,
+            str(folder),
+        ],
+        [str(wanted.uv), "pip", "install", "--no-deps", *common, *hashes, "--requirements", str(wanted.lock)],
+    ]
+    if wanted.extra:
+        made.append([str(wanted.uv), "pip", "install", "--no-deps", *common, *wanted.extra])
+    return made
+
+
+def kept(environments: Mapping[str, float], current: str, before: str | None) -> set[str]:
+    """Which environments stay: the one in use, and one to go back to (the one before, else the newest other)."""
+    others = sorted((name for name in environments if name != current), key=lambda name: environments[name])
+    back = before if before in environments and before != current else (others[-1] if others else None)
+    return {current} | ({back} if back else set())
+
+
+def install(wanted: Wanted, *, check: bool = False, root: Path = ROOT) -> Installed:
+    """Have ``root``/current be the wanted environment.
+
+    Args:
+        wanted: the environment.
+        check: change nothing, only say what would change.
+        root: folder of all environments.
+
+    Raises:
+        InstallError: it cannot be built; what was in use stays in use.
+    """
+    lock = _read(wanted.lock)
+    digest = digest_of(lock, wanted.extra, _python_minor(wanted.python))
+    before = _current(root)
+    folder = root / digest
+    ready = _complete(folder)
+    present = _environments(root)
+    surplus = set(present) - kept({**present, digest: 0.0}, digest, before)
+    remove = tuple(sorted(name for name in surplus if not _in_use(root / name)))
+    changed = before != digest or not ready or bool(remove)
+    if not check and changed:
+        if not ready:
+            _build(wanted, lock, folder, root / f".cache-{digest}")
+        _switch(root, digest)
+        for name in remove:
+            shutil.rmtree(root / name)
+    return Installed(changed, digest, before, not ready, remove, runtime_state.state(root / "current"))
+
+
+def problems(state: Mapping[str, str | None], lock: str, digest: str) -> list[str]:
+    """Why the environment in use is not the one that the lock asks for; empty when it is."""
+    found = []
+    if state.get("lock") != digest:
+        found.append(f"the environment in use is {state.get('lock') or 'absent'}, the lock asks for {digest}")
+    for name, version in pins(lock).items():
+        if name in ("ray", "torch", "vllm") and state.get(name) != version:
+            found.append(f"{name} is {state.get(name) or 'absent'}, the lock pins {version}")
+    return found
+
+
+def expected_digest(wanted: Wanted) -> str:
+    """The digest of the wanted environment on this host."""
+    return digest_of(_read(wanted.lock), wanted.extra, _python_minor(wanted.python))
+
+
+def _build(wanted: Wanted, lock: str, folder: Path, cache: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    for argv in commands(wanted, lock, folder, cache):
+        _run(argv, wanted.deadline)
+    _run([str(folder / "bin" / "python"), "-Ic", _TRY], CHECK_DEADLINE)
+    shutil.rmtree(cache, ignore_errors=True)
+    records.write(folder / _COMPLETE, {"lock": folder.name, "extra": list(wanted.extra), "at": records.now()})
+
+
+def _run(argv: list[str], seconds: float) -> None:
+    outcome = deadline.run(argv, deadline=seconds)
+    if outcome.status == "timeout":
+        raise InstallError(
+            f"{' '.join(argv[:3])} did not end within {seconds:g} s. Next: raise serving_runtime_deadline"
+        )
+    if outcome.status != "done":
+        raise InstallError(explain(argv, (outcome.stderr or outcome.stdout).strip()))
+
+
+def explain(argv: Sequence[str], said: str) -> str:
+    """The cause of a failed command, from what it said last, and the next step."""
+    tail = "\n".join(said.splitlines()[-15:]) or "it said nothing"
+    if "--no-index" in argv and re.search(r"no versions? of|was not found|not found in the", said):
+        folder = argv[list(argv).index("--find-links") + 1]
+        return f"the wheelhouse {folder} lacks a wheel that the lock pins. Next: fill it from the same lock. uv said: {tail}"
+    if re.search(r"does not satisfy Python|No interpreter found", said):
+        return f"the host's Python does not suit the lock. Next: set serving_runtime_python. uv said: {tail}"
+    return f"{' '.join(argv[:3])} failed: {tail}"
+
+
+def _switch(root: Path, digest: str) -> None:
+    scratch = root / ".current"
+    scratch.unlink(missing_ok=True)
+    scratch.symlink_to(digest)
+    os.replace(scratch, root / "current")
+
+
+def _complete(folder: Path) -> bool:
+    return (folder / _COMPLETE).is_file()
+
+
+def _current(root: Path) -> str | None:
+    try:
+        return os.readlink(root / "current")
+    except OSError:
+        return None
+
+
+def _environments(root: Path) -> dict[str, float]:
+    """Every environment there, whole or not, with the moment it was made."""
+    if not root.is_dir():
+        return {}
+    return {
+        entry.name: entry.stat().st_mtime
+        for entry in os.scandir(root)
+        if entry.is_dir(follow_symlinks=False) and re.fullmatch(r"[0-9a-f]{16}", entry.name)
+    }
+
+
+def _in_use(folder: Path) -> bool:
+    """Whether a process has mapped a library of that environment: what runs must not lose its files."""
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        try:
+            if f" {folder}/" in maps.read_text(encoding="utf-8", errors="replace"):
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def _python_minor(python: str) -> str:
+    path = shutil.which(python)
+    if path is None:
+        raise InstallError(f"the host has no {python}. Next: install it, or set serving_runtime_python")
+    outcome = deadline.run([path, "-ISc", _VERSION], deadline=10)
+    if outcome.status != "done":
+        raise InstallError(f"{path} does not run: {outcome.stderr.strip()}")
+    return outcome.stdout.strip()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InstallError(f"{path}: cannot be read: {error}") from error

@@ -1,0 +1,204 @@
+"""One Python program run on every host at once, through Ansible's own connection and become plugins.
+
+A task per host costs a controller process and several round trips per host; a survey of many hosts wants one task, one
+thread per host and one round trip each. Nothing is copied to a host: the program and the library that it needs travel
+on standard input.
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import dataclasses
+import functools
+import json
+import shlex
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.module_utils.common.text.converters import to_text
+from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.plugins.loader import become_loader, connection_loader
+
+Question = tuple[str, str, Mapping[str, Any]]
+"""A host, its program, and its connection variables, templated."""
+
+LIBRARY = Path(__file__).resolve().parents[2] / "module_utils"
+
+# The program comes on standard input; nothing is written, and nothing of the host's environment, of the user's folder or of
+# site-packages decides what is imported.
+PYTHON_OPTIONS = "-BIS -"
+
+# Without importlib.abc and base64, which bring half of the standard library along, and without the end that Python makes of
+# its modules, which takes as long as a tenth of a survey.
+_BOOT = """
+import binascii, importlib, importlib.machinery, json, os, sys, zlib
+sources = json.loads(zlib.decompress(binascii.a2b_base64({library!r})))
+module, function, argument = json.loads({call!r})
+class Library:
+    def find_spec(self, name, path=None, target=None):
+        top, _, module = name.partition(".")
+        if top == "lockstep" and module in sources:
+            text, package = sources[module]
+            where = "/opt/lockstep/lib/" + name.replace(".", "/") + ("/__init__.py" if package else ".py")
+            spec = importlib.machinery.ModuleSpec(name, self, origin=where, is_package=package)
+            spec.has_location = True
+            return spec
+    def create_module(self, spec):
+        return None
+    def exec_module(self, module):
+        name = module.__spec__.name
+        exec(compile(self.get_source(name), module.__spec__.origin, "exec", dont_inherit=True), module.__dict__)
+    def get_source(self, name):
+        return sources[name.partition(".")[2]][0]
+sys.meta_path.insert(0, Library())
+entry = importlib.import_module("lockstep." + module)
+print("\\x1e" + json.dumps(getattr(entry, function)(argument)), flush=True)
+threading = sys.modules.get("threading")
+for thread in threading.enumerate() if threading else ():
+    if thread is not threading.current_thread():
+        thread.join()  # which ends its command at a deadline: nothing may outlive the program
+os._exit(0)
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What one host answered: ``value``, or the ``error`` in words. ``reachable`` tells a dead host from a sick one."""
+
+    value: Any = None
+    error: str | None = None
+    reachable: bool = True
+
+
+def program(module: str, function: str, argument: Any) -> str:
+    """Source text that runs ``lockstep.<module>.<function>(argument)`` and prints its result as JSON after an RS byte.
+
+    Args:
+        module: dotted name below module_utils, such as ``host.probe``.
+        function: called with the one ``argument``; what it returns must be JSON-ready.
+        argument: JSON-ready.
+    """
+    return _BOOT.format(library=_library(module), call=json.dumps([module, function, argument]))
+
+
+@functools.cache
+def _library(module: str) -> str:
+    """The sources of ``module`` and of all that it imports from the library, packed once for all hosts.
+
+    Unpacked: dotted module name to its text and whether it is a package.
+    """
+    sources: dict[str, tuple[str, bool]] = {"": ("", True)}
+    ahead = [module]
+    while ahead:
+        name = ahead.pop()
+        if name in sources:
+            continue
+        path = LIBRARY.joinpath(*name.split("."))
+        package = path.is_dir()
+        file = path / "__init__.py" if package else path.with_suffix(".py")
+        if file.exists():
+            sources[name] = file.read_text(encoding="utf-8"), package
+            ahead += [*_imported(name, *sources[name]), *([name.rpartition(".")[0]] if "." in name else [])]
+    return base64.b64encode(zlib.compress(json.dumps(sources).encode())).decode()
+
+
+def _imported(module: str, source: str, package: bool) -> set[str]:
+    """Names that relative imports anywhere in a module may bring in: what they import from, and its submodules."""
+    result = set()
+    here = module.split(".") if package else module.split(".")[:-1]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = here[: len(here) - node.level + 1] + (node.module.split(".") if node.module else [])
+            result |= {".".join(base)} if base else set()
+            result |= {".".join([*base, alias.name]) for alias in node.names}
+    return result
+
+
+class Fleet:
+    """Runs programs on hosts as the inventory says how to reach them.
+
+    Args:
+        play_context: the task's play context (timeouts, command line passwords).
+        become: whether the task asks for privilege escalation where the inventory does not say.
+        threads: how many hosts are spoken to at once.
+    """
+
+    def __init__(self, play_context: Any, become: bool, threads: int) -> None:
+        self._play_context = play_context
+        self._become = become
+        self._threads = threads
+
+    def ask(self, programs: Mapping[str, str], variables: Mapping[str, Mapping[str, Any]]) -> dict[str, Answer]:
+        """Run each host's program; ``variables`` are the hosts' connection variables, already templated.
+
+        All are prepared before the first is asked, so that a host whose variables are wrong keeps every program from running.
+        """
+        return self._run([self._prepare(host, text, variables[host]) for host, text in programs.items()])
+
+    def ask_each(self, questions: Iterable[Question]) -> dict[str, Answer]:
+        """As :meth:`ask`, for programs that only look: the first hosts answer while the last are prepared."""
+        return self._run(self._prepare(*question) for question in questions)
+
+    def _run(self, prepared: Iterable[tuple[str, Callable[[], Answer]]]) -> dict[str, Answer]:
+        with ThreadPoolExecutor(max_workers=max(1, self._threads)) as pool:
+            answers = {host: pool.submit(ask) for host, ask in prepared}
+            return {host: answer.result() for host, answer in answers.items()}
+
+    def _prepare(self, host: str, text: str, variables: Mapping[str, Any]) -> tuple[str, Callable[[], Answer]]:
+        return host, functools.partial(self._ask_one, self._connect(host, variables), text, variables)
+
+    def _connect(self, host: str, variables: Mapping[str, Any]) -> Any:
+        context = self._play_context.copy()
+        context.remote_addr = variables.get("ansible_host", host)
+        name = variables.get("ansible_connection", context.connection or "ssh")
+        connection = connection_loader.get(name, context)
+        if connection is None:
+            raise AnsibleError(f"{host}: there is no connection plugin {name!r}; set ansible_connection to one that is")
+        # A variable of the inventory wins; then the host's own name, never that of the task's first host.
+        options = {"inventory_hostname": host, "ansible_host": host, **variables}
+        if boolean(variables.get("ansible_become", self._become)):
+            become = become_loader.get(variables.get("ansible_become_method", "sudo"))
+            become.set_options(var_options=options)
+            connection.set_become_plugin(become)
+        else:
+            connection.set_become_plugin(None)
+        connection.set_options(var_options=options)
+        return connection
+
+    def _ask_one(self, connection: Any, text: str, variables: Mapping[str, Any]) -> Answer:
+        interpreter = str(variables.get("ansible_python_interpreter", "/usr/bin/python3"))
+        command = f"{shlex.quote(interpreter)} {PYTHON_OPTIONS}"
+        if connection.become:
+            command = connection.become.build_become_command(command, connection._shell)
+        try:
+            status, out, err = connection.exec_command(command, in_data=text.encode(), sudoable=bool(connection.become))
+        except AnsibleConnectionFailure as error:
+            return Answer(error=str(error), reachable=False)
+        except AnsibleError as error:
+            return Answer(error=str(error))
+        finally:
+            connection.close()
+        return read(status, to_text(out), to_text(err))
+
+
+def read(status: int, out: str, err: str) -> Answer:
+    """The answer in a finished program's exit status and output; banners before the RS byte do not matter."""
+    _banner, mark, text = out.rpartition("\x1e")
+    if status == 0 and mark:
+        try:
+            return Answer(value=json.loads(text))
+        except ValueError as error:
+            return Answer(error=f"answered something that is not JSON: {error}")
+    if status == 255 and not mark:
+        return Answer(error=_last_line(err) or "ssh ended with status 255", reachable=False)
+    return Answer(error=f"the survey ended with status {status}: {_last_line(err) or 'it said nothing'}")
+
+
+def _last_line(text: str) -> str:
+    lines: Sequence[str] = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""

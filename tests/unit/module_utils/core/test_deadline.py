@@ -1,0 +1,236 @@
+"""Commands that hang, die, hide and multiply: each ends in time and leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import deadline, evidence, processes
+
+PYTHON = sys.executable
+
+
+def alive_with(mark: str) -> list[str]:
+    """Command lines of all living processes that carry ``mark``."""
+    found = [processes.command(process.pid) for process in processes.everything() if process.state != "Z"]
+    return [line for line in found if mark in line]
+
+
+@pytest.fixture
+def mark():
+    """A word that a test puts on its processes' command lines; none may be left at the end."""
+    word = f"mark-{uuid.uuid4().hex}"
+    yield word
+    assert alive_with(word) == []
+
+
+def python(code: str, *arguments: str) -> list[str]:
+    return [PYTHON, "-c", textwrap.dedent(code), *arguments]
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "returncode"),
+    [
+        (["/bin/true"], "done", 0),
+        (["/bin/false"], "failed", 1),
+        (["/bin/sh", "-c", "exit 7"], "failed", 7),
+        (["/bin/sh", "-c", "kill -9 $$"], "failed", -9),
+        (["/nonexistent/command"], "failed", None),
+    ],
+)
+def test_ending(argv, status, returncode):
+    outcome = deadline.run(argv, deadline=10)
+    assert (outcome.status, outcome.returncode) == (status, returncode)
+    assert outcome.seconds < 5
+
+
+def test_a_missing_command_is_named():
+    assert "/nonexistent/command" in deadline.run(["/nonexistent/command"], deadline=10).stderr
+
+
+def test_output_input_environment_and_folder(tmp_path):
+    code = "import os,sys; print(sys.stdin.read(), os.environ['WORD'], os.getcwd()); print('aside', file=sys.stderr)"
+    outcome = deadline.run(python(code), deadline=10, input="given", env={"WORD": "told"}, cwd=tmp_path)
+    assert outcome.stdout == f"given told {tmp_path}\n"
+    assert outcome.stderr == "aside\n"
+
+
+def test_large_output_keeps_its_end():
+    code = f"import sys; sys.stdout.write('x' * {deadline.OUTPUT_LIMIT} + 'the end')"
+    outcome = deadline.run(python(code), deadline=30)
+    assert outcome.stdout.endswith("the end")
+    assert len(outcome.stdout) == deadline.OUTPUT_LIMIT
+
+
+def test_a_hang_becomes_a_timeout_with_stacks(tmp_path, mark):
+    code = """
+        import faulthandler, signal, time
+        faulthandler.register(signal.SIGUSR1, all_threads=True)
+        def stands_still():
+            time.sleep(60)
+        print("begun", flush=True)
+        stands_still()
+    """
+    outcome = deadline.run(python(code, mark), deadline=3.0, evidence=tmp_path / "evidence")
+    assert outcome.status == "timeout"
+    assert outcome.returncode is None
+    assert 3.0 <= outcome.seconds < 3.0 + deadline.EXTRA
+    assert outcome.stdout == "begun\n"
+    assert "stands_still" in outcome.stderr
+    names = {Path(path).name for path in outcome.evidence}
+    assert {"threads.txt", "stderr.log", "stdout.log"} <= names
+    assert all(Path(path).is_file() for path in outcome.evidence)
+    assert "state" in (tmp_path / "evidence" / "threads.txt").read_text()
+
+
+def test_py_spy_dumps_every_descendant(tmp_path, mark, monkeypatch):
+    spy = tmp_path / "py-spy"
+    spy.write_text('#!/bin/sh\necho "stack of $3"\n')
+    spy.chmod(0o755)
+    code = """
+        import subprocess, sys
+        subprocess.run([sys.executable, "-c", "import time; time.sleep(60)", sys.argv[1]])
+    """
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with subprocess.Popen(python(code, mark)) as child:
+        while len(alive_with(mark)) < 2:
+            time.sleep(0.02)
+        monkeypatch.setattr(evidence, "PY_SPY", spy)
+        saved = evidence.stacks(child.pid, tmp_path / "stacks")
+        tree = [child.pid, *(process.pid for process in processes.below(child.pid))]
+        for pid in tree:
+            assert (tmp_path / "stacks" / f"stack.{pid}.txt").read_text() == f"stack of {pid}\n"
+            assert str(tmp_path / "stacks" / f"stack.{pid}.txt") in saved
+        assert child.poll() is None  # looking does not end it
+        for pid in tree:
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_evidence_is_bounded_when_its_tool_hangs(tmp_path, monkeypatch, mark):
+    spy = tmp_path / "py-spy"
+    spy.write_text(f"#!/bin/sh\nexec {PYTHON} -c 'import time; time.sleep(60)' {mark}\n")
+    spy.chmod(0o755)
+    monkeypatch.setattr(evidence, "PY_SPY", spy)
+    began = time.monotonic()
+    evidence.stacks(os.getppid(), tmp_path, budget=0.5)
+    assert time.monotonic() - began < 20
+
+
+STUBBORN = """
+    import os, signal, sys, time
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(60)
+"""
+DAEMON = """
+    import os, sys, time
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.environ.clear()
+            os.execve(sys.executable, [sys.executable, "-c", "import time; time.sleep(60)", sys.argv[1]], {})
+        os._exit(0)
+    os.wait()
+    if "stay" in sys.argv: time.sleep(60)
+"""
+FORKER = """
+    import os, signal, sys, time
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for _ in range(20):
+        if os.fork() == 0:
+            os.setsid()
+            time.sleep(60)
+    time.sleep(60)
+"""
+STOPPED = """
+    import os, signal, sys
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+@pytest.mark.parametrize("code", [STUBBORN, DAEMON, FORKER, STOPPED], ids=["stubborn", "daemon", "forker", "stopped"])
+def test_nothing_is_left_after_a_timeout(code, mark):
+    outcome = deadline.run(python(code, mark, "stay"), deadline=0.7)
+    assert outcome.status == "timeout"
+    assert outcome.seconds < 0.7 + deadline.EXTRA
+    assert outcome.left == ()
+    assert alive_with(mark) == []
+
+
+def test_nothing_is_left_after_success(mark):
+    outcome = deadline.run(python(DAEMON, mark), deadline=10)
+    assert outcome.status == "done"
+    assert alive_with(mark) == []
+
+
+def test_the_tree_ends_when_the_caller_is_killed(mark):
+    code = f"""
+        import sys; sys.path.insert(0, {str(Path("collections").resolve())!r})
+        from ansible_collections.lockstep.vllm.plugins.module_utils.core import deadline
+        deadline.run([sys.executable, "-c", "import time; time.sleep(60)", sys.argv[1]], deadline=60)
+    """
+    with subprocess.Popen(python(code, mark)) as caller:
+        limit = time.monotonic() + 30
+        while len(alive_with(mark)) < 2 and time.monotonic() < limit:
+            time.sleep(0.02)
+        caller.kill()
+    limit = time.monotonic() + deadline.EXTRA
+    while alive_with(mark) and time.monotonic() < limit:
+        time.sleep(0.05)
+    assert alive_with(mark) == []
+
+
+def test_end_from_another_thread(mark):
+    running = deadline.start(python("import time; print('begun', flush=True); time.sleep(60)", mark), deadline=60)
+    threading.Timer(0.5, running.end).start()
+    outcome = running.wait()
+    assert outcome.status == "ended"
+    assert outcome.seconds < 20
+
+
+def test_many_at_once_do_not_end_each_other(mark):
+    runs = [deadline.start(["/bin/sh", "-c", f"sleep 0.{n}; echo {n}"], deadline=20) for n in range(1, 6)]
+    assert [run.wait().stdout for run in runs] == [f"{n}\n" for n in range(1, 6)]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changing user needs root")
+def test_user():
+    outcome = deadline.run(["/usr/bin/id", "-un"], deadline=10, user="nobody")
+    assert outcome.stdout == "nobody\n"
+
+
+def test_unknown_user_is_named():
+    outcome = deadline.run(["/bin/true"], deadline=10, user="nobody-of-this-name")
+    assert outcome.status == "failed"
+    assert "nobody-of-this-name" in outcome.stderr
+
+
+@pytest.mark.parametrize("wrong", [0, -1, float("nan")])
+def test_a_deadline_is_positive(wrong):
+    with pytest.raises(ValueError, match="positive"):
+        deadline.run(["/bin/true"], deadline=wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("12 (python3) S 7 12 12 0", processes.Process(12, 7, "S", "python3")),
+        ("12 (a (b) c) R 7 12 12 0", processes.Process(12, 7, "R", "a (b) c")),
+        ("9 (nv) queue) D 2 0 0 0", processes.Process(9, 2, "D", "nv) queue")),
+    ],
+)
+def test_parse_stat(text, expected):
+    assert processes.parse_stat(text) == expected
+
+
+def test_below_lists_parents_first():
+    tree = [processes.Process(pid, parent, "S", "x") for pid, parent in ((5, 3), (3, 1), (9, 5), (4, 2))]
+    assert [process.pid for process in processes.below(1, tree)] == [3, 5, 9]

@@ -1,0 +1,184 @@
+"""What is done to a host's packages, decided from what is wanted, offered and installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import install as driver_install
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver.install import Plan, StepFailed
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver.packages import PackageError, Want
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver.state import Answer
+
+NEW, OLD = "580.95.05", "550.90.07"
+WANTS = [Want(("libcuda1",), NEW), Want(("nvidia-kernel-open-dkms",), NEW)]
+OFFER = {name: [f"{OLD}-1", f"{NEW}-1"] for name in ("libcuda1", "nvidia-kernel-open-dkms", "libnvidia-nvvm4")}
+
+
+def package(version: str, *, hold: bool = True, broken: bool = False) -> dict[str, Any]:
+    return {"version": version, "hold": hold, "broken": broken}
+
+
+def plan(packages: dict[str, Any], **more: Any) -> Plan:
+    return driver_install.plan(NEW, WANTS, OFFER, packages, interrupted=False, **more)
+
+
+READY = {"libcuda1": package(f"{NEW}-1"), "nvidia-kernel-open-dkms": package(f"{NEW}-1")}
+
+
+def test_a_ready_host_needs_nothing() -> None:
+    assert plan(READY).needed is False
+
+
+def test_a_fresh_host_gets_everything_and_holds_it() -> None:
+    work = plan({})
+    assert work.install == {"libcuda1": f"{NEW}-1", "nvidia-kernel-open-dkms": f"{NEW}-1"}
+    assert work.hold == ("libcuda1", "nvidia-kernel-open-dkms")
+    assert (work.remove, work.purge, work.mend) == ((), (), False)
+
+
+def test_a_lost_hold_is_noticed() -> None:
+    work = plan({**READY, "libcuda1": package(f"{NEW}-1", hold=False)})
+    assert work.hold == ("libcuda1",)
+    assert work.needed
+    assert not work.install
+
+
+def test_an_install_ends_with_every_driver_package_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[list[str]] = []
+    rows = ["install\tinstalled\tlibcuda1\t580.95.05-1", "hold\tinstalled\tlibnvidia-ml1\t580.95.05-1"]
+    monkeypatch.setattr(driver_install, "pin", lambda version, exact: None)
+    monkeypatch.setattr(driver_install.apt_lock, "wait", lambda deadline: None)
+    monkeypatch.setattr(driver_install, "_command", lambda argv, deadline, what: ran.append(list(argv)) or "")
+    monkeypatch.setattr(
+        driver_install.driver_state,
+        "run_command",
+        lambda argv, deadline: Answer(0, "\n".join(rows)) if argv[0] == "dpkg-query" else Answer(1, ""),
+    )
+    driver_install.install(plan({}), NEW, deadline=5, lock_deadline=5)
+    assert "install" in ran[0]
+    assert ran[-1] == ["apt-mark", "hold", "libcuda1"]
+
+
+def test_dependencies_come_along_where_they_can_and_go_where_they_cannot() -> None:
+    work = plan({"libcuda1": package(f"{OLD}-1"), "libnvidia-nvvm4": package(f"{OLD}-1"), "nvidia-dkms-550": package(f"{OLD}-1"),
+                 "nvidia-settings": package("560.35.05-1")})  # fmt: skip
+    assert work.install["libnvidia-nvvm4"] == f"{NEW}-1"
+    assert work.remove == ("nvidia-dkms-550",)
+
+
+@pytest.mark.parametrize(
+    ("packages", "leftovers", "purge"),
+    [
+        ({"nvidia-driver-pinning-595.58.03": package("595.58.03-1")}, [], ("nvidia-driver-pinning-595.58.03",)),
+        ({}, ["nvidia-driver-pinning-595.58.03"], ("nvidia-driver-pinning-595.58.03",)),
+        ({}, [], ()),
+    ],
+)
+def test_the_pin_of_another_driver_goes(packages: dict[str, Any], leftovers: list[str], purge: tuple[str, ...]) -> None:
+    work = plan({**READY, **packages}, leftover_pins=leftovers)
+    assert work.purge == purge
+    assert work.remove == ()
+
+
+def test_what_dpkg_left_half_way_is_installed_again() -> None:
+    work = plan({**READY, "libcuda1": package(f"{NEW}-1", broken=True)})
+    assert work.mend
+    assert work.install == {"libcuda1": f"{NEW}-1"}
+
+
+def test_a_broken_package_that_has_to_go_is_no_reason_to_stop() -> None:
+    work = plan({**READY, "nvidia-dkms-550": package(f"{OLD}-1", broken=True)})
+    assert work.remove == ("nvidia-dkms-550",)
+    assert work.broken == ()
+
+
+def test_a_driver_that_is_not_offered_is_refused_before_anything() -> None:
+    with pytest.raises(PackageError, match="is not in the repository"):
+        driver_install.plan("590.48.01", [Want(("libcuda1",), "590.48.01")], OFFER, READY, interrupted=False)
+
+
+def test_preferences_pin_every_package_and_its_kin() -> None:
+    text = driver_install.preferences(NEW, {"libcuda1": f"{NEW}-1"})
+    assert f"Package: libcuda1\nPin: version {NEW}-1\nPin-Priority: 1001" in text
+    assert (
+        f"nvidia-* libnvidia-* libcuda1 libcudadebugger1 cuda-drivers* firmware-nvidia-*\nPin: version {NEW}-*" in text
+    )
+
+
+def test_a_changed_preferences_file_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "driver.pref"
+    exact = {"libcuda1": f"{NEW}-1"}
+    assert not driver_install.is_pinned(NEW, exact, path)
+    driver_install.pin(NEW, exact, path)
+    assert driver_install.is_pinned(NEW, exact, path)
+    path.write_text(path.read_text().replace("1001", "500"))
+    assert not driver_install.is_pinned(NEW, exact, path)
+
+
+def test_files_that_are_missing_from_the_cache() -> None:
+    uris = "Reading package lists...\n'http://mirror/a_1.deb' a_1.deb 1234 SHA256:ab\n'http://mirror/b_2.deb' b_2.deb 1 MD5Sum:c\n"
+    assert driver_install.missing_files(uris) == ["a_1.deb", "b_2.deb"]
+    assert driver_install.missing_files("Reading package lists...\n") == []
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("Reading...\nE: Version '1' for 'libcuda1' was not found\n", "E: Version '1' for 'libcuda1' was not found"),
+        ("Error! Bad return status for module build on kernel: 6.1.0\ndpkg: error processing package nvidia-dkms (--configure):\n"
+         "E: Sub-process /usr/bin/dpkg returned an error code (1)\n",
+         "Error! Bad return status for module build on kernel: 6.1.0; dpkg: error processing package nvidia-dkms "
+         "(--configure):; E: Sub-process /usr/bin/dpkg returned an error code (1)"),
+        ("nothing that helps\n", "exit status 100"),
+    ],
+)  # fmt: skip
+def test_failure_reason(said: str, reason: str) -> None:
+    assert driver_install.failure_reason(said, 100) == reason
+
+
+def test_a_failing_command_says_what_it_said() -> None:
+    with pytest.raises(StepFailed, match="trying: E: broken") as caught:
+        driver_install._command(["sh", "-c", "echo before; echo 'E: broken'; exit 3"], 5, "trying")
+    assert caught.value.log == "before\nE: broken\n"
+
+
+def test_a_command_past_its_deadline_is_ended() -> None:
+    with pytest.raises(StepFailed, match=r"ended at its deadline of 0\.2 s"):
+        driver_install._command(["sleep", "30"], 0.2, "waiting")
+
+
+@pytest.mark.parametrize(
+    ("files", "mokutil", "words"),
+    [
+        ([], {}, []),
+        (["usr/sbin/dkms", "lib/modules/6.1.0/build"], {}, []),
+        (["usr/sbin/dkms"], {}, ["headers are missing (apt install linux-headers-6.1.0)"]),
+        ([], {"--sb-state": "SecureBoot disabled\n"}, []),
+        ([], {"--sb-state": "SecureBoot enabled\n"}, ["key is not enrolled"]),
+        (["var/lib/dkms/mok.pub"], {"--sb-state": "SecureBoot enabled\n", "--test-key": "mok.pub is not enrolled\n"},
+         ["key is not enrolled"]),
+        (["var/lib/dkms/mok.pub"], {"--sb-state": "SecureBoot enabled\n", "--test-key": "mok.pub is already enrolled\n"}, []),
+    ],
+)  # fmt: skip
+def test_what_stands_in_dkms_way(tmp_path: Path, files: list[str], mokutil: dict[str, str], words: list[str]) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = driver_install.obstacles(
+        "6.1.0", root=tmp_path, run=lambda argv, _deadline: Answer(0, mokutil.get(argv[1], ""))
+    )
+    assert len(found) == len(words)
+    assert all(word in line for word, line in zip(words, found, strict=True))
+
+
+def test_the_run_after_an_upgrade_writes_the_same_preferences() -> None:
+    """What is carried along on the way is no longer carried once it is there: that must not show in the file."""
+    old = {name: package(f"{OLD}-1") for name in OFFER}
+    new = {name: package(f"{NEW}-1") for name in OFFER}
+    upgrade, again = plan(old), plan(new)
+    assert "libnvidia-nvvm4" in upgrade.install
+    assert driver_install.preferences(NEW, upgrade.pins) == driver_install.preferences(NEW, again.pins)
+    assert again.needed is False

@@ -1,0 +1,189 @@
+"""When modules are reloaded, when only a reboot helps, and when neither may be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import kernel_module
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import state as driver_state
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver.kernel_module import SERVICES, LoadFailed, decide
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver.state import Answer
+
+OLD, NEW = "550.90.07", "550.127.05"
+
+
+def holder(unit: str | None = None, pid: int = 4711) -> dict[str, Any]:
+    return {"pid": pid, "command": "python train.py", "unit": unit, "devices": ["/dev/nvidia0"]}
+
+
+def state(
+    loaded: str | None = OLD, *holders: dict[str, Any], used_by: Sequence[str] = ("nvidia_uvm",)
+) -> dict[str, Any]:
+    modules = {"nvidia": {"refcount": 3, "used_by": list(used_by)}} if loaded else {}
+    return {"loaded_version": loaded, "modules": modules, "holders": list(holders)}
+
+
+IDLE = state()
+SERVED = state(OLD, holder("nvidia-persistenced.service"), holder("dcgm-exporter.service"))
+BUSY = state(OLD, holder("lockstep-ray.service"))
+STRANGE = state(OLD, used_by=("nvidia_uvm", "lttng_probe"))
+
+
+@pytest.mark.parametrize(
+    ("present", "policy", "action"),
+    [
+        (state(NEW), "either", "none"),
+        (state(NEW), "neither", "none"),
+        (state(NEW, holder()), "reload", "none"),
+        (IDLE, "either", "reload"),
+        (IDLE, "reload", "reload"),
+        (IDLE, "reboot", "reboot"),
+        (IDLE, "neither", "refused"),
+        (SERVED, "either", "reload"),
+        (BUSY, "either", "reboot"),
+        (BUSY, "reload", "refused"),
+        (BUSY, "reboot", "reboot"),
+        (STRANGE, "either", "reboot"),
+        (state(None), "either", "reload"),
+        (state(None), "reboot", "reload"),
+        (state(None), "neither", "refused"),
+    ],
+)
+def test_decisions(present: dict[str, Any], policy: Any, action: str) -> None:
+    assert decide(present, NEW, policy, SERVICES).action == action
+
+
+def test_every_holder_is_named() -> None:
+    reasons = decide(state(OLD, holder(None, 7), holder("lockstep-ray.service", 8)), NEW, "reload", SERVICES).reasons
+    assert reasons[1] == "pid 7 (python train.py) holds /dev/nvidia0"
+    assert reasons[2] == "pid 8 (python train.py, lockstep-ray.service) holds /dev/nvidia0"
+    assert "lttng_probe" in decide(STRANGE, NEW, "either", SERVICES).reasons[1]
+
+
+def test_an_operator_s_own_unit_may_be_stopped() -> None:
+    assert decide(state(OLD, holder("my.service")), NEW, "reload", [*SERVICES, "my.service"]).action == "reload"
+
+
+class Kernel:
+    """A kernel and its services: modprobe and systemctl change what ``nvidia`` sees."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, installed: str = NEW) -> None:
+        self.loaded: dict[str, str] = {"nvidia_uvm": OLD, "nvidia_modeset": OLD, "nvidia": OLD}
+        self.installed = installed
+        self.active = {"nvidia-persistenced.service", "dcgm-exporter.service"}
+        self.held_by: set[str] = set(self.active)
+        self.sticky: set[str] = set()
+        self.hangs: set[str] = set()
+        self.calls: list[str] = []
+        monkeypatch.setattr(driver_state, "loaded_version", lambda: self.loaded.get("nvidia"))
+        monkeypatch.setattr(
+            driver_state, "modules", lambda: {name: {"refcount": 0, "used_by": []} for name in self.loaded}
+        )
+        monkeypatch.setattr(driver_state, "holders", lambda: [holder(unit) for unit in sorted(self.held_by)])
+
+    def run(self, argv: Sequence[str], _deadline: float) -> Answer:
+        command = " ".join(argv)
+        if not command.startswith(("systemctl is-active", "systemctl cat")):
+            self.calls.append(command)
+        if argv[0] == "systemctl":
+            return self.systemctl(argv[1], argv[2:])
+        name = argv[-1]
+        if name in self.hangs:
+            return Answer(None, timed_out=True)
+        if argv[1] == "-r":
+            if name in self.sticky:
+                return Answer(1, stderr=f"modprobe: FATAL: Module {name} is in use.")
+            del self.loaded[name]
+        else:
+            self.loaded[name] = self.installed
+        return Answer(0)
+
+    def systemctl(self, verb: str, units: Sequence[str]) -> Answer:
+        if verb == "is-active":
+            return Answer(0 if units[-1] in self.active else 3)
+        if verb == "cat":
+            return Answer(0 if units[0] in ("nvidia-persistenced.service", "dcgm-exporter.service") else 1)
+        if verb == "stop":
+            self.active -= set(units)
+            self.held_by -= set(units)
+        else:
+            self.active |= set(units)
+        return Answer(0)
+
+    def load(self, policy: Any = "either") -> kernel_module.Decision:
+        return kernel_module.load(NEW, policy, run=self.run, sleep=lambda _seconds: None)
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    return Kernel(monkeypatch)
+
+
+def test_a_reload_stops_unloads_in_order_loads_and_starts_again(kernel: Kernel) -> None:
+    assert kernel.load().action == "reload"
+    assert kernel.calls == [
+        "systemctl stop dcgm-exporter.service nvidia-persistenced.service",
+        "modprobe -r nvidia_modeset",
+        "modprobe -r nvidia_uvm",
+        "modprobe -r nvidia",
+        "modprobe nvidia",
+        "modprobe nvidia_uvm",
+        "systemctl start dcgm-exporter.service",
+        "systemctl start nvidia-persistenced.service",
+    ]
+    assert kernel.loaded["nvidia"] == NEW
+    assert kernel.active == {"nvidia-persistenced.service", "dcgm-exporter.service"}
+
+
+def test_nothing_is_touched_when_it_runs_already(kernel: Kernel) -> None:
+    kernel.loaded["nvidia"] = NEW
+    assert kernel.load().action == "none"
+    assert kernel.calls == []
+
+
+def test_a_stopped_persistence_daemon_is_started_though_nothing_is_loaded(kernel: Kernel) -> None:
+    kernel.loaded["nvidia"] = NEW
+    kernel.active.clear()
+    kernel.load()
+    assert kernel.calls == ["systemctl start nvidia-persistenced.service"]
+
+
+def test_a_stranger_is_never_stopped(kernel: Kernel) -> None:
+    kernel.held_by.add("lockstep-ray.service")
+    decision = kernel.load()
+    assert decision.action == "reboot"
+    assert kernel.calls == []
+
+
+@pytest.mark.parametrize(("policy", "action"), [("either", "reboot"), ("reload", "refused")])
+def test_a_module_that_stays_is_named_and_services_run_again(kernel: Kernel, policy: str, action: str) -> None:
+    kernel.sticky.add("nvidia_uvm")
+    decision = kernel.load(policy)
+    assert decision.action == action
+    assert "nvidia_uvm cannot be unloaded (reference count 0)" in decision.reasons[-1]
+    assert "nvidia-persistenced.service" in kernel.active
+
+
+def test_an_unload_that_hangs_asks_for_a_reboot(kernel: Kernel) -> None:
+    kernel.hangs.add("nvidia")
+    assert "modprobe -r nvidia gave no answer" in kernel.load().reasons[-1]
+
+
+def test_the_wrong_module_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = Kernel(monkeypatch, installed="550.54.15")
+    with pytest.raises(LoadFailed, match=r"loaded driver 550\.54\.15, 550\.127\.05 is installed"):
+        kernel.load()
+    assert "nvidia-persistenced.service" in kernel.active
+
+
+def test_a_refused_key_is_explained(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(argv: Sequence[str], deadline: float) -> Answer:
+        if list(argv) == ["modprobe", "nvidia"]:
+            return Answer(1, stderr="modprobe: ERROR: could not insert 'nvidia': Key was rejected by service")
+        return kernel.run(argv, deadline)
+
+    with pytest.raises(LoadFailed, match="Secure Boot"):
+        kernel_module.load(NEW, "either", run=run, sleep=lambda _seconds: None)

@@ -1,0 +1,115 @@
+"""engine.json and the command line that it becomes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine import config as engine_config
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine.config import ConfigError
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine.layouts import Layout, Window
+
+LEAST: dict[str, Any] = {
+    "model": "/srv/m",
+    "served_model_name": "tiny",
+    "layouts": [{"tensor_parallel_size": 2}],
+    "proof": {"prompt": "The cluster says:"},
+}
+
+
+def test_the_least_that_can_be_said() -> None:
+    config = engine_config.parse(LEAST)
+    assert config.layouts == (Layout("tp2pp1", 2, 1),)
+    assert config.ladder == ("none", "piecewise", "full")
+    assert (config.heartbeat.wedged, config.restarts.limit, config.deadlines.wait) == (20, 6, 1800)
+
+
+def test_everything() -> None:
+    config = engine_config.parse(
+        {
+            **LEAST,
+            "layouts": [
+                {"name": "large", "tensor_parallel_size": 2},
+                {"name": "small", "tensor_parallel_size": 1, "args": {"max-model-len": 64}},
+            ],
+            "heartbeat": {"period": 2},
+            "restarts": {"limit": 3},
+            "policy": {"patience": 5, "move_up": "window", "window": "01:00-02:00"},
+        }
+    )
+    assert config.layouts[1].arguments == {"max_model_len": 64}
+    assert config.heartbeat.period == 2
+    assert config.restarts.limit == 3
+    assert config.policy.window == Window.parse("01:00-02:00")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"model": ...}, "model"),
+        ({"proof": {}}, "prompt"),
+        ({"layouts": []}, "at least one layout"),
+        ({"layouts": [{"tensor_parallel_size": 0}]}, "at least 1"),
+        ({"layouts": [{"tensor_parallel_size": 1}, {"tensor_parallel_size": 1}]}, "two layouts have one name"),
+        ({"ladder": []}, "vllm_server_ladder"),
+        ({"ladder": ["full", "none"]}, "in this order"),
+        ({"ladder": ["eager"]}, "none, piecewise, full"),
+        ({"args": {"enforce-eager": True}}, "use vllm_server_ladder: [none] instead"),
+        ({"args": {"--api-key": "x"}}, "use vllm_server_api_key instead"),
+        ({"layouts": [{"tensor_parallel_size": 1, "args": {"port": 1}}]}, "of layout tp1pp1 sets port"),
+        ({"heartbeat": {"period": 30}}, "0 < period < stale < wedged"),
+        ({"heartbeat": {"beat": 1}}, "beat"),
+        ({"policy": {"move_up": "never"}}, "at_once, window or command"),
+        ({"policy": {"move_up": "window"}}, "vllm_server_layout_window is needed"),
+        ({"policy": {"window": "midnight"}}, "HH:MM-HH:MM"),
+        ({"deadlines": {"wait": "soon"}}, "soon"),
+    ],
+)
+def test_what_cannot_be_run_is_said(change: dict[str, Any], says: str) -> None:
+    record = {name: value for name, value in {**LEAST, **change}.items() if value is not ...}
+    with pytest.raises(ConfigError) as refusal:
+        engine_config.parse(record)
+    assert says in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ({}, []),
+        ({"max_model_len": 64}, ["--max-model-len", "64"]),
+        ({"enforce_eager": True}, ["--enforce-eager"]),
+        ({"enable_prefix_caching": False}, ["--no-enable-prefix-caching"]),
+        ({"seed": None}, []),
+        ({"lora_modules": ["a=b", "c=d"]}, ["--lora-modules", "a=b", "c=d"]),
+        (
+            {"compilation_config": {"cudagraph_mode": "PIECEWISE"}},
+            ["--compilation-config", '{"cudagraph_mode": "PIECEWISE"}'],
+        ),
+    ],
+)
+def test_flags(arguments: dict[str, Any], line: list[str]) -> None:
+    assert engine_config.flags(arguments) == line
+
+
+def test_the_command_of_a_rung() -> None:
+    config = engine_config.parse({**LEAST, "args": {"compilation-config": {"level": 3}, "dtype": "auto"}})
+    layout = Layout("small", 1, 1, {"dtype": "bfloat16"})
+    line = engine_config.command("/v/vllm", config, layout, "piecewise", "10.0.0.11")
+    assert line[:3] == ["/v/vllm", "serve", "/srv/m"]
+    given = dict(zip(line[3::2], line[4::2], strict=True))
+    assert json.loads(given["--compilation-config"]) == {"level": 3, "cudagraph_mode": "PIECEWISE"}
+    assert (given["--dtype"], given["--tensor-parallel-size"], given["--host"]) == ("bfloat16", "1", "10.0.0.11")
+    assert given["--distributed-executor-backend"] == "ray"
+    assert given["--shutdown-timeout"] == "60"
+
+
+def test_the_file_check_that_the_role_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = tmp_path / "good.json", tmp_path / "bad.json"
+    good.write_text(json.dumps(LEAST), encoding="utf-8")
+    bad.write_text(json.dumps({**LEAST, "ladder": []}), encoding="utf-8")
+    assert engine_config.main([str(good)]) == 0
+    assert engine_config.main([str(bad)]) == 1
+    assert "vllm_server_ladder" in capsys.readouterr().err

@@ -1,0 +1,96 @@
+"""The ladder: tables of what was tried and what to start, and of completions that differ or do not."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine import ladder
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine.completion import Token
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine.ladder import Rung, Trial
+
+ALL: tuple[Rung, ...] = ("none", "piecewise", "full")
+P, F = Trial("proven"), Trial("failed", "start_hangs", "no answer")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "trials", "rung", "settled"),
+    [
+        (ALL, {}, "none", False),
+        (ALL, {"none": P}, "piecewise", False),
+        (ALL, {"none": P, "piecewise": P}, "full", False),
+        (ALL, {"none": P, "piecewise": P, "full": P}, "full", True),
+        (ALL, {"none": P, "piecewise": P, "full": F}, "piecewise", True),
+        (ALL, {"none": P, "piecewise": F}, "none", True),
+        (ALL, {"none": F}, None, True),
+        (("none",), {"none": P, "piecewise": P}, "none", True),
+        (("none", "full"), {"none": P, "piecewise": F}, "full", False),
+        (("piecewise", "full"), {}, "piecewise", False),
+    ],
+)
+def test_next_rung(wanted: tuple[Rung, ...], trials: dict[Rung, Trial], rung: Rung | None, settled: bool) -> None:
+    assert ladder.next_rung(wanted, trials) == rung
+    assert ladder.settled(wanted, trials) == settled
+
+
+def tokens(*texts: str, gap: float = 3.0, rival: str = "?") -> list[Token]:
+    return [Token(text, -0.1, {text: -0.1, rival: -0.1 - gap}) for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("baseline", "got", "says"),
+    [
+        (tokens("a", "b"), tokens("a", "b"), ""),
+        ([], [], ""),
+        (tokens("a", "b"), tokens("a", "x"), "token 1 is 'x', eager gave 'b'"),
+        (tokens("a", "b", rival="x"), tokens("a", "x"), "(3.00 nat likelier)"),
+        (tokens("a", "b", rival="x", gap=0.1), tokens("a", "x"), ""),
+        (tokens("a", "b", "c", rival="x", gap=0.1), tokens("a", "x", "entirely", "else"), ""),
+        (tokens("a", "b"), tokens("a"), "1 tokens, eager gave 2"),
+        (tokens("a"), [], "0 tokens, eager gave 1"),
+        ([Token("a")], [Token("b")], "token 0 is 'b', eager gave 'a'"),
+    ],
+)
+def test_difference(baseline: list[Token], got: list[Token], says: str) -> None:
+    found = ladder.difference(baseline, got)
+    assert (says in found) if says else (found == "")
+
+
+def test_knowledge_holds_for_one_fingerprint_and_one_command() -> None:
+    hosts = {"a1": "1111", "a2": "2222"}
+    key = ladder.key(hosts, ["vllm", "serve", "m"])
+    assert key == ladder.key(dict(reversed(hosts.items())), ["vllm", "serve", "m"])
+    assert key != ladder.key({**hosts, "a2": "3333"}, ["vllm", "serve", "m"])
+    assert key != ladder.key(hosts, ["vllm", "serve", "other"])
+
+
+def test_a_record_comes_back_as_it_was() -> None:
+    known = ladder.Ladder(
+        "k",
+        {"none": P, "piecewise": Trial("failed", "differs", "why", 3.0, ("/e",), "now")},
+        {"p": tuple(tokens("a"))},
+        "cpu",
+    )
+    record = json.loads(json.dumps(ladder.as_record(known)))
+    assert ladder.from_record(record, "k") == known
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        None,
+        {},
+        {"key": "old", "rungs": {"none": {"verdict": "proven"}}, "baseline": {}},
+        {"key": "k"},
+        {"key": "k", "rungs": [], "baseline": {}},
+    ],
+)
+def test_void_or_damaged_knowledge_is_forgotten(record: dict[str, object] | None) -> None:
+    assert ladder.from_record(record, "k") == ladder.Ladder("k")
+
+
+def test_rungs_are_what_vllm_calls_them() -> None:
+    assert ladder.rung_arguments("none") == {"enforce_eager": True}
+    assert ladder.rung_arguments("piecewise") == {"compilation_config": {"cudagraph_mode": "PIECEWISE"}}
+    assert ladder.rung_arguments("full") == {"compilation_config": {"cudagraph_mode": "FULL_AND_PIECEWISE"}}

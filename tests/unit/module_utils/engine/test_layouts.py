@@ -1,0 +1,74 @@
+"""Layouts: tables of GPUs, time and policy, and what may run."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine import layouts
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine.layouts import Layout, Policy, Window
+
+BIG, MIDDLE, SMALL = Layout("big", 8, 2), Layout("middle", 8), Layout("small", 4)
+LIST = (BIG, MIDDLE, SMALL)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "waited", "hopeless", "layout", "says"),
+    [
+        (16, 0, False, BIG, "16 GPUs are there"),
+        (20, 0, False, BIG, "20 GPUs are there"),
+        (8, 0, False, None, "8 of the 16 GPUs of big are there; middle starts in 120 s"),
+        (8, 119, False, None, "in 1 s"),
+        (8, 120, False, MIDDLE, "patience of 120 s is over"),
+        (12, 500, False, MIDDLE, "patience"),
+        (7, 500, False, SMALL, "patience"),
+        (3, 500, False, None, "3 of the 16 GPUs"),
+        (8, 0, True, MIDDLE, "waiting cannot help"),
+        (0, 0, True, None, "0 of the 16 GPUs"),
+    ],
+)
+def test_choose(gpus: int, waited: float, hopeless: bool, layout: Layout | None, says: str) -> None:
+    choice = layouts.choose(LIST, gpus, waited, 120, hopeless)
+    assert choice.layout == layout
+    assert says in choice.reason
+
+
+@pytest.mark.parametrize(
+    ("current", "gpus", "better"),
+    [(SMALL, 4, None), (SMALL, 8, MIDDLE), (SMALL, 16, BIG), (MIDDLE, 8, None), (MIDDLE, 16, BIG), (BIG, 99, None)],
+)
+def test_better(current: Layout, gpus: int, better: Layout | None) -> None:
+    assert layouts.better(LIST, current, gpus) == better
+
+
+NIGHT = Window.parse("22:00-04:00")
+
+
+@pytest.mark.parametrize(
+    ("policy", "there_for", "hour", "commanded", "may", "says"),
+    [
+        (Policy(), 59, 12, False, False, "to stay for 60 s first"),
+        (Policy(), 60, 12, False, True, ""),
+        (Policy(), 10, 12, True, False, "to stay for 60 s first"),
+        (Policy(move_up="command"), 90, 12, False, False, "move-up"),
+        (Policy(move_up="command"), 90, 12, True, True, ""),
+        (Policy(move_up="window", window=NIGHT), 90, 12, False, False, "22:00-04:00 UTC"),
+        (Policy(move_up="window", window=NIGHT), 90, 23, False, True, ""),
+        (Policy(move_up="window", window=NIGHT), 90, 3, False, True, ""),
+        (Policy(move_up="window", window=NIGHT), 90, 4, False, False, "22:00-04:00 UTC"),
+        (Policy(move_up="window", window=NIGHT), 90, 12, True, True, ""),
+        (Policy(move_up="window", window=Window.parse("02:00-04:30")), 90, 2, False, True, ""),
+        (Policy(move_up="window", window=Window.parse("02:00-04:30")), 90, 1, False, False, "02:00-04:30"),
+    ],
+)
+def test_may_move_up(policy: Policy, there_for: float, hour: int, commanded: bool, may: bool, says: str) -> None:
+    allowed, reason = layouts.may_move_up(policy, there_for, datetime.time(hour), commanded)
+    assert allowed == may
+    assert says in reason
+
+
+@pytest.mark.parametrize("text", ["", "2-4", "02:00", "25:00-26:00", "02:00-04:00 CET"])
+def test_what_is_no_window(text: str) -> None:
+    with pytest.raises(ValueError, match=r"window|unconverted|format"):
+        Window.parse(text)

@@ -1,0 +1,121 @@
+"""Advice from logs: every row against its own captured line, real logs, and what ended an engine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine import log_advice
+
+ROOT = Path(__file__).parents[4]
+FIXTURES = ROOT / "tests" / "unit" / "fixtures" / "vllm"
+ROWS: list[dict[str, Any]] = yaml.safe_load((ROOT / "data" / "log_advice.yml").read_text(encoding="utf-8"))["patterns"]
+KNOWN = log_advice.patterns(ROWS)
+
+
+def log(name: str) -> list[str]:
+    return (FIXTURES / "0.32.0" / name).read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row["id"] for row in ROWS])
+def test_a_row_finds_its_own_line_and_no_other_row_does(row: dict[str, Any]) -> None:
+    found = log_advice.read([row["line"]] * row.get("at_least", 1), KNOWN)
+    assert [finding.id for finding in found] == [row["id"]]
+    assert "{" not in found[0].finding + found[0].cure
+    assert found[0].finding.endswith(".")
+    assert found[0].source
+    assert row["line_from"]
+
+
+def test_rows_have_names_of_their_own() -> None:
+    assert len({row["id"] for row in ROWS}) == len(ROWS)
+
+
+def test_a_line_that_must_repeat_means_nothing_once() -> None:
+    row = next(row for row in ROWS if row["id"] == "broadcast_waits")
+    assert log_advice.read([row["line"]], KNOWN) == []
+    (finding,) = log_advice.read([row["line"]] * 5, KNOWN)
+    assert finding.count == 5
+
+
+def test_worst_comes_first() -> None:
+    lines = [row["line"] for row in ROWS for _ in range(row.get("at_least", 1))]
+    levels = [finding.level for finding in log_advice.read(lines, KNOWN)]
+    assert levels == sorted(levels, key=("error", "warning", "info").index)
+    assert len(levels) == len(ROWS)
+
+
+def test_a_real_log_of_an_engine_that_serves() -> None:
+    found = {finding.id: finding.count for finding in log_advice.read(log("serves_piecewise.log"), KNOWN)}
+    assert found == {"few_open_files": 1, "reverse_names_missing": 1, "onednn_fallback": 1, "tcmalloc_missing": 1}
+
+
+def test_a_finding_quotes_its_line_without_colours() -> None:
+    (finding,) = [
+        found for found in log_advice.read(log("serves_piecewise.log"), KNOWN) if found.id == "onednn_fallback"
+    ]
+    assert finding.line.startswith("(RayWorkerProc pid=")
+
+
+def test_nothing_is_found_in_a_log_of_nothing() -> None:
+    assert log_advice.read(["INFO 11-22 01:03:30 [core.py:1] all is well", ""], KNOWN) == []
+
+
+REASONS = {
+    "a real engine that died at its first completion": (
+        log("dies_at_first_completion.log"),
+        "RuntimeError: Worker failed with error 'Unsupported CPU attention configuration: head_dim=16 isa=2 kv_cache_idx=0'",
+    ),
+    "a real engine whose workers lack the model, told through Ray": (
+        log("dies_without_model.log"),
+        "FileNotFoundError: No such file or directory: /srv/models/tiny/model.safetensors",
+    ),
+    "the cause comes before the generic end": (
+        [
+            "(EngineCore pid=9) ERROR 11-22 01:00:00 [core.py:9] Traceback (most recent call last):",
+            "(EngineCore pid=9) ERROR 11-22 01:00:00 [c.py:9] torch.OutOfMemoryError: CUDA out of memory",
+            "(APIServer pid=8) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}",
+        ],
+        "torch.OutOfMemoryError: CUDA out of memory",
+    ),
+    "Ray's colours and prefixes": (
+        ["\x1b[36m(R pid=7, ip=10.0.0.12)\x1b[0m (W pid=7) ERROR 11-22 01:00:00 [x.py:1] ValueError: no such model"],
+        "ValueError: no such model",
+    ),
+    "an argument that vLLM does not know": (
+        ["usage: vllm serve [model_tag] [options]", "vllm serve: error: unrecognized arguments: --nonsense"],
+        "unrecognized arguments: --nonsense",
+    ),
+    "only the generic end": (
+        ["RuntimeError: Engine core initialization failed. See root cause above."],
+        "RuntimeError: Engine core initialization failed. See root cause above.",
+    ),
+    "no exception at all": (
+        ["(APIServer pid=8) INFO 11-22 01:00:00 [a.py:1] Loading weights took 3 s", ""],
+        "Loading weights took 3 s",
+    ),
+    "no log at all": ([], "nothing"),
+}
+
+
+@pytest.mark.parametrize(("lines", "reason"), REASONS.values(), ids=REASONS.keys())
+def test_failure_reason(lines: list[str], reason: str) -> None:
+    assert log_advice.failure_reason(lines).startswith(reason)
+
+
+def test_rows_that_cannot_work_are_named() -> None:
+    with pytest.raises(ValueError, match="log_advice row 'x'"):
+        log_advice.patterns([{**ROWS[0], "id": "x", "pattern": "("}])
+    with pytest.raises(ValueError, match="cure"):
+        log_advice.patterns([{name: value for name, value in ROWS[0].items() if name != "cure"}])
+
+
+def test_the_installed_table_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "log_advice.json"
+    assert log_advice.load(path) == ()
+    path.write_text(json.dumps({"patterns": ROWS}), encoding="utf-8")
+    assert [pattern.id for pattern in log_advice.load(path)] == [row["id"] for row in ROWS]

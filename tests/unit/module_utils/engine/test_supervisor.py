@@ -1,0 +1,445 @@
+"""The supervisor as a process of its own over a stand-in for vLLM: climbing, failing, wedging, draining, giving up."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[4]
+FAKE = ROOT / "tests" / "unit" / "fixtures" / "vllm" / "fake_vllm.py"
+SECRET = "the-secret-of-the-api"
+
+DRIVER = textwrap.dedent(
+    """
+    import dataclasses, json, sys, time
+    from pathlib import Path
+    from lockstep.core import records
+
+    root = Path(sys.argv[1])
+    records.STATE, records.RUN = root / "state", root / "run"
+    records.HOST, records.ENGINE_CONFIG = root / "host.json", root / "engine.json"
+    records.REPLICA_STAMP, records.ENGINE_STATE = root / "stamp.json", root / "run" / "engine.json"
+    records.SHARE, records.RUNTIME = root / "share", root / "runtime"
+    from lockstep.engine import cluster as engine_cluster, supervisor
+    from lockstep.ray import wait as ray_wait
+
+    class Cluster:
+        def __init__(self, host):
+            pass
+
+        def members(self):
+            told = json.loads((root / "ray.json").read_text())
+            return engine_cluster.Members(True, told["hosts"], told["gpus"], told["gpus"], frozenset(told["nodes"]))
+
+        def at_work(self):
+            return None
+
+        def lost(self, before):
+            return engine_cluster.lost(before, self.members())
+
+        def wait(self, layout, deadline, tell):
+            ends, told = time.monotonic() + deadline, ""
+            while self.members().gpus < layout.gpus:
+                if not told:
+                    told = f"{layout.name}: a2 is missing"
+                    tell(told)
+                if time.monotonic() > ends:
+                    return ray_wait.Waited(False, "deadline", told, deadline, (), ())
+                time.sleep(0.05)
+            return ray_wait.Waited(True, "ready", "", 0.0, (), ())
+
+    engine_cluster.ReplicaCluster = Cluster
+    sys.exit(supervisor.main(sys.argv[2:]))
+    """
+)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+class Lab:
+    """A supervisor, the switches of its engine, and its Ray cluster."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.switches = root / "switches"
+        for folder in ("switches", "run", "credentials", "lib", "share", "runtime/bin"):
+            (root / folder).mkdir(parents=True)
+        table = yaml.safe_load((ROOT / "data" / "log_advice.yml").read_text(encoding="utf-8"))
+        self.put("share/log_advice.json", table)
+        (root / "lib" / "lockstep").symlink_to(ROOT / "plugins" / "module_utils")
+        vllm = root / "runtime" / "bin" / "vllm"
+        vllm.write_text(f'#!/bin/sh\nexec {sys.executable} {FAKE} "$@"\n', encoding="utf-8")
+        vllm.chmod(0o755)
+        (root / "credentials" / "vllm-api-key").write_text(SECRET + "\n", encoding="utf-8")
+        self.port, self.ready_port = free_port(), free_port()
+        head = {"host": "a1", "address": "127.0.0.1"}
+        self.put("host.json", {"host": "a1", "address": "127.0.0.1", "interface": "lo", "gpus": 1, "head": head})
+        self.put("stamp.json", {"hosts": {"a1": "1111", "a2": "2222"}})
+        self.ray({"a1": "1111", "a2": "2222"})
+        self.configure()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def put(self, name: str, record: dict[str, Any]) -> None:
+        (self.root / name).write_text(json.dumps(record), encoding="utf-8")
+
+    def configure(self, **changes: Any) -> None:
+        config = {
+            "model": "/m",
+            "served_model_name": "tiny",
+            "layouts": [{"tensor_parallel_size": 2}],
+            "proof": {"prompt": "The cluster says:", "answer": "lockstep", "deadline": 5},
+            "port": self.port,
+            "ready_port": self.ready_port,
+            "deadlines": {"wait": 10, "start": 40, "rung": 40, "drain": 2},
+            "heartbeat": {"period": 0.5, "stale": 2.0, "wedged": 5.0},
+            "restarts": {"limit": 3, "backoff": 0.1, "longest": 1, "settled": 60},
+        }
+        self.put("engine.json", {**config, **changes})
+
+    def ray(self, hosts: dict[str, str], generation: int = 1) -> None:
+        nodes = [f"{host}-{generation}" for host in hosts]
+        scratch = self.root / "ray.new"
+        scratch.write_text(json.dumps({"hosts": hosts, "gpus": len(hosts), "nodes": nodes}), encoding="utf-8")
+        scratch.replace(self.root / "ray.json")
+
+    def switch(self, name: str, rungs: str = "") -> None:
+        (self.switches / name).write_text(rungs, encoding="utf-8")
+
+    def clear(self, name: str) -> None:
+        (self.switches / name).unlink()
+
+    def run(self, *arguments: str) -> subprocess.Popen[bytes]:
+        env = {
+            **os.environ,
+            "PYTHONPATH": str(self.root / "lib"),
+            "FAKE_VLLM": str(self.switches),
+            "CREDENTIALS_DIRECTORY": str(self.root / "credentials"),
+        }
+        log = (self.root / "journal").open("ab")
+        argv = [sys.executable, "-c", DRIVER, str(self.root), *arguments]
+        return subprocess.Popen(argv, env=env, stdout=log, stderr=log)
+
+    def start(self) -> None:
+        self.process = self.run()
+
+    def state(self) -> dict[str, Any]:
+        try:
+            record: dict[str, Any] = json.loads((self.root / "run" / "engine.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        return record
+
+    def until(self, wanted: Callable[[dict[str, Any]], bool], seconds: float = 90) -> dict[str, Any]:
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            state = self.state()
+            if wanted(state):
+                return state
+            time.sleep(0.05)
+        raise AssertionError(f"after {seconds} s: {self.state()}\n{self.journal()}")
+
+    def until_phase(self, *phases: str) -> dict[str, Any]:
+        return self.until(lambda state: state.get("phase") in phases)
+
+    def until_ready(self) -> dict[str, Any]:
+        return self.until(lambda state: bool(state.get("ready")))
+
+    def ready(self) -> tuple[int, dict[str, Any]]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.ready_port}/ready", timeout=5) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as refusal:
+            return refusal.code, json.load(refusal)
+
+    def starts(self) -> list[str]:
+        return (self.switches / "starts").read_text(encoding="utf-8").split()
+
+    def journal(self) -> str:
+        return (self.root / "journal").read_text(encoding="utf-8")
+
+    def ladder(self) -> dict[str, Any]:
+        record = json.loads((self.root / "state" / "engine" / "ladder.json").read_text(encoding="utf-8"))
+        rungs: dict[str, Any] = next(iter(record["layouts"].values()))["rungs"]
+        return rungs
+
+    def end(self) -> int:
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(60)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    lab = Lab(tmp_path)
+    yield lab
+    if lab.process is not None and lab.process.poll() is None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            lab.end()
+        lab.process.kill()
+        lab.process.wait()
+
+
+def test_it_climbs_serves_and_stops(lab: Lab) -> None:
+    lab.start()
+    state = lab.until_ready()
+    assert lab.starts() == ["none", "piecewise", "full"]
+    assert (state["phase"], state["rung"], state["layout"], state["tensor_parallel_size"]) == (
+        "serving",
+        "full",
+        "tp2pp1",
+        2,
+    )
+    assert {rung: trial["verdict"] for rung, trial in lab.ladder().items()} == dict.fromkeys(
+        ("none", "piecewise", "full"), "proven"
+    )
+    assert lab.ready()[0] == 200
+    assert SECRET not in lab.journal() + json.dumps(state)
+    assert '"--shutdown-timeout", "2"' in lab.journal()
+    assert lab.end() == 0
+    assert lab.state()["phase"] == "stopped"
+    with pytest.raises(urllib.error.URLError):
+        lab.ready()
+
+
+def test_a_second_start_goes_straight_to_the_highest_proven_rung(lab: Lab) -> None:
+    lab.start()
+    lab.until_ready()
+    lab.end()
+    lab.start()
+    lab.until_ready()
+    assert lab.starts() == ["none", "piecewise", "full", "full"]
+    lab.end()
+    lab.put("stamp.json", {"hosts": {"a1": "1111", "a2": "3333"}})
+    lab.ray({"a1": "1111", "a2": "3333"})
+    lab.start()
+    lab.until_ready()
+    assert lab.starts()[4:] == ["none", "piecewise", "full"]
+
+
+def test_a_rung_that_hangs_is_written_down_and_the_one_below_serves(lab: Lab) -> None:
+    lab.configure(deadlines={"wait": 10, "start": 40, "rung": 20, "drain": 2})
+    lab.switch("hangs", "full")
+    lab.start()
+    state = lab.until_ready()
+    assert lab.starts() == ["none", "piecewise", "full", "piecewise"]
+    assert state["rung"] == "piecewise"
+    trial = lab.ladder()["full"]
+    assert (trial["verdict"], trial["code"]) == ("failed", "start_hangs")
+    assert "did not start within 20 s" in trial["cause"]
+    assert "No available shared memory broadcast block" in trial["cause"]
+    assert lab.journal().count("advice: A worker has not taken its next step for minutes (60 s and more)") == 1
+    log = next(path for path in trial["evidence"] if path.endswith("engine.log"))
+    assert "most recent call first" in Path(log).read_text(encoding="utf-8")
+    lab.end()
+    lab.start()
+    lab.until_ready()
+    assert lab.starts()[4:] == ["piecewise"]
+    lab.end()
+    assert lab.run("forget-ladder").wait(60) == 0
+    lab.clear("hangs")
+    lab.start()
+    assert lab.until_ready()["rung"] == "full"
+
+
+def test_a_rung_that_answers_differently_does_not_serve(lab: Lab) -> None:
+    lab.switch("differs", "piecewise full")
+    lab.configure(proof={"prompt": "The cluster says:", "answer": "lock", "deadline": 5})
+    lab.start()
+    assert lab.until_ready()["rung"] == "none"
+    assert lab.starts() == ["none", "piecewise", "none"]
+    assert "token 1 is 'jaw', eager gave 'step'" in lab.ladder()["piecewise"]["cause"]
+
+
+def test_an_engine_that_dies_while_starting_is_told_at_once_and_given_up_in_the_end(lab: Lab) -> None:
+    lab.switch("dies")
+    lab.start()
+    state = lab.until(lambda state: bool(state.get("failures")))
+    assert "ValueError: the model is not there" in state["last_failure"]
+    assert lab.process is not None
+    assert lab.process.wait(60) == 78
+    state = lab.state()
+    assert (state["phase"], state["failures"]) == ("given_up", 3)
+    assert "3 failures in a row" in state["reason"]
+    assert "ValueError: the model is not there" in state["reason"]
+    assert lab.starts() == ["none"] * 3
+
+
+def test_an_engine_that_dies_at_its_first_completion_says_why(lab: Lab) -> None:
+    lab.switch("fails_first")
+    lab.start()
+    state = lab.until(lambda state: bool(state.get("failures")))
+    assert "RuntimeError: no kernel image" in state["last_failure"]
+
+
+def test_a_wrong_answer_is_never_served(lab: Lab) -> None:
+    lab.configure(proof={"prompt": "x", "answer": "Paris", "deadline": 5})
+    lab.start()
+    state = lab.until(lambda state: bool(state.get("failures")))
+    assert "which does not contain 'Paris'" in state["last_failure"]
+    assert not state["ready"]
+
+
+def test_a_wedged_engine_leaves_the_router_is_ended_with_evidence_and_comes_back(lab: Lab) -> None:
+    lab.configure(ladder=["none"])
+    lab.start()
+    lab.until_ready()
+    lab.switch("wedges")
+    began = time.monotonic()
+    lab.until(lambda state: not state["ready"])
+    assert time.monotonic() - began < 10
+    status, record = lab.ready()
+    assert status == 503
+    assert record["reason"]
+    state = lab.until(lambda state: state["failures"] == 1)
+    assert time.monotonic() - began < 40
+    assert "generates nothing" in state["last_failure"]
+    assert any(path.endswith("engine.log") for path in state["evidence"])
+    lab.clear("wedges")
+    lab.until_ready()
+    assert lab.ready()[0] == 200
+
+
+def test_graphs_that_hang_while_serving_cost_the_rung_the_second_time(lab: Lab) -> None:
+    lab.configure(ladder=["none", "full"])
+    lab.start()
+    lab.until_ready()
+    for _ in range(2):
+        lab.switch("wedges", "full")
+        starts = len(lab.starts())
+        lab.until(lambda state: len(lab.starts()) > starts)  # noqa: B023
+        lab.clear("wedges")
+        lab.until_ready()
+    assert lab.state()["rung"] == "none"
+    assert lab.ladder()["full"]["code"] == "wedged"
+    assert lab.starts() == ["none", "full", "full", "none"]
+
+
+def test_a_killed_engine_comes_back_and_its_orphans_are_gone(lab: Lab) -> None:
+    lab.configure(ladder=["none"])
+    lab.switch("forks")
+    lab.start()
+    lab.until_ready()
+    (engine,) = _running("--port", lab.port)
+    (orphan,) = _running("--worker-of", lab.port)
+    os.kill(engine, signal.SIGKILL)
+    state = lab.until(lambda state: state["restarts"] == 1)
+    assert "vLLM ended with status -9" in state["last_failure"]
+    lab.until_ready()
+    (worker,) = _running("--worker-of", lab.port)
+    assert worker != orphan
+
+
+def _running(option: str, value: int) -> list[int]:
+    """Processes that were started with this option."""
+    pids = [path for path in Path("/proc").iterdir() if path.name.isdigit()]
+    return [int(path.name) for path in pids if f"{option}\0{value}\0".encode() in _command(path)]
+
+
+def _command(path: Path) -> bytes:
+    try:
+        return (path / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_host_that_joined_with_another_fingerprint_is_refused(lab: Lab) -> None:
+    lab.ray({"a1": "1111", "a2": "9999"})
+    lab.start()
+    assert lab.process is not None
+    assert lab.process.wait(60) == 78
+    assert "a2 joined with fingerprint 9999, the replica stamp was given for 2222" in lab.state()["reason"]
+    assert not (lab.switches / "starts").exists()
+
+
+def test_a_host_lost_while_starting_is_not_held_against_the_rung(lab: Lab) -> None:
+    lab.configure(ladder=["none", "full"])
+    lab.switch("hangs", "full")
+    lab.start()
+    lab.until(lambda state: state.get("rung") == "full" and state.get("phase") == "starting")
+    lab.ray({"a1": "1111"})
+    lab.until(lambda state: "lost a2 while vLLM started" in state["last_failure"])
+    assert "full" not in lab.ladder()
+    lab.clear("hangs")
+    lab.ray({"a1": "1111", "a2": "2222"}, generation=2)
+    assert lab.until_ready()["rung"] == "full"
+
+
+def test_nobody_comes_within_the_deadline(lab: Lab) -> None:
+    lab.configure(deadlines={"wait": 1})
+    lab.ray({"a1": "1111"})
+    lab.start()
+    assert lab.process is not None
+    assert lab.process.wait(60) == 78
+    assert "tp2pp1 cannot start (deadline): tp2pp1: a2 is missing" in lab.state()["reason"]
+
+
+def test_drain_waits_for_requests_and_resume_serves_again(lab: Lab) -> None:
+    lab.configure(ladder=["none"], deadlines={"wait": 10, "start": 40, "drain": 60})
+    lab.start()
+    lab.until_ready()
+    lab.switch("busy")
+    time.sleep(0.5)
+    assert lab.run("drain").wait(60) == 0
+    lab.until_phase("draining")
+    status, record = lab.ready()
+    assert status == 503
+    assert "draining" in record["reason"]
+    time.sleep(1)
+    assert lab.state()["phase"] == "draining"
+    lab.clear("busy")
+    lab.until_phase("drained")
+    assert lab.ready()[0] == 503
+    assert lab.run("resume").wait(60) == 0
+    lab.until_ready()
+    assert lab.starts() == ["none"]
+    told = [line for line in lab.journal().splitlines() if line.startswith(("ready", "not ready", "draining:"))]
+    assert [line.partition(":")[0] for line in told] == ["ready", "draining", "ready"]
+
+
+def test_a_smaller_layout_serves_until_the_larger_one_can(lab: Lab) -> None:
+    layouts = [{"name": "large", "tensor_parallel_size": 2}, {"name": "small", "tensor_parallel_size": 1}]
+    lab.configure(ladder=["none"], layouts=layouts, policy={"patience": 0.5, "stable_for": 0.5, "move_up": "command"})
+    lab.ray({"a1": "1111"})
+    lab.start()
+    assert lab.until_ready()["layout"] == "small"
+    assert "patience of 0 s is over" in lab.journal()
+    why = "layout small, rung none: 1 of the 2 GPUs of large are there"
+    serving = lab.until(lambda state: state["reason"] == why)
+    lab.ray({"a1": "1111", "a2": "2222"})
+    waits = "layout small, rung none: large could serve, it moves up by command: python3 -m lockstep.engine.supervisor move-up"
+    state = lab.until(lambda state: state["reason"] == waits)
+    assert (state["layout"], state["ready"], state["since"]) == ("small", True, serving["since"])
+    assert lab.journal().count(waits) == 1, "it is said once"
+    assert lab.run("move-up").wait(60) == 0
+    state = lab.until(lambda state: state["layout"] == "large" and state["ready"])
+    assert (state["failures"], state["restarts"]) == (0, 0)
+    wish = lab.root / "run" / "move-up.json"
+    assert not wish.exists()
+    assert lab.run("move-up").wait(60) == 0
+    lab.until(lambda _: not wish.exists())
+
+
+def test_a_configuration_that_cannot_be_run_is_given_up_with_its_reason(lab: Lab) -> None:
+    lab.configure(ladder=["eager"])
+    lab.start()
+    assert lab.process is not None
+    assert lab.process.wait(60) == 78
+    assert "vllm_server_ladder" in lab.state()["reason"]

@@ -1,0 +1,225 @@
+"""A host's ranks under their deadline, with a stand-in for the work; and the gates on top of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import memory as gpu_memory
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates import runner
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import launcher
+
+RANKS = """
+import json, os, signal, sys, time
+job = json.load(sys.stdin)
+wish = job["params"]["wish"]
+def tell(event, rank=0, **more): print(json.dumps({"event": event, "rank": rank, "host": job["host"], **more}), flush=True)
+tell("start", backend="gloo", device="cpu", nccl=None, environment=dict(os.environ), pid=os.getpid())
+tell("step", step=1, phase="capture", what="FULL batch 4", waiting=False, at=time.time() - 60)
+print("not an event", flush=True)
+with open(os.environ["NCCL_DEBUG_FILE"].replace("%h", "a1").replace("%p", "1"), "w") as log: log.write("NCCL INFO")
+if wish == "hang": time.sleep(60)
+if wish == "killed": tell("end", status=-9, at=time.time()); sys.exit(1)
+if wish == "error":
+    tell("error", step=1, phase="capture", what="", kind="RuntimeError", message="CUDA error", at=time.time()); sys.exit(1)
+"""
+
+
+@pytest.fixture
+def library(tmp_path):
+    """A package ``lockstep`` whose ranks do as they are told."""
+    package = tmp_path / "lib" / "lockstep" / "gates" / "ranks"
+    package.mkdir(parents=True)
+    (package / "main.py").write_text(RANKS)
+    return str(tmp_path / "lib")
+
+
+def job(wish, **more):
+    about = {"host": "a1", "first": 0, "here": 1, "world": 1, "master": ("127.0.0.1", 29600)}
+    return launcher.Job("graphs", {"wish": wish}, **{**about, **more})
+
+
+def run(wish, library, tmp_path, seconds=20.0, **more):
+    return launcher.run(
+        job(wish), seconds=seconds, evidence=tmp_path / "evidence", python=sys.executable, library=library, **more
+    )
+
+
+def test_events_come_back_and_nothing_is_kept(library, tmp_path):
+    report = run("well", library, tmp_path)
+    assert report.status == "done"
+    assert [item["event"] for item in report.events] == ["start", "step"]
+    assert not (tmp_path / "evidence").exists()
+    assert not Path(report.of("start")[0]["environment"]["HOME"]).exists()
+
+
+def test_a_hang_leaves_what_was_told_and_evidence(library, tmp_path):
+    report = run("hang", library, tmp_path, seconds=3.0)
+    assert report.status == "timeout"
+    assert report.of("step")[-1]["phase"] == "capture"
+    names = {Path(path).name for path in report.evidence}
+    assert {"nccl.a1.1.log", "threads.txt", "stdout.log"} <= names
+    assert all(Path(path).is_file() for path in report.evidence)
+
+
+def test_ranks_see_the_units_nccl_variables_and_no_secrets(library, tmp_path, monkeypatch):
+    monkeypatch.setenv("SECRET_TOKEN", "x")
+    monkeypatch.setenv("NCCL_IB_HCA", "mlx5_0")
+    report = run("well", library, tmp_path, environment={"NCCL_ALGO": "Ring"})
+    seen = report.of("start")[0]["environment"]
+    assert (seen["NCCL_IB_HCA"], seen["NCCL_ALGO"]) == ("mlx5_0", "Ring")
+    assert "SECRET_TOKEN" not in seen
+
+
+def test_end_from_outside(library, tmp_path):
+    running = launcher.begin(job("hang"), seconds=60, evidence=None, python=sys.executable, library=library)
+    time.sleep(0.5)
+    running.end()
+    report = running.wait()
+    assert report.status == "ended"
+    assert report.seconds < 30
+
+
+def test_free_port_is_in_the_range_and_free():
+    port = launcher.free_port("127.0.0.1")
+    assert port in launcher.PORTS
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+
+
+def test_free_port_refuses_a_foreign_address():
+    with pytest.raises(OSError, match="assign"):
+        launcher.free_port("192.0.2.1")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("NCCL_IB_HCA=mlx5_0\nRAY_AUTH_MODE=token\n", {"NCCL_IB_HCA": "mlx5_0"}),
+        (
+            '# NCCL_DEBUG=INFO\nNCCL_ALGO="Ring"\nGLOO_SOCKET_IFNAME=eth0\n',
+            {"NCCL_ALGO": "Ring", "GLOO_SOCKET_IFNAME": "eth0"},
+        ),
+    ],
+)
+def test_ray_environment(tmp_path, text, expected):
+    (tmp_path / "ray.env").write_text(text)
+    assert launcher.ray_environment(tmp_path / "ray.env") == expected
+
+
+def test_ray_environment_may_be_missing(tmp_path):
+    assert launcher.ray_environment(tmp_path / "absent") == {}
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch, library):
+    """This machine as host a1 of replica_a; gives a maker of requests."""
+    monkeypatch.setattr(records, "EVIDENCE", tmp_path / "evidence")
+    monkeypatch.setattr(records, "HOST", tmp_path / "host.json")
+    monkeypatch.setattr(launcher, "RAY_ENVIRONMENT", tmp_path / "ray.env")
+    peers = {"a1": "127.0.0.1", "a2": "127.0.0.2"}
+    identity = {
+        "host": "a1",
+        "replica": "replica_a",
+        "address": "127.0.0.1",
+        "interface": "lo",
+        "gpus": 1,
+        "peers": peers,
+    }
+    identity["head"] = {"host": "a1", "address": "127.0.0.1"}
+    records.HOST.write_text(json.dumps(identity))
+
+    def request(wish, deadline=20.0, **more):
+        about = {"python": sys.executable, "library": library, "run": "a run/1", **more}
+        return runner.Request("graph", more.pop("scope", "host"), deadline, {"wish": wish}, **about)
+
+    return request
+
+
+@pytest.mark.parametrize(
+    ("wish", "verdict", "code"),
+    [
+        ("well", "pass", "ok"),
+        ("hang", "timeout", "capture_hangs"),
+        ("killed", "fail", "rank_killed"),
+        ("error", "fail", "capture_errors"),
+    ],
+)
+def test_a_gate_on_a_host(host, wish, verdict, code, tmp_path):
+    result = runner.run(host(wish, deadline=4.0))
+    assert (result.verdict, result.code, result.host, result.backend) == (verdict, code, "a1", "gloo")
+    assert result.seconds < 4.0 + 5
+    assert all(path.startswith(str(tmp_path / "evidence" / "a_run_1" / "graph-host")) for path in result.evidence)
+    assert bool(result.evidence) != result.passed
+
+
+def test_a_host_without_gpus_gets_one_clear_message(host):
+    identity = json.loads(records.HOST.read_text())
+    records.HOST.write_text(json.dumps({**identity, "gpus": 0}))
+    result = runner.run(host("well"))
+    assert (result.verdict, result.code) == ("fail", "no_gpus")
+    assert "a1 declares no GPUs" in result.cause
+
+
+def test_a_host_never_prepared_is_told_so(host):
+    request = host("well")
+    records.HOST.unlink()
+    with pytest.raises(runner.CannotRun, match=r"never prepared.*site\.yml"):
+        runner.run(request)
+
+
+def test_a_missing_environment_is_told(host):
+    with pytest.raises(runner.CannotRun, match="no serving environment"):
+        runner.run(host("well", python="/nonexistent/python"))
+
+
+def test_an_unknown_host_of_the_replica_is_told(host):
+    with pytest.raises(runner.CannotRun, match="a9: not in replica_a, whose hosts are a1, a2"):
+        runner.run(runner.Request("graph", "replica", 5.0, {}, hosts=["a9"], python=sys.executable))
+
+
+SMI = """#!/bin/sh
+[ -e {flag} ] && echo "{pid}, ray::orphan, 71680"
+exit 0
+"""
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path, monkeypatch):
+    """A stand-in nvidia-smi that lists one process while a flag file exists."""
+    flag = tmp_path / "held"
+    tool = tmp_path / "bin" / "nvidia-smi"
+    tool.parent.mkdir()
+    tool.write_text(SMI.format(flag=flag, pid=4242))
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    return flag
+
+
+def test_memory_that_others_hold_fails_the_gate_before_it_starts(host, nvidia_smi):
+    nvidia_smi.touch()
+    result = runner.run(host("well"))
+    assert (result.verdict, result.code, result.host) == ("fail", "memory_held", "a1")
+    assert "ray::orphan (pid 4242) holds 71680 MiB" in result.cause
+    assert runner.run(host("well", allow_gpu_processes=True)).passed
+
+
+def test_memory_left_behind_fails_the_gate(nvidia_smi):
+    assert gpu_memory.left([]) == []
+    nvidia_smi.touch()
+    began = time.monotonic()
+    assert [holder.pid for holder in gpu_memory.left([], within=0.5)] == [4242]
+    assert time.monotonic() - began < 10
+    assert gpu_memory.left(gpu_memory.holders(), within=0.5) == []
+
+
+def test_holders_of_unknown_size():
+    text = "12, python, [N/A]\nnot a row\n7, /opt/app, with comma, 12\n"
+    assert gpu_memory.parse(text) == [gpu_memory.Holder(12, "python", None)]

@@ -1,0 +1,186 @@
+"""A gate across hosts: whether it can be placed, how its time is shared, and how trials lead to a host or pair."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates import runner
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import ray_launcher
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import GateResult
+from ansible_collections.lockstep.vllm.plugins.module_utils.ray.gcs import Node, Table
+from tests.unit.module_utils.gates.rank_reports import check, ended, report, started, step
+
+HOSTS = {"a1": "10.0.0.1", "a2": "10.0.0.2"}
+
+
+def request(**more):
+    return runner.Request(**{"gate": "nccl", "scope": "replica", "deadline": 100.0, "params": {}, **more})
+
+
+def node(address, gpus=1.0, free=None, **more):
+    held = gpus if free is None else free
+    return Node(f"id-{address}", address, resources={"GPU": gpus}, free={"GPU": held}, **more)
+
+
+BOTH = (node("10.0.0.1"), node("10.0.0.2"))
+READY = [
+    ("all there", Table("up", BOTH), {"a1": 1, "a2": 1}),
+    ("eight GPUs", Table("up", (node("10.0.0.1", 8.0), node("10.0.0.2", 8.0))), {"a1": 8, "a2": 8}),
+    ("head away", Table("down", error="connection refused"), ("ray_down", None)),
+    ("token refused", Table("refused", error="bad token"), ("ray_refused", None)),
+    ("host not joined", Table("up", BOTH[:1]), ("host_missing", "a2")),
+    ("host dead", Table("up", (BOTH[0], node("10.0.0.2", alive=False))), ("host_missing", "a2")),
+    ("host draining", Table("up", (BOTH[0], node("10.0.0.2", draining=True))), ("host_missing", "a2")),
+    ("host without GPUs", Table("up", (BOTH[0], node("10.0.0.2", 0.0))), ("no_gpus", "a2")),
+    ("GPU in use", Table("up", (BOTH[0], node("10.0.0.2", 8.0, 7.0))), ("gpus_busy", "a2")),
+]
+
+
+@pytest.mark.parametrize(("table", "expected"), [case[1:] for case in READY], ids=[case[0] for case in READY])
+def test_not_ready(table, expected):
+    found = ray_launcher.not_ready(request(), HOSTS, table)
+    if isinstance(found, GateResult):
+        assert (found.code, found.host) == expected
+        assert found.cause
+        assert found.next
+    else:
+        assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("tables", "code"),
+    [
+        ([Table("down", error="no answer within 2 s"), Table("up", BOTH)], None),
+        ([Table("up", (BOTH[0], node("10.0.0.2", 1.0, 0.0))), Table("up", BOTH)], None),
+        ([Table("down", error="connection refused")] * 50, "ray_down"),
+    ],
+    ids=["an answer lost", "the last gang's GPU", "head away"],
+)
+def test_a_gang_that_cannot_be_placed_is_looked_at_again(tables, code):
+    asked = iter(tables)
+    table, found = ray_launcher.settled(request(), HOSTS, lambda: next(asked), patience=1.0)
+    if code is None:
+        assert (table, found) == (Table("up", BOTH), {"a1": 1, "a2": 1})
+    else:
+        assert found.code == code
+
+
+class Trials(ray_launcher.Members):
+    """Members whose trials are worked out instead of run."""
+
+    def behave(self, outcome):
+        self.outcome = outcome
+        self.log = []
+        return self
+
+    def trial(self, hosts, seconds):
+        self.log.append((tuple(hosts), seconds))
+        return self.outcome(tuple(hosts))
+
+
+def members(hosts, outcome, **more):
+    wish = request(floor_gbps=0.0, **more)
+    names = {host: f"10.0.0.{number}" for number, host in enumerate(hosts)}
+    end = time.monotonic() + wish.deadline
+    return Trials(wish, names, dict.fromkeys(hosts, 1), "eth0", {}, end).behave(outcome)
+
+
+def gang(hosts, status="done", wrong=(), phase=None, at=1000.0):
+    reports = []
+    for rank, host in enumerate(hosts):
+        events = [started(host, rank), check(host, rank, wrong=int(host in wrong), at=0, got=2.0, want=1.0)]
+        if phase:
+            events.append(step(host, rank, 3, phase, at=at))
+        reports.append(report(host, rank, *events, status=status))
+    return reports
+
+
+def test_a_pass_needs_one_trial_with_all_the_time():
+    found = members(["a1", "a2"], gang)
+    assert ray_launcher.examine(found).passed
+    assert [hosts for hosts, _ in found.log] == [("a1", "a2")]
+
+
+def test_no_rounds_when_the_failure_names_its_host():
+    found = members(["a1", "a2"], lambda hosts: gang(hosts, wrong=["a2"]))
+    result = ray_launcher.examine(found)
+    assert (result.code, result.host, len(found.log)) == ("wrong_sum", "a2", 1)
+
+
+def test_a_hang_of_two_hosts_that_are_good_alone_is_the_pair():
+    found = members(
+        ["a1", "a2"], lambda hosts: gang(hosts, "timeout", phase="check") if len(hosts) > 1 else gang(hosts)
+    )
+    result = ray_launcher.examine(found)
+    assert (result.verdict, result.code, result.host, result.pair) == (
+        "timeout",
+        "collective_hangs",
+        None,
+        ("a1", "a2"),
+    )
+    assert [hosts for hosts, _ in found.log] == [("a1", "a2"), ("a1",), ("a2",)]
+
+
+def test_a_hang_is_traced_to_one_host_of_sixteen():
+    hosts = [f"a{number:02}" for number in range(16)]
+    found = members(hosts, lambda group: gang(group, "timeout", phase="check") if "a05" in group else gang(group))
+    result = ray_launcher.examine(found)
+    assert (result.host, result.pair) == ("a05", None)
+    assert result.measured["localisation"]["rounds"] == 3
+
+
+class Clocked(Trials):
+    """Trials that each use up their time, and half of what their guards may need after it; those of a round together."""
+
+    def remaining(self):
+        spent = {seconds for _, seconds in self.log}
+        return self.request.deadline - sum(seconds + ray_launcher.deadline.EXTRA / 2 for seconds in spent)
+
+
+@pytest.mark.parametrize("count", [2, 4, 16])
+def test_all_rounds_together_fit_into_the_deadline(count):
+    plain = members([f"a{number:02}" for number in range(count)], None)
+    fields = {name: getattr(plain, name) for name in ("request", "addresses", "ranks", "interface", "seats", "end")}
+    found = Clocked(**fields).behave(lambda group: gang(group, "timeout", phase="check"))
+    ray_launcher.examine(found)
+    assert len(found.log) > 1
+    assert found.remaining() > -ray_launcher.deadline.EXTRA
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [
+        (lambda hosts: gang(hosts, "timeout", phase="check", at=1059.0), "out_of_time"),
+        (lambda hosts: [*gang(hosts[:1]), report("a2", 1, status="lost")], "host_lost"),
+    ],
+)
+def test_what_proves_nothing_starts_no_search(outcome, code):
+    found = members(["a1", "a2"], outcome)
+    assert ray_launcher.examine(found).code == code
+    assert len(found.log) == 1
+
+
+def test_trials_that_ran_out_of_time_accuse_nobody():
+    def outcome(hosts):
+        return gang(hosts, "timeout", phase="check", at=1000.0 if len(hosts) > 1 else 1059.0)
+
+    result = ray_launcher.examine(members(["a1", "a2"], outcome))
+    assert result.host is None
+    assert result.measured["localisation"]["unclear"] == ("a1", "a2")
+
+
+def test_no_search_when_it_is_not_wanted():
+    found = members(["a1", "a2"], lambda hosts: gang(hosts, "timeout", phase="check"), localise=False)
+    assert ray_launcher.examine(found).pair == ("a1", "a2")
+    assert len(found.log) == 1
+
+
+def test_a_killed_rank_needs_no_search():
+    def outcome(hosts):
+        return [*gang(hosts[:1]), report("a2", 1, started("a2", 1), ended("a2", 1, -9), status="failed")]
+
+    found = members(["a1", "a2"], outcome)
+    result = ray_launcher.examine(found)
+    assert (result.code, result.host, len(found.log)) == ("rank_killed", "a2", 1)

@@ -1,0 +1,79 @@
+"""busbw by nccl-tests' definition, and the choice of a floor."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import data_tables
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates import bandwidth
+
+ROWS = data_tables.read("busbw_floors")
+
+
+@pytest.mark.parametrize(
+    ("operation", "ranks", "expected"),
+    [
+        ("all_reduce", 2, 1.0),
+        ("all_reduce", 8, 1.75),
+        ("all_gather", 8, 0.875),
+        ("reduce_scatter", 4, 0.75),
+        ("broadcast", 4, 1.0),
+        ("all_reduce", 1, 0.0),
+        ("broadcast", 1, 0.0),
+    ],
+)
+def test_busbw(operation, ranks, expected):
+    assert bandwidth.busbw(operation, 10**9, 1.0, ranks) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "link", "gpus_per_host", "hosts", "expected"),
+    [
+        ("NVIDIA H200", "nvlink", 8, 1, 431),
+        ("NVIDIA H100 80GB HBM3", "nvlink", 8, 1, 400),
+        ("NVIDIA H100 PCIe", "pcie", 8, 1, 28),
+        ("NVIDIA H100 80GB HBM3", "ib", 8, 2, 288),
+        (None, "ethernet", 1, 2, 0),
+        ("NVIDIA H200", "nvlink", 1, 1, 0),  # one rank: nothing crosses a bus
+    ],
+)
+def test_choose(gpu, link, gpus_per_host, hosts, expected):
+    floor = bandwidth.choose(ROWS, gpu=gpu, link=link, gpus_per_host=gpus_per_host, hosts=hosts, nccl="2.27.5")
+    assert floor.gbps == expected
+    assert floor.source
+
+
+@pytest.mark.parametrize(
+    ("gpu", "link", "gpus_per_host", "hosts"),
+    [
+        ("NVIDIA Unheard-of 9000", "nvlink", 8, 1),
+        ("NVIDIA H200", "nvlink", 4, 1),
+        ("NVIDIA H200", "ethernet", 8, 2),
+    ],
+)
+def test_an_unknown_card_gets_one_clear_message(gpu, link, gpus_per_host, hosts):
+    with pytest.raises(bandwidth.NoFloor, match=f"no busbw floor is known for {gpu} over {link}.*floor_gbps"):
+        bandwidth.choose(ROWS, gpu=gpu, link=link, gpus_per_host=gpus_per_host, hosts=hosts, nccl=None)
+
+
+def test_a_given_floor_wins():
+    floor = bandwidth.choose([], gpu="NVIDIA Unheard-of", link="pcie", gpus_per_host=8, hosts=1, nccl=None, given=12.5)
+    assert (floor.gbps, floor.source) == (12.5, "given by the operator")
+
+
+def test_a_row_for_a_newer_nccl_wins_only_with_that_nccl():
+    rows = [
+        {**ROWS[0], "nccl_min": None, "floor_gbps": 100},
+        {**ROWS[0], "nccl_min": "2.28", "floor_gbps": 200},
+    ]
+    about = {"gpu": "H200", "link": "nvlink", "gpus_per_host": 8, "hosts": 1}
+    assert bandwidth.choose(rows, nccl="2.27.9", **about).gbps == 100
+    assert bandwidth.choose(rows, nccl="2.28.3", **about).gbps == 200
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['gpu']}-{row['link']}-{row['across_hosts']}")
+def test_every_row_has_a_source_and_makes_sense(row):
+    assert row["source"]
+    assert row["confidence"] in ("high", "medium", "low")
+    assert 0 <= row["floor_gbps"] <= row["expected_gbps"]
+    assert row["operation"] in bandwidth.OPERATIONS

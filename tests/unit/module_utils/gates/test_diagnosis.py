@@ -1,0 +1,201 @@
+"""The one-page verdict: what explains what, and that it stays a page."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.lockstep.vllm.plugins.filter import diagnosis as door
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates import diagnosis
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import GateResult
+
+VERSIONS = {
+    "driver": "550.90.07",
+    "nccl": "2.21.5",
+    "torch": "2.6.0",
+    "vllm": "0.8.4",
+    "ray": "2.43.0",
+    "kernel": "6.8",
+}
+ISSUE = {
+    "id": "graph-hang-550.90.07",
+    "severity": "suspect",
+    "effect": "vLLM across several hosts was seen to hang while capturing CUDA graphs",
+    "cure": "550.127.05 was reported to work.",
+    "source": "https://github.com/vllm-project/vllm/issues/17167",
+    "confidence": "low",
+}
+
+
+def good(gate):
+    return GateResult(gate, "pass", 1.0).as_dict()
+
+
+def bad(gate, code, verdict="fail", **more):
+    about = {"cause": f"{gate} is bad", "next": "do something", **more}
+    return GateResult(gate, verdict, 1.0, code=code, **about).as_dict()
+
+
+def host(**gates):
+    found = {gate: good(gate) for gate in diagnosis.OWN_GATES}
+    return diagnosis.HostFindings(VERSIONS, {**found, **gates}, [ISSUE])
+
+
+ALL_GOOD = {gate: good(gate) for gate in diagnosis.REPLICA_GATES}
+HANG = bad(
+    "graph",
+    "replay_hangs",
+    "timeout",
+    pair=("a1", "a2"),
+    evidence=("/var/lib/lockstep/evidence/diagnose/graph-replica/x",),
+)
+CASES = [
+    (
+        "seed story: eager good, graphs hang across hosts",
+        {"a1": host(), "a2": host()},
+        {**ALL_GOOD, "graph": HANG},
+        "eager is good and graphs fail across hosts (replay_hangs), though every host's own graphs are good",
+        "a1 and a2",
+    ),
+    (
+        "graphs hang on one host alone",
+        {"a1": host(), "a2": host(graph=bad("graph", "capture_hangs", "timeout", host="a2"))},
+        ALL_GOOD,
+        "graph gate, capture_hangs: eager is good, and graphs fail on a2 alone",
+        "a2",
+    ),
+    (
+        "a bad driver explains all that follows",
+        {"a1": host(), "a2": host(driver=bad("driver", "module_differs", host="a2"), nccl=bad("nccl", "init_failed"))},
+        {**ALL_GOOD, "graph": HANG},
+        "driver gate, module_differs",
+        "a2",
+    ),
+    (
+        "a pair of the network",
+        {"a1": host(network=bad("network", "port_blocked", host="a2", pair=("a1", "a2"))), "a2": host()},
+        ALL_GOOD,
+        "network gate, port_blocked",
+        "a1 and a2",
+    ),
+    (
+        "a wrong sum",
+        {"a1": host(), "a2": host()},
+        {**ALL_GOOD, "nccl": bad("nccl", "wrong_sum", host="a2")},
+        "nccl gate, wrong_sum",
+        "a2",
+    ),
+    ("all good", {"a1": host(), "a2": host()}, ALL_GOOD, "every gate passes", "–"),
+    ("not tested", {"a1": host(), "a2": host()}, {}, "the gates that need the GPUs did not run", "–"),
+    ("silent host", {"a1": host(), "a2": diagnosis.HostFindings({}, {})}, ALL_GOOD, "a2 did not answer", "a2"),
+]
+
+
+HUNG = {
+    "ladder": {"none": "proven", "piecewise": "vLLM did not start within 60 s; it last said: Capturing CUDA graphs"}
+}
+CPU = {"ladder": {"none": "proven", "piecewise": "proven (on CPU: torch.compile, no graph is captured)"}}
+LADDERS = [
+    (ALL_GOOD, HUNG, "vLLM is good on rung none and fails above it: rung piecewise: vLLM did not start within 60 s"),
+    ({}, HUNG, "vLLM is good on rung none and fails above it"),
+    ({**ALL_GOOD, "graph": HANG}, HUNG, "eager is good and graphs fail across hosts"),
+    ({}, {"ladder": {"none": "vLLM ended with status 1"}}, "vLLM is good on no rung and fails above it: rung none"),
+    (ALL_GOOD, CPU, "every gate passes"),
+    (ALL_GOOD, {"ladder": {}}, "every gate passes"),
+]
+
+
+@pytest.mark.parametrize(("replica", "engine", "headline"), LADDERS)
+def test_a_rung_that_failed_is_the_verdict_where_no_gate_explains_it(replica, engine, headline):
+    found = diagnosis.conclude({"a1": host(), "a2": host()}, replica, engine)
+    assert found.headline.startswith(headline)
+    if "rung" in headline:
+        assert found.where == "a1 and a2"
+        assert "graph-hang-550.90.07: 550.127.05 was reported to work." in found.advice
+
+
+@pytest.mark.parametrize(
+    ("hosts", "replica", "headline", "where"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+)
+def test_conclude(hosts, replica, headline, where):
+    found = diagnosis.conclude(hosts, replica)
+    assert headline in found.headline
+    assert found.where == where
+    assert found.advice
+
+
+def test_the_page_names_versions_known_issue_cure_and_evidence():
+    engine = {
+        "phase": "serving",
+        "since": "2026-11-22T01:00:00Z",
+        "reason": "full failed",
+        "ladder": {"none": "proven"},
+    }
+    text = diagnosis.page("replica_a", {"a1": host(), "a2": host()}, {**ALL_GOOD, "graph": HANG}, engine, "a1")
+    for word in (
+        "VERDICT on replica_a: eager is good",
+        "a1 and a2",
+        "driver         550.90.07",
+        "graph TIMEOUT replay_hangs",
+        "issues/17167",
+        "graph-hang-550.90.07: 550.127.05 was reported to work.",
+        "ladder: none: proven",
+        "/var/lib/lockstep/evidence/diagnose/graph-replica (1 files)",
+    ):
+        assert word in text, word
+    assert len(text.splitlines()) < 60
+
+
+@pytest.mark.parametrize(("hosts", "replica"), [case[1:3] for case in CASES], ids=[case[0] for case in CASES])
+def test_it_fits_a_page(hosts, replica):
+    lines = diagnosis.page("replica_a", hosts, replica, None, "a1").splitlines()
+    assert len(lines) < 60
+    assert all(len(line) <= 120 for line in lines)
+
+
+def test_versions_that_differ_stand_out():
+    other = diagnosis.HostFindings({**VERSIONS, "nccl": "2.27.5"}, host().gates)
+    assert "nccl           DIFFERS: a1 2.21.5, a2 2.27.5" in diagnosis.page(
+        "r", {"a1": host(), "a2": other}, {}, None, "a1"
+    )
+
+
+def seen(active="inactive", **registered):
+    """hostvars of one host after diagnose.yml's look."""
+    identity = {
+        "host": "a1",
+        "replica": "replica_a",
+        "peers": {"a1": "10.0.0.1", "a2": "10.0.0.2"},
+        "head": {"host": "a1"},
+    }
+    state = {"fingerprint": VERSIONS, "host": identity, "units": {"lockstep-vllm.service": {"active": active}}}
+    return {"lockstep_seen_state": {"state": state}, **registered}
+
+
+def test_the_door_reads_what_was_registered():
+    hostvars = {
+        "a1": seen(lockstep_seen_nccl_replica={"gate": bad("nccl", "wrong_sum", host="a2")}),
+        "a2": seen(lockstep_seen_driver={"gate": good("driver"), "issues": [ISSUE]}),
+    }
+    text = door.lockstep_diagnosis(hostvars, "a1")
+    assert text.startswith("VERDICT on replica_a: nccl gate, wrong_sum")
+    assert "graph-hang-550.90.07" in text
+
+
+def test_a_host_that_never_answered_is_named():
+    assert "a2 did not answer" in door.lockstep_diagnosis({"a1": seen(), "a2": {}}, "a1")
+
+
+def test_a_module_that_failed_counts_as_a_failed_gate():
+    hostvars = {"a1": seen(lockstep_seen_driver={"failed": True, "msg": "no facts"}), "a2": seen()}
+    assert "driver gate, could_not_run: no facts" in door.lockstep_diagnosis(hostvars, "a1")
+
+
+@pytest.mark.parametrize(
+    ("active", "runs"), [("active", True), ("activating", True), ("inactive", False), ("failed", False)]
+)
+def test_an_engine_that_runs_is_left_alone(active, runs):
+    assert door.lockstep_engine_runs({"a1": seen(active), "a2": seen()}, "a2") is runs
+
+
+def test_a_head_that_did_not_answer_may_run_its_engine():
+    assert door.lockstep_engine_runs({"a1": {}, "a2": seen()}, "a2") is True

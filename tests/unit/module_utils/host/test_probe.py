@@ -1,0 +1,85 @@
+"""What a survey reads on this machine, and of texts."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import time
+
+import pytest
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import state as driver_state
+from ansible_collections.lockstep.vllm.plugins.module_utils.host import probe as host_probe
+
+SHOWN = """\
+Id=lockstep-ray.service
+LoadState=loaded
+ActiveState=active
+SubState=running
+UnitFileState=enabled
+Result=success
+StateChangeTimestamp=@1795640737
+NRestarts=2
+ConditionResult=yes
+
+Id=haproxy.service
+LoadState=not-found
+ActiveState=inactive
+SubState=dead
+UnitFileState=
+Result=success
+StateChangeTimestamp=
+"""
+
+
+def test_units() -> None:
+    assert host_probe.parse_units(SHOWN) == {
+        "lockstep-ray.service": {"load": "loaded", "active": "active", "sub": "running", "enabled": "enabled", "result": "success", "restarts": 2, "since": "1795640737"},
+        "haproxy.service": {"load": "not-found", "active": "inactive", "sub": "dead", "enabled": "", "result": "success", "restarts": 0, "since": None},
+    }  # fmt: skip
+
+
+def test_a_plan_s_survey_looks_neither_into_processes_nor_at_kernel_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("holders", "_xids"):
+        monkeypatch.setattr(driver_state, name, lambda *_: pytest.fail("a plan needs none of it"))
+    driver = host_probe.collect({"preflight": True})["driver"]
+    assert "error" not in driver
+    assert not set(driver_state.COSTLY) & set(driver)
+
+
+def test_who_asks_is_told_all_of_the_driver() -> None:
+    assert set(driver_state.COSTLY) < set(host_probe.collect({"driver_also": driver_state.COSTLY})["driver"])
+
+
+def test_the_system_as_the_standard_library_tells_it() -> None:
+    state = host_probe.collect({})
+    assert state["os"]["python"] == platform.python_version()
+    assert state["os"]["arch"] == platform.machine()
+    assert state["os"]["hostname"] == socket.gethostname()
+    assert state["os"]["distribution"] == platform.freedesktop_os_release()["ID"]
+    assert state["disk_free_mib"]["/var"] == pytest.approx(shutil.disk_usage("/var").free >> 20, rel=0.2)
+
+
+def test_boot_is_when_the_first_process_started() -> None:
+    boot = host_probe.collect({})["boot"]
+    assert 0 < int(boot["since"]) <= time.time() + 1
+    assert int(boot["monotonic_us"]) <= time.clock_gettime(time.CLOCK_BOOTTIME) * 1e6
+
+
+def test_a_taken_port_names_who_listens_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # bound, but nobody listens
+        port = taken.getsockname()[1]
+        found = host_probe.taken_ports([port, free.getsockname()[1]])
+    assert set(found) == {str(port)}
+    assert str(os.getpid()) in found[str(port)] or found[str(port)].endswith(".service")
+
+
+def test_names_are_looked_up_for_every_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        host_probe, "name_problem", lambda name, address: f"{name} is not {address}" if name == "a2" else None
+    )
+    preflight = host_probe.collect({"preflight": True, "peers": {"a1": "10.0.0.1", "a2": "10.0.0.2"}})["preflight"]
+    assert preflight["names"] == {"a1": None, "a2": "a2 is not 10.0.0.2"}

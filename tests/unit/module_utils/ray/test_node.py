@@ -1,0 +1,210 @@
+"""What Ray is started with, and what must not stand in the way."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.ray import node as ray_node
+from ansible_collections.lockstep.vllm.plugins.module_utils.ray.gcs import Table, Versions
+
+WORKER = {
+    "host": "a2",
+    "ray_role": "worker",
+    "address": "10.0.0.12",
+    "gpus": 8,
+    "head": {"host": "a1", "address": "10.0.0.11"},
+}
+HEAD = {**WORKER, "host": "a1", "ray_role": "head", "address": "10.0.0.11"}
+OWN = Versions("2.60.0", "3.11.2")
+RUNS = "runs Ray 2.60.0 on Python 3.11.2, the head a1 runs Ray"
+NOTHING_SET = {"ports": {"gcs": 6379}, "cpus": None, "object_store_bytes": None, "resources": {}, "labels": {}}
+
+
+@pytest.mark.parametrize(
+    ("address", "head", "code", "words"),
+    [
+        (True, None, None, ""),
+        (True, OWN, None, ""),
+        (False, OWN, "address_absent", "its address 10.0.0.12 is on none of its interfaces"),
+        (
+            True,
+            Table("down", error="connection refused"),
+            "waiting_for_head",
+            "waits for the head a1 (connection refused)",
+        ),
+        (True, Table("refused"), "token_refused", "the head a1 refuses its token"),
+        (True, Versions("2.59.0", "3.11.2"), "version_refused", f"{RUNS} 2.59.0 on Python 3.11.2"),
+        (True, Versions("2.60.0", "3.11.9"), "version_refused", f"{RUNS} 2.60.0 on Python 3.11.9"),
+    ],
+)
+def test_obstacles(address, head, code, words):
+    found = ray_node.obstacle(WORKER, OWN, address, head)
+    assert (found.code, found.reason) == (code, words) if code else found is None
+
+
+def test_every_obstacle_is_known_to_the_waiter():
+    from typing import get_args
+
+    from ansible_collections.lockstep.vllm.plugins.module_utils.ray import wait as ray_wait
+
+    assert {"address_absent", "waiting_for_head", "token_refused", "version_refused"} <= set(get_args(ray_wait.Code))
+
+
+def test_worker():
+    given = ray_node.arguments(WORKER, ray_node.settings_of(NOTHING_SET), "0123456789abcdef")
+    assert given[:2] == ["start", "--address=10.0.0.11:6379"]
+    assert "--node-ip-address=10.0.0.12" in given
+    assert "--num-gpus=8" in given
+    assert "--labels=lockstep.fingerprint=0123456789abcdef,lockstep.host=a2" in given
+    assert "--block" in given
+    assert not [one for one in given if one.startswith(("--head", "--dashboard-host", "--temp-dir", "--num-cpus"))]
+
+
+def test_head_has_its_dashboard_on_loopback():
+    given = ray_node.arguments(HEAD, ray_node.settings_of(NOTHING_SET), "d")
+    assert given[:3] == ["start", "--head", "--port=6379"]
+    assert {"--dashboard-host=127.0.0.1", "--dashboard-port=8265", "--temp-dir=/var/lib/lockstep/ray"} <= set(given)
+
+
+def test_settings_reach_ray():
+    record = {
+        "ports": {"gcs": 7000, "metrics": 7001, "workers_first": 30000, "workers_last": 30999},
+        "cpus": 32,
+        "object_store_bytes": 1 << 30,
+        "resources": {"license": 2},
+        "labels": {"rack": "r7"},
+    }
+    given = ray_node.arguments(WORKER, ray_node.settings_of(record), "d")
+    assert {
+        "--address=10.0.0.11:7000",
+        "--metrics-export-port=7001",
+        "--min-worker-port=30000",
+        "--max-worker-port=30999",
+        "--num-cpus=32",
+        "--object-store-memory=1073741824",
+        "--labels=lockstep.fingerprint=d,lockstep.host=a2,rack=r7",
+    } <= set(given)
+    assert json.loads(next(one for one in given if one.startswith("--resources=")).partition("=")[2]) == {"license": 2}
+
+
+def test_own_labels_cannot_be_overridden():
+    settings = ray_node.settings_of({"labels": {"lockstep.host": "b7"}})
+    assert "--labels=lockstep.fingerprint=d,lockstep.host=a2" in ray_node.arguments(WORKER, settings, "d")
+
+
+def test_unknown_port_is_an_error():
+    with pytest.raises(TypeError, match="nodemanager"):
+        ray_node.settings_of({"ports": {"nodemanager": 1}})
+
+
+def test_address_on_an_interface():
+    assert ray_node._has_address("127.0.0.1")
+    assert not ray_node._has_address("192.0.2.1")  # TEST-NET-1, nobody's
+
+
+def test_old_sessions_go(tmp_path):
+    for name in ("session_2026-01-01_a", "session_2026-01-02_b", "session_2026-01-03_c", "session_2026-01-04_d"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "session_latest").symlink_to("session_2026-01-04_d")
+    (tmp_path / "prom_metrics_service_discovery.json").touch()
+    ray_node._prune_sessions(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "prom_metrics_service_discovery.json",
+        "session_2026-01-03_c",
+        "session_2026-01-04_d",
+        "session_latest",
+    ]
+
+
+def test_children_are_the_living_ones():
+    import os
+    import subprocess
+
+    with subprocess.Popen(["sleep", "60"]) as living, subprocess.Popen(["true"]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # it waits to be reaped
+        found = ray_node.children(os.getpid())
+        living.kill()
+    assert "sleep" in found
+    assert "true" not in found
+
+
+def test_unit_ends_with_its_daemon(tmp_path):
+    """As after `ray stop`, which Ray's own blocking start takes for nothing to act on."""
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    library = Path(ray_node.__file__).resolve().parents[1]
+    (tmp_path / "lockstep").symlink_to(library)
+    program = (
+        "import os, subprocess, threading, time; from lockstep.ray import node; node.PAUSE = 0.1;"
+        "os.symlink('/bin/sleep', 'raylet'); os.symlink('/bin/sleep', 'gcs_server');"
+        "daemons = [subprocess.Popen(['./gcs_server', '30']), subprocess.Popen(['./raylet', '1'])];"
+        "threading.Thread(target=node._watch, args=(True,), daemon=True).start(); time.sleep(30)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 143
+    assert done.stdout == "raylet ended; this unit ends with it\n"
+
+
+@pytest.mark.parametrize(("asked", "status"), [(True, 143), (False, 1)])
+def test_a_stop_is_no_failure_and_a_failure_is_no_stop(monkeypatch, asked, status):
+    """Ray's handler of SIGTERM, and its start where it fails, both end with 1."""
+    import os
+    import signal
+    import sys
+    import types
+
+    utils = types.SimpleNamespace(set_sigterm_handler=lambda handler: signal.signal(signal.SIGTERM, handler))
+
+    def cli():
+        utils.set_sigterm_handler(lambda *_: sys.exit(1))
+        if asked:
+            os.kill(os.getpid(), signal.SIGTERM)
+        sys.exit(1)
+
+    ray = {"ray.scripts.scripts": types.SimpleNamespace(cli=cli), "ray._private.utils": utils}
+    monkeypatch.setattr(ray_node.importlib, "import_module", ray.__getitem__)
+    monkeypatch.setattr(ray_node, "_watch", lambda is_head: None)
+    monkeypatch.setattr(sys, "argv", [])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert ray_node._run_ray(["start"]) == status
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(
+    ("seen", "lost"),
+    [
+        ("kkkk", False),
+        ("uuuuuu", False),  # it has not joined yet
+        ("kuu", False),
+        ("kuuu", True),
+        ("kuukuu", False),
+        ("kddddd", False),  # a head that is away may come back as it was
+        ("kuduu", True),
+    ],
+)
+def test_head_that_forgot_this_node(seen, lost):
+    from ansible_collections.lockstep.vllm.plugins.module_utils.ray.gcs import Node
+
+    tables = {
+        "k": Table("up", (Node("id", "10.0.0.12", host="a2"),)),
+        "u": Table("up", (Node("id", "10.0.0.12", host="a2", alive=False), Node("id", "10.0.0.11", host="a1"))),
+        "d": Table("down"),
+    }
+    membership = object.__new__(ray_node._Membership)
+    membership._host, membership._joined, membership._unknown = "a2", False, 0
+    looks = iter(seen)
+    membership._cluster = type("Cluster", (), {"table": lambda self: tables[next(looks)]})()
+    assert [membership.lost() for _ in seen][-1] is lost

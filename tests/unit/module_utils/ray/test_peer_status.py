@@ -1,0 +1,89 @@
+"""What a host tells its peers, from `systemctl show` to the peer's understanding of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.ray import peer_status
+from ansible_collections.lockstep.vllm.plugins.module_utils.ray.peer_status import HostStatus
+
+SHOWN = Path(__file__).parents[2] / "fixtures" / "systemctl" / "252"
+
+
+UNIT = ("active", "sub", "result", "restarts", "enabled", "present")
+
+
+@pytest.mark.parametrize(
+    ("captured", "unit"),
+    [
+        ("running", ("active", "running", "success", 0, True, True)),
+        ("refused", ("inactive", "dead", "exec-condition", 0, True, True)),
+        ("absent", ("inactive", "dead", "success", 0, False, False)),
+        ("restarting", ("activating", "auto-restart", "exit-code", 3, False, True)),
+    ],
+)
+def test_unit(captured, unit):
+    shown = (SHOWN / f"show-ray-{captured}.txt").read_text()
+    assert peer_status.parse_unit(shown) == dict(zip(UNIT, unit, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("remote", "allowed"),
+    [("10.0.0.12", True), ("10.0.0.11", True), ("127.0.0.1", True), ("10.0.0.99", False), ("fd00::1", False)],
+)
+def test_only_hosts_of_the_replica_get_an_answer(remote, allowed):
+    assert peer_status.may_ask(remote, {"peers": {"a1": "10.0.0.11", "a2": "10.0.0.12"}}) is allowed
+
+
+@pytest.fixture
+def answering():
+    """A peer on loopback that says one thing and hangs up."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def start(answer: bytes) -> int:
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        return int(listener.getsockname()[1])
+
+    yield start
+    listener.close()
+
+
+def test_asked_and_answered(answering):
+    said = HostStatus("a2", unit={"active": "failed"}, driver="550.127.05", quarantine={"reason": "DIMM"})
+    port = answering(json.dumps(dataclasses.asdict(said)).encode())
+    assert peer_status.ask("a2", "127.0.0.1", port, timeout=5) == said
+
+
+@pytest.mark.parametrize("answer", [b"", b"SSH-2.0-OpenSSH\r\n", b"[]", b"7"])
+def test_answer_that_makes_no_sense(answering, answer):
+    told = peer_status.ask("a2", "127.0.0.1", answering(answer), timeout=5)
+    assert (told.answered, told.error) == (False, "its answer is no status")
+
+
+def test_newer_host_may_say_more(answering):
+    port = answering(b'{"host": "a2", "driver": "595.58.03", "mood": "sunny"}')
+    assert peer_status.ask("a2", "127.0.0.1", port, timeout=5) == HostStatus("a2", driver="595.58.03")
+
+
+def test_nobody_listens():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    told = peer_status.ask("a2", "127.0.0.1", port, timeout=5)
+    assert (told.answered, told.error) == (False, "connection refused")
+
+
+def test_silence_ends_at_the_timeout():
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # accepts in the backlog, never speaks
+        told = peer_status.ask("a2", "127.0.0.1", listener.getsockname()[1], timeout=0.2)
+    assert (told.answered, told.error) == (False, "no answer")

@@ -1,0 +1,378 @@
+"""What each state of a host leads to: steps with reasons, waves, or refusals that name host and cure."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+from typing import Any
+
+import pytest
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import plan, topology
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.waves import Policy
+
+NOON = datetime.datetime(2026, 11, 22, 12, 0, tzinfo=datetime.UTC)
+VERSION = "550.127.05"
+ROLES = ("gpu_host", "nvidia_driver", "serving_runtime", "ray_node", "vllm_server")
+REPLICAS = tuple(
+    topology.Replica(
+        f"r{letter}", f"{letter}1", (f"{letter}2",), {f"{letter}1": f"10.0.{n}.1", f"{letter}2": f"10.0.{n}.2"}
+    )
+    for n, letter in enumerate("ab")
+)
+TOPOLOGY = topology.Topology(REPLICAS)
+ADDRESSES = {host: address for replica in REPLICAS for host, address in replica.addresses.items()}
+ISSUES = [
+    {
+        "id": "hang-550.90",
+        "when": {"driver": "550.90.07"},
+        "severity": "suspect",
+        "effect": "graphs hang",
+        "cure": "550.127.05",
+        "source": "#17167",
+        "confidence": "low",
+    },
+    {
+        "id": "never",
+        "when": {"driver": "545.23.06"},
+        "severity": "bad",
+        "effect": "deadlock",
+        "cure": "550.127.05",
+        "source": "#1801",
+        "confidence": "high",
+    },
+]
+
+
+def settings(host: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "nvidia_driver_version": VERSION,
+        "nvidia_driver_source": "mirror",
+        "gpu_host_gpus": 1,
+        "gpu_host_address": ADDRESSES[host],
+        "gpu_host_interface": "eth0",
+        "gpu_host_manage_names": True,
+        **changes,
+    }
+
+
+def good(host: str) -> dict[str, Any]:
+    """A host that serves and needs nothing."""
+    head = host.endswith("1")
+    return {
+        "os": {"distribution": "debian", "like": "", "version": "12", "kernel": "6.1"},
+        "driver": {
+            "package_version": VERSION,
+            "loaded_version": VERSION,
+            "packages": {"libcuda1": {"version": f"{VERSION}-1", "hold": True}},
+            "gpus": [{"name": "NVIDIA H200"}],
+        },
+        "runtime": {"python": "3.11.2", "ray": "2.60.0", "vllm": "0.32.0", "torch": "2.13.0", "lock": "aa"},
+        "fingerprint_digest": f"digest-{host}",
+        "units": {
+            "lockstep-ray.service": {"active": "active"},
+            "lockstep-vllm.service": {"active": "active" if head else "inactive"},
+        },
+        "stamps": {
+            "host": {"digest": f"digest-{host}"},
+            "replica": {"hosts": {f"{host[0]}1": f"digest-{host[0]}1", f"{host[0]}2": f"digest-{host[0]}2"}}
+            if head
+            else None,
+        },
+        "quarantine": None,
+        "engine": {"phase": "serving"} if head else None,
+        "manifest": {role: {"inputs": "same", "drifted": []} for role in ROLES if head or role != "vllm_server"},
+        "disk_free_mib": {"/": 99999, "/opt": 99999, "/var": 99999},
+        "addresses": {"eth0": [ADDRESSES[host]], "lo": ["127.0.0.1"]},
+        "preflight": {"taken_ports": {}, "names": {}},
+    }
+
+
+def bare(host: str) -> dict[str, Any]:
+    """A host as its distribution left it."""
+    return {
+        **good(host),
+        "driver": {"package_version": None, "loaded_version": None, "packages": {}, "gpus": []},
+        "runtime": dict.fromkeys(("python", "ray", "vllm", "torch", "lock")),
+        "units": {},
+        "stamps": {"host": None, "replica": None},
+        "engine": None,
+        "manifest": {},
+    }
+
+
+def build(
+    states: dict[str, Any] | None = None,
+    changes: dict[str, dict[str, Any]] | None = None,
+    limit: set[str] | None = None,
+    mode: plan.Mode = "converge",
+    policy: Policy = Policy(),
+) -> plan.Plan:
+    found = {}
+    for host in ADDRESSES:
+        state = (states or {}).get(host, good(host))
+        found[host] = state if isinstance(state, plan.Found) else plan.Found(state)
+    wanted = {
+        host: plan.Wanted(settings(host, **(changes or {}).get(host, {})), dict.fromkeys(ROLES, "same"))
+        for host in ADDRESSES
+    }
+    return plan.build(TOPOLOGY, wanted, found, policy, mode, NOON, limit, ISSUES)
+
+
+def edited(host: str, **changes: Any) -> dict[str, Any]:
+    """``good(host)`` with nested values replaced: ``driver__loaded_version="x"``."""
+    state = copy.deepcopy(good(host))
+    for path, value in changes.items():
+        *folders, last = path.split("__")
+        inner = state
+        for folder in folders:
+            inner = inner[folder]
+        inner[last] = value
+    return state
+
+
+def test_a_cluster_as_wanted_needs_nothing() -> None:
+    planned = build()
+    assert (planned.waves, planned.steps, planned.refusals) == ((), {}, ())
+
+
+def test_a_fresh_cluster_comes_up_in_one_wave() -> None:
+    planned = build({host: bare(host) for host in ADDRESSES})
+    assert planned.refusals == ()
+    assert [wave.hosts for wave in planned.waves] == [("a1", "a2", "b1", "b2")]
+    assert set(planned.steps["a1"]) == {"prepare", "driver", "runtime", "ray", "serve", "gates", "start"}
+    assert "serve" not in planned.steps["a2"]
+    assert planned.gated == ("ra", "rb")
+
+
+@pytest.mark.parametrize(
+    ("host", "changes", "step", "reason"),
+    [
+        ("a2", {"driver__loaded_version": "550.90.07"}, "driver", "loaded module 550.90.07, wanted 550.127.05"),
+        ("a2", {"driver__package_version": None}, "driver", "package absent"),
+        ("a2", {"driver__packages": {"libcuda1": {"version": VERSION, "hold": False}}}, "driver", "not held: libcuda1"),
+        ("a2", {"manifest__ray_node__inputs": "older"}, "ray", "variables, files or topology changed"),
+        ("a2", {"manifest__ray_node__drifted": ["/etc/x"]}, "ray", "changed on the host: /etc/x"),
+        ("a1", {"manifest__vllm_server__inputs": "older"}, "serve", "changed"),
+        ("a2", {"stamps__host": None}, "gates", "no host stamp"),
+        ("a2", {"stamps__host__digest": "else"}, "gates", "void"),
+        ("a1", {"stamps__replica": None}, "gates", "no replica stamp"),
+        ("a1", {"stamps__replica__hosts": {"a1": "digest-a1"}}, "gates", "covers a1"),
+        ("a2", {"quarantine": {"kind": "failed", "reason": "Xid 79"}}, "gates", "Xid 79"),
+        ("a2", {"units__lockstep-ray.service__active": "inactive"}, "start", "Ray is not running"),
+        ("a1", {"engine__phase": "given_up"}, "start", "given_up"),
+    ],
+)
+def test_one_thing_amiss_takes_only_its_replica(host: str, changes: dict[str, Any], step: str, reason: str) -> None:
+    planned = build({host: edited(host, **changes)})
+    assert planned.refusals == ()
+    assert [wave.replicas for wave in planned.waves] == [("ra",)]
+    assert reason in planned.steps[host][step]
+    assert set(planned.steps) == {host}
+
+
+def test_a_worker_that_the_replica_stamp_does_not_know_is_gated_again() -> None:
+    planned = build({"a2": edited("a2", fingerprint_digest="new", stamps__host__digest="new")})
+    assert planned.gated == ("ra",)
+    assert planned.disturbed == ("ra",)
+    assert any("another fingerprint" in reason for reason in planned.waves[0].reasons["a2"])
+
+
+def test_harmless_things_need_no_wave() -> None:
+    planned = build({"a1": edited("a1", manifest__gpu_host__inputs="older")})
+    assert planned.waves == ()
+    assert planned.prepare == ("a1",)
+
+
+def test_an_engine_that_is_down_is_started_without_stopping_ray() -> None:
+    planned = build({"a1": edited("a1", engine__phase="waiting")})
+    assert [wave.replicas for wave in planned.waves] == [("ra",)]
+    assert planned.disturbed == ()
+    assert planned.gated == ()
+
+
+def test_a_replica_whose_run_ended_after_its_gates_comes_first_and_goes_on_without_being_stopped() -> None:
+    change = {"from": {"version": "550.90.07"}, "to": {"version": VERSION}, "began": "2026-11-22T00:00:00Z"}
+    old = edited("a1", driver__loaded_version="550.90.07")
+    unfinished = edited("b1", change={"verified": None, "change": change})
+    planned = build({"a1": old, "b1": unfinished}, mode="upgrade")
+    assert [wave.replicas for wave in planned.waves] == [("rb",), ("ra",)]
+    assert planned.steps["b1"] == {"start": f"the change to driver {VERSION} was not brought to its end"}
+    assert planned.disturbed == ("ra",)
+
+
+def test_upgrade_leaves_hosts_alone_that_failed_before() -> None:
+    failed = {"a2": edited("a2", quarantine={"kind": "failed", "reason": "graph gate"})}
+    assert "graph gate" in build(failed, mode="upgrade").skipped["ra"]
+    changing = {"a2": edited("a2", quarantine={"kind": "changing", "reason": "run r1"})}
+    assert build(changing, mode="upgrade").waves[0].replicas == ("ra",)
+    operator = {"a2": edited("a2", quarantine={"kind": "operator", "reason": "DIMM"})}
+    assert "ra" in build(operator).skipped
+    assert build(operator, policy=Policy(include_quarantined=True)).waves[0].replicas == ("ra",)
+
+
+def test_verify_runs_every_gate_again_and_changes_nothing() -> None:
+    everything = {host: {"nvidia_driver_version": "580.95.05"} for host in ADDRESSES}
+    planned = build(changes=everything, mode="verify")
+    assert [wave.replicas for wave in planned.waves] == [("ra",), ("rb",)]
+    assert planned.gated == ("ra", "rb")
+    assert all(steps == {"gates": "asked for"} for steps in planned.steps.values())
+    down = {"b1": edited("b1", engine__phase="given_up")}
+    spared = build(down, mode="verify", policy=Policy(leave_serving=True))
+    assert [wave.replicas for wave in spared.waves] == [("rb",)]
+    assert spared.skipped == {"ra": "serves, and what serves is to be left alone"}
+
+
+def test_a_new_driver_rolls_canary_first() -> None:
+    planned = build(changes={host: {"nvidia_driver_version": "580.95.05"} for host in ADDRESSES}, mode="upgrade")
+    assert [wave.replicas for wave in planned.waves] == [("ra",), ("rb",)]
+    assert planned.waves[0].canary
+    assert planned.disturbed == ("ra", "rb")
+
+
+@pytest.mark.parametrize(
+    ("states", "changes", "limit", "words"),
+    [
+        ({"a2": plan.Found(None, "No route to host", False)}, {}, None, ["a2", "unreachable", "No route to host"]),
+        ({}, {}, {"a1"}, ["--limit leaves out a2 of ra", "--limit ra"]),
+        (
+            {"b1": edited("b1", os__distribution="rocky")},
+            {"b1": {"nvidia_driver_version": "1"}},
+            None,
+            ["b1", "rocky", "not supported"],
+        ),
+        ({"b1": edited("b1", addresses={"eth0": ["10.9.9.9"]})}, {}, None, ["b1", "not on eth0 (10.9.9.9)"]),
+        (
+            {
+                "b1": edited(
+                    "b1",
+                    preflight={"driver_refusal": "driver 999.1 is not in the repository"},
+                    driver__package_version="550.90.07",
+                )
+            },
+            {},
+            None,
+            ["b1", "not in the repository"],
+        ),
+        (
+            {"a2": edited("a2", stamps__host=None, preflight={"taken_ports": {"6379": "redis.service"}})},
+            {},
+            None,
+            ["6379", "redis.service"],
+        ),
+        (
+            {"a2": edited("a2", stamps__host=None, preflight={"names": {"a1": "a1 does not resolve"}})},
+            {"a2": {"gpu_host_manage_names": False}},
+            None,
+            ["a2", "a1 does not resolve"],
+        ),
+        (
+            {"a2": edited("a2", manifest__serving_runtime__inputs="old", disk_free_mib={"/opt": 12})},
+            {},
+            None,
+            ["/opt has 12 MiB free"],
+        ),
+        (
+            {},
+            {"a2": {"nvidia_driver_version": "580.95.05"}},
+            None,
+            ["nvidia_driver_version differs inside the replica"],
+        ),
+        ({"a2": edited("a2", runtime__ray="2.59.0")}, {}, None, ["ra", "ray differs"]),
+        (
+            {},
+            {h: {"nvidia_driver_version": "545.23.06"} for h in ADDRESSES},
+            None,
+            ["a1", "deadlock", "nvidia_driver_allow_known_bad", "never"],
+        ),
+        ({}, {"a1": {"gpu_host_gpus": None}}, None, ["a1", "gpu_host_gpus is not set"]),
+        (
+            {"a1": edited("a1", driver__loaded_version="550.90.07")},
+            {"a1": {"nvidia_driver_source": "verify"}},
+            None,
+            ["a1", "platform's owner"],
+        ),
+    ],
+)
+def test_refusals(states: dict[str, Any], changes: dict[str, Any], limit: set[str] | None, words: list[str]) -> None:
+    planned = build(states, changes, limit)
+    text = "\n".join(planned.refusals)
+    assert planned.waves == ()
+    assert all(word in text for word in words), text
+
+
+def test_known_issues_warn_or_are_overridden_by_name() -> None:
+    suspect = build(changes={host: {"nvidia_driver_version": "550.90.07"} for host in ADDRESSES})
+    assert suspect.refusals == ()
+    assert any("graphs hang" in line for line in suspect.warnings)
+    allowed = {"nvidia_driver_version": "545.23.06", "nvidia_driver_allow_known_bad": ["never"]}
+    overridden = build(changes=dict.fromkeys(ADDRESSES, allowed))
+    assert overridden.refusals == ()
+    assert any("deadlock" in line for line in overridden.warnings)
+
+
+def test_an_unreachable_host_outside_the_limit_does_not_refuse() -> None:
+    planned = build({"b2": plan.Found(None, "down", False), "a2": edited("a2", stamps__host=None)}, limit={"a1", "a2"})
+    assert planned.refusals == ()
+    assert [wave.replicas for wave in planned.waves] == [("ra",)]
+
+
+OLD = {"version": "550.90.07", "source": "mirror", "flavor": "open"}
+NEW = {**OLD, "version": VERSION}
+ROLLED = {"verified": NEW, "change": None, "roll": {"from": OLD, "over": None}}
+OVER = {**ROLLED, "roll": {"from": OLD, "over": "2026-11-21T03:00:00Z"}}
+HALF = {"verified": OLD, "change": {"from": OLD, "to": NEW, "began": "t"}, "roll": {"from": OLD, "over": None}}
+
+
+def test_aborting_takes_back_what_the_roll_changed_and_nothing_else() -> None:
+    planned = build({host: edited(host, change=ROLLED) for host in ("a1", "a2")}, mode="abort")
+    assert planned.refusals == ()
+    assert [wave.hosts for wave in planned.waves] == [("a1", "a2")]
+    assert planned.steps["a1"]["driver"] == f"package {VERSION}, wanted 550.90.07"
+    assert planned.drivers == dict.fromkeys(("a1", "a2"), OLD)
+    assert planned.settled == ()
+
+
+def test_aborting_takes_the_half_changed_and_the_failed_first() -> None:
+    quarantine = {"kind": "failed", "reason": "graph gate"}
+    states = {host: edited(host, change=ROLLED) for host in ("a1", "a2")}
+    states |= {host: edited(host, change=HALF, quarantine=quarantine, engine=None) for host in ("b1", "b2")}
+    planned = build(states, mode="abort")
+    assert [wave.replicas for wave in planned.waves] == [("rb",), ("ra",)]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (None, "there is no roll to abort"),
+        (OVER, "was over at 2026-11-21T03:00:00Z: every replica ran what it rolled to. To go back: ansible-playbook "
+               "playbooks/upgrade_driver.yml -e nvidia_driver_version=550.90.07"),
+    ],
+)  # fmt: skip
+def test_a_roll_that_is_over_cannot_be_aborted(change: dict[str, Any] | None, said: str) -> None:
+    planned = build({host: edited(host, change=change) for host in ADDRESSES}, mode="abort")
+    assert not planned.waves
+    assert said in planned.refusals[0]
+
+
+def test_a_roll_is_over_when_every_replica_runs_it() -> None:
+    done = {host: edited(host, change=ROLLED) for host in ("a1", "a2")}
+    due = {host: edited(host, driver__package_version="550.90.07") for host in ("b1", "b2")}
+    assert build({**done, **due}, mode="upgrade").settled == ("a1", "a2", "b1", "b2")
+    assert build({**done, **due}, mode="upgrade", limit={"a1", "a2"}).settled == ()
+    assert build(done, mode="upgrade").settled == ("a1", "a2")
+    assert build(done, mode="verify").settled == (), "verifying a paused roll must leave it open to an abort"
+
+
+@pytest.mark.parametrize(("action", "mode"), [("roll", "upgrade"), ("abort", "abort")])
+def test_what_a_roll_can_be_asked_for(action: str, mode: str) -> None:
+    assert plan.mode_of(action) == mode
+
+
+@pytest.mark.parametrize("action", ["converge", "verify", "upgrade", "", "pause"])
+def test_anything_else_is_refused_and_the_choice_named(action: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"rollout_action is '{action}', wanted roll or abort; nothing was changed"
+    ) as refused:
+        plan.mode_of(action)
+    assert ("rollout_request -a action=pause" in str(refused.value)) == (action == "pause")

@@ -1,0 +1,98 @@
+"""Inventories that mean a cluster, and those that cannot: each fault is named with its host and its cure."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import topology
+
+GOOD_GROUPS = {"all": ["a1", "a2", "b1"], "lockstep": ["a1", "a2", "b1"], "ra": ["a1", "a2"], "rb": ["b1"]}
+
+
+def host(role: str | None = "worker", address: str = "10.0.0.9", **more: object) -> dict[str, object]:
+    variables = {"ray_node_role": role, "gpu_host_address": address, "gpu_host_interface": "eth0", **more}
+    return {name: value for name, value in variables.items() if value is not None}
+
+
+def good_vars() -> dict[str, dict[str, object]]:
+    return {
+        "a1": host("worker", "10.0.0.1"),
+        "a2": host("head", "10.0.0.2"),
+        "b1": host("head", "10.0.0.3", gpu_host_zone="z2"),
+    }
+
+
+def test_head_stands_first_and_order_is_the_inventorys() -> None:
+    found = topology.read(GOOD_GROUPS, ["ra", "rb"], good_vars())
+    assert found.problems == ()
+    assert [(replica.name, replica.hosts, replica.zone) for replica in found.replicas] == [
+        ("ra", ("a2", "a1"), None),
+        ("rb", ("b1",), "z2"),
+    ]
+    assert found.replica_of("a1").name == "ra"
+    with pytest.raises(KeyError):
+        found.replica_of("zz")
+
+
+@pytest.mark.parametrize(
+    ("groups", "replicas", "changes", "words"),
+    [
+        pytest.param({"all": []}, [], {}, ["no group 'lockstep'"], id="no root group"),
+        pytest.param({"all": ["a1"], "lockstep": ["a1"]}, [], {}, ["no child groups"], id="no replicas"),
+        pytest.param(GOOD_GROUPS, ["ra", "rb"], {"a2": host("worker", "10.0.0.2")}, ["ra has no head"], id="no head"),
+        pytest.param(
+            GOOD_GROUPS, ["ra", "rb"], {"a1": host("head", "10.0.0.1")}, ["ra has 2 heads (a1, a2)"], id="two heads"
+        ),
+        pytest.param(
+            {**GOOD_GROUPS, "rb": ["b1", "a1"]},
+            ["ra", "rb"],
+            {},
+            ["a1 is in replicas ra and rb"],
+            id="host in two replicas",
+        ),
+        pytest.param(
+            {**GOOD_GROUPS, "lockstep": ["a1", "a2", "b1", "c1"]},
+            ["ra", "rb"],
+            {"c1": host("worker", "10.0.0.4")},
+            ["c1 is in 'lockstep' but in no replica"],
+            id="host in no replica",
+        ),
+        pytest.param(
+            {**GOOD_GROUPS, "replcia_c": ["c1"]},
+            ["ra", "rb"],
+            {"c1": host("head", "10.0.0.4")},
+            ["c1", "unknown group replcia_c"],
+            id="unknown group",
+        ),
+        pytest.param(
+            GOOD_GROUPS, ["ra", "rb"], {"a1": host("boss", "10.0.0.1")}, ["a1", "'boss'", "head or worker"], id="role"
+        ),
+        pytest.param(
+            GOOD_GROUPS,
+            ["ra", "rb"],
+            {"a1": {"ray_node_role": "worker", "gpu_host_address": "10.0.0.1"}},
+            ["a1", "gpu_host_interface is not set"],
+            id="no interface",
+        ),
+        pytest.param(
+            GOOD_GROUPS,
+            ["ra", "rb"],
+            {"a1": host("worker", "10.0.0.3")},
+            ["a1 and b1 share the address 10.0.0.3"],
+            id="address",
+        ),
+        pytest.param(
+            GOOD_GROUPS,
+            ["ra", "rb"],
+            {"a1": host("worker", "10.0.0.1", gpu_host_zone="z1")},
+            ["ra spans zones", "a1=z1"],
+            id="zones",
+        ),
+        pytest.param({**GOOD_GROUPS, "rb": []}, ["ra", "rb"], {}, ["replica rb has no hosts"], id="empty replica"),
+    ],
+)
+def test_faults(groups: dict, replicas: list, changes: dict, words: list[str]) -> None:
+    found = topology.read(groups, replicas, {**good_vars(), **changes})
+    assert found.replicas == ()
+    text = "\n".join(found.problems)
+    assert all(word in text for word in words), text

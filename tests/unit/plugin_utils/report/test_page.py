@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import html.parser
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import page as report
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import picture, timeline
+from tests.unit.plugin_utils.report import rolls
+
+ROLLS: dict[str, Callable[[], list[dict[str, Any]]]] = {
+    "good": rolls.good,
+    "hanging": rolls.hanging,
+    "killed": rolls.killed,
+    "nothing": list,
+}
+VOID = {"meta", "link", "br", "rect", "line", "circle", "path"}
+
+
+class Page(html.parser.HTMLParser):
+    """The page's elements; a tag that is never closed, or closed out of turn, is a fault."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.mark.parametrize("name", ROLLS)
+def test_the_page_is_whole_and_fetches_nothing(name: str) -> None:
+    text = report.render(ROLLS[name]())
+    page = Page(text)
+    assert page.all("script") == []
+    assert not re.search(r"(?:https?:)?//\w|url\(|@import|<img|<iframe", text)
+    assert [link["href"] for link in page.all("link")] == ["data:,"]
+    assert len(page.all("title")) >= 1
+    assert page.all("html")[0]["lang"] == "en"
+
+
+@pytest.mark.parametrize("name", ["good", "hanging", "killed"])
+def test_the_picture_has_a_text_for_those_who_do_not_see_it(name: str) -> None:
+    page = Page(report.render(ROLLS[name]()))
+    pictures = [svg for svg in page.all("svg") if svg.get("role") == "img"]
+    identifiers = [attributes["id"] for tag, attributes in page.elements if attributes.get("id")]
+    assert len(pictures) == 2
+    assert len(identifiers) == len(set(identifiers))
+    for svg in pictures:
+        assert set((svg["aria-labelledby"] or "").split()) <= set(identifiers)
+    for row in timeline.build(ROLLS[name]()).rows:
+        assert f"{row.host}: " in page.text
+
+
+def test_a_good_roll_tells_versions_gates_and_waves() -> None:
+    text = Page(report.render(rolls.good())).text
+    assert "Done, 6 hosts in 3 waves" in text
+    assert "driver 550.90.07 → 550.127.05" in text
+    assert "12 of 12" in text
+    assert "busbw_gbps 431.2 (floor 400)" in text
+    assert "Why it stopped" not in text
+
+
+def test_what_gates_measure_is_told_in_one_line() -> None:
+    measured = {
+        "busbw_gbps": {"all_reduce": 431.25},
+        "checks": 36,
+        "seconds": 3.4,
+        "hosts": ["a1"],
+        "graphs": "torch.compile",
+    }
+    gate = rolls.gate("nccl", "a1", measured=measured, floor={"checks": 1, "graphs": "x"})
+    text = Page(report.render([{**gate, "event": "gate", "elapsed": 1.0}])).text
+    assert "busbw_gbps all_reduce 431.2 · checks 36 (floor 1) · graphs torch.compile · over nccl" in text
+
+
+def test_a_bad_roll_tells_cause_evidence_and_the_next_command_before_all_else() -> None:
+    text = Page(report.render(rolls.hanging())).text
+    told = [
+        "Stopped in wave 2 of 3",
+        "Why it stopped",
+        "b1, b2 failed after",
+        "graph capture hangs as soon as b1 and b2 take part together",
+        "b1:/var/lib/lockstep/evidence/20261122T011000Z-ab12/graph/stacks.txt",
+        "1 later failure",
+        "ansible-playbook playbooks/diagnose.yml --limit b1,b2",
+        "Timeline",
+        "serving, restored",
+        "not begun",
+    ]
+    places = [text.find(words) for words in told]
+    assert -1 not in places, told[places.index(-1)]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("events", "said"),
+    [
+        ([], "no end is known"),
+        (rolls.killed(), "no end is known; last seen in wave 1 of 3"),
+        ([{"event": "run_ended", "outcome": "failed"}], "stopped"),
+        (
+            [{"event": "planned", **rolls.plan(["replica_a"])}, {"event": "run_ended", "outcome": "failed"}],
+            "stopped before the first wave",
+        ),
+        ([{"event": "run_ended", "outcome": "done"}], "done"),
+        (rolls.good(), "done, 6 hosts in 3 waves"),
+    ],
+)
+def test_headline(events: list[dict[str, Any]], said: str) -> None:
+    assert report.headline(timeline.build(events)) == said
+
+
+def test_fetched_evidence_is_linked(tmp_path: Path) -> None:
+    stacks = "/var/lib/lockstep/evidence/20261122T011000Z-ab12/graph/stacks.txt"
+    kept = tmp_path / "evidence" / "b1" / stacks[1:]
+    kept.parent.mkdir(parents=True)
+    kept.write_text("stacks")
+    page = Page(report.render(rolls.hanging(), report.fetched_evidence(tmp_path)))
+    links = {link["href"] for link in page.all("a")}
+    assert links == {f"evidence/b1{stacks}"}
+    assert (tmp_path / str(links.pop())).exists()
+
+
+def test_what_hosts_say_cannot_break_the_page() -> None:
+    evil = '</pre><script>alert("x")</script>&amp;'
+    roll = rolls.Roll(("replica_a",))
+    roll.step(("a1",), "drain", 1)
+    gate = rolls.gate("nccl", "a1", "fail", cause=evil, evidence=[evil], measured={evil: evil})
+    roll.result("a1", {"msg": evil, "next": evil, "result": gate}, "failed", evil)
+    roll.add([{"event": "note", "elapsed": 1.0, "host": evil, "text": evil}])
+    text = report.render(roll.events)
+    assert "<script" not in text
+    assert evil in html.unescape(text)
+    Page(text)
+
+
+def test_every_beginning_of_a_journal_has_a_page() -> None:
+    for beginning in rolls.prefixes(rolls.hanging()):
+        Page(report.render(beginning))
+
+
+def test_a_journal_of_another_version_has_a_page() -> None:
+    Page(report.render([{"event": "planned", "waves": [{"n": 1}]}, {"event": "surprise"}, {"event": "run_ended"}]))
+
+
+def test_a_thousand_hosts_make_a_page_that_a_phone_can_hold() -> None:
+    roll = rolls.Roll(tuple(f"replica_{n:03}" for n in range(500)))
+    for n in range(1, 501):
+        roll.wave(n, {"drain": 1, "driver": 5, "gates": 3, "admit": 1})
+    text = report.render(roll.events)
+    assert len(text) < 5_000_000
+
+
+@pytest.mark.parametrize(
+    ("seconds", "most", "wanted"),
+    [
+        (1, 4, [0, 1]),
+        (61, 4, [0, 30, 60]),
+        (900, 4, [0, 300, 600, 900]),
+        (400_000, 4, [0, 172800, 345600]),
+    ],
+)
+def test_ticks(seconds: float, most: int, wanted: list[int]) -> None:
+    assert picture.ticks(seconds, most) == wanted
+
+
+def test_bars_stay_within_the_picture() -> None:
+    for name in ("good", "hanging", "killed"):
+        for shape in (picture.WIDE, picture.NARROW):
+            drawn = picture.draw(timeline.build(ROLLS[name]()), shape)
+            for x, width in re.findall(r'<rect class="[^"]*" x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', drawn):
+                assert float(x) >= 0
+                assert float(x) + float(width) <= shape.width
+
+
+def luminance(colour: str) -> float:
+    channels = [int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_text_can_be_read_on_its_ground(theme: int) -> None:
+    """WCAG AA: 4.5 for text. White stands on most bars, near-black on the two pale ones."""
+    colours = [
+        dict(re.findall(r"--([\w-]+):(#[0-9a-f]{3,8})\b", block))
+        for block in re.findall(r":root\{([^}]*)\}", report._STYLE)
+    ][theme]
+    whole = {
+        name: value if len(value) == 7 else "#" + "".join(2 * digit for digit in value[1:])
+        for name, value in colours.items()
+        if len(value) in (4, 7)
+    }
+    pairs = [
+        (whole[text], whole[ground])
+        for text in ("ink", "quiet", "good", "bad", "warn", "calm", "link")
+        for ground in ("paper", "ground")
+    ]
+    pairs += [("#ffffff", whole[bar]) for bar in ("serving", "change", "gates", "start", "restore")]
+    pairs += [("#1b1f24", whole[bar]) for bar in ("drain", "bake")]
+    assert [(one, other) for one, other in pairs if contrast(one, other) < 4.5] == []
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not here")
+@pytest.mark.parametrize("width", [360, 390, 768, 1400])
+def test_nothing_sticks_out_on_any_screen(tmp_path: Path, width: int) -> None:
+    page = tmp_path / "report.html"
+    measure = "const page=document.documentElement;document.title='wide '+page.scrollWidth+' '+innerWidth"
+    probe = f"<script>addEventListener('load',()=>{{{measure}}})</script>"
+    policy = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
+    page.write_text(policy.sub("", report.render(rolls.hanging())).replace("</body>", f"{probe}</body>"))
+    shown = subprocess.run(
+        [
+            "chromium",
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--window-size={width},900",
+            "--dump-dom",
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    ).stdout
+    measured = re.search(r"<title>wide (\d+) (\d+)</title>", shown)
+    assert measured, shown[-2000:]
+    assert int(measured[1]) <= int(measured[2])
