@@ -36,7 +36,7 @@ lint: env ## yamllint, ruff, mypy --strict, ansible-lint's production profile
 	@$(STAGE) ansible-lint ansible-lint --offline --strict
 
 unit: env ## unit tests, and the built collection from an empty path
-	@$(STAGE) unit pytest tests/unit tests/collection
+	@$(STAGE) unit pytest -n 4 tests/unit tests/collection
 
 sanity: env ## ansible-test sanity on the built collection
 	@$(STAGE) sanity tests/sanity/run
