@@ -8,7 +8,7 @@ export LOCKSTEP_INVENTORY ?= $(CURDIR)/inventories/testbed/base
 STAGE := tools/stage
 
 # Stories of single roles that no story of tests/e2e tells as well. The others are for `make molecule` and `make test-long`.
-OWN_STORIES := gpu_host metrics router nvidia_driver
+OWN_STORIES := gpu_host node_metrics vllm_haproxy nvidia_driver
 TOLD_TWICE := serving_runtime admission ray_node vllm_server
 
 .DEFAULT_GOAL := help
