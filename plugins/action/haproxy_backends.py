@@ -6,7 +6,6 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import render
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import settings
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import ClusterAction
 
@@ -24,7 +23,7 @@ class ActionModule(ClusterAction):
         variables = task_vars or {}
         topology = self.cluster(variables, only="").topology
         if topology.problems:
-            raise AnsibleActionFail(render.refused(topology.problems))
+            raise AnsibleActionFail(f"{'; '.join(topology.problems)}. Next: correct the inventory, or set vllm_haproxy_replicas")
         default = settings.defaults(self._loader)
         backends = []
         for replica in topology.replicas:

@@ -20,7 +20,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Replicas are known
+- name: Read replicas of the inventory
   lockstep.vllm.haproxy_backends:
   register: haproxy_backends
 """

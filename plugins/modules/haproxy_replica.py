@@ -5,13 +5,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: haproxy_replica
-short_description: Take a replica out of a router's rotation, or put it back
+short_description: Drain or enable a replica in HAProxy
 description:
   - Speaks to HAProxy's runtime socket; nothing is reloaded. What is asked for is kept over reloads and restarts.
   - V(drain) lets requests that run go on, sends no new ones and waits until none runs or the deadline is over.
   - V(counted) only reads how many requests and errors the router has counted; with O(since) it fails where errors became more
     frequent since then.
-  - V(ready) puts the replica back and waits until the router's own check finds it ready.
+  - V(ready) enables the replica and waits until the router's own check finds it ready.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 options:
@@ -53,7 +53,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Router sends replica_a no more requests
+- name: Drain replica_a in HAProxy
   lockstep.vllm.haproxy_replica:
     replica: replica_a
     state: drain
