@@ -23,7 +23,8 @@ class ActionModule(ClusterAction):
         variables = task_vars or {}
         topology = self.cluster(variables, only="").topology
         if topology.problems:
-            raise AnsibleActionFail(f"{'; '.join(topology.problems)}. Next: correct the inventory, or set vllm_haproxy_replicas")
+            problems = "; ".join(topology.problems)
+            raise AnsibleActionFail(f"{problems}. Next: correct the inventory, or set vllm_haproxy_replicas")
         default = settings.defaults(self._loader)
         backends = []
         for replica in topology.replicas:
