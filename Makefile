@@ -7,9 +7,9 @@ export LOCKSTEP_INVENTORY ?= $(CURDIR)/inventories/testbed/base
 
 STAGE := tools/stage
 
-# Stories of single roles that no story of tests/e2e tells as well. The others are for `make molecule` and `make test-long`.
-OWN_STORIES := gpu_host metrics router nvidia_driver
-TOLD_TWICE := serving_runtime admission ray_node vllm_server
+# Scenarios of single roles that no scenario of tests/e2e covers. The others are for `make molecule` and `make test-long`.
+ROLE_SCENARIOS := gpu_host node_metrics vllm_haproxy nvidia_driver
+COVERED_BY_E2E := serving_runtime admission ray_node vllm_server
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -44,20 +44,21 @@ sanity: env ## ansible-test sanity on the built collection
 molecule: env ## every Molecule scenario, on a testbed of their own
 	@$(STAGE) molecule env NO_COLOR=1 tools/molecule $(SCENARIOS)
 
-roles: env # the roles' own stories wait for hosts: linters, sanity and unit tests run beside them, and tell at the end
+roles: env # the roles' scenarios wait for hosts: linters, sanity and unit tests run beside them, and report at the end
 	@mkdir -p .cache; \
 	$(MAKE) --keep-going lint sanity unit >.cache/beside.log 2>&1 & beside=$$!; \
-	$(MAKE) molecule SCENARIOS='$(OWN_STORIES)'; status=$$?; \
+	$(MAKE) molecule SCENARIOS='$(ROLE_SCENARIOS)'; status=$$?; \
 	wait $$beside || status=1; cat .cache/beside.log; exit $$status
 
-e2e: env ## the stories of tests/e2e, on a testbed of their own
+e2e: env ## the scenarios of tests/e2e, on a testbed of their own
 	@$(STAGE) e2e pytest -m 'not long' --durations=20 tests/e2e
 
-test-long: env ## the stories that `make test` leaves out: every fault of a roll, many killed controllers (hours)
-	@$(STAGE) roles-long env NO_COLOR=1 tools/molecule $(TOLD_TWICE); status=$$?; \
+test-long: env ## the scenarios that `make test` leaves out: every fault of a roll, many killed controllers (hours)
+	@$(STAGE) roles-long env NO_COLOR=1 tools/molecule $(COVERED_BY_E2E); status=$$?; \
+	$(STAGE) standalone env NO_COLOR=1 tools/molecule standalone || status=1; \
 	$(STAGE) long pytest -m long tests/e2e && exit $$status
 
-test: roles e2e ## lint, sanity, unit tests, the roles' own stories and those of tests/e2e
+test: roles e2e ## lint, sanity, unit tests, the roles' scenarios and those of tests/e2e
 
 molecule roles e2e test-long: export LOCKSTEP_TESTBED ?= test
 molecule roles e2e test-long: export LOCKSTEP_TESTBED_PREFIX ?= 10.89.78

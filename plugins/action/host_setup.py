@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from ansible.errors import AnsibleActionFail
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import topology
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import ClusterAction
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.settings import ROOT
 
@@ -18,26 +20,49 @@ class ActionModule(ClusterAction):
     """Files and topology come from the controller, everything else from the task."""
 
     BYPASS_HOST_LOOP = False
-    _VALID_ARGS = frozenset({"interface", "gpus", "gpu_model", "zone"})
+    _VALID_ARGS = frozenset({"interface", "gpus", "gpu_model", "zone", "address", "peers", "head"})
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
-        variables = task_vars or {}
-        host = variables["inventory_hostname"]
-        topology = self.cluster(variables, only=host).topology
-        try:
-            replica = topology.replica_of(host)
-        except KeyError as error:
-            problems = "; ".join(topology.problems) or "it belongs to no replica"
-            raise AnsibleActionFail(f"{host}: {problems}") from error
-        arguments = {
-            **self._task.args,
-            "host": host,
-            "replica": {"name": replica.name, "head": replica.head, "addresses": dict(replica.addresses)},
-            "sources": library(),
-            "tables": tables(),
-        }
+        variables, given = task_vars or {}, dict(self._task.args)
+        arguments: dict[str, Any] = {"sources": library(), "tables": tables()}
+        if "interface" in given:
+            host = variables["inventory_hostname"]
+            stated = {name: given.pop(name, None) for name in ("address", "peers", "head")}
+            in_group = topology.ROOT in variables["groups"]
+            replica = self._grouped_replica(host, variables) if in_group else stated_replica(host, **stated)
+            named = {"name": replica.name, "head": replica.head, "addresses": dict(replica.addresses)}
+            arguments |= {**given, "host": host, "replica": named}
         return dict(self._execute_module("lockstep.vllm.host_setup", arguments, task_vars=variables))
+
+    def _grouped_replica(self, host: str, variables: Mapping[str, Any]) -> topology.Replica:
+        read = self.cluster(variables, only=host).topology
+        try:
+            return read.replica_of(host)
+        except KeyError as error:
+            raise AnsibleActionFail(f"{host}: {'; '.join(read.problems) or 'it belongs to no replica'}") from error
+
+
+def stated_replica(
+    host: str, address: str | None, peers: Mapping[str, str] | None, head: str | None
+) -> topology.Replica:
+    """The replica of ``host`` where the inventory has no group ``lockstep``: the stated peers, or the host by itself.
+
+    Raises:
+        AnsibleActionFail: the peers or the head cannot mean a replica.
+    """
+    addresses = {str(name): str(where) for name, where in (peers or {host: address or host}).items()}
+    if host not in addresses:
+        raise AnsibleActionFail(
+            f"{host} is not in gpu_host_peers ({', '.join(addresses)}). Next: add it there with its address"
+        )
+    if head is None and len(addresses) == 1:
+        head = host
+    if head not in addresses:
+        raise AnsibleActionFail(
+            f"{host}: gpu_host_head is {head or 'not set'}, and has to be one of {', '.join(addresses)} (gpu_host_peers)"
+        )
+    return topology.Replica(head, head, tuple(name for name in addresses if name != head), addresses)
 
 
 @functools.cache

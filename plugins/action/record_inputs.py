@@ -6,6 +6,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import topology
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import ClusterAction
 
 
@@ -18,6 +19,11 @@ class ActionModule(ClusterAction):
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         variables = task_vars or {}
+        if topology.ROOT not in variables["groups"]:
+            return {
+                "changed": False,
+                "msg": f"nothing to record: the inventory has no group '{topology.ROOT}' to plan for",
+            }
         host, role = variables["inventory_hostname"], self._task.args["role"]
         cluster = self.cluster(variables, only=host, over=self._task.args.get("variables"))
         if host not in cluster.wanted:

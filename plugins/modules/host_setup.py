@@ -8,24 +8,35 @@ module: host_setup
 short_description: Put Lockstep's library, tables and the host's own record onto a host
 description:
   - Copies C(plugins/module_utils/) to C(/opt/lockstep/lib/lockstep/), the tables of C(data/) as JSON to
-    C(/opt/lockstep/share/), and writes C(/etc/lockstep/host.json) from the inventory.
+    C(/opt/lockstep/share/), and, with O(interface), writes C(/etc/lockstep/host.json) from the inventory.
   - What is there and not in the project is removed.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 options:
   interface:
-    description: The network interface that carries the cluster's traffic.
+    description: >-
+      The network interface that carries the cluster's traffic. Without it only the library and the tables are put onto the
+      host.
     type: str
-    required: true
   gpus:
-    description: How many GPUs the host has.
+    description: How many GPUs the host has. Needed with O(interface).
     type: int
-    required: true
   gpu_model:
     description: A word that the name of every GPU contains.
     type: str
   zone:
     description: The zone or rack that the host stands in.
+    type: str
+  address:
+    description: The host's address on that interface; read where the inventory has no group C(lockstep).
+    type: str
+  peers:
+    description: >-
+      Address of every host of the replica by its name; read where the inventory has no group C(lockstep). The host by itself
+      when left out.
+    type: dict
+  head:
+    description: Which of O(peers) is the head; needed where there are several.
     type: str
   host:
     description: The host's name in the inventory. Filled in by the action.
@@ -51,7 +62,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Library, tables and the host's record are in place
+- name: Install library, data tables and host record
   lockstep.vllm.host_setup:
     interface: eth0
     gpus: 8
@@ -70,7 +81,7 @@ paths:
   elements: str
 record:
   description: The content of host.json.
-  returned: always
+  returned: with O(interface)
   type: dict
 """
 
@@ -86,24 +97,30 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.host import setup as
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "interface": {"type": "str", "required": True},
-            "gpus": {"type": "int", "required": True},
+            "interface": {"type": "str"},
+            "gpus": {"type": "int"},
             "gpu_model": {"type": "str"},
             "zone": {"type": "str"},
+            "address": {"type": "str"},
+            "peers": {"type": "dict"},
+            "head": {"type": "str"},
             "host": {"type": "str"},
             "replica": {"type": "dict"},
             "sources": {"type": "dict", "default": {}},
             "tables": {"type": "dict", "default": {}},
         },
+        required_together=[("interface", "gpus")],
         supports_check_mode=True,
     )
-    wish = module.params
-    record = host_setup.host_record(wish["host"], wish["replica"], wish)
-    paths = host_setup.install_library(wish["sources"], wish["tables"], dry=module.check_mode)
+    params = module.params
+    files = [str(host_setup.LIBRARY / name) for name in params["sources"]]
+    files += [str(records.SHARE / name) for name in params["tables"]]
+    paths = host_setup.install_library(params["sources"], params["tables"], dry=module.check_mode)
+    if params["interface"] is None:
+        module.exit_json(changed=bool(paths), paths=paths, files=sorted(files))
+    record = host_setup.host_record(params["host"], params["replica"], params)
     if read(records.HOST) != record if module.check_mode else records.write(records.HOST, record):
         paths.append(str(records.HOST))
-    files = [str(host_setup.LIBRARY / name) for name in wish["sources"]]
-    files += [str(records.SHARE / name) for name in wish["tables"]]
     module.exit_json(changed=bool(paths), paths=paths, record=record, files=sorted([*files, str(records.HOST)]))
 
 

@@ -9,7 +9,8 @@ short_description: Record what a role was applied from, so that a later run know
 description:
   - Writes C(/var/lib/lockstep/manifest/<role>.json) with a digest of the role's files, its variables' values and the
     topology that it reads, and the checksum of every file that the role manages.
-  - The digest is taken on the controller, in an action of the same name.
+  - The digest is taken on the controller, in an action of the same name. Where the inventory has no group C(lockstep) there is
+    no later run that would compare, and nothing is recorded.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 options:
@@ -40,7 +41,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Inputs of this role are recorded
+- name: Record inputs of this role
   lockstep.vllm.record_inputs:
     role: gpu_host
     files: [/etc/lockstep/host.json]

@@ -8,7 +8,10 @@ public variable that tasks, templates or handlers name is documented.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import re
+from collections.abc import Iterator
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +47,17 @@ def options(role: Path) -> dict[str, dict[str, Any]]:
     for verb, entry in specs(role).items():
         for name, option in (entry.get("options") or {}).items():
             known = merged.setdefault(name, option)
-            told, tells = ({key: o.get(key) for key in ("type", "default", "choices")} for o in (known, option))
-            assert told == tells, f"{role.name}: {verb} says {tells} of {name}, another verb says {told}"
+            known_as, also = ({key: o.get(key) for key in ("type", "default", "choices")} for o in (known, option))
+            assert known_as == also, f"{role.name}: {verb} documents {name} as {also}, another verb as {known_as}"
     return merged
+
+
+@functools.cache
+def role_readmes() -> Any:
+    loader = SourceFileLoader("role_readmes", str(ROOT / "tools/role-readmes"))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("role_readmes", loader))
+    loader.exec_module(module)
+    return module
 
 
 def defaults(role: Path) -> dict[str, Any]:
@@ -71,7 +82,7 @@ def test_there_are_roles_to_test() -> None:
 
 
 @roles
-def test_every_verb_has_an_entry_with_words(role: Path) -> None:
+def test_every_verb_has_a_description(role: Path) -> None:
     verbs = {path.stem for path in (role / "tasks").glob("[!_]*.yml")}
     entries = specs(role)
     assert verbs == set(entries), f"{role.name}: verbs and argument_specs differ: {sorted(verbs ^ set(entries))}"
@@ -80,7 +91,7 @@ def test_every_verb_has_an_entry_with_words(role: Path) -> None:
 
 
 @roles
-def test_every_option_has_a_type_and_words(role: Path) -> None:
+def test_every_option_has_a_type_and_a_description(role: Path) -> None:
     for name, option in options(role).items():
         assert option.get("description"), f"{role.name}: {name} has no description"
         assert option.get("type") in TYPES, f"{role.name}: {name} has no usable type"
@@ -105,6 +116,14 @@ def test_documented_defaults_are_the_real_ones(role: Path) -> None:
 
 
 @roles
+def test_no_spec_holds_a_template(role: Path) -> None:
+    """Ansible templates a spec before anything is validated: one that names an unset variable fails the role, even where the
+    option is given, and a type that the text does not have is refused. What is computed stands in defaults/main.yml alone."""
+    templated = [where for where, text in texts(specs(role)) if "{{" in text or "{%" in text]
+    assert not templated, f"{role.name}: Jinja in meta/argument_specs.yml: {templated}"
+
+
+@roles
 def test_defaults_have_their_documented_type(role: Path) -> None:
     for name, value in defaults(role).items():
         option = options(role)[name]
@@ -121,8 +140,33 @@ def test_defaults_have_their_documented_type(role: Path) -> None:
 @roles
 def test_no_variable_is_used_without_being_documented(role: Path) -> None:
     documented = set(options(role))
-    strangers = {name: where for name, where in public_names(role).items() if name not in documented}
-    assert not strangers, f"{role.name}: used but not documented: {strangers}"
+    undocumented = {name: where for name, where in public_names(role).items() if name not in documented}
+    assert not undocumented, f"{role.name}: used but not documented: {undocumented}"
+
+
+@roles
+def test_readme_is_made_from_the_spec(role: Path) -> None:
+    made = role_readmes().readme(role)
+    assert (role / "README.md").read_text() == made, "Next: tools/role-readmes"
+
+
+@roles
+def test_tasks_are_named_by_an_imperative_verb(role: Path) -> None:
+    """ "Load driver module", not "Driver is loaded": a name that states a result reads as if it had been reached."""
+    names = [
+        match[1]
+        for folder in ("tasks", "handlers")
+        for path in sorted((role / folder).glob("*.yml"))
+        for match in re.finditer(r"^\s*- name: (.*)$", path.read_text(), re.MULTILINE)
+    ]
+    assert names
+    main_clauses = {name: re.split(r" (?:that|whether|until|where|why) ", name)[0] for name in names}
+    stative = [
+        name
+        for name, clause in main_clauses.items()
+        if re.search(r" (is|are|has|have|was|runs|serves|exists?)\b", clause)
+    ]
+    assert not stative, role.name
 
 
 @roles
@@ -132,5 +176,17 @@ def test_secrets_are_not_shown(role: Path) -> None:
             assert option.get("no_log") is True, f"{role.name}: {name} is a secret without no_log"
 
 
+def texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """Every string in a spec, with its place."""
+    if isinstance(value, str):
+        yield where, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from texts(item, f"{where}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for item in value:
+            yield from texts(item, where)
+
+
 def is_computed(value: Any) -> bool:
-    return isinstance(value, str) and "{{" in value
+    return any("{{" in text for _, text in texts(value))

@@ -367,7 +367,7 @@ def router_reason(wanted: Wanted, state: Mapping[str, Any]) -> str | None:
     """Why a router is due; None when it is as wanted and running."""
     if state.get("units", {}).get("haproxy.service", {}).get("active") != "active":
         return "HAProxy is not running"
-    return _manifest_reason("router", wanted.inputs.get("router"), state.get("manifest", {}))
+    return _manifest_reason("vllm_haproxy", wanted.inputs.get("vllm_haproxy"), state.get("manifest", {}))
 
 
 def _host_stamp_reason(host: str, steps: Mapping[str, str], state: Mapping[str, Any]) -> str | None:

@@ -18,8 +18,8 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core import manifest
 from ansible_collections.lockstep.vllm.plugins.module_utils.runtime import state as runtime_state
 
 ROOT = Path(__file__).resolve().parents[3]
-HOST_ROLES = ("gpu_host", "nvidia_driver", "serving_runtime", "ray_node", "vllm_server", "metrics")
-ROUTER_ROLES = ("router",)
+HOST_ROLES = ("gpu_host", "nvidia_driver", "serving_runtime", "ray_node", "vllm_server", "node_metrics")
+ROUTER_ROLES = ("vllm_haproxy",)
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C, where it was built, takes a tenth of the time
 
 

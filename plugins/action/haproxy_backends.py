@@ -1,0 +1,37 @@
+"""Name the replicas of the inventory and where their heads answer, for the router's configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import settings
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import ClusterAction
+
+_PORTS = ("vllm_server_port", "vllm_server_ready_port")
+
+
+class ActionModule(ClusterAction):
+    """Reads the inventory on the controller; no host is asked."""
+
+    BYPASS_HOST_LOOP = False
+    _VALID_ARGS: frozenset[str] = frozenset()
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        variables = task_vars or {}
+        topology = self.cluster(variables, only="").topology
+        if topology.problems:
+            problems = "; ".join(topology.problems)
+            raise AnsibleActionFail(f"{problems}. Next: correct the inventory, or set vllm_haproxy_replicas")
+        default = settings.defaults(self._loader)
+        backends = []
+        for replica in topology.replicas:
+            raw = variables["hostvars"].raw_get(replica.head)
+            port, ready_port = settings.resolve(self._templar, raw, default, _PORTS).values()
+            address = replica.addresses[replica.head]
+            backends.append(
+                {"name": replica.name, "address": address, "port": int(port), "ready_port": int(ready_port)}
+            )
+        return {"changed": False, "backends": backends}
