@@ -33,7 +33,7 @@ attributes:
     support: none
     description: Changes nothing.
 seealso:
-  - module: lockstep.vllm.survey
+  - module: lockstep.vllm.probe
 """
 
 EXAMPLES = r"""

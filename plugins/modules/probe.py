@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: survey
-short_description: Learn the state of every host at once
+module: probe
+short_description: Read the state of every host at once
 description:
   - Asks every host of group C(lockstep) and its routers for its state, all at once and in one read-only call each.
   - Runs once for the whole play. A host that does not answer is part of the result and no failure.
@@ -31,10 +31,10 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Every host is surveyed
-  lockstep.vllm.survey:
+- name: Probe every host
+  lockstep.vllm.probe:
     ray: true
-  register: survey
+  register: probe
 """
 
 RETURN = r"""
