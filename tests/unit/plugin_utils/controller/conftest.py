@@ -11,7 +11,6 @@ import pytest
 import yaml
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
@@ -26,11 +25,6 @@ class Inventory:
     @property
     def hostvars(self) -> HostVars:
         return self.task_vars["hostvars"]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def plugin_loader() -> None:
-    init_plugin_loader([])
 
 
 @pytest.fixture

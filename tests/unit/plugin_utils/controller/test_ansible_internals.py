@@ -115,7 +115,9 @@ def test_connections_made_in_one_thread_run_their_commands_in_several() -> None:
 
 
 def test_a_connection_takes_its_options_from_the_host_s_variables() -> None:
-    connection = connect(ansible_host="10.0.0.9", ansible_port=2222, ansible_user="ops", ansible_ssh_common_args="-o X=y")
+    connection = connect(
+        ansible_host="10.0.0.9", ansible_port=2222, ansible_user="ops", ansible_ssh_common_args="-o X=y"
+    )
     options = {name: connection.get_option(name) for name in ("host", "port", "remote_user", "ssh_common_args")}
     assert options == {"host": "10.0.0.9", "port": 2222, "remote_user": "ops", "ssh_common_args": "-o X=y"}
     assert connect().get_option("host") == "a1"
@@ -146,7 +148,9 @@ def test_privilege_escalation(become: bool, variables: dict[str, Any], begins: s
 
 
 def test_become_options_are_the_host_s() -> None:
-    command = ansible_internals.privileged(connect(True, ansible_become_user="svc", ansible_become_exe="/opt/sudo"), "id")
+    command = ansible_internals.privileged(
+        connect(True, ansible_become_user="svc", ansible_become_exe="/opt/sudo"), "id"
+    )
     assert command.startswith("/opt/sudo ")
     assert "-u svc" in command
 
