@@ -86,9 +86,9 @@ def test_heads_are_sorted_whatever_the_inventory_s_order(action: tuple[Heads, di
 def test_every_host_is_probed_over_its_own_connection(action: tuple[Heads, dict[str, Any]]) -> None:
     made, task_vars = action
     found = made.probe(made.cluster(task_vars), task_vars)
-    assert {name: (answer.error, answer.reachable) for name, answer in found.items()} == {
-        name: (None, True) for name in ("a1", "a2", "b1")
-    }
+    assert {name: (answer.error, answer.reachable) for name, answer in found.items()} == dict.fromkeys(
+        ("a1", "a2", "b1"), (None, True)
+    )
     assert (found["a1"].state or {})["fingerprint_digest"]
 
 
