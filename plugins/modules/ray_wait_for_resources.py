@@ -12,8 +12,8 @@ description:
   - Counts no node that is dead, draining, silent or joined under another address.
   - As long as Ray still counts a silent host it is not ready, though enough others are there. Ray may place ranks on it.
   - Ends before the deadline where waiting cannot help, as when a missing host is in quarantine.
-  - In a play it reports meanwhile which hosts are missing (the action of the same name). It runs on any host of the replica; the
-    host waits by the same source, C(python -m lockstep.ray.wait), before the engine starts.
+  - In a play it reports meanwhile which hosts are missing (the action of the same name). It runs on any host of the
+    replica; the host waits by the same source, C(python -m lockstep.ray.wait), before the engine starts.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 options:

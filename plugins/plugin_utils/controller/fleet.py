@@ -96,6 +96,9 @@ def program(module: str, function: str, argument: Any) -> str:
         module: dotted name below module_utils, such as ``host.probe``.
         function: called with the one ``argument``; what it returns must be JSON-ready.
         argument: JSON-ready.
+
+    Raises:
+        ModuleNotFoundError: there is no such module.
     """
     return _BOOT.format(library=_library(module), call=json.dumps([module, function, argument]))
 
@@ -118,6 +121,8 @@ def _library(module: str) -> str:
         if file.exists():
             sources[name] = file.read_text(encoding="utf-8"), package
             ahead += [*_imported(name, *sources[name]), *([name.rpartition(".")[0]] if "." in name else [])]
+    if module not in sources:
+        raise ModuleNotFoundError(f"no {module} below {LIBRARY}")
     return base64.b64encode(zlib.compress(json.dumps(sources).encode())).decode()
 
 

@@ -34,6 +34,11 @@ def test_the_library_is_part_of_the_program() -> None:
     assert "has no attribute 'absent'" in done.stderr
 
 
+def test_a_module_that_is_not_there_is_no_program() -> None:
+    with pytest.raises(ModuleNotFoundError, match="survey"):
+        fleet.program("survey", "collect", {})
+
+
 def test_the_probe_program_is_complete() -> None:
     text = fleet.program(
         "host.probe", "collect", {"preflight": True, "ports": [1], "peers": {"localhost": "127.0.0.1"}}
