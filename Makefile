@@ -13,7 +13,7 @@ COVERED_BY_E2E := serving_runtime admission ray_node vllm_server
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo demo-down check lint unit test test-long sanity molecule roles e2e benchmark clean
+.PHONY: help env demo demo-down check lint unit test test-long contract sanity molecule roles e2e benchmark clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -38,6 +38,9 @@ lint: env ## yamllint, ruff, mypy --strict, ansible-lint's production profile
 unit: env ## unit tests, and the built collection from an empty path
 	@$(STAGE) unit pytest -n 4 tests/unit tests/collection
 
+contract: env ## tests of what is used of ansible-core, under the lowest supported version
+	@$(STAGE) contract tools/contract
+
 sanity: env ## ansible-test sanity on the built collection
 	@$(STAGE) sanity tests/sanity/run
 
@@ -53,7 +56,7 @@ roles: env # the roles' scenarios wait for hosts: linters, sanity and unit tests
 e2e: env ## the scenarios of tests/e2e, on a testbed of their own
 	@$(STAGE) e2e pytest -m 'not long' --durations=20 tests/e2e
 
-test-long: env ## the scenarios that `make test` leaves out: every fault of a roll, many killed controllers (hours)
+test-long: env contract ## the scenarios that `make test` leaves out: every fault of a roll, many killed controllers (hours)
 	@$(STAGE) roles-long env NO_COLOR=1 tools/molecule $(COVERED_BY_E2E); status=$$?; \
 	$(STAGE) standalone env NO_COLOR=1 tools/molecule standalone || status=1; \
 	$(STAGE) long pytest -m long tests/e2e && exit $$status

@@ -4,10 +4,10 @@ sshds of our own, started from a temporary folder with their own keys, listen on
 several times over:
 
   plain     one `ssh host python3` each, as many at once as Ansible's forks, running an empty program
-  same      the same, running the very program that the survey runs on a host
-  survey    `ansible-playbook` with the one task that a run costs a host that needs nothing
+  same      the same, running the very program that the probe runs on a host
+  probe     `ansible-playbook` with the one task that a run costs a host that needs nothing
 
-The ratio to beat is survey / plain (goal: 1.3). survey / same says what Ansible itself adds. Each is given in seconds and in
+The ratio to beat is probe / plain (goal: 1.3). probe / same says what Ansible itself adds. Each is given in seconds and in
 processor seconds of all that took part, sshds and simulated hosts included, which other load on the machine changes little.
 """
 
@@ -119,7 +119,7 @@ def plain_ssh(hosts: list[str], port: int, options: list[str], program: bytes, p
 
 
 def write_inventory(folder: Path, hosts: list[str], port: int, options: list[str]) -> Path:
-    """Replicas of two hosts each, with every variable that the survey asks for."""
+    """Replicas of two hosts each, with every variable that the probe reads."""
     replicas: dict[str, object] = {}
     for number in range(0, len(hosts), 2):
         members = {
@@ -147,7 +147,7 @@ def write_inventory(folder: Path, hosts: list[str], port: int, options: list[str
     return path
 
 
-def run_survey(inventory: Path, home: Path) -> None:
+def run_probe(inventory: Path, home: Path) -> None:
     environment = os.environ | {
         "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
         "ANSIBLE_FORKS": str(FORKS),
@@ -155,19 +155,19 @@ def run_survey(inventory: Path, home: Path) -> None:
         # A fresh connection to each host, as plain ssh has: nothing left over from the round before.
         "ANSIBLE_SSH_ARGS": "-o ControlMaster=no -o ControlPath=none",
     }
-    playbook = Path(__file__).with_name("survey.playbook.yml")
+    playbook = Path(__file__).with_name("probe.playbook.yml")
     command = ["ansible-playbook", "-i", inventory, playbook]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode:
-        sys.exit(f"benchmark: the survey failed\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
+        sys.exit(f"benchmark: the probe failed\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
 
 
-def survey_program(hosts: list[str]) -> tuple[bytes, str]:
+def probe_program(hosts: list[str]) -> tuple[bytes, str]:
     """The program, and the options that Python gets for it."""
     sys.path.insert(0, str(ROOT / "collections"))
     from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import fleet
 
-    text = fleet.program("survey", "collect", {"peers": dict.fromkeys(hosts[:2], hosts[0])})
+    text = fleet.program("host.probe", "collect", {"peers": dict.fromkeys(hosts[:2], hosts[0])})
     return text.encode(), fleet.PYTHON_OPTIONS
 
 
@@ -188,11 +188,11 @@ def measure(count: int, rounds: int) -> dict[str, object]:
     with tempfile.TemporaryDirectory(prefix="lockstep-noop-") as name:
         port, options = keys(Path(name), hosts)
         inventory = write_inventory(Path(name), hosts, port, options)
-        program, python_options = survey_program(hosts)
+        program, python_options = probe_program(hosts)
         ways: dict[str, Callable[[], None]] = {
             "plain": lambda: plain_ssh(hosts, port, options, b"pass"),
             "same": lambda: plain_ssh(hosts, port, options, program, python_options),
-            "survey": lambda: run_survey(inventory, Path(name) / "home"),
+            "probe": lambda: run_probe(inventory, Path(name) / "home"),
         }
         taken: dict[str, list[float]] = {way: [] for way in ways}
         used: dict[str, list[float]] = {way: [] for way in ways}
@@ -213,11 +213,11 @@ def measure(count: int, rounds: int) -> dict[str, object]:
         "cpus": os.cpu_count(),
         "seconds": {way: [round(value, 2) for value in times] for way, times in taken.items()},
         "median": {way: round(value, 2) for way, value in median.items()},
-        "survey_to_plain": round(median["survey"] / median["plain"], 2),
-        "survey_to_same": round(median["survey"] / median["same"], 2),
+        "probe_to_plain": round(median["probe"] / median["plain"], 2),
+        "probe_to_same": round(median["probe"] / median["same"], 2),
         "processor_median": {way: round(value, 2) for way, value in processor.items()},
-        "processor_survey_to_plain": round(processor["survey"] / processor["plain"], 2),
-        "processor_survey_to_same": round(processor["survey"] / processor["same"], 2),
+        "processor_probe_to_plain": round(processor["probe"] / processor["plain"], 2),
+        "processor_probe_to_same": round(processor["probe"] / processor["same"], 2),
         "load": round(os.getloadavg()[0], 1),
         "goal": GOAL,
     }

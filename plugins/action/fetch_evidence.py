@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import evidence_bundle
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import settings
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import ClusterAction
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Fleet, program
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import program
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import journal, page
 
 
@@ -30,11 +29,8 @@ class ActionModule(ClusterAction):
         if self._task.check_mode:
             return {"changed": False, "skipped": True}
         variables = task_vars or {}
-        hostvars = variables["hostvars"]
         text = program("gates.evidence_bundle", "collect", {"run": arguments["run"], "since": arguments["since"]})
-        connections = {host: settings.connection(self._templar, hostvars.raw_get(host)) for host in arguments["hosts"]}
-        fleet = Fleet(self._play_context, bool(self._task.become), int(variables.get("ansible_forks", 5)))
-        answers = fleet.ask(dict.fromkeys(connections, text), connections)
+        answers = self.run_on(arguments["hosts"], text, variables)
         folder = _folder(arguments["run"])
         kept, warnings = [], []
         try:

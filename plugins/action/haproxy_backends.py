@@ -6,7 +6,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import settings
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, settings
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import ClusterAction
 
 _PORTS = ("vllm_server_port", "vllm_server_ready_port")
@@ -28,7 +28,7 @@ class ActionModule(ClusterAction):
         default = settings.defaults(self._loader)
         backends = []
         for replica in topology.replicas:
-            raw = variables["hostvars"].raw_get(replica.head)
+            raw = ansible_internals.raw_variables(variables["hostvars"], replica.head)
             port, ready_port = settings.resolve(self._templar, raw, default, _PORTS).values()
             address = replica.addresses[replica.head]
             backends.append(

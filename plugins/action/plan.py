@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible.utils.vars import load_extra_vars
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import data_tables
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import plan, render, waves
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import Cluster, ClusterAction
 
 
@@ -27,7 +27,7 @@ class ActionModule(ClusterAction):
         mode = self._mode(arguments)
         cluster = self.cluster(variables)
         now = datetime.datetime.now(datetime.UTC)
-        found = {} if cluster.topology.problems else self.survey(cluster, variables, preflight=True)
+        found = {} if cluster.topology.problems else self.probe(cluster, variables, preflight=True)
         try:
             policy = waves.Policy.from_mapping(arguments.get("policy") or {})
         except ValueError as error:
@@ -77,7 +77,7 @@ class ActionModule(ClusterAction):
             found = plan.mode_of(arguments["action"]) if "action" in arguments else found
         except ValueError as error:
             raise AnsibleActionFail(str(error)) from error
-        extra = load_extra_vars(self._loader)
+        extra = ansible_internals.extra_variables(self._loader)
         if "rollout_action" in extra and "action" not in arguments:
             raise AnsibleActionFail(
                 "rollout_action is asked of playbooks/upgrade_driver.yml alone; nothing was changed. "

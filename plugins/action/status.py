@@ -27,7 +27,7 @@ class ActionModule(ClusterAction):
         cluster = self.cluster(variables)
         if cluster.topology.problems:
             return {"failed": True, "msg": render.refused(cluster.topology.problems)}
-        found = self.survey(cluster, variables, ray=True)
+        found = self.probe(cluster, variables, ray=True)
         status = status_table.build(
             {
                 "replicas": {

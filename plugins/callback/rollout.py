@@ -52,7 +52,7 @@ from typing import Any
 from ansible import context
 from ansible.plugins.callback import CallbackBase
 
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import identity, signals
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, identity, signals
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import journal, page, timeline, tracker
 
 _FAULTS_TOLERATED = 3
@@ -103,7 +103,7 @@ class CallbackModule(CallbackBase):
     @_harmless
     def v2_playbook_on_start(self, playbook: Any) -> None:
         signals.hear_every_interrupt()
-        self._playbook = os.path.splitext(os.path.basename(playbook._file_name))[0]
+        self._playbook = ansible_internals.playbook_name(playbook)
         self._began = time.time()
         # Actions of this run put what they bring from hosts beside the journal.
         os.environ[journal.ROOT_VARIABLE] = str(self._root())

@@ -5,20 +5,20 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: engine_state
-short_description: See what the engine supervisor of this head does, or have it serve or drain and wait until it does
+short_description: Read what the engine supervisor of this head does, or have it serve or drain and wait until it does
 description:
   - Reads C(/run/lockstep/engine.json) and the state of the unit C(lockstep-vllm.service); never starts or stops the unit.
   - A wait ends early, with the reason from the engine's log, when the engine died while starting, when the supervisor
     gave up or when the unit is gone.
-  - Once it serves, rungs that do not hold and known lines of the engine's log (errors and warnings) are told as warnings.
+  - Once it serves, rungs that do not hold and known lines of the engine's log (errors and warnings) are returned as warnings.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 options:
   state:
     description:
-      - V(serving) takes back a wish to drain and waits until the replica says that it is ready.
-      - V(drained) has it say that it is not ready, and waits until no request runs any more.
-      - Without it the module only looks.
+      - V(serving) withdraws a request to drain and waits until the replica reports that it is ready.
+      - V(drained) has it report that it is not ready, and waits until no request runs any more.
+      - Without it the module only reads.
     type: str
     choices: [serving, drained]
   reason:
@@ -35,7 +35,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Says whether it would leave the supervisor a wish; leaves none and doesn't wait.
+    description: Reports whether it would leave the supervisor a request; leaves none and does not wait.
   diff_mode:
     support: none
     description: There is nothing to compare.

@@ -5,15 +5,17 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_probe
-short_description: Learn all that Lockstep needs to know of a host, in one read-only call
+short_description: Read all that Lockstep needs to know about a host, in one read-only call
 description:
   - Returns the host's operating system, boot, driver in full, GPUs, Ray, vLLM and Python versions, units, stamps and
     quarantine. Never imports torch, Ray or CUDA, and a driver that hangs becomes a finding.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
+extends_documentation_fragment:
+  - lockstep.vllm.fleet.read_only
 options:
   preflight:
-    description: Look also at ports, names and the driver repository, as the other options ask.
+    description: Check ports, names and the driver repository too, as the other options say.
     type: bool
     default: false
   ports:
@@ -25,15 +27,8 @@ options:
     description: Host names and the addresses that they must resolve to and from.
     type: dict
     default: {}
-attributes:
-  check_mode:
-    support: full
-    description: Reads only.
-  diff_mode:
-    support: none
-    description: Changes nothing.
 seealso:
-  - module: lockstep.vllm.survey
+  - module: lockstep.vllm.probe
 """
 
 EXAMPLES = r"""

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: plan
-short_description: Survey every host at once and plan the run
+short_description: Probe every host at once and plan the run
 description:
-  - Asks every host of group C(lockstep) and its routers for its state, all at once and in one read-only call each, and
+  - Reads the state of every host of group C(lockstep) and of the routers, all at once and in one read-only call each, and
     decides what each needs and in which waves it gets it.
-  - Runs once for the whole play. Fails, with every reason, when the run must not begin; nothing has been changed then.
+  - Fails, with every reason, when the run must not begin; nothing has been changed then.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
+extends_documentation_fragment:
+  - lockstep.vllm.fleet.read_only
+  - lockstep.vllm.fleet.controller
 options:
   mode:
     description: >-
@@ -31,16 +34,6 @@ options:
       and C(leave_serving), as the operator guide explains them.
     type: dict
     default: {}
-attributes:
-  check_mode:
-    support: full
-    description: Reads only.
-  diff_mode:
-    support: none
-    description: Changes nothing.
-  action:
-    support: full
-    description: Runs on the controller.
 """
 
 EXAMPLES = r"""

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: quarantine
-short_description: Keep a host out of Ray, or let it in again
+short_description: Keep a host out of Ray, or lift the quarantine
 description:
   - A host in quarantine does not start Ray, also after a reboot and with no controller running. The record on the host
     names its reason, its owner and its run.
   - It takes effect at the next start of Ray; a Ray that runs is not stopped by it.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
+extends_documentation_fragment:
+  - lockstep.vllm.fleet.record
 options:
   state:
     description: V(present) puts the host into quarantine, V(absent) takes it out.
@@ -40,13 +42,6 @@ options:
     elements: str
     choices: [changing, failed, operator]
     default: [changing, failed]
-attributes:
-  check_mode:
-    support: full
-    description: Says what would change and writes nothing.
-  diff_mode:
-    support: none
-    description: The record is in the result.
 """
 
 EXAMPLES = r"""

@@ -5,16 +5,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ray_drain
-short_description: Have Ray place no new work on a host, and wait until what ran there has ended
+short_description: Drain a host's Ray node, and wait until nothing runs on it
 description:
-  - Asks the head to drain this host's node, then waits until nobody holds a GPU of it.
+  - Asks the head to drain this host's node, so that Ray places no new work on it, then waits until nothing holds a GPU of it.
   - The deadline's end is no failure; stop the Ray unit afterwards in any case.
   - A host that has no living node, or a head that does not answer, needs no draining.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 options:
   reason:
-    description: What Ray notes down.
+    description: The reason that Ray records.
     type: str
     default: Lockstep drains this host
   deadline:
@@ -24,7 +24,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Says whether the host would be drained.
+    description: Reports whether the host would be drained.
   diff_mode:
     support: none
     description: The node's state is in the result.

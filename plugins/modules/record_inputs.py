@@ -13,6 +13,8 @@ description:
     no later run that would compare, and nothing is recorded.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
+extends_documentation_fragment:
+  - lockstep.vllm.fleet.record
 options:
   role:
     description: Name of the role that was applied.
@@ -32,12 +34,8 @@ options:
     description: The digest. Filled in by the action.
     type: str
 attributes:
-  check_mode:
-    support: full
-    description: Says whether the record would change and writes nothing.
   diff_mode:
-    support: none
-    description: The record is not meant to be read by people.
+    description: The record is a digest, not meant to be read by people.
 """
 
 EXAMPLES = r"""

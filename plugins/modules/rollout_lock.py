@@ -12,9 +12,10 @@ description:
   - A held lock is renewed by asking for it again with the same run; that is the holder's sign of life.
   - A lock left behind by a dead process of the same controller is taken over without being asked. Any other holder has to
     be named in O(take_over).
-  - Runs once for the whole play.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
+extends_documentation_fragment:
+  - lockstep.vllm.fleet.controller
 options:
   state:
     description: V(held) takes or renews the lock, V(released) gives it up if O(run) holds it, V(read) only looks.
@@ -45,9 +46,6 @@ attributes:
   diff_mode:
     support: none
     description: The locks are in the result.
-  action:
-    support: full
-    description: Runs on the controller and speaks to the heads itself.
 """
 
 EXAMPLES = r"""

@@ -10,10 +10,12 @@ description:
   - Leaves a request on the head of every replica. A roll reads it between two waves, whichever controller it runs on; one
     that is started later reads it before its first wave.
   - V(pause) ends the roll after the wave under way; V(resume) takes that back. V(abort) ends it likewise, for good; what
-    it has changed is then put back by C(playbooks/upgrade_driver.yml -e rollout_action=abort), in waves and with all gates.
-  - Runs once for the whole play.
+    it has changed is then rolled back by C(playbooks/upgrade_driver.yml -e rollout_action=abort), in waves and with all gates.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
+extends_documentation_fragment:
+  - lockstep.vllm.fleet.record
+  - lockstep.vllm.fleet.controller
 options:
   action:
     description: What is asked.
@@ -24,16 +26,6 @@ options:
     description: Why, in words; shown by whatever the request stops.
     type: str
     default: ""
-attributes:
-  check_mode:
-    support: full
-    description: Says what would change and writes nothing.
-  diff_mode:
-    support: none
-    description: The request is in the result.
-  action:
-    support: full
-    description: Runs on the controller and speaks to the heads itself.
 """
 
 EXAMPLES = r"""

@@ -5,33 +5,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: runtime_verify
-short_description: Hold the serving environment in use against its lock
+short_description: Compare the serving environment in use with its lock
 description:
   - Reads what is installed in C(/opt/lockstep/runtime/current) and fails where it is not what the lock pins.
   - Imports nothing of the environment and changes nothing.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
-options:
-  lock:
-    description: Requirements file on the host, every distribution pinned.
-    type: path
-    required: true
-  extra_requirements:
-    description: Further pinned requirements.
-    type: list
-    elements: str
-    default: []
-  python:
-    description: Interpreter of the host.
-    type: str
-    default: python3
-attributes:
-  check_mode:
-    support: full
-    description: The module never changes anything.
-  diff_mode:
-    support: none
-    description: There is nothing to show.
+extends_documentation_fragment:
+  - lockstep.vllm.fleet.read_only
+  - lockstep.vllm.fleet.runtime_lock
 """
 
 EXAMPLES = r"""

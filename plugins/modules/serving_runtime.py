@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: serving_runtime
-short_description: Have the locked Python environment with Ray and vLLM on a host
+short_description: Install the locked Python environment with Ray and vLLM on a host
 description:
   - Builds C(/opt/lockstep/runtime/<digest of the lock>) with uv, imports torch, Ray and vLLM in it, and only then points
     C(/opt/lockstep/runtime/current) to it. A run that is killed leaves the former environment in use.
@@ -13,20 +13,9 @@ description:
   - Needs uv at C(/opt/lockstep/bin/uv).
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
+extends_documentation_fragment:
+  - lockstep.vllm.fleet.runtime_lock
 options:
-  lock:
-    description: Requirements file on the host, every distribution pinned. Hashes are demanded where it has them.
-    type: path
-    required: true
-  extra_requirements:
-    description: Further pinned requirements that no lock has, such as plug-ins.
-    type: list
-    elements: str
-    default: []
-  python:
-    description: Interpreter of the host.
-    type: str
-    default: python3
   wheelhouse:
     description: Folder on the host, or URL, with all wheels. With it, no index is asked.
     type: str

@@ -12,6 +12,8 @@ description:
   - Refuses to stamp when any gate did not pass, or when no gate ran.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
+extends_documentation_fragment:
+  - lockstep.vllm.fleet.record
 options:
   kind:
     description: Which stamp.
@@ -19,7 +21,7 @@ options:
     choices: [host, replica]
     required: true
   state:
-    description: V(absent) takes the stamp away.
+    description: V(absent) removes the stamp.
     type: str
     choices: [present, absent]
     default: present
@@ -35,13 +37,6 @@ options:
   run:
     description: The run that ran the gates.
     type: str
-attributes:
-  check_mode:
-    support: full
-    description: Says what would change and writes nothing.
-  diff_mode:
-    support: none
-    description: The stamp is in the result.
 """
 
 EXAMPLES = r"""

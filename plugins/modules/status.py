@@ -7,28 +7,20 @@ DOCUMENTATION = r"""
 module: status
 short_description: Show what every replica and host is doing, and why
 description:
-  - Surveys all hosts at once, read-only, and prints per replica and host the role, driver, stamp, quarantine, Ray state,
+  - Probes all hosts at once, read-only, and prints per replica and host the role, driver, stamp, quarantine, Ray state,
     GPUs, engine state, layout, rung, since when, and the last reason.
   - Hosts that don't answer are shown as such; the task fails only where the inventory itself is wrong.
-  - Runs once for the whole play.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
+extends_documentation_fragment:
+  - lockstep.vllm.fleet.read_only
+  - lockstep.vllm.fleet.controller
 options:
   format:
     description: V(table) for people, V(json) for programs; C(docs/status.md) lists the keys of the latter.
     type: str
     choices: [table, json]
     default: table
-attributes:
-  check_mode:
-    support: full
-    description: Reads only.
-  diff_mode:
-    support: none
-    description: Changes nothing.
-  action:
-    support: full
-    description: Runs on the controller.
 """
 
 EXAMPLES = r"""

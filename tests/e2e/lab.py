@@ -28,7 +28,7 @@ CONTROLLER_ACTIONS = {
     "import_tasks", "meta", "pause", "set_fact", "set_stats", "validate_argument_spec",
 }  # fmt: skip
 # Our actions that ask every host at once from one task: one execution on each host.
-FLEET_ACTIONS = {"plan", "survey", "status"}
+FLEET_ACTIONS = {"plan", "probe", "status"}
 
 # Files that decide how a host behaves, with the moment of their last change; and what runs, and since when.
 LOOK = r"""

@@ -1,17 +1,22 @@
-"""The cluster as the inventory declares it and as its hosts answer, for the actions that speak to all hosts at once."""
+"""The cluster as the inventory declares it and as its hosts answer, for the actions that reach all hosts at once."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import topology
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.plan import Found, Wanted
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import settings
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Fleet, program
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, settings
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import (
+    Answer,
+    ConnectionVariables,
+    Fleet,
+    program,
+)
 
 ROUTER_GROUP = "router"
 PORTS = ("ray_node_port", "vllm_server_port", "vllm_server_ready_port")
@@ -33,9 +38,15 @@ class Cluster:
 
 
 class ClusterAction(ActionBase):
-    """Base of the actions that look at every host in one task."""
+    """Base of the actions that read the whole inventory; they run once per task unless they say otherwise."""
 
     BYPASS_HOST_LOOP = True
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """To be called first by every action: fails on an ansible-core that is not supported."""
+        ansible_internals.require_supported_version()
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        return result
 
     def cluster(
         self, task_vars: Mapping[str, Any], only: str | None = None, over: Mapping[str, Any] | None = None
@@ -49,50 +60,60 @@ class ClusterAction(ActionBase):
         default = settings.defaults(self._loader)
         placed = {
             host: settings.resolve(
-                self._templar, hostvars.raw_get(host), default if host in declared else {}, topology.VARIABLES
+                self._templar,
+                ansible_internals.raw_variables(hostvars, host),
+                default if host in declared else {},
+                topology.VARIABLES,
             )
             for host in groups["all"]
         }
-        read = topology.read(groups, replica_groups(hostvars), placed)
+        read = topology.read(groups, ansible_internals.child_groups(hostvars, topology.ROOT), placed)
         wanted: dict[str, Wanted] = {}
         for replica in read.replicas:
             context = {"replica": replica.name, "head": replica.head, "peers": dict(replica.addresses)}
             for host in replica.hosts:
                 if only in (None, host):
                     wanted[host] = self._wanted(
-                        {**hostvars.raw_get(host), **(over or {})}, settings.HOST_ROLES, context
+                        {**ansible_internals.raw_variables(hostvars, host), **(over or {})},
+                        settings.HOST_ROLES,
+                        context,
                     )
         everything = {replica.name: dict(replica.addresses) for replica in read.replicas}
         for host in routers if read.replicas else ():
             if only in (None, host):
-                wanted[host] = self._wanted(hostvars.raw_get(host), settings.ROUTER_ROLES, everything)
+                wanted[host] = self._wanted(
+                    ansible_internals.raw_variables(hostvars, host), settings.ROUTER_ROLES, everything
+                )
         return Cluster(read, wanted, routers)
 
-    def survey(self, cluster: Cluster, task_vars: Mapping[str, Any], **wishes: Any) -> dict[str, Found]:
-        """Ask every host for its state, all at once; ``wishes`` go to ``survey.collect``."""
-        hostvars = task_vars["hostvars"]
-        fleet = Fleet(self._play_context, bool(self._task.become), int(task_vars.get("ansible_forks", 5)))
-        answers = fleet.ask_each(
+    def probe(self, cluster: Cluster, task_vars: Mapping[str, Any], **parameters: Any) -> dict[str, Found]:
+        """Read every host's state, all at once; ``parameters`` go to ``host.probe.collect``."""
+        answers = self._fleet(task_vars).run_read_only(
             (
                 host,
-                program("host.probe", "collect", {**wishes, **_questions(cluster, host, wanted)}),
-                settings.connection(self._templar, hostvars.raw_get(host)),
+                program("host.probe", "collect", {**parameters, **_questions(cluster, host, wanted)}),
+                self._connection_variables(host, task_vars),
             )
             for host, wanted in cluster.wanted.items()
         )
         return {host: Found(answer.value, answer.error, answer.reachable) for host, answer in answers.items()}
+
+    def run_on(self, hosts: Iterable[str], text: str, task_vars: Mapping[str, Any]) -> dict[str, Answer]:
+        """Run one program on each of ``hosts``, all at once."""
+        connections = {host: self._connection_variables(host, task_vars) for host in hosts}
+        return self._fleet(task_vars).run(dict.fromkeys(connections, text), connections)
+
+    def _fleet(self, task_vars: Mapping[str, Any]) -> Fleet:
+        return Fleet(self._play_context, bool(self._task.become), int(task_vars.get("ansible_forks", 5)))
+
+    def _connection_variables(self, host: str, task_vars: Mapping[str, Any]) -> ConnectionVariables:
+        return settings.connection(self._templar, ansible_internals.raw_variables(task_vars["hostvars"], host))
 
     def _wanted(self, raw: Mapping[str, Any], roles: tuple[str, ...], context: Mapping[str, Any]) -> Wanted:
         names = sorted({name for role in roles for name in settings.public_variables(role)})
         mine = settings.resolve(self._templar, raw, settings.defaults(self._loader, roles), names)
         inputs = {role: settings.role_inputs(role, mine, context) for role in roles}
         return Wanted(mine, inputs, settings.promised_runtime(mine.get("serving_runtime_lock")))
-
-
-def replica_groups(hostvars: Any) -> list[str]:
-    """The child groups of group ``lockstep``, in inventory order."""
-    root = hostvars._inventory.groups.get(topology.ROOT)
-    return [] if root is None else [group.name for group in root.child_groups]
 
 
 def _questions(cluster: Cluster, host: str, wanted: Wanted) -> dict[str, Any]:

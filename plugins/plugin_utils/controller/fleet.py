@@ -1,8 +1,8 @@
 """One Python program run on every host at once, through Ansible's own connection and become plugins.
 
-A task per host costs a controller process and several round trips per host; a survey of many hosts wants one task, one
-thread per host and one round trip each. Nothing is copied to a host: the program and the library that it needs travel
-on standard input.
+A task per host costs a controller process and several round trips per host; a probe of many hosts needs one task, one
+thread per host and one round trip each. Nothing is copied to a host: the program and the library that it needs go to
+standard input.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.module_utils.common.text.converters import to_text
-from ansible.module_utils.parsing.convert_bool import boolean
-from ansible.plugins.loader import become_loader, connection_loader
 
-Question = tuple[str, str, Mapping[str, Any]]
-"""A host, its program, and its connection variables, templated."""
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.ansible_internals import Connection
 
 LIBRARY = Path(__file__).resolve().parents[2] / "module_utils"
 
@@ -33,8 +31,8 @@ LIBRARY = Path(__file__).resolve().parents[2] / "module_utils"
 # site-packages decides what is imported.
 PYTHON_OPTIONS = "-BIS -"
 
-# Without importlib.abc and base64, which bring half of the standard library along, and without the end that Python makes of
-# its modules, which takes as long as a tenth of a survey.
+# Without importlib.abc and base64, which import half of the standard library, and without Python's teardown of its modules,
+# which takes a tenth of a probe's time.
 _BOOT = """
 import binascii, importlib, importlib.machinery, json, os, sys, zlib
 sources = json.loads(zlib.decompress(binascii.a2b_base64({library!r})))
@@ -66,9 +64,25 @@ os._exit(0)
 """
 
 
+class ConnectionVariables(TypedDict, total=False):
+    """One host's ``ansible_*`` variables, templated. Those of its connection and become plugins stand in it too."""
+
+    ansible_host: str
+    ansible_connection: str
+    ansible_become: bool | str
+    ansible_become_method: str
+    ansible_python_interpreter: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What one host answered: ``value``, or the ``error`` in words. ``reachable`` tells a dead host from a sick one."""
+    """One host's result.
+
+    Attributes:
+        value: what the program's function returned, from JSON; None where ``error`` is set.
+        error: why there is no value, on one line.
+        reachable: False where the connection itself failed.
+    """
 
     value: Any = None
     error: str | None = None
@@ -82,6 +96,9 @@ def program(module: str, function: str, argument: Any) -> str:
         module: dotted name below module_utils, such as ``host.probe``.
         function: called with the one ``argument``; what it returns must be JSON-ready.
         argument: JSON-ready.
+
+    Raises:
+        ModuleNotFoundError: there is no such module.
     """
     return _BOOT.format(library=_library(module), call=json.dumps([module, function, argument]))
 
@@ -104,6 +121,8 @@ def _library(module: str) -> str:
         if file.exists():
             sources[name] = file.read_text(encoding="utf-8"), package
             ahead += [*_imported(name, *sources[name]), *([name.rpartition(".")[0]] if "." in name else [])]
+    if module not in sources:
+        raise ModuleNotFoundError(f"no {module} below {LIBRARY}")
     return base64.b64encode(zlib.compress(json.dumps(sources).encode())).decode()
 
 
@@ -120,12 +139,12 @@ def _imported(module: str, source: str, package: bool) -> set[str]:
 
 
 class Fleet:
-    """Runs programs on hosts as the inventory says how to reach them.
+    """Runs programs on hosts, reached as the inventory says.
 
     Args:
         play_context: the task's play context (timeouts, command line passwords).
-        become: whether the task asks for privilege escalation where the inventory does not say.
-        threads: how many hosts are spoken to at once.
+        become: whether to escalate privileges where the inventory does not say.
+        threads: how many hosts at once.
     """
 
     def __init__(self, play_context: Any, become: bool, threads: int) -> None:
@@ -133,48 +152,35 @@ class Fleet:
         self._become = become
         self._threads = threads
 
-    def ask(self, programs: Mapping[str, str], variables: Mapping[str, Mapping[str, Any]]) -> dict[str, Answer]:
-        """Run each host's program; ``variables`` are the hosts' connection variables, already templated.
+    def run(self, programs: Mapping[str, str], variables: Mapping[str, ConnectionVariables]) -> dict[str, Answer]:
+        """Run each host's program.
 
-        All are prepared before the first is asked, so that a host whose variables are wrong keeps every program from running.
+        All connections are prepared before the first program starts: wrong variables of one host keep all from running.
         """
         return self._run([self._prepare(host, text, variables[host]) for host, text in programs.items()])
 
-    def ask_each(self, questions: Iterable[Question]) -> dict[str, Answer]:
-        """As :meth:`ask`, for programs that only look: the first hosts answer while the last are prepared."""
-        return self._run(self._prepare(*question) for question in questions)
+    def run_read_only(self, programs: Iterable[tuple[str, str, ConnectionVariables]]) -> dict[str, Answer]:
+        """As :meth:`run`, for programs that change nothing: the first hosts answer while the last are prepared.
+
+        Args:
+            programs: each a host, its program and its connection variables.
+        """
+        return self._run(self._prepare(*program) for program in programs)
 
     def _run(self, prepared: Iterable[tuple[str, Callable[[], Answer]]]) -> dict[str, Answer]:
         with ThreadPoolExecutor(max_workers=max(1, self._threads)) as pool:
-            answers = {host: pool.submit(ask) for host, ask in prepared}
+            answers = {host: pool.submit(run) for host, run in prepared}
             return {host: answer.result() for host, answer in answers.items()}
 
-    def _prepare(self, host: str, text: str, variables: Mapping[str, Any]) -> tuple[str, Callable[[], Answer]]:
-        return host, functools.partial(self._ask_one, self._connect(host, variables), text, variables)
+    def _prepare(self, host: str, text: str, variables: ConnectionVariables) -> tuple[str, Callable[[], Answer]]:
+        return host, functools.partial(self._run_one, self._connect(host, variables), text, variables)
 
-    def _connect(self, host: str, variables: Mapping[str, Any]) -> Any:
-        context = self._play_context.copy()
-        context.remote_addr = variables.get("ansible_host", host)
-        name = variables.get("ansible_connection", context.connection or "ssh")
-        connection = connection_loader.get(name, context)
-        if connection is None:
-            raise AnsibleError(f"{host}: there is no connection plugin {name!r}; set ansible_connection to one that is")
-        # A variable of the inventory wins; then the host's own name, never that of the task's first host.
-        options = {"inventory_hostname": host, "ansible_host": host, **variables}
-        if boolean(variables.get("ansible_become", self._become)):
-            become = become_loader.get(variables.get("ansible_become_method", "sudo"))
-            become.set_options(var_options=options)
-            connection.set_become_plugin(become)
-        else:
-            connection.set_become_plugin(None)
-        connection.set_options(var_options=options)
-        return connection
+    def _connect(self, host: str, variables: ConnectionVariables) -> Connection:
+        return ansible_internals.connect(self._play_context, host, variables, self._become)
 
-    def _ask_one(self, connection: Any, text: str, variables: Mapping[str, Any]) -> Answer:
+    def _run_one(self, connection: Connection, text: str, variables: ConnectionVariables) -> Answer:
         interpreter = str(variables.get("ansible_python_interpreter", "/usr/bin/python3"))
-        command = f"{shlex.quote(interpreter)} {PYTHON_OPTIONS}"
-        if connection.become:
-            command = connection.become.build_become_command(command, connection._shell)
+        command = ansible_internals.privileged(connection, f"{shlex.quote(interpreter)} {PYTHON_OPTIONS}")
         try:
             status, out, err = connection.exec_command(command, in_data=text.encode(), sudoable=bool(connection.become))
         except AnsibleConnectionFailure as error:
@@ -187,16 +193,16 @@ class Fleet:
 
 
 def read(status: int, out: str, err: str) -> Answer:
-    """The answer in a finished program's exit status and output; banners before the RS byte do not matter."""
+    """The answer in a finished program's exit status and output; whatever stands before the RS byte is ignored."""
     _banner, mark, text = out.rpartition("\x1e")
     if status == 0 and mark:
         try:
             return Answer(value=json.loads(text))
         except ValueError as error:
-            return Answer(error=f"answered something that is not JSON: {error}")
+            return Answer(error=f"printed a result that is not JSON: {error}")
     if status == 255 and not mark:
-        return Answer(error=_last_line(err) or "ssh ended with status 255", reachable=False)
-    return Answer(error=f"the survey ended with status {status}: {_last_line(err) or 'it said nothing'}")
+        return Answer(error=_last_line(err) or "ssh exited with status 255", reachable=False)
+    return Answer(error=f"the program exited with status {status}: {_last_line(err) or 'no error output'}")
 
 
 def _last_line(text: str) -> str:

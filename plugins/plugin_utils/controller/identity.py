@@ -1,4 +1,4 @@
-"""Who this controller process is, and whether another one that it hears of is dead for certain."""
+"""Who this controller process is, and whether the process that holds a lock is certainly dead."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import pwd
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 
 def user() -> str:
     """Whom this process works for: who called sudo, else its account; ``uid 1001`` where that has no name.
 
-    The account is the kernel's word: under cron, systemd or in a container nothing in the environment tells it.
+    The account is read from the kernel: under cron, systemd or in a container the environment does not hold it.
     """
     if os.geteuid() == 0 and os.environ.get("SUDO_USER"):
         return os.environ["SUDO_USER"]
@@ -28,12 +28,24 @@ def operator() -> str:
     return f"{user()}@{socket.gethostname()}"
 
 
-def identity(pid: int) -> dict[str, Any]:
-    """What a lock says of the process that holds it.
+class Identity(TypedDict):
+    """What a lock records of the process that holds it.
 
     ``machine``, ``boot`` and ``namespace`` tell whether a process id means anything here; ``started`` (clock ticks after
     boot) tells a process from a later one with the same id.
     """
+
+    holder: str
+    controller: str
+    machine: str
+    boot: str
+    namespace: str
+    pid: int
+    started: int | None
+
+
+def identity(pid: int) -> Identity:
+    """The identity of process ``pid`` of this machine."""
     return {
         "holder": operator(),
         "controller": socket.gethostname(),
@@ -46,7 +58,7 @@ def identity(pid: int) -> dict[str, Any]:
 
 
 def known_dead(lock: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
-    """Whether the holder of ``lock`` was a process of this very machine and is gone. False also where nobody can tell."""
+    """Whether the holder of ``lock`` was a process of this very machine and is gone. False also where that is unknown."""
     if (lock.get("controller"), lock.get("machine")) != (here["controller"], here["machine"]) or not lock.get("boot"):
         return False
     if lock["boot"] != here["boot"]:

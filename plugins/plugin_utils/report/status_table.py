@@ -23,7 +23,7 @@ def build(survey: Mapping[str, Any]) -> dict[str, Any]:
     """The status of a cluster.
 
     Args:
-        survey: what lockstep.vllm.survey returns with ``ray: true``: ``replicas`` (name to ``head``, ``hosts``,
+        survey: what lockstep.vllm.probe returns with ``ray: true``: ``replicas`` (name to ``head``, ``hosts``,
             ``zone``), ``routers``, and ``hosts`` (name to ``reachable``, ``error``, ``state``).
 
     Returns:

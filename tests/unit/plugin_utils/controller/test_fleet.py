@@ -1,4 +1,4 @@
-"""The program that travels on standard input, and reading what comes back."""
+"""The program that goes to standard input, and reading its result."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.playbook.play_context import PlayContext
 
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import fleet
 
@@ -26,14 +27,19 @@ def as_on_a_host(text: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_library_travels_with_the_program() -> None:
+def test_the_library_is_part_of_the_program() -> None:
     text = fleet.program("rollout.topology", "absent", 7)
     done = as_on_a_host(text)
-    # There is no topology.absent: the library was found and imported, and the missing entry is named.
+    # There is no topology.absent: the library was imported, and the missing function is named.
     assert "has no attribute 'absent'" in done.stderr
 
 
-def test_the_survey_travels_whole() -> None:
+def test_a_module_that_is_not_there_is_no_program() -> None:
+    with pytest.raises(ModuleNotFoundError, match="survey"):
+        fleet.program("survey", "collect", {})
+
+
+def test_the_probe_program_is_complete() -> None:
     text = fleet.program(
         "host.probe", "collect", {"preflight": True, "ports": [1], "peers": {"localhost": "127.0.0.1"}}
     )
@@ -53,7 +59,7 @@ def test_the_survey_travels_whole() -> None:
     }
 
 
-def test_what_lies_on_the_host_does_not_change_what_is_imported(tmp_path: Path) -> None:
+def test_files_on_the_host_do_not_change_what_is_imported(tmp_path: Path) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit('not this one')")
     done = subprocess.run(
         [sys.executable, *fleet.PYTHON_OPTIONS.split()],
@@ -64,7 +70,7 @@ def test_what_lies_on_the_host_does_not_change_what_is_imported(tmp_path: Path) 
 
 
 class Recorder(fleet.Fleet):
-    """Hosts that are prepared and answer in an order that is written down; ``broken`` cannot be prepared."""
+    """Writes down which hosts' programs ran; ``broken`` hosts cannot be prepared."""
 
     def __init__(self) -> None:
         super().__init__(None, become=False, threads=1)
@@ -75,34 +81,58 @@ class Recorder(fleet.Fleet):
             raise ValueError(host)
         return host
 
-    def _ask_one(self, connection: Any, text: str, variables: Mapping[str, Any]) -> fleet.Answer:
+    def _run_one(self, connection: Any, text: str, variables: Mapping[str, Any]) -> fleet.Answer:
         self.events.append(connection)
         return fleet.Answer(value=text)
 
 
 def test_a_host_that_cannot_be_prepared_keeps_all_programs_from_running() -> None:
-    fleet_of_two = Recorder()
+    recorder = Recorder()
+    variables: dict[str, Any] = {"a1": {}, "a2": {"broken": True}}
     with pytest.raises(ValueError, match="a2"):
-        fleet_of_two.ask({"a1": "x", "a2": "x"}, {"a1": {}, "a2": {"broken": True}})
-    assert fleet_of_two.events == []
+        recorder.run({"a1": "x", "a2": "x"}, variables)
+    assert recorder.events == []
 
 
-def test_hosts_that_are_only_looked_at_answer_while_others_are_prepared() -> None:
+def test_read_only_programs_run_while_other_hosts_are_prepared() -> None:
     recorder = Recorder()
     answered = threading.Event()
-    recorder._ask_one = lambda *_: answered.set() or fleet.Answer(value="here")  # type: ignore[method-assign,func-returns-value]
+    recorder._run_one = lambda *_: answered.set() or fleet.Answer(value="here")  # type: ignore[method-assign,func-returns-value]
 
-    def questions() -> Iterator[fleet.Question]:
+    def programs() -> Iterator[tuple[str, str, fleet.ConnectionVariables]]:
         yield "a1", "x", {}
-        assert answered.wait(30), "the first host was not asked before the second was prepared"
+        assert answered.wait(30), "the first host's program did not run before the second was prepared"
         yield "a2", "x", {}
 
-    answers = recorder.ask_each(questions())
+    answers = recorder.run_read_only(programs())
     assert {host: answer.value for host, answer in answers.items()} == {"a1": "here", "a2": "here"}
 
 
-def test_what_a_module_does_not_import_stays_here() -> None:
-    """Every host is sent the library again: a survey that brought the engine's supervisor along would cost each of them."""
+LOCAL: fleet.ConnectionVariables = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+
+
+def test_a_program_runs_over_a_real_connection() -> None:
+    text = fleet.program("host.probe", "collect", {})
+    answers = fleet.Fleet(PlayContext(), become=False, threads=2).run(
+        {"a1": text, "a2": text}, dict.fromkeys(["a1", "a2"], LOCAL)
+    )
+    assert [answer.error for answer in answers.values()] == [None, None]
+    assert answers["a1"].value["os"] == answers["a2"].value["os"]
+
+
+def test_an_interpreter_that_is_missing_is_that_host_s_error(tmp_path: Path) -> None:
+    missing: fleet.ConnectionVariables = {**LOCAL, "ansible_python_interpreter": str(tmp_path / "no python")}
+    text = fleet.program("host.probe", "collect", {})
+    answers = fleet.Fleet(PlayContext(), become=False, threads=2).run(
+        {"a1": text, "a2": text}, {"a1": LOCAL, "a2": missing}
+    )
+    assert answers["a1"].error is None
+    assert "the program exited with status 127" in str(answers["a2"].error)
+    assert answers["a2"].reachable
+
+
+def test_a_program_holds_only_what_it_imports() -> None:
+    """The library is sent to every host at every probe: the engine's supervisor in it would cost each of them."""
     sizes = {
         module: len(fleet.program(module, "collect", {}))
         for module in ("host.probe", "engine.supervisor", "core.records")
@@ -115,7 +145,7 @@ def test_what_a_module_does_not_import_stays_here() -> None:
     [
         (0, "motd\n\x1e" + json.dumps({"a": 1}), "", {"a": 1}, None, True),
         (0, "\x1e{broken", "", None, "not JSON", True),
-        (0, "nothing", "", None, "said nothing", True),
+        (0, "nothing", "", None, "no error output", True),
         (1, "", "Traceback\nValueError: x", None, "status 1: ValueError: x", True),
         (255, "", "ssh: connect to host a2: No route to host", None, "No route to host", False),
     ],

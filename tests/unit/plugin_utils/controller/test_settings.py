@@ -1,11 +1,12 @@
-"""The variables of a host as Ansible resolves them, and which of them several hosts may share."""
+"""The variables of a host as Ansible resolves them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from ansible.errors import AnsibleError
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
@@ -13,81 +14,72 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import se
 
 T = trust_as_template
 DEFAULT: Mapping[str, Any] = {
-    "gpu_host_gpus": 8,
-    "model": T("{{ gpu_host_gpu_model | default(none) }}"),
+    "gpus": 8,
+    "model": T("{{ gpu_model | default(none) }}"),
     "address": T("{{ ansible_host | default(inventory_hostname) }}"),
-    "packages": [T("{{ python }}-dev"), "gcc", {T("{{ python }}"): 1}],
+    "packages": [T("{{ python }}-dev"), "gcc"],
     "python": "python3",
-    "name": T("{{ served }}"),
-    "served": T("{{ model }}"),
-    "looked_up": T("{{ lookup('env', 'HOME') }}"),
+    "name": T("{{ model }}"),
     "broken": T("{{ python"),
-    "table": {"a": 1},
 }
 HOST: Mapping[str, Any] = {"inventory_hostname": "a1", "ansible_host": "10.0.0.1"}
 
 
-def depends_on(name: str, **own: Any) -> str | None:
-    return settings.depends_on(name, {**DEFAULT, **HOST, **own}, DEFAULT)
+def resolve(*names: str, **own: Any) -> dict[str, Any]:
+    return settings.resolve(Templar(loader=DataLoader()), {**HOST, **own}, DEFAULT, names)
 
 
 @pytest.mark.parametrize(
-    ("name", "own", "other"),
+    ("name", "own", "value"),
     [
-        pytest.param("gpu_host_gpus", {}, {"gpu_host_gpus": 4}, id="a plain value"),
-        pytest.param("gpu_host_gpus", {"gpu_host_gpus": 1}, {"gpu_host_gpus": "1"}, id="a number and its text"),
-        pytest.param("model", {}, {"gpu_host_gpu_model": "H100"}, id="a variable of a role that is unset, and set"),
-        pytest.param("name", {}, {"gpu_host_gpu_model": "H100"}, id="what a default depends on by way of others"),
-        pytest.param("packages", {}, {"python": "python3.11"}, id="a template within a container"),
-        pytest.param("address", {}, {"ansible_host": "10.0.0.2"}, id="what the inventory says of the host"),
+        pytest.param("gpus", {}, 8, id="a default"),
+        pytest.param("gpus", {"gpus": 4}, 4, id="the host's own over the default"),
+        pytest.param("model", {}, None, id="a default that is a template"),
+        pytest.param("name", {"gpu_model": "H100"}, "H100", id="a default made of another default"),
+        pytest.param("packages", {"python": T("{{ 'py' ~ gpus }}")}, ["py8-dev", "gcc"], id="templates in a container"),
+        pytest.param("address", {}, "10.0.0.1", id="what the inventory says of the host"),
+        pytest.param("address", {"ansible_host": "10.0.0.2"}, "10.0.0.2", id="of another host"),
+        pytest.param("gpus", {"gpus": "{{ python }}"}, "{{ python }}", id="untrusted text stays as it is"),
     ],
 )
-def test_hosts_that_differ_share_nothing(name: str, own: dict[str, Any], other: dict[str, Any]) -> None:
-    assert depends_on(name, **own)
-    assert depends_on(name, **other)
-    assert depends_on(name, **own) != depends_on(name, **other)
+def test_resolve(name: str, own: dict[str, Any], value: object) -> None:
+    assert resolve(name, **own) == {name: value}
 
 
-@pytest.mark.parametrize("name", ["gpu_host_gpus", "model", "name", "packages", "table"])
-def test_hosts_that_are_alike_in_what_matters_share_it(name: str) -> None:
-    assert depends_on(name) == depends_on(name, inventory_hostname="b2", ansible_host="10.0.0.2") is not None
+def test_unset_names_are_left_out() -> None:
+    assert resolve("no_such_variable", "gpus") == {"gpus": 8}
 
 
-@pytest.mark.parametrize(
-    ("name", "own"),
-    [
-        pytest.param("looked_up", {}, id="a default that calls a function"),
-        pytest.param("broken", {}, id="no template at all"),
-        pytest.param(
-            "python", {"python": T("{{ hostvars[inventory_hostname].x }}")}, id="a template of the inventory's own"
-        ),
-        pytest.param(
-            "packages", {"python": T("{{ 'py' ~ 3 }}")}, id="a default over a template of the inventory's own"
-        ),
-        pytest.param("model", {"gpu_host_gpu_model": ["H100"]}, id="a default over a container"),
-        pytest.param("table", {"table": {"a": 1}}, id="a container of the inventory's own"),
-    ],
-)
-def test_what_cannot_be_told_is_not_shared(name: str, own: dict[str, Any]) -> None:
-    assert depends_on(name, **own) is None
+def test_a_broken_template_fails_only_where_it_is_asked_for() -> None:
+    assert resolve("python") == {"python": "python3"}
+    with pytest.raises(AnsibleError):
+        resolve("broken")
 
 
-def test_every_host_gets_what_ansible_itself_would_give_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In whatever order hosts are resolved, and whatever is kept of those before."""
-    monkeypatch.setattr(settings, "_SETTLED", {})
-    names = sorted(set(DEFAULT) - {"broken"})
+def test_one_host_s_value_is_never_another_s() -> None:
     templar = Templar(loader=DataLoader())
-    hosts = [
-        {**HOST},
-        {"inventory_hostname": "a2"},
-        {**HOST, "python": T("{{ 'python3.' ~ gpu_host_gpus }}")},
-        {**HOST, "gpu_host_gpu_model": "H100", "gpu_host_gpus": 4},
-        {**HOST, "gpu_host_gpu_model": T("{{ served }}"), "model": "B200"},
-        {**HOST},
+    values = [
+        settings.resolve(templar, {"inventory_hostname": "x", **own}, DEFAULT, ["model", "name"])["name"]
+        for own in ({}, {"gpu_model": "H100"}, {"gpu_model": T("{{ python }}")}, {"model": "B200"}, {})
     ]
-    for raw in hosts:
-        scoped = templar.copy_with_new_env(available_variables={**DEFAULT, **raw})
-        expected = {name: scoped.template({**DEFAULT, **raw}[name]) for name in names}
-        assert settings.resolve(templar, raw, DEFAULT, names) == expected
-    assert settings.resolve(templar, hosts[1], DEFAULT, ["address"]) == {"address": "a2"}
-    assert settings.resolve(templar, HOST, {}, ["served"]) == {}
+    assert values == [None, "H100", "python3", "B200", None]
+
+
+def test_the_roles_defaults_resolve(read_inventory: Callable[[dict[str, Any]], Any]) -> None:
+    inventory = read_inventory({"hosts": {"a1": {"vllm_server_model": "m"}}})
+    raw = inventory.hostvars.raw_get("a1")
+    names = ["vllm_server_model", "vllm_server_served_model_name", "vllm_server_port"]
+    found = settings.resolve(inventory.templar, raw, settings.defaults(inventory.loader), names)
+    assert (found["vllm_server_served_model_name"], found["vllm_server_port"]) == ("m", 8000)
+
+
+def test_connection_variables_are_templated_and_nothing_else_is_among_them(
+    read_inventory: Callable[[dict[str, Any]], Any],
+) -> None:
+    host = {"ansible_host": "{{ net }}.1", "net": "10.0.0", "ansible_become": False, "gpu_host_gpus": 8}
+    inventory = read_inventory({"hosts": {"a1": host}})
+    assert settings.connection(inventory.templar, inventory.hostvars.raw_get("a1")).items() >= {
+        ("ansible_host", "10.0.0.1"),
+        ("ansible_become", False),
+    }
+    assert "gpu_host_gpus" not in settings.connection(inventory.templar, inventory.hostvars.raw_get("a1"))

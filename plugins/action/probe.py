@@ -1,4 +1,4 @@
-"""Survey every host at once: the action behind lockstep.vllm.survey (documented in plugins/modules/survey.py)."""
+"""Read every host's state at once: the action behind lockstep.vllm.probe (documented in plugins/modules/probe.py)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ActionModule(ClusterAction):
         cluster = self.cluster(variables)
         if cluster.topology.problems:
             return {"failed": True, "msg": render.refused(cluster.topology.problems)}
-        found = self.survey(cluster, variables, ray=bool(self._task.args.get("ray", False)))
+        found = self.probe(cluster, variables, ray=bool(self._task.args.get("ray", False)))
         return {
             "changed": False,
             "replicas": {

@@ -4,37 +4,30 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: survey
-short_description: Learn the state of every host at once
+module: probe
+short_description: Read the state of every host at once
 description:
-  - Asks every host of group C(lockstep) and its routers for its state, all at once and in one read-only call each.
-  - Runs once for the whole play. A host that does not answer is part of the result and no failure.
+  - Reads the state of every host of group C(lockstep) and of the routers, all at once and in one read-only call each.
+  - A host that does not answer is part of the result, not a failure.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
+extends_documentation_fragment:
+  - lockstep.vllm.fleet.read_only
+  - lockstep.vllm.fleet.controller
 options:
   ray:
     description: Ask the heads for the nodes of their Ray cluster too.
     type: bool
     default: false
-attributes:
-  check_mode:
-    support: full
-    description: Reads only.
-  diff_mode:
-    support: none
-    description: Changes nothing.
-  action:
-    support: full
-    description: Runs on the controller.
 seealso:
   - module: lockstep.vllm.host_probe
 """
 
 EXAMPLES = r"""
-- name: Every host is surveyed
-  lockstep.vllm.survey:
+- name: Probe every host
+  lockstep.vllm.probe:
     ray: true
-  register: survey
+  register: probe
 """
 
 RETURN = r"""

@@ -1,0 +1,150 @@
+"""All of ansible-core that Lockstep uses beyond its documented plugin API, each with why and where it was read.
+
+"Read in 2.19.0, 2.20.0, 2.21.5" means: the source was read there, and tests/unit/plugin_utils/controller/
+test_ansible_internals.py runs against the lowest and the locked version (``make contract``). The supported range stands in
+meta/runtime.yml alone. Nothing private is imported when this file is: an unsupported version gets its message, no traceback.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+from ansible import release
+from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.plugins.loader import become_loader, connection_loader
+from packaging.specifiers import SpecifierSet
+
+_RUNTIME = Path(__file__).resolve().parents[3] / "meta" / "runtime.yml"
+
+
+class Connection(Protocol):
+    """What is used of a connection plugin; all of it documented."""
+
+    become: Any
+
+    def exec_command(self, cmd: str, in_data: bytes, sudoable: bool) -> tuple[int, bytes, bytes]: ...
+    def close(self) -> None: ...
+
+
+@functools.cache
+def supported_versions() -> SpecifierSet:
+    """The range of ansible-core that meta/runtime.yml declares."""
+    return SpecifierSet(yaml.safe_load(_RUNTIME.read_text(encoding="utf-8"))["requires_ansible"])
+
+
+def unsupported(version: str = release.__version__) -> str | None:
+    """The message where ``version`` of ansible-core is not supported, None where it is."""
+    supported = supported_versions()
+    if supported.contains(version, prereleases=True):
+        return None
+    parts = sorted(supported, key=lambda part: part.operator, reverse=True)  # >= before <
+    need, install = ", ".join(f"{part.operator} {part.version}" for part in parts), ",".join(map(str, parts))
+    return f"ansible-core {version} is not supported; need {need}. Next: pip install 'ansible-core{install}'"
+
+
+def require_supported_version() -> None:
+    """Fail the task, before anything was asked of a host, on an ansible-core that is not supported."""
+    message = unsupported()
+    if message:
+        raise AnsibleActionFail(message)
+
+
+def raw_variables(hostvars: Any, host: str) -> Mapping[str, Any]:
+    """All variables of ``host``, untemplated, so that each is templated once, over the roles' defaults.
+
+    ``HostVars.raw_get``: undocumented, but what ``hostvars[host]`` itself calls. Read in 2.19.0, 2.20.0, 2.21.5.
+    """
+    variables: Mapping[str, Any] = hostvars.raw_get(host)
+    return variables
+
+
+def child_groups(hostvars: Any, group: str) -> list[str]:
+    """The child groups of ``group`` in inventory order; the documented ``groups`` tells hosts of groups, not their nesting.
+
+    ``HostVars._inventory``, an InventoryManager. Read in 2.19.0, 2.20.0, 2.21.5.
+    """
+    parent = hostvars._inventory.groups.get(group)
+    return [] if parent is None else [child.name for child in parent.child_groups]
+
+
+def host_templar(templar: Any, variables: Mapping[str, Any]) -> Any:
+    """A templar like the task's own that sees only ``variables``: those of another host.
+
+    ``Templar.copy_with_new_env``: meant for lookup plugins, undocumented. Read in 2.19.0, 2.20.0, 2.21.5.
+    """
+    return templar.copy_with_new_env(available_variables=variables)
+
+
+def load_templates(loader: Any, path: Path) -> dict[str, Any]:
+    """A YAML file of this collection, its templates trusted as those of a role's defaults are.
+
+    ``DataLoader.load_from_file(trusted_as_template=True)``: new with data tagging. Read in 2.19.0, 2.20.0, 2.21.5.
+    """
+    variables: dict[str, Any] = loader.load_from_file(str(path), trusted_as_template=True) or {}
+    return variables
+
+
+def extra_variables(loader: Any) -> Mapping[str, Any]:
+    """What the command line sets by ``-e``, apart from what the inventory sets.
+
+    ``ansible.utils.vars.load_extra_vars``: undocumented. Read in 2.19.0, 2.20.0, 2.21.5.
+    """
+    from ansible.utils.vars import load_extra_vars
+
+    variables: Mapping[str, Any] = load_extra_vars(loader)
+    return variables
+
+
+def playbook_name(playbook: Any) -> str:
+    """The name of the playbook's file without its ending.
+
+    ``Playbook._file_name``: what the default callback shows too. Read in 2.19.0, 2.20.0, 2.21.5.
+    """
+    return Path(str(playbook._file_name)).stem
+
+
+def connect(play_context: Any, host: str, variables: Mapping[str, Any], become: bool) -> Connection:
+    """A connection to ``host``, not yet opened, with its become plugin, outside of Ansible's worker for that host.
+
+    ``connection_loader.get`` with a PlayContext, ``set_become_plugin`` and ``set_options`` in the order in which
+    ``TaskExecutor._get_connection`` calls them. To be called from one thread, as the loader is not thread-safe; the connections
+    then run their commands in a thread each: `ssh` and `local` keep no state outside of their object. Read in 2.19.0, 2.20.0,
+    2.21.5.
+
+    Args:
+        play_context: the task's own; what the host's variables leave open.
+        variables: the host's connection variables, templated.
+        become: whether to escalate where ``ansible_become`` does not say.
+    """
+    context = play_context.copy()
+    context.remote_addr = variables.get("ansible_host", host)
+    name = variables.get("ansible_connection", context.connection or "ssh")
+    connection = connection_loader.get(name, context)
+    if connection is None:
+        raise AnsibleError(f"{host}: there is no connection plugin {name!r}; set ansible_connection to one that is")
+    # A variable of the inventory wins; then the host's own name, never that of the task's first host.
+    options = {"inventory_hostname": host, "ansible_host": host, **variables}
+    plugin = None
+    if boolean(variables.get("ansible_become", become)):
+        plugin = become_loader.get(variables.get("ansible_become_method", "sudo"))
+        plugin.set_options(var_options=options)
+    connection.set_become_plugin(plugin)
+    connection.set_options(var_options=options)
+    opened: Connection = connection
+    return opened
+
+
+def privileged(connection: Any, command: str) -> str:
+    """``command`` as the connection's become plugin wants it run; unchanged without one.
+
+    ``connection._shell``, which ``ActionBase._low_level_execute_command`` passes likewise. Read in 2.19.0, 2.20.0, 2.21.5.
+    """
+    if not connection.become:
+        return command
+    built: str = connection.become.build_become_command(command, connection._shell)
+    return built

@@ -1,0 +1,104 @@
+"""The inventory as our actions read it, and what they ask of hosts."""
+
+from __future__ import annotations
+
+import importlib
+import types
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleActionFail
+from ansible.playbook.play_context import PlayContext
+
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, cluster, fleet, heads
+
+ACTIONS = (
+    "fetch_evidence", "host_setup", "plan", "probe", "record_inputs", "rollout_lock", "rollout_request", "status",
+)  # fmt: skip
+LOCAL = {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}
+
+
+def host(number: int, role: str, **own: Any) -> dict[str, Any]:
+    return {"gpu_host_address": f"10.0.0.{number}", "ray_node_role": role, **own}
+
+
+REPLICAS = {
+    "replica_b": {"hosts": {"b1": host(3, "head", vllm_server_port=9000)}},
+    "replica_a": {"hosts": {"a2": host(2, "worker"), "a1": host(1, "head")}},
+}
+GROUPS = {
+    "children": {
+        "lockstep": {
+            "children": REPLICAS,
+            "vars": {"gpu_host_interface": "eth0", "gpu_host_gpus": 8, "vllm_server_model": "m", **LOCAL},
+        }
+    }
+}
+
+
+class Heads(heads.HeadsAction):
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        return super().run(tmp, task_vars)
+
+
+@pytest.fixture
+def action(read_inventory: Callable[[dict[str, Any]], Any]) -> tuple[Heads, dict[str, Any]]:
+    inventory = read_inventory(GROUPS)
+    made = Heads.__new__(Heads)
+    made._loader, made._templar = inventory.loader, inventory.templar
+    made._play_context, made._task = PlayContext(), types.SimpleNamespace(become=False)
+    return made, inventory.task_vars
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_every_action_refuses_an_unsupported_ansible_core_first(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ansible_internals, "unsupported", lambda: "ansible-core 9 is not supported; need >= 2")
+    module = importlib.import_module(f"ansible_collections.lockstep.vllm.plugins.action.{name}")
+    with pytest.raises(AnsibleActionFail, match="ansible-core 9 is not supported"):
+        module.ActionModule.__new__(module.ActionModule).run(None, {})
+
+
+def test_the_cluster_is_what_the_inventory_declares(action: tuple[Heads, dict[str, Any]]) -> None:
+    read = action[0].cluster(action[1])
+    assert read.topology.problems == ()
+    assert [(replica.name, replica.head, replica.hosts) for replica in read.topology.replicas] == [
+        ("replica_b", "b1", ("b1",)),
+        ("replica_a", "a1", ("a1", "a2")),
+    ]
+    assert read.wanted["b1"].settings["vllm_server_port"] == 9000
+    assert read.wanted["a1"].settings["vllm_server_port"] == 8000
+    assert read.routers == ()
+
+
+def test_only_one_host_s_settings_are_read_with_variables_over_its_own(action: tuple[Heads, dict[str, Any]]) -> None:
+    read = action[0].cluster(action[1], only="b1", over={"vllm_server_port": 9100})
+    assert {name: wanted.settings["vllm_server_port"] for name, wanted in read.wanted.items()} == {"b1": 9100}
+
+
+def test_heads_are_sorted_whatever_the_inventory_s_order(action: tuple[Heads, dict[str, Any]]) -> None:
+    assert action[0].heads(action[1]) == ["a1", "b1"]
+    assert action[0].heads(action[1], without=["a1"]) == ["b1"]
+    with pytest.raises(AnsibleActionFail, match=r"without: a2, z9 is not the head .* name heads only: a1, b1"):
+        action[0].heads(action[1], without=["z9", "a2"])
+
+
+def test_every_host_is_probed_over_its_own_connection(action: tuple[Heads, dict[str, Any]]) -> None:
+    made, task_vars = action
+    found = made.probe(made.cluster(task_vars), task_vars)
+    assert {name: (answer.error, answer.reachable) for name, answer in found.items()} == dict.fromkeys(
+        ("a1", "a2", "b1"), (None, True)
+    )
+    assert (found["a1"].state or {})["fingerprint_digest"]
+
+
+def test_a_program_runs_on_the_hosts_that_are_named(action: tuple[Heads, dict[str, Any]]) -> None:
+    made, task_vars = action
+    text = fleet.program("rollout.lock", "apply", {"do": "no such thing"})
+    answers = made.run_on(["b1"], text, task_vars)
+    assert list(answers) == ["b1"]
+    assert answers["b1"].error
+
+
+def test_cluster_action_is_a_base_only() -> None:
+    assert cluster.ClusterAction.BYPASS_HOST_LOOP
