@@ -16,12 +16,9 @@ def wave_sizes(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[int]:
     return outcome.sizes([int(hostvars[host]["lockstep_wave"]) for host in hosts])
 
 
-def stage_failure(
-    result: Mapping[str, Any], stage_file: str, rolling_back: bool, task: str, kept: Sequence[Mapping[str, Any]] = ()
-) -> list[dict[str, Any]]:
-    """What a host keeps of its failed stages: what it has ``kept`` so far, and the failed task's ``result``."""
-    failure = outcome.Failure.of_result(result, _stage(stage_file), rolling_back, task)
-    return [*(dict(each) for each in kept), failure.as_dict()]
+def stage_failure(result: Mapping[str, Any], stage_file: str, rolling_back: bool, task: str) -> dict[str, Any]:
+    """What a host keeps of a failed stage, from the ``result`` of the task that failed."""
+    return outcome.Failure.of_result(result, _stage(stage_file), rolling_back, task).as_dict()
 
 
 def wave_failures(

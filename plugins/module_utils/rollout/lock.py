@@ -132,8 +132,8 @@ def refusal(locks: Mapping[str, Mapping[str, Any]], now: str) -> str:
     hosts = ", ".join(locks)
     lock = next(iter(locks.values()))
     return (
-        f"a rollout is in progress: run {lock.get('run')} of {lock.get('holder')} (pid {lock.get('pid')}) holds the lock on {hosts} "
-        f"for {age(lock.get('since'), now)}; last heartbeat {age(lock.get('heartbeat'), now)} ago. "
+        f"a rollout is in progress: run {lock.get('run')} of {lock.get('holder')} (pid {lock.get('pid')}) holds the lock on "
+        f"{hosts} for {age(lock.get('since'), now)}; last heartbeat {age(lock.get('heartbeat'), now)} ago. "
         "Next: wait for it to end. If its controller is gone for good, run this again with "
         f"-e rollout_lock_take_over={lock.get('run')}"
     )

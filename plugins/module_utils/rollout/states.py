@@ -1,4 +1,4 @@
-"""Every state that a roll, a wave, a replica or a host can be in, as far as the rollout decides by it: one documented code each.
+"""Every state of a roll, a wave, a replica or a host by which the rollout decides: one documented code each.
 
 Codes are what other code reads; the text beside them is for people. Values are what records, journals and playbooks carry.
 """
@@ -138,7 +138,7 @@ ROLLBACK_STAGES = (
 
 
 class RequestAction(Code):
-    """What people ask of a roll."""
+    """What a person requests of a roll."""
 
     PAUSE = "pause"
     """End after the wave under way; the request stays until it is resumed."""

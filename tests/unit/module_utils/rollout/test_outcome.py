@@ -53,8 +53,8 @@ def test_failures(batch: list[str], kept: dict, rolling_back: bool, failed: dict
 def test_a_failure_keeps_its_evidence_and_is_no_template() -> None:
     result = {"msg": "a {{ b }} {% c %}", "gate": {"evidence": ["/e/graph/stack.1"]}}
     first = filters.stage_failure(result, "apply.yml", False, "Install driver")
-    then = filters.stage_failure({"evidence": "/e/x"}, "restore_driver.yml", True, "Restore driver", first)
-    assert then == [
+    then = filters.stage_failure({"evidence": "/e/x"}, "restore_driver.yml", True, "Restore driver")
+    assert [first, then] == [
         {
             "stage": "apply",
             "rolling_back": False,
@@ -70,7 +70,7 @@ def test_a_failure_keeps_its_evidence_and_is_no_template() -> None:
             "evidence": ["/e/x"],
         },
     ]
-    assert [Failure.parse(each).as_dict() for each in then] == then
+    assert [Failure.parse(each).as_dict() for each in (first, then)] == [first, then]
 
 
 @pytest.mark.parametrize(

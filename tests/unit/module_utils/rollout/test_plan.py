@@ -15,6 +15,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states impor
 
 NOON = datetime.datetime(2026, 11, 22, 12, 0, tzinfo=datetime.UTC)
 VERSION = "550.127.05"
+DEFAULT = Policy()
 ROLES = ("gpu_host", "nvidia_driver", "serving_runtime", "ray_node", "vllm_server")
 REPLICAS = tuple(
     topology.Replica(
@@ -108,7 +109,7 @@ def build(
     changes: dict[str, dict[str, Any]] | None = None,
     limit: set[str] | None = None,
     mode: Mode = Mode.CONVERGE,
-    policy: Policy = Policy(),
+    policy: Policy = DEFAULT,
 ) -> plan.Plan:
     desired = {
         host: needs.Desired(settings(host, **(changes or {}).get(host, {})), dict.fromkeys(ROLES, "same"))
