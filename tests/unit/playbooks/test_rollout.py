@@ -1,4 +1,4 @@
-"""playbooks/shared/rollout.yml in real runs: its stages in order, its rollback, its lock. Roles, lock and probe are stand-ins.
+"""playbooks/shared in real runs: stages in order, rollback, lock, policy. Roles, lock, probe and plan are stand-ins.
 
 Each stand-in writes down who did what, and fails where the test says so; the playbooks, the filters and Ansible are real.
 """
@@ -30,15 +30,25 @@ class ActionModule(ActionBase):
 
     def run(self, tmp=None, task_vars=None):
         args, name = dict(self._task.args), self._task.action.rpartition(".")[2]
-        back = "rollback:" if self._templar.template("{{ lockstep_rolling_back | default(false) }}") is True else ""
+        back = "rollback:" if task_vars.get("lockstep_rolling_back") else ""
+        if name == "plan":
+            name = f"plan {sorted(args['policy'].items())}"
         what = args.get("verb") or " ".join(filter(None, (name, args.get("state") or args.get("action"))))
         with (pathlib.Path(task_vars["log"])).open("a") as log:
             log.write(f"{task_vars['inventory_hostname']} {back}{what}\\n")
         if back + what in task_vars.get("fails", {}).get(task_vars["inventory_hostname"], []):
             return {"failed": True, "msg": f"{what} failed {{{{ here }}}}"}
-        return {"changed": False, **task_vars.get("answers", {}).get(name, {})}
+        return {"changed": False, **task_vars.get("answers", {}).get(name.partition(" ")[0], {})}
 """
-STAND_INS = ("stand_in", "rollout_lock", "rollout_request", "fetch_evidence", "host_probe", "nvidia_driver_change")
+STAND_INS = (
+    "stand_in",
+    "rollout_lock",
+    "rollout_request",
+    "fetch_evidence",
+    "host_probe",
+    "nvidia_driver_change",
+    "plan",
+)
 VERBS = {
     "gpu_host": ["configure"],
     "nvidia_driver": ["prefetch", "install", "load", "restore", "accept"],
@@ -131,20 +141,27 @@ def rollout(
         "name": "Group",
         "hosts": "localhost",
         "gather_facts": False,
-        "tasks": [{"name": "Group", "ansible.builtin.add_host": row, "loop": "{{ hosts | dict2items }}"}],
-        "vars": {"hosts": HOSTS},
+        "tasks": [{"name": "Group", "ansible.builtin.add_host": row, "loop": "{{ replicas | dict2items }}"}],
+        "vars": {"replicas": HOSTS},
     }
     shared = collection / "ansible_collections/lockstep/vllm/playbooks/shared/rollout.yml"
     (folder / "play.yml").write_text(
         yaml.safe_dump([plan, {"name": "Roll", "ansible.builtin.import_playbook": str(shared)}])
     )
+    return run(collection, folder, log)
+
+
+def run(collection: Path, folder: Path, log: Path) -> Ran:
+    (folder / "ansible.cfg").write_text(
+        f"[defaults]\ncollections_path = {collection}\nlocal_tmp = {folder}/tmp\ncallback_result_format = yaml\n"
+    )
     done = subprocess.run(
         [Path(sys.executable).with_name("ansible-playbook"), "-i", "inventory.yml", "play.yml"],
         cwd=folder,
-        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(collection), "ANSIBLE_CONFIG": "/dev/null", "ANSIBLE_LOCAL_TEMP": str(folder / "tmp")},
+        env={**os.environ, "ANSIBLE_CONFIG": str(folder / "ansible.cfg")},
         capture_output=True,
         text=True,
-    )  # fmt: skip
+    )
     return Ran(done.returncode, done.stdout + done.stderr, log.read_text().splitlines())
 
 
@@ -219,7 +236,7 @@ def test_a_host_that_cannot_be_rolled_back_stays_in_quarantine(collection: Path,
     fails = {"a2": ["nvidia_driver.install", "rollback:nvidia_driver.restore"]}
     ran = rollout(collection, tmp_path, fails=fails, change=change)
     assert ran.rc != 0
-    assert ran.of("a2")[-1] == "admission.quarantine", ran.text
+    assert ran.of("a2")[-2:] == ["admission.quarantine", "fetch_evidence"], ran.text
     assert "rollback:nvidia_driver.restore" in ran.of("a1"), "its mate was not restored"
     assert "rollback:ray_node.start" not in ran.of("a1"), "its mate waited for it"
     assert "admission.quarantine" not in ran.of("a1")[ran.of("a1").index("rollback:nvidia_driver.restore") :]
@@ -252,3 +269,24 @@ def test_a_request_to_pause_stops_before_the_wave(collection: Path, tmp_path: Pa
     assert "wave 1 of 2 not started; no serving replica changed" in ran.text
     assert ran.of("a1")[-1] == "rollout_lock released"
     assert "vllm_server.drain" not in ran.of("a1")
+
+
+def test_the_plan_is_given_the_variables_that_are_set_and_no_others(collection: Path, tmp_path: Path) -> None:
+    plan = dict.fromkeys(("text", "run", "mode"), "") | {"members": [], "routers": [], "waves": []}
+    log = tmp_path / "log"
+    variables = {
+        "ansible_connection": "local",
+        "log": str(log),
+        "answers": {"plan": {"lockstep_plan": plan}},
+        "rollout_wave_size": "50%",
+        "rollout_leave_serving": False,
+        "rollout_bake_seconds": 0,
+    }
+    (tmp_path / "inventory.yml").write_text(yaml.safe_dump({"all": {"hosts": {"a1": variables}}}))
+    shared = collection / "ansible_collections/lockstep/vllm/playbooks/shared/plan.yml"
+    (tmp_path / "play.yml").write_text(
+        yaml.safe_dump([{"name": "Plan", "ansible.builtin.import_playbook": str(shared)}])
+    )
+    ran = run(collection, tmp_path, log)
+    assert ran.rc == 0, ran.text
+    assert ran.log == ["a1 plan [('bake_seconds', 0), ('leave_serving', False), ('wave_size', '50%')]"]
