@@ -24,7 +24,7 @@ class ActionModule(ClusterAction):
         variables = task_vars or {}
         topology = self.cluster(variables, only="").topology
         if topology.problems:
-            raise AnsibleActionFail(render.invalid_inventory(topology.problems))
+            raise AnsibleActionFail(render.refused(topology.problems))
         default = settings.defaults(self._loader)
         backends = []
         for replica in topology.replicas:
