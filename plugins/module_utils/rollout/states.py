@@ -109,7 +109,7 @@ class Stage(Code):
     ACCEPT_RESTORED = "accept_restored"
     """Rollback only: the driver change is closed where it began."""
     UNKNOWN = "unknown"
-    """No stage said so: the host became unreachable."""
+    """The host became unreachable, in whatever stage."""
 
 
 ROLL_STAGES = (
