@@ -26,7 +26,7 @@ class ActionModule(ClusterAction):
         variables = task_vars or {}
         cluster = self.cluster(variables)
         if cluster.topology.problems:
-            return {"failed": True, "msg": render.refused(cluster.topology.problems)}
+            return {"failed": True, "msg": render.invalid_inventory(cluster.topology.problems)}
         found = self.probe(cluster, variables, ray=True)
         status = status_table.build(
             {
@@ -36,7 +36,7 @@ class ActionModule(ClusterAction):
                 },
                 "routers": list(cluster.routers),
                 "hosts": {
-                    host: {"reachable": answer.reachable, "error": answer.error, "state": answer.state}
+                    host: {"reachable": answer.reachable, "error": answer.error, "state": answer.value}
                     for host, answer in found.items()
                 },
             }

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: rollout_request
-short_description: Ask a roll to pause, to abort, or to go on
+short_description: Request a rollout to pause, abort or resume
 description:
   - Leaves a request on the head of every replica. A roll reads it between two waves, whichever controller it runs on; one
     that is started later reads it before its first wave.
@@ -23,13 +23,13 @@ options:
     choices: [pause, abort, resume]
     required: true
   reason:
-    description: Why, in words; shown by whatever the request stops.
+    description: Why; shown by whatever the request stops.
     type: str
     default: ""
 """
 
 EXAMPLES = r"""
-- name: The roll stops after the wave under way
+- name: Pause rollout after the current wave
   lockstep.vllm.rollout_request:
     action: pause
     reason: traffic peak
@@ -41,7 +41,7 @@ request:
   returned: always
   type: dict
 silent:
-  description: Heads that could not be told, with the error.
+  description: Heads that could not be reached, with the error.
   returned: when something was due
   type: dict
 """

@@ -9,7 +9,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import topology
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.plan import Found, Wanted
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.needs import Desired
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, settings
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import (
     Answer,
@@ -33,7 +33,7 @@ class Cluster:
     """
 
     topology: topology.Topology
-    wanted: Mapping[str, Wanted]
+    wanted: Mapping[str, Desired]
     routers: tuple[str, ...]
 
 
@@ -68,7 +68,7 @@ class ClusterAction(ActionBase):
             for host in groups["all"]
         }
         read = topology.read(groups, ansible_internals.child_groups(hostvars, topology.ROOT), placed)
-        wanted: dict[str, Wanted] = {}
+        wanted: dict[str, Desired] = {}
         for replica in read.replicas:
             context = {"replica": replica.name, "head": replica.head, "peers": dict(replica.addresses)}
             for host in replica.hosts:
@@ -86,9 +86,9 @@ class ClusterAction(ActionBase):
                 )
         return Cluster(read, wanted, routers)
 
-    def probe(self, cluster: Cluster, task_vars: Mapping[str, Any], **parameters: Any) -> dict[str, Found]:
+    def probe(self, cluster: Cluster, task_vars: Mapping[str, Any], **parameters: Any) -> dict[str, Answer]:
         """Read every host's state, all at once; ``parameters`` go to ``host.probe.collect``."""
-        answers = self._fleet(task_vars).run_read_only(
+        return self._fleet(task_vars).run_read_only(
             (
                 host,
                 program("host.probe", "collect", {**parameters, **_questions(cluster, host, wanted)}),
@@ -96,7 +96,6 @@ class ClusterAction(ActionBase):
             )
             for host, wanted in cluster.wanted.items()
         )
-        return {host: Found(answer.value, answer.error, answer.reachable) for host, answer in answers.items()}
 
     def run_on(self, hosts: Iterable[str], text: str, task_vars: Mapping[str, Any]) -> dict[str, Answer]:
         """Run one program on each of ``hosts``, all at once."""
@@ -109,14 +108,14 @@ class ClusterAction(ActionBase):
     def _connection_variables(self, host: str, task_vars: Mapping[str, Any]) -> ConnectionVariables:
         return settings.connection(self._templar, ansible_internals.raw_variables(task_vars["hostvars"], host))
 
-    def _wanted(self, raw: Mapping[str, Any], roles: tuple[str, ...], context: Mapping[str, Any]) -> Wanted:
+    def _wanted(self, raw: Mapping[str, Any], roles: tuple[str, ...], context: Mapping[str, Any]) -> Desired:
         names = sorted({name for role in roles for name in settings.public_variables(role)})
         mine = settings.resolve(self._templar, raw, settings.defaults(self._loader, roles), names)
         inputs = {role: settings.role_inputs(role, mine, context) for role in roles}
-        return Wanted(mine, inputs, settings.promised_runtime(mine.get("serving_runtime_lock")))
+        return Desired(mine, inputs, settings.promised_runtime(mine.get("serving_runtime_lock")))
 
 
-def _questions(cluster: Cluster, host: str, wanted: Wanted) -> dict[str, Any]:
+def _questions(cluster: Cluster, host: str, wanted: Desired) -> dict[str, Any]:
     if host in cluster.routers:
         return {}
     mine = wanted.settings
