@@ -71,10 +71,16 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    request: host_probe.Request = {
+        "preflight": module.params["preflight"],
+        "ports": module.params["ports"],
+        "peers": module.params["peers"],
+        "driver_also": driver_state.COSTLY,
+    }
     decision = condition.decide_here("host")
     module.exit_json(
         changed=False,
-        state=host_probe.collect({**module.params, "driver_also": driver_state.COSTLY}),
+        state=host_probe.collect(request),
         admission={"allowed": decision.allowed, "reason": decision.reason},
     )
 

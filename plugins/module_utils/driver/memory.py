@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Iterable
 
-from . import state as driver_state
+from ..core.commands import run_command
 
 DEADLINE = 5.0
 
@@ -22,8 +22,8 @@ class Holder:
     mib: int | None
 
     def __str__(self) -> str:
-        held = "an unknown amount" if self.mib is None else f"{self.mib} MiB"
-        return f"{self.name} (pid {self.pid}) holds {held}"
+        amount = "an unknown amount" if self.mib is None else f"{self.mib} MiB"
+        return f"{self.name} (pid {self.pid}) holds {amount}"
 
 
 def parse(text: str) -> list[Holder]:
@@ -41,7 +41,7 @@ def holders() -> list[Holder]:
     if not shutil.which("nvidia-smi"):
         return []
     query = ["nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader,nounits"]
-    answer = driver_state.run_command(query, DEADLINE)
+    answer = run_command(query, DEADLINE)
     return parse(answer.stdout) if answer.ok else []
 
 

@@ -18,7 +18,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from ..core import data_tables
-from .state import has_own_version, is_driver_version, upstream, version_key
+from .dpkg import has_own_version
+from .state import DriverState
+from .versions import is_driver_version, upstream, version_key
 
 Source = Literal["nvidia", "ubuntu", "debian", "mirror", "verify"]
 Flavor = Literal["open", "proprietary"]
@@ -33,7 +35,7 @@ FIRST_OPEN_BRANCH = 515
 
 
 class PackageError(ValueError):
-    """A wish that no repository can fulfil; the message says what was asked for and what there is."""
+    """Parameters that no repository can satisfy; the message says what was asked for and what there is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +93,7 @@ def wanted(
         prebuilt_for: kernel release (``uname -r``) to take Ubuntu's signed prebuilt modules for, instead of DKMS.
 
     Raises:
-        PackageError: the wish contradicts itself, or the distribution is not supported.
+        PackageError: the parameters contradict each other, or the distribution is not supported.
     """
     number = branch(version)
     if source == "verify":
@@ -119,7 +121,7 @@ def wanted(
     return (*names, *(_fabric_manager(version, number) if fabric_manager else ()))
 
 
-def needs_fabric_manager(setting: str, state: Mapping[str, Any]) -> bool:
+def needs_fabric_manager(setting: str, state: DriverState) -> bool:
     """Whether this host is to have fabric manager: ``present``, ``absent``, or ``auto``, as its hardware asks for.
 
     A fabric manager that is installed already counts too: left behind at another version it would stop CUDA.

@@ -19,16 +19,16 @@ def install_library(sources: Mapping[str, str], tables: Mapping[str, str], *, dr
     Args:
         sources: text of every file of the package ``lockstep``, by its path below the package's folder.
         tables: text of every table, by file name.
-        dry: only look.
+        dry: change nothing.
     """
-    wanted = {library / name: text for name, text in sources.items()}
-    wanted |= {share / name: text for name, text in tables.items()}
+    desired = {library / name: text for name, text in sources.items()}
+    desired |= {share / name: text for name, text in tables.items()}
     stale = [path for folder, suffix in ((library, ".py"), (share, ".json"))
-             for path in folder.rglob(f"*{suffix}") if path not in wanted]  # fmt: skip
-    changed = [path for path, text in wanted.items() if not _is(path, text)]
+             for path in folder.rglob(f"*{suffix}") if path not in desired]  # fmt: skip
+    changed = [path for path, text in desired.items() if not _is(path, text)]
     if not dry:
         for path in changed:
-            _write(path, wanted[path])
+            _write(path, desired[path])
         for path in stale:
             path.unlink()
     return sorted(str(path) for path in (*changed, *stale))

@@ -604,20 +604,19 @@ def known_issue_lines(
     ``promised`` is the serving environment that the host will have, where that will change.
     """
     runtime = promised or state.get("runtime", {})
-    facts = {
-        "driver": settings.get("nvidia_driver_version"),
-        "fabric_manager": _fabric_manager(settings, state.get("driver", {})),
-        "nccl": runtime.get("nccl"),
-        "cuda": runtime.get("torch_cuda"),
-        "torch": runtime.get("torch"),
-        "vllm": runtime.get("vllm"),
-        "kernel": state.get("os", {}).get("kernel"),
-        "gpu": ", ".join(sorted({str(gpu.get("name")) for gpu in state.get("driver", {}).get("gpus", [])})) or None,
-    }
+    facts = known_issues.facts(
+        driver=settings.get("nvidia_driver_version"),
+        fabric_manager=_fabric_manager(settings, state.get("driver", {})),
+        runtime=runtime,
+        kernel=state.get("os", {}).get("kernel"),
+        gpus=[str(gpu.get("name")) for gpu in state.get("driver", {}).get("gpus", [])],
+    )
     overridden = set(settings.get("nvidia_driver_allow_known_bad") or [])
     refusals, warnings = [], []
     for match in known_issues.match(issues, facts):
-        line = f"{host}: {match.effect} ({match.id}, {match.confidence} confidence; {match.source}). Cure: {match.cure}"
+        line = (
+            f"{host}: {match.effect} ({match.id}, {match.confidence} confidence; {match.source}). {match.remediation}"
+        )
         if match.severity == "bad" and match.id not in overridden:
             refusals.append(
                 f'{line}. To go on all the same: -e \'{{"nvidia_driver_allow_known_bad": ["{match.id}"]}}\''

@@ -37,7 +37,7 @@ def test_logs_that_the_next_change_would_write_over_are_copied(tmp_path: Path, t
     kept = {path.name: path.read_text(encoding="utf-8") for path in saved}
     assert kept["apt-term.log"].endswith("xthe end")
     assert len(kept["apt-term.log"]) == evidence.LOG_LIMIT
-    assert kept["said.log"] == "Error! Bad return status"
+    assert kept["command.log"] == "Error! Bad return status"
     assert kept["dkms.txt"] == "nvidia/550.90.07: added\n"
     builds = sorted(name for name in kept if name.startswith("dkms-"))
     assert builds == [f"dkms-nvidia-550.9{number}.07-build-make.log" for number in (1, 2, 3, 4)]

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.commands import CommandResult
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import install as driver_install
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.install import Plan, StepFailed
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.packages import PackageError, Want
-from ansible_collections.lockstep.vllm.plugins.module_utils.driver.state import Answer
 
 NEW, OLD = "580.95.05", "550.90.07"
 WANTS = [Want(("libcuda1",), NEW), Want(("nvidia-kernel-open-dkms",), NEW)]
@@ -36,7 +36,7 @@ def test_a_fresh_host_gets_everything_and_holds_it() -> None:
     work = plan({})
     assert work.install == {"libcuda1": f"{NEW}-1", "nvidia-kernel-open-dkms": f"{NEW}-1"}
     assert work.hold == ("libcuda1", "nvidia-kernel-open-dkms")
-    assert (work.remove, work.purge, work.mend) == ((), (), False)
+    assert (work.remove, work.purge, work.repair) == ((), (), False)
 
 
 def test_a_lost_hold_is_noticed() -> None:
@@ -53,9 +53,9 @@ def test_an_install_ends_with_every_driver_package_held(tmp_path: Path, monkeypa
     monkeypatch.setattr(driver_install.apt_lock, "wait", lambda deadline: None)
     monkeypatch.setattr(driver_install, "_command", lambda argv, deadline, what: ran.append(list(argv)) or "")
     monkeypatch.setattr(
-        driver_install.driver_state,
+        driver_install,
         "run_command",
-        lambda argv, deadline: Answer(0, "\n".join(rows)) if argv[0] == "dpkg-query" else Answer(1, ""),
+        lambda argv, deadline: CommandResult(0, "\n".join(rows)) if argv[0] == "dpkg-query" else CommandResult(1, ""),
     )
     driver_install.install(plan({}), NEW, deadline=5, lock_deadline=5)
     assert "install" in ran[0]
@@ -85,7 +85,7 @@ def test_the_pin_of_another_driver_goes(packages: dict[str, Any], leftovers: lis
 
 def test_what_dpkg_left_half_way_is_installed_again() -> None:
     work = plan({**READY, "libcuda1": package(f"{NEW}-1", broken=True)})
-    assert work.mend
+    assert work.repair
     assert work.install == {"libcuda1": f"{NEW}-1"}
 
 
@@ -168,7 +168,7 @@ def test_what_stands_in_dkms_way(tmp_path: Path, files: list[str], mokutil: dict
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     found = driver_install.obstacles(
-        "6.1.0", root=tmp_path, run=lambda argv, _deadline: Answer(0, mokutil.get(argv[1], ""))
+        "6.1.0", root=tmp_path, run=lambda argv, _deadline: CommandResult(0, mokutil.get(argv[1], ""))
     )
     assert len(found) == len(words)
     assert all(word in line for word, line in zip(words, found, strict=True))

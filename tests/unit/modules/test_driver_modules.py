@@ -1,4 +1,4 @@
-"""The doors of the driver: what goes in, what comes out, and that check mode changes nothing."""
+"""The driver's modules: parameters, results, and that check mode changes nothing."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ B = {"version": "550.127.05", "source": "nvidia", "flavor": "open"}
 
 def call(capsys: pytest.CaptureFixture[str], module: str, **arguments: Any) -> dict[str, Any]:
     """Run a module as Ansible does and return what it printed."""
-    door = importlib.import_module(f"{PACKAGE}.{module}")
+    entry_point = importlib.import_module(f"{PACKAGE}.{module}")
     with patch_module_args(arguments), pytest.raises(SystemExit):
-        door.main()
+        entry_point.main()
     printed: dict[str, Any] = json.loads(capsys.readouterr().out)
     return printed
 
@@ -124,7 +124,7 @@ def test_a_failing_install_leaves_what_apt_said(
     told = call(capsys, "nvidia_driver_packages", version="550.127.05", source="debian", run="r1")
     assert told["msg"] == "installing driver 550.127.05: E: broken. See /var/log/apt/term.log"
     assert told["log"].splitlines() == [str(number) for number in range(70, 100)]
-    said = records.EVIDENCE / "r1" / "driver-550.127.05-installed" / "said.log"
+    said = records.EVIDENCE / "r1" / "driver-550.127.05-installed" / "command.log"
     assert str(said) in told["evidence"]
     assert len(said.read_text(encoding="utf-8").splitlines()) == 100
 
@@ -151,7 +151,7 @@ def test_the_version_is_the_host_s_own_where_none_is_given(
 
 
 def test_load_in_check_mode_only_decides(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_module, "present", lambda: {"loaded_version": None, "modules": {}, "holders": []})
+    monkeypatch.setattr(kernel_module, "loaded_now", lambda: kernel_module.Loaded(None, {}, []))
     monkeypatch.setattr(kernel_module, "load", lambda *_a, **_k: pytest.fail("it acted"))
     result = call(capsys, "nvidia_driver_load", version="550.127.05", _ansible_check_mode=True)
     assert (result["action"], result["changed"]) == ("reload", True)
