@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from ..admission import fingerprint
 from ..core import manifests, processes, records, systemd
-from ..core.commands import in_background
+from ..core.commands import Run, in_background, run_command
 from ..core.system import os_release
 from ..driver import state as driver_state
 from ..runtime import state as runtime_state
@@ -243,9 +243,9 @@ def _boot() -> Boot:
     }
 
 
-def units(names: Sequence[str]) -> dict[str, Unit]:
+def units(names: Sequence[str], run: Run = run_command) -> dict[str, Unit]:
     """States of systemd units by name."""
-    return {name: _unit(properties) for name, properties in systemd.show(names, _UNIT_PROPERTIES).items()}
+    return {name: _unit(properties) for name, properties in systemd.show(names, _UNIT_PROPERTIES, run=run).items()}
 
 
 def _unit(properties: systemd.Properties) -> Unit:

@@ -17,8 +17,6 @@ import pytest
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import deadline, evidence, processes
 
 PYTHON = sys.executable
-STAT_TAIL = "12 12 0 -1 4194560 311 0 0 0 1 0 0 0 20 0 1 0 812 3 4"
-"""Fields 5 to 24 of /proc/PID/stat; the 22nd is the start."""
 
 
 def alive_with(mark: str) -> list[str]:
@@ -219,20 +217,3 @@ def test_unknown_user_is_named():
 def test_a_deadline_is_positive(wrong):
     with pytest.raises(ValueError, match="positive"):
         deadline.run(["/bin/true"], deadline=wrong)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("12 (python3) S 7 " + STAT_TAIL, processes.Process(12, 7, "S", "python3", 812)),
-        ("12 (a (b) c) R 7 " + STAT_TAIL, processes.Process(12, 7, "R", "a (b) c", 812)),
-        ("9 (nv) queue) D 2 " + STAT_TAIL, processes.Process(9, 2, "D", "nv) queue", 812)),
-    ],
-)
-def test_parse_stat(text, expected):
-    assert processes.parse_stat(text) == expected
-
-
-def test_below_lists_parents_first():
-    tree = [processes.Process(pid, parent, "S", "x", 0) for pid, parent in ((5, 3), (3, 1), (9, 5), (4, 2))]
-    assert [process.pid for process in processes.below(1, tree)] == [3, 5, 9]
