@@ -13,7 +13,7 @@ import dataclasses
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 from .versions import release_key
 
@@ -97,7 +97,7 @@ def _match(row: Mapping[str, Any]) -> Match:
         raise ValueError(f"known issue {text['id']}: severity {text['severity']!r} is none of {', '.join(SEVERITIES)}")
     return Match(
         text["id"],
-        cast(Severity, text["severity"]),
+        text["severity"],
         text["effect"],
         text["remediation"],
         text["source"],
