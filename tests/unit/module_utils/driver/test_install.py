@@ -62,6 +62,24 @@ def test_an_install_ends_with_every_driver_package_held(tmp_path: Path, monkeypa
     assert ran[-1] == ["apt-mark", "hold", "libcuda1"]
 
 
+@pytest.mark.parametrize("verb", ["fetch", "install"])
+def test_apt_may_change_what_is_held_and_go_back(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every driver package is held, so without these options no change would ever be made."""
+    ran: list[list[str]] = []
+    monkeypatch.setattr(driver_install, "pin", lambda version, exact: None)
+    monkeypatch.setattr(driver_install, "hold", lambda deadline: [])
+    monkeypatch.setattr(driver_install.apt_lock, "wait", lambda deadline: None)
+    monkeypatch.setattr(driver_install, "run_command", lambda argv, deadline: CommandResult(1))
+    monkeypatch.setattr(
+        driver_install, "_command", lambda argv, deadline, what: ran.append(list(argv)) or "'uri' file 1 x"
+    )
+    getattr(driver_install, verb)(plan({"libcuda1": package(f"{OLD}-1")}), NEW, deadline=5, lock_deadline=5)
+    assert ran
+    for argv in ran:
+        assert argv[0] == "apt-get"
+        assert {"--allow-change-held-packages", "--allow-downgrades", "-y"} <= set(argv)
+
+
 def test_dependencies_come_along_where_they_can_and_go_where_they_cannot() -> None:
     work = plan({"libcuda1": package(f"{OLD}-1"), "libnvidia-nvvm4": package(f"{OLD}-1"), "nvidia-dkms-550": package(f"{OLD}-1"),
                  "nvidia-settings": package("560.35.05-1")})  # fmt: skip

@@ -233,6 +233,19 @@ def test_a_driver_that_did_not_come_as_packages() -> None:
     ).code == ("module_differs")
 
 
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"packages": {"libcuda1": {"version": f"{VERSION}-1", "hold": False, "broken": False}}}, "not_held"),
+        ({"dpkg_interrupted": True}, "dpkg_interrupted"),
+        ({"package_versions": [], "package_version": None}, "package_missing"),
+    ],
+)
+def test_packages_matter_only_where_lockstep_installs_them(change: dict[str, Any], code: str) -> None:
+    assert evaluated(change).code == code
+    assert evaluated(change, expected=dataclasses.replace(EXPECTED, packaged=False)).verdict == "pass"
+
+
 @pytest.mark.parametrize(("setting", "code"), [("auto", "ok"), ("present", "fabric_manager_missing"), ("absent", "ok")])
 def test_a_host_without_nvswitches_needs_no_fabric_manager(setting: str, code: str) -> None:
     expected = Expected(VERSION, gpus=2, fabric_manager=setting)
