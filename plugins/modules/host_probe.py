@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_probe
-short_description: Learn all that Lockstep needs to know of a host, in one read-only call
+short_description: Probe a host, all that Lockstep needs to know of it in one read-only call
 description:
   - Returns the host's operating system, boot, driver in full, GPUs, Ray, vLLM and Python versions, units, stamps and
     quarantine. Never imports torch, Ray or CUDA, and a driver that hangs becomes a finding.
@@ -13,7 +13,7 @@ version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 options:
   preflight:
-    description: Look also at ports, names and the driver repository, as the other options ask.
+    description: Check also ports, names and the driver repository, as the other options ask.
     type: bool
     default: false
   ports:
@@ -37,7 +37,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: This host's state is known
+- name: Probe this host
   lockstep.vllm.host_probe:
   register: host_state
 """
@@ -60,6 +60,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.lockstep.vllm.plugins.module_utils.admission import condition
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import state as driver_state
 from ansible_collections.lockstep.vllm.plugins.module_utils.host import probe as host_probe
+from ansible_collections.lockstep.vllm.plugins.module_utils.host.state import Request
 
 
 def main() -> None:
@@ -71,7 +72,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    request: host_probe.Request = {
+    request: Request = {
         "preflight": module.params["preflight"],
         "ports": module.params["ports"],
         "peers": module.params["peers"],
