@@ -32,7 +32,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Says whether the record would change.
+    description: Reports whether the record would change.
   diff_mode:
     support: none
     description: The record is in the result.

@@ -39,7 +39,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Says what would be done.
+    description: Reports what would be done.
   diff_mode:
     support: none
     description: Nothing to show.

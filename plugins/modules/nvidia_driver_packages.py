@@ -65,7 +65,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Says what it would fetch, install, remove and hold.
+    description: Reports what it would fetch, install, remove and hold.
   diff_mode:
     support: none
     description: The plan is in the result.
@@ -183,7 +183,7 @@ def stop_at(module: AnsibleModule, obstacles: list[str]) -> None:
 
 
 def plan(params: dict[str, Any], state: driver_state.DriverState) -> driver_install.Plan:
-    wants = driver_packages.wanted(
+    requirements = driver_packages.package_set(
         params["version"],
         source=params["source"],
         flavor=params["flavor"],
@@ -191,7 +191,7 @@ def plan(params: dict[str, Any], state: driver_state.DriverState) -> driver_inst
         fabric_manager=driver_packages.needs_fabric_manager(params["fabric_manager"], state),
         prebuilt_for=os.uname().release if params["prebuilt_modules"] else None,
     )
-    names = sorted({*(name for want in wants for name in want.names), *state["packages"]})
+    names = sorted({*(name for requirement in requirements for name in requirement.names), *state["packages"]})
     offered = (
         apt_repository.offered(params["repository_url"])
         if params["repository_url"]
@@ -199,7 +199,7 @@ def plan(params: dict[str, Any], state: driver_state.DriverState) -> driver_inst
     )
     return driver_install.plan(
         params["version"],
-        wants,
+        requirements,
         offered,
         state["packages"],
         interrupted=dpkg.interrupted(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: runtime_verify
-short_description: Hold the serving environment in use against its lock
+short_description: Verify that the serving environment in use is the one that its lock pins
 description:
   - Reads what is installed in C(/opt/lockstep/runtime/current) and fails where it is not what the lock pins.
   - Imports nothing of the environment and changes nothing.
@@ -35,7 +35,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Serving environment is what the lock says
+- name: Verify serving environment
   lockstep.vllm.runtime_verify:
     lock: /opt/lockstep/share/serving_runtime.lock
 """
@@ -51,7 +51,7 @@ peers:
   type: list
   elements: str
 problems:
-  description: What is not as the lock says.
+  description: What is not as the lock pins it.
   returned: always
   type: list
   elements: str
@@ -75,12 +75,12 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    given = module.params
-    lock = Path(given["lock"])
-    wanted = runtime_install.Wanted(lock, tuple(given["extra_requirements"]), given["python"])
+    params = module.params
+    lock = Path(params["lock"])
+    environment = runtime_install.Environment(lock, tuple(params["extra_requirements"]), params["python"])
     state = runtime_state.state()
     try:
-        digest = runtime_install.expected_digest(wanted)
+        digest = runtime_install.expected_digest(environment)
         problems = runtime_install.problems(state, lock.read_text(encoding="utf-8"), digest)
     except runtime_install.InstallError as error:
         problems = [str(error)]

@@ -105,7 +105,7 @@ def decide_here(kind: Kind) -> Decision:
         replica_stamp = stamps.parse_replica_stamp(records.read(records.REPLICA_STAMP))
         return may_start_engine(host, isolation, replica_stamp, fingerprint.current())
     except records.RecordError as error:
-        return Decision(False, f"a record is damaged, and a damaged record admits nobody: {error}")
+        return Decision(False, f"a record is damaged, and a damaged record admits no host: {error}")
 
 
 def main(arguments: list[str]) -> int:

@@ -30,7 +30,7 @@ FIELDS = (
 
 
 def compose(driver: Mapping[str, object], runtime: Mapping[str, object], kernel: str) -> dict[str, str | None]:
-    """The fingerprint of a host from what was learnt of its driver (``driver_state``), runtime and kernel.
+    """The fingerprint of a host from what was read of its driver (``driver_state``), runtime and kernel.
 
     ``driver`` is the version of the loaded module and ``driver_packages`` that of the installed packages: a host whose
     packages changed under a loaded module has another fingerprint, hence no valid stamp.

@@ -40,7 +40,7 @@ _GUARD = "import importlib, sys; sys.path.insert(0, sys.argv[1]); sys.exit(impor
 
 
 class Job(TypedDict):
-    """What the guard is told on its standard input."""
+    """What the guard reads from its standard input."""
 
     argv: list[str]
     deadline: float

@@ -16,7 +16,7 @@ from typing import Any
 ALSO_INSTALLED = {"gpu_host": ("plugins/module_utils", "data")}
 # Verbs that change what is on a host and record it; the variables of the others decide how a run goes, not what it leaves.
 RECORDING_VERBS = ("configure", "install")
-# Of their variables, those that bound how long it may take, or say why.
+# Of their variables, those that bound how long it may take, or record why.
 HOW_NOT_WHAT = {
     "nvidia_driver_apt_deadline",
     "nvidia_driver_apt_lock_deadline",

@@ -107,7 +107,7 @@ def accept(stored: Stored | None, declared: Driver, loaded: str | None, now: str
     """The record once the driver passed its gates and serves: the change is completed, the next one starts from here.
 
     What was accepted is the target of the change (after a rollback, that is not what is ``declared``); a host that was
-    never changed is taken to run what is declared. One that is back where its rollout found it is out of that rollout.
+    never changed is taken to run what is declared. One that runs again what it ran before its rollout has left that rollout.
 
     Raises:
         NotRunning: another driver is ``loaded``.

@@ -76,7 +76,7 @@ def interrupted(root: Path = Path("/")) -> bool:
 
 
 def has_own_version(name: str) -> bool:
-    """Whether a package is versioned apart from the driver, so that its version says nothing about it."""
+    """Whether a package is versioned apart from the driver, so that its version does not show the driver's."""
     return bool(re.match(_OWN_VERSIONS, name))
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from ..core.commands import Run, run_command
 from . import apt_lock, dpkg
 from . import repository as apt_repository
-from .packages import FAMILY, PINNING, Want, select, takes_part
+from .packages import FAMILY, PINNING, Requirement, select, takes_part
 from .versions import upstream
 
 PREFERENCES = Path("/etc/apt/preferences.d/lockstep-nvidia-driver.pref")
@@ -74,7 +74,7 @@ class Plan:
         return dataclasses.asdict(self)
 
 
-def plan(version: str, wants: Sequence[Want], offered: apt_repository.Offer, packages: dpkg.Packages, *,
+def plan(version: str, requirements: Sequence[Requirement], offered: apt_repository.Offer, packages: dpkg.Packages, *,
          interrupted: bool, leftover_pins: Sequence[str] = ()) -> Plan:  # fmt: skip
     """Decide from what is desired, what the repository offers and what is installed.
 
@@ -84,7 +84,7 @@ def plan(version: str, wants: Sequence[Want], offered: apt_repository.Offer, pac
     Raises:
         PackageError: the repository does not offer the driver.
     """
-    pins = select(wants, offered)
+    pins = select(requirements, offered)
     desired = dict(pins)
     remove: list[str] = []
     purge = [name for name in leftover_pins if name not in desired]
@@ -173,7 +173,7 @@ def install(work: Plan, version: str, *, deadline: float, lock_deadline: float) 
 
 
 def is_pinned(version: str, exact: Mapping[str, str], path: Path = PREFERENCES) -> bool:
-    """Whether the preferences file says what it should."""
+    """Whether the preferences file is up to date."""
     return path.exists() and path.read_text(encoding="utf-8") == preferences(version, exact)
 
 

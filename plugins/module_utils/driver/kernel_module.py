@@ -1,4 +1,4 @@
-"""Put another version of NVIDIA's kernel modules into the running kernel, or say why a reboot is needed for it.
+"""Load another version of NVIDIA's kernel modules into the running kernel, or give the reasons why that takes a reboot.
 
 ``decide`` is pure. ``load`` acts: it stops the services that hold the driver, unloads the modules in order, loads the
 installed ones, and starts what it stopped. It never ends a process that is not such a service: whoever else holds the
@@ -52,7 +52,7 @@ RELEASE_DEADLINE = 10.0
 
 
 class LoadFailed(Exception):
-    """The modules could not be exchanged, and a reboot would not help; the message says what to look at."""
+    """The modules could not be exchanged, and a reboot would not help; the message says where to look."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Combinations of versions that are known, or suspected, to fail: which rows of data/known_issues.yml fit a host.
 
 A row's ``when`` maps a fact to a condition; the row fits when every condition holds. A fact that is not known never
-fits: nobody is refused for what nobody knows.
+fits: no host is refused for what is unknown.
 
 Conditions: ``"550.90.07"`` or ``"==550.90.07"`` exactly; ``">=2.28,<2.30.4"`` a range, all parts of which must hold;
 ``"!=driver"`` different from another fact; for ``gpu``, a word that its name contains.

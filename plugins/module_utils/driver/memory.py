@@ -37,7 +37,7 @@ def parse(text: str) -> list[Holder]:
 
 
 def holders() -> list[Holder]:
-    """The holders now; nothing where there is no nvidia-smi, or it fails: that is for the driver gate to say."""
+    """The holders now; nothing where there is no nvidia-smi, or it fails: that is for the driver gate to report."""
     if not shutil.which("nvidia-smi"):
         return []
     query = ["nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader,nounits"]

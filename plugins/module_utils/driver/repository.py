@@ -95,7 +95,7 @@ def _fetch(address: str, deadline: float) -> bytes:
     if parts.scheme == "file":
         return Path(urllib.parse.unquote(parts.path)).read_bytes()
     if parts.scheme not in ("http", "https"):
-        raise ValueError(f"unknown scheme {parts.scheme!r}, wanted http, https or file")
+        raise ValueError(f"unknown scheme {parts.scheme!r}, expected http, https or file")
     with urllib.request.urlopen(address, timeout=deadline) as reply:
         body: bytes = reply.read()
         return body

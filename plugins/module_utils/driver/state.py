@@ -20,7 +20,7 @@ from .versions import DRIVER_VERSION, find_driver_version, upstream, version_key
 Costly = Literal["holders", "xids"]
 COSTLY: tuple[Costly, ...] = ("holders", "xids")
 """The parts that cost more than all others together (every process, and the kernel's messages since boot), and that no
-plan depends on: a gate, the metrics and whoever looks at one host ask for them."""
+plan depends on: a gate, the metrics and whoever probes a single host ask for them."""
 _USER_LIBRARY = rf"libnvidia-ml\.so\.({DRIVER_VERSION})$"
 _LIBRARY_FOLDERS = (
     "usr/lib/x86_64-linux-gnu",

@@ -275,7 +275,7 @@ def _gpus(state: DriverState, health: Health, expected: Expected, host: str) -> 
         yield Finding(
             "gpu_model",
             f"GPU {', '.join(unexpected)} found, {model} is declared",
-            "Correct gpu_host_gpu_model, or take the host out of the inventory",
+            "Correct gpu_host_gpu_model, or remove the host from the inventory",
         )
     for health_of_gpu in health.gpus:
         yield from _gpu(health_of_gpu, host)
@@ -285,7 +285,7 @@ def _gpus(state: DriverState, health: Health, expected: Expected, host: str) -> 
 def _gpu(gpu: GpuHealth, host: str) -> Iterator[Finding]:
     where = f"GPU {gpu.pci}"
     reset = f"Reboot {host}, then ansible-playbook playbooks/verify.yml --limit {host}"
-    replace = f"Have the GPU replaced; until then take {host} out of the inventory"
+    replace = f"Have the GPU replaced; until then remove {host} from the inventory"
     if gpu.remap_failure:
         yield Finding("row_remap_failed", f"{where}: a row could not be remapped", replace)
     if gpu.remap_pending:

@@ -179,7 +179,7 @@ def driver_refusal(driver: DriverRequest) -> str | None:
     from ..driver import repository as apt_repository
 
     try:
-        wants = driver_packages.wanted(
+        requirements = driver_packages.package_set(
             driver["version"],
             source=driver["source"],
             flavor=driver["flavor"],
@@ -190,9 +190,9 @@ def driver_refusal(driver: DriverRequest) -> str | None:
         offered = (
             apt_repository.offered(url)
             if url
-            else apt_repository.offered_by_apt([name for want in wants for name in want.names])
+            else apt_repository.offered_by_apt([name for requirement in requirements for name in requirement.names])
         )
-        driver_packages.select(wants, offered)
+        driver_packages.select(requirements, offered)
     except (driver_packages.PackageError, apt_repository.UnreadableIndex) as error:
         return str(error)
     return None

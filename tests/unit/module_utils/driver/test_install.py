@@ -10,10 +10,10 @@ import pytest
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.commands import CommandResult
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import install as driver_install
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.install import Plan, StepFailed
-from ansible_collections.lockstep.vllm.plugins.module_utils.driver.packages import PackageError, Want
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver.packages import PackageError, Requirement
 
 NEW, OLD = "580.95.05", "550.90.07"
-WANTS = [Want(("libcuda1",), NEW), Want(("nvidia-kernel-open-dkms",), NEW)]
+WANTS = [Requirement(("libcuda1",), NEW), Requirement(("nvidia-kernel-open-dkms",), NEW)]
 OFFER = {name: [f"{OLD}-1", f"{NEW}-1"] for name in ("libcuda1", "nvidia-kernel-open-dkms", "libnvidia-nvvm4")}
 
 
@@ -115,7 +115,7 @@ def test_a_broken_package_that_has_to_go_is_no_reason_to_stop() -> None:
 
 def test_a_driver_that_is_not_offered_is_refused_before_anything() -> None:
     with pytest.raises(PackageError, match="is not in the repository"):
-        driver_install.plan("590.48.01", [Want(("libcuda1",), "590.48.01")], OFFER, READY, interrupted=False)
+        driver_install.plan("590.48.01", [Requirement(("libcuda1",), "590.48.01")], OFFER, READY, interrupted=False)
 
 
 def test_preferences_pin_every_package_and_its_kin() -> None:

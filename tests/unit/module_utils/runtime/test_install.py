@@ -12,7 +12,7 @@ import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.runtime import install as runtime_install
 from ansible_collections.lockstep.vllm.plugins.module_utils.runtime import state as runtime_state
-from ansible_collections.lockstep.vllm.plugins.module_utils.runtime.install import InstallError, Wanted
+from ansible_collections.lockstep.vllm.plugins.module_utils.runtime.install import Environment, InstallError
 
 UV = Path(sys.executable).with_name("uv")
 LOCK = "torch==2.13.0 \\\n    --hash={torch}\nray==2.60.0\nvllm==0.32.0\n"
@@ -45,13 +45,13 @@ def house(tmp_path):
     return tmp_path
 
 
-def wanted(house: Path, **changed: object) -> Wanted:
+def environment(house: Path, **changed: object) -> Environment:
     given = {"lock": house / "lock.txt", "python": sys.executable, "wheelhouse": str(house / "wheels"), "uv": UV}
-    return Wanted(**{**given, **changed})  # type: ignore[arg-type]
+    return Environment(**{**given, **changed})  # type: ignore[arg-type]
 
 
 def install(house: Path, check: bool = False, **changed: object) -> runtime_install.Installed:
-    return runtime_install.install(wanted(house, **changed), check=check, root=house / "root")
+    return runtime_install.install(environment(house, **changed), check=check, root=house / "root")
 
 
 def renew(house: Path) -> None:
@@ -105,7 +105,7 @@ def test_half_an_environment_is_not_used(house):
     """As a killed run leaves it: the folder is there, its mark is not."""
     first = install(house)
     renew(house)
-    digest = runtime_install.expected_digest(wanted(house))
+    digest = runtime_install.expected_digest(environment(house))
     shutil.copytree(house / "root" / first.digest, house / "root" / digest, symlinks=True)
     (house / "root" / digest / "lockstep.json").unlink()
     second = install(house)
