@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_probe
-short_description: Probe a host, all that Lockstep needs to know of it in one read-only call
+short_description: Learn all that Lockstep needs to know of a host, in one read-only call
 description:
   - Returns the host's operating system, boot, driver in full, GPUs, Ray, vLLM and Python versions, units, stamps and
     quarantine. Never imports torch, Ray or CUDA, and a driver that hangs becomes a finding.
@@ -13,7 +13,7 @@ version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 options:
   preflight:
-    description: Check also ports, names and the driver repository, as the other options ask.
+    description: Look also at ports, names and the driver repository, as the other options ask.
     type: bool
     default: false
   ports:

@@ -44,7 +44,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Reports what would change.
+    description: Says what would change.
   diff_mode:
     support: none
     description: The changed paths are in the result.
@@ -97,13 +97,13 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    params = module.params
-    record = host_setup.host_record(params["host"], params["replica"], params)
-    paths = host_setup.install_library(params["sources"], params["tables"], dry=module.check_mode)
+    wish = module.params
+    record = host_setup.host_record(wish["host"], wish["replica"], wish)
+    paths = host_setup.install_library(wish["sources"], wish["tables"], dry=module.check_mode)
     if read(records.HOST) != record if module.check_mode else records.write(records.HOST, record):
         paths.append(str(records.HOST))
-    files = [str(host_setup.LIBRARY / name) for name in params["sources"]]
-    files += [str(records.SHARE / name) for name in params["tables"]]
+    files = [str(host_setup.LIBRARY / name) for name in wish["sources"]]
+    files += [str(records.SHARE / name) for name in wish["tables"]]
     module.exit_json(changed=bool(paths), paths=paths, record=record, files=sorted([*files, str(records.HOST)]))
 
 

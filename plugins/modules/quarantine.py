@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: quarantine
-short_description: Keep a host out of Ray, or lift that
+short_description: Keep a host out of Ray, or let it in again
 description:
   - A host in quarantine does not start Ray, also after a reboot and with no controller running. The record on the host
     names its reason, its owner and its run.
@@ -43,7 +43,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Reports what would change and writes nothing.
+    description: Says what would change and writes nothing.
   diff_mode:
     support: none
     description: The record is in the result.

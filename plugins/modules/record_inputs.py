@@ -33,14 +33,14 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Reports whether the record would change and writes nothing.
+    description: Says whether the record would change and writes nothing.
   diff_mode:
     support: none
     description: The record is not meant to be read by people.
 """
 
 EXAMPLES = r"""
-- name: Record role inputs
+- name: Inputs of this role are recorded
   lockstep.vllm.record_inputs:
     role: gpu_host
     files: [/etc/lockstep/host.json]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: runtime_verify
-short_description: Verify that the serving environment in use is the one that its lock pins
+short_description: Hold the serving environment in use against its lock
 description:
   - Reads what is installed in C(/opt/lockstep/runtime/current) and fails where it is not what the lock pins.
   - Imports nothing of the environment and changes nothing.

@@ -38,7 +38,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Reports what would change and writes nothing.
+    description: Says what would change and writes nothing.
   diff_mode:
     support: none
     description: The stamp is in the result.

@@ -10,13 +10,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import socket
+import subprocess
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 from ..admission import condition
-from ..core import records, systemd
+from ..core import records
 from ..driver import state as driver_state
 
 PORT = 6386
@@ -101,14 +103,19 @@ def main() -> int:
 
 
 def _unit() -> dict[str, Any]:
-    try:
-        return parse_unit(systemd.show([UNIT], _PROPERTIES, deadline=5.0).get(UNIT, {}))
-    except systemd.SystemctlError:
-        return parse_unit({})
+    shown = subprocess.run(
+        ["systemctl", "show", UNIT, "--property=" + ",".join(_PROPERTIES)],
+        capture_output=True,
+        text=True,
+        timeout=5,
+        check=False,
+    )
+    return parse_unit(shown.stdout)
 
 
-def parse_unit(found: systemd.Properties) -> dict[str, Any]:
-    """The unit's state from its properties."""
+def parse_unit(shown: str) -> dict[str, Any]:
+    """The unit's state from ``systemctl show``."""
+    found = dict(re.findall(r"^(\w+)=(.*)$", shown, re.MULTILINE))
     return {
         "active": found.get("ActiveState", "unknown"),
         "sub": found.get("SubState", ""),

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core import systemd
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray import peer_status
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.peer_status import HostStatus
 
@@ -31,8 +30,7 @@ UNIT = ("active", "sub", "result", "restarts", "enabled", "present")
 )
 def test_unit(captured, unit):
     shown = (SHOWN / f"show-ray-{captured}.txt").read_text()
-    properties = systemd.parse_show(f"Id={peer_status.UNIT}\n{shown}")[peer_status.UNIT]
-    assert peer_status.parse_unit(properties) == dict(zip(UNIT, unit, strict=True))
+    assert peer_status.parse_unit(shown) == dict(zip(UNIT, unit, strict=True))
 
 
 @pytest.mark.parametrize(
