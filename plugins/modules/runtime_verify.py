@@ -61,7 +61,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import host_record
 from ansible_collections.lockstep.vllm.plugins.module_utils.runtime import install as runtime_install
 from ansible_collections.lockstep.vllm.plugins.module_utils.runtime import state as runtime_state
 
@@ -86,8 +86,8 @@ def main() -> None:
         problems = [str(error)]
     if problems:
         module.fail_json(msg="; ".join(problems), problems=problems, runtime=state)
-    peers = sorted((records.read(records.HOST) or {}).get("peers", {}))
-    module.exit_json(changed=False, problems=[], runtime=state, peers=peers)
+    record = host_record.read()
+    module.exit_json(changed=False, problems=[], runtime=state, peers=sorted(record["peers"]) if record else [])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import dataclasses
 import sys
 from collections.abc import Mapping
 
-from ..core import records
+from ..core import host_record, records
 from . import fingerprint, quarantine, stamps
 from .quarantine import Quarantine
 from .stamps import HostStamp, Kind, ReplicaStamp
@@ -97,7 +97,8 @@ def unexpected_hosts(stamped: Mapping[str, str], joined: Mapping[str, str]) -> l
 def decide_here(kind: Kind) -> Decision:
     """The decision for the host that this runs on. A record that cannot be read refuses."""
     try:
-        host = (records.read(records.HOST) or {}).get("host", "this host")
+        record = host_record.read()
+        host = record["host"] if record else "this host"
         isolation = quarantine.parse(records.read(records.QUARANTINE))
         if kind == "host":
             host_stamp = stamps.parse_host_stamp(records.read(records.HOST_STAMP))

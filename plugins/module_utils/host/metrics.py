@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..admission import fingerprint
-from ..core import records
+from ..core import host_record
 from ..engine import state as engine_state
 from . import probe as host_probe
 
@@ -257,7 +257,8 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="lockstep.host.metrics", description="Write this host's metrics once.")
     parser.add_argument("--output", type=Path, required=True, help="file in node_exporter's textfile directory, *.prom")
     output = parser.parse_args(arguments).output
-    is_head = (records.read(records.HOST) or {}).get("ray_role") == "head"
+    record = host_record.read()
+    is_head = record is not None and record["ray_role"] == "head"
     write(output, render(samples(host_probe.collect({"ray": is_head, "driver_also": ["xids"]}))))
     return 0
 

@@ -144,8 +144,8 @@ def _unit(properties: systemd.Properties) -> Unit:
 def _manifest() -> dict[str, Manifest]:
     found: dict[str, Manifest] = {}
     for path in sorted(records.MANIFEST.glob("*.json")):
-        record = records.read(path) or {}
-        found[path.stem] = {"inputs": record.get("inputs"), "drifted": manifests.drifted(record)}
+        record = manifests.parse(records.read(path) or {})
+        found[path.stem] = {"inputs": record["inputs"], "drifted": manifests.drifted(record)}
     return found
 
 

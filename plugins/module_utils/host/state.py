@@ -86,7 +86,7 @@ class Unit(TypedDict):
 class Manifest(TypedDict):
     """What a role was applied from, and the files that have been changed since."""
 
-    inputs: str | None
+    inputs: str
     drifted: list[str]
 
 

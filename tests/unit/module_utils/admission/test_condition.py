@@ -23,6 +23,10 @@ NOW = {
     "python": "3.11.2",
 }
 AT = "2026-11-22T00:00:00Z"
+HOST = {
+    "host": "a1", "replica": "a", "ray_role": "head", "address": "10.0.0.1", "interface": "eth0", "gpus": 8,
+    "gpu_model": None, "zone": None, "head": {"host": "a1", "address": "10.0.0.1"}, "peers": {"a1": "10.0.0.1"},
+}  # fmt: skip
 GATES = [{"gate": "driver", "verdict": "pass", "seconds": 1.0, "cause": ""}]
 STAMP = stamps.host_stamp(GATES, "r1", AT, NOW, fingerprint.digest(NOW))
 REPLICA_STAMP = stamps.replica_stamp(GATES, "r1", AT, {"a1": fingerprint.digest(NOW), "a2": "00ff"})
@@ -69,10 +73,15 @@ def test_a_damaged_record_admits_nobody(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(fingerprint, "current", lambda: NOW)
     for name in ("HOST", "HOST_STAMP", "QUARANTINE"):
         monkeypatch.setattr(records, name, tmp_path / f"{name}.json")
-    (tmp_path / "HOST.json").write_text(json.dumps({"host": "a1"}))
+    (tmp_path / "HOST.json").write_text(json.dumps(HOST))
     (tmp_path / "HOST_STAMP.json").write_text(json.dumps(STAMP))
     assert condition.decide_here("host").allowed
-    for name, text in (("QUARANTINE", '{"reason": "cut off in the mid'), ("QUARANTINE", "{}"), ("HOST_STAMP", "{}")):
+    for name, text in (
+        ("QUARANTINE", '{"reason": "cut off in the mid'),
+        ("QUARANTINE", "{}"),
+        ("HOST_STAMP", "{}"),
+        ("HOST", "{}"),
+    ):
         (tmp_path / "QUARANTINE.json").unlink(missing_ok=True)
         (tmp_path / f"{name}.json").write_text(text)
         decision = condition.decide_here("host")
