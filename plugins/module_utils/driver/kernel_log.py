@@ -6,9 +6,9 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypedDict, cast
+from typing import Any, Literal, TypedDict, cast, get_args
 
 from ..core.commands import Run, run_command
 
@@ -20,7 +20,8 @@ _XID = (
 
 
 class XidEvent(TypedDict):
-    """All events of one kind and code since boot: how many, when the last was (RFC 3339), where, and its message."""
+    """All events of one kind and code since boot: how many, when the last was (RFC 3339), where, its message, and whether
+    the kernel called it non-fatal (SXids of NVSwitches)."""
 
     kind: Kind
     code: int
@@ -28,6 +29,36 @@ class XidEvent(TypedDict):
     last: str
     devices: list[str]
     message: str
+    non_fatal: bool
+
+
+class XidMeaning(TypedDict):
+    """A row of data/xids.yml: ``application`` errors are a program's fault, ``device`` errors the GPU's or the driver's."""
+
+    kind: Kind
+    code: int
+    origin: Literal["application", "device"]
+    meaning: str
+
+
+def parse_meanings(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[Kind, int], XidMeaning]:
+    """The rows of data/xids.yml by kind and code.
+
+    Raises:
+        ValueError: a row has an unknown kind or class.
+    """
+    for row in rows:
+        if row["kind"] not in get_args(Kind) or row["class"] not in ("application", "device"):
+            raise ValueError(f"data/xids.yml: kind {row['kind']!r}, class {row['class']!r} of code {row['code']}")
+    return {
+        (row["kind"], int(row["code"])): {
+            "kind": row["kind"],
+            "code": int(row["code"]),
+            "origin": row["class"],
+            "meaning": str(row["meaning"]),
+        }
+        for row in rows
+    }
 
 
 def xids(root: Path = Path("/"), run: Run = run_command, deadline: float = 5.0) -> list[XidEvent]:
@@ -81,6 +112,7 @@ def parse_xids(messages: Iterable[tuple[float, str]]) -> list[XidEvent]:
             "count": (before["count"] if before else 0) + 1,
             "devices": sorted({*(before["devices"] if before else ()), match["xdev"] or match["sdev"]}),
             "message": message[match.start() :].strip(),
+            "non_fatal": "Non-fatal" in message,
             "last": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(when))),
         }
     return [events[key] for key in sorted(events)]

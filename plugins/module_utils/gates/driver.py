@@ -14,7 +14,7 @@ from typing import Any, Literal, TypedDict
 
 from ..core import data_tables
 from ..driver import health as gpu_health
-from ..driver import known_issues, nvidia_smi
+from ..driver import kernel_log, known_issues, nvidia_smi
 from ..driver import state as driver_state
 from ..driver.health import GpuHealth, Health
 from ..driver.state import DriverState, FullDriverState
@@ -73,7 +73,7 @@ def evaluate(
     expected: Expected,
     *,
     issues: Sequence[known_issues.Match] = (),
-    xids: Sequence[Mapping[str, Any]] = (),
+    xids: Mapping[tuple[kernel_log.Kind, int], kernel_log.XidMeaning] | None = None,
     host: str | None = None,
     seconds: float = 0.0,
 ) -> GateResult:
@@ -85,7 +85,7 @@ def evaluate(
         *_fabric_manager(state, expected, name),
         *_tool(state, health, name),
         *_gpus(state, health, expected, name),
-        *_events(state, xids, name),
+        *_events(state, xids or {}, name),
         *_reboot(state, name),
         *_issues(issues, expected),
         *_holds(state, expected),
@@ -137,7 +137,7 @@ def check(
         health,
         expected,
         issues=issues,
-        xids=tables["xids"],
+        xids=kernel_log.parse_meanings(tables["xids"]),
         host=host,
         seconds=round(time.monotonic() - start, 3),
     )
@@ -346,12 +346,13 @@ def _links(links: Mapping[str, Sequence[bool]], host: str) -> Iterator[Finding]:
             )
 
 
-def _events(state: FullDriverState, xids: Sequence[Mapping[str, Any]], host: str) -> Iterator[Finding]:
-    known = {(str(row["kind"]), int(row["code"])): row for row in xids}
+def _events(
+    state: FullDriverState, xids: Mapping[tuple[kernel_log.Kind, int], kernel_log.XidMeaning], host: str
+) -> Iterator[Finding]:
     for event in state["xids"]:
-        row = known.get((event["kind"], event["code"]), {})
-        harmless = row.get("class") == "application" or "Non-fatal" in event["message"]
-        meaning = f" ({row['meaning']})" if row else ""
+        known = xids.get((event["kind"], event["code"]))
+        harmless = event["non_fatal"] or (known is not None and known["origin"] == "application")
+        meaning = f" ({known['meaning']})" if known else ""
         cause = f"{event['kind']} {event['code']}{meaning}, {event['count']} times since boot, last {event['last']}"
         remediation = f"On {host}: dmesg | grep -i xid; reboot {host}, and have the GPU seen to if it comes back"
         yield Finding(event["kind"].lower(), cause, remediation, "warn" if harmless else "fail")

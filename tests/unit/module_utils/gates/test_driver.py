@@ -12,7 +12,7 @@ import pytest
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import commands, data_tables
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.commands import CommandResult
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import health as gpu_health
-from ansible_collections.lockstep.vllm.plugins.module_utils.driver import known_issues, nvidia_smi
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import kernel_log, known_issues, nvidia_smi
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import state as driver_state
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.health import GpuHealth, Health
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import driver as driver_gate
@@ -71,14 +71,17 @@ GPU = GpuHealth(
 HEALTH = Health((GPU, GPU), dict.fromkeys(UUIDS, (True,) * 18))
 FAILED = nvidia_smi.failure(CommandResult(18, "Failed to initialize NVML: Driver/library version mismatch"))
 EXPECTED = Expected(VERSION, gpus=2, gpu_model="H100")
-XIDS = [{"kind": "Xid", "code": 31, "class": "application", "meaning": "a program's fault"},
-        {"kind": "Xid", "code": 79, "class": "device", "meaning": "fallen off the bus"}]  # fmt: skip
+XIDS = kernel_log.parse_meanings([{"kind": "Xid", "code": 31, "class": "application", "meaning": "a program's fault"},
+        {"kind": "Xid", "code": 79, "class": "device", "meaning": "fallen off the bus"}])  # fmt: skip
 SUSPECT = known_issues.Match("hangs", "suspect", "it hangs", "use another", "url", "low")
 BAD = known_issues.Match("breaks", "bad", "it breaks", "use another", "url", "high")
 
 
-def event(kind: str, code: int, message: str = "") -> dict[str, Any]:
-    return {"kind": kind, "code": code, "count": 2, "last": "2026-11-22T00:00:00Z", "devices": [], "message": message}
+def event(kind: str, code: int, message: str = "") -> kernel_log.XidEvent:
+    """What the kernel log's reader makes of two messages."""
+    prefix = "NVRM: Xid (PCI:0000:19:00)" if kind == "Xid" else "nvidia-nvswitch0: SXid (PCI:0000:cb:00.0)"
+    (event,) = kernel_log.parse_xids([(at, f"{prefix}: {code}, {message}") for at in (0.0, 1.0)])
+    return event
 
 
 def evaluated(state: dict[str, Any] | None = None, gpu: dict[str, Any] | None = None, health: dict[str, Any] | None = None,
@@ -269,6 +272,7 @@ def test_a_bad_issue_fails_unless_it_is_allowed_by_name() -> None:
 
 def test_every_row_of_the_xid_table_can_be_read() -> None:
     rows = data_tables.read("xids")
+    assert len(kernel_log.parse_meanings(rows)) == len(rows)
     assert {row["class"] for row in rows} == {"application", "device"}
     assert len({(row["kind"], row["code"]) for row in rows}) == len(rows)
     assert all(row["source"].startswith("https://") and row["confidence"] in ("low", "medium", "high") for row in rows)
