@@ -69,7 +69,7 @@ def test_unexpected_hosts() -> None:
     assert "does not cover" in condition.unexpected_hosts(stamped, {"c9": "00ff"})[0]
 
 
-def test_a_damaged_record_admits_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_record_admits_no_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fingerprint, "current", lambda: NOW)
     for name in ("HOST", "HOST_STAMP", "QUARANTINE"):
         monkeypatch.setattr(records, name, tmp_path / f"{name}.json")

@@ -50,7 +50,7 @@ def python(code: str, *arguments: str) -> list[str]:
 def test_ending(argv, status, returncode):
     outcome = deadline.run(argv, deadline=10)
     assert (outcome.status, outcome.returncode) == (status, returncode)
-    assert outcome.seconds < 5
+    assert outcome.seconds < 10, "it ended at its deadline, not by itself"
 
 
 def test_a_missing_command_is_named():

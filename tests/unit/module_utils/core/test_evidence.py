@@ -44,7 +44,7 @@ def test_logs_that_the_next_change_would_write_over_are_copied(tmp_path: Path, t
     assert {path.parent for path in saved} == {tmp_path / "kept"}
 
 
-def test_a_host_that_has_nothing_to_tell_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_without_logs_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert {Path(path).name for path in evidence.driver(tmp_path / "kept", root=tmp_path)} <= {"kernel.log"}
     (tmp_path / "occupied").write_text("a file where the folder should be")

@@ -39,7 +39,7 @@ def test_health_on_535_which_named_slowdowns_otherwise() -> None:
     assert gpu.ecc_uncorrected == 0
 
 
-def test_health_of_a_gpu_that_tells_little() -> None:
+def test_health_of_a_gpu_that_reports_little() -> None:
     (gpu,) = gpu_health.parse_smi_xml(text("nvidia-smi/580.95.05/q-x-gb10.xml"))
     unknown = ("ecc", "ecc_uncorrected", "remap_pending", "pcie_width", "fabric_state")
     assert [getattr(gpu, key) for key in unknown] == [None] * len(unknown)

@@ -95,7 +95,9 @@ def test_dependencies_come_along_where_they_can_and_go_where_they_cannot() -> No
         ({}, [], ()),
     ],
 )
-def test_the_pin_of_another_driver_goes(packages: dict[str, Any], leftovers: list[str], purge: tuple[str, ...]) -> None:
+def test_the_pin_of_another_driver_is_purged(
+    packages: dict[str, Any], leftovers: list[str], purge: tuple[str, ...]
+) -> None:
     work = plan({**READY, **packages}, leftover_pins=leftovers)
     assert work.purge == purge
     assert work.remove == ()
@@ -143,7 +145,7 @@ def test_files_that_are_missing_from_the_cache() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"),
+    ("output", "reason"),
     [
         ("Reading...\nE: Version '1' for 'libcuda1' was not found\n", "E: Version '1' for 'libcuda1' was not found"),
         ("Error! Bad return status for module build on kernel: 6.1.0\ndpkg: error processing package nvidia-dkms (--configure):\n"
@@ -153,11 +155,11 @@ def test_files_that_are_missing_from_the_cache() -> None:
         ("nothing that helps\n", "exit status 100"),
     ],
 )  # fmt: skip
-def test_failure_reason(said: str, reason: str) -> None:
-    assert driver_install.failure_reason(said, 100) == reason
+def test_failure_reason(output: str, reason: str) -> None:
+    assert driver_install.failure_reason(output, 100) == reason
 
 
-def test_a_failing_command_says_what_it_said() -> None:
+def test_a_failing_command_carries_its_output() -> None:
     with pytest.raises(StepFailed, match="trying: E: broken") as caught:
         driver_install._command(["sh", "-c", "echo before; echo 'E: broken'; exit 3"], 5, "trying")
     assert caught.value.log == "before\nE: broken\n"
@@ -181,7 +183,7 @@ def test_a_command_past_its_deadline_is_ended() -> None:
         (["var/lib/dkms/mok.pub"], {"--sb-state": "SecureBoot enabled\n", "--test-key": "mok.pub is already enrolled\n"}, []),
     ],
 )  # fmt: skip
-def test_what_stands_in_dkms_way(tmp_path: Path, files: list[str], mokutil: dict[str, str], words: list[str]) -> None:
+def test_obstacles_to_dkms(tmp_path: Path, files: list[str], mokutil: dict[str, str], words: list[str]) -> None:
     for name in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

@@ -79,7 +79,7 @@ def test_shipped_issues(facts: dict[str, Any], ids: list[str]) -> None:
     assert [issue.id for issue in known_issues.match(SHIPPED, facts)] == ids
 
 
-def test_shipped_rows_are_whole() -> None:
+def test_shipped_rows_are_complete() -> None:
     assert len({row["id"] for row in SHIPPED}) == len(SHIPPED)
     for row in SHIPPED:
         assert set(row) == {"id", "severity", "when", "effect", "remediation", "source", "confidence"}, row["id"]

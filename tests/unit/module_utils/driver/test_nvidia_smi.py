@@ -29,7 +29,7 @@ def test_gpus() -> None:
     }
 
 
-def test_gpu_that_does_not_tell_its_memory() -> None:
+def test_gpu_that_does_not_report_its_memory() -> None:
     (gpu,) = nvidia_smi.parse_gpus(text("nvidia-smi/580.95.05/query-gpu-gh200.csv"))
     assert (gpu["memory_mib"], gpu["persistence"]) == (None, False)
 

@@ -19,13 +19,13 @@ FIXTURES = Path(__file__).parents[2] / "fixtures"
 H = {"nvswitches": 0, "fabric_manager": None}
 
 
-def required(version: str, **wish: object) -> set[str]:
-    choice: dict = {"source": "nvidia", "flavor": "open", "distribution": "Ubuntu", "fabric_manager": False, **wish}
+def required(version: str, **params: object) -> set[str]:
+    choice: dict = {"source": "nvidia", "flavor": "open", "distribution": "Ubuntu", "fabric_manager": False, **params}
     return {requirement.names[0] for requirement in package_set(version, **choice) if requirement.required}
 
 
 @pytest.mark.parametrize(
-    ("version", "wish", "names"),
+    ("version", "params", "names"),
     [
         ("550.127.05", {}, {"nvidia-dkms-550-open", "nvidia-kernel-common-550", "libnvidia-compute-550",
                             "nvidia-utils-550", "nvidia-compute-utils-550"}),
@@ -51,8 +51,8 @@ def required(version: str, **wish: object) -> set[str]:
         ("550.127.05", {"source": "verify", "distribution": "Fedora"}, set()),
     ],
 )  # fmt: skip
-def test_required_packages(version: str, wish: dict, names: set[str]) -> None:
-    assert required(version, **wish) == names
+def test_required_packages(version: str, params: dict, names: set[str]) -> None:
+    assert required(version, **params) == names
 
 
 def test_no_package_of_a_desktop_is_required() -> None:
@@ -73,7 +73,7 @@ def test_fabric_manager_is_taken_under_either_name(version: str, names: tuple[st
 
 
 @pytest.mark.parametrize(
-    ("version", "wish", "words"),
+    ("version", "params", "words"),
     [
         ("550", {}, "expected a full version such as 550.127.05"),
         ("550.127.05-0ubuntu1", {}, "expected a full version"),
@@ -83,9 +83,9 @@ def test_fabric_manager_is_taken_under_either_name(version: str, names: tuple[st
         ("550.127.05", {"prebuilt_for": "6.8.0"}, "only from Ubuntu's archive"),
     ],
 )
-def test_a_wish_that_cannot_be_is_refused(version: str, wish: dict, words: str) -> None:
+def test_impossible_parameters_are_refused(version: str, params: dict, words: str) -> None:
     with pytest.raises(PackageError, match=words):
-        required(version, **wish)
+        required(version, **params)
 
 
 OFFER = {

@@ -33,7 +33,7 @@ def test_library_is_made_exactly_the_given_one(tmp_path: Path) -> None:
     assert host_setup.install_library(SOURCES, TABLES, library=library, share=share) == []
 
 
-def test_a_changed_mode_is_put_right(tmp_path: Path) -> None:
+def test_a_changed_mode_is_restored(tmp_path: Path) -> None:
     host_setup.install_library(SOURCES, {}, library=tmp_path, share=tmp_path / "share")
     (tmp_path / "gates" / "gate.py").chmod(0o600)
     assert host_setup.install_library(SOURCES, {}, library=tmp_path, share=tmp_path / "share") == [

@@ -66,7 +66,7 @@ def test_built_switched_and_then_left_alone(house):
     assert (again.changed, again.built, again.before) == (False, False, first.digest)
 
 
-def test_check_mode_says_so_and_builds_nothing(house):
+def test_check_mode_reports_and_builds_nothing(house):
     said = install(house, check=True)
     assert said.changed
     assert not (house / "root").exists()
@@ -112,7 +112,7 @@ def test_half_an_environment_is_not_used(house):
     assert (second.built, second.state["vllm"]) == (True, "0.33.0")
 
 
-def test_what_cannot_be_imported_is_not_put_to_use(house):
+def test_an_environment_that_cannot_be_imported_is_not_used(house):
     first = install(house)
     wheel(house / "wheels", "vllm", "0.34.0", code="raise ImportError('libnuma.so.1 is not there')")
     (house / "lock.txt").write_text("torch==2.13.0\nray==2.60.0\nvllm==0.34.0\n")
