@@ -42,7 +42,7 @@ options:
     elements: str
     default: []
   host:
-    description: The name under which the host is spoken of in the result.
+    description: The name of the host in the result.
     type: str
   deadline:
     description: Seconds after which a driver that does not answer counts as hanging.
@@ -66,7 +66,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Driver passes its gate
+- name: Verify driver
   lockstep.vllm.driver_verify:
     version: 550.127.05
     gpus: 8
@@ -116,32 +116,31 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    wish = module.params
+    params = module.params
     try:
-        expected = wish_of(module.params)
-        found = driver_gate.check(expected, host=wish["host"], deadline=float(wish["deadline"]))
+        checked = driver_gate.check(expected(params), host=params["host"], deadline=float(params["deadline"]))
     except (OSError, ValueError, records.RecordError) as error:
-        module.fail_json(msg=f"the driver gate could not be judged: {error}. Next: ansible-playbook site.yml")
-    del found["state"]
-    gate = found["gate"]
+        module.fail_json(msg=f"the driver gate could not be evaluated: {error}. Next: ansible-playbook site.yml")
+    gate = checked["gate"]
+    result = {name: checked[name] for name in ("gate", "issues", "graph_gate_compulsory")}
     for warning in gate["warnings"]:
         module.warn(warning)
     if gate["verdict"] != "pass" and not module.check_mode:
-        gate["evidence"] = list(evidence.driver(evidence_bundle.folder(wish["run"], "driver")))
-    if wish["fail"] and gate["verdict"] != "pass":
-        where = wish["host"] or "this host"
-        module.fail_json(msg=f"driver gate: {gate['code']} on {where}: {gate['cause']}. Next: {gate['next']}", **found)
-    module.exit_json(changed=False, **found)
+        gate["evidence"] = list(evidence.driver(evidence_bundle.folder(params["run"], "driver")))
+    if params["fail"] and gate["verdict"] != "pass":
+        where = params["host"] or "this host"
+        module.fail_json(msg=f"driver gate: {gate['code']} on {where}: {gate['cause']}. Next: {gate['next']}", **result)
+    module.exit_json(changed=False, **result)
 
 
-def wish_of(wish: dict[str, Any]) -> driver_gate.Expected:
+def expected(params: dict[str, Any]) -> driver_gate.Expected:
     return driver_gate.Expected(
-        version=wish["version"] or change_record.expected_version(records.read(records.DRIVER)),
-        gpus=wish["gpus"],
-        gpu_model=wish["gpu_model"],
-        fabric_manager=wish["fabric_manager"],
-        packaged=wish["packaged"],
-        allowed=tuple(wish["allow_known_bad"]),
+        version=params["version"] or change_record.expected_version(records.read(records.DRIVER)),
+        gpus=params["gpus"],
+        gpu_model=params["gpu_model"],
+        fabric_manager=params["fabric_manager"],
+        packaged=params["packaged"],
+        allowed=tuple(params["allow_known_bad"]),
     )
 
 

@@ -32,7 +32,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: This host's state is known
+- name: Probe this host
   lockstep.vllm.host_probe:
   register: host_state
 """
@@ -55,6 +55,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.lockstep.vllm.plugins.module_utils.admission import condition
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import state as driver_state
 from ansible_collections.lockstep.vllm.plugins.module_utils.host import probe as host_probe
+from ansible_collections.lockstep.vllm.plugins.module_utils.host.state import Request
 
 
 def main() -> None:
@@ -66,10 +67,16 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    request: Request = {
+        "preflight": module.params["preflight"],
+        "ports": module.params["ports"],
+        "peers": module.params["peers"],
+        "driver_also": driver_state.COSTLY,
+    }
     decision = condition.decide_here("host")
     module.exit_json(
         changed=False,
-        state=host_probe.collect({**module.params, "driver_also": driver_state.COSTLY}),
+        state=host_probe.collect(request),
         admission={"allowed": decision.allowed, "reason": decision.reason},
     )
 

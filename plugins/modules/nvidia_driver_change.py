@@ -5,20 +5,20 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: nvidia_driver_change
-short_description: The memory of a driver change on a host
+short_description: The driver change record of a host
 description:
-  - A change begins when M(lockstep.vllm.nvidia_driver_packages) touches the first package. It ends when the host was let
-    in again with the new driver, which O(state=accepted) records. Until then the host knows which driver it came from.
+  - A change begins when M(lockstep.vllm.nvidia_driver_packages) touches the first package. It ends when the host serves
+    again with the new driver, which O(state=accepted) records. Until then the host knows its rollback target.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 options:
   state:
     description: >-
-      V(read) only reads. V(accepted) records that the driver to which the host was brought passed its gates and serves.
-      V(restorable) fails when there is nothing to go back to. V(settled) records that the roll is over: from then on it
-      cannot be given up.
+      V(read) only reads. V(accepted) records that the driver to which the host was brought passed its gates and serves: it is
+      the last known good one. V(restorable) fails when there is nothing to roll back to. V(completed) records that the
+      rollout is completed: from then on it cannot be aborted.
     type: str
-    choices: [read, accepted, restorable, settled]
+    choices: [read, accepted, restorable, completed]
     default: read
   version:
     description: The declared driver, for a host whose driver was never changed here. Required with O(state=accepted).
@@ -32,14 +32,14 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Says whether the record would change.
+    description: Reports whether the record would change.
   diff_mode:
     support: none
     description: The record is in the result.
 """
 
 EXAMPLES = r"""
-- name: Driver is the one to come back to from now on
+- name: Mark driver last known good
   lockstep.vllm.nvidia_driver_change:
     state: accepted
     version: 550.127.05
@@ -50,13 +50,13 @@ EXAMPLES = r"""
 RETURN = r"""
 record:
   description: >-
-    C(verified), the driver that was accepted last; C(change), the change that is under way; C(roll), what the host ran
-    before the roll, and when that was over.
+    C(verified), the driver that was accepted last; C(change), the change that is in progress; C(roll), what the host ran
+    before the rollout, and when that was completed.
   returned: always
   type: dict
 restore:
-  description: The driver to go back to.
-  returned: when a change is under way and a driver was verified before it
+  description: The driver to roll back to.
+  returned: when a change is in progress and a driver was verified before it
   type: dict
 """
 
@@ -70,7 +70,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.driver import state 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["read", "accepted", "restorable", "settled"], "default": "read"},
+            "state": {"type": "str", "choices": ["read", "accepted", "restorable", "completed"], "default": "read"},
             "version": {"type": "str"},
             "source": {"type": "str"},
             "flavor": {"type": "str"},
@@ -79,31 +79,31 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
-        known = records.read(records.DRIVER)
+        known = change_record.parse(records.read(records.DRIVER))
     except records.RecordError as error:
-        module.fail_json(msg=f"{error}. Move it away; the next verified driver writes a new one")
-    wish = module.params
-    if wish["state"] == "accepted":
-        running = {key: wish[key] for key in ("version", "source", "flavor")}
+        module.fail_json(msg=f"{error}. Move {records.DRIVER} away; the next verified driver writes a new one")
+    params = module.params
+    if params["state"] == "accepted":
+        declared = change_record.declared(params)
         try:
-            record = change_record.accept(known, running, driver_state.loaded_version(), records.now())
+            record = change_record.accept(known, declared, driver_state.loaded_version(), records.now())
         except change_record.NotRunning as error:
             module.fail_json(msg=str(error))
         if not module.check_mode:
             records.write(records.DRIVER, record)
         module.exit_json(changed=record != known, record=record)
-    if wish["state"] == "settled":
-        record = change_record.settle(known, records.now())
+    if params["state"] == "completed":
+        record = change_record.complete(known, records.now())
         if not module.check_mode:
             records.write(records.DRIVER, record)
-        module.exit_json(changed=record != (known or change_record.NOTHING), record=record)
+        module.exit_json(changed=record != known, record=record)
     try:
         restore = {"restore": change_record.restore_target(known)}
     except change_record.NothingToRestore as error:
-        if wish["state"] == "restorable":
+        if params["state"] == "restorable":
             module.fail_json(msg=str(error))
         restore = {}
-    module.exit_json(changed=False, record=dict(known or change_record.NOTHING), **restore)
+    module.exit_json(changed=False, record=known, **restore)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ DOCUMENTATION = r"""
 module: nvidia_driver_load
 short_description: Make the running kernel use the installed NVIDIA driver
 description:
-  - Stops the services that hold the driver (persistence daemon, fabric manager, DCGM, exporters), takes the modules out
-    in order, puts the installed ones in, and starts the services again.
+  - Stops the services that hold the driver (persistence daemon, fabric manager, DCGM, exporters), unloads the modules in
+    order, loads the installed ones, and starts the services again.
   - Never ends another process. Whoever else holds the driver is named, and a reboot is asked for instead, as far as
     O(policy) allows. The reboot itself is left to M(ansible.builtin.reboot).
 version_added: 0.1.0
@@ -39,19 +39,19 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Says what would be done.
+    description: Reports what would be done.
   diff_mode:
     support: none
     description: Nothing to show.
 """
 
 EXAMPLES = r"""
-- name: Installed driver is loaded
+- name: Load installed driver
   lockstep.vllm.nvidia_driver_load:
     version: 550.127.05
   register: loaded
 
-- name: Host is rebooted where the driver is held
+- name: Reboot where a process holds the driver
   ansible.builtin.reboot:
   when: loaded.action == 'reboot'
 """
@@ -69,7 +69,7 @@ reasons:
   type: list
   elements: str
 evidence:
-  description: Paths on the host of what the failure left, among it the kernel's messages.
+  description: Paths on the host of the diagnostics of the failure, among them the kernel's messages.
   returned: on failure
   type: list
   elements: str
@@ -93,18 +93,18 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    wish = module.params
+    params = module.params
     if module.check_mode:
-        stoppable = (*kernel_module.SERVICES, *wish["services"])
-        decision = kernel_module.decide(kernel_module.present(), wish["version"], wish["policy"], stoppable)
+        stoppable = (*kernel_module.SERVICES, *params["services"])
+        decision = kernel_module.decide(kernel_module.loaded_now(), params["version"], params["policy"], stoppable)
     else:
         try:
             decision = kernel_module.load(
-                wish["version"], wish["policy"], services=wish["services"], deadline=float(wish["deadline"])
+                params["version"], params["policy"], services=params["services"], deadline=float(params["deadline"])
             )
         except kernel_module.LoadFailed as failure:
-            kept = evidence_bundle.folder(wish["run"], f"driver-{wish['version']}-load")
-            module.fail_json(msg=str(failure), evidence=list(evidence.driver(kept)))
+            folder = evidence_bundle.folder(params["run"], f"driver-{params['version']}-load")
+            module.fail_json(msg=str(failure), evidence=list(evidence.driver(folder)))
     module.exit_json(changed=decision.action == "reload", action=decision.action, reasons=list(decision.reasons))
 
 

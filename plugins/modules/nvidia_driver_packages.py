@@ -10,9 +10,9 @@ description:
   - Works out the compute-only package set of one driver version as the repository in question names it, with the exact
     apt version of every package.
   - V(fetched) downloads it and changes nothing else; it fails where DKMS lacks the kernel's headers, or where Secure
-    Boot would refuse what DKMS builds. V(installed) installs it in one transaction, takes out what
+    Boot would refuse what DKMS builds. V(installed) installs it in one transaction, removes what
     belongs to another version, pins every package and holds it.
-  - An interrupted dpkg is mended first. Locks of apt are waited for, and their holder is named when they are not freed.
+  - An interrupted dpkg is repaired first. Locks of apt are waited for, and their holder is named when they are not freed.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 options:
@@ -21,7 +21,7 @@ options:
     type: str
     required: true
   state:
-    description: What is to be there.
+    description: Whether the packages are only downloaded, or installed.
     type: str
     choices: [fetched, installed]
     default: installed
@@ -65,7 +65,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Says what it would fetch, install, remove and hold.
+    description: Reports what it would fetch, install, remove and hold.
   diff_mode:
     support: none
     description: The plan is in the result.
@@ -74,7 +74,7 @@ requirements:
 """
 
 EXAMPLES = r"""
-- name: Driver packages are on the host, not yet installed
+- name: Download driver packages
   lockstep.vllm.nvidia_driver_packages:
     version: 550.127.05
     state: fetched
@@ -84,16 +84,16 @@ EXAMPLES = r"""
 RETURN = r"""
 plan:
   description: >-
-    C(wanted) (every package with its exact version), C(pins), C(install), C(remove), C(hold), C(purge), C(broken),
-    C(mend).
+    C(desired) (every package with its exact version), C(pins), C(install), C(remove), C(hold), C(purge), C(broken),
+    C(repair).
   returned: always
   type: dict
 log:
-  description: The end of what apt said.
+  description: The end of apt's output.
   returned: on failure
   type: str
 evidence:
-  description: Paths on the host of what the failure left, among it the ends of apt's and of DKMS' build logs.
+  description: Paths on the host of the diagnostics of the failure, among them the ends of apt's and of DKMS' build logs.
   returned: on failure
   type: list
   elements: str
@@ -106,7 +106,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import evidence, records
-from ansible_collections.lockstep.vllm.plugins.module_utils.driver import apt_lock, change_record
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import apt_lock, change_record, dpkg
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import install as driver_install
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import packages as driver_packages
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import repository as apt_repository
@@ -134,7 +134,7 @@ def main() -> None:
         required_if=[("source", "nvidia", ["repository_url"]), ("source", "mirror", ["repository_url"])],
         supports_check_mode=True,
     )
-    wish = module.params
+    params = module.params
     try:
         apply(module)
     except (
@@ -145,35 +145,35 @@ def main() -> None:
     ) as error:
         module.fail_json(msg=str(error))
     except driver_install.StepFailed as failure:
-        kept = evidence_bundle.folder(wish["run"], f"driver-{wish['version']}-{wish['state']}")
+        folder = evidence_bundle.folder(params["run"], f"driver-{params['version']}-{params['state']}")
         module.fail_json(
             msg=f"{failure}. See /var/log/apt/term.log",
             log="\n".join(failure.log.splitlines()[-LOG_LINES:]),
-            evidence=list(evidence.driver(kept, failure.log)),
+            evidence=list(evidence.driver(folder, failure.log)),
         )
 
 
 def apply(module: AnsibleModule) -> None:
-    wish = module.params
-    state = driver_state.driver_state()
-    work = plan(wish, state)
+    params = module.params
+    state = driver_state.driver_state(also=())
+    work = plan(params, state)
     result = {"plan": work.as_dict()}
-    limits = {"deadline": float(wish["deadline"]), "lock_deadline": float(wish["lock_deadline"])}
-    if wish["state"] == "fetched":
+    limits = {"deadline": float(params["deadline"]), "lock_deadline": float(params["lock_deadline"])}
+    if params["state"] == "fetched":
         changed = bool(work.install)
-        if changed and not wish["prebuilt_modules"]:
+        if changed and not params["prebuilt_modules"]:
             stop_at(module, driver_install.obstacles(os.uname().release))
         if changed and not module.check_mode:
-            refresh(wish, work, limits)
-            changed = driver_install.fetch(work, wish["version"], **limits)
+            refresh(params, work, limits)
+            changed = driver_install.fetch(work, params["version"], **limits)
         module.exit_json(changed=changed, **result)
-    pinned = driver_install.is_pinned(wish["version"], work.pins)
+    pinned = driver_install.is_pinned(params["version"], work.pins)
     if not module.check_mode:
         if work.install or work.remove:
-            refresh(wish, work, limits)
-        begin(wish, bool(work.install or work.remove))
+            refresh(params, work, limits)
+        begin(params, bool(work.install or work.remove))
         if work.needed or not pinned:
-            driver_install.install(work, wish["version"], **limits)
+            driver_install.install(work, params["version"], **limits)
     module.exit_json(changed=work.needed or not pinned, **result)
 
 
@@ -182,41 +182,41 @@ def stop_at(module: AnsibleModule, obstacles: list[str]) -> None:
         module.fail_json(msg="; ".join(obstacles))
 
 
-def plan(wish: dict[str, Any], state: dict[str, Any]) -> driver_install.Plan:
-    wants = driver_packages.wanted(
-        wish["version"],
-        source=wish["source"],
-        flavor=wish["flavor"],
+def plan(params: dict[str, Any], state: driver_state.DriverState) -> driver_install.Plan:
+    requirements = driver_packages.package_set(
+        params["version"],
+        source=params["source"],
+        flavor=params["flavor"],
         distribution=apt_repository.this_distribution(),
-        fabric_manager=driver_packages.needs_fabric_manager(wish["fabric_manager"], state),
-        prebuilt_for=os.uname().release if wish["prebuilt_modules"] else None,
+        fabric_manager=driver_packages.needs_fabric_manager(params["fabric_manager"], state),
+        prebuilt_for=os.uname().release if params["prebuilt_modules"] else None,
     )
-    names = sorted({*(name for want in wants for name in want.names), *state["packages"]})
+    names = sorted({*(name for requirement in requirements for name in requirement.names), *state["packages"]})
     offered = (
-        apt_repository.offered(wish["repository_url"])
-        if wish["repository_url"]
+        apt_repository.offered(params["repository_url"])
+        if params["repository_url"]
         else apt_repository.offered_by_apt(names)
     )
     return driver_install.plan(
-        wish["version"],
-        wants,
+        params["version"],
+        requirements,
         offered,
         state["packages"],
-        interrupted=driver_state.dpkg_interrupted(),
+        interrupted=dpkg.interrupted(),
         leftover_pins=driver_install.leftover_pins(),
     )
 
 
-def refresh(wish: dict[str, Any], work: driver_install.Plan, limits: dict[str, float]) -> None:
-    if wish["sources_file"] and work.install and not driver_install.known_to_apt(work):
-        driver_install.update(Path(wish["sources_file"]), **limits)
+def refresh(params: dict[str, Any], work: driver_install.Plan, limits: dict[str, float]) -> None:
+    if params["sources_file"] and work.install and not driver_install.known_to_apt(work):
+        driver_install.update(Path(params["sources_file"]), **limits)
 
 
-def begin(wish: dict[str, Any], touches_packages: bool) -> None:
-    wanted = {key: wish[key] for key in ("version", "source", "flavor")}
-    record = records.read(records.DRIVER)
-    if touches_packages or change_record.amid_another(record, wanted):
-        records.write(records.DRIVER, change_record.begin(record, wanted, records.now()))
+def begin(params: dict[str, Any], touches_packages: bool) -> None:
+    target = change_record.declared(params)
+    record = change_record.parse(records.read(records.DRIVER))
+    if touches_packages or change_record.is_changing_to_another(record, target):
+        records.write(records.DRIVER, change_record.begin(record, target, records.now()))
 
 
 if __name__ == "__main__":

@@ -16,19 +16,19 @@ extends_documentation_fragment:
   - lockstep.vllm.fleet.record
 options:
   state:
-    description: V(present) puts the host into quarantine, V(absent) takes it out.
+    description: V(present) puts the host into quarantine, V(absent) lifts it.
     type: str
     choices: [present, absent]
     default: present
   kind:
     description: >-
-      V(changing) while a run works on the host, which the next run finishes; V(failed) when its gates failed;
+      V(changing) while a run works on the host, which the next run completes; V(failed) when its gates failed;
       V(operator) when a person asked for it, which no run lifts by itself.
     type: str
     choices: [changing, failed, operator]
     default: operator
   reason:
-    description: Why, in words. Required with O(state=present).
+    description: Why. Required with O(state=present).
     type: str
   owner:
     description: Who asks, as user@controller. Required with O(state=present).
@@ -45,12 +45,12 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Host is kept out while its memory is replaced
+- name: Quarantine host while its memory is replaced
   lockstep.vllm.quarantine:
     reason: DIMM swap, ticket 4711
     owner: ada@ops1
 
-- name: Host may join again
+- name: Lift quarantine
   lockstep.vllm.quarantine:
     state: absent
     kinds: [operator]
@@ -63,13 +63,12 @@ quarantine:
   type: dict
 """
 
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.admission import quarantine
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 
-KINDS = ["changing", "failed", "operator"]
+KINDS = list(quarantine.KINDS)
 
 
 def main() -> None:
@@ -85,32 +84,37 @@ def main() -> None:
         required_if=[("state", "present", ["reason", "owner"])],
         supports_check_mode=True,
     )
-    wanted = module.params
+    params = module.params
     try:
-        present = records.read(records.QUARANTINE)
+        present = quarantine.parse(records.read(records.QUARANTINE))
     except records.RecordError as error:
-        present = {"kind": "damaged", "reason": str(error)}
-    if wanted["state"] == "absent":
+        present = quarantine.damaged(str(error))
+    if params["state"] == "absent":
         lift(module, present)
-    if present and present.get("kind") == "operator" and wanted["kind"] != "operator":
+    if present and present["kind"] == "operator" and params["kind"] != "operator":
         module.exit_json(changed=False, quarantine=present)
-    record = {key: wanted[key] for key in ("kind", "reason", "owner", "run")}
-    if present and record == {key: present.get(key) for key in record}:
+    record: quarantine.Quarantine = {
+        "kind": params["kind"],
+        "reason": params["reason"],
+        "owner": params["owner"],
+        "run": params["run"],
+        "at": records.now(),
+    }
+    if present and {**record, "at": present["at"]} == present:
         module.exit_json(changed=False, quarantine=present)
-    record["at"] = records.now()
     if not module.check_mode:
         records.write(records.QUARANTINE, record)
     module.exit_json(changed=True, quarantine=record)
 
 
-def lift(module: AnsibleModule, present: dict[str, Any] | None) -> None:
+def lift(module: AnsibleModule, present: quarantine.Quarantine | None) -> None:
     if present is None:
         module.exit_json(changed=False, quarantine=None)
         return
-    kind = present.get("kind")
+    kind = present["kind"]
     if kind not in module.params["kinds"]:
         module.fail_json(
-            msg=f"this host is in quarantine by {present.get('owner')} ({kind}): {present.get('reason')}. To lift it: "
+            msg=f"this host is in quarantine by {present['owner']} ({kind}): {present['reason']}. To lift it: "
             f'ansible HOST -m lockstep.vllm.quarantine -a \'{{"state": "absent", "kinds": ["{kind}"]}}\'',
             quarantine=present,
         )

@@ -17,7 +17,7 @@ extends_documentation_fragment:
 """
 
 EXAMPLES = r"""
-- name: Serving environment is what the lock says
+- name: Verify serving environment
   lockstep.vllm.runtime_verify:
     lock: /opt/lockstep/share/serving_runtime.lock
 """
@@ -33,7 +33,7 @@ peers:
   type: list
   elements: str
 problems:
-  description: What is not as the lock says.
+  description: What is not as the lock pins it.
   returned: always
   type: list
   elements: str
@@ -43,7 +43,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import host_record
 from ansible_collections.lockstep.vllm.plugins.module_utils.runtime import install as runtime_install
 from ansible_collections.lockstep.vllm.plugins.module_utils.runtime import state as runtime_state
 
@@ -57,19 +57,19 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    given = module.params
-    lock = Path(given["lock"])
-    wanted = runtime_install.Wanted(lock, tuple(given["extra_requirements"]), given["python"])
+    params = module.params
+    lock = Path(params["lock"])
+    environment = runtime_install.Environment(lock, tuple(params["extra_requirements"]), params["python"])
     state = runtime_state.state()
     try:
-        digest = runtime_install.expected_digest(wanted)
+        digest = runtime_install.expected_digest(environment)
         problems = runtime_install.problems(state, lock.read_text(encoding="utf-8"), digest)
     except runtime_install.InstallError as error:
         problems = [str(error)]
     if problems:
         module.fail_json(msg="; ".join(problems), problems=problems, runtime=state)
-    peers = sorted((records.read(records.HOST) or {}).get("peers", {}))
-    module.exit_json(changed=False, problems=[], runtime=state, peers=peers)
+    record = host_record.read()
+    module.exit_json(changed=False, problems=[], runtime=state, peers=sorted(record["peers"]) if record else [])
 
 
 if __name__ == "__main__":

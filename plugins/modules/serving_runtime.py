@@ -9,7 +9,7 @@ short_description: Install the locked Python environment with Ray and vLLM on a 
 description:
   - Builds C(/opt/lockstep/runtime/<digest of the lock>) with uv, imports torch, Ray and vLLM in it, and only then points
     C(/opt/lockstep/runtime/current) to it. A run that is killed leaves the former environment in use.
-  - The environment before stays, to go back to; older ones are removed unless a process still uses them.
+  - The environment before stays, to roll back to; older ones are removed unless a process still uses them.
   - Needs uv at C(/opt/lockstep/bin/uv).
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
@@ -29,14 +29,14 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Says whether the environment would change and builds nothing.
+    description: Reports whether the environment would change and builds nothing.
   diff_mode:
     support: full
     description: Shows the versions before, and after a change those that are in use then.
 """
 
 EXAMPLES = r"""
-- name: Serving environment is the locked one
+- name: Install serving environment
   lockstep.vllm.serving_runtime:
     lock: /opt/lockstep/share/serving_runtime.lock
     wheelhouse: http://mirror.example.org/wheels/
@@ -87,18 +87,18 @@ def main() -> None:
         mutually_exclusive=[["wheelhouse", "index_url"]],
         supports_check_mode=True,
     )
-    given = module.params
-    wanted = runtime_install.Wanted(
-        lock=Path(given["lock"]),
-        extra=tuple(given["extra_requirements"]),
-        python=given["python"],
-        wheelhouse=given["wheelhouse"],
-        index_url=given["index_url"],
-        deadline=given["deadline"],
+    params = module.params
+    environment = runtime_install.Environment(
+        lock=Path(params["lock"]),
+        extra=tuple(params["extra_requirements"]),
+        python=params["python"],
+        wheelhouse=params["wheelhouse"],
+        index_url=params["index_url"],
+        deadline=params["deadline"],
     )
     before = runtime_state.state()
     try:
-        done = runtime_install.install(wanted, check=module.check_mode)
+        done = runtime_install.install(environment, check=module.check_mode)
     except runtime_install.InstallError as error:
         module.fail_json(msg=str(error))
     module.exit_json(

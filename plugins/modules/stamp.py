@@ -40,7 +40,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Host has its stamp
+- name: Stamp host
   lockstep.vllm.stamp:
     kind: host
     gates: "{{ [driver.gate, graph.gate] }}"
@@ -60,7 +60,7 @@ digest:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.admission import fingerprint
+from ansible_collections.lockstep.vllm.plugins.module_utils.admission import fingerprint, stamps
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 
 
@@ -75,30 +75,24 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    wanted = module.params
-    path = records.HOST_STAMP if wanted["kind"] == "host" else records.REPLICA_STAMP
+    params = module.params
+    path = records.HOST_STAMP if params["kind"] == "host" else records.REPLICA_STAMP
     identity = fingerprint.current()
     digest = fingerprint.digest(identity)
-    if wanted["state"] == "absent":
+    if params["state"] == "absent":
         changed = path.exists() if module.check_mode else records.remove(path)
         module.exit_json(changed=changed, stamp=None, digest=digest)
     failed = [
-        f"{gate.get('gate')} ({gate.get('verdict')})" for gate in wanted["gates"] if gate.get("verdict") != "pass"
+        f"{gate.get('gate')} ({gate.get('verdict')})" for gate in params["gates"] if gate.get("verdict") != "pass"
     ]
-    if failed or not wanted["gates"]:
-        module.fail_json(msg=f"no {wanted['kind']} stamp is given: {', '.join(failed) or 'no gate ran'}", digest=digest)
-    stamp = {
-        "kind": wanted["kind"],
-        "gates": [
-            {key: gate.get(key) for key in ("gate", "verdict", "seconds", "backend")} for gate in wanted["gates"]
-        ],
-        "run": wanted["run"],
-        "at": records.now(),
-    }
-    if wanted["kind"] == "host":
-        stamp |= {"fingerprint": identity, "digest": digest}
+    if failed or not params["gates"]:
+        module.fail_json(msg=f"no {params['kind']} stamp is given: {', '.join(failed) or 'no gate ran'}", digest=digest)
+    gates, run, at = params["gates"], params["run"], records.now()
+    stamp: stamps.HostStamp | stamps.ReplicaStamp
+    if params["kind"] == "host":
+        stamp = stamps.host_stamp(gates, run, at, identity, digest)
     else:
-        stamp["hosts"] = wanted["hosts"]
+        stamp = stamps.replica_stamp(gates, run, at, params["hosts"])
     if not module.check_mode:
         records.write(path, stamp)
     module.exit_json(changed=True, stamp=stamp, digest=digest)

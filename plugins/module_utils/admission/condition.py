@@ -9,78 +9,87 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Mapping
-from typing import Any, Literal
 
-from ..core import records
-from . import fingerprint
+from ..core import host_record, records
+from . import fingerprint, quarantine, stamps
+from .quarantine import Quarantine
+from .stamps import HostStamp, Kind, ReplicaStamp
 
-Kind = Literal["host", "replica"]
 _NEXT = "Next: ansible-playbook site.yml"
 
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """Whether a unit may start, and why or why not, in words for the journal."""
+    """Whether a unit may start, and why or why not, for the journal."""
 
     allowed: bool
     reason: str
 
 
-def may_start(
-    kind: Kind,
-    host: str,
-    quarantine: Mapping[str, Any] | None,
-    stamp: Mapping[str, Any] | None,
-    now: Mapping[str, str | None],
+def may_start_ray(
+    host: str, isolation: Quarantine | None, stamp: HostStamp | None, now: Mapping[str, str | None]
 ) -> Decision:
-    """Decide from the records of this host and its fingerprint as it is now.
+    """Whether Ray may start on this host.
 
     Args:
-        kind: which stamp is asked for; ``replica`` is asked on the head only.
         host: this host's inventory name.
-        quarantine: the quarantine record, if there is one.
-        stamp: the stamp of that kind, if there is one.
+        isolation: the quarantine record, if there is one.
+        stamp: the host stamp, if there is one.
         now: this host's present fingerprint.
     """
-    if quarantine is not None:
-        return Decision(
-            False,
-            f"{host} is in quarantine since {quarantine.get('at')}: {quarantine.get('reason')} "
-            f"(by {quarantine.get('owner')}, run {quarantine.get('run')}). Next: ansible-playbook playbooks/status.yml",
-        )
-    if stamp is None:
-        return Decision(False, f"{host} has no {kind} stamp: its gates have not passed. {_NEXT}")
-    if kind == "host":
-        changed = fingerprint.changes(stamp.get("fingerprint", {}), now)
-        if changed:
-            return Decision(
-                False, f"{host}: the host stamp of {stamp.get('at')} is void: {', '.join(changed)}. {_NEXT}"
-            )
-        return Decision(True, f"{host}: host stamp of {stamp.get('at')} is valid")
-    stamped, present = stamp.get("hosts", {}).get(host), fingerprint.digest(now)
+    if refusal := _refusal("host", host, isolation, stamp):
+        return refusal
+    assert stamp is not None
+    changed = fingerprint.changes(stamp["fingerprint"], now)
+    if changed:
+        return Decision(False, f"{host}: the host stamp of {stamp['at']} is void: {', '.join(changed)}. {_NEXT}")
+    return Decision(True, f"{host}: host stamp of {stamp['at']} is valid")
+
+
+def may_start_engine(
+    host: str, isolation: Quarantine | None, stamp: ReplicaStamp | None, now: Mapping[str, str | None]
+) -> Decision:
+    """Whether vLLM may start on this head; arguments as for ``may_start_ray``, with the replica stamp."""
+    if refusal := _refusal("replica", host, isolation, stamp):
+        return refusal
+    assert stamp is not None
+    stamped, present = stamp["hosts"].get(host), fingerprint.digest(now)
     if stamped != present:
         return Decision(
             False,
-            f"{host}: the replica stamp of {stamp.get('at')} is void: it was given for fingerprint {stamped} of this "
+            f"{host}: the replica stamp of {stamp['at']} is void: it was given for fingerprint {stamped} of this "
             f"host, which now has {present}. {_NEXT}",
         )
-    return Decision(True, f"{host}: replica stamp of {stamp.get('at')} is valid for this host")
+    return Decision(True, f"{host}: replica stamp of {stamp['at']} is valid for this host")
 
 
-def strangers(stamp: Mapping[str, Any], joined: Mapping[str, str]) -> list[str]:
+def _refusal(
+    kind: Kind, host: str, isolation: Quarantine | None, stamp: HostStamp | ReplicaStamp | None
+) -> Decision | None:
+    if isolation is not None:
+        return Decision(
+            False,
+            f"{host} is in quarantine since {isolation['at']}: {isolation['reason']} "
+            f"(by {isolation['owner']}, run {isolation['run']}). Next: ansible-playbook playbooks/status.yml",
+        )
+    if stamp is None:
+        return Decision(False, f"{host} has no {kind} stamp: its gates have not passed. {_NEXT}")
+    return None
+
+
+def unexpected_hosts(stamped: Mapping[str, str], joined: Mapping[str, str]) -> list[str]:
     """Why the hosts that joined Ray are not those that the replica stamp was given for; empty when they are.
 
     Args:
-        stamp: the replica stamp.
-        joined: host name to fingerprint digest, from the labels of the live Ray nodes.
+        stamped: the stamp's hosts with the digests of their fingerprints.
+        joined: the same, from the labels of the live Ray nodes.
     """
-    stamped = stamp.get("hosts", {})
-    found = [
+    reasons = [
         f"{host} joined with fingerprint {digest}, the replica stamp was given for {stamped[host]}"
         for host, digest in sorted(joined.items())
         if host in stamped and stamped[host] != digest
     ]
-    return found + [
+    return reasons + [
         f"{host} joined, but the replica stamp does not cover it" for host in sorted(set(joined) - set(stamped))
     ]
 
@@ -88,11 +97,16 @@ def strangers(stamp: Mapping[str, Any], joined: Mapping[str, str]) -> list[str]:
 def decide_here(kind: Kind) -> Decision:
     """The decision for the host that this runs on. A record that cannot be read refuses."""
     try:
-        host = (records.read(records.HOST) or {}).get("host", "this host")
-        stamp = records.read(records.HOST_STAMP if kind == "host" else records.REPLICA_STAMP)
-        return may_start(kind, host, records.read(records.QUARANTINE), stamp, fingerprint.current())
+        record = host_record.read()
+        host = record["host"] if record else "this host"
+        isolation = quarantine.parse(records.read(records.QUARANTINE))
+        if kind == "host":
+            host_stamp = stamps.parse_host_stamp(records.read(records.HOST_STAMP))
+            return may_start_ray(host, isolation, host_stamp, fingerprint.current())
+        replica_stamp = stamps.parse_replica_stamp(records.read(records.REPLICA_STAMP))
+        return may_start_engine(host, isolation, replica_stamp, fingerprint.current())
     except records.RecordError as error:
-        return Decision(False, f"a record is damaged, and a damaged record admits nobody: {error}")
+        return Decision(False, f"a record is damaged, and a damaged record admits no host: {error}")
 
 
 def main(arguments: list[str]) -> int:

@@ -10,9 +10,10 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
+from ..driver import dpkg
 from ..driver import state as driver_state
+from ..driver.versions import upstream
 from ..runtime import state as runtime_state
 
 FIELDS = (
@@ -29,7 +30,7 @@ FIELDS = (
 
 
 def compose(driver: Mapping[str, object], runtime: Mapping[str, object], kernel: str) -> dict[str, str | None]:
-    """The fingerprint of a host from what was learnt of its driver (``nvidia.driver_state``), runtime and kernel.
+    """The fingerprint of a host from what was read of its driver (``driver_state``), runtime and kernel.
 
     ``driver`` is the version of the loaded module and ``driver_packages`` that of the installed packages: a host whose
     packages changed under a loaded module has another fingerprint, hence no valid stamp.
@@ -50,18 +51,13 @@ def current() -> dict[str, str | None]:
 
 
 def driver_identity() -> dict[str, object]:
-    """The part of ``nvidia.driver_state`` that a fingerprint needs, without asking nvidia-smi."""
-    packages = driver_state.installed()
-    versions = driver_state.driver_versions(packages)
-    fabric_managers = [
-        name for name in packages if name.startswith("nvidia-fabricmanager") and not name.endswith("-dev")
-    ]
+    """The part of ``driver_state`` that a fingerprint needs, without asking nvidia-smi."""
+    packages = dpkg.installed()
+    fabric = dpkg.fabric_manager(packages)
     return {
-        "loaded_version": driver_state.loaded_version(Path("/")),
-        "package_version": versions[0] if len(versions) == 1 else None,
-        "fabric_manager": {"package_version": driver_state.upstream(str(packages[fabric_managers[0]]["version"]))}
-        if fabric_managers
-        else None,
+        "loaded_version": driver_state.loaded_version(),
+        "package_version": dpkg.driver_version(packages),
+        "fabric_manager": {"package_version": upstream(packages[fabric]["version"])} if fabric else None,
     }
 
 
@@ -72,7 +68,7 @@ def digest(fingerprint: Mapping[str, str | None]) -> str:
 
 
 def changes(old: Mapping[str, str | None], new: Mapping[str, str | None]) -> list[str]:
-    """What differs, field by field, in words: ``driver 550.90.07 → 550.127.05``."""
+    """What differs, one line for each field: ``driver 550.90.07 → 550.127.05``."""
     return [
         f"{name} {old.get(name) or 'absent'} → {new.get(name) or 'absent'}"
         for name in FIELDS

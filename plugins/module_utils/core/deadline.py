@@ -9,7 +9,6 @@ deadline to the return at most ``EXTRA`` seconds pass. Nothing that the command 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import json
 import os
@@ -22,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, TypedDict
 
 from . import processes
 from .evidence import collect, machine, output
@@ -36,9 +35,31 @@ KILL_GRACE = 1.0
 OUTPUT_LIMIT = 8 << 20
 """Bytes of each output stream that are kept: the last ones."""
 
-_PR_SET_CHILD_SUBREAPER = 36
 # The guard imports this very file, from the folder or the module's zip that the caller has it from.
 _GUARD = "import importlib, sys; sys.path.insert(0, sys.argv[1]); sys.exit(importlib.import_module(sys.argv[2]).main())"
+
+
+class Job(TypedDict):
+    """What the guard reads from its standard input."""
+
+    argv: list[str]
+    deadline: float
+    env: dict[str, str]
+    cwd: str | None
+    input: str | None
+    evidence: str | None
+    user: str | None
+    streams: list[int]
+
+
+class Report(TypedDict, total=False):
+    """What the guard answers on its standard output; ``trouble`` is added to the command's standard error."""
+
+    status: Status
+    returncode: int | None
+    trouble: str
+    evidence: Sequence[str]
+    left: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +129,7 @@ def start(
     if not deadline > 0:
         raise ValueError(f"a deadline is a positive number of seconds, not {deadline!r}")
     streams = (tempfile.TemporaryFile(), tempfile.TemporaryFile())  # noqa: SIM115 - wait() closes them
-    job = {
+    job: Job = {
         "argv": [str(part) for part in argv],
         "deadline": deadline,
         "env": dict(os.environ if env is None else env),
@@ -132,7 +153,7 @@ def start(
     try:
         child.stdin.write(b"%d\n" % len(text) + text)
         child.stdin.flush()
-    except BrokenPipeError:  # the guard died at birth: wait() reports what it said
+    except BrokenPipeError:  # the guard died at birth: wait() reports its output
         pass
     return running
 
@@ -165,7 +186,7 @@ class Running:
             report = self._report()
         finally:
             self.end()
-            self._put_away()
+            self._close()
         stdout, stderr = (_tail(stream) for stream in self._streams)
         for stream in self._streams:
             stream.close()
@@ -183,21 +204,21 @@ class Running:
             tuple(report.get("left", ())),
         )
 
-    def _report(self) -> dict[str, Any]:
+    def _report(self) -> Report:
         assert self._child.stdout is not None
         ready, _, _ = select.select([self._child.stdout], [], [], max(0.0, self._limit - time.monotonic()))
         if not ready:
             return {"status": "timeout", "trouble": "\nthe guard did not answer in time and was killed"}
         text = self._child.stdout.read()
         try:
-            report: dict[str, Any] = json.loads(text)
+            report: Report = json.loads(text)
         except ValueError:
             assert self._child.stderr is not None
-            said = self._child.stderr.read().decode("utf-8", "replace")
-            return {"status": "failed", "trouble": f"\nthe guard died: {said}"}
+            output = self._child.stderr.read().decode("utf-8", "replace")
+            return {"status": "failed", "trouble": f"\nthe guard died: {output}"}
         return report
 
-    def _put_away(self) -> None:
+    def _close(self) -> None:
         for _ in range(2):
             try:
                 self._child.wait(KILL_GRACE)
@@ -209,17 +230,17 @@ class Running:
                 stream.close()
 
 
-def guard(job: dict[str, Any]) -> int:
+def guard(job: Job) -> int:
     """The guard's whole life: start the command, watch it, end its tree, report as JSON on standard output."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    processes.become_subreaper()
     wakeup = _wake_on_children()
     signal.signal(signal.SIGTERM, lambda *_: os.close(0))
     end = time.monotonic() + job["deadline"]
-    report: dict[str, Any] = {}
+    report: Report = {}
     try:
         child = _spawn(job)
     except (OSError, KeyError, subprocess.SubprocessError) as error:
-        return _say({"status": "failed", "trouble": f"cannot start {job['argv'][0]}: {error}"})
+        return _answer({"status": "failed", "trouble": f"cannot start {job['argv'][0]}: {error}"})
     report["status"], status = _watch(child.pid, wakeup, end)
     folder = Path(job["evidence"]) if job["evidence"] else None
     if folder is not None and report["status"] == "timeout":
@@ -227,9 +248,11 @@ def guard(job: dict[str, Any]) -> int:
     elif folder is not None and report["status"] == "failed":
         report["evidence"] = machine(folder)
     report["returncode"] = status
-    report["left"] = _end_tree()
+    report["left"] = [
+        str(process) for process in processes.end_descendants(term_grace=TERM_GRACE, kill_grace=KILL_GRACE)
+    ]
     child.returncode = status if status is not None else -signal.SIGKILL
-    return _say(report)
+    return _answer(report)
 
 
 def main() -> int:
@@ -246,7 +269,7 @@ def _import_path() -> str:
     return __file__[: -len(tail) - 1]
 
 
-def _spawn(job: dict[str, Any]) -> subprocess.Popen[bytes]:
+def _spawn(job: Job) -> subprocess.Popen[bytes]:
     account: dict[str, Any] = {}
     if job["user"]:
         record = pwd.getpwnam(job["user"])
@@ -322,28 +345,7 @@ def _reap(wanted: int) -> int | None:
             found = os.waitstatus_to_exitcode(status)
 
 
-def _end_tree() -> list[str]:
-    """End every descendant: SIGTERM, then SIGKILL. Returns those that did not end."""
-    for wanted, grace in ((signal.SIGTERM, TERM_GRACE), (signal.SIGKILL, KILL_GRACE)):
-        limit = time.monotonic() + grace
-        told: set[int] = set()
-        while True:
-            _reap(0)
-            alive = [process for process in processes.below(os.getpid()) if process.state != "Z"]
-            if not alive:
-                return []
-            for process in alive:
-                if process.pid not in told or wanted == signal.SIGKILL:
-                    processes.send(process.pid, wanted)
-                    processes.send(process.pid, signal.SIGCONT)  # a stopped process hears SIGTERM only when it goes on
-                    told.add(process.pid)
-            if time.monotonic() >= limit:
-                break
-            time.sleep(0.02)
-    return [f"{process.pid} {process.name} {process.state}" for process in alive]
-
-
-def _say(report: dict[str, Any]) -> int:
+def _answer(report: Report) -> int:
     sys.stdout.write(json.dumps(report))
     sys.stdout.flush()
     return 0

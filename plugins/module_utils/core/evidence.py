@@ -63,7 +63,9 @@ def machine(folder: Path, *, budget: float = BUDGET) -> tuple[str, ...]:
     return _gather(folder, budget, _gpu_commands(), [lambda: kernel_messages(folder)])
 
 
-def driver(folder: Path, said: str = "", *, budget: float = DRIVER_BUDGET, root: Path = Path("/")) -> tuple[str, ...]:
+def driver(
+    folder: Path, command_output: str = "", *, budget: float = DRIVER_BUDGET, root: Path = Path("/")
+) -> tuple[str, ...]:
     """Save what the driver of this host leaves behind when its change or its gate has failed.
 
     The ends of apt's terminal log and of DKMS' newest build logs are copied, as the next change writes over them. With them
@@ -71,7 +73,7 @@ def driver(folder: Path, said: str = "", *, budget: float = DRIVER_BUDGET, root:
 
     Args:
         folder: where the files go; made when missing.
-        said: what the command that failed has printed.
+        command_output: of the command that failed.
         budget: seconds that this may take.
         root: below which the logs are looked for.
 
@@ -85,7 +87,7 @@ def driver(folder: Path, said: str = "", *, budget: float = DRIVER_BUDGET, root:
         budget,
         commands + _gpu_commands(),
         [
-            lambda: output(folder, "said.log", said),
+            lambda: output(folder, "command.log", command_output),
             lambda: _ends_of(folder, _driver_logs(root)),
             lambda: kernel_messages(folder),
         ],

@@ -10,13 +10,15 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
+
+from . import records
 
 # Role to the part of the tree, besides its own folder, that it installs on hosts.
 ALSO_INSTALLED = {"gpu_host": ("plugins/module_utils", "data")}
 # Verbs that change what is on a host and record it; the variables of the others decide how a run goes, not what it leaves.
 RECORDING_VERBS = ("configure", "install")
-# Of their variables, those that bound how long it may take, or say why.
+# Of their variables, those that bound how long it may take, or record why.
 HOW_NOT_WHAT = {
     "nvidia_driver_apt_deadline",
     "nvidia_driver_apt_lock_deadline",
@@ -26,6 +28,14 @@ HOW_NOT_WHAT = {
     "vllm_server_drain_reason",
 }
 LEFT_OUT = {"__pycache__", "molecule", "README.md"}
+
+
+class Manifest(TypedDict):
+    """The record of a role just applied on a host: the digest of its inputs, and its files' checksums, None where absent."""
+
+    role: str
+    inputs: str
+    files: dict[str, str | None]
 
 
 def tree_digest(folders: Iterable[Path]) -> str:
@@ -60,11 +70,22 @@ def file_digest(path: Path) -> str | None:
         return None
 
 
-def manifest(role: str, inputs: str, files: Sequence[str]) -> dict[str, Any]:
+def parse(stored: Mapping[str, Any]) -> Manifest:
+    """A manifest from JSON.
+
+    Raises:
+        RecordError: it names no inputs or no files.
+    """
+    if not isinstance(stored.get("inputs"), str) or not isinstance(stored.get("files"), dict):
+        raise records.RecordError(f"manifest of role {stored.get('role')}: 'inputs' or 'files' is missing")
+    return cast(Manifest, stored)
+
+
+def manifest(role: str, inputs: str, files: Sequence[str]) -> Manifest:
     """The record of a role just applied on this host: its inputs and the checksums of the files it manages."""
     return {"role": role, "inputs": inputs, "files": {name: file_digest(Path(name)) for name in sorted(files)}}
 
 
-def drifted(record: Mapping[str, Any]) -> list[str]:
+def drifted(record: Manifest) -> list[str]:
     """The files of a manifest whose content is no longer what the role left."""
-    return [name for name, known in sorted(record.get("files", {}).items()) if file_digest(Path(name)) != known]
+    return [name for name, known in sorted(record["files"].items()) if file_digest(Path(name)) != known]

@@ -1,6 +1,6 @@
 """Waiting with a deadline and a named reason, apart from deciding.
 
-``judge`` is a pure function of what ``observe`` saw; only ``poll`` knows about time.
+``evaluate`` is a pure function of what ``observe`` read; only ``poll`` knows about time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Judgement:
 
     Attributes:
         answer: ``ready``; ``wait`` when time may help; ``hopeless`` when it cannot.
-        reason: why it is not ready, in words; empty when it is.
+        reason: why it is not ready; empty when it is.
     """
 
     answer: Answer
@@ -34,8 +34,8 @@ class Result(Generic[Seen]):
     Attributes:
         ready: whether the awaited state was reached, and held for ``stable_for``.
         code: ``ready``, ``hopeless`` or ``deadline``.
-        reason: why not, in words; empty when ready.
-        seconds: how long it was waited.
+        reason: why not; empty when ready.
+        seconds: how long the wait took.
         last: the last observation.
     """
 
@@ -48,7 +48,7 @@ class Result(Generic[Seen]):
 
 def poll(
     observe: Callable[[], Seen],
-    judge: Callable[[Seen], Judgement],
+    evaluate: Callable[[Seen], Judgement],
     *,
     deadline: float,
     interval: float,
@@ -60,26 +60,26 @@ def poll(
 ) -> Result[Seen]:
     """Observe every ``interval`` seconds until it is ready, hopeless, or ``deadline`` seconds have passed.
 
-    It looks at least once, also with a deadline of zero, and a last time at the deadline. ``observe`` must bound
-    itself: a look that hangs would outlast the deadline.
+    It observes at least once, also with a deadline of zero, and a last time at the deadline. ``observe`` must bound
+    itself: one that hangs would outlast the deadline.
 
     Args:
-        observe: looks once. Its exceptions end the wait: what may pass by itself belongs into the observation.
-        judge: says what an observation means.
+        observe: observes once. Its exceptions end the wait: what may pass by itself belongs into the observation.
+        evaluate: what an observation means.
         deadline: seconds from now.
-        interval: seconds between two looks.
+        interval: seconds between two observations.
         stable_for: seconds for which ``ready`` must hold without a break.
         hopeless_for: seconds for which ``hopeless`` must hold without a break, lest a passing state ends the wait.
         clock: monotonic seconds.
         sleep: waits that many seconds.
-        progress: told of every look, before the wait goes on or ends.
+        progress: called with every observation, before the wait goes on or ends.
     """
     start = clock()
     held: Answer | None = None
     held_since = start
     while True:
         seen = observe()
-        judgement = judge(seen)
+        judgement = evaluate(seen)
         moment = clock()
         if judgement.answer != held:
             held, held_since = judgement.answer, moment

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class RecordError(Exception):
 
 def now() -> str:
     """The present moment as records write it: RFC 3339, UTC, whole seconds."""
-    import datetime  # where it is needed: every survey brings this file to every host, and none asks for the time
+    import datetime  # where it is needed: every probe brings this file to every host, and none asks for the time
 
     return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -59,11 +60,11 @@ def read(path: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise RecordError(f"{path}: is not JSON: {error}") from error
     if not isinstance(value, dict):
-        raise RecordError(f"{path}: holds {type(value).__name__}, wanted an object")
+        raise RecordError(f"{path}: holds {type(value).__name__}, expected an object")
     return value
 
 
-def write(path: Path, record: dict[str, Any], mode: int = 0o644) -> bool:
+def write(path: Path, record: Mapping[str, Any], mode: int = 0o644) -> bool:
     """Replace the record at ``path`` in one step that survives a power cut. Returns whether its content changed."""
     text = json.dumps(record, indent=1, sort_keys=True) + "\n"
     try:
@@ -71,7 +72,7 @@ def write(path: Path, record: dict[str, Any], mode: int = 0o644) -> bool:
             return False
     except (OSError, UnicodeDecodeError):
         pass
-    import tempfile  # where it is needed: a survey writes nothing
+    import tempfile  # where it is needed: a probe writes nothing
 
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -1,27 +1,64 @@
-"""Tell systemd how a ``Type=notify`` unit is doing. Does nothing where systemd did not ask."""
+"""systemd: what it knows of units, and telling it how a ``Type=notify`` unit is doing.
+
+The probe sends this file to every host, so it imports little.
+"""
 
 from __future__ import annotations
 
 import os
-import socket
+from collections.abc import Mapping, Sequence
+
+from .commands import Run, run_command
+
+Properties = Mapping[str, str]
+
+
+class SystemctlError(OSError):
+    """systemctl did not answer; the message has its reason."""
+
+
+def show(
+    units: Sequence[str], properties: Sequence[str], *, run: Run = run_command, deadline: float = 10.0
+) -> dict[str, Properties]:
+    """Properties of units by unit, times as Unix seconds; also for units that do not exist (``LoadState=not-found``).
+
+    Raises:
+        SystemctlError: systemctl failed or gave no answer.
+    """
+    argv = ["systemctl", "show", "--timestamp=unix", f"--property={','.join(['Id', *properties])}", *units]
+    result = run(argv, deadline)
+    if not result.ok:
+        reason = f"no answer within {deadline:g} s" if result.timed_out else result.stderr.strip()
+        raise SystemctlError(f"systemctl show: {reason or f'exit status {result.returncode}'}")
+    return parse_show(result.stdout)
+
+
+def parse_show(text: str) -> dict[str, Properties]:
+    """Properties by unit from ``systemctl show``: ``Name=value`` lines, a blank line between two units."""
+    blocks = (
+        {name: value.strip() for name, mark, value in (line.partition("=") for line in block.splitlines()) if mark}
+        for block in text.strip().split("\n\n")
+    )
+    return {block["Id"]: block for block in blocks if "Id" in block}
 
 
 def notify(*, ready: bool = False, stopping: bool = False, status: str | None = None) -> bool:
-    """Send what is given in one message. Returns whether there was somebody to tell.
+    """Send what is given in one message. Returns whether systemd asked for it and got it.
 
     Args:
         status: one line for ``systemctl status``.
     """
-    where = os.environ.get("NOTIFY_SOCKET")
-    if not where:
+    import socket
+
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
         return False
     lines = ["READY=1"] * ready + ["STOPPING=1"] * stopping
     if status is not None:
         lines.append("STATUS=" + " ".join(status.split()))
-    address = "\0" + where[1:] if where.startswith("@") else where
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-            channel.connect(address)
+            channel.connect("\0" + address[1:] if address.startswith("@") else address)
             channel.sendall("\n".join(lines).encode())
     except OSError:
         return False

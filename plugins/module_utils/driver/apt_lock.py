@@ -29,8 +29,8 @@ def holder(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     try:
-        asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-        kind, _whence, _start, _length, pid = struct.unpack(_FLOCK, fcntl.fcntl(handle, fcntl.F_GETLK, asked))
+        query = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        kind, _whence, _start, _length, pid = struct.unpack(_FLOCK, fcntl.fcntl(handle, fcntl.F_GETLK, query))
     finally:
         os.close(handle)
     return None if kind == fcntl.F_UNLCK else int(pid)
@@ -38,8 +38,8 @@ def holder(path: Path) -> int | None:
 
 def holders(root: Path = Path("/")) -> dict[str, int]:
     """The processes that hold any of apt's locks, by lock file."""
-    found = {f"/{name}": holder(root / name) for name in LOCKS}
-    return {name: pid for name, pid in found.items() if pid is not None}
+    pids = {f"/{name}": holder(root / name) for name in LOCKS}
+    return {name: pid for name, pid in pids.items() if pid is not None}
 
 
 def wait(

@@ -1,138 +1,192 @@
-"""The memory of driver changes, kept on the host: what was verified before, what the host is on its way to, and what it ran
-before the roll that is not over yet.
+"""The driver change record of a host: which driver was verified last, which change is in progress, and what the host ran
+before the rollout that is not completed yet.
 
 ``/var/lib/lockstep/driver.json``::
 
     {"verified": {"version": "550.90.07", "source": "nvidia", "flavor": "open", "at": "…"} or null,
      "change": {"from": what "verified" was, "to": "550.127.05", "began": "…"} or null,
-     "roll": {"from": what "verified" was before the roll's first change here, "over": null or when it ended} or null}
+     "roll": {"from": what "verified" was before the rollout's first change here, "over": null or when it completed} or null}
 
 A change begins before the first package is touched and ends when the host was accepted: when its gates passed on the new
-version and it was let in again. Until then ``change.from`` says where ``restore`` leads, whatever was killed in between.
-A roll is over when every replica of the cluster runs what it rolled to. Until then ``roll.from`` says what this host goes
-back to when the roll is given up, also after its own change was accepted, from any controller.
+version and it serves again. Until then ``change.from`` is the rollback target, whatever was killed in between.
+A rollout is completed when every replica of the cluster runs its target. Until then ``roll.from`` is what this host is
+rolled back to when the rollout is aborted, also after its own change was accepted, from any controller.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeGuard
+from typing import Any, TypedDict, TypeGuard, cast
 
-Record = Mapping[str, Any]
-NOTHING: Record = {"verified": None, "change": None, "roll": None}
+from ..core.records import RecordError
+
+Stored = Mapping[str, Any]
+"""The record as JSON holds it; ``parse`` makes a ``DriverRecord`` of it."""
+_DRIVER = ("version", "source", "flavor")
+
+
+class Driver(TypedDict):
+    """One driver, as the role's variables declare it."""
+
+    version: str
+    source: str | None
+    flavor: str | None
+
+
+class VerifiedDriver(Driver, total=False):
+    """A driver that passed its gates, and when."""
+
+    at: str
+
+
+Change = TypedDict("Change", {"from": "VerifiedDriver | None", "to": Driver, "began": str})
+Roll = TypedDict("Roll", {"from": VerifiedDriver, "over": "str | None"})
+
+
+class DriverRecord(TypedDict):
+    """The driver change record."""
+
+    verified: VerifiedDriver | None
+    change: Change | None
+    roll: Roll | None
 
 
 class NothingToRestore(Exception):
-    """There is no driver to go back to; the message says why."""
+    """There is no driver to roll back to; the message says why."""
 
 
 class NotRunning(Exception):
     """The driver that is to be accepted does not run; the message names both."""
 
 
-def begin(record: Record | None, wanted: Record, now: str) -> dict[str, Any]:
-    """The record once a change to ``wanted`` (version, source, flavor) begins. Beginning it again keeps its origin.
+def parse(stored: Stored | None) -> DriverRecord:
+    """The record from JSON; empty where there is none.
 
-    A host that is on its way to X and is now sent to Y still remembers what was verified before X; one whose roll is not
-    over still remembers what it ran before that.
+    Raises:
+        RecordError: a part of it is not what this module writes.
     """
-    known = record or NOTHING
-    verified, change, roll = known.get("verified"), known.get("change"), known.get("roll")
+    parts = {name: (stored or {}).get(name) for name in ("verified", "change", "roll")}
+    for name, needed in (("verified", {"version"}), ("change", {"from", "to"}), ("roll", {"from"})):
+        part = parts[name]
+        if part is not None and not (isinstance(part, dict) and needed <= set(part)):
+            raise RecordError(f"driver change record: {name!r} is {part!r}")
+    return cast(DriverRecord, parts)
+
+
+def declared(params: Mapping[str, Any]) -> Driver:
+    """The driver that a module's parameters name."""
+    return {"version": params["version"], "source": params["source"], "flavor": params["flavor"]}
+
+
+def begin(stored: Stored | None, target: Driver, now: str) -> DriverRecord:
+    """The record once a change to ``target`` begins. Beginning it again keeps its origin.
+
+    A host that is on its way to X and now gets Y as its target still remembers what was verified before X; one whose
+    rollout is not completed still remembers what it ran before that.
+    """
+    record = parse(stored)
+    verified, change, roll = record["verified"], record["change"], record["roll"]
     origin = change["from"] if change else verified
-    if origin and _same(origin, wanted):
-        return {"verified": verified, "change": change and {**change, "to": dict(wanted)}, "roll": roll}
+    if origin and _same(origin, target):
+        return {"verified": verified, "change": _change_to(change, target) if change else None, "roll": roll}
     if origin and not _open(roll):
-        roll = {"from": dict(origin), "over": None}
-    if change and _same(change["to"], wanted):
-        return {"verified": verified, "change": dict(change), "roll": roll}
-    return {"verified": verified, "change": {"from": origin, "to": dict(wanted), "began": now}, "roll": roll}
+        roll = {"from": origin, "over": None}
+    if change and _same(change["to"], target):
+        return {"verified": verified, "change": change, "roll": roll}
+    return {"verified": verified, "change": {"from": origin, "to": target, "began": now}, "roll": roll}
 
 
-def amid_another(record: Record | None, wanted: Record) -> bool:
-    """Whether a change to something other than ``wanted`` is under way. It has to be turned also where no package has to be
-    touched for that."""
-    change = (record or NOTHING).get("change")
-    return change is not None and not _same(change["to"], wanted)
+def is_changing_to_another(stored: Stored | None, target: Driver) -> bool:
+    """Whether a change to something other than ``target`` is in progress: its target must be replaced even where no
+    package has to be touched for that."""
+    change = parse(stored)["change"]
+    return change is not None and not _same(change["to"], target)
 
 
-def accept(record: Record | None, declared: Record, loaded: str | None, now: str) -> dict[str, Any]:
-    """The record once the driver passed its gates and serves: the change is over, the next one starts from here.
+def accept(stored: Stored | None, declared: Driver, loaded: str | None, now: str) -> DriverRecord:
+    """The record once the driver passed its gates and serves: the change is completed, the next one starts from here.
 
-    What was accepted is what the host was on its way to (after a restore, that is not what is ``declared``); a host
-    that was never changed is taken to run what is declared. One that is back where its roll found it is out of that roll.
+    What was accepted is the target of the change (after a rollback, that is not what is ``declared``); a host that was
+    never changed is taken to run what is declared. One that runs again what it ran before its rollout has left that rollout.
 
     Raises:
         NotRunning: another driver is ``loaded``.
     """
-    known = record or NOTHING
-    change, verified = known.get("change"), known.get("verified")
-    running = change["to"] if change else verified or declared
+    record = parse(stored)
+    change, verified, roll = record["change"], record["verified"], record["roll"]
+    running: Driver = change["to"] if change else verified or declared
     if running["version"] != loaded:
         raise NotRunning(f"driver {running['version']} cannot be accepted: {loaded or 'none'} is loaded")
-    roll = known.get("roll")
     if _open(roll) and _same(roll["from"], running):
         roll = None
     if not (verified and _same(verified, running)):
-        verified = {**_driver(running), "at": now}
+        verified = {
+            "version": running["version"],
+            "source": running.get("source"),
+            "flavor": running.get("flavor"),
+            "at": now,
+        }
     return {"verified": verified, "change": None, "roll": roll}
 
 
-def settle(record: Record | None, now: str) -> dict[str, Any]:
-    """The record once the roll is over, so that it cannot be given up any more. A change under way keeps it open."""
-    known = dict(record or NOTHING)
-    if has_open_roll(known) and not known.get("change"):
-        known["roll"] = {**known["roll"], "over": now}
-    return known
+def complete(stored: Stored | None, now: str) -> DriverRecord:
+    """The record once the rollout is completed and can no longer be aborted. A change in progress keeps it open."""
+    record = parse(stored)
+    roll = record["roll"]
+    if _open(roll) and not record["change"]:
+        return {**record, "roll": {"from": roll["from"], "over": now}}
+    return record
 
 
-def before_roll(record: Record | None) -> dict[str, Any] | None:
-    """What this host goes back to when the roll is given up; None where it was not changed by one that is not over."""
-    known = record or NOTHING
-    change, roll = known.get("change"), known.get("roll")
+def before_roll(stored: Stored | None) -> dict[str, str | None] | None:
+    """The driver (version, source, flavor) that this host is rolled back to when the rollout is aborted; None where no
+    open rollout changed it."""
+    record = parse(stored)
+    change, roll = record["change"], record["roll"]
     origin = roll["from"] if _open(roll) else change["from"] if change else None
-    if not origin or not (change or not _same(origin, known.get("verified") or {})):
+    verified = record["verified"]
+    if not origin or not (change or not (verified and _same(origin, verified))):
         return None
-    return _driver(origin)
+    return {"version": origin["version"], "source": origin.get("source"), "flavor": origin.get("flavor")}
 
 
-def has_open_roll(record: Record | None) -> bool:
-    """Whether this host remembers what it ran before a roll that is not over."""
-    return _open((record or NOTHING).get("roll"))
+def has_open_roll(stored: Stored | None) -> bool:
+    """Whether this host remembers what it ran before a rollout that is not completed."""
+    return _open(parse(stored)["roll"])
 
 
-def restore_target(record: Record | None) -> dict[str, Any]:
-    """What was verified before the change that is under way.
+def restore_target(stored: Stored | None) -> VerifiedDriver:
+    """What was verified before the change that is in progress.
 
     Raises:
-        NothingToRestore: no change is under way, or nothing had been verified before it.
+        NothingToRestore: no change is in progress, or nothing had been verified before it.
     """
-    change = (record or NOTHING).get("change")
+    change = parse(stored)["change"]
     if not change:
         raise NothingToRestore(
-            "no driver change is under way here: the driver is the last verified one, or was never changed"
+            "no driver change is in progress here: the driver is the last known good one, or was never changed"
         )
     if not change["from"]:
         raise NothingToRestore(
             f"the change to {change['to']['version']} was this host's first: no driver was ever verified here before it"
         )
-    return dict(change["from"])
+    return change["from"]
 
 
-def expected_version(record: Record | None) -> str | None:
-    """The version that the host should run now: where it is on its way to, else what was accepted last."""
-    known = record or NOTHING
-    change, verified = known.get("change"), known.get("verified")
-    should = change["to"] if change else verified
-    return str(should["version"]) if should else None
+def expected_version(stored: Stored | None) -> str | None:
+    """The version that the host should run now: the target of its change, else what was accepted last."""
+    record = parse(stored)
+    expected: Driver | None = record["change"]["to"] if record["change"] else record["verified"]
+    return expected["version"] if expected else None
 
 
-def _open(roll: Record | None) -> TypeGuard[Record]:
+def _change_to(change: Change, target: Driver) -> Change:
+    return {"from": change["from"], "to": target, "began": change["began"]}
+
+
+def _open(roll: Roll | None) -> TypeGuard[Roll]:
     return roll is not None and not roll.get("over")
 
 
-def _driver(record: Record) -> dict[str, Any]:
-    return {key: record.get(key) for key in ("version", "source", "flavor")}
-
-
-def _same(one: Record, other: Record) -> bool:
-    return all(one.get(key) == other.get(key) for key in ("version", "source", "flavor"))
+def _same(one: Driver, other: Driver) -> bool:
+    return all(one.get(key) == other.get(key) for key in _DRIVER)

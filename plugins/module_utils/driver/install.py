@@ -1,7 +1,7 @@
 """Bring the packages of one exact driver onto a host: fetched beforehand, installed in one transaction, pinned and held.
 
 ``plan`` decides and is pure; ``fetch`` and ``install`` act on its result through apt, so that a dry run and a real one
-cannot differ. Whatever was interrupted before is mended first, apt's locks are waited for, and every command has a
+cannot differ. Whatever was interrupted before is repaired first, apt's locks are waited for, and every command has a
 deadline.
 """
 
@@ -17,10 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import apt_lock
+from ..core.commands import Run, run_command
+from . import apt_lock, dpkg
 from . import repository as apt_repository
-from . import state as driver_state
-from .packages import FAMILY, PINNING, Want, select, takes_part
+from .packages import FAMILY, PINNING, Requirement, select, takes_part
+from .versions import upstream
 
 PREFERENCES = Path("/etc/apt/preferences.d/lockstep-nvidia-driver.pref")
 _APT = (
@@ -34,7 +35,7 @@ SERVICES = ("nvidia-persistenced.service", "nvidia-fabricmanager.service")
 
 
 class StepFailed(Exception):
-    """A step on the host failed; the message gives the cause, ``log`` what the command said."""
+    """A step on the host failed; the message gives the cause, ``log`` the output of the command."""
 
     def __init__(self, message: str, log: str = "") -> None:
         super().__init__(message)
@@ -46,66 +47,62 @@ class Plan:
     """What has to happen to the packages of a host.
 
     Attributes:
-        wanted: every package that will be there, with its exact apt version.
+        desired: every package that will be there, with its exact apt version.
         pins: the part of it that preferences name one by one, the same on every run; dependencies are pinned by family.
-        install: those of ``wanted`` that are not there yet, or not in that version, or broken.
+        install: those of ``desired`` that are not there yet, or not in that version, or broken.
         remove: driver packages of other versions that would stay behind.
         hold: packages that are there and not held.
         broken: packages that dpkg left half-way.
         purge: pinning packages of other versions; they go first, with the apt preferences that outlive them.
-        mend: whether dpkg has to be put right first.
+        repair: whether dpkg has to be repaired first.
     """
 
-    wanted: Mapping[str, str]
+    desired: Mapping[str, str]
     pins: Mapping[str, str]
     install: Mapping[str, str]
     remove: tuple[str, ...]
     hold: tuple[str, ...]
     broken: tuple[str, ...]
     purge: tuple[str, ...]
-    mend: bool
+    repair: bool
 
     @property
     def needed(self) -> bool:
-        return bool(self.install or self.remove or self.hold or self.purge or self.mend)
+        return bool(self.install or self.remove or self.hold or self.purge or self.repair)
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
 
-def plan(version: str, wants: Sequence[Want], offered: apt_repository.Offer, packages: Mapping[str, Any], *,
+def plan(version: str, requirements: Sequence[Requirement], offered: apt_repository.Offer, packages: dpkg.Packages, *,
          interrupted: bool, leftover_pins: Sequence[str] = ()) -> Plan:  # fmt: skip
-    """Decide from what is wanted, what the repository offers and what is installed (``nvidia.driver_state()``).
+    """Decide from what is desired, what the repository offers and what is installed.
 
-    Packages of the driver that came along as dependencies are carried to the wanted version where the repository has
+    Packages of the driver that came along as dependencies are carried to that version where the repository has
     them in it, and removed where it has not. ``leftover_pins`` are pinning packages of which only the preferences remain.
 
     Raises:
         PackageError: the repository does not offer the driver.
     """
-    pins = select(wants, offered)
-    wanted = dict(pins)
+    pins = select(requirements, offered)
+    desired = dict(pins)
     remove: list[str] = []
-    purge = [name for name in leftover_pins if name not in wanted]
-    for name, about in packages.items():
-        if (
-            name in wanted
-            or not takes_part(name, about["version"])
-            or driver_state.upstream(about["version"]) == version
-        ):
+    purge = [name for name in leftover_pins if name not in desired]
+    for name, package in packages.items():
+        if name in desired or not takes_part(name, package["version"]) or upstream(package["version"]) == version:
             continue
-        carried = next((found for found in offered.get(name, ()) if driver_state.upstream(found) == version), None)
+        carried = next((offer for offer in offered.get(name, ()) if upstream(offer) == version), None)
         if carried:
-            wanted[name] = carried
+            desired[name] = carried
         else:
             (purge if name.startswith(PINNING) else remove).append(name)
     gone = {*remove, *purge}
-    broken = tuple(sorted(name for name, about in packages.items() if about["broken"] and name not in gone))
-    install = {name: exact for name, exact in sorted(wanted.items())
-               if name in broken or packages.get(name, {}).get("version") != exact}  # fmt: skip
-    kept = [name for name, about in packages.items() if name not in gone and not about["hold"]]
-    return Plan(dict(sorted(wanted.items())), pins, install, tuple(sorted(remove)),
-                tuple(sorted({*kept, *(name for name in wanted if name not in packages)})), broken,
+    broken = tuple(sorted(name for name, package in packages.items() if package["broken"] and name not in gone))
+    install = {name: exact for name, exact in sorted(desired.items())
+               if name in broken or name not in packages or packages[name]["version"] != exact}  # fmt: skip
+    kept = [name for name, package in packages.items() if name not in gone and not package["hold"]]
+    return Plan(dict(sorted(desired.items())), pins, install, tuple(sorted(remove)),
+                tuple(sorted({*kept, *(name for name in desired if name not in packages)})), broken,
                 tuple(sorted(purge)), interrupted or bool(broken))  # fmt: skip
 
 
@@ -132,7 +129,7 @@ def fetch(work: Plan, version: str, *, deadline: float, lock_deadline: float) ->
     return True
 
 
-def obstacles(kernel: str, *, root: Path = Path("/"), run: driver_state.Run = driver_state.run_command) -> list[str]:
+def obstacles(kernel: str, *, root: Path = Path("/"), run: Run = run_command) -> list[str]:
     """Why DKMS could not give the running ``kernel`` a module that it accepts; empty where nothing stands in the way.
 
     A host on which DKMS is yet to be installed brings what it needs along, and is not asked.
@@ -159,9 +156,9 @@ def missing_files(uris: str) -> list[str]:
 
 
 def install(work: Plan, version: str, *, deadline: float, lock_deadline: float) -> None:
-    """Mend, install in one transaction, pin and hold. Safe to repeat wherever it was stopped."""
-    if work.mend:
-        mend(deadline, lock_deadline)
+    """Repair, install in one transaction, pin and hold. Safe to repeat wherever it was stopped."""
+    if work.repair:
+        repair(deadline, lock_deadline)
     pin(version, work.pins)
     if work.purge:
         apt_lock.wait(lock_deadline)
@@ -171,12 +168,12 @@ def install(work: Plan, version: str, *, deadline: float, lock_deadline: float) 
         _apt(arguments, deadline, lock_deadline, f"installing driver {version}")
     hold(deadline)
     for unit in SERVICES:
-        if driver_state.run_command(["systemctl", "cat", unit], deadline).ok:
+        if run_command(["systemctl", "cat", unit], deadline).ok:
             _command(["systemctl", "enable", "-q", unit], deadline, f"systemctl enable {unit}")
 
 
 def is_pinned(version: str, exact: Mapping[str, str], path: Path = PREFERENCES) -> bool:
-    """Whether the preferences file says what it should."""
+    """Whether the preferences file is up to date."""
     return path.exists() and path.read_text(encoding="utf-8") == preferences(version, exact)
 
 
@@ -188,16 +185,13 @@ def pin(version: str, exact: Mapping[str, str], path: Path = PREFERENCES) -> Non
 
 def hold(deadline: float = 60.0) -> list[str]:
     """Hold every driver package that is installed. Returns those that were not held."""
-    listed = driver_state.run_command(
-        ["dpkg-query", "-W", "-f", driver_state.DPKG_FORMAT, *driver_state.PACKAGE_PATTERNS], deadline
-    )
-    loose = sorted(name for name, about in driver_state.parse_dpkg(listed.stdout).items() if not about["hold"])
-    if loose:
-        _command(["apt-mark", "hold", *loose], deadline, "apt-mark hold")
-    return loose
+    not_held = sorted(name for name, package in dpkg.installed(run_command, deadline).items() if not package["hold"])
+    if not_held:
+        _command(["apt-mark", "hold", *not_held], deadline, "apt-mark hold")
+    return not_held
 
 
-def mend(deadline: float, lock_deadline: float) -> None:
+def repair(deadline: float, lock_deadline: float) -> None:
     """Finish what an interrupted dpkg left. A package that cannot be configured is left to the install that follows."""
     apt_lock.wait(lock_deadline)
     with contextlib.suppress(StepFailed):
@@ -206,9 +200,7 @@ def mend(deadline: float, lock_deadline: float) -> None:
 
 def leftover_pins(deadline: float = 30.0) -> list[str]:
     """Pinning packages that are gone but for the preferences that they brought."""
-    listed = driver_state.run_command(["dpkg-query", "-W", "-f", driver_state.DPKG_FORMAT, f"{PINNING}*"], deadline)
-    rows = [line.split("\t") for line in listed.stdout.splitlines()]
-    return sorted(row[2] for row in rows if row[1] == "config-files")
+    return dpkg.purgeable(f"{PINNING}*", run_command, deadline)
 
 
 def known_to_apt(work: Plan) -> bool:
@@ -267,16 +259,16 @@ def _command(argv: Sequence[str], deadline: float, what: str) -> str:
     """Run a command that changes packages. At its deadline it is asked to end before it is killed, as dpkg deserves."""
     environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1",
                    "APT_LISTCHANGES_FRONTEND": "none"}  # fmt: skip
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
-        child = subprocess.Popen(list(argv), stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT,
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+        child = subprocess.Popen(list(argv), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                                  env=environment, start_new_session=True)  # fmt: skip
         try:
             code: int | None = child.wait(timeout=deadline)
         except subprocess.TimeoutExpired:
             _stop(child)
             code = None
-        said.seek(0)
-        text = said.read()
+        output.seek(0)
+        text = output.read()
     if code == 0:
         return text
     reason = f"ended at its deadline of {deadline:g} s" if code is None else failure_reason(text, code)
@@ -284,7 +276,7 @@ def _command(argv: Sequence[str], deadline: float, what: str) -> str:
 
 
 def failure_reason(text: str, code: int) -> str:
-    """Why apt or dpkg failed, from what they said: their own error lines, or the exit status when there are none."""
+    """Why apt or dpkg failed, from their output: their own error lines, or the exit status when there are none."""
     marks = ("E: ", "dpkg: error", "Error! ", "dpkg: unrecoverable")
     lines = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.startswith(marks)))
     return "; ".join(lines[:6]) if lines else f"exit status {code}"

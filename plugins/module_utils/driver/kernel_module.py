@@ -1,7 +1,7 @@
-"""Put another version of NVIDIA's kernel modules into the running kernel, or say why a reboot is needed for it.
+"""Load another version of NVIDIA's kernel modules into the running kernel, or give the reasons why that takes a reboot.
 
-``decide`` is pure. ``load`` acts: it stops the services that hold the driver, takes the modules out in order, puts the
-installed ones in, and starts what it stopped. It never ends a process that is not such a service: whoever else holds the
+``decide`` is pure. ``load`` acts: it stops the services that hold the driver, unloads the modules in order, loads the
+installed ones, and starts what it stopped. It never ends a process that is not such a service: whoever else holds the
 driver is named.
 
 The order and the list of services follow NVIDIA's gpu-driver-container (``_unload_driver``).
@@ -12,9 +12,12 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
+from ..core.commands import Run, run_command
+from . import holders as driver_holders
 from . import state as driver_state
+from .holders import Holder, describe
 
 Policy = Literal["either", "reload", "reboot", "neither"]
 Action = Literal["none", "reload", "reboot", "refused"]
@@ -44,12 +47,21 @@ UNLOAD_ORDER = (
     "nvidia",
 )
 LOADED_ALWAYS = ("nvidia", "nvidia_uvm")
-SETTLE = 10.0
-"""Seconds that a stopped service is given to let go of the driver."""
+RELEASE_DEADLINE = 10.0
+"""Seconds that a stopped service is given to release the driver."""
 
 
 class LoadFailed(Exception):
-    """The modules could not be exchanged, and a reboot would not help; the message says what to look at."""
+    """The modules could not be exchanged, and a reboot would not help; the message says where to look."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """What is loaded now and who holds it: the part of the driver's state that a reload depends on."""
+
+    version: str | None
+    modules: Mapping[str, driver_state.KernelModule]
+    holders: Sequence[Holder]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,22 +72,22 @@ class Decision:
     reasons: tuple[str, ...] = ()
 
 
-def decide(state: Mapping[str, Any], version: str, policy: Policy, stoppable: Sequence[str]) -> Decision:
-    """Whether to reload, reboot or refuse, from ``nvidia.driver_state()``'s ``loaded_version``, ``modules``, ``holders``.
+def decide(now: Loaded, version: str, policy: Policy, stoppable: Sequence[str]) -> Decision:
+    """Whether to reload, reboot or refuse.
 
     Args:
-        state: the host's driver.
+        now: what is loaded.
         version: the version that is to run.
         policy: what the operator allows. A host with no driver loaded needs neither reload nor reboot: it just loads.
         stoppable: units that may be stopped for it; their processes do not count as holders.
     """
-    loaded = state["loaded_version"]
+    loaded = now.version
     if loaded == version:
         return Decision("none")
     change = f"driver {loaded or 'absent'} is loaded, {version} is to run"
     if policy == "neither":
         return Decision("refused", (change, "nvidia_driver_load_policy is 'neither'"))
-    blocked = blockers(state, stoppable)
+    blocked = blockers(now, stoppable)
     if loaded is not None and policy == "reboot":
         return Decision("reboot", (change, "nvidia_driver_load_policy is 'reboot'"))
     if not blocked:
@@ -83,21 +95,14 @@ def decide(state: Mapping[str, Any], version: str, policy: Policy, stoppable: Se
     return Decision("refused" if policy == "reload" else "reboot", (change, *blocked))
 
 
-def blockers(state: Mapping[str, Any], stoppable: Sequence[str]) -> tuple[str, ...]:
-    """Who keeps the loaded modules in use, in words: processes, and modules that are not NVIDIA's own."""
-    strangers = [holder for holder in state["holders"] if holder["unit"] not in stoppable]
-    found = [describe(holder) for holder in strangers]
-    for name, about in state["modules"].items():
-        foreign = [user for user in about["used_by"] if user not in UNLOAD_ORDER]
+def blockers(now: Loaded, stoppable: Sequence[str]) -> tuple[str, ...]:
+    """Reasons why the loaded modules are in use: processes, and modules that are not NVIDIA's own."""
+    reasons = [describe(holder) for holder in now.holders if holder["unit"] not in stoppable]
+    for name, module in now.modules.items():
+        foreign = [user for user in module["used_by"] if user not in UNLOAD_ORDER]
         if foreign:
-            found.append(f"module {name} is used by {', '.join(foreign)}")
-    return tuple(found)
-
-
-def describe(holder: Mapping[str, Any]) -> str:
-    """A holder as an operator would look it up."""
-    unit = f", {holder['unit']}" if holder["unit"] else ""
-    return f"pid {holder['pid']} ({holder['command']}{unit}) holds {', '.join(holder['devices'])}"
+            reasons.append(f"module {name} is used by {', '.join(foreign)}")
+    return tuple(reasons)
 
 
 def load(
@@ -106,7 +111,7 @@ def load(
     *,
     services: Sequence[str] = (),
     deadline: float = 60.0,
-    run: driver_state.Run = driver_state.run_command,
+    run: Run = run_command,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Decision:
     """Bring the installed modules of ``version`` into the kernel, as far as ``policy`` allows.
@@ -117,7 +122,7 @@ def load(
         LoadFailed: the module that loads is not of ``version``, or none loads.
     """
     stoppable = (*SERVICES, *services)
-    decision = decide(present(), version, policy, stoppable)
+    decision = decide(loaded_now(), version, policy, stoppable)
     if decision.action == "reload":
         decision = _exchange(version, policy, decision, stoppable, deadline, run, sleep)
     if decision.action in ("none", "reload"):
@@ -125,22 +130,18 @@ def load(
     return decision
 
 
-def present() -> dict[str, Any]:
-    """The part of the driver's state that a reload depends on."""
-    return {
-        "loaded_version": driver_state.loaded_version(),
-        "modules": driver_state.modules(),
-        "holders": driver_state.holders(),
-    }
+def loaded_now() -> Loaded:
+    """What is loaded on this host."""
+    return Loaded(driver_state.loaded_version(), driver_state.modules(), driver_holders.holders())
 
 
 def _exchange(version: str, policy: Policy, decision: Decision, stoppable: Sequence[str], deadline: float,
-              run: driver_state.Run, sleep: Callable[[float], None]) -> Decision:  # fmt: skip
+              run: Run, sleep: Callable[[float], None]) -> Decision:  # fmt: skip
     active = [unit for unit in stoppable if run(["systemctl", "is-active", "-q", unit], deadline).ok]
     try:
         if active:
             run(["systemctl", "stop", *active], deadline)
-        blocked = _settled(stoppable, sleep) or _unload(deadline, run)
+        blocked = _wait_for_release(stoppable, sleep) or _unload(deadline, run)
         if blocked:
             action: Action = "refused" if policy == "reload" else "reboot"
             return Decision(action, (*decision.reasons, *blocked))
@@ -150,20 +151,20 @@ def _exchange(version: str, policy: Policy, decision: Decision, stoppable: Seque
     return decision
 
 
-def _settled(stoppable: Sequence[str], sleep: Callable[[float], None]) -> tuple[str, ...]:
-    """Wait until stopped services have let go; returns who still holds on."""
-    for _ in range(int(SETTLE / 0.25)):
-        state = present()
-        if not state["holders"]:
-            return blockers(state, ())
-        if blockers(state, stoppable):
+def _wait_for_release(stoppable: Sequence[str], sleep: Callable[[float], None]) -> tuple[str, ...]:
+    """Wait until stopped services have released the driver; returns who has not."""
+    for _ in range(int(RELEASE_DEADLINE / 0.25)):
+        now = loaded_now()
+        if not now.holders:
+            return blockers(now, ())
+        if blockers(now, stoppable):
             break
         sleep(0.25)
-    return blockers(present(), ())
+    return blockers(loaded_now(), ())
 
 
-def _unload(deadline: float, run: driver_state.Run) -> tuple[str, ...]:
-    """Take every loaded module out, users first; returns why one stayed."""
+def _unload(deadline: float, run: Run) -> tuple[str, ...]:
+    """Unload every module, users first; returns why one stayed."""
     for name in UNLOAD_ORDER:
         if name not in driver_state.modules():
             continue
@@ -171,12 +172,13 @@ def _unload(deadline: float, run: driver_state.Run) -> tuple[str, ...]:
         if answer.timed_out:
             return (f"modprobe -r {name} gave no answer within {deadline:g} s",)
         if not answer.ok:
-            count = driver_state.modules().get(name, {}).get("refcount")
+            module = driver_state.modules().get(name)
+            count = module["refcount"] if module else None
             return (f"module {name} cannot be unloaded (reference count {count}): {answer.stderr.strip()}",)
     return ()
 
 
-def _insert(version: str, deadline: float, run: driver_state.Run) -> None:
+def _insert(version: str, deadline: float, run: Run) -> None:
     for name in LOADED_ALWAYS:
         answer = run(["modprobe", name], deadline)
         if answer.timed_out:
@@ -194,7 +196,7 @@ def _insert(version: str, deadline: float, run: driver_state.Run) -> None:
         )
 
 
-def start(units: Sequence[str], deadline: float, run: driver_state.Run) -> list[str]:
+def start(units: Sequence[str], deadline: float, run: Run) -> list[str]:
     """Start those of ``units`` that exist and do not run. Returns those that were started."""
     idle = [unit for unit in units if not run(["systemctl", "is-active", "-q", unit], deadline).ok
             and run(["systemctl", "cat", unit], deadline).ok]  # fmt: skip

@@ -1,7 +1,7 @@
 """Combinations of versions that are known, or suspected, to fail: which rows of data/known_issues.yml fit a host.
 
 A row's ``when`` maps a fact to a condition; the row fits when every condition holds. A fact that is not known never
-fits: nobody is refused for what nobody knows.
+fits: no host is refused for what is unknown.
 
 Conditions: ``"550.90.07"`` or ``"==550.90.07"`` exactly; ``">=2.28,<2.30.4"`` a range, all parts of which must hold;
 ``"!=driver"`` different from another fact; for ``gpu``, a word that its name contains.
@@ -12,13 +12,16 @@ from __future__ import annotations
 import dataclasses
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, get_args
 
-Facts = Mapping[str, Any]
+from .versions import release_key
+
+Facts = Mapping[str, "str | None"]
+Severity = Literal["suspect", "bad"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
 FACTS = ("driver", "fabric_manager", "nccl", "cuda", "torch", "vllm", "kernel", "gpu")
-SEVERITIES = ("suspect", "bad")
 _COMPARE: dict[str, Callable[[tuple[int, ...], tuple[int, ...]], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -34,33 +37,72 @@ class Match:
     """A known issue that fits: ``suspect`` warns and makes the graph gate compulsory, ``bad`` refuses."""
 
     id: str
-    severity: str
+    severity: Severity
     effect: str
-    cure: str
+    remediation: str
     source: str
     confidence: str
 
     def __str__(self) -> str:
-        return f"{self.effect} ({self.id}: {self.severity}, {self.confidence} confidence; {self.source}). {self.cure}"
+        return f"{self.effect} ({self.id}: {self.severity}, {self.confidence} confidence; {self.source}). {self.remediation}"
+
+
+def facts(
+    *,
+    driver: str | None,
+    fabric_manager: str | None,
+    runtime: Mapping[str, str | None],
+    kernel: str | None,
+    gpus: Iterable[str],
+) -> Facts:
+    """What known issues are matched against.
+
+    Args:
+        driver: the driver's version.
+        fabric_manager: fabric manager's version.
+        runtime: the serving environment, as ``runtime.state`` reads it or ``promised`` foresees it.
+        kernel: the kernel's release.
+        gpus: names of the GPUs.
+    """
+    return {
+        "driver": driver,
+        "fabric_manager": fabric_manager,
+        "nccl": runtime.get("nccl"),
+        "cuda": runtime.get("torch_cuda"),
+        "torch": runtime.get("torch"),
+        "vllm": runtime.get("vllm"),
+        "kernel": kernel,
+        "gpu": ", ".join(sorted(set(gpus))) or None,
+    }
 
 
 def match(issues: Sequence[Mapping[str, Any]], facts: Facts) -> list[Match]:
     """The issues that fit ``facts`` (driver, fabric_manager, nccl, cuda, torch, vllm, kernel, gpu), ``bad`` ones first.
 
     Raises:
-        ValueError: a row names an unknown fact or a condition that cannot be read.
+        ValueError: a row names an unknown severity or fact, or a condition that cannot be read.
     """
-    found = [
-        Match(**{field.name: str(row[field.name]).strip() for field in dataclasses.fields(Match)})
-        for row in issues
-        if _fits(row, facts)
-    ]
-    return sorted(found, key=lambda issue: (SEVERITIES.index(issue.severity) * -1, issue.id))
+    matches = [_match(row) for row in issues if _fits(row, facts)]
+    return sorted(matches, key=lambda issue: (issue.severity != "bad", issue.id))
 
 
 def refusals(matches: Sequence[Match], allowed: Sequence[str]) -> list[Match]:
     """The matches that refuse: ``bad``, and not overridden by name."""
     return [issue for issue in matches if issue.severity == "bad" and issue.id not in allowed]
+
+
+def _match(row: Mapping[str, Any]) -> Match:
+    text = {field.name: str(row[field.name]).strip() for field in dataclasses.fields(Match)}
+    if text["severity"] not in SEVERITIES:
+        raise ValueError(f"known issue {text['id']}: severity {text['severity']!r} is none of {', '.join(SEVERITIES)}")
+    return Match(
+        text["id"],
+        text["severity"],
+        text["effect"],
+        text["remediation"],
+        text["source"],
+        text["confidence"],
+    )
 
 
 def _fits(row: Mapping[str, Any], facts: Facts) -> bool:
@@ -81,20 +123,10 @@ def _holds(issue: str, fact: str, condition: str, facts: Facts) -> bool:
 
 
 def _part_holds(issue: str, actual: str, part: str, facts: Facts) -> bool:
-    found = re.fullmatch(r"(<=|>=|==|!=|<|>)?\s*([\w.+-]+)", part)
-    if not found:
+    condition = re.fullmatch(r"(<=|>=|==|!=|<|>)?\s*([\w.+-]+)", part)
+    if not condition:
         raise ValueError(f"known issue {issue}: cannot read the condition {part!r}")
-    wanted = found[2]
-    if wanted in FACTS:
-        if facts.get(wanted) is None:
-            return False
-        wanted = str(facts[wanted])
-    return _COMPARE[found[1] or "=="](_key(actual), _key(wanted))
-
-
-def _key(version: str) -> tuple[int, ...]:
-    """Numbers of a version up to its local part, without trailing zeros: ``2.13.0+cu130`` → (2, 13)."""
-    numbers = [int(part) for part in re.findall(r"\d+", version.split("+")[0])]
-    while numbers and numbers[-1] == 0:
-        numbers.pop()
-    return tuple(numbers)
+    operand: str | None = condition[2]
+    if operand in FACTS:
+        operand = facts.get(operand)
+    return operand is not None and _COMPARE[condition[1] or "=="](release_key(actual), release_key(operand))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from . import state as driver_state
+from ..core.commands import Run, run_command
 
 DEADLINE = 5.0
 
@@ -22,8 +21,8 @@ class Holder:
     mib: int | None
 
     def __str__(self) -> str:
-        held = "an unknown amount" if self.mib is None else f"{self.mib} MiB"
-        return f"{self.name} (pid {self.pid}) holds {held}"
+        amount = "an unknown amount" if self.mib is None else f"{self.mib} MiB"
+        return f"{self.name} (pid {self.pid}) holds {amount}"
 
 
 def parse(text: str) -> list[Holder]:
@@ -36,21 +35,26 @@ def parse(text: str) -> list[Holder]:
     ]
 
 
-def holders() -> list[Holder]:
-    """The holders now; nothing where there is no nvidia-smi, or it fails: that is for the driver gate to say."""
-    if not shutil.which("nvidia-smi"):
-        return []
+def holders(run: Run = run_command) -> list[Holder]:
+    """The holders now; nothing where there is no nvidia-smi, or it fails: that is for the driver gate to report."""
     query = ["nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader,nounits"]
-    answer = driver_state.run_command(query, DEADLINE)
-    return parse(answer.stdout) if answer.ok else []
+    result = run(query, DEADLINE)
+    return parse(result.stdout) if result.ok else []
 
 
-def left(before: Iterable[Holder], *, within: float = 3.0) -> list[Holder]:
+def left(
+    before: Iterable[Holder],
+    *,
+    within: float = 3.0,
+    now: Callable[[], list[Holder]] = holders,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> list[Holder]:
     """Holders that were not there ``before`` and are not gone ``within`` seconds: the driver takes a moment to free."""
     known = {holder.pid for holder in before}
-    end = time.monotonic() + within
+    end = clock() + within
     while True:
-        new = [holder for holder in holders() if holder.pid not in known]
-        if not new or time.monotonic() >= end:
+        new = [holder for holder in now() if holder.pid not in known]
+        if not new or clock() >= end:
             return new
-        time.sleep(0.2)
+        sleep(0.2)

@@ -8,7 +8,7 @@ Sources: docs.nvidia.com "Driver Installation Guide" r590 (compute-only), and NV
   afterwards ``nvidia-driver-cuda`` holds it.
 * Fabric manager lost its suffix with 580. Ubuntu's archive has the ``-server`` branches, Debian's has its own names.
 
-A Debian revision (``-0ubuntu1``, ``-1``) cannot be told from the driver version: ``select`` takes it from the index.
+A Debian revision (``-0ubuntu1``, ``-1``) does not follow from the driver version: ``select`` takes it from the index.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from ..core import data_tables
-from .state import has_own_version, is_driver_version, upstream, version_key
+from .dpkg import has_own_version
+from .state import DriverState
+from .versions import is_driver_version, upstream, version_key
 
 Source = Literal["nvidia", "ubuntu", "debian", "mirror", "verify"]
 Flavor = Literal["open", "proprietary"]
 Offer = Mapping[str, Sequence[str]]
 
-# What apt is told to keep at the driver's version, named or not.
+# What apt's preferences keep at the driver's version, named or not.
 FAMILY = ("nvidia-*", "libnvidia-*", "libcuda1", "libcudadebugger1", "cuda-drivers*", "firmware-nvidia-*")
 PINNING = "nvidia-driver-pinning-"
 SUPPORTED = ("Debian", "Ubuntu")
@@ -33,11 +35,11 @@ FIRST_OPEN_BRANCH = 515
 
 
 class PackageError(ValueError):
-    """A wish that no repository can fulfil; the message says what was asked for and what there is."""
+    """Parameters that no repository can satisfy; the message says what was asked for and what there is."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Want:
+class Requirement:
     """One package: the first of ``names`` on offer in driver version ``version`` is taken.
 
     ``version`` None takes the newest on offer (tools with versions of their own); a package that is not ``required`` is
@@ -56,7 +58,7 @@ def branch(version: str) -> int:
         PackageError: ``version`` is not a full driver version.
     """
     if not is_driver_version(version):
-        raise PackageError(f"nvidia_driver_version is {version!r}, wanted a full version such as 550.127.05")
+        raise PackageError(f"nvidia_driver_version is {version!r}, expected a full version such as 550.127.05")
     return int(version.split(".")[0])
 
 
@@ -71,7 +73,7 @@ def refused_system(distribution: str) -> str | None:
     )
 
 
-def wanted(
+def package_set(
     version: str,
     *,
     source: Source,
@@ -79,19 +81,19 @@ def wanted(
     distribution: str,
     fabric_manager: bool,
     prebuilt_for: str | None = None,
-) -> tuple[Want, ...]:
+) -> tuple[Requirement, ...]:
     """The compute-only package set for one exact driver version.
 
     Args:
         version: full driver version, ``550.127.05``.
         source: where packages come from; ``verify`` needs none.
         flavor: kernel modules ``open`` or ``proprietary``.
-        distribution: ``Debian`` or ``Ubuntu``, as ``ansible_facts.distribution`` says.
+        distribution: ``Debian`` or ``Ubuntu``, as ``ansible_facts.distribution`` has it.
         fabric_manager: whether the host has NVSwitches and so needs fabric manager in the same version.
         prebuilt_for: kernel release (``uname -r``) to take Ubuntu's signed prebuilt modules for, instead of DKMS.
 
     Raises:
-        PackageError: the wish contradicts itself, or the distribution is not supported.
+        PackageError: the parameters contradict each other, or the distribution is not supported.
     """
     number = branch(version)
     if source == "verify":
@@ -119,7 +121,7 @@ def wanted(
     return (*names, *(_fabric_manager(version, number) if fabric_manager else ()))
 
 
-def needs_fabric_manager(setting: str, state: Mapping[str, Any]) -> bool:
+def needs_fabric_manager(setting: str, state: DriverState) -> bool:
     """Whether this host is to have fabric manager: ``present``, ``absent``, or ``auto``, as its hardware asks for.
 
     A fabric manager that is installed already counts too: left behind at another version it would stop CUDA.
@@ -134,22 +136,24 @@ def takes_part(name: str, version: str) -> bool:
     return name.startswith(PINNING) or (is_driver_version(upstream(version)) and not has_own_version(name))
 
 
-def select(wants: Sequence[Want], offered: Offer) -> dict[str, str]:
+def select(requirements: Sequence[Requirement], offered: Offer) -> dict[str, str]:
     """The exact apt version of every package, by name, from what a repository offers.
 
     Raises:
-        PackageError: a required package is not on offer in the wanted version; the message names what is on offer.
+        PackageError: a required package is not on offer in the required version; the message names what is on offer.
     """
     chosen: dict[str, str] = {}
     missing: list[str] = []
-    for want in wants:
-        found = next(((name, found) for name in want.names if (found := _match(want, offered.get(name, ())))), None)
-        if found:
-            chosen[found[0]] = found[1]
-        elif want.required:
-            missing.append(" or ".join(want.names))
+    for requirement in requirements:
+        match = next(
+            ((name, exact) for name in requirement.names if (exact := _match(requirement, offered.get(name, ())))), None
+        )
+        if match:
+            chosen[match[0]] = match[1]
+        elif requirement.required:
+            missing.append(" or ".join(requirement.names))
     if missing:
-        version = next(want.version for want in wants if want.version)
+        version = next(requirement.version for requirement in requirements if requirement.version)
         there = ", ".join(on_offer(offered)) or "no driver at all"
         raise PackageError(
             f"driver {version} is not in the repository (missing: {', '.join(missing)}); it offers {there}"
@@ -188,12 +192,14 @@ def combination_refusal(
     )
 
 
-def _match(want: Want, versions: Sequence[str]) -> str | None:
-    fitting = [version for version in versions if want.version is None or upstream(version) == want.version]
+def _match(requirement: Requirement, versions: Sequence[str]) -> str | None:
+    fitting = [
+        version for version in versions if requirement.version is None or upstream(version) == requirement.version
+    ]
     return max(fitting, key=version_key, default=None)
 
 
-def _nvidia_for_ubuntu(version: str, number: int, flavor: Flavor) -> tuple[Want, ...]:
+def _nvidia_for_ubuntu(version: str, number: int, flavor: Flavor) -> tuple[Requirement, ...]:
     suffix = "" if number >= UNSUFFIXED_FROM else f"-{number}"
     opened = "-open" if flavor == "open" else ""
     required = [f"nvidia-dkms{suffix}{opened}", f"nvidia-kernel-common{suffix}", f"libnvidia-compute{suffix}"]
@@ -212,15 +218,15 @@ def _nvidia_for_ubuntu(version: str, number: int, flavor: Flavor) -> tuple[Want,
     else:
         required.append(f"{PINNING}{version}")
         optional += tools  # NVIDIA put them into libnvidia-compute; mirrors may not have
-    return _wants(version, required, optional)
+    return _requirements(version, required, optional)
 
 
-def _nvidia_for_debian(version: str, number: int, flavor: Flavor) -> tuple[Want, ...]:
+def _nvidia_for_debian(version: str, number: int, flavor: Flavor) -> tuple[Requirement, ...]:
     kernel = "nvidia-kernel-open-dkms" if flavor == "open" else "nvidia-kernel-dkms"
     pinning = [f"{PINNING}{version}"] if number >= UNSUFFIXED_FROM else []
     return (
-        Want(("nvidia-driver-cuda", "nvidia-smi"), version),
-        *_wants(
+        Requirement(("nvidia-driver-cuda", "nvidia-smi"), version),
+        *_requirements(
             version,
             [kernel, "libcuda1", "libnvidia-ml1", "nvidia-persistenced", *pinning],
             [
@@ -236,7 +242,7 @@ def _nvidia_for_debian(version: str, number: int, flavor: Flavor) -> tuple[Want,
     )
 
 
-def _ubuntu_archive(version: str, number: int, flavor: Flavor, prebuilt_for: str | None) -> tuple[Want, ...]:
+def _ubuntu_archive(version: str, number: int, flavor: Flavor, prebuilt_for: str | None) -> tuple[Requirement, ...]:
     server, opened = f"-{number}-server", "-open" if flavor == "open" else ""
     required = [
         f"nvidia-kernel-common{server}",
@@ -245,13 +251,13 @@ def _ubuntu_archive(version: str, number: int, flavor: Flavor, prebuilt_for: str
         f"nvidia-compute-utils{server}",
     ]
     kernel = (
-        Want((f"linux-modules-nvidia{server}{opened}-{prebuilt_for}",), None)
+        Requirement((f"linux-modules-nvidia{server}{opened}-{prebuilt_for}",), None)
         if prebuilt_for
-        else Want((f"nvidia-dkms{server}{opened}",), version)
+        else Requirement((f"nvidia-dkms{server}{opened}",), version)
     )
     return (
         kernel,
-        *_wants(
+        *_requirements(
             version,
             required,
             [
@@ -264,10 +270,10 @@ def _ubuntu_archive(version: str, number: int, flavor: Flavor, prebuilt_for: str
     )
 
 
-def _debian_archive(version: str, flavor: Flavor) -> tuple[Want, ...]:
+def _debian_archive(version: str, flavor: Flavor) -> tuple[Requirement, ...]:
     kernel = "nvidia-open-kernel-dkms" if flavor == "open" else "nvidia-kernel-dkms"
     return (
-        *_wants(
+        *_requirements(
             version,
             [kernel, "nvidia-smi", "libcuda1", "libnvidia-ml1"],
             [
@@ -278,20 +284,20 @@ def _debian_archive(version: str, flavor: Flavor) -> tuple[Want, ...]:
                 "libnvidia-ptxjitcompiler1",
             ],
         ),
-        Want(("nvidia-persistenced",), None),
-        Want(("nvidia-modprobe",), None, required=False),
+        Requirement(("nvidia-persistenced",), None),
+        Requirement(("nvidia-modprobe",), None, required=False),
     )
 
 
-def _fabric_manager(version: str, number: int) -> tuple[Want, ...]:
+def _fabric_manager(version: str, number: int) -> tuple[Requirement, ...]:
     return (
-        Want((f"nvidia-fabricmanager-{number}", "nvidia-fabricmanager"), version),
-        Want((f"libnvidia-nscq-{number}", "libnvidia-nscq"), version, required=False),
+        Requirement((f"nvidia-fabricmanager-{number}", "nvidia-fabricmanager"), version),
+        Requirement((f"libnvidia-nscq-{number}", "libnvidia-nscq"), version, required=False),
     )
 
 
-def _wants(version: str, required: Sequence[str], optional: Sequence[str]) -> tuple[Want, ...]:
+def _requirements(version: str, required: Sequence[str], optional: Sequence[str]) -> tuple[Requirement, ...]:
     return (
-        *(Want((name,), version) for name in required),
-        *(Want((name,), version, required=False) for name in optional),
+        *(Requirement((name,), version) for name in required),
+        *(Requirement((name,), version, required=False) for name in optional),
     )

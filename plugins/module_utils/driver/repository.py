@@ -11,7 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .state import Run, run_command
+from ..core.commands import Run, run_command
+from ..core.system import OS_RELEASE, os_release
 
 Offer = Mapping[str, Sequence[str]]
 _COMPRESSED = ("Packages.gz", "Packages.xz", "Packages")
@@ -78,15 +79,15 @@ def offered_by_apt(names: Sequence[str], *, deadline: float = 20.0, run: Run = r
     return parse_madison(answer.stdout)
 
 
-def this_distribution(release: Path = Path("/etc/os-release")) -> str:
+def this_distribution(release: Path = OS_RELEASE) -> str:
     """``Debian``, ``Ubuntu`` or what else the system calls itself, spelt as Ansible's facts spell it."""
-    fields = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', release.read_text(encoding="utf-8"), re.MULTILINE))
+    fields = os_release(release)
     known = {"debian": "Debian", "ubuntu": "Ubuntu"}
     return known.get(fields.get("ID", "")) or fields.get("NAME", "an unknown system")
 
 
 def _fetch(address: str, deadline: float) -> bytes:
-    # Imported where it is needed: it takes longer than the rest of a survey, and most surveys read no index.
+    # Imported where it is needed: it takes longer than the rest of a probe, and most probes read no index.
     import urllib.parse
     import urllib.request
 
@@ -94,7 +95,7 @@ def _fetch(address: str, deadline: float) -> bytes:
     if parts.scheme == "file":
         return Path(urllib.parse.unquote(parts.path)).read_bytes()
     if parts.scheme not in ("http", "https"):
-        raise ValueError(f"unknown scheme {parts.scheme!r}, wanted http, https or file")
+        raise ValueError(f"unknown scheme {parts.scheme!r}, expected http, https or file")
     with urllib.request.urlopen(address, timeout=deadline) as reply:
         body: bytes = reply.read()
         return body

@@ -254,7 +254,7 @@ class Supervisor:
         return self._cluster.wait(layout, deadline, self._tell_waiting)
 
     def _check_members(self) -> None:
-        wrong = condition.strangers(self._stamp, self._joined.fingerprints)
+        wrong = condition.unexpected_hosts(self._stamp.get("hosts", {}), self._joined.fingerprints)
         if wrong:
             raise GiveUp(f"the replica stamp does not hold: {'; '.join(wrong)}. Next: ansible-playbook site.yml")
 

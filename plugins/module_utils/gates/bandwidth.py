@@ -9,6 +9,8 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..driver.versions import release_key
+
 OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "broadcast")
 
 
@@ -83,13 +85,8 @@ def choose(
             f"no busbw floor is known for {gpu or 'gloo'} over {link}, {gpus_per_host} GPUs a host on {hosts} host(s), "
             f"NCCL {nccl or 'unknown'}: give one (floor_gbps), or add a row to data/busbw_floors.yml"
         )
-    best = max(fitting, key=lambda row: (len(row.get("gpu") or ""), version(row.get("nccl_min") or "0")))
+    best = max(fitting, key=lambda row: (len(row.get("gpu") or ""), release_key(row.get("nccl_min") or "0")))
     return Floor(float(best["floor_gbps"]), str(best["source"]), str(best["confidence"]), str(best["operation"]))
-
-
-def version(text: str) -> tuple[int, ...]:
-    """``2.27.5`` as numbers, for comparison; what is no number counts as 0."""
-    return tuple(int(part) if part.isdigit() else 0 for part in text.split("+")[0].split("."))
 
 
 def _fits(row: Mapping[str, Any], gpu: str | None, link: str, gpus_per_host: int, hosts: int, nccl: str | None) -> bool:
@@ -99,4 +96,4 @@ def _fits(row: Mapping[str, Any], gpu: str | None, link: str, gpus_per_host: int
         return False
     if bool(row.get("across_hosts")) != (hosts > 1):
         return False
-    return nccl is None or version(nccl) >= version(row.get("nccl_min") or "0")
+    return nccl is None or release_key(nccl) >= release_key(row.get("nccl_min") or "0")

@@ -158,8 +158,8 @@ def _of_ladder(engine: Mapping[str, Any], hosts: Mapping[str, HostFindings]) -> 
 
 
 def _cures(hosts: Mapping[str, HostFindings]) -> tuple[str, ...]:
-    found = {issue["id"]: str(issue["cure"]).strip() for host in hosts.values() for issue in host.issues}
-    return tuple(f"{name}: {cure}" for name, cure in sorted(found.items()))
+    found = {issue["id"]: str(issue["remediation"]).strip() for host in hosts.values() for issue in host.issues}
+    return tuple(f"{name}: {remediation}" for name, remediation in sorted(found.items()))
 
 
 def _gates(hosts: Mapping[str, HostFindings], replica: Mapping[str, Gate]) -> Iterator[str]:

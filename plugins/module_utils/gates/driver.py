@@ -1,7 +1,7 @@
-"""The driver gate: whether a host's driver and GPUs are fit to serve. A pure judge over what was read from them.
+"""The driver gate: whether a host's driver and GPUs are fit to serve.
 
-``judge`` looks at nothing itself: it is given ``nvidia.driver_state()``, ``gpu_health.health()``, what the operator
-declared, and the known issues that fit. ``check`` gathers these on a host and judges them.
+``evaluate`` is pure: it is given the driver's state, the GPUs' health, what the operator declared, and the known issues that
+fit. ``check`` reads these on a host and evaluates them.
 """
 
 from __future__ import annotations
@@ -10,18 +10,30 @@ import dataclasses
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from ..core import data_tables
 from ..driver import health as gpu_health
-from ..driver import known_issues
+from ..driver import kernel_log, known_issues, nvidia_smi
 from ..driver import state as driver_state
+from ..driver.health import GpuHealth, Health
+from ..driver.state import DriverState, FullDriverState
 from ..runtime import state as runtime_state
 from .result import GateResult
 
 Tables = Mapping[str, Sequence[Mapping[str, Any]]]
 TABLES = ("known_issues", "xids")
 Severity = Literal["fail", "warn"]
+DRIVER_HANGS = "driver_hangs"
+
+
+class Checked(TypedDict):
+    """What ``check`` gives: the gate's result, the known issues that fit, and the state that was read."""
+
+    gate: dict[str, Any]
+    issues: list[dict[str, str]]
+    graph_gate_compulsory: bool
+    state: FullDriverState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +44,7 @@ class Expected:
         version: exact driver version; None accepts any, as long as all its parts agree.
         gpus: how many GPUs the host has to show.
         gpu_model: a word that every GPU's name has to contain.
-        fabric_manager: ``present``, ``absent``, or ``auto``, which wants it where there are NVSwitches.
+        fabric_manager: ``present``, ``absent``, or ``auto``, which requires it where there are NVSwitches.
         packaged: whether the driver came as packages (false where a platform's owner installs it otherwise).
         allowed: ids of known-bad combinations that the operator overrides.
     """
@@ -47,21 +59,21 @@ class Expected:
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong: a fixed word, the cause in words, and what to do."""
+    """One thing that is wrong: its code, the cause, and what to do."""
 
     code: str
     cause: str
-    cure: str
+    remediation: str
     severity: Severity = "fail"
 
 
-def judge(
-    state: Mapping[str, Any],
-    health: Mapping[str, Any],
+def evaluate(
+    state: FullDriverState,
+    health: Health,
     expected: Expected,
     *,
     issues: Sequence[known_issues.Match] = (),
-    xids: Sequence[Mapping[str, Any]] = (),
+    xids: Mapping[tuple[kernel_log.Kind, int], kernel_log.XidMeaning] | None = None,
     host: str | None = None,
     seconds: float = 0.0,
 ) -> GateResult:
@@ -69,17 +81,17 @@ def judge(
     name = host or "this host"
     findings = [
         *_versions(state, expected, name),
-        *_packages(state, expected, name),
+        *_packages(state, expected),
         *_fabric_manager(state, expected, name),
         *_tool(state, health, name),
         *_gpus(state, health, expected, name),
-        *_events(state, xids, name),
+        *_events(state, xids or {}, name),
         *_reboot(state, name),
         *_issues(issues, expected),
         *_holds(state, expected),
     ]
     failures = [finding for finding in findings if finding.severity == "fail"]
-    warnings = tuple(f"{finding.cause}. {finding.cure}" for finding in findings if finding.severity == "warn")
+    warnings = tuple(f"{finding.cause}. {finding.remediation}" for finding in findings if finding.severity == "warn")
     measured = {
         "driver": state["loaded_version"],
         "gpus": len(state["gpus"]),
@@ -90,7 +102,7 @@ def judge(
         return GateResult("driver", "pass", seconds, host=host, measured=measured, floor=floor, warnings=warnings)
     return GateResult(
         "driver",
-        "timeout" if failures[0].code == "driver_hangs" else "fail",
+        "timeout" if failures[0].code == DRIVER_HANGS else "fail",
         seconds,
         code=failures[0].code,
         host=host,
@@ -98,7 +110,7 @@ def judge(
         floor=floor,
         warnings=warnings,
         cause="; ".join(finding.cause for finding in failures),
-        next=failures[0].cure,
+        next=failures[0].remediation,
     )
 
 
@@ -108,30 +120,24 @@ def graph_gate_compulsory(issues: Sequence[known_issues.Match]) -> bool:
 
 
 def check(
-    expected: Expected, *, host: str | None = None, deadline: float = 15.0, given: Tables | None = None
-) -> dict[str, Any]:
-    """Read this host and judge it.
+    expected: Expected, *, host: str | None = None, deadline: float = 15.0, tables: Tables | None = None
+) -> Checked:
+    """Read this host and evaluate it.
 
-    Returns ``{"gate": GateResult as a dict, "issues": [...], "graph_gate_compulsory": bool, "state": {...}}``.
-    Never longer than ``deadline`` seconds, even when nvidia-smi hangs. ``given`` holds the tables ``known_issues`` and
+    Never longer than ``deadline`` seconds, even when nvidia-smi hangs. ``tables`` holds ``known_issues`` and
     ``xids``; left out they are read from where gpu_host put them.
     """
     start = time.monotonic()
-    facts_given = given or {name: data_tables.read(name) for name in TABLES}
+    tables = tables or {name: data_tables.read(name) for name in TABLES}
     state = driver_state.driver_state(deadline=deadline / 2)
-    hung = "no answer within" in (state["smi_error"] or "")
-    health = (
-        {"gpus": [], "nvlink": {}, "error": None, "timed_out": True}
-        if hung
-        else gpu_health.health(deadline=deadline / 2)
-    )
-    issues = known_issues.match(facts_given["known_issues"], facts(state, runtime_state.state(), os.uname().release))
-    result = judge(
+    health = Health() if _hangs(state["smi_failure"]) else gpu_health.health(deadline=deadline / 2)
+    issues = known_issues.match(tables["known_issues"], facts(state, runtime_state.state(), os.uname().release))
+    result = evaluate(
         state,
         health,
         expected,
         issues=issues,
-        xids=facts_given["xids"],
+        xids=kernel_log.parse_meanings(tables["xids"]),
         host=host,
         seconds=round(time.monotonic() - start, 3),
     )
@@ -143,22 +149,23 @@ def check(
     }
 
 
-def facts(state: Mapping[str, Any], runtime: Mapping[str, Any], kernel: str) -> dict[str, Any]:
+def facts(state: DriverState, runtime: Mapping[str, str | None], kernel: str) -> known_issues.Facts:
     """What known issues are matched against, from what runs now."""
-    fabric = state["fabric_manager"] or {}
-    return {
-        "driver": state["loaded_version"],
-        "fabric_manager": fabric.get("version") or fabric.get("package_version"),
-        "nccl": runtime.get("nccl"),
-        "cuda": runtime.get("torch_cuda"),
-        "torch": runtime.get("torch"),
-        "vllm": runtime.get("vllm"),
-        "kernel": kernel,
-        "gpu": ", ".join(sorted({str(gpu["name"]) for gpu in state["gpus"]})) or None,
-    }
+    fabric = state["fabric_manager"]
+    return known_issues.facts(
+        driver=state["loaded_version"],
+        fabric_manager=(fabric["version"] or fabric["package_version"]) if fabric else None,
+        runtime=runtime,
+        kernel=kernel,
+        gpus=[gpu["name"] for gpu in state["gpus"]],
+    )
 
 
-def _versions(state: Mapping[str, Any], expected: Expected, host: str) -> Iterator[Finding]:
+def _hangs(failure: nvidia_smi.Failure | None) -> bool:
+    return failure is not None and failure["code"] == "timed_out"
+
+
+def _versions(state: DriverState, expected: Expected, host: str) -> Iterator[Finding]:
     loaded, user = state["loaded_version"], state["userspace_version"]
     install = "ansible-playbook site.yml"
     if expected.packaged:
@@ -182,36 +189,36 @@ def _versions(state: Mapping[str, Any], expected: Expected, host: str) -> Iterat
     if loaded is None:
         yield Finding("module_not_loaded", "the nvidia kernel module is not loaded", install)
         return
-    wanted = expected.version or state["package_version"] or user
-    if wanted and loaded != wanted:
+    desired = expected.version or state["package_version"] or user
+    if desired and loaded != desired:
         yield Finding(
             "module_differs",
-            f"the loaded kernel module is {loaded}, wanted {wanted}",
+            f"the loaded kernel module is {loaded}, desired {desired}",
             f"Reboot {host}, then ansible-playbook playbooks/verify.yml --limit {host}",
         )
     elif user and user != loaded:
         yield Finding("userspace_differs", f"user-space libraries are {user}, the loaded module is {loaded}", install)
 
 
-def _packages(state: Mapping[str, Any], expected: Expected, host: str) -> Iterator[Finding]:
+def _packages(state: DriverState, expected: Expected) -> Iterator[Finding]:
     if expected.packaged and state["dpkg_interrupted"]:
         yield Finding("dpkg_interrupted", "dpkg was interrupted half-way", "ansible-playbook site.yml")
 
 
-def _holds(state: Mapping[str, Any], expected: Expected) -> Iterator[Finding]:
-    """Last of all: a hold keeps what runs from changing, and says nothing of what is wrong now."""
+def _holds(state: DriverState, expected: Expected) -> Iterator[Finding]:
+    """Last of all: a hold keeps what runs from changing, and is no sign of what is wrong now."""
     if not expected.packaged:
         return
-    loose = sorted(name for name, about in state["packages"].items() if not about["hold"])
-    if loose:
+    not_held = sorted(name for name, package in state["packages"].items() if not package["hold"])
+    if not_held:
         yield Finding(
             "not_held",
-            f"not held, so an upgrade of the system may change them: {', '.join(loose)}",
+            f"not held, so an upgrade of the system may change them: {', '.join(not_held)}",
             "ansible-playbook site.yml",
         )
 
 
-def _fabric_manager(state: Mapping[str, Any], expected: Expected, host: str) -> Iterator[Finding]:
+def _fabric_manager(state: DriverState, expected: Expected, host: str) -> Iterator[Finding]:
     fabric = state["fabric_manager"]
     required = expected.fabric_manager == "present" or (expected.fabric_manager == "auto" and state["nvswitches"] > 0)
     if fabric is None:
@@ -238,20 +245,22 @@ def _fabric_manager(state: Mapping[str, Any], expected: Expected, host: str) -> 
         )
 
 
-def _tool(state: Mapping[str, Any], health: Mapping[str, Any], host: str) -> Iterator[Finding]:
-    failure = state["smi_error"] or health["error"]
-    if health["timed_out"] or "no answer within" in (failure or ""):
+def _tool(state: DriverState, health: Health, host: str) -> Iterator[Finding]:
+    failure = state["smi_failure"] or health.failure
+    if failure is None:
+        return
+    if _hangs(failure):
         yield Finding(
-            "driver_hangs",
-            failure or "nvidia-smi gave no answer",
+            DRIVER_HANGS,
+            failure["text"],
             f"On {host}: nvidia-bug-report.sh --safe-mode, then reboot {host}",
         )
-    elif failure:
-        yield Finding("smi_fails", f"nvidia-smi: {failure}", f"On {host}: dmesg | grep -i nvrm")
+    else:
+        yield Finding("smi_fails", f"nvidia-smi: {failure['text']}", f"On {host}: dmesg | grep -i nvrm")
 
 
-def _gpus(state: Mapping[str, Any], health: Mapping[str, Any], expected: Expected, host: str) -> Iterator[Finding]:
-    if state["smi_error"] or health["error"] or health["timed_out"]:
+def _gpus(state: DriverState, health: Health, expected: Expected, host: str) -> Iterator[Finding]:
+    if state["smi_failure"] or health.failure:
         return
     gpus = state["gpus"]
     if len(gpus) != expected.gpus:
@@ -261,60 +270,60 @@ def _gpus(state: Mapping[str, Any], health: Mapping[str, Any], expected: Expecte
             f"On {host}: lspci -d 10de: and dmesg | grep -i nvrm; correct gpu_host_gpus if that is the mistake",
         )
     model = expected.gpu_model
-    strange = sorted({gpu["name"] for gpu in gpus if model and model.lower() not in gpu["name"].lower()})
-    if strange:
+    unexpected = sorted({gpu["name"] for gpu in gpus if model and model.lower() not in gpu["name"].lower()})
+    if unexpected:
         yield Finding(
             "gpu_model",
-            f"GPU {', '.join(strange)} found, {model} is declared",
-            "Correct gpu_host_gpu_model, or take the host out of the inventory",
+            f"GPU {', '.join(unexpected)} found, {model} is declared",
+            "Correct gpu_host_gpu_model, or remove the host from the inventory",
         )
-    for gpu in health["gpus"]:
-        yield from _gpu(gpu, host)
-    yield from _links(health["nvlink"], host)
+    for health_of_gpu in health.gpus:
+        yield from _gpu(health_of_gpu, host)
+    yield from _links(health.nvlink, host)
 
 
-def _gpu(gpu: Mapping[str, Any], host: str) -> Iterator[Finding]:
-    where = f"GPU {gpu['pci']}"
+def _gpu(gpu: GpuHealth, host: str) -> Iterator[Finding]:
+    where = f"GPU {gpu.pci}"
     reset = f"Reboot {host}, then ansible-playbook playbooks/verify.yml --limit {host}"
-    replace = f"Have the GPU replaced; until then take {host} out of the inventory"
-    if gpu["remap_failure"]:
+    replace = f"Have the GPU replaced; until then remove {host} from the inventory"
+    if gpu.remap_failure:
         yield Finding("row_remap_failed", f"{where}: a row could not be remapped", replace)
-    if gpu["remap_pending"]:
+    if gpu.remap_pending:
         yield Finding("row_remap_pending", f"{where}: a row remap waits for a reset", reset)
-    if gpu["ecc_uncorrected"]:
+    if gpu.ecc_uncorrected:
         yield Finding(
-            "ecc_errors", f"{where}: {gpu['ecc_uncorrected']} uncorrected ECC errors since the driver was loaded", reset
+            "ecc_errors", f"{where}: {gpu.ecc_uncorrected} uncorrected ECC errors since the driver was loaded", reset
         )
-    if gpu["ecc"] is False:
+    if gpu.ecc is False:
         yield Finding("ecc_off", f"{where}: ECC is off", f"On {host}: nvidia-smi -e 1, then reboot", "warn")
-    if gpu["slowdowns"]:
+    if gpu.slowdowns:
         yield Finding(
             "throttled",
-            f"{where}: slowed down now ({', '.join(gpu['slowdowns'])})",
+            f"{where}: slowed down now ({', '.join(gpu.slowdowns)})",
             f"See to cooling and power of {host}; on it: nvidia-smi -q -d PERFORMANCE,TEMPERATURE,POWER",
         )
-    if _below(gpu["pcie_width"], gpu["pcie_width_max"]):
+    if _below(gpu.pcie_width, gpu.pcie_width_max):
         yield Finding(
             "pcie_width",
-            f"{where}: PCIe x{gpu['pcie_width']} of x{gpu['pcie_width_max']}",
+            f"{where}: PCIe x{gpu.pcie_width} of x{gpu.pcie_width_max}",
             f"Have the card and its riser reseated in {host}",
         )
-    if _below(gpu["pcie_generation"], gpu["pcie_generation_max"]):
-        idle = gpu["performance_state"] not in ("P0", None)  # an idle GPU may lower its link to save power
+    if _below(gpu.pcie_generation, gpu.pcie_generation_max):
+        idle = gpu.performance_state not in ("P0", None)  # an idle GPU may lower its link to save power
         yield Finding(
             "pcie_generation",
-            f"{where}: PCIe generation {gpu['pcie_generation']} of {gpu['pcie_generation_max']}",
+            f"{where}: PCIe generation {gpu.pcie_generation} of {gpu.pcie_generation_max}",
             f"On {host}: lspci -vv, LnkSta",
             "warn" if idle else "fail",
         )
-    if gpu["persistence"] is False:
+    if gpu.persistence is False:
         yield Finding(
             "persistence_off", f"{where}: persistence is off", f"On {host}: systemctl restart nvidia-persistenced"
         )
-    if gpu["fabric_state"] and (gpu["fabric_state"] != "Completed" or gpu["fabric_status"] not in ("Success", None)):
+    if gpu.fabric_state and (gpu.fabric_state != "Completed" or gpu.fabric_status not in ("Success", None)):
         yield Finding(
             "fabric_not_ready",
-            f"{where}: NVLink fabric is {gpu['fabric_state']} ({gpu['fabric_status']})",
+            f"{where}: NVLink fabric is {gpu.fabric_state} ({gpu.fabric_status})",
             f"On {host}: journalctl -b -u nvidia-fabricmanager",
         )
 
@@ -337,27 +346,28 @@ def _links(links: Mapping[str, Sequence[bool]], host: str) -> Iterator[Finding]:
             )
 
 
-def _events(state: Mapping[str, Any], xids: Sequence[Mapping[str, Any]], host: str) -> Iterator[Finding]:
-    known = {(str(row["kind"]), int(row["code"])): row for row in xids}
+def _events(
+    state: FullDriverState, xids: Mapping[tuple[kernel_log.Kind, int], kernel_log.XidMeaning], host: str
+) -> Iterator[Finding]:
     for event in state["xids"]:
-        row = known.get((event["kind"], event["code"]), {})
-        harmless = row.get("class") == "application" or "Non-fatal" in event.get("message", "")
-        meaning = f" ({row['meaning']})" if row else ""
+        known = xids.get((event["kind"], event["code"]))
+        harmless = event["non_fatal"] or (known is not None and known["origin"] == "application")
+        meaning = f" ({known['meaning']})" if known else ""
         cause = f"{event['kind']} {event['code']}{meaning}, {event['count']} times since boot, last {event['last']}"
-        cure = f"On {host}: dmesg | grep -i xid; reboot {host}, and have the GPU seen to if it comes back"
-        yield Finding(event["kind"].lower(), cause, cure, "warn" if harmless else "fail")
+        remediation = f"On {host}: dmesg | grep -i xid; reboot {host}, and have the GPU seen to if it comes back"
+        yield Finding(event["kind"].lower(), cause, remediation, "warn" if harmless else "fail")
 
 
-def _reboot(state: Mapping[str, Any], host: str) -> Iterator[Finding]:
+def _reboot(state: DriverState, host: str) -> Iterator[Finding]:
     if not state["pending_reboot"]:
         return
     packages = state["pending_reboot_packages"]
-    ours = [name for name in packages if "nvidia" in name or name.startswith("linux-")]
+    relevant = [name for name in packages if "nvidia" in name or name.startswith("linux-")]
     yield Finding(
         "pending_reboot",
-        f"a reboot is pending for {', '.join(ours or packages) or 'an unknown reason'}",
+        f"a reboot is pending for {', '.join(relevant or packages) or 'an unknown reason'}",
         f"Reboot {host}, then ansible-playbook playbooks/verify.yml --limit {host}",
-        "fail" if ours else "warn",
+        "fail" if relevant else "warn",
     )
 
 
@@ -365,11 +375,11 @@ def _issues(issues: Sequence[known_issues.Match], expected: Expected) -> Iterato
     refused = {issue.id for issue in known_issues.refusals(issues, expected.allowed)}
     for issue in issues:
         if issue.id in refused:
-            yield Finding("known_bad", f"known issue {issue.id}: {issue.effect} ({issue.source})", issue.cure)
+            yield Finding("known_bad", f"known issue {issue.id}: {issue.effect} ({issue.source})", issue.remediation)
         else:
             yield Finding(
                 "suspect",
                 f"known issue {issue.id} ({issue.confidence} confidence): {issue.effect} ({issue.source})",
-                issue.cure,
+                issue.remediation,
                 "warn",
             )

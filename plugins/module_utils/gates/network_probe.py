@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..core import systemd
 from ..host import probe as host_probe
 
 CONTROL = 29698
@@ -327,11 +328,9 @@ def _limits(units: Sequence[str]) -> dict[str, Any]:
 
 
 def _limits_of(unit: str) -> dict[str, Any]:
-    wanted = "LoadState,MainPID,LimitMEMLOCK"
-    shown = subprocess.run(
-        ["systemctl", "show", f"--property={wanted}", unit], capture_output=True, text=True, timeout=10, check=False
-    )
-    facts = dict(line.split("=", 1) for line in shown.stdout.splitlines() if "=" in line)
+    facts: systemd.Properties = {}
+    with contextlib.suppress(systemd.SystemctlError):
+        facts = systemd.show([unit], ["LoadState", "MainPID", "LimitMEMLOCK"]).get(unit, {})
     if facts.get("LoadState") != "loaded":
         return {"installed": False}
     pid = facts.get("MainPID", "0")

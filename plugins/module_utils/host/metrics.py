@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..admission import fingerprint
-from ..core import records
+from ..core import host_record
 from ..engine import state as engine_state
 from . import probe as host_probe
 
@@ -69,7 +69,7 @@ METRICS = (
     Metric("ray_gpus_used", "gauge", "GPUs in this cluster that Ray has given away (heads only)."),
     Metric("engine_phase", "gauge", "1 for the phase that the engine supervisor is in, 0 for the others (heads only)."),
     Metric("engine_phase_timestamp_seconds", "gauge", "Since when it is in that phase, Unix time (heads only)."),
-    Metric("engine_ready", "gauge", "1 while the engine says that it may be sent requests (heads only)."),
+    Metric("engine_ready", "gauge", "1 while the engine reports that it may be sent requests (heads only)."),
     Metric("engine_last_completion_timestamp_seconds", "gauge", "When a token was last seen, Unix time (heads only)."),
     Metric(
         "engine_restarts_total", "counter", "Engine starts after the first, since the supervisor began (heads only)."
@@ -87,7 +87,7 @@ METRICS = (
 
 
 def samples(state: State) -> list[Sample]:
-    """All that a surveyed state says in numbers. What it does not say yields no sample, rather than a zero."""
+    """All that a probed state holds in numbers. What it does not hold yields no sample, rather than a zero."""
     return [
         *_host(state),
         *_units(state),
@@ -150,7 +150,7 @@ def _driver(state: State) -> Iterator[Sample]:
     if not driver or driver.get("error"):
         return
     loaded = driver.get("loaded_version")
-    consistent = loaded is not None and loaded == driver.get("package_version") and not driver.get("smi_error")
+    consistent = loaded is not None and loaded == driver.get("package_version") and not driver.get("smi_failure")
     yield Sample("driver_consistent", consistent)
     yield Sample("gpus_found", len(driver.get("gpus") or []))
     yield Sample("xid_errors", len(driver.get("xids") or []))
@@ -257,7 +257,8 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="lockstep.host.metrics", description="Write this host's metrics once.")
     parser.add_argument("--output", type=Path, required=True, help="file in node_exporter's textfile directory, *.prom")
     output = parser.parse_args(arguments).output
-    is_head = (records.read(records.HOST) or {}).get("ray_role") == "head"
+    record = host_record.read()
+    is_head = record is not None and record["ray_role"] == "head"
     write(output, render(samples(host_probe.collect({"ray": is_head, "driver_also": ["xids"]}))))
     return 0
 

@@ -1,9 +1,9 @@
-"""All that a run needs to know of a host, learnt in one read-only call and returned as one small JSON object.
+"""All that a run needs to know of a host, read in one call and returned as one small JSON object.
 
 It never imports torch, Ray or CUDA, and everything that could hang is bounded by its own short deadline.
 
-Most runs change nothing, and then this is all that a host has to do for them. So what few surveys need is imported where
-it is needed, and files are read where a command would say the same.
+Most runs change nothing, and then this is all that a host has to do for them. So what few probes need is imported where
+it is needed, and files are read where a command would report the same.
 """
 
 from __future__ import annotations
@@ -15,18 +15,20 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..admission import fingerprint
-from ..core import manifests, records
+from ..core import manifests, processes, records, systemd
+from ..core.commands import Run, in_background, run_command
+from ..core.system import os_release
 from ..driver import state as driver_state
 from ..runtime import state as runtime_state
 
 if TYPE_CHECKING:
-    from ..driver import packages as driver_packages
+    from .state import Boot, DriverRequest, HostState, Manifest, Preflight, Record, Request, System, Unit, Unread
 
 UNITS = (
     "lockstep-ray.service",
@@ -35,27 +37,19 @@ UNITS = (
     "nvidia-fabricmanager.service",
     "haproxy.service",
 )
+_UNIT_PROPERTIES = (
+    "LoadState", "ActiveState", "SubState", "UnitFileState", "Result", "StateChangeTimestamp", "NRestarts",
+)  # fmt: skip
 COMMAND_DEADLINE = 10.0
+Value = TypeVar("Value")
 
 
-def collect(wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """The state of this host.
-
-    Args:
-        wanted: what the plan will ask about, all optional: ``ports`` (numbers that Lockstep's units will listen on),
-            ``peers`` (host name to address, to be resolved both ways), ``driver`` (``version``, ``source``,
-            ``flavor``, ``fabric_manager``, ``repository_url``: can it be had?), looked up only while the host does not
-            already have that version; ``preflight`` (bool): look at ports, peers and repository at all; ``ray`` (bool):
-            ask Ray for its nodes; ``driver_also``: parts of the driver's state that no plan needs (``nvidia.COSTLY``).
-
-    Returns:
-        JSON-ready dictionary; docs/architecture.md shows it. A part that could not be read is ``{"error": "…"}``
-        under its own key, never a missing key and never an exception.
-    """
-    driver = _guarded(lambda: driver_state.driver_state(also=wanted.get("driver_also", ())))
+def collect(request: Request) -> HostState:
+    """The state of this host, JSON-ready. A part that could not be read is ``Unread``, never missing and never an exception."""
+    driver = _guarded(lambda: driver_state.driver_state(also=request.get("driver_also", ())))
     runtime = _guarded(runtime_state.state)
     identity = fingerprint.compose(driver, runtime, os.uname().release)
-    state: dict[str, Any] = {
+    state: HostState = {
         "schema": 1,
         "os": _guarded(_system),
         "boot": _guarded(_boot),
@@ -76,30 +70,29 @@ def collect(wanted: Mapping[str, Any]) -> dict[str, Any]:
         "disk_free_mib": _guarded(_disk),
         "addresses": _guarded(_addresses),
     }
-    if wanted.get("preflight"):
-        state["preflight"] = _guarded(lambda: _preflight(wanted, driver))
-    if wanted.get("ray"):
-        state["ray"] = _guarded(_ray)
+    if request.get("preflight"):
+        state["preflight"] = _guarded(lambda: _preflight(request, driver.get("package_version")))
+    if request.get("ray"):
+        state["ray"] = {**_guarded(_ray)}
     return state
 
 
-def _guarded(look: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _guarded(read: Callable[[], Value]) -> Value | Unread:
     try:
-        return look()
+        return read()
     except (OSError, ValueError, KeyError, subprocess.SubprocessError, records.RecordError) as error:
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-def _record(path: Path) -> dict[str, Any] | None:
+def _record(path: Path) -> Record | None:
     try:
         return records.read(path)
     except records.RecordError as error:
         return {"error": str(error)}
 
 
-def _system() -> dict[str, Any]:
-    lines = Path("/etc/os-release").read_text(encoding="utf-8").splitlines()
-    release = {name: value.strip('"') for name, _, value in (line.partition("=") for line in lines)}
+def _system() -> System:
+    release = os_release()
     return {
         "distribution": release.get("ID", "unknown"),
         "like": release.get("ID_LIKE", ""),
@@ -118,10 +111,12 @@ def _secure_boot() -> bool | None:
     return None if found is None else found.read_bytes()[-1:] == b"\x01"
 
 
-def _boot() -> dict[str, Any]:
+def _boot() -> Boot:
     """When this host's first process started. The boot id alone would not do: a container shares its kernel's."""
-    stat = Path("/proc/1/stat").read_text(encoding="utf-8", errors="replace")
-    after_boot = int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    first = processes.read(1)
+    if first is None:
+        raise ValueError("/proc/1/stat cannot be read")
+    after_boot = first.started / os.sysconf("SC_CLK_TCK")
     return {
         "id": Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip(),
         "since": str(round(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + after_boot)),
@@ -129,96 +124,84 @@ def _boot() -> dict[str, Any]:
     }
 
 
-def units(names: Iterable[str]) -> dict[str, Any]:
-    """State of systemd units: ``load``, ``active``, ``sub``, ``enabled``, ``result``, ``since`` (Unix seconds or None)."""
-    wanted = "Id,LoadState,ActiveState,SubState,UnitFileState,Result,StateChangeTimestamp,NRestarts,ConditionResult"
-    shown = _command(["systemctl", "show", "--timestamp=unix", f"--property={wanted}", *names])
-    return parse_units(shown)
+def units(names: Sequence[str], run: Run = run_command) -> dict[str, Unit]:
+    """States of systemd units by name."""
+    return {name: _unit(properties) for name, properties in systemd.show(names, _UNIT_PROPERTIES, run=run).items()}
 
 
-def parse_units(text: str) -> dict[str, Any]:
-    """States by unit from ``systemctl show`` of several: ``Name=value`` lines, a blank line between two units."""
-    found = {}
-    for block in text.strip().split("\n\n"):
-        shown = {name: value.strip() for name, _, value in (line.partition("=") for line in block.splitlines())}
-        found[shown.get("Id", "")] = {
-            "load": shown.get("LoadState", ""),
-            "active": shown.get("ActiveState", ""),
-            "sub": shown.get("SubState", ""),
-            "enabled": shown.get("UnitFileState", ""),
-            "result": shown.get("Result", ""),
-            "restarts": int(shown.get("NRestarts") or 0),
-            "since": shown.get("StateChangeTimestamp", "").lstrip("@") or None,
-        }
-    return found
+def _unit(properties: systemd.Properties) -> Unit:
+    return {
+        "load": properties.get("LoadState", ""),
+        "active": properties.get("ActiveState", ""),
+        "sub": properties.get("SubState", ""),
+        "enabled": properties.get("UnitFileState", ""),
+        "result": properties.get("Result", ""),
+        "restarts": int(properties.get("NRestarts") or 0),
+        "since": properties.get("StateChangeTimestamp", "").lstrip("@") or None,
+    }
 
 
-def _manifest() -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _manifest() -> dict[str, Manifest]:
+    found: dict[str, Manifest] = {}
     for path in sorted(records.MANIFEST.glob("*.json")):
-        record = records.read(path) or {}
-        found[path.stem] = {"inputs": record.get("inputs"), "drifted": manifests.drifted(record)}
+        record = manifests.parse(records.read(path) or {})
+        found[path.stem] = {"inputs": record["inputs"], "drifted": manifests.drifted(record)}
     return found
 
 
-def _disk() -> dict[str, Any]:
+def _disk() -> dict[str, int]:
     free = {folder: os.statvfs(folder) for folder in ("/", "/opt", "/var", "/tmp")}
     return {folder: about.f_bavail * about.f_frsize >> 20 for folder, about in free.items()}
 
 
-def _addresses() -> dict[str, Any]:
+def _addresses() -> dict[str, list[str]]:
     """IPv4 addresses by interface."""
     shown = json.loads(_command(["ip", "-json", "-4", "address", "show"]))
     return {item["ifname"]: [address["local"] for address in item.get("addr_info", [])] for item in shown}
 
 
-def _preflight(wanted: Mapping[str, Any], driver: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "taken_ports": taken_ports(wanted.get("ports", [])),
-        "names": _name_problems(wanted.get("peers", {})),
+def _preflight(request: Request, package_version: object) -> Preflight:
+    result: Preflight = {
+        "taken_ports": taken_ports(request.get("ports", [])),
+        "names": _name_problems(request.get("peers", {})),
     }
-    asked = wanted.get("driver")
-    if asked and driver.get("package_version") != asked["version"]:
-        found["driver_refusal"] = driver_refusal(**asked)
-    return found
+    driver = request.get("driver")
+    if driver and package_version != driver["version"]:
+        result["driver_refusal"] = driver_refusal(driver)
+    return result
 
 
-def driver_refusal(
-    version: str,
-    source: driver_packages.Source,
-    flavor: driver_packages.Flavor,
-    fabric_manager: bool,
-    repository_url: str | None,
-) -> str | None:
-    """Why this exact driver cannot be had here, from the repository as it is now; None when it can."""
-    if source == "verify":
+def driver_refusal(driver: DriverRequest) -> str | None:
+    """Why this exact driver is not on offer here, from the repository as it is now; None when it is."""
+    if driver["source"] == "verify":
         return None
     from ..driver import packages as driver_packages
     from ..driver import repository as apt_repository
 
     try:
-        wants = driver_packages.wanted(
-            version,
-            source=source,
-            flavor=flavor,
-            distribution=str(_system()["distribution"]).capitalize(),
-            fabric_manager=fabric_manager,
+        requirements = driver_packages.package_set(
+            driver["version"],
+            source=driver["source"],
+            flavor=driver["flavor"],
+            distribution=apt_repository.this_distribution(),
+            fabric_manager=driver["fabric_manager"],
         )
+        url = driver["repository_url"]
         offered = (
-            apt_repository.offered(repository_url)
-            if repository_url
-            else apt_repository.offered_by_apt([name for want in wants for name in want.names])
+            apt_repository.offered(url)
+            if url
+            else apt_repository.offered_by_apt([name for requirement in requirements for name in requirement.names])
         )
-        driver_packages.select(wants, offered)
+        driver_packages.select(requirements, offered)
     except (driver_packages.PackageError, apt_repository.UnreadableIndex) as error:
         return str(error)
     return None
 
 
 def _name_problems(peers: Mapping[str, str]) -> dict[str, str | None]:
-    """Problems by name, all looked up at once: where names do not answer, each look-up takes many seconds."""
-    looks = {name: driver_state.meanwhile(partial(name_problem, name, address)) for name, address in peers.items()}
-    return {name: result() for name, result in looks.items()}
+    """Problems by name, all looked up at once: where name servers do not answer, each look-up takes many seconds."""
+    lookups = {name: in_background(partial(name_problem, name, address)) for name, address in peers.items()}
+    return {name: result() for name, result in lookups.items()}
 
 
 def name_problem(name: str, address: str) -> str | None:

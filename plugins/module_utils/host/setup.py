@@ -5,11 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ..core import records
+from ..core.host_record import HostRecord
 
 LIBRARY = records.LIB / "lockstep"
+
+
+class Replica(TypedDict):
+    """A replica as the controller names it to a host: ``head`` is one of the hosts in ``addresses``."""
+
+    name: str
+    head: str
+    addresses: dict[str, str]
 
 
 def install_library(sources: Mapping[str, str], tables: Mapping[str, str], *, dry: bool = False,
@@ -19,28 +28,28 @@ def install_library(sources: Mapping[str, str], tables: Mapping[str, str], *, dr
     Args:
         sources: text of every file of the package ``lockstep``, by its path below the package's folder.
         tables: text of every table, by file name.
-        dry: only look.
+        dry: change nothing.
     """
-    wanted = {library / name: text for name, text in sources.items()}
-    wanted |= {share / name: text for name, text in tables.items()}
+    desired = {library / name: text for name, text in sources.items()}
+    desired |= {share / name: text for name, text in tables.items()}
     stale = [path for folder, suffix in ((library, ".py"), (share, ".json"))
-             for path in folder.rglob(f"*{suffix}") if path not in wanted]  # fmt: skip
-    changed = [path for path, text in wanted.items() if not _is(path, text)]
+             for path in folder.rglob(f"*{suffix}") if path not in desired]  # fmt: skip
+    changed = [path for path, text in desired.items() if not _is(path, text)]
     if not dry:
         for path in changed:
-            _write(path, wanted[path])
+            _write(path, desired[path])
         for path in stale:
             path.unlink()
     return sorted(str(path) for path in (*changed, *stale))
 
 
-def host_record(host: str, replica: Mapping[str, Any], declared: Mapping[str, Any]) -> dict[str, Any]:
+def host_record(host: str, replica: Replica, declared: Mapping[str, Any]) -> HostRecord:
     """The content of host.json.
 
     Args:
         host: its name in the inventory.
-        replica: ``name``, ``head`` (a host) and ``addresses`` (of every host of the replica, by name).
-        declared: ``interface``, ``gpus``, ``gpu_model``, ``zone``.
+        replica: the replica that it belongs to.
+        declared: the module's parameters ``interface``, ``gpus``, ``gpu_model``, ``zone``.
     """
     addresses = dict(replica["addresses"])
     return {

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..admission import fingerprint
-from ..core import records
+from ..core import processes, records
 from ..runtime import state as runtime_state
 from . import gcs, peer_status
 from .gcs import Table, Versions
@@ -266,16 +266,7 @@ class _Membership:
 
 def children(parent: int, proc: Path = Path("/proc")) -> set[str]:
     """Names of the living children of a process."""
-    found = set()
-    for stat in proc.glob("[0-9]*/stat"):
-        try:
-            head, _, rest = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")
-        except OSError:
-            continue
-        state, ppid = rest.split()[:2]
-        if int(ppid) == parent and state not in "ZX":
-            found.add(head.partition("(")[2])
-    return found
+    return {process.name for process in processes.everything(proc) if process.parent == parent and process.alive}
 
 
 def _wait_until_clear(identity: Mapping[str, Any], settings: Settings) -> None:

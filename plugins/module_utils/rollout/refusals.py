@@ -144,20 +144,19 @@ def known_issue_lines(
     ``promised`` is the serving environment that the host will have, where that will change.
     """
     runtime = promised or state.runtime
-    facts = {
-        "driver": settings.get("nvidia_driver_version"),
-        "fabric_manager": _fabric_manager(settings, state),
-        "nccl": runtime.get("nccl"),
-        "cuda": runtime.get("torch_cuda"),
-        "torch": runtime.get("torch"),
-        "vllm": runtime.get("vllm"),
-        "kernel": state.kernel,
-        "gpu": ", ".join(state.driver.gpus) or None,
-    }
+    facts = known_issues.facts(
+        driver=settings.get("nvidia_driver_version"),
+        fabric_manager=_fabric_manager(settings, state),
+        runtime=runtime,
+        kernel=state.kernel,
+        gpus=state.driver.gpus,
+    )
     overridden = set(settings.get("nvidia_driver_allow_known_bad") or [])
     refusals, warnings = [], []
     for match in known_issues.match(issues, facts):
-        line = f"{host}: {match.effect} ({match.id}, {match.confidence} confidence; {match.source}). Cure: {match.cure}"
+        line = (
+            f"{host}: {match.effect} ({match.id}, {match.confidence} confidence; {match.source}). {match.remediation}"
+        )
         if match.severity == "bad" and match.id not in overridden:
             refusals.append(
                 f'{line}. To go on all the same: -e \'{{"nvidia_driver_allow_known_bad": ["{match.id}"]}}\''

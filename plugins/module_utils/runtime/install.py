@@ -42,8 +42,8 @@ class InstallError(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Wanted:
-    """The environment to have.
+class Environment:
+    """The environment to build.
 
     Attributes:
         lock: requirements file in which every distribution is pinned, all dependencies included.
@@ -70,7 +70,7 @@ class Installed:
 
     Attributes:
         changed: whether ``current`` is or would be another environment, or an old one is or would be removed.
-        digest: of the wanted environment.
+        digest: of the desired environment.
         before: of the one that was in use; None where there was none.
         built: whether it was built anew.
         removed: digests of environments no longer kept.
@@ -103,52 +103,52 @@ def pins(lock: str) -> dict[str, str]:
     return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in _PIN.findall(lock)}
 
 
-def commands(wanted: Wanted, lock: str, folder: Path, cache: Path) -> list[list[str]]:
+def commands(environment: Environment, lock: str, folder: Path, cache: Path) -> list[list[str]]:
     """The uv commands that build the environment, in order."""
-    source = ["--no-index", "--find-links", wanted.wheelhouse] if wanted.wheelhouse else []
-    if wanted.index_url and not wanted.wheelhouse:
-        source = ["--default-index", wanted.index_url]
+    source = ["--no-index", "--find-links", environment.wheelhouse] if environment.wheelhouse else []
+    if environment.index_url and not environment.wheelhouse:
+        source = ["--default-index", environment.index_url]
     common = ["--python", str(folder / "bin" / "python"), "--cache-dir", str(cache), "--no-config", *source]
     hashes = ["--require-hashes"] if "--hash=" in lock else []
     made = [
         [
-            str(wanted.uv),
+            str(environment.uv),
             "venv",
             "--no-config",
             "--no-python-downloads",
             "--cache-dir",
             str(cache),
             "--python",
-            wanted.python,
+            environment.python,
             str(folder),
         ],
-        [str(wanted.uv), "pip", "install", "--no-deps", *common, *hashes, "--requirements", str(wanted.lock)],
+        [str(environment.uv), "pip", "install", "--no-deps", *common, *hashes, "--requirements", str(environment.lock)],
     ]
-    if wanted.extra:
-        made.append([str(wanted.uv), "pip", "install", "--no-deps", *common, *wanted.extra])
+    if environment.extra:
+        made.append([str(environment.uv), "pip", "install", "--no-deps", *common, *environment.extra])
     return made
 
 
 def kept(environments: Mapping[str, float], current: str, before: str | None) -> set[str]:
-    """Which environments stay: the one in use, and one to go back to (the one before, else the newest other)."""
+    """Which environments stay: the one in use, and one to roll back to (the one before, else the newest other)."""
     others = sorted((name for name in environments if name != current), key=lambda name: environments[name])
     back = before if before in environments and before != current else (others[-1] if others else None)
     return {current} | ({back} if back else set())
 
 
-def install(wanted: Wanted, *, check: bool = False, root: Path = ROOT) -> Installed:
-    """Have ``root``/current be the wanted environment.
+def install(environment: Environment, *, check: bool = False, root: Path = ROOT) -> Installed:
+    """Have ``root``/current be the desired environment.
 
     Args:
-        wanted: the environment.
-        check: change nothing, only say what would change.
+        environment: the environment.
+        check: change nothing, only report what would change.
         root: folder of all environments.
 
     Raises:
         InstallError: it cannot be built; what was in use stays in use.
     """
-    lock = _read(wanted.lock)
-    digest = digest_of(lock, wanted.extra, _python_minor(wanted.python))
+    lock = _read(environment.lock)
+    digest = digest_of(lock, environment.extra, _python_minor(environment.python))
     before = _current(root)
     folder = root / digest
     ready = _complete(folder)
@@ -158,7 +158,7 @@ def install(wanted: Wanted, *, check: bool = False, root: Path = ROOT) -> Instal
     changed = before != digest or not ready or bool(remove)
     if not check and changed:
         if not ready:
-            _build(wanted, lock, folder, root / f".cache-{digest}")
+            _build(environment, lock, folder, root / f".cache-{digest}")
         _switch(root, digest)
         for name in remove:
             shutil.rmtree(root / name)
@@ -176,18 +176,18 @@ def problems(state: Mapping[str, str | None], lock: str, digest: str) -> list[st
     return found
 
 
-def expected_digest(wanted: Wanted) -> str:
-    """The digest of the wanted environment on this host."""
-    return digest_of(_read(wanted.lock), wanted.extra, _python_minor(wanted.python))
+def expected_digest(environment: Environment) -> str:
+    """The digest of the desired environment on this host."""
+    return digest_of(_read(environment.lock), environment.extra, _python_minor(environment.python))
 
 
-def _build(wanted: Wanted, lock: str, folder: Path, cache: Path) -> None:
+def _build(environment: Environment, lock: str, folder: Path, cache: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    for argv in commands(wanted, lock, folder, cache):
-        _run(argv, wanted.deadline)
+    for argv in commands(environment, lock, folder, cache):
+        _run(argv, environment.deadline)
     _run([str(folder / "bin" / "python"), "-Ic", _TRY], CHECK_DEADLINE)
     shutil.rmtree(cache, ignore_errors=True)
-    records.write(folder / _COMPLETE, {"lock": folder.name, "extra": list(wanted.extra), "at": records.now()})
+    records.write(folder / _COMPLETE, {"lock": folder.name, "extra": list(environment.extra), "at": records.now()})
 
 
 def _run(argv: list[str], seconds: float) -> None:
@@ -200,14 +200,14 @@ def _run(argv: list[str], seconds: float) -> None:
         raise InstallError(explain(argv, (outcome.stderr or outcome.stdout).strip()))
 
 
-def explain(argv: Sequence[str], said: str) -> str:
-    """The cause of a failed command, from what it said last, and the next step."""
-    tail = "\n".join(said.splitlines()[-15:]) or "it said nothing"
-    if "--no-index" in argv and re.search(r"no versions? of|was not found|not found in the", said):
+def explain(argv: Sequence[str], output: str) -> str:
+    """The cause of a failed command, from the end of its output, and the next step."""
+    tail = "\n".join(output.splitlines()[-15:]) or "no output"
+    if "--no-index" in argv and re.search(r"no versions? of|was not found|not found in the", output):
         folder = argv[list(argv).index("--find-links") + 1]
-        return f"the wheelhouse {folder} lacks a wheel that the lock pins. Next: fill it from the same lock. uv said: {tail}"
-    if re.search(r"does not satisfy Python|No interpreter found", said):
-        return f"the host's Python does not suit the lock. Next: set serving_runtime_python. uv said: {tail}"
+        return f"the wheelhouse {folder} lacks a wheel that the lock pins. Next: fill it from the same lock. uv: {tail}"
+    if re.search(r"does not satisfy Python|No interpreter found", output):
+        return f"the host's Python does not suit the lock. Next: set serving_runtime_python. uv: {tail}"
     return f"{' '.join(argv[:3])} failed: {tail}"
 
 

@@ -1,6 +1,6 @@
 """What the serving environment of a host holds, read from its files: nothing of it is imported, nothing is changed.
 
-Cheap enough (a few milliseconds) for every survey and every start of a unit.
+Cheap enough (a few milliseconds) for every probe and every start of a unit.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def state(runtime: Path = RUNTIME) -> State:
 
 
 def promised(lock: str) -> State:
-    """What an environment built from the text of a lock file will hold: as :func:`state`, as far as a lock tells."""
+    """What an environment built from the text of a lock file will hold: as :func:`state`, as far as the lock pins it."""
     pinned = {_normal(name): version for name, version in re.findall(_PIN, lock)}
 
     def first(*prefixes: str) -> str | None:
@@ -70,8 +70,10 @@ def differences(states: Mapping[str, Mapping[str, str | None]]) -> list[str]:
         for host, versions in sorted(states.items()):
             hosts_by_version.setdefault(versions.get(what) or "absent", []).append(host)
         if len(hosts_by_version) > 1:
-            told = ", ".join(f"{version} on {', '.join(hosts)}" for version, hosts in sorted(hosts_by_version.items()))
-            found.append(f"{what} differs: {told}")
+            versions_shown = ", ".join(
+                f"{version} on {', '.join(hosts)}" for version, hosts in sorted(hosts_by_version.items())
+            )
+            found.append(f"{what} differs: {versions_shown}")
     return found
 
 

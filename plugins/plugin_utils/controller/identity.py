@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import processes
+
 
 def user() -> str:
     """Whom this process works for: who called sudo, else its account; ``uid 1001`` where that has no name.
@@ -76,11 +78,8 @@ def known_alive(lock: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
 
 def started(pid: int) -> int | None:
     """When process ``pid`` started, in clock ticks after boot; None where there is no such process, or only its corpse."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
+    process = processes.read(pid)
+    return process.started if process and process.alive else None
 
 
 def _namespace() -> str:

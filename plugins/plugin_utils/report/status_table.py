@@ -161,7 +161,7 @@ def _driver_problem(driver: Mapping[str, Any]) -> str:
         return f"{loaded} is loaded, {package} is installed"
     if package and not loaded and "loaded_version" in driver:
         return f"{package} is installed, none is loaded"
-    return str(driver.get("smi_error") or "")
+    return str((driver.get("smi_failure") or {}).get("text") or "")
 
 
 def _ray(answer: Mapping[str, Any], node: Mapping[str, Any] | None, ray_known: bool) -> str:

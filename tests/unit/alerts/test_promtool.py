@@ -36,7 +36,7 @@ HEAD: dict[str, Any] = {
     "driver": {
         "loaded_version": "550.127.05",
         "package_version": "550.127.05",
-        "smi_error": None,
+        "smi_failure": None,
         "gpus": [{}] * 7,
         "xids": [{"xid": 79}],
         "pending_reboot": True,

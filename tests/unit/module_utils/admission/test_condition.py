@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.admission import condition, fingerprint
+from ansible_collections.lockstep.vllm.plugins.module_utils.admission import condition, fingerprint, quarantine, stamps
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 
 NOW = {
@@ -21,20 +22,28 @@ NOW = {
     "vllm": "0.32.0",
     "python": "3.11.2",
 }
-STAMP = {"at": "2026-11-22T00:00:00Z", "fingerprint": NOW, "digest": fingerprint.digest(NOW)}
-REPLICA_STAMP = {"at": "2026-11-22T00:00:00Z", "hosts": {"a1": fingerprint.digest(NOW), "a2": "00ff"}}
-QUARANTINE = {"at": "2026-11-22T00:00:00Z", "reason": "graph gate failed", "owner": "ada@ops", "run": "r1"}
+AT = "2026-11-22T00:00:00Z"
+HOST = {
+    "host": "a1", "replica": "a", "ray_role": "head", "address": "10.0.0.1", "interface": "eth0", "gpus": 8,
+    "gpu_model": None, "zone": None, "head": {"host": "a1", "address": "10.0.0.1"}, "peers": {"a1": "10.0.0.1"},
+}  # fmt: skip
+GATES = [{"gate": "driver", "verdict": "pass", "seconds": 1.0, "cause": ""}]
+STAMP = stamps.host_stamp(GATES, "r1", AT, NOW, fingerprint.digest(NOW))
+REPLICA_STAMP = stamps.replica_stamp(GATES, "r1", AT, {"a1": fingerprint.digest(NOW), "a2": "00ff"})
+QUARANTINE: quarantine.Quarantine = {
+    "kind": "failed", "at": AT, "reason": "graph gate failed", "owner": "ada@ops", "run": "r1",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("field", fingerprint.FIELDS)
 def test_every_field_voids_the_host_stamp(field: str) -> None:
-    decision = condition.may_start("host", "a1", None, STAMP, {**NOW, field: "other"})
+    decision = condition.may_start_ray("a1", None, STAMP, {**NOW, field: "other"})
     assert not decision.allowed
     assert f"{field} {NOW[field] or 'absent'} → other" in decision.reason
 
 
 @pytest.mark.parametrize(
-    ("kind", "quarantine", "stamp", "allowed", "word"),
+    ("kind", "isolation", "stamp", "allowed", "word"),
     [
         ("host", None, STAMP, True, "valid"),
         ("host", None, None, False, "no host stamp"),
@@ -42,33 +51,42 @@ def test_every_field_voids_the_host_stamp(field: str) -> None:
         ("replica", None, REPLICA_STAMP, True, "valid"),
         ("replica", None, None, False, "no replica stamp"),
         ("replica", QUARANTINE, REPLICA_STAMP, False, "quarantine"),
-        ("replica", None, {"at": "x", "hosts": {"a1": "dead"}}, False, "void"),
-        ("replica", None, {"at": "x", "hosts": {}}, False, "void"),
+        ("replica", None, {**REPLICA_STAMP, "hosts": {"a1": "dead"}}, False, "void"),
+        ("replica", None, {**REPLICA_STAMP, "hosts": {}}, False, "void"),
     ],
 )
-def test_decisions(kind: str, quarantine: dict | None, stamp: dict | None, allowed: bool, word: str) -> None:
-    decision = condition.may_start(kind, "a1", quarantine, stamp, NOW)
+def test_decisions(kind: str, isolation: quarantine.Quarantine | None, stamp: Any, allowed: bool, word: str) -> None:
+    may_start: Any = condition.may_start_ray if kind == "host" else condition.may_start_engine
+    decision = may_start("a1", isolation, stamp, NOW)
     assert decision.allowed is allowed
     assert word in decision.reason
 
 
-def test_strangers() -> None:
-    assert condition.strangers(REPLICA_STAMP, {"a1": fingerprint.digest(NOW), "a2": "00ff"}) == []
-    assert "a2 joined with fingerprint beef" in condition.strangers(REPLICA_STAMP, {"a2": "beef"})[0]
-    assert "does not cover" in condition.strangers(REPLICA_STAMP, {"c9": "00ff"})[0]
+def test_unexpected_hosts() -> None:
+    stamped = REPLICA_STAMP["hosts"]
+    assert condition.unexpected_hosts(stamped, {"a1": fingerprint.digest(NOW), "a2": "00ff"}) == []
+    assert "a2 joined with fingerprint beef" in condition.unexpected_hosts(stamped, {"a2": "beef"})[0]
+    assert "does not cover" in condition.unexpected_hosts(stamped, {"c9": "00ff"})[0]
 
 
-def test_a_damaged_record_admits_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_record_admits_no_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fingerprint, "current", lambda: NOW)
     for name in ("HOST", "HOST_STAMP", "QUARANTINE"):
         monkeypatch.setattr(records, name, tmp_path / f"{name}.json")
-    (tmp_path / "HOST.json").write_text(json.dumps({"host": "a1"}))
+    (tmp_path / "HOST.json").write_text(json.dumps(HOST))
     (tmp_path / "HOST_STAMP.json").write_text(json.dumps(STAMP))
     assert condition.decide_here("host").allowed
-    (tmp_path / "QUARANTINE.json").write_text('{"reason": "cut off in the mid')
-    decision = condition.decide_here("host")
-    assert not decision.allowed
-    assert "damaged" in decision.reason
+    for name, text in (
+        ("QUARANTINE", '{"reason": "cut off in the mid'),
+        ("QUARANTINE", "{}"),
+        ("HOST_STAMP", "{}"),
+        ("HOST", "{}"),
+    ):
+        (tmp_path / "QUARANTINE.json").unlink(missing_ok=True)
+        (tmp_path / f"{name}.json").write_text(text)
+        decision = condition.decide_here("host")
+        assert not decision.allowed
+        assert "damaged" in decision.reason
 
 
 def test_usage_is_an_error_that_systemd_sees() -> None:

@@ -50,7 +50,7 @@ def python(code: str, *arguments: str) -> list[str]:
 def test_ending(argv, status, returncode):
     outcome = deadline.run(argv, deadline=10)
     assert (outcome.status, outcome.returncode) == (status, returncode)
-    assert outcome.seconds < 5
+    assert outcome.seconds < 10, "it ended at its deadline, not by itself"
 
 
 def test_a_missing_command_is_named():
@@ -217,20 +217,3 @@ def test_unknown_user_is_named():
 def test_a_deadline_is_positive(wrong):
     with pytest.raises(ValueError, match="positive"):
         deadline.run(["/bin/true"], deadline=wrong)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("12 (python3) S 7 12 12 0", processes.Process(12, 7, "S", "python3")),
-        ("12 (a (b) c) R 7 12 12 0", processes.Process(12, 7, "R", "a (b) c")),
-        ("9 (nv) queue) D 2 0 0 0", processes.Process(9, 2, "D", "nv) queue")),
-    ],
-)
-def test_parse_stat(text, expected):
-    assert processes.parse_stat(text) == expected
-
-
-def test_below_lists_parents_first():
-    tree = [processes.Process(pid, parent, "S", "x") for pid, parent in ((5, 3), (3, 1), (9, 5), (4, 2))]
-    assert [process.pid for process in processes.below(1, tree)] == [3, 5, 9]

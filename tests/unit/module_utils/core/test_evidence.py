@@ -37,14 +37,14 @@ def test_logs_that_the_next_change_would_write_over_are_copied(tmp_path: Path, t
     kept = {path.name: path.read_text(encoding="utf-8") for path in saved}
     assert kept["apt-term.log"].endswith("xthe end")
     assert len(kept["apt-term.log"]) == evidence.LOG_LIMIT
-    assert kept["said.log"] == "Error! Bad return status"
+    assert kept["command.log"] == "Error! Bad return status"
     assert kept["dkms.txt"] == "nvidia/550.90.07: added\n"
     builds = sorted(name for name in kept if name.startswith("dkms-"))
     assert builds == [f"dkms-nvidia-550.9{number}.07-build-make.log" for number in (1, 2, 3, 4)]
     assert {path.parent for path in saved} == {tmp_path / "kept"}
 
 
-def test_a_host_that_has_nothing_to_tell_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_without_logs_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert {Path(path).name for path in evidence.driver(tmp_path / "kept", root=tmp_path)} <= {"kernel.log"}
     (tmp_path / "occupied").write_text("a file where the folder should be")

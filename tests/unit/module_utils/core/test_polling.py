@@ -77,7 +77,7 @@ def test_stability_is_not_rounded_up_to_the_interval():
     assert result.seconds == 1
 
 
-def test_every_look_is_told():
+def test_every_observation_is_reported():
     clock, told, looks = Clock(), [], iter("wwr")
     poll(
         lambda: next(looks),

@@ -1,4 +1,4 @@
-"""The memory of a driver change, through everything that can stop it."""
+"""The driver change record, through everything that can stop it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_restore_that_was_cut_short_still_leads_to_the_origin() -> None:
     assert change_record.expected_version(record) == "550.90.07"
 
 
-def test_putting_a_package_back_is_no_change() -> None:
+def test_reinstalling_the_verified_driver_is_no_change() -> None:
     assert change_record.begin(ON_A, A, "t1") == ON_A
 
 
@@ -86,7 +86,7 @@ def test_what_does_not_run_is_not_accepted(loaded: str | None) -> None:
 
 @pytest.mark.parametrize("record", [None, ON_A])
 def test_nothing_to_restore_without_a_change(record: dict[str, Any] | None) -> None:
-    with pytest.raises(NothingToRestore, match="no driver change is under way"):
+    with pytest.raises(NothingToRestore, match="no driver change is in progress"):
         change_record.restore_target(record)
 
 
@@ -96,7 +96,7 @@ def test_expected_version(record: dict[str, Any] | None, version: str | None) ->
 
 
 def rolled(*steps: str) -> dict[str, Any]:
-    """A record that went through ``begin X``, ``accept`` and ``settle``."""
+    """A record that went through ``begin X``, ``accept`` and ``complete``."""
     record: dict[str, Any] = ON_A
     for n, step in enumerate(steps):
         verb, _space, letter = step.partition(" ")
@@ -106,7 +106,7 @@ def rolled(*steps: str) -> dict[str, Any]:
         elif verb == "accept":
             record = change_record.accept(record, A, record["change"]["to"]["version"], moment)
         else:
-            record = change_record.settle(record, moment)
+            record = change_record.complete(record, moment)
     return record
 
 
@@ -116,15 +116,15 @@ def rolled(*steps: str) -> dict[str, Any]:
         pytest.param([], None, id="never changed"),
         pytest.param(["begin B"], A, id="half changed"),
         pytest.param(["begin B", "accept"], A, id="changed, the roll goes on"),
-        pytest.param(["begin B", "accept", "settle"], None, id="the roll is over"),
+        pytest.param(["begin B", "accept", "complete"], None, id="the roll is over"),
         pytest.param(["begin B", "begin A"], A, id="being put back"),
         pytest.param(["begin B", "begin A", "accept"], None, id="was put back"),
         pytest.param(["begin B", "accept", "begin A"], A, id="being given up"),
         pytest.param(["begin B", "accept", "begin A", "accept"], None, id="given up"),
         pytest.param(["begin B", "accept", "begin A", "begin B", "accept"], A, id="giving up failed"),
         pytest.param(["begin B", "accept", "begin C", "accept"], A, id="another target before the roll was over"),
-        pytest.param(["begin B", "accept", "settle", "begin C"], B, id="the next roll"),
-        pytest.param(["begin B", "settle"], A, id="a change under way keeps its roll open"),
+        pytest.param(["begin B", "accept", "complete", "begin C"], B, id="the next roll"),
+        pytest.param(["begin B", "complete"], A, id="a change in progress keeps its roll open"),
     ],
 )
 def test_what_giving_up_the_roll_leads_to(steps: list[str], back: dict[str, Any] | None) -> None:
@@ -146,4 +146,4 @@ def test_the_first_driver_has_nothing_before_it() -> None:
 
 @pytest.mark.parametrize(("steps", "other"), [([], False), (["begin B"], True), (["begin B", "begin A"], False)])
 def test_a_change_that_touched_no_package_has_to_be_turned_too(steps: list[str], other: bool) -> None:
-    assert change_record.amid_another(rolled(*steps), A) == other
+    assert change_record.is_changing_to_another(rolled(*steps), A) == other

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.commands import CommandResult
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import install as driver_install
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.install import Plan, StepFailed
-from ansible_collections.lockstep.vllm.plugins.module_utils.driver.packages import PackageError, Want
-from ansible_collections.lockstep.vllm.plugins.module_utils.driver.state import Answer
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver.packages import PackageError, Requirement
 
 NEW, OLD = "580.95.05", "550.90.07"
-WANTS = [Want(("libcuda1",), NEW), Want(("nvidia-kernel-open-dkms",), NEW)]
+WANTS = [Requirement(("libcuda1",), NEW), Requirement(("nvidia-kernel-open-dkms",), NEW)]
 OFFER = {name: [f"{OLD}-1", f"{NEW}-1"] for name in ("libcuda1", "nvidia-kernel-open-dkms", "libnvidia-nvvm4")}
 
 
@@ -36,7 +36,7 @@ def test_a_fresh_host_gets_everything_and_holds_it() -> None:
     work = plan({})
     assert work.install == {"libcuda1": f"{NEW}-1", "nvidia-kernel-open-dkms": f"{NEW}-1"}
     assert work.hold == ("libcuda1", "nvidia-kernel-open-dkms")
-    assert (work.remove, work.purge, work.mend) == ((), (), False)
+    assert (work.remove, work.purge, work.repair) == ((), (), False)
 
 
 def test_a_lost_hold_is_noticed() -> None:
@@ -53,13 +53,31 @@ def test_an_install_ends_with_every_driver_package_held(tmp_path: Path, monkeypa
     monkeypatch.setattr(driver_install.apt_lock, "wait", lambda deadline: None)
     monkeypatch.setattr(driver_install, "_command", lambda argv, deadline, what: ran.append(list(argv)) or "")
     monkeypatch.setattr(
-        driver_install.driver_state,
+        driver_install,
         "run_command",
-        lambda argv, deadline: Answer(0, "\n".join(rows)) if argv[0] == "dpkg-query" else Answer(1, ""),
+        lambda argv, deadline: CommandResult(0, "\n".join(rows)) if argv[0] == "dpkg-query" else CommandResult(1, ""),
     )
     driver_install.install(plan({}), NEW, deadline=5, lock_deadline=5)
     assert "install" in ran[0]
     assert ran[-1] == ["apt-mark", "hold", "libcuda1"]
+
+
+@pytest.mark.parametrize("verb", ["fetch", "install"])
+def test_apt_may_change_what_is_held_and_go_back(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every driver package is held, so without these options no change would ever be made."""
+    ran: list[list[str]] = []
+    monkeypatch.setattr(driver_install, "pin", lambda version, exact: None)
+    monkeypatch.setattr(driver_install, "hold", lambda deadline: [])
+    monkeypatch.setattr(driver_install.apt_lock, "wait", lambda deadline: None)
+    monkeypatch.setattr(driver_install, "run_command", lambda argv, deadline: CommandResult(1))
+    monkeypatch.setattr(
+        driver_install, "_command", lambda argv, deadline, what: ran.append(list(argv)) or "'uri' file 1 x"
+    )
+    getattr(driver_install, verb)(plan({"libcuda1": package(f"{OLD}-1")}), NEW, deadline=5, lock_deadline=5)
+    assert ran
+    for argv in ran:
+        assert argv[0] == "apt-get"
+        assert {"--allow-change-held-packages", "--allow-downgrades", "-y"} <= set(argv)
 
 
 def test_dependencies_come_along_where_they_can_and_go_where_they_cannot() -> None:
@@ -77,7 +95,9 @@ def test_dependencies_come_along_where_they_can_and_go_where_they_cannot() -> No
         ({}, [], ()),
     ],
 )
-def test_the_pin_of_another_driver_goes(packages: dict[str, Any], leftovers: list[str], purge: tuple[str, ...]) -> None:
+def test_the_pin_of_another_driver_is_purged(
+    packages: dict[str, Any], leftovers: list[str], purge: tuple[str, ...]
+) -> None:
     work = plan({**READY, **packages}, leftover_pins=leftovers)
     assert work.purge == purge
     assert work.remove == ()
@@ -85,7 +105,7 @@ def test_the_pin_of_another_driver_goes(packages: dict[str, Any], leftovers: lis
 
 def test_what_dpkg_left_half_way_is_installed_again() -> None:
     work = plan({**READY, "libcuda1": package(f"{NEW}-1", broken=True)})
-    assert work.mend
+    assert work.repair
     assert work.install == {"libcuda1": f"{NEW}-1"}
 
 
@@ -97,7 +117,7 @@ def test_a_broken_package_that_has_to_go_is_no_reason_to_stop() -> None:
 
 def test_a_driver_that_is_not_offered_is_refused_before_anything() -> None:
     with pytest.raises(PackageError, match="is not in the repository"):
-        driver_install.plan("590.48.01", [Want(("libcuda1",), "590.48.01")], OFFER, READY, interrupted=False)
+        driver_install.plan("590.48.01", [Requirement(("libcuda1",), "590.48.01")], OFFER, READY, interrupted=False)
 
 
 def test_preferences_pin_every_package_and_its_kin() -> None:
@@ -125,7 +145,7 @@ def test_files_that_are_missing_from_the_cache() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"),
+    ("output", "reason"),
     [
         ("Reading...\nE: Version '1' for 'libcuda1' was not found\n", "E: Version '1' for 'libcuda1' was not found"),
         ("Error! Bad return status for module build on kernel: 6.1.0\ndpkg: error processing package nvidia-dkms (--configure):\n"
@@ -135,11 +155,11 @@ def test_files_that_are_missing_from_the_cache() -> None:
         ("nothing that helps\n", "exit status 100"),
     ],
 )  # fmt: skip
-def test_failure_reason(said: str, reason: str) -> None:
-    assert driver_install.failure_reason(said, 100) == reason
+def test_failure_reason(output: str, reason: str) -> None:
+    assert driver_install.failure_reason(output, 100) == reason
 
 
-def test_a_failing_command_says_what_it_said() -> None:
+def test_a_failing_command_carries_its_output() -> None:
     with pytest.raises(StepFailed, match="trying: E: broken") as caught:
         driver_install._command(["sh", "-c", "echo before; echo 'E: broken'; exit 3"], 5, "trying")
     assert caught.value.log == "before\nE: broken\n"
@@ -163,12 +183,12 @@ def test_a_command_past_its_deadline_is_ended() -> None:
         (["var/lib/dkms/mok.pub"], {"--sb-state": "SecureBoot enabled\n", "--test-key": "mok.pub is already enrolled\n"}, []),
     ],
 )  # fmt: skip
-def test_what_stands_in_dkms_way(tmp_path: Path, files: list[str], mokutil: dict[str, str], words: list[str]) -> None:
+def test_obstacles_to_dkms(tmp_path: Path, files: list[str], mokutil: dict[str, str], words: list[str]) -> None:
     for name in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     found = driver_install.obstacles(
-        "6.1.0", root=tmp_path, run=lambda argv, _deadline: Answer(0, mokutil.get(argv[1], ""))
+        "6.1.0", root=tmp_path, run=lambda argv, _deadline: CommandResult(0, mokutil.get(argv[1], ""))
     )
     assert len(found) == len(words)
     assert all(word in line for word, line in zip(words, found, strict=True))

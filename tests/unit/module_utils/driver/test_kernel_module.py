@@ -7,37 +7,40 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.driver import kernel_module
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.commands import CommandResult
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import holders, kernel_module
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import state as driver_state
-from ansible_collections.lockstep.vllm.plugins.module_utils.driver.kernel_module import SERVICES, LoadFailed, decide
-from ansible_collections.lockstep.vllm.plugins.module_utils.driver.state import Answer
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver.kernel_module import (
+    SERVICES,
+    Loaded,
+    LoadFailed,
+    decide,
+)
 
 OLD, NEW = "550.90.07", "550.127.05"
 
 
-def holder(unit: str | None = None, pid: int = 4711) -> dict[str, Any]:
+def holder(unit: str | None = None, pid: int = 4711) -> holders.Holder:
     return {"pid": pid, "command": "python train.py", "unit": unit, "devices": ["/dev/nvidia0"]}
 
 
-def state(
-    loaded: str | None = OLD, *holders: dict[str, Any], used_by: Sequence[str] = ("nvidia_uvm",)
-) -> dict[str, Any]:
-    modules = {"nvidia": {"refcount": 3, "used_by": list(used_by)}} if loaded else {}
-    return {"loaded_version": loaded, "modules": modules, "holders": list(holders)}
+def loaded(version: str | None = OLD, *held_by: holders.Holder, used_by: Sequence[str] = ("nvidia_uvm",)) -> Loaded:
+    modules: dict[str, driver_state.KernelModule] = {"nvidia": {"refcount": 3, "used_by": list(used_by)}}
+    return Loaded(version, modules if version else {}, held_by)
 
 
-IDLE = state()
-SERVED = state(OLD, holder("nvidia-persistenced.service"), holder("dcgm-exporter.service"))
-BUSY = state(OLD, holder("lockstep-ray.service"))
-STRANGE = state(OLD, used_by=("nvidia_uvm", "lttng_probe"))
+IDLE = loaded()
+SERVED = loaded(OLD, holder("nvidia-persistenced.service"), holder("dcgm-exporter.service"))
+BUSY = loaded(OLD, holder("lockstep-ray.service"))
+STRANGE = loaded(OLD, used_by=("nvidia_uvm", "lttng_probe"))
 
 
 @pytest.mark.parametrize(
-    ("present", "policy", "action"),
+    ("now", "policy", "action"),
     [
-        (state(NEW), "either", "none"),
-        (state(NEW), "neither", "none"),
-        (state(NEW, holder()), "reload", "none"),
+        (loaded(NEW), "either", "none"),
+        (loaded(NEW), "neither", "none"),
+        (loaded(NEW, holder()), "reload", "none"),
         (IDLE, "either", "reload"),
         (IDLE, "reload", "reload"),
         (IDLE, "reboot", "reboot"),
@@ -47,24 +50,24 @@ STRANGE = state(OLD, used_by=("nvidia_uvm", "lttng_probe"))
         (BUSY, "reload", "refused"),
         (BUSY, "reboot", "reboot"),
         (STRANGE, "either", "reboot"),
-        (state(None), "either", "reload"),
-        (state(None), "reboot", "reload"),
-        (state(None), "neither", "refused"),
+        (loaded(None), "either", "reload"),
+        (loaded(None), "reboot", "reload"),
+        (loaded(None), "neither", "refused"),
     ],
 )
-def test_decisions(present: dict[str, Any], policy: Any, action: str) -> None:
-    assert decide(present, NEW, policy, SERVICES).action == action
+def test_decisions(now: Loaded, policy: Any, action: str) -> None:
+    assert decide(now, NEW, policy, SERVICES).action == action
 
 
 def test_every_holder_is_named() -> None:
-    reasons = decide(state(OLD, holder(None, 7), holder("lockstep-ray.service", 8)), NEW, "reload", SERVICES).reasons
+    reasons = decide(loaded(OLD, holder(None, 7), holder("lockstep-ray.service", 8)), NEW, "reload", SERVICES).reasons
     assert reasons[1] == "pid 7 (python train.py) holds /dev/nvidia0"
     assert reasons[2] == "pid 8 (python train.py, lockstep-ray.service) holds /dev/nvidia0"
     assert "lttng_probe" in decide(STRANGE, NEW, "either", SERVICES).reasons[1]
 
 
 def test_an_operator_s_own_unit_may_be_stopped() -> None:
-    assert decide(state(OLD, holder("my.service")), NEW, "reload", [*SERVICES, "my.service"]).action == "reload"
+    assert decide(loaded(OLD, holder("my.service")), NEW, "reload", [*SERVICES, "my.service"]).action == "reload"
 
 
 class Kernel:
@@ -82,9 +85,9 @@ class Kernel:
         monkeypatch.setattr(
             driver_state, "modules", lambda: {name: {"refcount": 0, "used_by": []} for name in self.loaded}
         )
-        monkeypatch.setattr(driver_state, "holders", lambda: [holder(unit) for unit in sorted(self.held_by)])
+        monkeypatch.setattr(holders, "holders", lambda: [holder(unit) for unit in sorted(self.held_by)])
 
-    def run(self, argv: Sequence[str], _deadline: float) -> Answer:
+    def run(self, argv: Sequence[str], _deadline: float) -> CommandResult:
         command = " ".join(argv)
         if not command.startswith(("systemctl is-active", "systemctl cat")):
             self.calls.append(command)
@@ -92,26 +95,26 @@ class Kernel:
             return self.systemctl(argv[1], argv[2:])
         name = argv[-1]
         if name in self.hangs:
-            return Answer(None, timed_out=True)
+            return CommandResult(None, timed_out=True)
         if argv[1] == "-r":
             if name in self.sticky:
-                return Answer(1, stderr=f"modprobe: FATAL: Module {name} is in use.")
+                return CommandResult(1, stderr=f"modprobe: FATAL: Module {name} is in use.")
             del self.loaded[name]
         else:
             self.loaded[name] = self.installed
-        return Answer(0)
+        return CommandResult(0)
 
-    def systemctl(self, verb: str, units: Sequence[str]) -> Answer:
+    def systemctl(self, verb: str, units: Sequence[str]) -> CommandResult:
         if verb == "is-active":
-            return Answer(0 if units[-1] in self.active else 3)
+            return CommandResult(0 if units[-1] in self.active else 3)
         if verb == "cat":
-            return Answer(0 if units[0] in ("nvidia-persistenced.service", "dcgm-exporter.service") else 1)
+            return CommandResult(0 if units[0] in ("nvidia-persistenced.service", "dcgm-exporter.service") else 1)
         if verb == "stop":
             self.active -= set(units)
             self.held_by -= set(units)
         else:
             self.active |= set(units)
-        return Answer(0)
+        return CommandResult(0)
 
     def load(self, policy: Any = "either") -> kernel_module.Decision:
         return kernel_module.load(NEW, policy, run=self.run, sleep=lambda _seconds: None)
@@ -180,9 +183,9 @@ def test_the_wrong_module_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_refused_key_is_explained(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(argv: Sequence[str], deadline: float) -> Answer:
+    def run(argv: Sequence[str], deadline: float) -> CommandResult:
         if list(argv) == ["modprobe", "nvidia"]:
-            return Answer(1, stderr="modprobe: ERROR: could not insert 'nvidia': Key was rejected by service")
+            return CommandResult(1, stderr="modprobe: ERROR: could not insert 'nvidia': Key was rejected by service")
         return kernel.run(argv, deadline)
 
     with pytest.raises(LoadFailed, match="Secure Boot"):

@@ -9,7 +9,7 @@ import pytest
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import data_tables
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import known_issues
 
-ROW = {"id": "x", "severity": "suspect", "effect": "e", "cure": "c", "source": "https://s", "confidence": "low"}
+ROW = {"id": "x", "severity": "suspect", "effect": "e", "remediation": "c", "source": "https://s", "confidence": "low"}
 SHIPPED = data_tables.read("known_issues")
 
 
@@ -79,10 +79,10 @@ def test_shipped_issues(facts: dict[str, Any], ids: list[str]) -> None:
     assert [issue.id for issue in known_issues.match(SHIPPED, facts)] == ids
 
 
-def test_shipped_rows_are_whole() -> None:
+def test_shipped_rows_are_complete() -> None:
     assert len({row["id"] for row in SHIPPED}) == len(SHIPPED)
     for row in SHIPPED:
-        assert set(row) == {"id", "severity", "when", "effect", "cure", "source", "confidence"}, row["id"]
+        assert set(row) == {"id", "severity", "when", "effect", "remediation", "source", "confidence"}, row["id"]
         assert row["severity"] in known_issues.SEVERITIES
         assert row["confidence"] in ("low", "medium", "high")
         assert row["source"].startswith("https://")

@@ -8,19 +8,24 @@ import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import packages as driver_packages
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import repository as apt_repository
-from ansible_collections.lockstep.vllm.plugins.module_utils.driver.packages import PackageError, Want, select, wanted
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver.packages import (
+    PackageError,
+    Requirement,
+    package_set,
+    select,
+)
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 H = {"nvswitches": 0, "fabric_manager": None}
 
 
-def required(version: str, **wish: object) -> set[str]:
-    choice: dict = {"source": "nvidia", "flavor": "open", "distribution": "Ubuntu", "fabric_manager": False, **wish}
-    return {want.names[0] for want in wanted(version, **choice) if want.required}
+def required(version: str, **params: object) -> set[str]:
+    choice: dict = {"source": "nvidia", "flavor": "open", "distribution": "Ubuntu", "fabric_manager": False, **params}
+    return {requirement.names[0] for requirement in package_set(version, **choice) if requirement.required}
 
 
 @pytest.mark.parametrize(
-    ("version", "wish", "names"),
+    ("version", "params", "names"),
     [
         ("550.127.05", {}, {"nvidia-dkms-550-open", "nvidia-kernel-common-550", "libnvidia-compute-550",
                             "nvidia-utils-550", "nvidia-compute-utils-550"}),
@@ -46,14 +51,14 @@ def required(version: str, **wish: object) -> set[str]:
         ("550.127.05", {"source": "verify", "distribution": "Fedora"}, set()),
     ],
 )  # fmt: skip
-def test_required_packages(version: str, wish: dict, names: set[str]) -> None:
-    assert required(version, **wish) == names
+def test_required_packages(version: str, params: dict, names: set[str]) -> None:
+    assert required(version, **params) == names
 
 
-def test_no_package_of_a_desktop_is_wanted() -> None:
+def test_no_package_of_a_desktop_is_required() -> None:
     every = {name for version in ("550.127.05", "590.48.01") for distribution in ("Ubuntu", "Debian")
-             for want in wanted(version, source="nvidia", flavor="open", distribution=distribution, fabric_manager=True)
-             for name in want.names}  # fmt: skip
+             for requirement in package_set(version, source="nvidia", flavor="open", distribution=distribution, fabric_manager=True)
+             for name in requirement.names}  # fmt: skip
     assert not [name for name in every if "xserver" in name or "-gl" in name or "settings" in name]
 
 
@@ -63,24 +68,24 @@ def test_no_package_of_a_desktop_is_wanted() -> None:
      ("580.126.09", ("nvidia-fabricmanager-580", "nvidia-fabricmanager"))],
 )  # fmt: skip
 def test_fabric_manager_is_taken_under_either_name(version: str, names: tuple[str, ...]) -> None:
-    wants = wanted(version, source="nvidia", flavor="open", distribution="Ubuntu", fabric_manager=True)
-    assert Want(names, version) in wants
+    requirements = package_set(version, source="nvidia", flavor="open", distribution="Ubuntu", fabric_manager=True)
+    assert Requirement(names, version) in requirements
 
 
 @pytest.mark.parametrize(
-    ("version", "wish", "words"),
+    ("version", "params", "words"),
     [
-        ("550", {}, "wanted a full version such as 550.127.05"),
-        ("550.127.05-0ubuntu1", {}, "wanted a full version"),
+        ("550", {}, "expected a full version such as 550.127.05"),
+        ("550.127.05-0ubuntu1", {}, "expected a full version"),
         ("510.47.03", {}, "has no open kernel modules"),
         ("550.127.05", {"distribution": "Rocky"}, "installs on Debian and Ubuntu, this host runs Rocky"),
         ("550.127.05", {"source": "ubuntu", "distribution": "Debian"}, "nvidia_driver_source is ubuntu"),
         ("550.127.05", {"prebuilt_for": "6.8.0"}, "only from Ubuntu's archive"),
     ],
 )
-def test_a_wish_that_cannot_be_is_refused(version: str, wish: dict, words: str) -> None:
+def test_impossible_parameters_are_refused(version: str, params: dict, words: str) -> None:
     with pytest.raises(PackageError, match=words):
-        required(version, **wish)
+        required(version, **params)
 
 
 OFFER = {
@@ -92,9 +97,9 @@ OFFER = {
 
 
 def test_the_newest_revision_of_the_exact_version_is_taken() -> None:
-    wants = [Want(("libnvidia-compute-550",), "550.127.05"), Want(("nvidia-modprobe",), None),
-             Want(("no-such", "nvidia-utils-550"), "550.127.05"), Want(("absent",), "550.127.05", required=False)]  # fmt: skip
-    assert select(wants, OFFER) == {
+    requirements = [Requirement(("libnvidia-compute-550",), "550.127.05"), Requirement(("nvidia-modprobe",), None),
+             Requirement(("no-such", "nvidia-utils-550"), "550.127.05"), Requirement(("absent",), "550.127.05", required=False)]  # fmt: skip
+    assert select(requirements, OFFER) == {
         "libnvidia-compute-550": "550.127.05-0ubuntu2",
         "nvidia-modprobe": "580.95.05-0ubuntu1",
         "nvidia-utils-550": "550.127.05-0ubuntu1",
@@ -105,7 +110,10 @@ def test_what_is_not_on_offer_is_named_with_what_is() -> None:
     with pytest.raises(
         PackageError, match=r"driver 550\.90\.07 .*missing: nvidia-utils-550.* 550\.90\.07, 550\.127\.05$"
     ):
-        select([Want(("libnvidia-compute-550",), "550.90.07"), Want(("nvidia-utils-550",), "550.90.07")], OFFER)
+        select(
+            [Requirement(("libnvidia-compute-550",), "550.90.07"), Requirement(("nvidia-utils-550",), "550.90.07")],
+            OFFER,
+        )
 
 
 @pytest.mark.parametrize(

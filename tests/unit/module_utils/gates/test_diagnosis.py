@@ -20,7 +20,7 @@ ISSUE = {
     "id": "graph-hang-550.90.07",
     "severity": "suspect",
     "effect": "vLLM across several hosts was seen to hang while capturing CUDA graphs",
-    "cure": "550.127.05 was reported to work.",
+    "remediation": "550.127.05 was reported to work.",
     "source": "https://github.com/vllm-project/vllm/issues/17167",
     "confidence": "low",
 }

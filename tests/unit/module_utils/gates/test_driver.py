@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import copy
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core import data_tables
-from ansible_collections.lockstep.vllm.plugins.module_utils.driver import known_issues
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import commands, data_tables
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.commands import CommandResult
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import health as gpu_health
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import kernel_log, known_issues, nvidia_smi
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import state as driver_state
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver.health import GpuHealth, Health
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import driver as driver_gate
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.driver import Expected
 
 VERSION = "550.127.05"
 UUIDS = ("GPU-0", "GPU-1")
-STATE: dict[str, Any] = {
+STATE: driver_state.FullDriverState = {
     "packages": {"libcuda1": {"version": f"{VERSION}-1", "hold": True, "broken": False}},
     "package_versions": [VERSION],
     "package_version": VERSION,
@@ -28,57 +34,65 @@ STATE: dict[str, Any] = {
     },
     "nvswitches": 4,
     "persistence": True,
-    "gpus": [{"name": "NVIDIA H100 80GB HBM3", "uuid": uuid} for uuid in UUIDS],
+    "modules": {"nvidia": {"refcount": 0, "used_by": []}},
+    "refcount": 0,
+    "gpus": [
+        {
+            "index": index,
+            "name": "NVIDIA H100 80GB HBM3",
+            "uuid": uuid,
+            "memory_mib": 81559,
+            "pci": None,
+            "persistence": True,
+        }
+        for index, uuid in enumerate(UUIDS)
+    ],
     "xids": [],
     "pending_reboot": False,
     "pending_reboot_packages": [],
     "dpkg_interrupted": False,
-    "smi_error": None,
+    "smi_failure": None,
 }
-GPU: dict[str, Any] = {
-    "pci": "00000000:19:00.0",
-    "performance_state": "P0",
-    "persistence": True,
-    "ecc": True,
-    "ecc_pending": True,
-    "ecc_uncorrected": 0,
-    "remap_pending": False,
-    "remap_failure": False,
-    "slowdowns": [],
-    "pcie_generation": 5,
-    "pcie_generation_max": 5,
-    "pcie_width": 16,
-    "pcie_width_max": 16,
-    "fabric_state": "Completed",
-    "fabric_status": "Success",
-}
-HEALTH: dict[str, Any] = {
-    "gpus": [GPU, GPU],
-    "nvlink": {uuid: [True] * 18 for uuid in UUIDS},
-    "error": None,
-    "timed_out": False,
-}
+GPU = GpuHealth(
+    pci="00000000:19:00.0",
+    performance_state="P0",
+    persistence=True,
+    ecc=True,
+    ecc_uncorrected=0,
+    remap_pending=False,
+    remap_failure=False,
+    pcie_generation=5,
+    pcie_generation_max=5,
+    pcie_width=16,
+    pcie_width_max=16,
+    fabric_state="Completed",
+    fabric_status="Success",
+)
+HEALTH = Health((GPU, GPU), dict.fromkeys(UUIDS, (True,) * 18))
+FAILED = nvidia_smi.failure(CommandResult(18, "Failed to initialize NVML: Driver/library version mismatch"))
 EXPECTED = Expected(VERSION, gpus=2, gpu_model="H100")
-XIDS = [{"kind": "Xid", "code": 31, "class": "application", "meaning": "a program's fault"},
-        {"kind": "Xid", "code": 79, "class": "device", "meaning": "fallen off the bus"}]  # fmt: skip
+XIDS = kernel_log.parse_meanings([{"kind": "Xid", "code": 31, "class": "application", "meaning": "a program's fault"},
+        {"kind": "Xid", "code": 79, "class": "device", "meaning": "fallen off the bus"}])  # fmt: skip
 SUSPECT = known_issues.Match("hangs", "suspect", "it hangs", "use another", "url", "low")
 BAD = known_issues.Match("breaks", "bad", "it breaks", "use another", "url", "high")
 
 
-def event(kind: str, code: int, message: str = "") -> dict[str, Any]:
-    return {"kind": kind, "code": code, "count": 2, "last": "2026-11-22T00:00:00Z", "devices": [], "message": message}
+def event(kind: str, code: int, message: str = "") -> kernel_log.XidEvent:
+    """What the kernel log's reader makes of two messages."""
+    prefix = "NVRM: Xid (PCI:0000:19:00)" if kind == "Xid" else "nvidia-nvswitch0: SXid (PCI:0000:cb:00.0)"
+    (event,) = kernel_log.parse_xids([(at, f"{prefix}: {code}, {message}") for at in (0.0, 1.0)])
+    return event
 
 
-def judged(state: dict[str, Any] | None = None, gpu: dict[str, Any] | None = None, health: dict[str, Any] | None = None,
-           expected: Expected = EXPECTED, **more: Any) -> Any:  # fmt: skip
-    seen = copy.deepcopy(HEALTH) | (health or {})
-    if gpu:
-        seen["gpus"][0] = GPU | gpu
-    return driver_gate.judge(STATE | (state or {}), seen, expected, xids=XIDS, host="a1", **more)
+def evaluated(state: dict[str, Any] | None = None, gpu: dict[str, Any] | None = None, health: dict[str, Any] | None = None,
+              expected: Expected = EXPECTED, **more: Any) -> Any:  # fmt: skip
+    gpus = (dataclasses.replace(GPU, **gpu), GPU) if gpu else HEALTH.gpus
+    read = dataclasses.replace(HEALTH, **{"gpus": gpus, **(health or {})})
+    return driver_gate.evaluate({**STATE, **(state or {})}, read, expected, xids=XIDS, host="a1", **more)  # type: ignore[typeddict-item]
 
 
-def test_a_healthy_host_passes_without_a_word() -> None:
-    result = judged()
+def test_a_healthy_host_passes_without_warnings() -> None:
+    result = evaluated()
     assert (result.verdict, result.code, result.cause, result.warnings) == ("pass", "ok", "", ())
     assert result.measured == {"driver": VERSION, "gpus": 2, "findings": []}
 
@@ -98,7 +112,7 @@ def test_a_healthy_host_passes_without_a_word() -> None:
         ({"fabric_manager": STATE["fabric_manager"] | {"package_version": "550.90.07"}}, "fabric_manager_differs", "550.90.07"),
         ({"fabric_manager": STATE["fabric_manager"] | {"version": "550.54.15"}}, "fabric_manager_differs", "550.54.15"),
         ({"fabric_manager": STATE["fabric_manager"] | {"active": False}}, "fabric_manager_inactive", "does not run"),
-        ({"smi_error": "Failed to initialize NVML: Driver/library version mismatch", "gpus": []}, "smi_fails", "NVML"),
+        ({"smi_failure": FAILED, "gpus": []}, "smi_fails", "NVML"),
         ({"gpus": STATE["gpus"][:1]}, "gpu_count", "1 GPUs answer, 2 are declared"),
         ({"gpus": [{"name": "NVIDIA A100", "uuid": "x"}] * 2}, "gpu_model", "NVIDIA A100"),
         ({"xids": [event("Xid", 79)]}, "xid", "Xid 79 (fallen off the bus), 2 times since boot"),
@@ -108,8 +122,8 @@ def test_a_healthy_host_passes_without_a_word() -> None:
          "pending for linux-image-6.1.0"),
     ],
 )  # fmt: skip
-def test_a_driver_that_is_not_whole_fails(change: dict[str, Any], code: str, words: str) -> None:
-    result = judged(change)
+def test_an_inconsistent_driver_fails(change: dict[str, Any], code: str, words: str) -> None:
+    result = evaluated(change)
     assert (result.verdict, result.code) == ("fail", code)
     assert words in result.cause
     assert result.next
@@ -121,7 +135,7 @@ def test_a_driver_that_is_not_whole_fails(change: dict[str, Any], code: str, wor
         ({"remap_failure": True}, "row_remap_failed"),
         ({"remap_pending": True}, "row_remap_pending"),
         ({"ecc_uncorrected": 3}, "ecc_errors"),
-        ({"slowdowns": ["hw_thermal_slowdown"]}, "throttled"),
+        ({"slowdowns": ("hw_thermal_slowdown",)}, "throttled"),
         ({"pcie_width": 8}, "pcie_width"),
         ({"pcie_generation": 3}, "pcie_generation"),
         ({"persistence": False}, "persistence_off"),
@@ -130,14 +144,14 @@ def test_a_driver_that_is_not_whole_fails(change: dict[str, Any], code: str, wor
     ],
 )
 def test_a_sick_gpu_fails_and_is_named(change: dict[str, Any], code: str) -> None:
-    result = judged(gpu=change)
+    result = evaluated(gpu=change)
     assert (result.verdict, result.code) == ("fail", code)
     assert "00000000:19:00.0" in result.cause
 
 
 def test_what_is_wrong_comes_before_what_is_not_held() -> None:
     loose = {"libcuda1": {"version": VERSION, "hold": False, "broken": False}}
-    result = judged({"packages": loose, "fabric_manager": None})
+    result = evaluated({"packages": loose, "fabric_manager": None})
     assert result.code == "fabric_manager_missing"
     assert result.cause.endswith("libcuda1")
 
@@ -153,12 +167,12 @@ def test_what_is_wrong_comes_before_what_is_not_held() -> None:
     ],
 )
 def test_what_only_warns(state: dict[str, Any], gpu: dict[str, Any] | None, words: str) -> None:
-    result = judged(state, gpu)
+    result = evaluated(state, gpu)
     assert result.verdict == "pass"
     assert any(words in warning for warning in result.warnings)
 
 
-UNKNOWN = dict.fromkeys(GPU, None) | {"pci": "0F:01:00.0", "slowdowns": []}
+UNKNOWN = GpuHealth("0F:01:00.0")
 
 
 @pytest.mark.parametrize(
@@ -167,34 +181,48 @@ UNKNOWN = dict.fromkeys(GPU, None) | {"pci": "0F:01:00.0", "slowdowns": []}
         {"nvlink": {}},
         {"nvlink": {uuid: [] for uuid in UUIDS}},
         {"nvlink": {uuid: [False] * 12 for uuid in UUIDS}},
-        {"gpus": [UNKNOWN]},
+        {"gpus": (UNKNOWN,)},
     ],
 )
 def test_what_a_gpu_does_not_have_is_no_fault(health: dict[str, Any]) -> None:
-    assert judged(health=health).verdict == "pass"
+    assert evaluated(health=health).verdict == "pass"
 
 
 @pytest.mark.parametrize(
-    ("links", "blamed"),
+    ("links", "named"),
     [
         ({"GPU-0": [True] * 18, "GPU-1": [True] * 17 + [False]}, "GPU-1: NVLink 17 down"),
         ({"GPU-0": [True] * 18, "GPU-1": []}, "GPU-1: NVLink absent down"),
     ],
 )
-def test_a_link_that_is_down(links: dict[str, list[bool]], blamed: str) -> None:
-    result = judged(health={"nvlink": links})
+def test_a_link_that_is_down(links: dict[str, list[bool]], named: str) -> None:
+    result = evaluated(health={"nvlink": links})
     assert result.code == "nvlink_down"
-    assert blamed in result.cause
+    assert named in result.cause
 
 
-def test_a_driver_that_hangs_is_a_timeout_not_a_crash() -> None:
-    hung = {"smi_error": "nvidia-smi gave no answer within 5 s: the driver or a GPU hangs", "gpus": []}
-    result = judged(hung, health={"gpus": [], "nvlink": {}, "timed_out": True})
-    assert (result.verdict, result.code) == ("timeout", "driver_hangs")
+@pytest.mark.parametrize(
+    ("script", "verdict", "code"),
+    [
+        pytest.param("exec sleep 30", "timeout", "driver_hangs", id="hangs"),
+        pytest.param("echo 'GSP: no answer within 5 s'; exit 9", "fail", "smi_fails", id="fails with such words"),
+    ],
+)
+def test_a_timeout_is_told_from_how_nvidia_smi_ended(script: str, verdict: str, code: str, tmp_path: Path) -> None:
+    """Fed by a real nvidia-smi that hangs or fails, through the reading of the state and of the health."""
+
+    def run(argv: Sequence[str], _deadline: float) -> CommandResult:
+        return commands.run_command(["sh", "-c", script if argv[0] == "nvidia-smi" else "exit 1"], 0.3)
+
+    state = driver_state.driver_state(root=tmp_path, run=run)
+    for read in (state, {**STATE, "smi_failure": None}):
+        result = driver_gate.evaluate(read, gpu_health.health(run=run), EXPECTED)  # type: ignore[arg-type]
+        assert code in result.measured["findings"]
+    assert driver_gate.evaluate({**STATE, "smi_failure": state["smi_failure"]}, Health(), EXPECTED).verdict == verdict
 
 
-def test_all_causes_are_told_and_the_first_gives_the_code() -> None:
-    result = judged({"loaded_version": "550.54.15"}, {"ecc_uncorrected": 1})
+def test_all_causes_are_reported_and_the_first_gives_the_code() -> None:
+    result = evaluated({"loaded_version": "550.54.15"}, {"ecc_uncorrected": 1})
     assert result.measured["findings"] == ["module_differs", "fabric_manager_differs", "ecc_errors"]
     assert "550.54.15" in result.cause
     assert "ECC" in result.cause
@@ -202,20 +230,33 @@ def test_all_causes_are_told_and_the_first_gives_the_code() -> None:
 
 def test_a_driver_that_did_not_come_as_packages() -> None:
     bare = {"packages": {}, "package_versions": [], "package_version": None}
-    assert judged(bare, expected=Expected(None, gpus=2, packaged=False)).verdict == "pass"
-    assert judged(bare | {"userspace_version": "550.90.07"}, expected=Expected(None, gpus=2, packaged=False)).code == (
-        "module_differs"
-    )
+    assert evaluated(bare, expected=Expected(None, gpus=2, packaged=False)).verdict == "pass"
+    assert evaluated(
+        bare | {"userspace_version": "550.90.07"}, expected=Expected(None, gpus=2, packaged=False)
+    ).code == ("module_differs")
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"packages": {"libcuda1": {"version": f"{VERSION}-1", "hold": False, "broken": False}}}, "not_held"),
+        ({"dpkg_interrupted": True}, "dpkg_interrupted"),
+        ({"package_versions": [], "package_version": None}, "package_missing"),
+    ],
+)
+def test_packages_matter_only_where_lockstep_installs_them(change: dict[str, Any], code: str) -> None:
+    assert evaluated(change).code == code
+    assert evaluated(change, expected=dataclasses.replace(EXPECTED, packaged=False)).verdict == "pass"
 
 
 @pytest.mark.parametrize(("setting", "code"), [("auto", "ok"), ("present", "fabric_manager_missing"), ("absent", "ok")])
 def test_a_host_without_nvswitches_needs_no_fabric_manager(setting: str, code: str) -> None:
     expected = Expected(VERSION, gpus=2, fabric_manager=setting)
-    assert judged({"fabric_manager": None, "nvswitches": 0}, expected=expected).code == code
+    assert evaluated({"fabric_manager": None, "nvswitches": 0}, expected=expected).code == code
 
 
 def test_a_suspect_issue_warns_and_makes_the_graph_gate_compulsory() -> None:
-    result = judged(issues=[SUSPECT])
+    result = evaluated(issues=[SUSPECT])
     assert result.verdict == "pass"
     assert "hangs (low confidence)" in result.warnings[0]
     assert driver_gate.graph_gate_compulsory([SUSPECT])
@@ -223,14 +264,15 @@ def test_a_suspect_issue_warns_and_makes_the_graph_gate_compulsory() -> None:
 
 
 def test_a_bad_issue_fails_unless_it_is_allowed_by_name() -> None:
-    assert judged(issues=[BAD]).code == "known_bad"
-    allowed = judged(issues=[BAD], expected=Expected(VERSION, gpus=2, allowed=("breaks",)))
+    assert evaluated(issues=[BAD]).code == "known_bad"
+    allowed = evaluated(issues=[BAD], expected=Expected(VERSION, gpus=2, allowed=("breaks",)))
     assert allowed.verdict == "pass"
     assert "breaks" in allowed.warnings[0]
 
 
 def test_every_row_of_the_xid_table_can_be_read() -> None:
     rows = data_tables.read("xids")
+    assert len(kernel_log.parse_meanings(rows)) == len(rows)
     assert {row["class"] for row in rows} == {"application", "device"}
     assert len({(row["kind"], row["code"]) for row in rows}) == len(rows)
     assert all(row["source"].startswith("https://") and row["confidence"] in ("low", "medium", "high") for row in rows)

@@ -1,4 +1,4 @@
-"""What a survey reads on this machine, and of texts."""
+"""What the probe reads on this machine, and of texts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import time
 
 import pytest
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.commands import CommandResult
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import holders, kernel_log
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import state as driver_state
 from ansible_collections.lockstep.vllm.plugins.module_utils.host import probe as host_probe
 
+real_units = host_probe.units
 SHOWN = """\
 Id=lockstep-ray.service
 LoadState=loaded
@@ -35,25 +38,25 @@ StateChangeTimestamp=
 
 
 def test_units() -> None:
-    assert host_probe.parse_units(SHOWN) == {
+    assert host_probe.units(["lockstep-ray.service", "haproxy.service"], lambda *_: CommandResult(0, SHOWN)) == {
         "lockstep-ray.service": {"load": "loaded", "active": "active", "sub": "running", "enabled": "enabled", "result": "success", "restarts": 2, "since": "1795640737"},
         "haproxy.service": {"load": "not-found", "active": "inactive", "sub": "dead", "enabled": "", "result": "success", "restarts": 0, "since": None},
     }  # fmt: skip
 
 
-def test_a_plan_s_survey_looks_neither_into_processes_nor_at_kernel_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("holders", "_xids"):
-        monkeypatch.setattr(driver_state, name, lambda *_: pytest.fail("a plan needs none of it"))
+def test_a_plan_s_probe_reads_neither_processes_nor_kernel_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name in ((holders, "holders"), (kernel_log, "xids")):
+        monkeypatch.setattr(module, name, lambda *_: pytest.fail("a plan needs none of it"))
     driver = host_probe.collect({"preflight": True})["driver"]
     assert "error" not in driver
     assert not set(driver_state.COSTLY) & set(driver)
 
 
-def test_who_asks_is_told_all_of_the_driver() -> None:
+def test_costly_parts_of_the_driver_are_read_on_request() -> None:
     assert set(driver_state.COSTLY) < set(host_probe.collect({"driver_also": driver_state.COSTLY})["driver"])
 
 
-def test_the_system_as_the_standard_library_tells_it() -> None:
+def test_the_system_as_the_standard_library_reports_it() -> None:
     state = host_probe.collect({})
     assert state["os"]["python"] == platform.python_version()
     assert state["os"]["arch"] == platform.machine()
@@ -75,6 +78,20 @@ def test_a_taken_port_names_who_listens_there() -> None:
         found = host_probe.taken_ports([port, free.getsockname()[1]])
     assert set(found) == {str(port)}
     assert str(os.getpid()) in found[str(port)] or found[str(port)].endswith(".service")
+
+
+def test_a_part_that_cannot_be_read_names_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = CommandResult(1, stderr="Failed to connect to bus")
+    monkeypatch.setattr(host_probe, "units", lambda names: real_units(names, lambda *_: failed))
+    assert host_probe.collect({})["units"] == {"error": "SystemctlError: systemctl show: Failed to connect to bus"}
+
+
+@pytest.mark.parametrize(("owner", "taken"), [("lockstep-ray.service", False), ("redis.service", True)])
+def test_ports_of_lockstep_s_own_units_are_not_taken(owner: str, taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_probe, "_process_owner", lambda _pid: owner)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert host_probe.taken_ports([port]) == ({str(port): owner} if taken else {})
 
 
 def test_names_are_looked_up_for_every_peer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import host_record, records
 from ansible_collections.lockstep.vllm.plugins.module_utils.host import setup as host_setup
 
 SOURCES = {"__init__.py": "", "gates/gate.py": "new\n"}
@@ -30,7 +33,7 @@ def test_library_is_made_exactly_the_given_one(tmp_path: Path) -> None:
     assert host_setup.install_library(SOURCES, TABLES, library=library, share=share) == []
 
 
-def test_a_changed_mode_is_put_right(tmp_path: Path) -> None:
+def test_a_changed_mode_is_restored(tmp_path: Path) -> None:
     host_setup.install_library(SOURCES, {}, library=tmp_path, share=tmp_path / "share")
     (tmp_path / "gates" / "gate.py").chmod(0o600)
     assert host_setup.install_library(SOURCES, {}, library=tmp_path, share=tmp_path / "share") == [
@@ -54,3 +57,14 @@ def test_host_record() -> None:
         "peers": {"a1": "10.0.0.11", "a2": "10.0.0.12"},
     }
     assert host_setup.host_record("a1", replica, declared)["ray_role"] == "head"
+
+
+def test_the_host_record_is_one_that_its_readers_accept() -> None:
+    replica: host_setup.Replica = {"name": "a", "head": "a1", "addresses": {"a1": "10.0.0.1", "a2": "10.0.0.2"}}
+    declared = {"interface": "eth0", "gpus": 8, "gpu_model": None, "zone": None}
+    head, worker = (host_setup.host_record(host, replica, declared) for host in ("a1", "a2"))
+    assert host_record.parse(head) == head
+    assert (head["ray_role"], worker["ray_role"]) == ("head", "worker")
+    assert worker["head"] == {"host": "a1", "address": "10.0.0.1"}
+    with pytest.raises(records.RecordError, match="has no peers"):
+        host_record.parse({name: value for name, value in head.items() if name != "peers"})

@@ -12,7 +12,7 @@ import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.runtime import install as runtime_install
 from ansible_collections.lockstep.vllm.plugins.module_utils.runtime import state as runtime_state
-from ansible_collections.lockstep.vllm.plugins.module_utils.runtime.install import InstallError, Wanted
+from ansible_collections.lockstep.vllm.plugins.module_utils.runtime.install import Environment, InstallError
 
 UV = Path(sys.executable).with_name("uv")
 LOCK = "torch==2.13.0 \\\n    --hash={torch}\nray==2.60.0\nvllm==0.32.0\n"
@@ -45,13 +45,13 @@ def house(tmp_path):
     return tmp_path
 
 
-def wanted(house: Path, **changed: object) -> Wanted:
+def environment(house: Path, **changed: object) -> Environment:
     given = {"lock": house / "lock.txt", "python": sys.executable, "wheelhouse": str(house / "wheels"), "uv": UV}
-    return Wanted(**{**given, **changed})  # type: ignore[arg-type]
+    return Environment(**{**given, **changed})  # type: ignore[arg-type]
 
 
 def install(house: Path, check: bool = False, **changed: object) -> runtime_install.Installed:
-    return runtime_install.install(wanted(house, **changed), check=check, root=house / "root")
+    return runtime_install.install(environment(house, **changed), check=check, root=house / "root")
 
 
 def renew(house: Path) -> None:
@@ -66,7 +66,7 @@ def test_built_switched_and_then_left_alone(house):
     assert (again.changed, again.built, again.before) == (False, False, first.digest)
 
 
-def test_check_mode_says_so_and_builds_nothing(house):
+def test_check_mode_reports_and_builds_nothing(house):
     said = install(house, check=True)
     assert said.changed
     assert not (house / "root").exists()
@@ -105,14 +105,14 @@ def test_half_an_environment_is_not_used(house):
     """As a killed run leaves it: the folder is there, its mark is not."""
     first = install(house)
     renew(house)
-    digest = runtime_install.expected_digest(wanted(house))
+    digest = runtime_install.expected_digest(environment(house))
     shutil.copytree(house / "root" / first.digest, house / "root" / digest, symlinks=True)
     (house / "root" / digest / "lockstep.json").unlink()
     second = install(house)
     assert (second.built, second.state["vllm"]) == (True, "0.33.0")
 
 
-def test_what_cannot_be_imported_is_not_put_to_use(house):
+def test_an_environment_that_cannot_be_imported_is_not_used(house):
     first = install(house)
     wheel(house / "wheels", "vllm", "0.34.0", code="raise ImportError('libnuma.so.1 is not there')")
     (house / "lock.txt").write_text("torch==2.13.0\nray==2.60.0\nvllm==0.34.0\n")

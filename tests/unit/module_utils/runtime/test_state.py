@@ -115,6 +115,6 @@ vllm==0.32.0
         ("", {}),
     ],
 )
-def test_a_lock_tells_what_will_be_there(lock, promised):
+def test_versions_from_a_lock(lock, promised):
     wanted = dict.fromkeys(("ray", "vllm", "torch", "nccl", "torch_cuda")) | promised
     assert runtime_state.promised(lock) == wanted

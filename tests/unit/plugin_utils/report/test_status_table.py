@@ -24,7 +24,7 @@ def node(host: str, **other: Any) -> dict[str, Any]:
 def state(head: bool) -> dict[str, Any]:
     found: dict[str, Any] = {
         "clock": CLOCK,
-        "driver": {"loaded_version": "550.127.05", "package_version": "550.127.05", "smi_error": None},
+        "driver": {"loaded_version": "550.127.05", "package_version": "550.127.05", "smi_failure": None},
         "fingerprint": FINGERPRINT,
         "fingerprint_digest": "d1",
         "units": {"lockstep-ray.service": unit()},

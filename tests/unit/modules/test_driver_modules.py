@@ -1,4 +1,4 @@
-"""The doors of the driver: what goes in, what comes out, and that check mode changes nothing."""
+"""The driver's modules: parameters, results, and that check mode changes nothing."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ B = {"version": "550.127.05", "source": "nvidia", "flavor": "open"}
 
 def call(capsys: pytest.CaptureFixture[str], module: str, **arguments: Any) -> dict[str, Any]:
     """Run a module as Ansible does and return what it printed."""
-    door = importlib.import_module(f"{PACKAGE}.{module}")
+    entry_point = importlib.import_module(f"{PACKAGE}.{module}")
     with patch_module_args(arguments), pytest.raises(SystemExit):
-        door.main()
+        entry_point.main()
     printed: dict[str, Any] = json.loads(capsys.readouterr().out)
     return printed
 
@@ -77,14 +77,14 @@ def test_a_damaged_record_is_named(record: Path, capsys: pytest.CaptureFixture[s
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The gate's answer, and what it was asked."""
-    told: dict[str, Any] = {"result": GateResult("driver", "pass", 0.1, warnings=("careful",))}
+    answer: dict[str, Any] = {"result": GateResult("driver", "pass", 0.1, warnings=("careful",))}
 
     def check(expected: driver_gate.Expected, **more: Any) -> dict[str, Any]:
-        told["expected"], told["more"] = expected, more
-        return {"gate": told["result"].as_dict(), "issues": [], "graph_gate_compulsory": False, "state": {}}
+        answer["expected"], answer["more"] = expected, more
+        return {"gate": answer["result"].as_dict(), "issues": [], "graph_gate_compulsory": False, "state": {}}
 
     monkeypatch.setattr(driver_gate, "check", check)
-    return told
+    return answer
 
 
 def test_a_passing_gate_warns(
@@ -104,29 +104,29 @@ def test_a_failing_gate_names_cause_and_next_step(
     record: Path, gate: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     gate["result"] = GateResult("driver", "fail", 0.1, code="xid", cause="Xid 79", next="reboot a1")
-    told = call(capsys, "driver_verify", gpus=8, host="a1", _ansible_check_mode=True)
-    assert (told["gate"]["evidence"], records.EVIDENCE.exists()) == ([], False)
-    told = call(capsys, "driver_verify", gpus=8, host="a1", run="r1")
-    assert told["msg"] == "driver gate: xid on a1: Xid 79. Next: reboot a1"
-    assert all(path.startswith(f"{records.EVIDENCE}/r1/driver/") for path in told["gate"]["evidence"])
+    result = call(capsys, "driver_verify", gpus=8, host="a1", _ansible_check_mode=True)
+    assert (result["gate"]["evidence"], records.EVIDENCE.exists()) == ([], False)
+    result = call(capsys, "driver_verify", gpus=8, host="a1", run="r1")
+    assert result["msg"] == "driver gate: xid on a1: Xid 79. Next: reboot a1"
+    assert all(path.startswith(f"{records.EVIDENCE}/r1/driver/") for path in result["gate"]["evidence"])
     quiet = call(capsys, "driver_verify", gpus=8, fail=False)
     assert "failed" not in quiet
     assert quiet["gate"]["code"] == "xid"
 
 
-def test_a_failing_install_leaves_what_apt_said(
+def test_a_failing_install_leaves_apts_output(
     record: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(_module: AnsibleModule) -> None:
         raise driver_install.StepFailed("installing driver 550.127.05: E: broken", "\n".join(map(str, range(100))))
 
     monkeypatch.setattr(nvidia_driver_packages, "apply", fails)
-    told = call(capsys, "nvidia_driver_packages", version="550.127.05", source="debian", run="r1")
-    assert told["msg"] == "installing driver 550.127.05: E: broken. See /var/log/apt/term.log"
-    assert told["log"].splitlines() == [str(number) for number in range(70, 100)]
-    said = records.EVIDENCE / "r1" / "driver-550.127.05-installed" / "said.log"
-    assert str(said) in told["evidence"]
-    assert len(said.read_text(encoding="utf-8").splitlines()) == 100
+    result = call(capsys, "nvidia_driver_packages", version="550.127.05", source="debian", run="r1")
+    assert result["msg"] == "installing driver 550.127.05: E: broken. See /var/log/apt/term.log"
+    assert result["log"].splitlines() == [str(number) for number in range(70, 100)]
+    log = records.EVIDENCE / "r1" / "driver-550.127.05-installed" / "command.log"
+    assert str(log) in result["evidence"]
+    assert len(log.read_text(encoding="utf-8").splitlines()) == 100
 
 
 def test_a_failing_load_leaves_evidence(
@@ -136,9 +136,9 @@ def test_a_failing_load_leaves_evidence(
         raise kernel_module.LoadFailed("modprobe nvidia: Key was rejected by service")
 
     monkeypatch.setattr(kernel_module, "load", fails)
-    told = call(capsys, "nvidia_driver_load", version="550.127.05", run="r1")
-    assert told["msg"] == "modprobe nvidia: Key was rejected by service"
-    assert all(path.startswith(f"{records.EVIDENCE}/r1/driver-550.127.05-load/") for path in told["evidence"])
+    result = call(capsys, "nvidia_driver_load", version="550.127.05", run="r1")
+    assert result["msg"] == "modprobe nvidia: Key was rejected by service"
+    assert all(path.startswith(f"{records.EVIDENCE}/r1/driver-550.127.05-load/") for path in result["evidence"])
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, "550.127.05"), ("580.95.05", "580.95.05")])
@@ -151,7 +151,7 @@ def test_the_version_is_the_host_s_own_where_none_is_given(
 
 
 def test_load_in_check_mode_only_decides(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_module, "present", lambda: {"loaded_version": None, "modules": {}, "holders": []})
+    monkeypatch.setattr(kernel_module, "loaded_now", lambda: kernel_module.Loaded(None, {}, []))
     monkeypatch.setattr(kernel_module, "load", lambda *_a, **_k: pytest.fail("it acted"))
     result = call(capsys, "nvidia_driver_load", version="550.127.05", _ansible_check_mode=True)
     assert (result["action"], result["changed"]) == ("reload", True)

@@ -1,0 +1,14 @@
+"""Which operating system a host runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+OS_RELEASE = Path("/etc/os-release")
+
+
+def os_release(path: Path = OS_RELEASE) -> dict[str, str]:
+    """The fields of os-release(5), such as ``ID``, ``ID_LIKE`` and ``VERSION_ID``, without their quotes."""
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    fields = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
+    return {name: value.strip("\"'") for name, _, value in fields}

@@ -1,0 +1,64 @@
+"""The driver's packages, from dpkg-query's output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.commands import CommandResult
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import dpkg
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+
+
+def text(name: str) -> str:
+    return (FIXTURES / name).read_text()
+
+
+def test_packages() -> None:
+    packages = dpkg.parse(text("dpkg/ubuntu2204-550"))
+    assert set(packages) == {
+        "libnvidia-compute-550",
+        "nvidia-utils-550",
+        "nvidia-fabricmanager-550",
+        "nvidia-settings",
+        "nvidia-dkms-550-open",
+        "libnvidia-cfg1-550",
+    }
+    assert packages["libnvidia-compute-550"] == {"version": "550.127.05-0ubuntu1", "hold": True, "broken": False}
+    assert packages["nvidia-utils-550"]["hold"] is False
+    assert packages["nvidia-dkms-550-open"]["broken"] is True
+    assert dpkg.driver_versions(packages) == ["550.127.05"]
+
+
+def test_mixed_packages_are_all_named_oldest_first() -> None:
+    versions = {
+        "libnvidia-compute": "580.95.05-1",
+        "nvidia-dkms-550": "550.90.07-1",
+        "libcuda1": "550.127.05-1",
+        "nvidia-persistenced": "535.171.04-1",
+        "nvidia-fabricmanager": "560.35.05-1",
+    }
+    packages: dict[str, dpkg.Package] = {
+        name: {"version": version, "hold": True, "broken": False} for name, version in versions.items()
+    }
+    assert dpkg.driver_versions(packages) == ["550.90.07", "550.127.05", "580.95.05"]
+
+
+def test_an_interrupted_dpkg_is_noticed(tmp_path: Path) -> None:
+    updates = tmp_path / "var/lib/dpkg/updates"
+    updates.mkdir(parents=True)
+    assert dpkg.interrupted(tmp_path) is False
+    (updates / "0001").write_text("")
+    assert dpkg.interrupted(tmp_path) is True
+
+
+def test_dpkg_query_is_asked_for_the_driver_s_packages_only() -> None:
+    calls: list[Sequence[str]] = []
+
+    def run(argv: Sequence[str], _deadline: float) -> CommandResult:
+        calls.append(argv)
+        return CommandResult(1, text("dpkg/ubuntu2204-550"), "dpkg-query: no packages found matching nvlsm")
+
+    assert dpkg.driver_version(dpkg.installed(run)) == "550.127.05"
+    assert [list(argv) for argv in calls] == [[*dpkg.QUERY, *dpkg.PATTERNS]]
