@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import records
+from ..ray.ports import EnginePorts
 from .ladder import RUNGS, Rung, rung_arguments
 from .layouts import Layout, MoveUp, Policy, Window
 from .restarts import Restarts
@@ -92,8 +93,7 @@ class Config:
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
     ladder: tuple[Rung, ...] = RUNGS
-    port: int = 8000
-    ready_port: int = 8001
+    ports: EnginePorts = dataclasses.field(default_factory=EnginePorts)
     policy: Policy = dataclasses.field(default_factory=Policy)
     heartbeat: Heartbeat = dataclasses.field(default_factory=Heartbeat)
     restarts: Restarts = dataclasses.field(default_factory=Restarts)
@@ -131,7 +131,7 @@ def command(vllm: str, config: Config, layout: Layout, rung: Rung, address: str)
     arguments |= {
         "served_model_name": config.served_model_name,
         "host": address,
-        "port": config.port,
+        "port": config.ports.api,
         "distributed_executor_backend": "ray",
         "tensor_parallel_size": layout.tensor_parallel_size,
         "pipeline_parallel_size": layout.pipeline_parallel_size,
@@ -191,8 +191,7 @@ def _build(record: dict[str, Any]) -> Config:
         arguments=normalised(record.get("args", {})),
         environment={name: str(value) for name, value in record.get("environment", {}).items()},
         ladder=ladder,
-        port=int(record.get("port", 8000)),
-        ready_port=int(record.get("ready_port", 8001)),
+        ports=EnginePorts.parse(record),
         policy=_policy(record.get("policy", {})),
         heartbeat=heartbeat,
         restarts=Restarts(**(restarts | {"limit": int(restarts["limit"])} if "limit" in restarts else restarts)),

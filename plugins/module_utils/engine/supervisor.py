@@ -26,7 +26,7 @@ from ..admission import condition
 from ..core import records
 from ..core.systemd import notify
 from ..ray import wait as ray_wait
-from ..ray.gcs import gcs_port
+from ..ray.ports import ray_ports
 from ..runtime import state as runtime_state
 from . import cluster as engine_cluster
 from . import completion, layouts, log_advice, readiness
@@ -152,7 +152,7 @@ class Supervisor:
         self._config, self._host, self._stamp, self._vllm, self._key = config, host, stamp, vllm, api_key
         self._cluster = cluster
         self._members = cluster.members
-        self._base_url = f"http://{host['address']}:{config.port}"
+        self._base_url = f"http://{host['address']}:{config.ports.api}"
         self._state = engine_state.EngineState("waiting", since=records.now(), pid=os.getpid())
         self._engine: EngineProcess | None = None
         self._heartbeat: Heartbeat | None = None
@@ -162,7 +162,7 @@ class Supervisor:
         self._drain_ends = 0.0
         self._advised = 0.0
         self._serves = ""
-        self._door = readiness.serve(host["address"], config.ready_port, self.look)
+        self._door = readiness.serve(host["address"], config.ports.ready, self.look)
 
     def run(self) -> int:
         """Serve until told to stop (0) or until starting again cannot help (78)."""
@@ -476,7 +476,7 @@ class Supervisor:
             "GLOO_SOCKET_IFNAME": interface,
             "NCCL_SOCKET_IFNAME": interface,
             "TP_SOCKET_IFNAME": interface,
-            "RAY_ADDRESS": f"{self._host['head']['address']}:{gcs_port()}",
+            "RAY_ADDRESS": f"{self._host['head']['address']}:{ray_ports().gcs}",
             "VLLM_CONFIG_ROOT": str(root),
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_LOGGING_COLOR": "0",

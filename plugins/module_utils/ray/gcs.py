@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..core import records
+from .ports import ray_ports
 
 HOST_LABEL = "lockstep.host"
 FINGERPRINT_LABEL = "lockstep.fingerprint"
 TOKEN = records.ETC / "ray-token"
-GCS_PORT = 6379
-SETTINGS = records.ETC / "ray.json"
 
 Head = Literal["up", "down", "refused"]
 
@@ -108,7 +107,7 @@ class Cluster:
             ("grpc.max_reconnect_backoff_ms", 500),
             ("grpc.enable_http_proxy", 0),
         ]
-        self._channel = grpc.insecure_channel(f"{_bracketed(address)}:{port or gcs_port()}", options=options)
+        self._channel = grpc.insecure_channel(f"{_bracketed(address)}:{port or ray_ports().gcs}", options=options)
         services = _generated("gcs_service_pb2_grpc")
         self._info = services.NodeInfoGcsServiceStub(self._channel)
         self._store = services.InternalKVGcsServiceStub(self._channel)
@@ -179,11 +178,6 @@ def token() -> str | None:
         except OSError:
             continue
     return None
-
-
-def gcs_port() -> int:
-    """The port of the GCS by ``ray.json``, which is the same on every host."""
-    return int((records.read(SETTINGS) or {}).get("ports", {}).get("gcs", GCS_PORT))
 
 
 def answers(address: str, port: int, timeout: float = 1.0) -> bool:

@@ -26,8 +26,8 @@ from ..core import records
 from ..runtime import state as runtime_state
 from . import gcs, peer_status
 from .gcs import Table, Versions
+from .ports import RAY_SETTINGS, RayPorts
 
-SETTINGS = gcs.SETTINGS
 SESSIONS_KEPT = 3
 PAUSE = 1.0
 """Seconds between two questions to the head; one costs about a millisecond."""
@@ -38,29 +38,11 @@ ENDED = 143
 
 
 @dataclasses.dataclass(frozen=True)
-class Ports:
-    """Where Ray listens; the same on every host."""
-
-    gcs: int = 6379
-    node_manager: int = 6380
-    object_manager: int = 6381
-    runtime_env_agent: int = 6382
-    dashboard_agent: int = 6383
-    dashboard_agent_grpc: int = 6384
-    metrics: int = 6385
-    autoscaler_metrics: int = 6387
-    dashboard_metrics: int = 6388
-    dashboard: int = 8265
-    workers_first: int = 20000
-    workers_last: int = 20999
-
-
-@dataclasses.dataclass(frozen=True)
 class Settings:
     """What ray_node wrote to ``/etc/lockstep/ray.json``.
 
     Attributes:
-        ports: see Ports.
+        ports: see RayPorts.
         temp_dir: where Ray keeps its sessions; short, since a socket's path may have 107 bytes.
         object_store_bytes: shared memory for objects; None leaves it to Ray.
         cpus: that Ray may hand out; None for all.
@@ -68,7 +50,7 @@ class Settings:
         labels: of this host, beside Lockstep's own.
     """
 
-    ports: Ports = Ports()
+    ports: RayPorts = dataclasses.field(default_factory=RayPorts)
     temp_dir: str = "/var/lib/lockstep/ray"
     object_store_bytes: int | None = None
     cpus: int | None = None
@@ -86,7 +68,7 @@ class Obstacle:
 
 def settings_of(record: Mapping[str, Any]) -> Settings:
     """The settings in a record; what it leaves out keeps its default."""
-    return Settings(**{**record, "ports": Ports(**record.get("ports", {}))})
+    return Settings(**{**record, "ports": RayPorts.parse(record)})
 
 
 def arguments(identity: Mapping[str, Any], settings: Settings, digest: str) -> list[str]:
@@ -174,7 +156,7 @@ def main(argv: list[str]) -> int:
     if identity is None:
         print(f"{records.HOST} does not exist. Next: ansible-playbook site.yml", file=sys.stderr)
         return 1
-    settings = settings_of(records.read(SETTINGS) or {})
+    settings = settings_of(records.read(RAY_SETTINGS) or {})
     _wait_until_clear(identity, settings)
     _prune_sessions(Path(settings.temp_dir))
     command = arguments(identity, settings, fingerprint.digest(fingerprint.current()))

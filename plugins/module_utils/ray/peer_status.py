@@ -20,8 +20,8 @@ from typing import Any
 from ..admission import condition
 from ..core import records
 from ..driver import state as driver_state
+from .ports import PEER_STATUS
 
-PORT = 6386
 UNIT = "lockstep-ray.service"
 RAY_STATE = records.RUN / "ray.json"
 _LIMIT = 65536
@@ -67,7 +67,7 @@ def here() -> HostStatus:
     )
 
 
-def ask(host: str, address: str, port: int = PORT, timeout: float = 10.0) -> HostStatus:
+def ask(host: str, address: str, port: int = PEER_STATUS, timeout: float = 10.0) -> HostStatus:
     """What the host at ``address`` says; ``answered`` is False when it says nothing within ``timeout`` seconds."""
     try:
         with socket.create_connection((address, port), timeout=timeout) as connection:

@@ -95,7 +95,7 @@ def test_own_labels_cannot_be_overridden():
 
 
 def test_unknown_port_is_an_error():
-    with pytest.raises(TypeError, match="nodemanager"):
+    with pytest.raises(ValueError, match="nodemanager"):
         ray_node.settings_of({"ports": {"nodemanager": 1}})
 
 
