@@ -134,24 +134,25 @@ def main() -> None:
     seconds = 0.0 if module.check_mode else module.params["deadline"]
     python = records.RUNTIME / "bin" / "python"
     if not python.exists():
-        _end(module, {"ready": False, "code": "absent", "reason": f"{python} does not exist; {_NEXT}"})
+        _end(module, {"ready": False, "code": "absent", "reason": f"{python} does not exist: site.yml installs it"})
     argv = [str(python), "-m", "lockstep.ray.wait", "--json", "--deadline", str(seconds), "--shape", json.dumps(shape)]
     environment = {**os.environ, "PYTHONPATH": str(records.LIB)}
     outcome = deadline.run(argv, deadline=seconds + _MARGIN, env=environment)
     if outcome.returncode not in (0, 1) or not outcome.stdout.strip():
-        said = outcome.stderr.strip() or outcome.status
-        _end(module, {"ready": False, "code": "broken", "reason": f"the waiter ended without a result: {said}"})
+        shown = outcome.stderr.strip() or outcome.status
+        _end(module, {"ready": False, "code": "broken", "reason": f"the waiter ended without a result: {shown}"})
     _end(module, json.loads(outcome.stdout.strip().splitlines()[-1]))
-
-
-_NEXT = "Next: ansible-playbook site.yml"
 
 
 def _end(module: AnsibleModule, result: dict[str, Any]) -> None:
     result = {"seconds": 0.0, "nodes": [], "missing": [], **result}
     if result["ready"] or module.check_mode:
         module.exit_json(changed=False, **result)
-    module.fail_json(msg=f"Ray's resources are not there after {result['seconds']:.0f} s: {result['reason']}", **result)
+    seconds, reason = result["seconds"], result["reason"]
+    module.fail_json(
+        msg=f"Ray's resources are not there after {seconds:.0f} s: {reason}. Next: ansible-playbook playbooks/status.yml",
+        **result,
+    )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Ray's own start gives up after seconds when the head is away, and its reasons are lost in logs. This waits for the head
 for as long as it takes, with one small question every few seconds, and keeps in ``/run/lockstep/ray.json`` why it
-waits, for ``lockstep.ray.peer_status`` to tell.
+waits, for ``lockstep.ray.peer_status`` to report.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ..admission import fingerprint
 from ..core import records
 from ..runtime import state as runtime_state
 from . import gcs, peer_status
+from .codes import StartCode
 from .gcs import Table, Versions
 from .ports import RAY_SETTINGS, RayPorts
 
@@ -60,9 +61,9 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Obstacle:
-    """Why Ray cannot start now: a fixed word that ``lockstep.ray.wait`` knows, and the cause in words."""
+    """Why Ray cannot start now."""
 
-    code: str
+    code: StartCode
     reason: str
 
 
@@ -132,17 +133,17 @@ def obstacle(
         head: what the head said; None on the head itself.
     """
     if not has_address:
-        return Obstacle("address_absent", f"its address {identity['address']} is on none of its interfaces")
+        return Obstacle(StartCode.ADDRESS_ABSENT, f"its address {identity['address']} is on none of its interfaces")
     if head is None:
         return None
     name = identity["head"]["host"]
     if isinstance(head, Table):
         if head.head == "refused":
-            return Obstacle("token_refused", f"the head {name} refuses its token")
-        return Obstacle("waiting_for_head", f"waits for the head {name} ({head.error})")
+            return Obstacle(StartCode.TOKEN_REFUSED, f"the head {name} refuses its token")
+        return Obstacle(StartCode.WAITING_FOR_HEAD, f"waiting for the head {name} ({head.error})")
     if head != own:
         return Obstacle(
-            "version_refused",
+            StartCode.VERSION_REFUSED,
             f"runs Ray {own.ray} on Python {own.python}, the head {name} runs Ray {head.ray} on Python {head.python}",
         )
     return None
@@ -160,7 +161,7 @@ def main(argv: list[str]) -> int:
     _wait_until_clear(identity, settings)
     _prune_sessions(Path(settings.temp_dir))
     command = arguments(identity, settings, fingerprint.digest(fingerprint.current()))
-    _record("starting", "Ray is starting")
+    _record(StartCode.STARTING, "Ray is starting")
     os.environ["AUTOSCALER_METRIC_PORT"] = str(settings.ports.autoscaler_metrics)
     # Whoever stops Ray has drained it; Ray's own wait of 30 s would use up the time that a stop has and end in SIGKILL.
     os.environ.setdefault("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "0")
@@ -289,7 +290,7 @@ def _has_address(address: str) -> bool:
     return True
 
 
-def _record(code: str, reason: str) -> None:
+def _record(code: StartCode, reason: str) -> None:
     records.write(peer_status.RAY_STATE, {"code": code, "reason": reason, "at": records.now()})
 
 

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray import node as ray_node
+from ansible_collections.lockstep.vllm.plugins.module_utils.ray.codes import Cause, StartCode
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.gcs import Table, Versions
 
 WORKER = {
@@ -32,7 +33,7 @@ NOTHING_SET = {"ports": {"gcs": 6379}, "cpus": None, "object_store_bytes": None,
             True,
             Table("down", error="connection refused"),
             "waiting_for_head",
-            "waits for the head a1 (connection refused)",
+            "waiting for the head a1 (connection refused)",
         ),
         (True, Table("refused"), "token_refused", "the head a1 refuses its token"),
         (True, Versions("2.59.0", "3.11.2"), "version_refused", f"{RUNS} 2.59.0 on Python 3.11.2"),
@@ -44,12 +45,8 @@ def test_obstacles(address, head, code, words):
     assert (found.code, found.reason) == (code, words) if code else found is None
 
 
-def test_every_obstacle_is_known_to_the_waiter():
-    from typing import get_args
-
-    from ansible_collections.lockstep.vllm.plugins.module_utils.ray import wait as ray_wait
-
-    assert {"address_absent", "waiting_for_head", "token_refused", "version_refused"} <= set(get_args(ray_wait.Code))
+def test_every_obstacle_is_a_cause_of_a_missing_host():
+    assert {Cause(code.value) for code in set(StartCode) - {StartCode.STARTING}} <= set(Cause)
 
 
 def test_worker():
