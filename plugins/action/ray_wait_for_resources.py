@@ -14,4 +14,5 @@ class ActionModule(WaitingAction):
     MODULE = "lockstep.vllm.ray_wait_for_resources"
 
     def message(self, result: Mapping[str, Any], seconds: float) -> str:
-        return f"Ray's resources are not there after {seconds:.0f} s: {result['reason']}. Next: ansible-playbook playbooks/status.yml"
+        late = f"Ray's resources are not there after {seconds:.0f} s"
+        return f"{late}: {result['reason']}. Next: ansible-playbook playbooks/status.yml"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: log_advice
-short_description: Turn known lines of vLLM's and Ray's logs into findings with a cure
+short_description: Turn known lines of vLLM's and Ray's logs into findings with a remediation
 description:
   - Reads logs on the host with the patterns in C(/opt/lockstep/share/log_advice.json), which come from
     C(data/log_advice.yml). Each names where it is from.
@@ -61,7 +61,7 @@ findings:
     finding:
       description: What the line means.
       type: str
-    cure:
+    remediation:
       description: What to do about it.
       type: str
     source:

@@ -9,26 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..core import records
-from ..engine import completion, readiness
+from ..engine import completion, readiness, vllm_metrics
 
 BEFORE = records.STATE / "before.json"
 """What was seen of this head's replica before it was changed. A run that finds it half changed compares with this."""
 
-# vLLM's docs/usage/metrics.md; http_requests_total is prometheus_fastapi_instrumentator's.
-_LATENCIES = {
-    "vllm:time_to_first_token_seconds_bucket": "first token",
-    "vllm:inter_token_latency_seconds_bucket": "next token",
-}
-_FINISHED = "vllm:request_success_total"
-_ANSWERS = "http_requests_total"
-_SAMPLE = re.compile(r"^([a-z_:]+)\{([^}]*)\} (\S+)$", re.M)
-_LABEL = re.compile(r'(\w+)="([^"]*)"')
 # The median is what most clients see; the tenth that is slowest shows what strikes now and then.
 _QUANTILES = ((0.5, "half"), (0.9, "nine in ten"))
 # Standard deviations of a binomial count: chance alone passes it about once in a thousand bakes.
@@ -152,19 +142,9 @@ class Verdict:
 
 
 def read(metrics: str) -> Figures:
-    """The figures in vLLM's /metrics, all engine cores together."""
-    finished: dict[str, float] = {}
-    answers: dict[str, float] = {}
-    latencies: dict[str, dict[float, float]] = {}
-    for name, shown, value in _SAMPLE.findall(metrics):
-        labels = dict(_LABEL.findall(shown))
-        if name == _FINISHED:
-            _add(finished, labels["finished_reason"], value)
-        elif name == _ANSWERS and labels.get("handler", "").startswith("/v1/") and labels.get("method") == "POST":
-            _add(answers, labels["status"], value)
-        elif name in _LATENCIES:
-            _add(latencies.setdefault(_LATENCIES[name], {}), float(labels["le"]), value)
-    return Figures(finished, answers, latencies)
+    """The figures in vLLM's /metrics."""
+    counted = vllm_metrics.counters(metrics)
+    return Figures(counted.finished, counted.answers, counted.latencies)
 
 
 def since(earlier: Figures, later: Figures) -> Figures:
@@ -267,10 +247,6 @@ def _quantile(edges: Buckets, quantile: float) -> float:
     """The upper edge of the bucket in which the quantile lies."""
     total = edges[math.inf]
     return min(edge for edge, count in edges.items() if count >= quantile * total)
-
-
-def _add(counts: dict[Any, float], key: Any, value: str) -> None:
-    counts[key] = counts.get(key, 0.0) + float(value)
 
 
 def _less(later: Mapping[Any, float], earlier: Mapping[Any, float]) -> dict[Any, float]:
