@@ -8,7 +8,6 @@ waits, for ``lockstep.ray.peer_status`` to report.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import os
 import platform
@@ -17,14 +16,14 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..admission import fingerprint
 from ..core import records
 from ..runtime import state as runtime_state
-from . import gcs, peer_status
+from . import gcs, peer_status, private
 from .codes import StartCode
 from .gcs import Table, Versions
 from .ports import RAY_SETTINGS, RayPorts
@@ -32,10 +31,8 @@ from .ports import RAY_SETTINGS, RayPorts
 SESSIONS_KEPT = 3
 PAUSE = 1.0
 """Seconds between two questions to the head; one costs about a millisecond."""
-LOOKS = 3
-"""How often in a row the head must not know this node before it joins anew."""
-ENDED = 143
-"""Exit status of a unit that ends by itself: as if stopped, so that a wanted stop is no failure either."""
+FORGOTTEN_AFTER = 3
+"""Samples in a row in which the head does not know this node, before it joins anew."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +149,8 @@ def obstacle(
 def main(argv: list[str]) -> int:
     """Wait until nothing stands in the way, then become Ray."""
     if argv[:1] == ["run"]:
-        return _run_ray(argv[1:])
+        threading.Thread(target=_watch, args=("--head" in argv,), daemon=True).start()
+        return private.command_line(argv[1:])
     identity = records.read(records.HOST)
     if identity is None:
         print(f"{records.HOST} does not exist. Next: ansible-playbook site.yml", file=sys.stderr)
@@ -162,46 +160,9 @@ def main(argv: list[str]) -> int:
     _prune_sessions(Path(settings.temp_dir))
     command = arguments(identity, settings, fingerprint.digest(fingerprint.current()))
     _record(StartCode.STARTING, "Ray is starting")
-    os.environ["AUTOSCALER_METRIC_PORT"] = str(settings.ports.autoscaler_metrics)
-    # Whoever stops Ray has drained it; Ray's own wait of 30 s would use up the time that a stop has and end in SIGKILL.
-    os.environ.setdefault("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "0")
-    # The unacknowledged data of a peer that was cut off end its connection after this (TCP_USER_TIMEOUT; Ray's own is two
-    # minutes): the head must not talk to a worker that is back over the connection that died with the cut.
-    os.environ.setdefault("RAY_grpc_client_keepalive_timeout_ms", "20000")
-    os.environ["DASHBOARD_METRIC_PORT"] = str(settings.ports.dashboard_metrics)
-    os.environ.setdefault(
-        "RAY_AUTH_TOKEN_PATH", os.path.join(os.environ.get("CREDENTIALS_DIRECTORY", "/"), "ray-token")
-    )
+    private.set_environment(settings.ports)
     print(f"{identity['host']} starts Ray as {identity['ray_role']}: ray {' '.join(command)}", flush=True)
     os.execv(sys.executable, [sys.executable, "-m", "lockstep.ray.node", "run", *command])
-
-
-def _run_ray(arguments_: list[str]) -> int:
-    """Ray's command line, with its client server off: that has no switch of its own, only an absent dependency."""
-    threading.Thread(target=_watch, args=("--head" in arguments_,), daemon=True).start()
-    scripts: Any = importlib.import_module("ray.scripts.scripts")
-    scripts.get_ray_client_dependency_error = lambda: ImportError("Lockstep leaves the Ray client server off")
-    sys.argv = ["ray", *arguments_]
-    asked = _note_sigterm(importlib.import_module("ray._private.utils"))
-    try:
-        return int(scripts.cli() or 0)
-    except SystemExit as end:
-        return ENDED if asked.is_set() else end.code if isinstance(end.code, int) else 1
-
-
-def _note_sigterm(utils: Any) -> threading.Event:
-    """Set once SIGTERM has come: Ray's handler ends with 1 then, as after a failure."""
-    asked, install = threading.Event(), utils.set_sigterm_handler
-
-    def noting(handler: Callable[..., None]) -> None:
-        def handle(*arguments_: Any) -> None:
-            asked.set()
-            handler(*arguments_)
-
-        install(handle)
-
-    utils.set_sigterm_handler = noting
-    return asked
 
 
 def _watch(is_head: bool) -> None:
@@ -210,22 +171,22 @@ def _watch(is_head: bool) -> None:
     ``ray start --block`` takes a daemon that was ended by SIGTERM, as ``ray stop`` does, for nothing to act on and would
     stay. And a worker takes most of a minute to see that its head was restarted and does not know it.
     """
-    wanted = {"raylet", "gcs_server"} if is_head else {"raylet"}
-    while not wanted <= children(os.getpid()):
+    expected = {"raylet", "gcs_server"} if is_head else {"raylet"}
+    while not expected <= children(os.getpid()):
         time.sleep(PAUSE)
-    asked = None if is_head else _Membership()
+    membership = None if is_head else _Membership()
     while True:
-        gone = wanted - children(os.getpid())
+        gone = expected - children(os.getpid())
         if gone:
             _end(f"{' and '.join(sorted(gone))} ended")
-        if asked and asked.lost():
+        if membership and membership.lost():
             _end("the head has started anew and does not know this node")
         time.sleep(PAUSE)
 
 
 def _end(why: str) -> None:
     print(f"{why}; this unit ends with it", flush=True)
-    os._exit(ENDED)
+    os._exit(private.ENDED)
 
 
 class _Membership:
@@ -244,7 +205,7 @@ class _Membership:
         known = any(node.alive and node.host == self._host for node in table.nodes)
         self._joined |= known
         self._unknown = 0 if known else self._unknown + 1
-        return self._joined and self._unknown >= LOOKS
+        return self._joined and self._unknown >= FORGOTTEN_AFTER
 
 
 def children(parent: int, proc: Path = Path("/proc")) -> set[str]:
@@ -266,15 +227,15 @@ def _wait_until_clear(identity: Mapping[str, Any], settings: Settings) -> None:
     cluster = None
     if identity["ray_role"] == "worker":
         cluster = gcs.Cluster(identity["head"]["address"], settings.ports.gcs, gcs.token())
-    told = None
+    recorded = None
     while True:
         found = obstacle(identity, own, _has_address(identity["address"]), cluster.versions() if cluster else None)
         if found is None:
             break
-        if found != told:
+        if found != recorded:
             print(f"{identity['host']} {found.reason}", flush=True)
             _record(found.code, found.reason)
-            told = found
+            recorded = found
         time.sleep(PAUSE)
     if cluster:
         cluster.close()

@@ -153,33 +153,6 @@ def test_unit_ends_with_its_daemon(tmp_path):
     assert done.stdout == "raylet ended; this unit ends with it\n"
 
 
-@pytest.mark.parametrize(("asked", "status"), [(True, 143), (False, 1)])
-def test_a_stop_is_no_failure_and_a_failure_is_no_stop(monkeypatch, asked, status):
-    """Ray's handler of SIGTERM, and its start where it fails, both end with 1."""
-    import os
-    import signal
-    import sys
-    import types
-
-    utils = types.SimpleNamespace(set_sigterm_handler=lambda handler: signal.signal(signal.SIGTERM, handler))
-
-    def cli():
-        utils.set_sigterm_handler(lambda *_: sys.exit(1))
-        if asked:
-            os.kill(os.getpid(), signal.SIGTERM)
-        sys.exit(1)
-
-    ray = {"ray.scripts.scripts": types.SimpleNamespace(cli=cli), "ray._private.utils": utils}
-    monkeypatch.setattr(ray_node.importlib, "import_module", ray.__getitem__)
-    monkeypatch.setattr(ray_node, "_watch", lambda is_head: None)
-    monkeypatch.setattr(sys, "argv", [])
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        assert ray_node._run_ray(["start"]) == status
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 @pytest.mark.parametrize(
     ("seen", "lost"),
     [
