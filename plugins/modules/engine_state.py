@@ -18,11 +18,11 @@ options:
     description:
       - V(serving) withdraws a request to drain and waits until the replica is ready.
       - V(drained) makes it not ready, and waits until no request runs any more.
-      - Without it the module only looks.
+      - Without it the module only reports.
     type: str
     choices: [serving, drained]
   reason:
-    description: Why it is drained, as its readiness answer says.
+    description: Why it is drained; its readiness answer repeats it.
     type: str
     default: asked to drain
   deadline:
@@ -50,7 +50,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 code:
-  description: V(ready), V(deadline), or V(hopeless) when waiting cannot help; V(looked) where nothing was waited for.
+  description: V(ready), V(deadline), or V(hopeless) when waiting cannot help; V(sampled) where nothing was waited for.
   returned: always
   type: str
 reason:
@@ -123,7 +123,7 @@ def main() -> None:
     result: dict[str, Any] = {"changed": changed, "failures_before": failures_before}
     if target is None or module.check_mode:
         record = engine.as_record() if engine else None
-        module.exit_json(**result, code="looked", reason="", engine=record, unit=unit.active, seconds=0.0)
+        module.exit_json(**result, code="sampled", reason="", engine=record, unit=unit.active, seconds=0.0)
         return
     if changed:
         engine_state.request(target, params["reason"])

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ray_wait_for_resources
-short_description: Wait until a Ray cluster has the hosts and GPUs that are wanted
+short_description: Wait until a Ray cluster has the required hosts and GPUs
 description:
   - Waits for a stated shape of this host's Ray cluster, and names each host that is missing, with the cause that the
     host itself gives.
   - Counts no node that is dead, draining, silent or joined under another address.
   - As long as Ray still counts a silent host it is not ready, though enough others are there. Ray may place ranks on it.
   - Ends before the deadline where waiting cannot help, as when a missing host is in quarantine.
-  - In a play it tells on the way who is missing (the action of the same name). It runs on any host of the replica; the
+  - In a play it reports on the way who is missing (the action of the same name). It runs on any host of the replica; the
     host waits by the same source, C(python -m lockstep.ray.wait), before the engine starts.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
@@ -54,7 +54,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Looks once, says what is missing, and neither waits nor fails.
+    description: Samples once, returns what is missing, and neither waits nor fails.
   diff_mode:
     support: none
     description: Nothing is changed.
@@ -75,7 +75,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 ready:
-  description: Whether all that is wanted is there.
+  description: Whether the shape is there.
   returned: always
   type: bool
 code:

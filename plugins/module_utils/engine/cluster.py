@@ -76,7 +76,7 @@ class ReplicaCluster:
         return members(self._ray.table())
 
     def at_work(self) -> Members | None:
-        """Those of them whose GPUs are held, which leaves out spares; None where Ray tells of none."""
+        """Those of them whose GPUs are held, which leaves out spares; None where Ray knows of none."""
         table = self._ray.table()
         held = tuple(node for node in table.nodes if node.alive and node.free.get("GPU", 0.0) < node.gpus)
         return members(dataclasses.replace(table, nodes=held)) if held else None

@@ -124,7 +124,7 @@ def with_trial(ladder: Ladder, rung: Rung, trial: Trial) -> Ladder:
 
 
 def difference(baseline: Sequence[Token], got: Sequence[Token], tie: float = TIE) -> str:
-    """How a completion differs from the eager one, in words; empty when it does not.
+    """How a completion differs from the eager one, for people; empty when it does not.
 
     Greedy completions of two correct engines part ways where two tokens are as good as equally likely. There the
     comparison ends in favour of the rung; anywhere else a different token is a wrong result.
@@ -132,27 +132,27 @@ def difference(baseline: Sequence[Token], got: Sequence[Token], tie: float = TIE
     Args:
         tie: natural-logarithm distance under which two tokens count as equally likely.
     """
-    for place, (wanted, found) in enumerate(zip(baseline, got, strict=False)):
-        if wanted.text == found.text:
+    for place, (expected, got_token) in enumerate(zip(baseline, got, strict=False)):
+        if expected.text == got_token.text:
             continue
-        if _tied(wanted, found.text, tie):
+        if _tied(expected, got_token.text, tie):
             return ""
-        return f"token {place} is {found.text!r}, eager gave {wanted.text!r}{_distance(wanted, found.text)}"
+        return f"token {place} is {got_token.text!r}, eager gave {expected.text!r}{_distance(expected, got_token.text)}"
     if len(baseline) != len(got):
         return f"{len(got)} tokens, eager gave {len(baseline)}"
     return ""
 
 
-def _tied(wanted: Token, other: str, tie: float) -> bool:
-    rival = wanted.alternatives.get(other)
-    return wanted.logprob is not None and rival is not None and abs(wanted.logprob - rival) <= tie
+def _tied(expected: Token, other: str, tie: float) -> bool:
+    rival = expected.alternatives.get(other)
+    return expected.logprob is not None and rival is not None and abs(expected.logprob - rival) <= tie
 
 
-def _distance(wanted: Token, other: str) -> str:
-    rival = wanted.alternatives.get(other)
-    if wanted.logprob is None or rival is None:
+def _distance(expected: Token, other: str) -> str:
+    rival = expected.alternatives.get(other)
+    if expected.logprob is None or rival is None:
         return ""
-    return f" ({wanted.logprob - rival:.2f} nat likelier)"
+    return f" ({expected.logprob - rival:.2f} nat likelier)"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,7 +39,7 @@ class Pattern:
     Attributes:
         id: its name, a few words with underscores.
         pattern: regular expression that finds the line.
-        finding: what the line means, in words; ``{name}`` takes a named group of the pattern.
+        finding: what the line means; ``{name}`` takes a named group of the pattern.
         remediation: what to do about it.
         level: ``info``, ``warning`` or ``error``.
         source: where the text or its meaning is from.
@@ -133,7 +133,7 @@ def failure_reason(lines: Sequence[str]) -> str:
 
 
 def last_line(lines: Sequence[str]) -> str:
-    """The last line that says something, without vLLM's prefixes."""
+    """The last line that is not empty, without vLLM's prefixes."""
     return next((text for text in map(bare, reversed(lines)) if text), "nothing")[:_LONGEST]
 
 

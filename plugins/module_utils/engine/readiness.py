@@ -1,4 +1,4 @@
-"""Whether a replica may say that it is ready, from the signs of life of its engine; and the HTTP answer that says so."""
+"""Whether a replica is ready, from the signs of life of its engine; and the HTTP answer ``GET /ready``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Signs:
         phase: the supervisor's; only SERVING can be ready.
         reason: why the supervisor is in that phase.
         alive: its process runs.
-        engine_dead: vLLM itself says that its engine is dead (``/health`` is not 200; a 200 means nothing).
+        engine_dead: vLLM itself reports a dead engine (``/health`` is not 200; a 200 means nothing).
         silent_for: seconds since the last proven completion or the last token of real traffic; None before the first.
         failure: why the last completion failed; empty when it did not.
     """
@@ -42,7 +42,7 @@ class Readiness:
     Attributes:
         ready: may be sent traffic.
         wedged: the process runs but generates nothing: it must be restarted.
-        reason: why not ready, in words.
+        reason: why not ready.
     """
 
     ready: bool
@@ -71,7 +71,7 @@ def evaluate(signs: Signs, stale: float, wedged: float) -> Readiness:
 
 
 def ask(base_url: str, deadline: float = 5.0) -> tuple[bool, dict[str, Any]]:
-    """What ``GET /ready`` says at ``http://host:port``: whether ready, and the record, which has a ``reason`` where not."""
+    """What ``GET /ready`` answers at ``http://host:port``: whether ready, and the record, which has a ``reason`` where not."""
     answer = completion.get(base_url, "/ready", deadline=deadline)
     if answer is None:
         return False, {"reason": "its supervisor does not answer"}

@@ -58,7 +58,7 @@ class Startup:
         return dataclasses.replace(end, evidence=self._engine.save_evidence(end.code)), known
 
     def _await_start(self, deadline: float, joined: Members) -> End | None:
-        """None when vLLM says that it is up, which is then for a completion to prove."""
+        """None when vLLM reports that it is up, which is then for a completion to prove."""
         started = sampled = time.monotonic()
         while True:
             if not self._engine.alive():
@@ -97,7 +97,7 @@ class Startup:
         return None, dataclasses.replace(known, baseline=baseline)
 
     def _why_silent(self, answer: completion.Completion) -> str:
-        """The completion's failure, or what the log says of it where the engine is dying of it."""
+        """The completion's failure, or the log's reason where the engine is dying of it."""
         if answer.failure not in ("rejected", "broken", "refused"):
             return answer.cause
         ends = time.monotonic() + _DIES_WITHIN

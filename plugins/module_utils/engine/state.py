@@ -26,7 +26,7 @@ class EngineState:
     Attributes:
         reason: why it is in this phase, for people.
         since: when the phase began, RFC 3339.
-        ready: what ``GET /ready`` says.
+        ready: what ``GET /ready`` answers.
         layout: name of the layout that runs or starts; None while there is none.
         tensor_parallel_size: of that layout.
         pipeline_parallel_size: of that layout.
@@ -167,7 +167,7 @@ def read(path: Path = records.ENGINE_STATE) -> EngineState | None:
 
 
 def request_differs(target: Target) -> bool:
-    """Whether the supervisor has yet to be asked."""
+    """Whether it is not requested yet."""
     return DRAIN.exists() != (target is Target.DRAINED)
 
 

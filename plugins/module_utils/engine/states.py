@@ -1,4 +1,4 @@
-"""Every state of an engine: what it is in, how it ends, what a rung of the ladder is known to do, what is asked of it."""
+"""Every state of an engine: what it is in, how it ends, what is known of a rung, what is requested of it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """One replica's engine from its start to its end, on the replica's head; run by ``cli`` under lockstep-vllm.service.
 
 It waits for resources (``layout_wait``), checks that those who joined are those the replica stamp was given for, starts
-vLLM and has it prove completions (``startup``), climbs the ladder, tells systemd and the router that it is ready, and
+vLLM and has it prove completions (``startup``), climbs the ladder, reports ready to systemd and the router, and
 watches that tokens keep coming (``heartbeat``, ``readiness``). What is decided is decided by pure functions in ``ladder``,
 ``layouts``, ``readiness`` and ``restarts``.
 """
@@ -54,7 +54,7 @@ class Supervisor:
         readiness.serve(replica.address, self._config.ports.ready, self.answer)
 
     def run(self) -> int:
-        """Serve until told to stop (0) or until starting again cannot help (78)."""
+        """Serve until stopped (0) or until starting again cannot help (78)."""
         try:
             self._cycle()
         except GiveUp as reason:
@@ -185,7 +185,7 @@ class Supervisor:
             time.sleep(_TICK)
 
     def _ended(self, code: EndCode, cause: str, served: float) -> End:
-        """The end of an engine that served, with its evidence; a lost host is what it died of, whatever it says."""
+        """The end of an engine that served, with its evidence; a lost host is what it died of, whatever its log holds."""
         self._reporter.update(ready=False, reason=cause)
         lost = self._cluster.lost(self._joined)
         whole = f"lost {', '.join(lost)}; {cause}" if lost else cause

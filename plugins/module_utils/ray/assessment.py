@@ -21,7 +21,7 @@ class Missing:
     Attributes:
         host: its name.
         code: the cause.
-        reason: the cause in words.
+        reason: the cause, for people.
         final: whether waiting cannot help.
     """
 
@@ -59,7 +59,7 @@ class Assessment:
     Attributes:
         counted: nodes that count.
         missing: hosts that do not, in order of name.
-        lacking: what is short, in words; empty when the shape is reached.
+        lacking: what is short; empty when the shape is reached.
         possible: whether it can still be reached by waiting.
     """
 
@@ -185,7 +185,7 @@ def _head_trouble(seen: Observation) -> str:
 
 
 def _head_is_gone(shape: Shape, seen: Observation) -> bool:
-    """A head that is down and says itself that it will not come back by itself."""
+    """A head that is down and whose own status shows that it will not come back by itself."""
     status = seen.reported.get(shape.head_host)
     if seen.table.head != "down" or status is None or not status.answered:
         return False

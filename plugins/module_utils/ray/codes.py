@@ -1,4 +1,4 @@
-"""Fixed words of the Ray package, which programs may compare; text beside them is for people."""
+"""Codes of the Ray package, for programs; the text beside them is for people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 
 
 class Code(str, enum.Enum):
-    """A fixed word: equal to its text, and written as its text."""
+    """A code: equal to its text, and written as its text."""
 
     __str__ = str.__str__
 

@@ -52,11 +52,11 @@ def apply() -> bool:
     identity = records.read(records.HOST)
     if identity is None:
         raise records.RecordError(f"{records.HOST} does not exist. Next: ansible-playbook site.yml")
-    wanted = rules(identity, ray_ports())
-    if _loaded() and RULES.is_file() and RULES.read_text(encoding="utf-8") == wanted:
+    desired = rules(identity, ray_ports())
+    if _loaded() and RULES.is_file() and RULES.read_text(encoding="utf-8") == desired:
         return False
-    subprocess.run([NFT, "-f", "-"], input=wanted, text=True, check=True, timeout=30)
-    RULES.write_text(wanted, encoding="utf-8")
+    subprocess.run([NFT, "-f", "-"], input=desired, text=True, check=True, timeout=30)
+    RULES.write_text(desired, encoding="utf-8")
     return True
 
 
@@ -71,7 +71,7 @@ def remove() -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    """``apply`` or ``remove``; says ``changed`` or ``unchanged``."""
+    """``apply`` or ``remove``; prints ``changed`` or ``unchanged``."""
     if arguments not in (["apply"], ["remove"]):
         print("usage: python3 -m lockstep.ray.firewall apply|remove", file=sys.stderr)
         return 2

@@ -47,7 +47,7 @@ class Node:
         free: what of these nobody holds.
         labels: all of them.
         started: seconds since the epoch.
-        death: why it died, in Ray's words.
+        death: why it died, by Ray.
     """
 
     node_id: str
@@ -71,7 +71,7 @@ class Node:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Ray's nodes at one moment; without nodes where the head did not answer, with its words in ``error``."""
+    """Ray's nodes at one moment; without nodes where the head did not answer, with the reason in ``error``."""
 
     head: Head
     nodes: tuple[Node, ...] = ()
@@ -129,7 +129,7 @@ class Cluster:
         return Table("up", tuple(_node(row, live.get(row.node_id), draining) for row in info.node_info_list))
 
     def versions(self) -> Versions | Table:
-        """What the head runs, or why it does not say."""
+        """What the head runs, or why it does not answer."""
         request = self._gcs.InternalKVGetRequest(key=b"CLUSTER_METADATA", namespace=b"cluster")
         try:
             answer = self._ask(self._store.InternalKVGet, request)

@@ -127,7 +127,7 @@ def obstacle(
         identity: ``host.json``.
         own: what this host runs.
         has_address: whether its address is on one of its interfaces.
-        head: what the head said; None on the head itself.
+        head: the head's answer; None on the head itself.
     """
     if not has_address:
         return Obstacle(StartCode.ADDRESS_ABSENT, f"its address {identity['address']} is on none of its interfaces")
@@ -190,7 +190,7 @@ def _end(why: str) -> None:
 
 
 class _Membership:
-    """Whether the head that answers knows this host's node. Its silence says nothing: it may come back."""
+    """Whether the head that answers knows this host's node. Its silence means nothing: it may come back."""
 
     def __init__(self) -> None:
         identity = records.read(records.HOST) or {}

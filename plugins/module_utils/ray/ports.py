@@ -92,7 +92,7 @@ def ray_ports() -> RayPorts:
 
 
 def engine_ports() -> EnginePorts:
-    """The engine's ports, as this host was told them."""
+    """The engine's ports, as this host's record has them."""
     return EnginePorts.parse(records.read(records.ENGINE_CONFIG))
 
 

@@ -45,7 +45,7 @@ class Shape:
 
 
 class ShapeError(ValueError):
-    """An invalid shape; the message says what is wrong with it."""
+    """An invalid shape; the message names what is wrong."""
 
 
 def shape_of(identity: Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> Shape:

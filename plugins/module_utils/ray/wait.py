@@ -1,4 +1,4 @@
-"""Waiting until a Ray cluster has the shape that an engine needs, and saying meanwhile who is missing and why.
+"""Waiting until a Ray cluster has the shape that an engine needs, and reporting meanwhile who is missing and why.
 
 Entry points: the module ``lockstep.vllm.ray_wait_for_resources``, on a host ``python -m lockstep.ray.wait``, and
 ``wait`` itself in the engine supervisor. What is decided is decided in ``assessment``.
@@ -39,7 +39,7 @@ class Waited:
 
     Attributes:
         ready: whether the shape was there, and stable.
-        reason: why not, in words that name hosts; empty when ready.
+        reason: why not, naming hosts; empty when ready.
         seconds: how long it took.
         nodes: that counted at the end.
         missing: hosts that did not, and why.

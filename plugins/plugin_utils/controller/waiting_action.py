@@ -19,7 +19,7 @@ class WaitingAction(ActionBase):
     """The module of the same name, called again until it is ready, hopeless or late.
 
     The module takes ``deadline`` (seconds) and returns ``code``, which is ``deadline`` where more time may help, and
-    ``reason``, in words.
+    ``reason``.
 
     Attributes:
         MODULE: its full name.
@@ -57,5 +57,5 @@ class WaitingAction(ActionBase):
         return {}
 
     def message(self, result: Mapping[str, Any], seconds: float) -> str:
-        """The failure, in words."""
+        """The failure message."""
         raise NotImplementedError
