@@ -51,11 +51,13 @@ def observe(way: str, address: str, port: int) -> None:
     """For each line read, watch in one of three ways until two hosts are there, and say when, in seconds since the epoch."""
     from lockstep.ray import gcs
     from lockstep.ray import wait as ray_wait
+    from lockstep.ray.assessment import Observation, assess
+    from lockstep.ray.shape import Shape
 
-    shape = ray_wait.Shape({"a1": address, "a2": address}, 2, head=address, head_host="a1", port=port)
+    shape = Shape({"a1": address, "a2": address}, 2, head=address, head_host="a1", port=port)
     cluster = gcs.Cluster(address, port)
     for _ in sys.stdin:
-        while ray_wait.assess(shape, ray_wait.Observation(cluster.table())).ready:  # the node of the last trial
+        while assess(shape, Observation(cluster.table())).ready:  # the node of the last trial
             time.sleep(0.1)
         print("watching", flush=True)
         if way == "lockstep":
@@ -63,7 +65,7 @@ def observe(way: str, address: str, port: int) -> None:
             assert waited.ready, waited.reason
         else:
             time.sleep(random.uniform(0, PLAIN_INTERVAL) if way == "plain" else 0)
-            while not ray_wait.assess(shape, ray_wait.Observation(cluster.table())).ready:
+            while not assess(shape, Observation(cluster.table())).ready:
                 time.sleep(PLAIN_INTERVAL if way == "plain" else 0.005)
         print(time.time(), flush=True)
 
@@ -71,9 +73,10 @@ def observe(way: str, address: str, port: int) -> None:
 def cost(address: str, port: int) -> None:
     """Wait for a host that does not come; say the share of one processor that it took."""
     from lockstep.ray import wait as ray_wait
+    from lockstep.ray.shape import Shape
 
     peers = {"a1": address, "a3": "127.0.0.3"}
-    shape = ray_wait.Shape(peers, 2, head=address, head_host="a1", port=port)
+    shape = Shape(peers, 2, head=address, head_host="a1", port=port)
     ray_wait.wait(shape, deadline=0)
     before = time.process_time()
     ray_wait.wait(shape, deadline=WAITING)

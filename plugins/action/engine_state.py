@@ -1,15 +1,15 @@
-"""Wait on the head in short calls, and tell the play between them what the engine does and what it waits for."""
+"""Wait on the head in short calls, reporting to the play between them what the engine does and what it waits for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.waiting_action import PatientAction
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.waiting_action import WaitingAction
 
 
-class ActionModule(PatientAction):
-    """The module, called again until the engine is where it is wanted, cannot come there, or is late."""
+class ActionModule(WaitingAction):
+    """The module, called again until the engine is in the desired state, cannot reach it, or is late."""
 
     MODULE = "lockstep.vllm.engine_state"
 
@@ -18,5 +18,5 @@ class ActionModule(PatientAction):
 
     def message(self, result: Mapping[str, Any], seconds: float) -> str:
         late = f" after {seconds:.0f} s" if result["code"] == "deadline" else ""
-        wanted = self._task.args["state"]
-        return f"the engine is not {wanted}{late}: {result['reason']}. Next: journalctl -u lockstep-vllm -n 200"
+        desired = self._task.args["state"]
+        return f"the engine is not {desired}{late}: {result['reason']}. Next: journalctl -u lockstep-vllm -n 200"

@@ -1,4 +1,4 @@
-"""HAProxy's runtime socket: which servers are there, taking one out of rotation and back, and keeping that over reloads."""
+"""HAProxy's runtime socket: which servers are there, draining and enabling one, and keeping that over reloads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SOCKET = Path("/run/haproxy/admin.sock")
 STATE_FILE = Path("/var/lib/haproxy/lockstep-servers")
 BACKEND = "replicas"
 
-Wish = Literal["ready", "drain"]
+AdminState = Literal["ready", "drain"]
 
 # Columns of `show servers state`, version 1 (HAProxy's management guide, "show servers state").
 _NAME = 3
@@ -40,8 +40,8 @@ class Server:
         status: ``UP``, ``DOWN``, ``DRAIN``, ``MAINT``, ``no check``, with HAProxy's additions (``UP 1/2``).
         sessions: requests that run on it now.
         queued: requests that wait for it.
-        check: what the last health check said.
-        draining: an operator took it out of rotation; HAProxy's status says so only while it is up.
+        check: result of the last health check.
+        draining: it was drained; HAProxy's status shows that only while it is up.
     """
 
     name: str
@@ -95,7 +95,7 @@ def parse_counts(text: str, name: str, backend: str = BACKEND) -> dict[str, int]
 
 
 def worse(before: Mapping[str, int], now: Mapping[str, int], allowed: float, least: int = 3) -> tuple[str, bool]:
-    """What came between two counts in words, and whether errors have become more frequent than ``allowed``.
+    """A summary of what came between two counts, and whether errors have become more frequent than ``allowed``.
 
     Args:
         before: counts at the first moment, whose share of errors is what was usual.
@@ -107,20 +107,20 @@ def worse(before: Mapping[str, int], now: Mapping[str, int], allowed: float, lea
     requests, errors = (now[key] - (0 if restarted else before[key]) for key in ("requests", "errors"))
     share = errors / requests if requests else float(errors > 0)
     usual = before["errors"] / before["requests"] if before["requests"] else 0.0
-    told = (
+    summary = (
         f"the router counted {errors} errors in {requests} requests, before {before['errors']} in {before['requests']}"
     )
-    return told, errors >= least and share > usual + allowed
+    return summary, errors >= least and share > usual + allowed
 
 
 def parse_draining(dump: str) -> set[str]:
-    """Names of the servers that an operator took out of rotation, from ``show servers state``."""
+    """Names of drained servers, from ``show servers state``."""
     rows = [line.split(" ") for line in dump.splitlines() if line and not line.startswith("#")]
     return {row[_NAME] for row in rows if len(row) > _ADMIN and int(row[_ADMIN]) & _FORCED_DRAIN}
 
 
 def keeping_admin_state(dump: str) -> str:
-    """``show servers state`` for the state file: what operators asked for is kept, health is left to be checked anew.
+    """``show servers state`` for the state file: drained servers stay drained, health is left to be checked anew.
 
     A saved ``DOWN`` would keep a replica out after a reload until its check has passed again.
     """
@@ -142,7 +142,7 @@ class Router:
 
     Args:
         path: its runtime socket, of level admin.
-        state_file: where the wishes of operators are kept over reloads.
+        state_file: where drained servers are kept over reloads.
         timeout: seconds that one command may take.
     """
 
@@ -165,15 +165,15 @@ class Router:
         """What was counted of one server (:func:`parse_counts`)."""
         return parse_counts(self._ask("show stat"), name)
 
-    def set(self, name: str, wish: Wish) -> None:
-        """Take a server out of rotation (what runs on it goes on) or put it back, and keep that over reloads."""
-        said = self._ask(f"set server {BACKEND}/{name} state {wish}").strip()
-        if said:
-            raise RouterError(f"HAProxy declines to {wish} {name}: {said}")
+    def set(self, name: str, state: AdminState) -> None:
+        """Drain a server (what runs on it goes on) or enable it, and keep that over reloads."""
+        refusal = self._ask(f"set server {BACKEND}/{name} state {state}").strip()
+        if refusal:
+            raise RouterError(f"HAProxy refuses state {state} of {name}: {refusal}")
         self.keep()
 
     def keep(self) -> None:
-        """Write what operators asked for to the state file, in one step."""
+        """Write which servers are drained to the state file, in one step."""
         text = keeping_admin_state(self._ask(f"show servers state {BACKEND}"))
         handle, scratch = tempfile.mkstemp(dir=self._state_file.parent, prefix=f".{self._state_file.name}.")
         with os.fdopen(handle, "w", encoding="utf-8") as stream:

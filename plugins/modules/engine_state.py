@@ -10,19 +10,19 @@ description:
   - Reads C(/run/lockstep/engine.json) and the state of the unit C(lockstep-vllm.service); never starts or stops the unit.
   - A wait ends early, with the reason from the engine's log, when the engine died while starting, when the supervisor
     gave up or when the unit is gone.
-  - Once it serves, rungs that do not hold and known lines of the engine's log (errors and warnings) are returned as warnings.
+  - Once it serves, rungs that do not hold and known lines of the engine's log (errors and warnings) become warnings.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 options:
   state:
     description:
-      - V(serving) withdraws a request to drain and waits until the replica reports that it is ready.
-      - V(drained) has it report that it is not ready, and waits until no request runs any more.
-      - Without it the module only reads.
+      - V(serving) withdraws a request to drain and waits until the replica is ready.
+      - V(drained) makes it not ready, and waits until no request runs any more.
+      - Without it the module only reports.
     type: str
     choices: [serving, drained]
   reason:
-    description: Why it is drained, as its readiness answer says.
+    description: Why it is drained; its readiness answer repeats it.
     type: str
     default: asked to drain
   deadline:
@@ -35,7 +35,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Reports whether it would leave the supervisor a request; leaves none and does not wait.
+    description: Returns whether it would leave the supervisor a request; leaves none and does not wait.
   diff_mode:
     support: none
     description: There is nothing to compare.
@@ -50,11 +50,11 @@ EXAMPLES = r"""
 
 RETURN = r"""
 code:
-  description: V(ready), V(deadline), or V(hopeless) when waiting cannot help; V(looked) where nothing was waited for.
+  description: V(ready), V(deadline), or V(hopeless) when waiting cannot help; V(sampled) where nothing was waited for.
   returned: always
   type: str
 reason:
-  description: Why it is not where it is wanted, in words; empty when it is.
+  description: Why it is not in the desired state; empty when it is.
   returned: always
   type: str
 failures_before:
@@ -87,64 +87,74 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.lockstep.vllm.plugins.module_utils.admission import condition
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import polling, records
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import state as engine_state
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine.states import Target
 
 UNIT = "lockstep-vllm.service"
 
-Seen = tuple[Any, engine_state.Unit]
+Sample = tuple[engine_state.EngineState | None, engine_state.Unit]
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["serving", "drained"]},
+            "state": {"type": "str", "choices": [target.value for target in Target]},
             "reason": {"type": "str", "default": "asked to drain"},
             "deadline": {"type": "float", "default": 1800},
             "failures_before": {"type": "int"},
         },
         supports_check_mode=True,
     )
-    wanted = module.params["state"]
+    params = module.params
+    target = None if params["state"] is None else Target(params["state"])
 
-    def observe() -> Seen:
+    def sample() -> Sample:
         _rc, shown, _err = module.run_command(["systemctl", "show", "--property=ActiveState,MainPID,Result", UNIT])
         try:
             return engine_state.read(), engine_state.parse_unit(shown)
         except records.RecordError as error:
-            module.fail_json(msg=str(error))
+            module.fail_json(msg=f"{error}. Next: systemctl restart {UNIT}")
             raise
 
-    def judge(seen: Seen) -> polling.Judgement:
-        return engine_state.judge(*seen, wanted, failures_before)
-
-    engine, unit = observe()
-    ours = engine is not None and engine.get("pid") == unit.pid
-    failures_before = module.params["failures_before"]
+    engine, unit = sample()
+    failures_before = params["failures_before"]
     if failures_before is None:
-        failures_before = int((engine or {}).get("failures") or 0) if ours else 0
-    changed = wanted is not None and unit.up and engine_state.wish_differs(wanted)
-    if changed and not module.check_mode:
-        engine_state.leave_wish(wanted, module.params["reason"])
-    told: dict[str, Any] = {"changed": changed, "failures_before": failures_before}
-    if wanted is None or module.check_mode:
-        module.exit_json(**told, code="looked", reason="", engine=engine, unit=unit.active, seconds=0.0)
-    ended = polling.poll(observe, judge, deadline=module.params["deadline"], interval=1.0)
+        failures_before = engine.failures if engine is not None and engine.pid == unit.pid else 0
+    changed = target is not None and unit.up and engine_state.request_differs(target)
+    result: dict[str, Any] = {"changed": changed, "failures_before": failures_before}
+    if target is None or module.check_mode:
+        record = engine.as_record() if engine else None
+        module.exit_json(**result, code="sampled", reason="", engine=record, unit=unit.active, seconds=0.0)
+        return
+    if changed:
+        engine_state.request(target, params["reason"])
+    ended = polling.poll(
+        sample,
+        lambda seen: engine_state.evaluate(*seen, target, failures_before),
+        deadline=params["deadline"],
+        interval=1.0,
+    )
     engine, unit = ended.last
     refused = unit.result == "exec-condition" and not unit.up
     reason = condition.decide_here("replica").reason if refused and not ended.ready else ended.reason
-    told |= {"code": ended.code, "reason": reason, "engine": engine, "unit": unit.active}
-    told["seconds"] = round(ended.seconds, 1)
+    result |= {"code": ended.code, "reason": reason, "engine": engine.as_record() if engine else None}
+    result |= {"unit": unit.active, "seconds": round(ended.seconds, 1)}
     if not ended.ready:
         log = [str(engine_state.LOG)] if engine_state.LOG.exists() and not refused else []
-        told["evidence"] = [*(engine or {}).get("evidence", ()), *log]
-        late = f" (deadline of {module.params['deadline']:.0f} s)" if ended.code == "deadline" else ""
-        module.fail_json(msg=f"the engine is not {wanted}{late}: {reason}. Next: journalctl -u {UNIT} -n 200", **told)
-    for rung, why in engine_state.failed_rungs(engine).items():
+        result["evidence"] = [*(engine.evidence if engine else ()), *log]
+        late = f" (deadline of {params['deadline']:.0f} s)" if ended.code == "deadline" else ""
+        module.fail_json(msg=f"the engine is not {target}{late}: {reason}. Next: journalctl -u {UNIT} -n 200", **result)
+    if engine is not None:
+        _warn(module, engine)
+    module.exit_json(**result)
+
+
+def _warn(module: AnsibleModule, engine: engine_state.EngineState) -> None:
+    for rung, why in engine_state.failed(engine.ladder).items():
         module.warn(
             f"rung {rung} does not hold, the one below serves: {why}. Next: ansible-playbook playbooks/diagnose.yml"
         )
-    for text in engine_state.advice(engine):
+    for text in engine_state.advice(engine.findings):
         module.warn(f"vLLM's log: {text}")
-    module.exit_json(**told)
 
 
 if __name__ == "__main__":

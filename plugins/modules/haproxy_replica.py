@@ -7,7 +7,7 @@ DOCUMENTATION = r"""
 module: haproxy_replica
 short_description: Drain or enable a replica in HAProxy
 description:
-  - Speaks to HAProxy's runtime socket; nothing is reloaded. What is asked for is kept over reloads and restarts.
+  - Speaks to HAProxy's runtime socket; nothing is reloaded. A drained replica stays drained over reloads and restarts.
   - V(drain) lets requests that run go on, sends no new ones and waits until none runs or the deadline is over.
   - V(counted) only reads how many requests and errors the router has counted; with O(since) it fails where errors became more
     frequent since then.
@@ -20,7 +20,7 @@ options:
     type: str
     required: true
   state:
-    description: What is wanted.
+    description: The desired state.
     type: str
     choices: [ready, drain, counted]
     required: true
@@ -40,7 +40,7 @@ options:
     type: path
     default: /run/haproxy/admin.sock
   state_file:
-    description: Where HAProxy reads at its start what was asked for.
+    description: Where HAProxy reads at its start which replicas are drained.
     type: path
     default: /var/lib/haproxy/lockstep-servers
 attributes:
@@ -62,7 +62,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 status:
-  description: What HAProxy says of the replica at the end, such as V(UP), V(DOWN) or V(DRAIN).
+  description: HAProxy's status of the replica at the end, such as V(UP), V(DOWN) or V(DRAIN).
   returned: success, unless O(state=counted)
   type: str
 sessions:
@@ -90,19 +90,19 @@ NEXT = "Next: journalctl -u haproxy"
 
 
 def apply(module: AnsibleModule, router: haproxy.Router) -> None:
-    name, wish, deadline = module.params["replica"], module.params["state"], module.params["deadline"]
+    name, state, deadline = module.params["replica"], module.params["state"], module.params["deadline"]
     began = time.monotonic()
     server = router.server(name)
-    changed = server.draining != (wish == "drain")
+    changed = server.draining != (state == "drain")
     if not module.check_mode:
         if changed:
-            router.set(name, wish)
-        server = router.wait_idle(name, deadline) if wish == "drain" else router.wait_up(name, deadline)
-    if wish == "ready" and not server.up and not module.check_mode:
+            router.set(name, state)
+        server = router.wait_idle(name, deadline) if state == "drain" else router.wait_up(name, deadline)
+    if state == "ready" and not server.up and not module.check_mode:
         module.fail_json(
-            msg=f"the router does not find {name} ready within {deadline:.0f} s: it is {server.status} ({server.check}). {NEXT}"
+            msg=f"{name} is not ready in HAProxy within {deadline:.0f} s: {server.status} ({server.check}). {NEXT}"
         )
-    if server.sessions and wish == "drain" and not module.check_mode:
+    if server.sessions and state == "drain" and not module.check_mode:
         module.warn(f"{server.sessions} requests still run on {name} after {deadline:.0f} s")
     seconds = round(time.monotonic() - began, 1)
     module.exit_json(changed=changed, status=server.status, sessions=server.sessions, seconds=seconds)
@@ -113,10 +113,12 @@ def count(module: AnsibleModule, router: haproxy.Router) -> None:
     counts = router.counts(name)
     if since is None:
         module.exit_json(changed=False, counts=counts)
-    told, bad = haproxy.worse({key: int(since[key]) for key in counts}, counts, module.params["error_share"])
-    event = {"event": "note", "text": f"{name}: {told}"}
+    summary, bad = haproxy.worse({key: int(since[key]) for key in counts}, counts, module.params["error_share"])
+    event = {"event": "note", "text": f"{name}: {summary}"}
     if bad:
-        module.fail_json(msg=f"{name} answers worse than before: {told}. {NEXT}", counts=counts, lockstep_event=event)
+        module.fail_json(
+            msg=f"{name} answers worse than before: {summary}. {NEXT}", counts=counts, lockstep_event=event
+        )
     module.exit_json(changed=False, counts=counts, lockstep_event=event)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: log_advice
-short_description: Turn known lines of vLLM's and Ray's logs into findings with a cure
+short_description: Turn known lines of vLLM's and Ray's logs into findings with a remediation
 description:
   - Reads logs on the host with the patterns in C(/opt/lockstep/share/log_advice.json), which come from
     C(data/log_advice.yml). Each names where it is from.
-  - Also says why an engine ended, from its log.
+  - Also returns why an engine ended, from its log.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 options:
@@ -61,7 +61,7 @@ findings:
     finding:
       description: What the line means.
       type: str
-    cure:
+    remediation:
       description: What to do about it.
       type: str
     source:
@@ -74,7 +74,7 @@ findings:
       description: How often it occurred.
       type: int
 reason:
-  description: The exception at the root of the engine's end, from the first log; its last words where there is none.
+  description: The exception at the root of the engine's end, from the first log; its last line where there is none.
   returned: always
   type: str
 read:
@@ -123,7 +123,7 @@ def main() -> None:
         module.fail_json(msg=f"{module.params['patterns']}: {error}")
     if not known:
         module.fail_json(msg=f"{module.params['patterns']} is not there. Next: ansible-playbook playbooks/site.yml")
-    read = [path for wanted in module.params["paths"] for path in sorted(glob.glob(wanted))]
+    read = [path for pattern in module.params["paths"] for path in sorted(glob.glob(pattern))]
     logs = [tail(path, module.params["last_bytes"]) for path in read]
     findings = log_advice.read((line for log in logs for line in log), known)
     reason = log_advice.failure_reason(logs[0]) if logs else ""

@@ -81,7 +81,9 @@ def main() -> None:
         argv.append("--check")
     outcome = deadline.run(argv, deadline=seconds + _MARGIN, env={**os.environ, "PYTHONPATH": str(records.LIB)})
     if outcome.status != "done":
-        module.fail_json(msg=f"Ray cannot be asked to drain this host: {outcome.stderr.strip() or outcome.status}")
+        module.fail_json(
+            msg=f"Ray did not drain this host: {outcome.stderr.strip() or outcome.status}. Next: journalctl -u lockstep-ray"
+        )
     module.exit_json(**json.loads(outcome.stdout.strip().splitlines()[-1]))
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: ray_wait_for_resources
-short_description: Wait until a Ray cluster has the desired hosts and GPUs
+short_description: Wait until a Ray cluster has the required hosts and GPUs
 description:
   - Waits for a stated shape of this host's Ray cluster, and names each host that is missing, with the cause that the
     host itself gives.
   - Counts no node that is dead, draining, silent or joined under another address.
   - As long as Ray still counts a silent host it is not ready, though enough others are there. Ray may place ranks on it.
   - Ends before the deadline where waiting cannot help, as when a missing host is in quarantine.
-  - In a play it reports meanwhile which hosts are missing (the action of the same name). It runs on any host of the
-    replica; the host waits by the same source, C(python -m lockstep.ray.wait), before the engine starts.
+  - In a play it reports on the way who is missing (the action of the same name). It runs on any host of the replica; the
+    host waits by the same source, C(python -m lockstep.ray.wait), before the engine starts.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 options:
@@ -54,7 +54,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Reads once, reports what is missing, and neither waits nor fails.
+    description: Samples once, returns what is missing, and neither waits nor fails.
   diff_mode:
     support: none
     description: Nothing is changed.
@@ -75,7 +75,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 ready:
-  description: Whether all that is wanted is there.
+  description: Whether the shape is there.
   returned: always
   type: bool
 code:
@@ -134,24 +134,25 @@ def main() -> None:
     seconds = 0.0 if module.check_mode else module.params["deadline"]
     python = records.RUNTIME / "bin" / "python"
     if not python.exists():
-        _end(module, {"ready": False, "code": "absent", "reason": f"{python} does not exist; {_NEXT}"})
+        _end(module, {"ready": False, "code": "absent", "reason": f"{python} does not exist: site.yml installs it"})
     argv = [str(python), "-m", "lockstep.ray.wait", "--json", "--deadline", str(seconds), "--shape", json.dumps(shape)]
     environment = {**os.environ, "PYTHONPATH": str(records.LIB)}
     outcome = deadline.run(argv, deadline=seconds + _MARGIN, env=environment)
     if outcome.returncode not in (0, 1) or not outcome.stdout.strip():
-        said = outcome.stderr.strip() or outcome.status
-        _end(module, {"ready": False, "code": "broken", "reason": f"the waiter ended without a result: {said}"})
+        shown = outcome.stderr.strip() or outcome.status
+        _end(module, {"ready": False, "code": "broken", "reason": f"the waiter ended without a result: {shown}"})
     _end(module, json.loads(outcome.stdout.strip().splitlines()[-1]))
-
-
-_NEXT = "Next: ansible-playbook site.yml"
 
 
 def _end(module: AnsibleModule, result: dict[str, Any]) -> None:
     result = {"seconds": 0.0, "nodes": [], "missing": [], **result}
     if result["ready"] or module.check_mode:
         module.exit_json(changed=False, **result)
-    module.fail_json(msg=f"Ray's resources are not there after {result['seconds']:.0f} s: {result['reason']}", **result)
+    seconds, reason = result["seconds"], result["reason"]
+    module.fail_json(
+        msg=f"Ray's resources are not there after {seconds:.0f} s: {reason}. Next: ansible-playbook playbooks/status.yml",
+        **result,
+    )
 
 
 if __name__ == "__main__":

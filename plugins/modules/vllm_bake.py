@@ -9,14 +9,14 @@ short_description: Watch how a replica serves after a change, against how it ser
 description:
   - V(recorded) keeps on the host how the replica serves now, to be called before it leaves service. While a driver change is
     under way, or where it does not serve, what was kept before stays.
-  - V(watched) looks at the replica for a stated time and fails as soon as it is clearly worse, with the figures. It compares
+  - V(watched) samples the replica for a stated time and fails as soon as it is clearly worse, with the figures. It compares
     the errors and latencies of vLLM's own C(/metrics); where there are too few requests, completions of its own.
-  - An engine that is not ready, is restarted or fails a completion at any look has failed.
+  - An engine that is not ready, is restarted or fails a completion at any sample has failed.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 options:
   state:
-    description: What is wanted.
+    description: What to do.
     type: str
     choices: [recorded, watched]
     required: true
@@ -55,7 +55,7 @@ options:
     type: float
     default: 60
   interval:
-    description: Seconds between two looks.
+    description: Seconds between two samples.
     type: float
     default: 5
   latency_factor:
@@ -97,7 +97,7 @@ bake:
   type: dict
   contains:
     seen:
-      description: Requests, errors and latencies now and before, in words.
+      description: Requests, errors and latencies now and before.
       type: str
     causes:
       description: Why it is worse than before; empty where it is not.
@@ -131,11 +131,11 @@ COMPLETIONS_BEFORE = 3
 CLEAR_AFTER = 30.0
 
 
-def record(module: AnsibleModule, looks: list[bake.Look], known: bake.Before | None) -> dict[str, Any]:
+def record(module: AnsibleModule, samples: list[bake.Sample], known: bake.Before | None) -> dict[str, Any]:
     """Keep how it serves now, where that is what was before the change."""
-    last = looks[-1]
+    last = samples[-1]
     if bake.may_be_recorded(records.read(records.DRIVER), last):
-        seconds = tuple(look.seconds for look in looks if look.seconds is not None)
+        seconds = tuple(sample.seconds for sample in samples if sample.seconds is not None)
         known = bake.Before(last.engine, last.figures or bake.Figures(), seconds, records.now())
         if not module.check_mode:
             bake.keep(known)
@@ -143,15 +143,15 @@ def record(module: AnsibleModule, looks: list[bake.Look], known: bake.Before | N
     return {"changed": False, "recorded_at": known.at if known else None}
 
 
-def watch(module: AnsibleModule, looker: Any, known: bake.Before | None) -> dict[str, Any]:
-    """Look until the time is over or it is clearly worse."""
-    asked = module.params
-    allowed = bake.Allowed(asked["latency_factor"], asked["error_share"], asked["requests"])
-    looks: list[bake.Look] = []
+def watch(module: AnsibleModule, take: Any, known: bake.Before | None) -> dict[str, Any]:
+    """Sample until the time is over or it is clearly worse."""
+    params = module.params
+    allowed = bake.Allowed(params["latency_factor"], params["error_share"], params["requests"])
+    samples: list[bake.Sample] = []
 
     def observe() -> bake.Verdict:
-        looks.append(looker())
-        return bake.judge(known, looks, allowed)
+        samples.append(take())
+        return bake.evaluate(known, samples, allowed)
 
     def judge(verdict: bake.Verdict) -> polling.Judgement:
         return polling.Judgement("hopeless", verdict.causes[0]) if verdict.causes else polling.Judgement("wait")
@@ -159,9 +159,9 @@ def watch(module: AnsibleModule, looker: Any, known: bake.Before | None) -> dict
     watched = polling.poll(
         observe,
         judge,
-        deadline=asked["seconds"],
-        interval=asked["interval"],
-        hopeless_for=min(CLEAR_AFTER, asked["seconds"] / 4),
+        deadline=params["seconds"],
+        interval=params["interval"],
+        hopeless_for=min(CLEAR_AFTER, params["seconds"] / 4),
     )
     verdict = watched.last
     return {
@@ -192,26 +192,27 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    asked = module.params
+    params = module.params
     how = ("ready_url", "url", "model", "prompt", "expected", "api_key", "deadline", "max_tokens")
 
-    def look() -> bake.Look:
-        return bake.look_at(**{name: asked[name] for name in how})
+    def sample() -> bake.Sample:
+        return bake.sample_replica(**{name: params[name] for name in how})
 
     try:
         known = bake.Before.from_record(records.read(bake.BEFORE))
-        if asked["state"] == "recorded":
-            module.exit_json(**record(module, [look() for dummy in range(COMPLETIONS_BEFORE)], known))
-        seen = watch(module, look, known)
+        if params["state"] == "recorded":
+            module.exit_json(**record(module, [sample() for dummy in range(COMPLETIONS_BEFORE)], known))
+        seen = watch(module, sample, known)
     except records.RecordError as error:
         module.fail_json(msg=f"{error}. Next: look at it, move it away, and run this again")
     except (ValueError, OSError) as error:
         module.fail_json(msg=f"{error}. Next: journalctl -u lockstep-vllm -n 200")
-    told = f"baked {seen['seconds']:.0f} s of {asked['seconds']:g}: {seen['seen']}"
-    event = {"event": "note", "text": told}
+    summary = f"baked {seen['seconds']:.0f} s of {params['seconds']:g}: {seen['seen']}"
+    event = {"event": "note", "text": summary}
     if seen["causes"]:
         module.fail_json(
-            msg=f"it serves worse than before: {'; '.join(seen['causes'])} ({told}). Next: journalctl -u lockstep-vllm -n 200",
+            msg=f"serves worse than before: {'; '.join(seen['causes'])} ({summary}). "
+            "Next: journalctl -u lockstep-vllm -n 200",
             bake=seen,
             lockstep_event=event,
         )

@@ -8,7 +8,7 @@ module: vllm_completion
 short_description: Prove that a vLLM server generates, by having it complete a prompt
 description:
   - Asks for a greedy completion and holds model and text against what is expected.
-  - Always ends by its deadline, also when the server accepts the connection and then says nothing.
+  - Always ends by its deadline, also when the server accepts the connection and then stays silent.
   - Asks neither C(/health) nor C(/v1/models), which answer 200 while generation is dead.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
@@ -68,11 +68,11 @@ completion:
       type: bool
     failure:
       description: >-
-        A fixed word, one of V(refused), V(timeout), V(unauthorized), V(rejected), V(broken), V(wrong_model), V(empty),
+        One of V(refused), V(timeout), V(unauthorized), V(rejected), V(broken), V(wrong_model), V(empty),
         V(wrong_text); null when ok.
       type: str
     cause:
-      description: The failure in words.
+      description: The failure, for people.
       type: str
     seconds:
       description: Wall time of the request.
@@ -105,16 +105,16 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    asked = module.params
+    params = module.params
     try:
         answer = completion.prove(
-            asked["url"],
-            asked["model"],
-            asked["prompt"],
-            asked["expected"],
-            asked["api_key"],
-            asked["deadline"],
-            max_tokens=asked["max_tokens"],
+            params["url"],
+            params["model"],
+            params["prompt"],
+            params["expected"],
+            params["api_key"],
+            params["deadline"],
+            max_tokens=params["max_tokens"],
         )
     except ValueError as error:
         module.fail_json(msg=str(error))

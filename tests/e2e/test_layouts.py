@@ -22,7 +22,7 @@ pytestmark = pytest.mark.long
 
 WORKERS = ("a2", "b2")
 RACKS = {HEAD: "r7", "a2": "r7", "b2": "r8"}
-MOVE_UP = "PYTHONPATH=/opt/lockstep/lib python3 -m lockstep.engine.supervisor move-up"
+MOVE_UP = "PYTHONPATH=/opt/lockstep/lib python3 -m lockstep.engine.cli move-up"
 PATIENCE, STABLE_FOR = 10, 10
 LAYOUTS = {
     "vllm_server_layouts": [

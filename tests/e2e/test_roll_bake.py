@@ -26,7 +26,7 @@ def test_a_bake_lets_good_replicas_pass_and_takes_slow_ones_back(pair: Lab) -> N
         verified(pair, "a1", new)
         verified(pair, "b1", old)
         assert rolled.log.rotation == set(REPLICAS)
-        (cause,) = {message for message in rolled.play.failures() if message.startswith("it serves worse than before")}
+        (cause,) = {message for message in rolled.play.failures() if message.startswith("serves worse than before")}
         for words in ("3 times that is allowed", "none ended badly", "Next: "):
             assert words in cause
         assert "Wave 2 of 2 failed" in rolled.play.text

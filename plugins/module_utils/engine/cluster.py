@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..ray import wait as ray_wait
+from ..ray.assessment import Observation, assess
 from ..ray.gcs import Cluster, Table, answers, token
+from ..ray.shape import shape_of
 from .layouts import Layout
 
 
@@ -22,7 +24,7 @@ class Members:
         gpus: GPUs of all of them.
         free: GPUs that nobody holds.
         nodes: Ray's node ids, to tell a host that went and came back from one that stayed.
-        doors: host to address and port of its node manager.
+        endpoints: host to address and port of its node manager.
     """
 
     known: bool
@@ -30,7 +32,7 @@ class Members:
     gpus: int = 0
     free: int = 0
     nodes: frozenset[str] = frozenset()
-    doors: Mapping[str, tuple[str, int]] = dataclasses.field(default_factory=dict)
+    endpoints: Mapping[str, tuple[str, int]] = dataclasses.field(default_factory=dict)
 
 
 def members(table: Table) -> Members:
@@ -74,7 +76,7 @@ class ReplicaCluster:
         return members(self._ray.table())
 
     def at_work(self) -> Members | None:
-        """Those of them whose GPUs are held, which leaves out spares; None where Ray tells of none."""
+        """Those of them whose GPUs are held, which leaves out spares; None where Ray knows of none."""
         table = self._ray.table()
         held = tuple(node for node in table.nodes if node.alive and node.free.get("GPU", 0.0) < node.gpus)
         return members(dataclasses.replace(table, nodes=held)) if held else None
@@ -86,31 +88,31 @@ class ReplicaCluster:
         if table.head != "up":
             return ["the head's Ray"]
         gone = lost(before, members(table))
-        if gone or not before.doors:
+        if gone or not before.endpoints:
             return gone
-        with concurrent.futures.ThreadPoolExecutor(len(before.doors)) as pool:
-            answered = pool.map(lambda door: answers(*door), before.doors.values())
-            return sorted(host for host, answer in zip(before.doors, answered, strict=True) if not answer)
+        with concurrent.futures.ThreadPoolExecutor(len(before.endpoints)) as pool:
+            answered = pool.map(lambda endpoint: answers(*endpoint), before.endpoints.values())
+            return sorted(host for host, answer in zip(before.endpoints, answered, strict=True) if not answer)
 
-    def wait(self, layout: Layout, deadline: float, tell: Callable[[str], None]) -> ray_wait.Waited:
+    def wait(self, layout: Layout, deadline: float, report: Callable[[str], None]) -> ray_wait.Waited:
         """Wait until the GPUs of ``layout`` are there and nobody holds them.
 
         Args:
             deadline: seconds.
-            tell: told in words who is missing and why, each time that it changes.
+            report: called with who is missing and why, each time that it changes.
         """
         each = max(1, int(self._host["gpus"]))
-        wanted = {
+        required = {
             "hosts": -(-layout.gpus // each),
             "gpus_per_host": min(each, layout.gpus),
             "gpus": layout.gpus,
             "free": True,
         }
-        shape = ray_wait.shape_of(self._host, wanted)
+        shape = shape_of(self._host, required)
 
-        def progress(seen: ray_wait.Observation) -> None:
-            assessment = ray_wait.assess(shape, seen)
+        def progress(seen: Observation) -> None:
+            assessment = assess(shape, seen)
             if not assessment.ready:
-                tell(f"{layout.name}: {assessment}")
+                report(f"{layout.name}: {assessment}")
 
         return ray_wait.wait(shape, deadline=deadline, progress=progress)

@@ -1,8 +1,8 @@
-"""Ask a vLLM server for a completion and judge what came back: the only sign of life that Lockstep believes.
+"""Ask a vLLM server for a completion and evaluate what came back: the only sign of life that Lockstep believes.
 
 ``/health`` and ``/v1/models`` answer 200 while generation is dead (vllm-project/vllm #16259, #53157), so nothing here
-asks them. Every request ends by its deadline, also when the server accepts the connection and then says nothing, or
-says it one byte at a time.
+asks them. Every request ends by its deadline, also when the server accepts the connection and then stays silent, or
+answers one byte at a time.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class Completion:
 
     Attributes:
         ok: a completion was generated, by the expected model, with the expected text.
-        failure: a fixed word for programs; None when ok.
-        cause: the failure in words; empty when ok.
+        failure: a code for programs; None when ok.
+        cause: the failure, for people; empty when ok.
         seconds: wall time of the request.
         model: the model that answered, as the server names it.
         text: the generated text.
-        tokens: the generated tokens, where log probabilities were asked for.
+        tokens: the generated tokens, where log probabilities were requested.
     """
 
     ok: bool
@@ -70,7 +70,7 @@ class Completion:
 
 
 class NoAnswer(Exception):
-    """No usable answer came; ``failure`` says which kind, the message what was seen."""
+    """No usable answer came; ``failure`` is its code, the message what was seen."""
 
     def __init__(self, failure: Failure, detail: str) -> None:
         super().__init__(detail)
@@ -158,7 +158,7 @@ def request(
         response = connection.getresponse()
         return response.status, _drain(wire, response, ends)
     except TimeoutError as error:
-        raise NoAnswer("timeout", "it accepted the connection and then said nothing more") from error
+        raise NoAnswer("timeout", "it accepted the connection and then stayed silent") from error
     except (OSError, http.client.HTTPException) as error:
         raise NoAnswer("broken", f"{type(error).__name__}: {error}") from error
     finally:
@@ -224,7 +224,7 @@ def _tokens(logprobs: dict[str, Any] | None) -> tuple[Token, ...]:
 
 def _judge(name: str, text: str, count: int, model: str, expected: str | None) -> tuple[Failure | None, str]:
     if name != model:
-        return "wrong_model", f"{name!r}, wanted {model!r}"
+        return "wrong_model", f"{name!r}, expected {model!r}"
     if count < 1:
         return "empty", ""
     if expected is not None and expected not in text:

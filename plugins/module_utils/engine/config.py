@@ -1,4 +1,4 @@
-"""What the engine supervisor is asked to run: /etc/lockstep/engine.json, read and checked, and the command it becomes."""
+"""What the engine supervisor is to run: /etc/lockstep/engine.json, read and checked, and the command it becomes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import records
+from ..ray.ports import EnginePorts
 from .ladder import RUNGS, Rung, rung_arguments
 from .layouts import Layout, MoveUp, Policy, Window
 from .restarts import Restarts
@@ -27,7 +28,7 @@ _OWNED_ARGUMENTS: dict[str, str] = {
 }
 
 _DEFAULTS: dict[str, Any] = {
-    # The supervisor asks both every second: two lines of log each time would drown what the engine says.
+    # The supervisor asks both every second: two lines of log each time would drown the engine's own.
     "disable_access_log_for_endpoints": "/health,/metrics",
 }
 
@@ -41,7 +42,7 @@ class Proof:
     """The completion that shows that an engine works.
 
     Attributes:
-        prompt: what is asked.
+        prompt: of the completion.
         answer: text that the completion must contain; None accepts any token.
         prompts: more prompts, on which each rung must agree with the eager engine.
         max_tokens: length of each completion, in tokens.
@@ -61,7 +62,7 @@ class Heartbeat:
 
     Attributes:
         period: an idle engine is asked for a completion this long after the last token.
-        stale: this long without a token, and the replica says that it is not ready.
+        stale: this long without a token, and the replica is not ready.
         wedged: this long without a token, and the engine is taken for dead and restarted.
     """
 
@@ -92,8 +93,7 @@ class Config:
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
     ladder: tuple[Rung, ...] = RUNGS
-    port: int = 8000
-    ready_port: int = 8001
+    ports: EnginePorts = dataclasses.field(default_factory=EnginePorts)
     policy: Policy = dataclasses.field(default_factory=Policy)
     heartbeat: Heartbeat = dataclasses.field(default_factory=Heartbeat)
     restarts: Restarts = dataclasses.field(default_factory=Restarts)
@@ -131,7 +131,7 @@ def command(vllm: str, config: Config, layout: Layout, rung: Rung, address: str)
     arguments |= {
         "served_model_name": config.served_model_name,
         "host": address,
-        "port": config.port,
+        "port": config.ports.api,
         "distributed_executor_backend": "ray",
         "tensor_parallel_size": layout.tensor_parallel_size,
         "pipeline_parallel_size": layout.pipeline_parallel_size,
@@ -181,7 +181,7 @@ def _build(record: dict[str, Any]) -> Config:
         raise ConfigError(f"vllm_server_ladder is {list(ladder)}: give some of {', '.join(RUNGS)}, in this order")
     heartbeat = Heartbeat(**_numbers(record.get("heartbeat", {})))
     if not 0 < heartbeat.period < heartbeat.stale < heartbeat.wedged:
-        raise ConfigError("vllm_server_heartbeat: wanted 0 < period < stale < wedged")
+        raise ConfigError("vllm_server_heartbeat: expected 0 < period < stale < wedged")
     restarts = _numbers(record.get("restarts", {}))
     return Config(
         model=str(record["model"]),
@@ -191,8 +191,7 @@ def _build(record: dict[str, Any]) -> Config:
         arguments=normalised(record.get("args", {})),
         environment={name: str(value) for name, value in record.get("environment", {}).items()},
         ladder=ladder,
-        port=int(record.get("port", 8000)),
-        ready_port=int(record.get("ready_port", 8001)),
+        ports=EnginePorts.parse(record),
         policy=_policy(record.get("policy", {})),
         heartbeat=heartbeat,
         restarts=Restarts(**(restarts | {"limit": int(restarts["limit"])} if "limit" in restarts else restarts)),
@@ -216,7 +215,7 @@ def _layout(entry: dict[str, Any]) -> Layout:
 def _policy(record: dict[str, Any]) -> Policy:
     move_up: MoveUp = record.get("move_up", "at_once")
     if move_up not in ("at_once", "window", "command"):
-        raise ConfigError(f"vllm_server_layout_move_up is {move_up!r}: wanted at_once, window or command")
+        raise ConfigError(f"vllm_server_layout_move_up is {move_up!r}: expected at_once, window or command")
     window = record.get("window")
     if move_up == "window" and not window:
         raise ConfigError("vllm_server_layout_window is needed with vllm_server_layout_move_up: window")

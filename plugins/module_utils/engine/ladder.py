@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 from .completion import Token
+from .states import EndCode, Verdict
 
 Rung = Literal["none", "piecewise", "full"]
-Verdict = Literal["proven", "failed"]
 
 RUNGS: tuple[Rung, ...] = ("none", "piecewise", "full")
 
@@ -36,16 +36,15 @@ class Trial:
     """What became of one rung.
 
     Attributes:
-        verdict: ``proven`` or ``failed``.
-        code: ``ok``, ``start_hangs``, ``start_dies``, ``no_completion``, ``differs``, ``wedged``, ``died``.
-        cause: in words; empty when proven.
+        code: how it ended; OK when proven.
+        cause: for people; empty when proven.
         seconds: from the start of the process to the verdict.
         evidence: absolute paths on the head.
         at: when, RFC 3339.
     """
 
     verdict: Verdict
-    code: str = "ok"
+    code: EndCode = EndCode.OK
     cause: str = ""
     seconds: float = 0.0
     evidence: tuple[str, ...] = ()
@@ -85,27 +84,27 @@ def key(hosts: Mapping[str, str], command: Sequence[str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def next_rung(wanted: Sequence[Rung], trials: Mapping[Rung, Trial]) -> Rung | None:
+def next_rung(allowed: Sequence[Rung], trials: Mapping[Rung, Trial]) -> Rung | None:
     """The rung to start now: the lowest untried one while all below it are proven, else the highest proven one; None
     when not even the lowest one holds."""
     proven: Rung | None = None
-    for rung in wanted:
+    for rung in allowed:
         trial = trials.get(rung)
         if trial is None:
             return rung
-        if trial.verdict == "failed":
+        if trial.verdict is Verdict.FAILED:
             return proven
         proven = rung
     return proven
 
 
-def settled(wanted: Sequence[Rung], trials: Mapping[Rung, Trial]) -> bool:
+def completed(allowed: Sequence[Rung], trials: Mapping[Rung, Trial]) -> bool:
     """Whether there is no rung left to try."""
-    rung = next_rung(wanted, trials)
+    rung = next_rung(allowed, trials)
     return rung is None or rung in trials
 
 
-def blames(rung: Rung, wanted: Sequence[Rung], trials: Mapping[Rung, Trial], code: str, failures: int) -> bool:
+def blames(rung: Rung, allowed: Sequence[Rung], trials: Mapping[Rung, Trial], code: EndCode, failures: int) -> bool:
     """Whether a failure is held against the rung, so that the one below serves from now on.
 
     The lowest rung is never blamed, since nothing lies below it, and a lost host is nobody's fault. A rung on trial gets
@@ -115,7 +114,7 @@ def blames(rung: Rung, wanted: Sequence[Rung], trials: Mapping[Rung, Trial], cod
         code: how the engine ended.
         failures: how often it failed on this rung in a row, this time included.
     """
-    if rung == wanted[0] or code == "members_lost":
+    if rung == allowed[0] or code is EndCode.MEMBERS_LOST:
         return False
     return rung not in trials or failures >= 2
 
@@ -125,7 +124,7 @@ def with_trial(ladder: Ladder, rung: Rung, trial: Trial) -> Ladder:
 
 
 def difference(baseline: Sequence[Token], got: Sequence[Token], tie: float = TIE) -> str:
-    """How a completion differs from the eager one, in words; empty when it does not.
+    """How a completion differs from the eager one, for people; empty when it does not.
 
     Greedy completions of two correct engines part ways where two tokens are as good as equally likely. There the
     comparison ends in favour of the rung; anywhere else a different token is a wrong result.
@@ -133,27 +132,51 @@ def difference(baseline: Sequence[Token], got: Sequence[Token], tie: float = TIE
     Args:
         tie: natural-logarithm distance under which two tokens count as equally likely.
     """
-    for place, (wanted, found) in enumerate(zip(baseline, got, strict=False)):
-        if wanted.text == found.text:
+    for place, (expected, got_token) in enumerate(zip(baseline, got, strict=False)):
+        if expected.text == got_token.text:
             continue
-        if _tied(wanted, found.text, tie):
+        if _tied(expected, got_token.text, tie):
             return ""
-        return f"token {place} is {found.text!r}, eager gave {wanted.text!r}{_distance(wanted, found.text)}"
+        return f"token {place} is {got_token.text!r}, eager gave {expected.text!r}{_distance(expected, got_token.text)}"
     if len(baseline) != len(got):
         return f"{len(got)} tokens, eager gave {len(baseline)}"
     return ""
 
 
-def _tied(wanted: Token, other: str, tie: float) -> bool:
-    rival = wanted.alternatives.get(other)
-    return wanted.logprob is not None and rival is not None and abs(wanted.logprob - rival) <= tie
+def _tied(expected: Token, other: str, tie: float) -> bool:
+    rival = expected.alternatives.get(other)
+    return expected.logprob is not None and rival is not None and abs(expected.logprob - rival) <= tie
 
 
-def _distance(wanted: Token, other: str) -> str:
-    rival = wanted.alternatives.get(other)
-    if wanted.logprob is None or rival is None:
+def _distance(expected: Token, other: str) -> str:
+    rival = expected.alternatives.get(other)
+    if expected.logprob is None or rival is None:
         return ""
-    return f" ({wanted.logprob - rival:.2f} nat likelier)"
+    return f" ({expected.logprob - rival:.2f} nat likelier)"
+
+
+@dataclasses.dataclass(frozen=True)
+class RungState:
+    """What is shown of a rung: proven, with a remark where one is due, or why it failed."""
+
+    verdict: Verdict
+    note: str = ""
+
+    def __str__(self) -> str:
+        if self.verdict is Verdict.FAILED:
+            return self.note
+        return f"proven ({self.note})" if self.note else "proven"
+
+
+def shown(ladder: Ladder) -> dict[str, RungState]:
+    """What is known of each rung, for people."""
+    on_cpu = "on CPU: torch.compile, no graph is captured" if ladder.platform == "cpu" else ""
+    return {
+        rung: RungState(
+            trial.verdict, trial.cause if trial.verdict is Verdict.FAILED else on_cpu if rung != "none" else ""
+        )
+        for rung, trial in ladder.trials.items()
+    }
 
 
 def as_record(ladder: Ladder) -> dict[str, Any]:
@@ -166,16 +189,19 @@ def as_record(ladder: Ladder) -> dict[str, Any]:
     }
 
 
-def from_record(record: Mapping[str, Any] | None, wanted_key: str) -> Ladder:
+def from_record(record: Mapping[str, Any] | None, current_key: str) -> Ladder:
     """The ladder in ``record``, or an empty one where there is none or what it knew is void by now."""
-    if not record or record.get("key") != wanted_key:
-        return Ladder(wanted_key)
+    if not record or record.get("key") != current_key:
+        return Ladder(current_key)
     try:
-        trials = {
-            cast(Rung, rung): Trial(**{**trial, "evidence": tuple(trial.get("evidence", ()))})
-            for rung, trial in record["rungs"].items()
-        }
+        trials = {cast(Rung, rung): _trial(trial) for rung, trial in record["rungs"].items()}
         baseline = {prompt: tuple(Token(**token) for token in tokens) for prompt, tokens in record["baseline"].items()}
-    except (KeyError, TypeError, AttributeError):
-        return Ladder(wanted_key)
-    return Ladder(wanted_key, trials, baseline, str(record.get("platform", "")))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return Ladder(current_key)
+    return Ladder(current_key, trials, baseline, str(record.get("platform", "")))
+
+
+def _trial(record: Mapping[str, Any]) -> Trial:
+    evidence = tuple(record.get("evidence", ()))
+    code = EndCode(record.get("code", EndCode.OK))
+    return Trial(**{**record, "verdict": Verdict(record["verdict"]), "code": code, "evidence": evidence})

@@ -64,7 +64,7 @@ class Policy:
     Attributes:
         patience: seconds that the preferred layout is waited for before a smaller one starts.
         stable_for: seconds for which a better layout's GPUs must have been there before moving up.
-        move_up: ``at_once``; ``window``: inside ``window`` only; ``command``: when the operator says so.
+        move_up: ``at_once``; ``window``: inside ``window`` only; ``command``: when the operator requests it.
     """
 
     patience: float = 120.0
@@ -75,7 +75,7 @@ class Policy:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """A layout, or None, and why, in words."""
+    """A layout, or None, and why."""
 
     layout: Layout | None
     reason: str
@@ -111,24 +111,24 @@ def better(layouts: Sequence[Layout], current: Layout, gpus: int) -> Layout | No
 
 
 def short_of(preferred: Layout, gpus: int) -> str:
-    """What a layout lacks, in words."""
+    """What a layout lacks."""
     return f"{gpus} of the {preferred.gpus} GPUs of {preferred.name} are there"
 
 
-def may_move_up(policy: Policy, there_for: float, moment: datetime.time, commanded: bool) -> tuple[bool, str]:
-    """Whether the operator's policy lets a better layout start now, and what it waits for, in words that stay the same
+def may_move_up(policy: Policy, there_for: float, moment: datetime.time, requested: bool) -> tuple[bool, str]:
+    """Whether the operator's policy lets a better layout start now, and what it waits for, in a text that stays the same
     while the wait does.
 
     Args:
         there_for: seconds since the GPUs of the better layout are there without a break.
         moment: time of day, UTC.
-        commanded: the operator asked for it.
+        requested: the operator asked for it.
     """
     if there_for < policy.stable_for:
         return False, f"its GPUs are to stay for {policy.stable_for:.0f} s first"
-    if commanded or policy.move_up == "at_once":
+    if requested or policy.move_up == "at_once":
         return True, ""
     if policy.move_up == "window" and policy.window is not None:
         span = f"{policy.window.start:%H:%M}-{policy.window.end:%H:%M} UTC"
         return (True, "") if policy.window.holds(moment) else (False, f"it moves up in the window {span}")
-    return False, "it moves up by command: python3 -m lockstep.engine.supervisor move-up"
+    return False, "it moves up by command: python3 -m lockstep.engine.cli move-up"

@@ -1,4 +1,4 @@
-"""Reading vLLM's and Ray's logs: known lines become findings with a cure, and a dead engine's log names its reason.
+"""Reading vLLM's and Ray's logs: known lines become findings with a remediation, and a dead engine's log names its reason.
 
 The patterns are data (data/log_advice.yml, installed as /opt/lockstep/share/log_advice.json), each with its source and a
 captured line.
@@ -21,9 +21,9 @@ _PREFIX = re.compile(
 )
 _EXCEPTION = re.compile(
     r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Timeout|Failure|Died|Exit|Interrupt)\w*(?:\([^)]*\))?"
-    r"(?:: (?P<said>.+))?$"
+    r"(?:: (?P<text>.+))?$"
 )
-_USAGE = re.compile(r"^(?:vllm[\w. -]*|[\w.]+\.py): error: (?P<said>.+)$")
+_USAGE = re.compile(r"^(?:vllm[\w. -]*|[\w.]+\.py): error: (?P<text>.+)$")
 _GENERIC = re.compile(
     r"Engine core initialization failed|See stack trace|see root cause|EngineDeadError|Cancelled|KeyboardInterrupt|"
     r"SystemExit|ActorDiedError|RayTaskError\(|EngineCore encountered an issue",
@@ -39,8 +39,8 @@ class Pattern:
     Attributes:
         id: its name, a few words with underscores.
         pattern: regular expression that finds the line.
-        finding: what the line means, in words; ``{name}`` takes a named group of the pattern.
-        cure: what to do about it.
+        finding: what the line means; ``{name}`` takes a named group of the pattern.
+        remediation: what to do about it.
         level: ``info``, ``warning`` or ``error``.
         source: where the text or its meaning is from.
         at_least: how often the line must occur to mean something.
@@ -49,7 +49,7 @@ class Pattern:
     id: str
     pattern: re.Pattern[str]
     finding: str
-    cure: str
+    remediation: str
     level: str
     source: str
     at_least: int = 1
@@ -67,7 +67,7 @@ class Finding:
     id: str
     level: str
     finding: str
-    cure: str
+    remediation: str
     source: str
     line: str
     count: int
@@ -87,7 +87,7 @@ def patterns(rows: Iterable[Mapping[str, Any]]) -> tuple[Pattern, ...]:
         try:
             found.append(
                 Pattern(
-                    row["id"], re.compile(row["pattern"]), row["finding"], row["cure"], row["level"], row["source"],
+                    row["id"], re.compile(row["pattern"]), row["finding"], row["remediation"], row["level"], row["source"],
                     int(row.get("at_least", 1)),
                 )
             )  # fmt: skip
@@ -124,16 +124,16 @@ def read(lines: Iterable[str], known: Sequence[Pattern]) -> list[Finding]:
 
 
 def failure_reason(lines: Sequence[str]) -> str:
-    """Why an engine ended, from its log: the root of the first chain of exceptions, else its last words."""
+    """Why an engine ended, from its log: the root of the first chain of exceptions, else its last line."""
     seen = [match for match in (_exception(line) for line in lines) if match]
-    specific = [said for said in seen if not _GENERIC.search(said)]
+    specific = [text for text in seen if not _GENERIC.search(text)]
     if specific:
         return specific[0][:_LONGEST]
     return (seen[-1] if seen else last_line(lines))[:_LONGEST]
 
 
 def last_line(lines: Sequence[str]) -> str:
-    """The last line that says something, without vLLM's prefixes."""
+    """The last line that is not empty, without vLLM's prefixes."""
     return next((text for text in map(bare, reversed(lines)) if text), "nothing")[:_LONGEST]
 
 
@@ -147,7 +147,7 @@ def _finding(pattern: Pattern, line: str, match: re.Match[str], count: int) -> F
         id=pattern.id,
         level=pattern.level,
         finding=_filled(pattern.finding, match),
-        cure=_filled(pattern.cure, match),
+        remediation=_filled(pattern.remediation, match),
         source=pattern.source,
         line=_COLOUR.sub("", line).strip()[:_LONGEST],
         count=count,
@@ -158,9 +158,9 @@ def _exception(line: str) -> str | None:
     text = bare(line)
     usage = _USAGE.match(text)
     if usage:
-        return usage["said"]
+        return usage["text"]
     found = _EXCEPTION.match(text)
-    return text if found and found["said"] else None
+    return text if found and found["text"] else None
 
 
 def _filled(text: str, match: re.Match[str]) -> str:

@@ -24,7 +24,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _KEPT_LINES = 2000
 _LOG_BYTES = 64 << 20
 _REAP_SECONDS = 10.0
-_LAST_WORDS_SECONDS = 3.0
+_LAST_LINES_SECONDS = 3.0
 
 
 class EngineProcess:
@@ -69,7 +69,7 @@ class EngineProcess:
     def save_evidence(self, folder: Path) -> tuple[str, ...]:
         """Stacks of all its processes and of Ray's workers on this host, kernel messages, GPU state, and its log.
 
-        It does not survive this: the floor under py-spy, which may not be allowed to look, is Python's faulthandler, which
+        It does not survive this: the floor under py-spy, which may not be permitted, is Python's faulthandler, which
         writes every thread's stack into the log at the SIGABRT that ends the process.
         """
         pids = [process.pid for process in processes.below(os.getpid())]
@@ -78,7 +78,7 @@ class EngineProcess:
         for pid in pids:
             processes.send(pid, signal.SIGABRT)
             processes.send(pid, signal.SIGCONT)
-        self.finish_reading(_LAST_WORDS_SECONDS)
+        self.finish_reading(_LAST_LINES_SECONDS)
         return saved + evidence.output(folder, "engine.log", "\n".join(self.lines()[-_KEPT_LINES:]) + "\n")
 
     def stop(self, grace: float) -> None:

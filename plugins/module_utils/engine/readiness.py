@@ -1,4 +1,4 @@
-"""Whether a replica may say that it is ready, from the signs of life of its engine; and the door that says so."""
+"""Whether a replica is ready, from the signs of life of its engine; and the HTTP answer ``GET /ready``."""
 
 from __future__ import annotations
 
@@ -6,17 +6,12 @@ import contextlib
 import dataclasses
 import http.server
 import json
-import re
 import threading
 from collections.abc import Callable
 from typing import Any
 
 from . import completion
-
-_TOKEN_COUNTERS = re.compile(
-    r"^vllm:(?:generation_tokens_total|iteration_tokens_total_count)\{[^}]*\} ([0-9.e+]+)", re.M
-)
-_REQUESTS = re.compile(r"^vllm:num_requests_(?:running|waiting)\{[^}]*\} ([0-9.e+]+)", re.M)
+from .states import PROVEN_ENGINE, Phase
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,15 +19,15 @@ class Signs:
     """What is seen of an engine at one moment.
 
     Attributes:
-        phase: the supervisor's phase; only ``serving`` can be ready.
+        phase: the supervisor's; only SERVING can be ready.
         reason: why the supervisor is in that phase.
         alive: its process runs.
-        engine_dead: vLLM itself says that its engine is dead (``/health`` is not 200; a 200 means nothing).
+        engine_dead: vLLM itself reports a dead engine (``/health`` is not 200; a 200 means nothing).
         silent_for: seconds since the last proven completion or the last token of real traffic; None before the first.
         failure: why the last completion failed; empty when it did not.
     """
 
-    phase: str
+    phase: Phase
     reason: str = ""
     alive: bool = True
     engine_dead: bool = False
@@ -47,7 +42,7 @@ class Readiness:
     Attributes:
         ready: may be sent traffic.
         wedged: the process runs but generates nothing: it must be restarted.
-        reason: why not ready, in words.
+        reason: why not ready.
     """
 
     ready: bool
@@ -55,40 +50,28 @@ class Readiness:
     reason: str = ""
 
 
-def judge(signs: Signs, stale: float, wedged: float) -> Readiness:
+def evaluate(signs: Signs, stale: float, wedged: float) -> Readiness:
     """Decide from the signs; ``stale`` and ``wedged`` are seconds without a token."""
-    if signs.phase not in ("serving", "draining"):
+    if signs.phase not in PROVEN_ENGINE:
         return Readiness(False, reason=f"{signs.phase}: {signs.reason}" if signs.reason else signs.phase)
     if not signs.alive:
         return Readiness(False, reason="the engine process is gone")
     if signs.silent_for is None:
         return Readiness(False, reason="no completion was proven yet")
-    told = f"no token for {signs.silent_for:.0f} s" + (f": {signs.failure}" if signs.failure else "")
+    silence = f"no token for {signs.silent_for:.0f} s" + (f": {signs.failure}" if signs.failure else "")
     if signs.silent_for >= wedged:
-        return Readiness(False, wedged=True, reason=told)
+        return Readiness(False, wedged=True, reason=silence)
     if signs.engine_dead:
-        return Readiness(False, reason="vLLM says that its engine is dead")
+        return Readiness(False, reason="vLLM reports a dead engine (/health is not 200)")
     if signs.silent_for >= stale:
-        return Readiness(False, reason=told)
-    if signs.phase == "draining":
+        return Readiness(False, reason=silence)
+    if signs.phase is not Phase.SERVING:
         return Readiness(False, reason=f"draining: {signs.reason}")
     return Readiness(True)
 
 
-def work_done(metrics: str) -> float | None:
-    """A number in vLLM's /metrics that grows with every step of the engine; None where it has no such metrics."""
-    found = _TOKEN_COUNTERS.findall(metrics)
-    return sum(map(float, found)) if found else None
-
-
-def requests_in_flight(metrics: str) -> int | None:
-    """Requests that run or wait, from vLLM's /metrics; None where it has no such metrics."""
-    found = _REQUESTS.findall(metrics)
-    return int(sum(map(float, found))) if found else None
-
-
 def ask(base_url: str, deadline: float = 5.0) -> tuple[bool, dict[str, Any]]:
-    """What ``GET /ready`` says at ``http://host:port``: whether ready, and the record, which has a ``reason`` where not."""
+    """What ``GET /ready`` answers at ``http://host:port``: whether ready, and the record, which has a ``reason`` where not."""
     answer = completion.get(base_url, "/ready", deadline=deadline)
     if answer is None:
         return False, {"reason": "its supervisor does not answer"}
@@ -100,14 +83,16 @@ def ask(base_url: str, deadline: float = 5.0) -> tuple[bool, dict[str, Any]]:
     return status == 200, record if isinstance(record, dict) else {"reason": f"its supervisor answers HTTP {status}"}
 
 
-def serve(address: str, port: int, look: Callable[[], tuple[bool, dict[str, Any]]]) -> http.server.ThreadingHTTPServer:
-    """Answer ``GET /ready`` at ``address:port`` from a thread of its own: 200 or 503, with ``look()``'s record as JSON.
+def serve(
+    address: str, port: int, answer: Callable[[], tuple[bool, dict[str, Any]]]
+) -> http.server.ThreadingHTTPServer:
+    """Answer ``GET /ready`` at ``address:port`` from a thread of its own: 200 or 503, with ``answer()``'s record as JSON.
 
     Raises:
         OSError: the address cannot be listened at.
     """
 
-    class Door(http.server.BaseHTTPRequestHandler):
+    class Handler(http.server.BaseHTTPRequestHandler):
         timeout = 5
         server_version = "lockstep"
         sys_version = ""
@@ -120,7 +105,7 @@ def serve(address: str, port: int, look: Callable[[], tuple[bool, dict[str, Any]
             if self.path.split("?")[0] != "/ready":
                 self.send_error(404)
                 return
-            ready, record = look()
+            ready, record = answer()
             body = json.dumps(record, sort_keys=True).encode() + b"\n"
             self.send_response(200 if ready else 503)
             self.send_header("Content-Type", "application/json")
@@ -134,7 +119,7 @@ def serve(address: str, port: int, look: Callable[[], tuple[bool, dict[str, Any]
         def log_message(self, format: str, *args: object) -> None:
             """The router asks every few seconds: not worth a line each."""
 
-    server = http.server.ThreadingHTTPServer((address, port), Door)
+    server = http.server.ThreadingHTTPServer((address, port), Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, name="readiness", daemon=True).start()
     return server

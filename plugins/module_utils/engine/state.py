@@ -1,16 +1,16 @@
-"""What the engine supervisor tells the world: /run/lockstep/engine.json, and the operator's wishes that it reads."""
+"""The engine's state as the supervisor reports it (/run/lockstep/engine.json), and the requests that it follows."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ..core import records
 from ..core.polling import Judgement
-
-Phase = Literal["waiting", "starting", "proving", "serving", "draining", "drained", "backoff", "stopped", "given_up"]
+from .ladder import RungState
+from .states import Phase, Target, Verdict
 
 DRAIN = records.RUN / "drain.json"
 MOVE_UP = records.RUN / "move-up.json"
@@ -24,22 +24,20 @@ class EngineState:
     """What runs now and why.
 
     Attributes:
-        phase: ``waiting`` for resources, ``starting``, ``proving``, ``serving``, ``draining``, ``drained``, ``backoff``
-            (a failed engine starts again soon), ``stopped``, ``given_up``.
-        reason: why it is in this phase, in words.
+        reason: why it is in this phase, for people.
         since: when the phase began, RFC 3339.
-        ready: what ``GET /ready`` says.
+        ready: what ``GET /ready`` answers.
         layout: name of the layout that runs or starts; None while there is none.
         tensor_parallel_size: of that layout.
         pipeline_parallel_size: of that layout.
         rung: of the ladder, that runs or starts.
-        ladder: rung to ``proven`` or to why it failed.
+        ladder: what is known of each rung that was tried.
         last_completion: when a token was last seen, RFC 3339.
         last_failure: how the engine last ended or failed to start; empty when it never did.
         restarts: how often the engine was started again since the supervisor began.
         failures: failures in a row.
         pid: of the supervisor.
-        findings: advice from the log.
+        findings: advice from the log (``log_advice.Finding``).
         evidence: files saved at the last failure.
     """
 
@@ -51,7 +49,7 @@ class EngineState:
     tensor_parallel_size: int | None = None
     pipeline_parallel_size: int | None = None
     rung: str | None = None
-    ladder: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    ladder: Mapping[str, RungState] = dataclasses.field(default_factory=dict)
     last_completion: str | None = None
     last_failure: str = ""
     restarts: int = 0
@@ -62,29 +60,59 @@ class EngineState:
 
     def as_record(self) -> dict[str, Any]:
         record = dataclasses.asdict(self)
+        record["phase"] = self.phase.value
+        record["ladder"] = {
+            rung: {"verdict": state.verdict.value, "note": state.note} for rung, state in self.ladder.items()
+        }
         record["findings"] = [dict(finding) for finding in self.findings]
         record["evidence"] = list(self.evidence)
         return record
 
+    @classmethod
+    def parse(cls, record: Mapping[str, Any]) -> EngineState:
+        """From engine.json; a key that it does not know is passed over.
 
-def failed_rungs(record: Mapping[str, Any] | None) -> dict[str, str]:
-    """Rungs of the ladder that do not hold, each with why, from engine.json."""
-    ladder = (record or {}).get("ladder") or {}
-    return {rung: state for rung, state in ladder.items() if not state.startswith("proven")}
+        Raises:
+            RecordError: it is no such record.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        given = {name: value for name, value in record.items() if name in known}
+        try:
+            return cls(
+                **{
+                    **given,
+                    "phase": Phase(record["phase"]),
+                    "ladder": rungs(record),
+                    "findings": tuple(given.get("findings", ())),
+                    "evidence": tuple(given.get("evidence", ())),
+                }
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise records.RecordError(f"{records.ENGINE_STATE}: {type(error).__name__}: {error}") from error
+
+    def __str__(self) -> str:
+        return f"{self.phase}: {self.reason}" if self.reason else str(self.phase)
 
 
-def advice(record: Mapping[str, Any] | None) -> list[str]:
-    """What known lines of the log mean and what to do, from engine.json: errors and warnings, worst first."""
-    findings = (record or {}).get("findings") or []
-    return [f"{found['finding']} {found['cure']}" for found in findings if found["level"] != "info"]
+def rungs(record: Mapping[str, Any]) -> dict[str, RungState]:
+    """The rungs in engine.json, or in a part of it."""
+    ladder = record.get("ladder") or {}
+    return {rung: RungState(Verdict(state["verdict"]), str(state.get("note", ""))) for rung, state in ladder.items()}
 
 
-Wish = Literal["serving", "drained"]
+def advice(findings: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What known lines of the log mean and what to do: errors and warnings, worst first."""
+    return [f"{found['finding']} {found['remediation']}" for found in findings if found["level"] != "info"]
+
+
+def failed(ladder: Mapping[str, RungState]) -> dict[str, str]:
+    """Rungs that do not hold, each with why."""
+    return {rung: state.note for rung, state in ladder.items() if state.verdict is Verdict.FAILED}
 
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """What systemd says of lockstep-vllm.service.
+    """lockstep-vllm.service as systemd shows it.
 
     Attributes:
         active: ActiveState.
@@ -107,50 +135,53 @@ def parse_unit(shown: str) -> Unit:
     return Unit(found.get("ActiveState", "unknown"), int(found.get("MainPID") or 0), found.get("Result", ""))
 
 
-def judge(record: Mapping[str, Any] | None, unit: Unit, wish: Wish, failures_before: int = 0) -> Judgement:
-    """Whether the engine has come where it was wished to be, and why not, in words.
+def evaluate(state: EngineState | None, unit: Unit, target: Target, failures_before: int = 0) -> Judgement:
+    """Whether the engine has come to its target, and why not.
 
     Args:
-        record: engine.json, None where there is none; one left by an earlier supervisor is old news.
-        wish: ``serving``: ready for traffic; ``drained``: no request runs, or nothing is there that could serve one.
+        state: engine.json, None where there is none; one left by an earlier supervisor is old news.
+        target: SERVING: ready for traffic; DRAINED: no request runs, or nothing is there that could serve one.
         failures_before: failures in a row that were there when the waiting began. The supervisor starts again after these
             by itself (a host was lost and is back); only a further one is worth ending the wait for.
     """
-    if wish == "drained":
-        if not unit.up or record is None or record.get("phase") not in ("serving", "draining"):
+    if target is Target.DRAINED:
+        if not unit.up or state is None or state.phase not in (Phase.SERVING, Phase.DRAINING):
             return Judgement("ready")
-        return Judgement("wait", _told(record))
+        return Judgement("wait", str(state))
     if not unit.up:
-        final = record is not None and record.get("phase") in ("given_up", "stopped")
-        told = f": {_told(record)}" if final and record is not None else ""
-        return Judgement("hopeless", f"lockstep-vllm is {unit.active}{told}")
-    if record is None or record.get("pid") != unit.pid:
+        final = state is not None and state.phase in (Phase.GIVEN_UP, Phase.STOPPED)
+        return Judgement("hopeless", f"lockstep-vllm is {unit.active}" + (f": {state}" if final else ""))
+    if state is None or state.pid != unit.pid:
         return Judgement("wait", "the supervisor starts")
-    if record.get("phase") == "serving" and record.get("ready"):
+    if state.phase is Phase.SERVING and state.ready:
         return Judgement("ready")
-    if record.get("phase") == "given_up" or int(record.get("failures") or 0) > failures_before:
-        return Judgement("hopeless", str(record.get("last_failure") or _told(record)))
-    return Judgement("wait", _told(record))
+    if state.phase is Phase.GIVEN_UP or state.failures > failures_before:
+        return Judgement("hopeless", state.last_failure or str(state))
+    return Judgement("wait", str(state))
 
 
-def _told(record: Mapping[str, Any]) -> str:
-    reason = str(record.get("reason", ""))
-    return f"{record.get('phase')}: {reason}" if reason else str(record.get("phase"))
+def read(path: Path = records.ENGINE_STATE) -> EngineState | None:
+    """The state as the supervisor last reported it; None where it never did. Raises RecordError when damaged."""
+    record = records.read(path)
+    return None if record is None else EngineState.parse(record)
 
 
-def read(path: Path = records.ENGINE_STATE) -> dict[str, Any] | None:
-    """The state as the supervisor last wrote it; None where it never did. Raises RecordError when damaged."""
-    return records.read(path)
+def request_differs(target: Target) -> bool:
+    """Whether it is not requested yet."""
+    return DRAIN.exists() != (target is Target.DRAINED)
 
 
-def wish_differs(wish: Wish) -> bool:
-    """Whether the supervisor would have to be told."""
-    return DRAIN.exists() != (wish == "drained")
-
-
-def leave_wish(wish: Wish, reason: str) -> None:
-    """Tell the supervisor to drain, or to serve again; it follows within a second. A reboot forgets the wish."""
-    if wish == "drained":
+def request(target: Target, reason: str) -> None:
+    """Ask the supervisor to drain, or to serve again; it follows within a second. A reboot forgets the request."""
+    if target is Target.DRAINED:
         records.write(DRAIN, {"reason": reason, "at": records.now()})
     else:
         records.remove(DRAIN)
+
+
+def drain_reason() -> str:
+    """Why the drain was requested."""
+    try:
+        return str((records.read(DRAIN) or {}).get("reason", "asked to drain"))
+    except records.RecordError:
+        return "asked to drain"

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..engine.state import failed_rungs
+from ..engine import state as engine_state
 
 WIDTH = 72
 """Ansible's output wraps at 80, its indentation included."""
@@ -67,7 +67,7 @@ def conclude(
     for gate in REPLICA_GATES:
         if _failed(replica.get(gate)):
             return _of_replica(gate, replica, hosts)
-    if failed_rungs(engine):
+    if engine_state.failed(engine_state.rungs(engine or {})):
         return _of_ladder(engine or {}, hosts)
     missing = [gate for gate in REPLICA_GATES if gate not in replica]
     if missing:
@@ -142,8 +142,9 @@ def _of_replica(gate: str, replica: Mapping[str, Gate], hosts: Mapping[str, Host
 
 
 def _of_ladder(engine: Mapping[str, Any], hosts: Mapping[str, HostFindings]) -> Conclusion:
-    failed = failed_rungs(engine)
-    below = [rung for rung in engine["ladder"] if rung not in failed]
+    ladder = engine_state.rungs(engine)
+    failed = engine_state.failed(ladder)
+    below = [rung for rung in ladder if rung not in failed]
     what = "; ".join(f"rung {rung}: {why}" for rung, why in failed.items())
     good = f"vLLM is good on rung {below[-1]}" if below else "vLLM is good on no rung"
     return Conclusion(
@@ -152,7 +153,7 @@ def _of_ladder(engine: Mapping[str, Any], hosts: Mapping[str, HostFindings]) -> 
         (
             *_cures(hosts),
             "The rung below serves meanwhile, by itself. A failed rung is tried again when a version changes, or, on the"
-            " head, after: PYTHONPATH=/opt/lockstep/lib python3 -m lockstep.engine.supervisor forget-ladder",
+            " head, after: PYTHONPATH=/opt/lockstep/lib python3 -m lockstep.engine.cli forget-ladder",
         ),
     )
 
@@ -198,7 +199,7 @@ def _engine(engine: Mapping[str, Any] | None, head: str) -> Iterator[str]:
     yield "ENGINE"
     yield from _wrapped(f"  {engine.get('phase')} on {head} since {engine.get('since')}: {engine.get('reason')}", "  ")
     if engine.get("ladder"):
-        rungs = "; ".join(f"{rung}: {state}" for rung, state in engine["ladder"].items())
+        rungs = "; ".join(f"{rung}: {state}" for rung, state in engine_state.rungs(engine).items())
         yield from _wrapped(f"  ladder: {rungs}", "    ")
     if engine.get("last_failure"):
         yield from _wrapped(f"  last failure: {engine['last_failure']}", "    ")

@@ -10,14 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core import deadline, records
-from ..ray import node as ray_node
-from .network_probe import CONTROL
+from ..core import deadline
+from ..ray.ports import NETWORK_GATE, engine_ports, ray_ports, reached_by_peers, reached_on_head
 from .result import GateResult
 
 GATE = "network"
 UNITS = ("lockstep-ray.service", "lockstep-vllm.service")
-ENGINE_PORTS = (8000, 8001)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,22 +129,10 @@ def check(
     )
 
 
-def ports() -> dict[str, list[int]]:
+def ports() -> dict[str, Sequence[int]]:
     """Ports that peers must reach: ``ports`` on every host, ``head_ports`` on the head besides."""
-    chosen = ray_node.settings_of(records.read(ray_node.SETTINGS) or {}).ports
-    return {
-        "ports": [
-            chosen.node_manager,
-            chosen.object_manager,
-            chosen.runtime_env_agent,
-            chosen.dashboard_agent_grpc,
-            chosen.metrics,
-            chosen.workers_first,
-            chosen.workers_last,
-            CONTROL - 1,
-        ],
-        "head_ports": [chosen.gcs, *ENGINE_PORTS],
-    }
+    ray = ray_ports()
+    return {"ports": reached_by_peers(ray), "head_ports": reached_on_head(ray, engine_ports())}
 
 
 def _names(seen: Mapping[str, Any], me: str, limits: Limits) -> Iterator[Problem]:
@@ -173,7 +159,9 @@ def _interface(seen: Mapping[str, Any], identity: Mapping[str, Any]) -> Iterator
         )
     if seen.get("control_error"):
         me = str(identity["host"])
-        yield Problem("port_taken", me, f"on {me} {seen['control_error']}", f"On {me}: ss -ltnp 'sport = :{CONTROL}'")
+        yield Problem(
+            "port_taken", me, f"on {me} {seen['control_error']}", f"On {me}: ss -ltnp 'sport = :{NETWORK_GATE}'"
+        )
 
 
 def _silent(seen: Mapping[str, Any], me: str) -> Iterator[Problem]:
@@ -186,7 +174,7 @@ def _silent(seen: Mapping[str, Any], me: str) -> Iterator[Problem]:
         yield Problem(
             "peer_silent",
             blamed,
-            f"{name} does not answer {me} on port {CONTROL}: {reason}",
+            f"{name} does not answer {me} on port {NETWORK_GATE}: {reason}",
             f"ansible-playbook playbooks/verify.yml --limit {name},{me}  (the gate needs its peers in the same run)",
             _pair(me, name),
         )

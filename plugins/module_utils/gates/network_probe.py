@@ -25,9 +25,8 @@ from typing import Any
 
 from ..core import systemd
 from ..host import probe as host_probe
+from ..ray.ports import NETWORK_GATE
 
-CONTROL = 29698
-"""TCP and UDP port on which hosts answer each other during the gate."""
 PING_COUNT = 20
 RETRY = 0.25
 SHORT = 1.0
@@ -47,9 +46,9 @@ class Responder:
         self._sockets: list[socket.socket] = []
         self._lock = threading.Lock()
         address = str(identity["address"])
-        self._listen(address, CONTROL, self._control)
+        self._listen(address, NETWORK_GATE, self._control)
         datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        datagrams.bind((address, CONTROL))
+        datagrams.bind((address, NETWORK_GATE))
         self._sockets.append(datagrams)
         _start(lambda: self._echo(datagrams))
         for port in ports:
@@ -146,7 +145,7 @@ def probe(job: Mapping[str, Any]) -> dict[str, Any]:
     try:
         responder = Responder(identity, mine)
     except OSError as error:
-        return {**found, "peers": {}, "complaints": {}, "held": [], "control_error": f"port {CONTROL}: {error}"}
+        return {**found, "peers": {}, "complaints": {}, "held": [], "control_error": f"port {NETWORK_GATE}: {error}"}
     try:
         asked = _together(
             {
@@ -218,7 +217,7 @@ def _ask(
     """
     found: dict[str, Any] = {"silent": None, "unreachable": [], "zone": None, "mtu": None}
     local = str(identity["address"])
-    control = _connect(local, address, CONTROL, end)
+    control = _connect(local, address, NETWORK_GATE, end)
     if isinstance(control, str):
         return {**found, "silent": control}
     with control, control.makefile("rwb") as stream:
@@ -314,7 +313,7 @@ def _carries(local: str, address: str, size: int) -> bool:
         for number in range(DATAGRAM_TRIES):
             mark = struct.pack("!II", size, number)
             try:
-                one.sendto(mark.ljust(size - _HEADERS, b"\0"), (address, CONTROL))
+                one.sendto(mark.ljust(size - _HEADERS, b"\0"), (address, NETWORK_GATE))
                 if one.recv(64) == mark:
                     return True
             except OSError:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from ..core import data_tables, deadline, records
 from ..driver import memory as gpu_memory
 from ..ray import gcs
+from ..ray.ports import ray_ports
 from . import bandwidth, evidence_bundle
 from . import graph as graph_gate
 from . import nccl as nccl_gate
@@ -236,7 +237,7 @@ def _on_replica(request: Request, identity: Mapping[str, Any], folder: Path) -> 
         "hosts": chosen,
         "head": identity["head"]["address"],
         "address": identity["address"],
-        "port": gcs.gcs_port(),
+        "port": ray_ports().gcs,
         "interface": identity["interface"],
     }
     outcome = deadline.run(

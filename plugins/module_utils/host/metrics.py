@@ -14,18 +14,18 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from ..admission import fingerprint
 from ..core import host_record
-from ..engine import state as engine_state
+from ..engine.states import Phase
 from . import probe as host_probe
 
 State = Mapping[str, Any]
 Kind = Literal["gauge", "counter"]
 
 PARTS = ("os", "boot", "driver", "runtime", "units", "host", "quarantine", "engine", "manifest")
-PHASES: tuple[str, ...] = get_args(engine_state.Phase)
+PHASES = tuple(phase.value for phase in Phase)
 
 
 @dataclasses.dataclass(frozen=True)

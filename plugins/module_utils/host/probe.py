@@ -238,12 +238,13 @@ def taken_ports(ports: Iterable[int]) -> dict[str, str]:
                 listening[fields[9]] = port
     if not listening:
         return {}
-    owners = _socket_owners(set(listening))
-    named = {port: owners.get(inode, "an unknown process") for inode, port in listening.items()}
+    holders = _socket_holders(set(listening))
+    named = {port: _listener(holders.get(inode), port) for inode, port in listening.items()}
     return {str(port): owner for port, owner in named.items() if not owner.startswith("lockstep-")}
 
 
-def _socket_owners(inodes: set[str]) -> dict[str, str]:
+def _socket_holders(inodes: set[str]) -> dict[str, str]:
+    """Inode to the pid of a process that has it open."""
     found: dict[str, str] = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         if len(found) == len(inodes):
@@ -251,7 +252,7 @@ def _socket_owners(inodes: set[str]) -> dict[str, str]:
         for target in _open_files(pid):
             inode = target[len("socket:[") : -1] if target.startswith("socket:[") else ""
             if inode in inodes and inode not in found:
-                found[inode] = _process_owner(pid)
+                found[inode] = pid
     return found
 
 
@@ -260,6 +261,22 @@ def _open_files(pid: str) -> Iterable[str]:
         for name in os.listdir(f"/proc/{pid}/fd"):
             with contextlib.suppress(OSError):
                 yield os.readlink(f"/proc/{pid}/fd/{name}")
+
+
+def _listener(pid: str | None, port: int) -> str:
+    """Whose a listening socket is; one that systemd holds, as it does for a socket unit, is that unit's."""
+    if pid is None:
+        return "an unknown process"
+    return (_socket_unit(port) if pid == "1" else None) or _process_owner(pid)
+
+
+def _socket_unit(port: int) -> str | None:
+    try:
+        listed = _command(["systemctl", "list-sockets", "--all", "--full", "--no-legend"])
+    except (OSError, subprocess.SubprocessError):
+        return None
+    rows = (line.split() for line in listed.splitlines())
+    return next((row[1] for row in rows if len(row) > 1 and row[0].endswith(f":{port}")), None)
 
 
 def _process_owner(pid: str) -> str:

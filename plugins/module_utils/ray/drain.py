@@ -1,6 +1,6 @@
 """Taking this host's node out of Ray in order: no new work, and time for what runs to end.
 
-Needs the serving environment's Python, as ``ray_cluster`` does.
+Needs the serving environment's Python, as ``gcs`` does.
 """
 
 from __future__ import annotations

@@ -14,34 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from ..core import records
-from . import node as ray_node
-from . import peer_status
-from .node import Settings
+from .ports import RayPorts, filtered, ray_ports
 
 NFT = "/usr/sbin/nft"
 RULES = Path("/run/lockstep-filter.nft")
-GATE_PORTS = "29600-29699"
 
 
-def ports(settings: Settings) -> list[str]:
-    """The filtered ports and ranges, as nftables writes them. The dashboard is on loopback and needs no filter."""
-    chosen = settings.ports
-    single = (
-        chosen.gcs,
-        chosen.node_manager,
-        chosen.object_manager,
-        chosen.runtime_env_agent,
-        chosen.dashboard_agent,
-        chosen.dashboard_agent_grpc,
-        chosen.metrics,
-        chosen.autoscaler_metrics,
-        chosen.dashboard_metrics,
-        peer_status.PORT,
-    )
-    return [*map(str, sorted(single)), f"{chosen.workers_first}-{chosen.workers_last}", GATE_PORTS]
+def port_set(ray: RayPorts) -> str:
+    """The filtered ports and ranges, as nftables writes them."""
+    return ", ".join(str(some[0]) if len(some) == 1 else f"{some[0]}-{some[-1]}" for some in filtered(ray))
 
 
-def rules(identity: Mapping[str, Any], settings: Settings) -> str:
+def rules(identity: Mapping[str, Any], ray: RayPorts) -> str:
     """The table for a host: what ``nft -f`` loads, whether or not there is one already."""
     peers = "\n".join(
         f"    {'ip6' if ':' in address else 'ip'} saddr {address} accept"
@@ -54,7 +38,7 @@ table inet lockstep {{
   chain input {{
     type filter hook input priority filter - 5; policy accept;
     iif lo accept
-    tcp dport != {{ {", ".join(ports(settings))} }} accept
+    tcp dport != {{ {port_set(ray)} }} accept
 {peers}
     ct state established,related accept
     counter drop
@@ -68,11 +52,11 @@ def apply() -> bool:
     identity = records.read(records.HOST)
     if identity is None:
         raise records.RecordError(f"{records.HOST} does not exist. Next: ansible-playbook site.yml")
-    wanted = rules(identity, ray_node.settings_of(records.read(ray_node.SETTINGS) or {}))
-    if _loaded() and RULES.is_file() and RULES.read_text(encoding="utf-8") == wanted:
+    desired = rules(identity, ray_ports())
+    if _loaded() and RULES.is_file() and RULES.read_text(encoding="utf-8") == desired:
         return False
-    subprocess.run([NFT, "-f", "-"], input=wanted, text=True, check=True, timeout=30)
-    RULES.write_text(wanted, encoding="utf-8")
+    subprocess.run([NFT, "-f", "-"], input=desired, text=True, check=True, timeout=30)
+    RULES.write_text(desired, encoding="utf-8")
     return True
 
 
@@ -87,7 +71,7 @@ def remove() -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    """``apply`` or ``remove``; says ``changed`` or ``unchanged``."""
+    """``apply`` or ``remove``; prints ``changed`` or ``unchanged``."""
     if arguments not in (["apply"], ["remove"]):
         print("usage: python3 -m lockstep.ray.firewall apply|remove", file=sys.stderr)
         return 2

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..core import records
+from .ports import ray_ports
+from .private import generated
 
 HOST_LABEL = "lockstep.host"
 FINGERPRINT_LABEL = "lockstep.fingerprint"
 TOKEN = records.ETC / "ray-token"
-GCS_PORT = 6379
-SETTINGS = records.ETC / "ray.json"
 
 Head = Literal["up", "down", "refused"]
 
@@ -47,7 +47,7 @@ class Node:
         free: what of these nobody holds.
         labels: all of them.
         started: seconds since the epoch.
-        death: why it died, in Ray's words.
+        death: why it died, by Ray.
     """
 
     node_id: str
@@ -71,7 +71,7 @@ class Node:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Ray's nodes at one moment; without nodes where the head did not answer, with its words in ``error``."""
+    """Ray's nodes at one moment; without nodes where the head did not answer, with the reason in ``error``."""
 
     head: Head
     nodes: tuple[Node, ...] = ()
@@ -98,8 +98,8 @@ class Cluster:
 
     def __init__(self, address: str, port: int | None = None, token: str | None = None, timeout: float = 2.0) -> None:
         grpc = self._grpc = importlib.import_module("grpc")
-        self._gcs = _generated("gcs_service_pb2")
-        self._autoscaler = _generated("autoscaler_pb2")
+        self._gcs = generated("gcs_service_pb2")
+        self._autoscaler = generated("autoscaler_pb2")
         self._timeout = timeout
         self._metadata = [("authorization", f"Bearer {token}")] if token else None
         options = [
@@ -108,11 +108,11 @@ class Cluster:
             ("grpc.max_reconnect_backoff_ms", 500),
             ("grpc.enable_http_proxy", 0),
         ]
-        self._channel = grpc.insecure_channel(f"{_bracketed(address)}:{port or gcs_port()}", options=options)
-        services = _generated("gcs_service_pb2_grpc")
+        self._channel = grpc.insecure_channel(f"{_bracketed(address)}:{port or ray_ports().gcs}", options=options)
+        services = generated("gcs_service_pb2_grpc")
         self._info = services.NodeInfoGcsServiceStub(self._channel)
         self._store = services.InternalKVGcsServiceStub(self._channel)
-        self._state = _generated("autoscaler_pb2_grpc").AutoscalerStateServiceStub(self._channel)
+        self._state = generated("autoscaler_pb2_grpc").AutoscalerStateServiceStub(self._channel)
 
     def close(self) -> None:
         self._channel.close()
@@ -129,7 +129,7 @@ class Cluster:
         return Table("up", tuple(_node(row, live.get(row.node_id), draining) for row in info.node_info_list))
 
     def versions(self) -> Versions | Table:
-        """What the head runs, or why it does not say."""
+        """What the head runs, or why it does not answer."""
         request = self._gcs.InternalKVGetRequest(key=b"CLUSTER_METADATA", namespace=b"cluster")
         try:
             answer = self._ask(self._store.InternalKVGet, request)
@@ -161,12 +161,14 @@ class Cluster:
     def _no_table(self, error: Any) -> Table:
         status = self._grpc.StatusCode
         refused = error.code() in (status.UNAUTHENTICATED, status.PERMISSION_DENIED)
-        said = f"no answer within {self._timeout:g} s" if error.code() == status.DEADLINE_EXCEEDED else error.details()
-        return Table("refused" if refused else "down", error=plain(said or str(error.code())))
+        reason = (
+            f"no answer within {self._timeout:g} s" if error.code() == status.DEADLINE_EXCEEDED else error.details()
+        )
+        return Table("refused" if refused else "down", error=plain(reason or str(error.code())))
 
 
 def token() -> str | None:
-    """The cluster's token, from where Ray and systemd say it is, else from the file that ray_node writes; None where
+    """The cluster's token, from where Ray and systemd name it, else from the file that ray_node writes; None where
     there is none or this user may not read it."""
     places = (
         os.environ.get("RAY_AUTH_TOKEN_PATH"),
@@ -179,11 +181,6 @@ def token() -> str | None:
         except OSError:
             continue
     return None
-
-
-def gcs_port() -> int:
-    """The port of the GCS by ``ray.json``, which is the same on every host."""
-    return int((records.read(SETTINGS) or {}).get("ports", {}).get("gcs", GCS_PORT))
 
 
 def answers(address: str, port: int, timeout: float = 1.0) -> bool:
@@ -215,12 +212,12 @@ def summary(runtime: Path = records.RUNTIME, timeout: float = 10.0) -> dict[str,
             timeout=timeout,
             check=True,
         )
-        told: dict[str, Any] = json.loads(asked.stdout)
+        answer: dict[str, Any] = json.loads(asked.stdout)
     except subprocess.CalledProcessError as error:
         return {"head": "absent", "error": _short(str(error.stderr).strip()[-200:]), "nodes": []}
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         return {"head": "absent", "error": _short(str(error)), "nodes": []}
-    return told
+    return answer
 
 
 def main() -> int:
@@ -230,11 +227,11 @@ def main() -> int:
         print(json.dumps({"head": "absent", "error": f"{records.HOST} does not exist", "nodes": []}))
         return 0
     table = Cluster(identity["head"]["address"], token=token()).table()
-    print(json.dumps({"head": table.head, "error": table.error, "nodes": [_told(node) for node in table.nodes]}))
+    print(json.dumps({"head": table.head, "error": table.error, "nodes": [_summary(node) for node in table.nodes]}))
     return 0
 
 
-def _told(node: Node) -> dict[str, Any]:
+def _summary(node: Node) -> dict[str, Any]:
     return {
         "host": node.host,
         "address": node.address,
@@ -250,10 +247,6 @@ def _told(node: Node) -> dict[str, Any]:
 
 def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
-
-
-def _generated(name: str) -> Any:
-    return importlib.import_module(f"ray.core.generated.{name}")
 
 
 def _node(row: Any, live: Any, draining: int) -> Node:
@@ -275,9 +268,9 @@ def _node(row: Any, live: Any, draining: int) -> Node:
     )
 
 
-def plain(said: str) -> str:
-    """What gRPC says of a failed call, without its wrapping."""
-    return _short(said.rpartition("Failed to connect to remote host: ")[2].rpartition("last error: ")[2])
+def plain(text: str) -> str:
+    """gRPC's reason of a failed call, without its wrapping."""
+    return _short(text.rpartition("Failed to connect to remote host: ")[2].rpartition("last error: ")[2])
 
 
 def _short(text: str, limit: int = 200) -> str:

@@ -2,13 +2,12 @@
 
 Ray's own start gives up after seconds when the head is away, and its reasons are lost in logs. This waits for the head
 for as long as it takes, with one small question every few seconds, and keeps in ``/run/lockstep/ray.json`` why it
-waits, for ``lockstep.ray.peer_status`` to tell.
+waits, for ``lockstep.ray.peer_status`` to report.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import os
 import platform
@@ -17,42 +16,23 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..admission import fingerprint
 from ..core import processes, records
 from ..runtime import state as runtime_state
-from . import gcs, peer_status
+from . import gcs, peer_status, private
+from .codes import StartCode
 from .gcs import Table, Versions
+from .ports import RAY_SETTINGS, RayPorts
 
-SETTINGS = gcs.SETTINGS
 SESSIONS_KEPT = 3
 PAUSE = 1.0
 """Seconds between two questions to the head; one costs about a millisecond."""
-LOOKS = 3
-"""How often in a row the head must not know this node before it joins anew."""
-ENDED = 143
-"""Exit status of a unit that ends by itself: as if stopped, so that a wanted stop is no failure either."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Ports:
-    """Where Ray listens; the same on every host."""
-
-    gcs: int = 6379
-    node_manager: int = 6380
-    object_manager: int = 6381
-    runtime_env_agent: int = 6382
-    dashboard_agent: int = 6383
-    dashboard_agent_grpc: int = 6384
-    metrics: int = 6385
-    autoscaler_metrics: int = 6387
-    dashboard_metrics: int = 6388
-    dashboard: int = 8265
-    workers_first: int = 20000
-    workers_last: int = 20999
+FORGOTTEN_AFTER = 3
+"""Samples in a row in which the head does not know this node, before it joins anew."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +40,7 @@ class Settings:
     """What ray_node wrote to ``/etc/lockstep/ray.json``.
 
     Attributes:
-        ports: see Ports.
+        ports: see RayPorts.
         temp_dir: where Ray keeps its sessions; short, since a socket's path may have 107 bytes.
         object_store_bytes: shared memory for objects; None leaves it to Ray.
         cpus: that Ray may hand out; None for all.
@@ -68,7 +48,7 @@ class Settings:
         labels: of this host, beside Lockstep's own.
     """
 
-    ports: Ports = Ports()
+    ports: RayPorts = dataclasses.field(default_factory=RayPorts)
     temp_dir: str = "/var/lib/lockstep/ray"
     object_store_bytes: int | None = None
     cpus: int | None = None
@@ -78,15 +58,15 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Obstacle:
-    """Why Ray cannot start now: a fixed word that ``lockstep.ray.wait`` knows, and the cause in words."""
+    """Why Ray cannot start now."""
 
-    code: str
+    code: StartCode
     reason: str
 
 
 def settings_of(record: Mapping[str, Any]) -> Settings:
     """The settings in a record; what it leaves out keeps its default."""
-    return Settings(**{**record, "ports": Ports(**record.get("ports", {}))})
+    return Settings(**{**record, "ports": RayPorts.parse(record)})
 
 
 def arguments(identity: Mapping[str, Any], settings: Settings, digest: str) -> list[str]:
@@ -147,20 +127,20 @@ def obstacle(
         identity: ``host.json``.
         own: what this host runs.
         has_address: whether its address is on one of its interfaces.
-        head: what the head said; None on the head itself.
+        head: the head's answer; None on the head itself.
     """
     if not has_address:
-        return Obstacle("address_absent", f"its address {identity['address']} is on none of its interfaces")
+        return Obstacle(StartCode.ADDRESS_ABSENT, f"its address {identity['address']} is on none of its interfaces")
     if head is None:
         return None
     name = identity["head"]["host"]
     if isinstance(head, Table):
         if head.head == "refused":
-            return Obstacle("token_refused", f"the head {name} refuses its token")
-        return Obstacle("waiting_for_head", f"waits for the head {name} ({head.error})")
+            return Obstacle(StartCode.TOKEN_REFUSED, f"the head {name} refuses its token")
+        return Obstacle(StartCode.WAITING_FOR_HEAD, f"waiting for the head {name} ({head.error})")
     if head != own:
         return Obstacle(
-            "version_refused",
+            StartCode.VERSION_REFUSED,
             f"runs Ray {own.ray} on Python {own.python}, the head {name} runs Ray {head.ray} on Python {head.python}",
         )
     return None
@@ -169,56 +149,20 @@ def obstacle(
 def main(argv: list[str]) -> int:
     """Wait until nothing stands in the way, then become Ray."""
     if argv[:1] == ["run"]:
-        return _run_ray(argv[1:])
+        threading.Thread(target=_watch, args=("--head" in argv,), daemon=True).start()
+        return private.command_line(argv[1:])
     identity = records.read(records.HOST)
     if identity is None:
         print(f"{records.HOST} does not exist. Next: ansible-playbook site.yml", file=sys.stderr)
         return 1
-    settings = settings_of(records.read(SETTINGS) or {})
+    settings = settings_of(records.read(RAY_SETTINGS) or {})
     _wait_until_clear(identity, settings)
     _prune_sessions(Path(settings.temp_dir))
     command = arguments(identity, settings, fingerprint.digest(fingerprint.current()))
-    _record("starting", "Ray is starting")
-    os.environ["AUTOSCALER_METRIC_PORT"] = str(settings.ports.autoscaler_metrics)
-    # Whoever stops Ray has drained it; Ray's own wait of 30 s would use up the time that a stop has and end in SIGKILL.
-    os.environ.setdefault("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "0")
-    # The unacknowledged data of a peer that was cut off end its connection after this (TCP_USER_TIMEOUT; Ray's own is two
-    # minutes): the head must not talk to a worker that is back over the connection that died with the cut.
-    os.environ.setdefault("RAY_grpc_client_keepalive_timeout_ms", "20000")
-    os.environ["DASHBOARD_METRIC_PORT"] = str(settings.ports.dashboard_metrics)
-    os.environ.setdefault(
-        "RAY_AUTH_TOKEN_PATH", os.path.join(os.environ.get("CREDENTIALS_DIRECTORY", "/"), "ray-token")
-    )
+    _record(StartCode.STARTING, "Ray is starting")
+    private.set_environment(settings.ports)
     print(f"{identity['host']} starts Ray as {identity['ray_role']}: ray {' '.join(command)}", flush=True)
     os.execv(sys.executable, [sys.executable, "-m", "lockstep.ray.node", "run", *command])
-
-
-def _run_ray(arguments_: list[str]) -> int:
-    """Ray's command line, with its client server off: that has no switch of its own, only an absent dependency."""
-    threading.Thread(target=_watch, args=("--head" in arguments_,), daemon=True).start()
-    scripts: Any = importlib.import_module("ray.scripts.scripts")
-    scripts.get_ray_client_dependency_error = lambda: ImportError("Lockstep leaves the Ray client server off")
-    sys.argv = ["ray", *arguments_]
-    asked = _note_sigterm(importlib.import_module("ray._private.utils"))
-    try:
-        return int(scripts.cli() or 0)
-    except SystemExit as end:
-        return ENDED if asked.is_set() else end.code if isinstance(end.code, int) else 1
-
-
-def _note_sigterm(utils: Any) -> threading.Event:
-    """Set once SIGTERM has come: Ray's handler ends with 1 then, as after a failure."""
-    asked, install = threading.Event(), utils.set_sigterm_handler
-
-    def noting(handler: Callable[..., None]) -> None:
-        def handle(*arguments_: Any) -> None:
-            asked.set()
-            handler(*arguments_)
-
-        install(handle)
-
-    utils.set_sigterm_handler = noting
-    return asked
 
 
 def _watch(is_head: bool) -> None:
@@ -227,26 +171,26 @@ def _watch(is_head: bool) -> None:
     ``ray start --block`` takes a daemon that was ended by SIGTERM, as ``ray stop`` does, for nothing to act on and would
     stay. And a worker takes most of a minute to see that its head was restarted and does not know it.
     """
-    wanted = {"raylet", "gcs_server"} if is_head else {"raylet"}
-    while not wanted <= children(os.getpid()):
+    expected = {"raylet", "gcs_server"} if is_head else {"raylet"}
+    while not expected <= children(os.getpid()):
         time.sleep(PAUSE)
-    asked = None if is_head else _Membership()
+    membership = None if is_head else _Membership()
     while True:
-        gone = wanted - children(os.getpid())
+        gone = expected - children(os.getpid())
         if gone:
             _end(f"{' and '.join(sorted(gone))} ended")
-        if asked and asked.lost():
+        if membership and membership.lost():
             _end("the head has started anew and does not know this node")
         time.sleep(PAUSE)
 
 
 def _end(why: str) -> None:
     print(f"{why}; this unit ends with it", flush=True)
-    os._exit(ENDED)
+    os._exit(private.ENDED)
 
 
 class _Membership:
-    """Whether the head that answers knows this host's node. Its silence says nothing: it may come back."""
+    """Whether the head that answers knows this host's node. Its silence means nothing: it may come back."""
 
     def __init__(self) -> None:
         identity = records.read(records.HOST) or {}
@@ -261,7 +205,7 @@ class _Membership:
         known = any(node.alive and node.host == self._host for node in table.nodes)
         self._joined |= known
         self._unknown = 0 if known else self._unknown + 1
-        return self._joined and self._unknown >= LOOKS
+        return self._joined and self._unknown >= FORGOTTEN_AFTER
 
 
 def children(parent: int, proc: Path = Path("/proc")) -> set[str]:
@@ -274,15 +218,15 @@ def _wait_until_clear(identity: Mapping[str, Any], settings: Settings) -> None:
     cluster = None
     if identity["ray_role"] == "worker":
         cluster = gcs.Cluster(identity["head"]["address"], settings.ports.gcs, gcs.token())
-    told = None
+    recorded = None
     while True:
         found = obstacle(identity, own, _has_address(identity["address"]), cluster.versions() if cluster else None)
         if found is None:
             break
-        if found != told:
+        if found != recorded:
             print(f"{identity['host']} {found.reason}", flush=True)
             _record(found.code, found.reason)
-            told = found
+            recorded = found
         time.sleep(PAUSE)
     if cluster:
         cluster.close()
@@ -298,7 +242,7 @@ def _has_address(address: str) -> bool:
     return True
 
 
-def _record(code: str, reason: str) -> None:
+def _record(code: StartCode, reason: str) -> None:
     records.write(peer_status.RAY_STATE, {"code": code, "reason": reason, "at": records.now()})
 
 

@@ -1,4 +1,4 @@
-"""Why a host is not in its Ray cluster, told by the host itself to its peers.
+"""Why a host is not in its Ray cluster, reported by the host itself to its peers.
 
 A host that is down in Ray publishes nothing there. ``lockstep-hoststatus.socket`` therefore starts
 ``python3 -m lockstep.ray.peer_status`` for each connection of a peer on the cluster interface; it reads nothing from the
@@ -20,8 +20,9 @@ from typing import Any
 from ..admission import condition
 from ..core import records
 from ..driver import state as driver_state
+from .codes import StartCode
+from .ports import PEER_STATUS
 
-PORT = 6386
 UNIT = "lockstep-ray.service"
 RAY_STATE = records.RUN / "ray.json"
 _LIMIT = 65536
@@ -29,28 +30,62 @@ _PROPERTIES = ("ActiveState", "SubState", "Result", "NRestarts", "UnitFileState"
 
 
 @dataclasses.dataclass(frozen=True)
+class UnitStatus:
+    """``lockstep-ray.service`` as systemd shows it.
+
+    Attributes:
+        active: ActiveState.
+        sub: SubState.
+        result: Result, ``exec-condition`` where its condition refused.
+        restarts: NRestarts.
+        enabled: starts at boot.
+        present: there is such a unit.
+    """
+
+    active: str = "unknown"
+    sub: str = ""
+    result: str = ""
+    restarts: int = 0
+    enabled: bool = False
+    present: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class RayStatus:
+    """What ``lockstep.ray.node`` last recorded; without a code where it recorded nothing."""
+
+    code: StartCode | None = None
+    reason: str = ""
+    at: str = ""
+
+    @classmethod
+    def parse(cls, record: Mapping[str, Any]) -> RayStatus:
+        known = record.get("code") in list(StartCode)
+        code = StartCode(record["code"]) if known else None
+        return cls(code, str(record.get("reason", "")), str(record.get("at", "")))
+
+
+@dataclasses.dataclass(frozen=True)
 class HostStatus:
-    """What a host says of its part in the cluster.
+    """What a host reports of its part in the cluster.
 
     Attributes:
         host: its inventory name; ``""`` where it has none.
         answered: False where nobody was reached; the rest is then unknown.
         error: how asking failed.
-        unit: of ``lockstep-ray.service``: ``active`` (ActiveState), ``sub``, ``result``, ``restarts``, ``enabled``.
         quarantine: the record, if there is one.
         refusal: why the unit's condition would not let it start now; empty when it would.
         driver: version of the loaded kernel module, None when none is loaded.
-        ray: what ``lockstep.ray.node`` last recorded: ``code``, ``reason``, ``at``.
     """
 
     host: str
     answered: bool = True
     error: str = ""
-    unit: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    unit: UnitStatus = UnitStatus()
     quarantine: Mapping[str, Any] | None = None
     refusal: str = ""
     driver: str | None = None
-    ray: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    ray: RayStatus = RayStatus()
 
 
 def here() -> HostStatus:
@@ -61,14 +96,14 @@ def here() -> HostStatus:
         host=str(identity.get("host", "")),
         unit=unit,
         quarantine=_record(records.QUARANTINE),
-        refusal="" if unit.get("active") == "active" else _refusal(),
+        refusal="" if unit.active == "active" else _refusal(),
         driver=driver_state.loaded_version(),
-        ray=_record(RAY_STATE) or {},
+        ray=RayStatus.parse(_record(RAY_STATE) or {}),
     )
 
 
-def ask(host: str, address: str, port: int = PORT, timeout: float = 10.0) -> HostStatus:
-    """What the host at ``address`` says; ``answered`` is False when it says nothing within ``timeout`` seconds."""
+def ask(host: str, address: str, port: int = PEER_STATUS, timeout: float = 10.0) -> HostStatus:
+    """The status of the host at ``address``; ``answered`` is False when none comes within ``timeout`` seconds."""
     try:
         with socket.create_connection((address, port), timeout=timeout) as connection:
             connection.settimeout(timeout)
@@ -78,13 +113,17 @@ def ask(host: str, address: str, port: int = PORT, timeout: float = 10.0) -> Hos
 
 
 def parse(host: str, text: str) -> HostStatus:
-    """The status in the JSON that a host sent; an answer that makes no sense is none."""
+    """The status in the JSON that a host sent."""
     try:
-        told = json.loads(text)
-        known = {field.name for field in dataclasses.fields(HostStatus)}
-        return HostStatus(**{**{name: value for name, value in told.items() if name in known}, "host": host})
-    except (ValueError, TypeError, AttributeError):
-        return HostStatus(host, answered=False, error="its answer is no status")
+        sent = json.loads(text)
+        if not isinstance(sent, dict):
+            raise TypeError
+        given = {field.name: sent[field.name] for field in dataclasses.fields(HostStatus) if field.name in sent}
+        units = {field.name for field in dataclasses.fields(UnitStatus)}
+        unit = UnitStatus(**{name: value for name, value in given.get("unit", {}).items() if name in units})
+        return HostStatus(**{**given, "host": host, "unit": unit, "ray": RayStatus.parse(given.get("ray", {}))})
+    except (ValueError, TypeError, AttributeError, KeyError):
+        return HostStatus(host, answered=False, error="invalid status reply")
 
 
 def may_ask(remote: str, identity: Mapping[str, Any]) -> bool:
@@ -96,13 +135,13 @@ def main() -> int:
     """One connection, accepted by systemd, is standard output."""
     remote = os.environ.get("REMOTE_ADDR", "127.0.0.1")
     if not may_ask(remote, _record(records.HOST) or {}):
-        print(f"{remote} is no host of this replica and got no answer", file=sys.stderr)
+        print(f"{remote} is not a host of this replica: no answer sent", file=sys.stderr)
         return 0
     print(json.dumps(dataclasses.asdict(here())), flush=True)
     return 0
 
 
-def _unit() -> dict[str, Any]:
+def _unit() -> UnitStatus:
     shown = subprocess.run(
         ["systemctl", "show", UNIT, "--property=" + ",".join(_PROPERTIES)],
         capture_output=True,
@@ -113,17 +152,17 @@ def _unit() -> dict[str, Any]:
     return parse_unit(shown.stdout)
 
 
-def parse_unit(shown: str) -> dict[str, Any]:
+def parse_unit(shown: str) -> UnitStatus:
     """The unit's state from ``systemctl show``."""
     found = dict(re.findall(r"^(\w+)=(.*)$", shown, re.MULTILINE))
-    return {
-        "active": found.get("ActiveState", "unknown"),
-        "sub": found.get("SubState", ""),
-        "result": found.get("Result", ""),
-        "restarts": int(found.get("NRestarts") or 0),
-        "enabled": found.get("UnitFileState", "") == "enabled",
-        "present": found.get("LoadState") == "loaded",
-    }
+    return UnitStatus(
+        active=found.get("ActiveState", "unknown"),
+        sub=found.get("SubState", ""),
+        result=found.get("Result", ""),
+        restarts=int(found.get("NRestarts") or 0),
+        enabled=found.get("UnitFileState", "") == "enabled",
+        present=found.get("LoadState") == "loaded",
+    )
 
 
 def _refusal() -> str:

@@ -1,34 +1,24 @@
 """How a replica serves after a change against how it served before: errors and latency, from vLLM's own /metrics.
 
-Everything but :func:`look_at` is a pure function. Figures are counters since the engine started; :func:`since` takes what came
-between two moments. Latencies are compared by vLLM's own histogram buckets, without guessing inside them, and a few slow ones
-that chance would bring are no cause: a quantile is bad when it lies surely beyond what is allowed.
+Everything but :func:`sample_replica` is a pure function. Figures are counters since the engine started; :func:`since` takes
+what came between two moments. Latencies are compared by vLLM's own histogram buckets, without guessing inside them, and a
+few slow ones that chance would bring are no cause: a quantile is bad when it lies surely beyond what is allowed.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import re
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..core import records
-from ..engine import completion, readiness
+from ..engine import completion, readiness, vllm_metrics
 
 BEFORE = records.STATE / "before.json"
 """What was seen of this head's replica before it was changed. A run that finds it half changed compares with this."""
 
-# vLLM's docs/usage/metrics.md; http_requests_total is prometheus_fastapi_instrumentator's.
-_LATENCIES = {
-    "vllm:time_to_first_token_seconds_bucket": "first token",
-    "vllm:inter_token_latency_seconds_bucket": "next token",
-}
-_FINISHED = "vllm:request_success_total"
-_ANSWERS = "http_requests_total"
-_SAMPLE = re.compile(r"^([a-z_:]+)\{([^}]*)\} (\S+)$", re.M)
-_LABEL = re.compile(r'(\w+)="([^"]*)"')
 # The median is what most clients see; the tenth that is slowest shows what strikes now and then.
 _QUANTILES = ((0.5, "half"), (0.9, "nine in ten"))
 # Standard deviations of a binomial count: chance alone passes it about once in a thousand bakes.
@@ -82,7 +72,7 @@ class Allowed:
     Attributes:
         latency_factor: how many times longer tokens may take than before.
         error_share: by how much the share of requests that end badly may grow.
-        requests: fewer than this many tell nothing; then completions of our own are compared.
+        requests: fewer than this many show nothing; then completions of our own are compared.
     """
 
     latency_factor: float = 2.0
@@ -91,11 +81,11 @@ class Allowed:
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
-    """One look at a replica.
+class Sample:
+    """A replica at one moment.
 
     Attributes:
-        ready: ``GET /ready`` said so.
+        ready: ``GET /ready`` answered 200.
         reason: why not.
         engine: its model and sizes: figures of another engine are not comparable.
         life: pid of its supervisor and how often that has started an engine; another one means that it was restarted.
@@ -145,26 +135,16 @@ class Before:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What the looks mean: ``causes`` of a failure, in words, none where it is good; and what was ``seen``."""
+    """What the samples mean: ``causes`` of a failure, none where it is good; and what was ``seen``."""
 
     causes: tuple[str, ...]
     seen: str
 
 
 def read(metrics: str) -> Figures:
-    """The figures in vLLM's /metrics, all engine cores together."""
-    finished: dict[str, float] = {}
-    answers: dict[str, float] = {}
-    latencies: dict[str, dict[float, float]] = {}
-    for name, shown, value in _SAMPLE.findall(metrics):
-        labels = dict(_LABEL.findall(shown))
-        if name == _FINISHED:
-            _add(finished, labels["finished_reason"], value)
-        elif name == _ANSWERS and labels.get("handler", "").startswith("/v1/") and labels.get("method") == "POST":
-            _add(answers, labels["status"], value)
-        elif name in _LATENCIES:
-            _add(latencies.setdefault(_LATENCIES[name], {}), float(labels["le"]), value)
-    return Figures(finished, answers, latencies)
+    """The figures in vLLM's /metrics."""
+    counted = vllm_metrics.counters(metrics)
+    return Figures(counted.finished, counted.answers, counted.latencies)
 
 
 def since(earlier: Figures, later: Figures) -> Figures:
@@ -176,15 +156,15 @@ def since(earlier: Figures, later: Figures) -> Figures:
     )
 
 
-def judge(before: Before | None, looks: Sequence[Look], allowed: Allowed) -> Verdict:
-    """Hold all looks of a bake, in order, against what was seen before.
+def evaluate(before: Before | None, samples: Sequence[Sample], allowed: Allowed) -> Verdict:
+    """Hold all samples of a bake, in order, against what was seen before.
 
-    An engine that was not ready, was restarted or failed a completion at any look is bad whatever came after.
+    An engine that was not ready, was restarted or failed a completion at any sample is bad whatever came after.
     """
-    causes = [*_broken(looks)]
-    first, last = looks[0], looks[-1]
+    causes = [*_broken(samples)]
+    first, last = samples[0], samples[-1]
     counted = since(first.figures, last.figures) if first.figures and last.figures else Figures()
-    own = [look.seconds for look in looks if look.seconds is not None]
+    own = [sample.seconds for sample in samples if sample.seconds is not None]
     seen = [f"{_many(counted.requests, 'request')}, {counted.errors or 'none'} ended badly"]
     comparable = before is not None and dict(before.engine) == dict(last.engine)
     was = before.figures if before is not None and comparable else Figures()
@@ -192,26 +172,26 @@ def judge(before: Before | None, looks: Sequence[Look], allowed: Allowed) -> Ver
     causes += _errors(was, counted, allowed)
     if enough:
         for name, edges in sorted(counted.latencies.items()):
-            slow, told = _slow(name, was.latencies.get(name, {}), edges, allowed)
+            slow, notes = _slow(name, was.latencies.get(name, {}), edges, allowed)
             causes += slow
-            seen += told
+            seen += notes
     elif own:
-        slow, told = _own(before.seconds if before is not None and comparable else (), own, allowed)
+        slow, notes = _own(before.seconds if before is not None and comparable else (), own, allowed)
         causes += slow
-        seen += [f"too few to compare (wanted {allowed.requests} before and now)", *told]
+        seen += [f"too few to compare ({allowed.requests} needed before and now)", *notes]
     if not comparable:
         seen.append("nothing to compare with" if before is None else "what was seen before was another model or layout")
     return Verdict(tuple(causes), "; ".join(seen))
 
 
-def _broken(looks: Sequence[Look]) -> Sequence[str]:
-    for look in looks:
-        if not look.ready:
-            return [f"it is not ready: {look.reason}"]
-        if look.life != looks[0].life:
+def _broken(samples: Sequence[Sample]) -> Sequence[str]:
+    for sample in samples:
+        if not sample.ready:
+            return [f"it is not ready: {sample.reason}"]
+        if sample.life != samples[0].life:
             return ["its engine was restarted"]
-        if look.failure:
-            return [f"a completion failed: {look.failure}"]
+        if sample.failure:
+            return [f"a completion failed: {sample.failure}"]
     return []
 
 
@@ -220,9 +200,9 @@ def _errors(was: Figures, now: Figures, allowed: Allowed) -> Sequence[str]:
     if now.errors < _FEWEST_ERRORS or share <= share_before + allowed.error_share:
         return []
     reasons = {**{name: now.finished.get(name, 0) for name in ("error", "abort")}, "5xx": now.answers.get("5xx", 0)}
-    told = ", ".join(f"{name} {int(count)}" for name, count in reasons.items() if count)
+    which = ", ".join(f"{name} {int(count)}" for name, count in reasons.items() if count)
     return [
-        f"{now.errors} of {_many(now.requests, 'request')} ended badly ({told}): {share:.1%}, before {share_before:.1%}; "
+        f"{now.errors} of {_many(now.requests, 'request')} ended badly ({which}): {share:.1%}, before {share_before:.1%}; "
         f"{allowed.error_share:.1%} more are allowed"
     ]
 
@@ -253,24 +233,20 @@ def _surely_more(count: float, share: float, total: float) -> bool:
 def _own(was: Sequence[float], now: Sequence[float], allowed: Allowed) -> tuple[list[str], list[str]]:
     """The same from completions of our own."""
     median = statistics.median(now)
-    told = f"own completions took {median:.2f} s (median of {len(now)})"
+    note = f"own completions took {median:.2f} s (median of {len(now)})"
     if not was:
-        return [], [told]
+        return [], [note]
     median_before = statistics.median(was)
-    told += f", before {median_before:.2f} s"
+    note += f", before {median_before:.2f} s"
     if min(len(was), len(now)) >= _FEWEST_COMPLETIONS and median > median_before * allowed.latency_factor:
-        return [f"{told}; {allowed.latency_factor:g} times that is allowed"], [told]
-    return [], [told]
+        return [f"{note}; {allowed.latency_factor:g} times that is allowed"], [note]
+    return [], [note]
 
 
 def _quantile(edges: Buckets, quantile: float) -> float:
     """The upper edge of the bucket in which the quantile lies."""
     total = edges[math.inf]
     return min(edge for edge, count in edges.items() if count >= quantile * total)
-
-
-def _add(counts: dict[Any, float], key: Any, value: str) -> None:
-    counts[key] = counts.get(key, 0.0) + float(value)
 
 
 def _less(later: Mapping[Any, float], earlier: Mapping[Any, float]) -> dict[Any, float]:
@@ -289,7 +265,7 @@ def _seconds(edge: float) -> str:
     return f"{edge:g} s" if math.isfinite(edge) else "more than was ever measured"
 
 
-def look_at(
+def sample_replica(
     ready_url: str,
     url: str,
     model: str,
@@ -298,8 +274,8 @@ def look_at(
     api_key: str | None,
     deadline: float,
     **how: Any,
-) -> Look:
-    """Look once: readiness, a completion, then the counters, which have that completion in them.
+) -> Sample:
+    """Sample once: readiness, a completion, then the counters, which have that completion in them.
 
     Args:
         ready_url: ``http://host:port`` of the supervisor's readiness answer.
@@ -310,16 +286,16 @@ def look_at(
     engine = {"model": model, **{name: record.get(name) for name in sizes}}
     life = (int(record.get("pid") or 0), int(record.get("restarts") or 0))
     if not ready:
-        return Look(False, str(record.get("reason")), engine, life)
+        return Sample(False, str(record.get("reason")), engine, life)
     proof = completion.prove(url, model, prompt, expected, api_key, deadline, **how)
     shown = completion.get(url, "/metrics", deadline=5)
     figures = read(shown[1]) if shown is not None and shown[0] == 200 else None
-    return Look(True, "", engine, life, figures, proof.seconds if proof.ok else None, proof.cause)
+    return Sample(True, "", engine, life, figures, proof.seconds if proof.ok else None, proof.cause)
 
 
-def may_be_recorded(change: Mapping[str, Any] | None, look: Look) -> bool:
+def may_be_recorded(change: Mapping[str, Any] | None, sample: Sample) -> bool:
     """Whether what is seen now is what was before a change: nothing is amid a change, and it serves."""
-    return look.ready and look.seconds is not None and not (change or {}).get("change")
+    return sample.ready and sample.seconds is not None and not (change or {}).get("change")
 
 
 def keep(before: Before) -> None:

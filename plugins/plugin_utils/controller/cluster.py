@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.ray import ports
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import topology
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.needs import Desired
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, settings
@@ -19,7 +21,6 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet imp
 )
 
 ROUTER_GROUP = "router"
-PORTS = ("ray_node_port", "vllm_server_port", "vllm_server_ready_port")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,11 +121,9 @@ def _questions(cluster: Cluster, host: str, wanted: Desired) -> dict[str, Any]:
         return {}
     mine = wanted.settings
     replica = cluster.topology.replica_of(host)
-    heads_only = ("vllm_server_port", "vllm_server_ready_port")
-    ports = [mine[name] for name in PORTS if mine.get(name) and (host == replica.head or name not in heads_only)]
     repository = mine.get("nvidia_driver_repository_url")
     return {
-        "ports": [int(port) for port in ports],
+        "ports": _ports(mine, host == replica.head),
         "peers": dict(replica.addresses),
         "driver": {
             "version": mine.get("nvidia_driver_version"),
@@ -134,3 +133,15 @@ def _questions(cluster: Cluster, host: str, wanted: Desired) -> dict[str, Any]:
             "repository_url": repository if mine.get("nvidia_driver_source") in ("nvidia", "mirror") else None,
         },
     }
+
+
+def _ports(settings: Mapping[str, Any], head: bool) -> list[int]:
+    """The ports that a host's units are to listen on, by its inventory."""
+    chosen = {"gcs": settings.get("ray_node_port"), **(settings.get("ray_node_ports") or {})}
+    given = {"port": settings.get("vllm_server_port"), "ready_port": settings.get("vllm_server_ready_port")}
+    try:
+        ray = ports.RayPorts.parse({"ports": {name: port for name, port in chosen.items() if port is not None}})
+        engine = ports.EnginePorts.parse({name: port for name, port in given.items() if port is not None})
+    except ValueError as error:
+        raise AnsibleActionFail(str(error)) from error
+    return list(ports.listened_on(ray, engine, head))

@@ -1,4 +1,4 @@
-"""Waiting on a host in short calls of one module, and telling the play between them how far it is."""
+"""Waiting on a host in short calls of one module, reporting progress to the play between them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ DEADLINE = 1800.0
 _display = Display()
 
 
-class PatientAction(ActionBase):
-    """The module of the same name, called again until it is ready, useless or late.
+class WaitingAction(ActionBase):
+    """The module of the same name, called again until it is ready, hopeless or late.
 
     The module takes ``deadline`` (seconds) and returns ``code``, which is ``deadline`` where more time may help, and
-    ``reason``, in words.
+    ``reason``.
 
     Attributes:
         MODULE: its full name.
@@ -31,7 +31,7 @@ class PatientAction(ActionBase):
         super().run(tmp, task_vars)
         variables, arguments = task_vars or {}, dict(self._task.args)
         deadline, stable = float(arguments.get("deadline", DEADLINE)), float(arguments.get("stable_for", 0.0))
-        started, told = time.monotonic(), ""
+        started, shown = time.monotonic(), ""
         rounds: list[dict[str, Any]] = []
         while True:
             left = max(0.0, deadline - (time.monotonic() - started))
@@ -41,9 +41,9 @@ class PatientAction(ActionBase):
             elapsed = time.monotonic() - started
             if result.get("code") != "deadline" or elapsed >= deadline or self._task.check_mode:
                 break
-            if result["reason"] != told:
-                told = result["reason"]
-                _display.display(f"{variables['inventory_hostname']} waits since {elapsed:.0f} s: {told}")
+            if result["reason"] != shown:
+                shown = result["reason"]
+                _display.display(f"{variables['inventory_hostname']}: waiting for {elapsed:.0f} s: {shown}")
             arguments |= self.next_round(result)
         if "seconds" in result:
             result["seconds"] = round(elapsed, 1)
@@ -53,9 +53,9 @@ class PatientAction(ActionBase):
         return result
 
     def next_round(self, result: Mapping[str, Any]) -> dict[str, Any]:
-        """What the next call must be told of this one."""
+        """Arguments that the next call takes from this one's result."""
         return {}
 
     def message(self, result: Mapping[str, Any], seconds: float) -> str:
-        """The failure, in words."""
+        """The failure message."""
         raise NotImplementedError

@@ -53,9 +53,9 @@ def test_what_haproxy_counted_of_a_replica() -> None:
 )
 def test_errors_that_became_more_frequent(before: tuple[int, int], now: tuple[int, int], bad: bool) -> None:
     keys = ("requests", "errors")
-    told, worse = haproxy.worse(dict(zip(keys, before, strict=True)), dict(zip(keys, now, strict=True)), 0.02)
+    summary, worse = haproxy.worse(dict(zip(keys, before, strict=True)), dict(zip(keys, now, strict=True)), 0.02)
     assert worse is bad
-    assert f"before {before[1]} in {before[0]}" in told
+    assert f"before {before[1]} in {before[0]}" in summary
 
 
 def test_what_is_no_table_is_said() -> None:
@@ -74,7 +74,7 @@ def test_the_state_file_keeps_wishes_and_forgets_health() -> None:
 
 
 class FakeSocket:
-    """A runtime socket that answers from the captured words and changes its mind when it is told to."""
+    """A runtime socket that answers from the captured words and changes its mind when it is summary to."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "admin.sock"
@@ -129,7 +129,7 @@ def test_waits_end_at_their_deadline(fake: FakeSocket, tmp_path: Path) -> None:
 def test_what_haproxy_declines_is_said_and_not_kept(fake: FakeSocket, tmp_path: Path) -> None:
     fake.declines = "No such server."
     router = haproxy.Router(fake.path, tmp_path / "state")
-    with pytest.raises(haproxy.RouterError, match=r"declines to drain replica_a: No such server"):
+    with pytest.raises(haproxy.RouterError, match=r"refuses state drain of replica_a: No such server"):
         router.set("replica_a", "drain")
     with pytest.raises(haproxy.RouterError, match="knows no replica 'replica_z'; it knows replica_a"):
         router.server("replica_z")

@@ -12,6 +12,7 @@ from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.admission import condition
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import state as states
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine.states import Phase
 from ansible_collections.lockstep.vllm.plugins.modules import engine_state
 
 
@@ -30,7 +31,7 @@ class Host:
         monkeypatch.setattr(AnsibleModule, "run_command", lambda *_, **__: (0, self.unit, ""))
 
     def says(self, phase: Any, **facts: Any) -> None:
-        record = states.EngineState(phase, "why", pid=7, **facts).as_record()
+        record = states.EngineState(Phase(phase), "why", pid=7, **facts).as_record()
         self.record.write_text(json.dumps(record), encoding="utf-8")
 
     def run(self, **arguments: Any) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def test_it_only_looks(host: Host) -> None:
     assert (told["engine"]["phase"], told["unit"], told["changed"]) == ("serving", "active", False)
 
 
-def test_a_drain_leaves_a_wish_and_waits(host: Host) -> None:
+def test_a_drain_leaves_a_request_and_waits(host: Host) -> None:
     host.says("serving", ready=True)
     told = host.run(state="drained", reason="wave 2", deadline=0.6)
     assert "the engine is not drained (deadline of 1 s): serving: why" in told["msg"]
@@ -61,7 +62,7 @@ def test_a_drain_leaves_a_wish_and_waits(host: Host) -> None:
     assert (told["changed"], "failed" in told) == (False, False)
 
 
-def test_serving_takes_the_wish_back(host: Host) -> None:
+def test_serving_withdraws_the_request(host: Host) -> None:
     host.says("serving", ready=True)
     host.drain.write_text("{}", encoding="utf-8")
     assert host.run(state="serving")["changed"] is True
@@ -71,8 +72,8 @@ def test_serving_takes_the_wish_back(host: Host) -> None:
 def test_what_the_log_means_is_told_once_it_serves(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"id": "x", "source": "s", "line": "l", "count": 1}
     findings = (
-        {**row, "level": "warning", "finding": "The kernel is slow.", "cure": "Tune it."},
-        {**row, "level": "info", "finding": "All is as ever.", "cure": "Nothing."},
+        {**row, "level": "warning", "finding": "The kernel is slow.", "remediation": "Tune it."},
+        {**row, "level": "info", "finding": "All is as ever.", "remediation": "Nothing."},
     )
     host.says("serving", ready=True, findings=findings)
     warned: list[str] = []
@@ -81,7 +82,7 @@ def test_what_the_log_means_is_told_once_it_serves(host: Host, monkeypatch: pyte
     assert warned == ["vLLM's log: The kernel is slow. Tune it."]
 
 
-def test_check_mode_leaves_no_wish(host: Host) -> None:
+def test_check_mode_leaves_no_request(host: Host) -> None:
     host.says("serving", ready=True)
     assert host.run(state="drained", _ansible_check_mode=True)["changed"] is True
     assert not host.drain.exists()

@@ -20,9 +20,8 @@ from typing import Any
 
 from ...core import deadline, records
 from ...driver import memory as gpu_memory
+from ...ray.ports import RENDEZVOUS
 
-PORTS = range(29600, 29690)
-"""Where rank 0 listens; 29690 and above belong to the network gate."""
 PASSED_ON = ("NCCL_", "GLOO_", "TORCH_", "CUDA_", "UCX_", "OMP_", "LD_LIBRARY_PATH", "FI_")
 RAY_ENVIRONMENT = records.ETC / "ray.env"
 
@@ -224,7 +223,7 @@ def free_port(address: str) -> int:
     Raises:
         OSError: the address is not of this host, or every port is taken.
     """
-    for port in random.sample(PORTS, len(PORTS)):
+    for port in random.sample(RENDEZVOUS, len(RENDEZVOUS)):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -234,7 +233,7 @@ def free_port(address: str) -> int:
                     raise
                 continue
             return port
-    raise OSError(f"no free port on {address} among {PORTS.start}-{PORTS.stop - 1}")
+    raise OSError(f"no free port on {address} among {RENDEZVOUS.start}-{RENDEZVOUS.stop - 1}")
 
 
 def ray_environment(path: Path = RAY_ENVIRONMENT) -> dict[str, str]:

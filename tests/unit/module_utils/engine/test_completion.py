@@ -97,7 +97,7 @@ def test_the_completion_is_long_enough_for_its_answer(expected: str | None, aske
 
 
 CASES = {
-    "other model": (http(body(model="big")), "wrong_model", "serves 'big', wanted 'tiny'"),
+    "other model": (http(body(model="big")), "wrong_model", "serves 'big', expected 'tiny'"),
     "model unknown": (http(b'{"error": "no such model"}', "404 Not Found"), "wrong_model", "no model 'tiny'"),
     "other text": (http(body(text=" the fox")), "wrong_text", "' the fox', which does not contain 'lockstep'"),
     "no token": (http(body(text="", tokens=0)), "empty", "without a single token"),

@@ -8,14 +8,15 @@ import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import ladder
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.completion import Token
-from ansible_collections.lockstep.vllm.plugins.module_utils.engine.ladder import Rung, Trial
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine.ladder import Rung, RungState, Trial
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine.states import EndCode, Verdict
 
 ALL: tuple[Rung, ...] = ("none", "piecewise", "full")
-P, F = Trial("proven"), Trial("failed", "start_hangs", "no answer")
+P, F = Trial(Verdict.PROVEN), Trial(Verdict.FAILED, EndCode.START_HANGS, "no answer")
 
 
 @pytest.mark.parametrize(
-    ("wanted", "trials", "rung", "settled"),
+    ("allowed", "trials", "rung", "completed"),
     [
         (ALL, {}, "none", False),
         (ALL, {"none": P}, "piecewise", False),
@@ -29,9 +30,36 @@ P, F = Trial("proven"), Trial("failed", "start_hangs", "no answer")
         (("piecewise", "full"), {}, "piecewise", False),
     ],
 )
-def test_next_rung(wanted: tuple[Rung, ...], trials: dict[Rung, Trial], rung: Rung | None, settled: bool) -> None:
-    assert ladder.next_rung(wanted, trials) == rung
-    assert ladder.settled(wanted, trials) == settled
+def test_next_rung(allowed: tuple[Rung, ...], trials: dict[Rung, Trial], rung: Rung | None, completed: bool) -> None:
+    assert ladder.next_rung(allowed, trials) == rung
+    assert ladder.completed(allowed, trials) == completed
+
+
+@pytest.mark.parametrize(
+    ("rung", "trials", "code", "failures", "blamed"),
+    [
+        ("none", {}, EndCode.START_DIES, 9, False),  # nothing lies below it
+        ("full", {}, EndCode.START_HANGS, 1, True),  # on trial: one chance
+        ("full", {}, EndCode.MEMBERS_LOST, 9, False),
+        ("full", {"full": P}, EndCode.WEDGED, 1, False),  # proven: two
+        ("full", {"full": P}, EndCode.WEDGED, 2, True),
+        ("full", {"full": P}, EndCode.MEMBERS_LOST, 2, False),
+        ("piecewise", {"none": P}, EndCode.DIFFERS, 1, True),
+    ],
+)
+def test_blame(rung: Rung, trials: dict[Rung, Trial], code: EndCode, failures: int, blamed: bool) -> None:
+    assert ladder.blames(rung, ALL, trials, code, failures) is blamed
+
+
+def test_shown_to_people() -> None:
+    trials: dict[Rung, Trial] = {"none": P, "piecewise": P, "full": F}
+    on_cpu = "on CPU: torch.compile, no graph is captured"
+    assert ladder.shown(ladder.Ladder("k", trials, platform="cpu")) == {
+        "none": RungState(Verdict.PROVEN),
+        "piecewise": RungState(Verdict.PROVEN, on_cpu),
+        "full": RungState(Verdict.FAILED, "no answer"),
+    }
+    assert ladder.shown(ladder.Ladder("k", trials, platform="cuda"))["piecewise"] == RungState(Verdict.PROVEN)
 
 
 def tokens(*texts: str, gap: float = 3.0, rival: str = "?") -> list[Token]:
@@ -68,7 +96,7 @@ def test_knowledge_holds_for_one_fingerprint_and_one_command() -> None:
 def test_a_record_comes_back_as_it_was() -> None:
     known = ladder.Ladder(
         "k",
-        {"none": P, "piecewise": Trial("failed", "differs", "why", 3.0, ("/e",), "now")},
+        {"none": P, "piecewise": Trial(Verdict.FAILED, EndCode.DIFFERS, "why", 3.0, ("/e",), "now")},
         {"p": tuple(tokens("a"))},
         "cpu",
     )
@@ -84,6 +112,7 @@ def test_a_record_comes_back_as_it_was() -> None:
         {"key": "old", "rungs": {"none": {"verdict": "proven"}}, "baseline": {}},
         {"key": "k"},
         {"key": "k", "rungs": [], "baseline": {}},
+        {"key": "k", "rungs": {"none": {"verdict": "maybe"}}, "baseline": {}},
     ],
 )
 def test_void_or_damaged_knowledge_is_forgotten(record: dict[str, object] | None) -> None:

@@ -25,7 +25,7 @@ def log(name: str) -> list[str]:
 def test_a_row_finds_its_own_line_and_no_other_row_does(row: dict[str, Any]) -> None:
     found = log_advice.read([row["line"]] * row.get("at_least", 1), KNOWN)
     assert [finding.id for finding in found] == [row["id"]]
-    assert "{" not in found[0].finding + found[0].cure
+    assert "{" not in found[0].finding + found[0].remediation
     assert found[0].finding.endswith(".")
     assert found[0].source
     assert row["line_from"]
@@ -110,8 +110,8 @@ def test_failure_reason(lines: list[str], reason: str) -> None:
 def test_rows_that_cannot_work_are_named() -> None:
     with pytest.raises(ValueError, match="log_advice row 'x'"):
         log_advice.patterns([{**ROWS[0], "id": "x", "pattern": "("}])
-    with pytest.raises(ValueError, match="cure"):
-        log_advice.patterns([{name: value for name, value in ROWS[0].items() if name != "cure"}])
+    with pytest.raises(ValueError, match="remediation"):
+        log_advice.patterns([{name: value for name, value in ROWS[0].items() if name != "remediation"}])
 
 
 def test_the_installed_table_is_read(tmp_path: Path) -> None:

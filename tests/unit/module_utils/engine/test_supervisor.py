@@ -35,7 +35,8 @@ DRIVER = textwrap.dedent(
     records.HOST, records.ENGINE_CONFIG = root / "host.json", root / "engine.json"
     records.REPLICA_STAMP, records.ENGINE_STATE = root / "stamp.json", root / "run" / "engine.json"
     records.SHARE, records.RUNTIME = root / "share", root / "runtime"
-    from lockstep.engine import cluster as engine_cluster, supervisor
+    from lockstep.engine import cli, cluster as engine_cluster, draining, layout_wait, startup, supervisor
+    from lockstep.ray.codes import WaitCode
     from lockstep.ray import wait as ray_wait
 
     class Cluster:
@@ -52,19 +53,23 @@ DRIVER = textwrap.dedent(
         def lost(self, before):
             return engine_cluster.lost(before, self.members())
 
-        def wait(self, layout, deadline, tell):
+        def wait(self, layout, deadline, report):
             ends, told = time.monotonic() + deadline, ""
             while self.members().gpus < layout.gpus:
                 if not told:
                     told = f"{layout.name}: a2 is missing"
-                    tell(told)
+                    report(told)
                 if time.monotonic() > ends:
-                    return ray_wait.Waited(False, "deadline", told, deadline, (), ())
+                    return ray_wait.Waited(False, WaitCode.DEADLINE, told, deadline, (), ())
                 time.sleep(0.05)
-            return ray_wait.Waited(True, "ready", "", 0.0, (), ())
+            return ray_wait.Waited(True, WaitCode.READY, "", 0.0, (), ())
 
     engine_cluster.ReplicaCluster = Cluster
-    sys.exit(supervisor.main(sys.argv[2:]))
+    for module in (startup, supervisor, layout_wait, draining):
+        module._TICK = 0.05
+    startup._MEMBERS_EVERY = layout_wait._MEMBERS_EVERY = 0.3
+    layout_wait._AGREES_WITHIN = 0.5
+    sys.exit(cli.main(sys.argv[2:]))
     """
 )
 
@@ -138,7 +143,7 @@ class Lab:
         return subprocess.Popen(argv, env=env, stdout=log, stderr=log)
 
     def start(self) -> None:
-        self.process = self.run()
+        self.process = self.run("run")
 
     def state(self) -> dict[str, Any]:
         try:
@@ -235,7 +240,7 @@ def test_a_second_start_goes_straight_to_the_highest_proven_rung(lab: Lab) -> No
 
 
 def test_a_rung_that_hangs_is_written_down_and_the_one_below_serves(lab: Lab) -> None:
-    lab.configure(deadlines={"wait": 10, "start": 40, "rung": 20, "drain": 2})
+    lab.configure(deadlines={"wait": 10, "start": 40, "rung": 10, "drain": 2})
     lab.switch("hangs", "full")
     lab.start()
     state = lab.until_ready()
@@ -243,7 +248,7 @@ def test_a_rung_that_hangs_is_written_down_and_the_one_below_serves(lab: Lab) ->
     assert state["rung"] == "piecewise"
     trial = lab.ladder()["full"]
     assert (trial["verdict"], trial["code"]) == ("failed", "start_hangs")
-    assert "did not start within 20 s" in trial["cause"]
+    assert "did not start within 10 s" in trial["cause"]
     assert "No available shared memory broadcast block" in trial["cause"]
     assert lab.journal().count("advice: A worker has not taken its next step for minutes (60 s and more)") == 1
     log = next(path for path in trial["evidence"] if path.endswith("engine.log"))
@@ -402,7 +407,7 @@ def test_drain_waits_for_requests_and_resume_serves_again(lab: Lab) -> None:
     status, record = lab.ready()
     assert status == 503
     assert "draining" in record["reason"]
-    time.sleep(1)
+    time.sleep(0.3)
     assert lab.state()["phase"] == "draining"
     lab.clear("busy")
     lab.until_phase("drained")
@@ -424,17 +429,17 @@ def test_a_smaller_layout_serves_until_the_larger_one_can(lab: Lab) -> None:
     why = "layout small, rung none: 1 of the 2 GPUs of large are there"
     serving = lab.until(lambda state: state["reason"] == why)
     lab.ray({"a1": "1111", "a2": "2222"})
-    waits = "layout small, rung none: large could serve, it moves up by command: python3 -m lockstep.engine.supervisor move-up"
+    waits = "layout small, rung none: large could serve, it moves up by command: python3 -m lockstep.engine.cli move-up"
     state = lab.until(lambda state: state["reason"] == waits)
     assert (state["layout"], state["ready"], state["since"]) == ("small", True, serving["since"])
     assert lab.journal().count(waits) == 1, "it is said once"
     assert lab.run("move-up").wait(60) == 0
     state = lab.until(lambda state: state["layout"] == "large" and state["ready"])
     assert (state["failures"], state["restarts"]) == (0, 0)
-    wish = lab.root / "run" / "move-up.json"
-    assert not wish.exists()
+    request = lab.root / "run" / "move-up.json"
+    assert not request.exists()
     assert lab.run("move-up").wait(60) == 0
-    lab.until(lambda _: not wish.exists())
+    lab.until(lambda _: not request.exists())
 
 
 def test_a_configuration_that_cannot_be_run_is_given_up_with_its_reason(lab: Lab) -> None:

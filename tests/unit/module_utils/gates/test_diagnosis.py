@@ -5,6 +5,10 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.filter import diagnosis as door
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine import ladder
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine.ladder import Trial
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine.state import EngineState
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine.states import EndCode, Phase, Verdict
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import diagnosis
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import GateResult
 
@@ -90,17 +94,28 @@ CASES = [
 ]
 
 
-HUNG = {
-    "ladder": {"none": "proven", "piecewise": "vLLM did not start within 60 s; it last said: Capturing CUDA graphs"}
-}
-CPU = {"ladder": {"none": "proven", "piecewise": "proven (on CPU: torch.compile, no graph is captured)"}}
+def engine(platform="", **trials):
+    """engine.json, as the supervisor writes it for these trials."""
+    known = ladder.Ladder("k", trials, platform=platform)
+    return EngineState(Phase.SERVING, "why", ladder=ladder.shown(known)).as_record()
+
+
+PROVEN = Trial(Verdict.PROVEN)
+HUNG = engine(
+    none=PROVEN,
+    piecewise=Trial(
+        Verdict.FAILED, EndCode.START_HANGS, "vLLM did not start within 60 s; last log line: Capturing CUDA graphs"
+    ),
+)
+CPU = engine("cpu", none=PROVEN, piecewise=PROVEN)
+DEAD = engine(none=Trial(Verdict.FAILED, EndCode.START_DIES, "vLLM ended with status 1"))
 LADDERS = [
     (ALL_GOOD, HUNG, "vLLM is good on rung none and fails above it: rung piecewise: vLLM did not start within 60 s"),
     ({}, HUNG, "vLLM is good on rung none and fails above it"),
     ({**ALL_GOOD, "graph": HANG}, HUNG, "eager is good and graphs fail across hosts"),
-    ({}, {"ladder": {"none": "vLLM ended with status 1"}}, "vLLM is good on no rung and fails above it: rung none"),
+    ({}, DEAD, "vLLM is good on no rung and fails above it: rung none"),
     (ALL_GOOD, CPU, "every gate passes"),
-    (ALL_GOOD, {"ladder": {}}, "every gate passes"),
+    (ALL_GOOD, engine(), "every gate passes"),
 ]
 
 
@@ -124,13 +139,8 @@ def test_conclude(hosts, replica, headline, where):
 
 
 def test_the_page_names_versions_known_issue_cure_and_evidence():
-    engine = {
-        "phase": "serving",
-        "since": "2026-11-22T01:00:00Z",
-        "reason": "full failed",
-        "ladder": {"none": "proven"},
-    }
-    text = diagnosis.page("replica_a", {"a1": host(), "a2": host()}, {**ALL_GOOD, "graph": HANG}, engine, "a1")
+    record = {**engine(none=PROVEN), "since": "2026-11-22T01:00:00Z"}
+    text = diagnosis.page("replica_a", {"a1": host(), "a2": host()}, {**ALL_GOOD, "graph": HANG}, record, "a1")
     for word in (
         "VERDICT on replica_a: eager is good",
         "a1 and a2",

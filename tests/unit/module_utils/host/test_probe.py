@@ -100,3 +100,21 @@ def test_names_are_looked_up_for_every_peer(monkeypatch: pytest.MonkeyPatch) -> 
     )
     preflight = host_probe.collect({"preflight": True, "peers": {"a1": "10.0.0.1", "a2": "10.0.0.2"}})["preflight"]
     assert preflight["names"] == {"a1": None, "a2": "a2 is not 10.0.0.2"}
+
+
+SOCKETS = """\
+10.0.0.11:6386 lockstep-hoststatus.socket -
+[::]:22        ssh.socket                 ssh.service
+"""
+
+
+@pytest.mark.parametrize(("port", "owner"), [(6386, "lockstep-hoststatus.socket"), (22, "ssh.socket")])
+def test_a_port_that_systemd_holds_is_its_socket_unit_s(port: int, owner: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_probe, "_command", lambda argv: SOCKETS)
+    assert host_probe._listener("1", port) == owner
+
+
+def test_ports_of_our_own_units_are_free_to_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_probe, "_listener", lambda pid, port: "lockstep-hoststatus.socket")
+    with socket.create_server(("127.0.0.1", 0)) as ours:
+        assert host_probe.taken_ports([ours.getsockname()[1]]) == {}

@@ -7,11 +7,11 @@ import subprocess
 
 import pytest
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.ray import firewall
-from ansible_collections.lockstep.vllm.plugins.module_utils.ray import node as ray_node
+from ansible_collections.lockstep.vllm.plugins.module_utils.ray import firewall, ports
+from ansible_collections.lockstep.vllm.plugins.module_utils.ray.ports import RayPorts
 
 IDENTITY = {"host": "a1", "peers": {"a1": "10.0.0.11", "a2": "10.0.0.12", "a3": "fd00::3"}}
-RULES = firewall.rules(IDENTITY, ray_node.Settings())
+RULES = firewall.rules(IDENTITY, RayPorts())
 
 
 def test_peers_of_both_families_may_come():
@@ -20,19 +20,18 @@ def test_peers_of_both_families_may_come():
 
 
 def test_every_port_of_ray_is_filtered_and_no_other():
-    settings = ray_node.settings_of({"ports": {"gcs": 7000}})
-    assert firewall.ports(settings) == [
-        "6380", "6381", "6382", "6383", "6384", "6385", "6386", "6387", "6388", "7000", "20000-20999", "29600-29699",
-    ]  # fmt: skip
+    assert firewall.port_set(RayPorts(gcs=7000)) == (
+        "6380, 6381, 6382, 6383, 6384, 6385, 6386, 6387, 6388, 7000, 20000-20999, 29600-29699"
+    )
 
 
 def test_filtered_ports_are_all_that_ray_has():
     """A port that is added to Ray's must be filtered too, but for the dashboard's, which is on loopback."""
     import dataclasses
 
-    chosen = dataclasses.asdict(ray_node.Ports())
-    loopback = {chosen["dashboard"], chosen["workers_last"], chosen["workers_first"]}
-    assert {str(port) for port in set(chosen.values()) - loopback} <= set(firewall.ports(ray_node.Settings()))
+    chosen = dataclasses.asdict(RayPorts())
+    filtered = {port for some in ports.filtered(RayPorts()) for port in some}
+    assert set(chosen.values()) - filtered == {chosen["dashboard"]}
 
 
 def test_others_are_dropped_last():

@@ -44,13 +44,6 @@ def test_token_comes_from_where_it_is_said_to_be(tmp_path, monkeypatch):
     assert gcs.token() == "from the path"
 
 
-def test_port_of_the_head(tmp_path, monkeypatch):
-    monkeypatch.setattr(gcs, "SETTINGS", tmp_path / "ray.json")
-    assert gcs.gcs_port() == 6379
-    (tmp_path / "ray.json").write_text('{"ports": {"gcs": 7000}}')
-    assert gcs.gcs_port() == 7000
-
-
 def test_answers():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray import node as ray_node
+from ansible_collections.lockstep.vllm.plugins.module_utils.ray.codes import Cause, StartCode
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.gcs import Table, Versions
 
 WORKER = {
@@ -32,7 +33,7 @@ NOTHING_SET = {"ports": {"gcs": 6379}, "cpus": None, "object_store_bytes": None,
             True,
             Table("down", error="connection refused"),
             "waiting_for_head",
-            "waits for the head a1 (connection refused)",
+            "waiting for the head a1 (connection refused)",
         ),
         (True, Table("refused"), "token_refused", "the head a1 refuses its token"),
         (True, Versions("2.59.0", "3.11.2"), "version_refused", f"{RUNS} 2.59.0 on Python 3.11.2"),
@@ -44,12 +45,8 @@ def test_obstacles(address, head, code, words):
     assert (found.code, found.reason) == (code, words) if code else found is None
 
 
-def test_every_obstacle_is_known_to_the_waiter():
-    from typing import get_args
-
-    from ansible_collections.lockstep.vllm.plugins.module_utils.ray import wait as ray_wait
-
-    assert {"address_absent", "waiting_for_head", "token_refused", "version_refused"} <= set(get_args(ray_wait.Code))
+def test_every_obstacle_is_a_cause_of_a_missing_host():
+    assert {Cause(code.value) for code in set(StartCode) - {StartCode.STARTING}} <= set(Cause)
 
 
 def test_worker():
@@ -95,7 +92,7 @@ def test_own_labels_cannot_be_overridden():
 
 
 def test_unknown_port_is_an_error():
-    with pytest.raises(TypeError, match="nodemanager"):
+    with pytest.raises(ValueError, match="nodemanager"):
         ray_node.settings_of({"ports": {"nodemanager": 1}})
 
 
@@ -154,33 +151,6 @@ def test_unit_ends_with_its_daemon(tmp_path):
     )
     assert done.returncode == 143
     assert done.stdout == "raylet ended; this unit ends with it\n"
-
-
-@pytest.mark.parametrize(("asked", "status"), [(True, 143), (False, 1)])
-def test_a_stop_is_no_failure_and_a_failure_is_no_stop(monkeypatch, asked, status):
-    """Ray's handler of SIGTERM, and its start where it fails, both end with 1."""
-    import os
-    import signal
-    import sys
-    import types
-
-    utils = types.SimpleNamespace(set_sigterm_handler=lambda handler: signal.signal(signal.SIGTERM, handler))
-
-    def cli():
-        utils.set_sigterm_handler(lambda *_: sys.exit(1))
-        if asked:
-            os.kill(os.getpid(), signal.SIGTERM)
-        sys.exit(1)
-
-    ray = {"ray.scripts.scripts": types.SimpleNamespace(cli=cli), "ray._private.utils": utils}
-    monkeypatch.setattr(ray_node.importlib, "import_module", ray.__getitem__)
-    monkeypatch.setattr(ray_node, "_watch", lambda is_head: None)
-    monkeypatch.setattr(sys, "argv", [])
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        assert ray_node._run_ray(["start"]) == status
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize(

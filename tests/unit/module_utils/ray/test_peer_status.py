@@ -11,12 +11,10 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray import peer_status
-from ansible_collections.lockstep.vllm.plugins.module_utils.ray.peer_status import HostStatus
+from ansible_collections.lockstep.vllm.plugins.module_utils.ray.codes import StartCode
+from ansible_collections.lockstep.vllm.plugins.module_utils.ray.peer_status import HostStatus, RayStatus, UnitStatus
 
 SHOWN = Path(__file__).parents[2] / "fixtures" / "systemctl" / "252"
-
-
-UNIT = ("active", "sub", "result", "restarts", "enabled", "present")
 
 
 @pytest.mark.parametrize(
@@ -30,7 +28,7 @@ UNIT = ("active", "sub", "result", "restarts", "enabled", "present")
 )
 def test_unit(captured, unit):
     shown = (SHOWN / f"show-ray-{captured}.txt").read_text()
-    assert peer_status.parse_unit(shown) == dict(zip(UNIT, unit, strict=True))
+    assert peer_status.parse_unit(shown) == UnitStatus(*unit)
 
 
 @pytest.mark.parametrize(
@@ -60,19 +58,24 @@ def answering():
 
 
 def test_asked_and_answered(answering):
-    said = HostStatus("a2", unit={"active": "failed"}, driver="550.127.05", quarantine={"reason": "DIMM"})
+    unit, ray = (
+        UnitStatus("failed", restarts=3),
+        RayStatus(StartCode.TOKEN_REFUSED, "the head refuses its token", "now"),
+    )
+    said = HostStatus("a2", unit=unit, driver="550.127.05", quarantine={"reason": "DIMM"}, ray=ray)
     port = answering(json.dumps(dataclasses.asdict(said)).encode())
     assert peer_status.ask("a2", "127.0.0.1", port, timeout=5) == said
 
 
 @pytest.mark.parametrize("answer", [b"", b"SSH-2.0-OpenSSH\r\n", b"[]", b"7"])
-def test_answer_that_makes_no_sense(answering, answer):
+def test_invalid_reply(answering, answer):
     told = peer_status.ask("a2", "127.0.0.1", answering(answer), timeout=5)
-    assert (told.answered, told.error) == (False, "its answer is no status")
+    assert (told.answered, told.error) == (False, "invalid status reply")
 
 
 def test_newer_host_may_say_more(answering):
-    port = answering(b'{"host": "a2", "driver": "595.58.03", "mood": "sunny"}')
+    sent = b'{"host": "a2", "driver": "595.58.03", "mood": "sunny", "unit": {"mood": 1}, "ray": {"code": "new"}}'
+    port = answering(sent)
     assert peer_status.ask("a2", "127.0.0.1", port, timeout=5) == HostStatus("a2", driver="595.58.03")
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import bake
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.bake import Allowed, Before, Figures, Look
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.bake import Allowed, Before, Figures, Sample
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "vllm" / "0.32.0"
 ENGINE = {"model": "tiny", "layout": "tp1pp1", "tensor_parallel_size": 1, "pipeline_parallel_size": 1}
@@ -45,10 +45,10 @@ def figures(ok: int, tokens: Mapping[float, float] | None = None, **finished: in
     return Figures({"stop": float(ok), **{name: float(count) for name, count in finished.items()}}, {}, latencies)
 
 
-def looks(now: Figures | None, *changes: Mapping[str, Any], seconds: float = 0.5) -> list[Look]:
+def samples(now: Figures | None, *changes: Mapping[str, Any], seconds: float = 0.5) -> list[Sample]:
     """Looks of a bake that began with an engine fresh from its start; the last ones with ``changes``."""
     zero = Figures(latencies={"next token": dict.fromkeys(EDGES, 0.0)})
-    good = Look(True, engine=ENGINE, life=(7, 0), figures=zero, seconds=seconds)
+    good = Sample(True, engine=ENGINE, life=(7, 0), figures=zero, seconds=seconds)
     last = dataclasses.replace(good, figures=now)
     return [good, last, *(dataclasses.replace(last, **change) for change in changes), last]
 
@@ -80,37 +80,37 @@ def test_read_what_vllm_says_of_itself() -> None:
 @pytest.mark.parametrize(
     ("before", "seen", "causes", "says"),
     [
-        pytest.param(BEFORE, looks(GOOD), [], ["50 requests, none ended badly", "half within 0.05 s, before 0.05 s"], id="as before"),
-        pytest.param(BEFORE, looks(figures(50, buckets(at_0_1=50))), [], ["half within 0.1 s, before 0.05 s"],
+        pytest.param(BEFORE, samples(GOOD), [], ["50 requests, none ended badly", "half within 0.05 s, before 0.05 s"], id="as before"),
+        pytest.param(BEFORE, samples(figures(50, buckets(at_0_1=50))), [], ["half within 0.1 s, before 0.05 s"],
                      id="one bucket more is within twice as long"),
-        pytest.param(BEFORE, looks(figures(50, buckets(at_0_2=50))), ["half took up to 0.2 s, before 0.05 s; 2 times"], [],
+        pytest.param(BEFORE, samples(figures(50, buckets(at_0_2=50))), ["half took up to 0.2 s, before 0.05 s; 2 times"], [],
                      id="all tokens slow"),
-        pytest.param(BEFORE, looks(figures(50, buckets(at_0_05=160, at_0_5=40))), ["nine in ten took up to 0.5 s, before 0.05 s"], [],
+        pytest.param(BEFORE, samples(figures(50, buckets(at_0_05=160, at_0_5=40))), ["nine in ten took up to 0.5 s, before 0.05 s"], [],
                      id="one token in five slow"),
-        pytest.param(BEFORE, looks(figures(50, buckets(at_0_05=40, at_0_5=10))), [], ["nine in ten within 0.5 s, before 0.05 s"],
+        pytest.param(BEFORE, samples(figures(50, buckets(at_0_05=40, at_0_5=10))), [], ["nine in ten within 0.5 s, before 0.05 s"],
                      id="one in five, but so few that chance may have been it"),
-        pytest.param(BEFORE, looks(figures(40, GOOD.latencies["next token"], error=10)), ["10 of 50 requests", "error 10", "20.0%"], [],
+        pytest.param(BEFORE, samples(figures(40, GOOD.latencies["next token"], error=10)), ["10 of 50 requests", "error 10", "20.0%"], [],
                      id="errors"),
-        pytest.param(BEFORE, looks(figures(2, error=2)), [], ["2 ended badly", "too few"], id="two errors are no rate"),
-        pytest.param(BEFORE, looks(figures(1, error=3)), ["3 of 4 requests"], [], id="few requests, most of them bad"),
+        pytest.param(BEFORE, samples(figures(2, error=2)), [], ["2 ended badly", "too few"], id="two errors are no rate"),
+        pytest.param(BEFORE, samples(figures(1, error=3)), ["3 of 4 requests"], [], id="few requests, most of them bad"),
         pytest.param(dataclasses.replace(BEFORE, figures=figures(80, BEFORE.figures.latencies["next token"], abort=20)),
-                     looks(figures(40, GOOD.latencies["next token"], abort=10)), [], [], id="clients that went away before as well"),
-        pytest.param(BEFORE, looks(figures(3)), [], ["too few to compare (wanted 20", "took 0.50 s", "before 0.50 s"], id="idle"),
-        pytest.param(BEFORE, looks(figures(3), seconds=1.2), ["own completions took 1.20 s", "2 times"], [], id="idle and slow"),
-        pytest.param(BEFORE, looks(None), [], ["too few to compare"], id="no metrics"),
-        pytest.param(None, looks(figures(50, buckets(at_1_0=50))), [], ["nothing to compare with", "own completions took"],
+                     samples(figures(40, GOOD.latencies["next token"], abort=10)), [], [], id="clients that went away before as well"),
+        pytest.param(BEFORE, samples(figures(3)), [], ["too few to compare (20 needed", "took 0.50 s", "before 0.50 s"], id="idle"),
+        pytest.param(BEFORE, samples(figures(3), seconds=1.2), ["own completions took 1.20 s", "2 times"], [], id="idle and slow"),
+        pytest.param(BEFORE, samples(None), [], ["too few to compare"], id="no metrics"),
+        pytest.param(None, samples(figures(50, buckets(at_1_0=50))), [], ["nothing to compare with", "own completions took"],
                      id="nothing known of before"),
-        pytest.param(dataclasses.replace(BEFORE, engine={**ENGINE, "model": "large"}), looks(figures(50, buckets(at_1_0=50))), [],
+        pytest.param(dataclasses.replace(BEFORE, engine={**ENGINE, "model": "large"}), samples(figures(50, buckets(at_1_0=50))), [],
                      ["another model or layout"], id="another model before"),
-        pytest.param(BEFORE, looks(GOOD, {"ready": False, "reason": "no token for 11 s"}), ["not ready: no token for 11 s"], [],
+        pytest.param(BEFORE, samples(GOOD, {"ready": False, "reason": "no token for 11 s"}), ["not ready: no token for 11 s"], [],
                      id="not ready for a moment"),
-        pytest.param(BEFORE, looks(GOOD, {"life": (7, 1)}), ["its engine was restarted"], [], id="restarted"),
-        pytest.param(BEFORE, looks(GOOD, {"seconds": None, "failure": "answered 'x'"}), ["a completion failed: answered 'x'"], [],
+        pytest.param(BEFORE, samples(GOOD, {"life": (7, 1)}), ["its engine was restarted"], [], id="restarted"),
+        pytest.param(BEFORE, samples(GOOD, {"seconds": None, "failure": "answered 'x'"}), ["a completion failed: answered 'x'"], [],
                      id="wrong answer"),
     ],
 )  # fmt: skip
-def test_judge(before: Before | None, seen: list[Look], causes: list[str], says: list[str]) -> None:
-    verdict = bake.judge(before, seen, Allowed())
+def test_evaluate(before: Before | None, seen: list[Sample], causes: list[str], says: list[str]) -> None:
+    verdict = bake.evaluate(before, seen, Allowed())
     assert bool(verdict.causes) == bool(causes), verdict
     for words in causes:
         assert words in "; ".join(verdict.causes)
@@ -119,11 +119,11 @@ def test_judge(before: Before | None, seen: list[Look], causes: list[str], says:
 
 
 def test_what_is_allowed_is_the_operators_choice() -> None:
-    slow = looks(figures(50, buckets(at_0_2=50)))
-    assert bake.judge(BEFORE, slow, Allowed(latency_factor=4)).causes == ()
-    bad = looks(figures(45, GOOD.latencies["next token"], error=5))
-    assert bake.judge(BEFORE, bad, Allowed(error_share=0.1)).causes == ()
-    assert bake.judge(BEFORE, bad, Allowed(error_share=0.05)).causes != ()
+    slow = samples(figures(50, buckets(at_0_2=50)))
+    assert bake.evaluate(BEFORE, slow, Allowed(latency_factor=4)).causes == ()
+    bad = samples(figures(45, GOOD.latencies["next token"], error=5))
+    assert bake.evaluate(BEFORE, bad, Allowed(error_share=0.1)).causes == ()
+    assert bake.evaluate(BEFORE, bad, Allowed(error_share=0.05)).causes != ()
 
 
 def test_what_was_before_survives_its_record() -> None:
@@ -135,15 +135,15 @@ def test_what_was_before_survives_its_record() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "look", "may"),
+    ("change", "sample", "may"),
     [
-        (None, looks(GOOD)[-1], True),
-        ({"change": None, "verified": {"version": "550.90.07"}}, looks(GOOD)[-1], True),
-        ({"change": {"to": {"version": "550.127.05"}}}, looks(GOOD)[-1], False),
-        (None, Look(False, "starting"), False),
-        (None, Look(True, seconds=None, failure="no token"), False),
+        (None, samples(GOOD)[-1], True),
+        ({"change": None, "verified": {"version": "550.90.07"}}, samples(GOOD)[-1], True),
+        ({"change": {"to": {"version": "550.127.05"}}}, samples(GOOD)[-1], False),
+        (None, Sample(False, "starting"), False),
+        (None, Sample(True, seconds=None, failure="no token"), False),
     ],
     ids=["never changed", "no change under way", "amid a change", "does not serve", "does not answer"],
 )
-def test_only_what_served_before_a_change_is_kept(change: dict[str, Any] | None, look: Look, may: bool) -> None:
-    assert bake.may_be_recorded(change, look) is may
+def test_only_what_served_before_a_change_is_kept(change: dict[str, Any] | None, sample: Sample, may: bool) -> None:
+    assert bake.may_be_recorded(change, sample) is may

@@ -365,7 +365,7 @@ def test_a_roll_under_way_is_shown() -> None:
 
 def test_advice_from_the_log_is_shown_below_the_replica() -> None:
     found = survey()
-    engine(findings=[{"level": "warning", "finding": "The kernel is slow.", "cure": "Tune it."}])(found)
+    engine(findings=[{"level": "warning", "finding": "The kernel is slow.", "remediation": "Tune it."}])(found)
     status = status_table.build(found)
     assert status["replicas"][0]["advice"] == ["The kernel is slow. Tune it."]
     assert status_table.as_text(status).splitlines()[1] == "  advice: The kernel is slow. Tune it."

@@ -15,6 +15,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import memory as gpu_memory
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import runner
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import launcher
+from ansible_collections.lockstep.vllm.plugins.module_utils.ray.ports import RENDEZVOUS
 
 RANKS = """
 import json, os, signal, sys, time
@@ -89,7 +90,7 @@ def test_end_from_outside(library, tmp_path):
 
 def test_free_port_is_in_the_range_and_free():
     port = launcher.free_port("127.0.0.1")
-    assert port in launcher.PORTS
+    assert port in RENDEZVOUS
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))
 

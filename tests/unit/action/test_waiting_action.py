@@ -44,14 +44,16 @@ def test_what_changes_is_shown_once_and_time_adds_up(monkeypatch: pytest.MonkeyP
     ready = {"code": "ready", "reason": "", "seconds": 1.0}
     play = Play(ray_wait_for_resources, monkeypatch, [late("a2: off"), late("a2: off"), late("a2: joins"), ready])
     assert play.run() == {"code": "ready", "reason": "", "seconds": 46.0, "changed": False}
-    assert play.shown == ["a1 waits since 15 s: a2: off", "a1 waits since 45 s: a2: joins"]
+    assert play.shown == ["a1: waiting for 15 s: a2: off", "a1: waiting for 45 s: a2: joins"]
 
 
 def test_the_deadline_bounds_all_calls_together(monkeypatch: pytest.MonkeyPatch) -> None:
     play = Play(ray_wait_for_resources, monkeypatch, [late("a2: off")] * 9, deadline=40, stable_for=5)
     told = play.run()
     assert [call["deadline"] for call in play.calls] == [20.0, 20.0]
-    assert told["msg"] == "Ray's resources are not there after 40 s: a2: off"
+    assert (
+        told["msg"] == "Ray's resources are not there after 40 s: a2: off. Next: ansible-playbook playbooks/status.yml"
+    )
 
 
 def test_what_the_first_call_changed_and_forgave_outlives_it(monkeypatch: pytest.MonkeyPatch) -> None:

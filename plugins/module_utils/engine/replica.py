@@ -1,0 +1,77 @@
+"""What one supervisor serves: its configuration, its host, its stamp; and the environment that vLLM gets."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..core import records
+from ..ray.ports import ray_ports
+from .config import Config
+
+# vLLM hands its environment on to Ray's workers; these are not for them.
+_NOT_FOR_WORKERS = ("VLLM_API_KEY", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH",
+                    "VLLM_CONFIG_ROOT", "PYTHONPATH", "INVOCATION_ID", "JOURNAL_STREAM", "RAY_ADDRESS")  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Replica:
+    """All that is fixed for a supervisor's life.
+
+    Attributes:
+        config: engine.json.
+        host: host.json of the head.
+        stamp: the replica stamp.
+        vllm: the program.
+        api_key: of vLLM's API; None where it has none.
+    """
+
+    config: Config
+    host: Mapping[str, Any]
+    stamp: Mapping[str, Any]
+    vllm: Path
+    api_key: str | None
+
+    @property
+    def address(self) -> str:
+        return str(self.host["address"])
+
+    @property
+    def base_url(self) -> str:
+        return f"http://{self.address}:{self.config.ports.api}"
+
+    def environment(self) -> dict[str, str]:
+        """vLLM's environment: what systemd gave, what the replica's network needs, what the operator wants on top."""
+        root = records.STATE / "engine" / "config"
+        root.mkdir(parents=True, exist_ok=True)
+        (root / "ray_non_carry_over_env_vars.json").write_text(json.dumps(_NOT_FOR_WORKERS), encoding="utf-8")
+        env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "NOTIFY_SOCKET")}
+        interface = self.host["interface"]
+        env |= {
+            "VLLM_HOST_IP": self.address,
+            "GLOO_SOCKET_IFNAME": interface,
+            "NCCL_SOCKET_IFNAME": interface,
+            "TP_SOCKET_IFNAME": interface,
+            "RAY_ADDRESS": f"{self.host['head']['address']}:{ray_ports().gcs}",
+            "VLLM_CONFIG_ROOT": str(root),
+            "VLLM_NO_USAGE_STATS": "1",
+            "VLLM_LOGGING_COLOR": "0",
+            "PYTHONFAULTHANDLER": "1",
+            **self.config.environment,
+        }
+        if self.api_key:
+            env["VLLM_API_KEY"] = self.api_key
+        ray_token = credential("ray-token")
+        if ray_token is not None:
+            env["RAY_AUTH_TOKEN_PATH"] = str(ray_token)
+        return env
+
+
+def credential(name: str) -> Path | None:
+    """The file of one of the unit's credentials; None where it was given none."""
+    path = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) / name
+    return path if path.exists() else None

@@ -1,0 +1,120 @@
+"""Every TCP port of Lockstep, in one place: units, packet filter, network gate and plan take theirs from here.
+
+What an operator may move (``ray_node_port``, ``ray_node_ports``, ``vllm_server_port``, ``vllm_server_ready_port``) reaches a
+host in ``/etc/lockstep/ray.json`` and ``/etc/lockstep/engine.json``; the rest is the same everywhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ..core import records
+
+RAY_SETTINGS = records.ETC / "ray.json"
+
+PEER_STATUS = 6386
+"""``lockstep-hoststatus.socket``: why a host is not in its cluster."""
+GATES = range(29600, 29700)
+"""All that gates listen on; open between the hosts of a replica."""
+RENDEZVOUS = range(29600, 29690)
+"""Where rank 0 of a gate listens: whichever is free."""
+NETWORK_GATE = 29698
+"""Where hosts meet during the network gate, TCP and UDP."""
+GATE_SAMPLE = 29697
+"""The port that the network gate tries on behalf of ``GATES``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RayPorts:
+    """Where Ray listens; the same on every host.
+
+    Attributes:
+        gcs: on the head alone.
+        dashboard: on the head alone, and there on loopback.
+        autoscaler_metrics: on the head alone.
+        dashboard_metrics: on the head alone.
+        workers_first: first of a range from which Ray takes what is free.
+    """
+
+    gcs: int = 6379
+    node_manager: int = 6380
+    object_manager: int = 6381
+    runtime_env_agent: int = 6382
+    dashboard_agent: int = 6383
+    dashboard_agent_grpc: int = 6384
+    metrics: int = 6385
+    autoscaler_metrics: int = 6387
+    dashboard_metrics: int = 6388
+    dashboard: int = 8265
+    workers_first: int = 20000
+    workers_last: int = 20999
+
+    @classmethod
+    def parse(cls, record: Mapping[str, Any] | None) -> RayPorts:
+        """From ``ray.json``; what it leaves out keeps its default. Raises ValueError for a name that is none of these."""
+        given = (record or {}).get("ports", {})
+        known = [field.name for field in dataclasses.fields(cls)]
+        if unknown := sorted(set(given) - set(known)):
+            raise ValueError(f"ray_node_ports: unknown {', '.join(unknown)}; known are {', '.join(known)}")
+        return cls(**{name: int(port) for name, port in given.items()})
+
+    @property
+    def on_every_host(self) -> tuple[int, ...]:
+        return (
+            self.node_manager,
+            self.object_manager,
+            self.runtime_env_agent,
+            self.dashboard_agent,
+            self.dashboard_agent_grpc,
+            self.metrics,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class EnginePorts:
+    """Where the head serves: vLLM's API, and the supervisor's ``GET /ready``."""
+
+    api: int = 8000
+    ready: int = 8001
+
+    @classmethod
+    def parse(cls, record: Mapping[str, Any] | None) -> EnginePorts:
+        """From ``engine.json``; what it leaves out keeps its default."""
+        given = record or {}
+        return cls(int(given.get("port", cls.api)), int(given.get("ready_port", cls.ready)))
+
+
+def ray_ports() -> RayPorts:
+    """Ray's ports on this host."""
+    return RayPorts.parse(records.read(RAY_SETTINGS))
+
+
+def engine_ports() -> EnginePorts:
+    """The engine's ports, as this host's record has them."""
+    return EnginePorts.parse(records.read(records.ENGINE_CONFIG))
+
+
+def listened_on(ray: RayPorts, engine: EnginePorts, head: bool) -> tuple[int, ...]:
+    """Every port that a host must have free, in order; of ranges, whose takers pass over what is taken, none."""
+    of_head = (ray.gcs, ray.autoscaler_metrics, ray.dashboard_metrics, ray.dashboard, engine.api, engine.ready)
+    return tuple(sorted({*ray.on_every_host, PEER_STATUS, NETWORK_GATE, *(of_head if head else ())}))
+
+
+def filtered(ray: RayPorts) -> tuple[range, ...]:
+    """Ports that only hosts of the replica may reach, in order. The dashboard is on loopback; the engine's are for clients."""
+    single = (*ray.on_every_host, ray.gcs, ray.autoscaler_metrics, ray.dashboard_metrics, PEER_STATUS)
+    workers = range(ray.workers_first, ray.workers_last + 1)
+    return (*(range(port, port + 1) for port in sorted(single)), workers, GATES)
+
+
+def reached_by_peers(ray: RayPorts) -> tuple[int, ...]:
+    """What hosts of a replica must reach on one another; of a range both ends, or one that stands for it."""
+    everywhere = (ray.node_manager, ray.object_manager, ray.runtime_env_agent, ray.dashboard_agent_grpc, ray.metrics)
+    return (*everywhere, ray.workers_first, ray.workers_last, GATE_SAMPLE)
+
+
+def reached_on_head(ray: RayPorts, engine: EnginePorts) -> tuple[int, ...]:
+    """What they must reach on the head besides."""
+    return (ray.gcs, engine.api, engine.ready)
