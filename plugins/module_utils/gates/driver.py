@@ -17,6 +17,7 @@ from ..driver import health as gpu_health
 from ..driver import known_issues
 from ..driver import state as driver_state
 from ..runtime import state as runtime_state
+from .codes import Code
 from .result import GateResult
 
 Tables = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -92,7 +93,7 @@ def judge(
         "driver",
         "timeout" if failures[0].code == "driver_hangs" else "fail",
         seconds,
-        code=failures[0].code,
+        code=Code(failures[0].code),
         host=host,
         measured=measured,
         floor=floor,
