@@ -1,11 +1,14 @@
-"""Filters for playbooks/diagnose.yml; the thinking is in module_utils/gates/diagnosis.py."""
+"""Filters for playbooks/diagnose.yml: they parse what its tasks registered; module_utils/gates/diagnosis.py decides."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver.known_issues import Match
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import diagnosis
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.codes import Code
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import GateResult
 
 RUNNING = ("active", "activating", "reloading")
 
@@ -15,9 +18,7 @@ def lockstep_diagnosis(hostvars: Mapping[str, Any], head: str) -> str:
     identity = hostvars[head]["lockstep_seen_state"]["state"].get("host") or {}
     found = {host: _findings(hostvars.get(host, {})) for host in identity.get("peers", {head: ""})}
     on_head = hostvars[head]
-    across = {
-        gate: result for gate in diagnosis.REPLICA_GATES if (result := _gate(on_head, f"lockstep_seen_{gate}_replica"))
-    }
+    across = _gates(on_head, diagnosis.REPLICA_GATES, "_replica")
     state = on_head.get("lockstep_seen_state", {}).get("state", {})
     return diagnosis.page(identity.get("replica", "this replica"), found, across, state.get("engine"), head)
 
@@ -33,34 +34,35 @@ def lockstep_engine_runs(hostvars: Mapping[str, Any], host: str) -> bool:
 
 def _findings(seen: Mapping[str, Any]) -> diagnosis.HostFindings:
     state = seen.get("lockstep_seen_state", {}).get("state", {})
-    gates = {gate: result for gate in diagnosis.OWN_GATES if (result := _gate(seen, f"lockstep_seen_{gate}"))}
+    quarantine = state.get("quarantine")
     return diagnosis.HostFindings(
         fingerprint=state.get("fingerprint", {}),
-        gates=gates,
-        issues=seen.get("lockstep_seen_driver", {}).get("issues", []),
-        quarantine=state.get("quarantine"),
+        gates=_gates(seen, diagnosis.OWN_GATES),
+        issues=[Match(**issue) for issue in seen.get("lockstep_seen_driver", {}).get("issues", [])],
+        quarantined=str(quarantine.get("reason")) if quarantine else None,
     )
 
 
-def _gate(seen: Mapping[str, Any], registered: str) -> Mapping[str, Any] | None:
-    """The gate's result; where the module itself failed, a failure that says so."""
-    answer = seen.get(registered) or {}
+def _gates(seen: Mapping[str, Any], names: Sequence[str], suffix: str = "") -> dict[str, GateResult]:
+    """The results of the gates that ran."""
+    found = {name: _gate(name, seen.get(f"lockstep_seen_{name}{suffix}") or {}) for name in names}
+    return {name: result for name, result in found.items() if result}
+
+
+def _gate(name: str, answer: Mapping[str, Any]) -> GateResult | None:
+    """The gate's result; where the module itself failed, a failure that says so; None where it did not run."""
     if answer.get("gate"):
-        return dict(answer["gate"])
-    if answer.get("failed"):
-        name = registered.removeprefix("lockstep_seen_").removesuffix("_replica")
-        return {
-            "gate": name,
-            "verdict": "fail",
-            "code": "could_not_run",
-            "host": None,
-            "pair": None,
-            "seconds": 0.0,
-            "evidence": [],
-            "cause": str(answer.get("msg", "no message")),
-            "next": "ansible-playbook playbooks/verify.yml",
-        }
-    return None
+        return GateResult.from_dict(answer["gate"])
+    if not answer.get("failed"):
+        return None
+    return GateResult(
+        name,
+        "fail",
+        0.0,
+        code=Code.COULD_NOT_RUN,
+        cause=str(answer.get("msg", "no message")),
+        next="ansible-playbook playbooks/verify.yml",
+    )
 
 
 class FilterModule:

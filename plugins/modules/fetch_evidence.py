@@ -9,13 +9,13 @@ short_description: Bring a run's evidence beside its report
 description:
   - Brings what gates and the engine saved on the hosts (stacks, logs, kernel messages) to the folder on the controller in
     which P(lockstep.vllm.rollout#callback) keeps the run, so that its report can link it.
-  - Of each file the last 256 KiB, of each host at most 4 MiB, newest first. Hosts that don't answer are told, not a failure.
+  - Of each file the last 256 KiB, of each host at most 4 MiB, newest first. Hosts that don't answer are no failure.
   - Runs once for the whole play and asks all hosts at once.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 options:
   run:
-    description: The run whose evidence is wanted.
+    description: The run whose evidence to fetch.
     type: str
     required: true
   hosts:
@@ -40,7 +40,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Evidence lies beside the report
+- name: Fetch evidence beside the report
   lockstep.vllm.fetch_evidence:
     run: "{{ lockstep_run }}"
     hosts: "{{ lockstep_wave_members }}"
@@ -52,12 +52,15 @@ files:
   returned: success
   type: list
   elements: str
+  sample: [.cache/lockstep/runs/20261122T003000Z-ab12/evidence/a2/var/lib/lockstep/engine/engine.log]
 folder:
   description: The run's folder on the controller, in which the report lies too.
   returned: success
   type: str
+  sample: .cache/lockstep/runs/20261122T003000Z-ab12
 silent:
   description: Hosts that did not answer, with the error.
   returned: success
   type: dict
+  sample: {a1: "a1 did not answer"}
 """

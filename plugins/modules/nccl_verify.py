@@ -11,38 +11,16 @@ description:
     uses and in small and large sizes, and checks every element. Then measures bus bandwidth by nccl-tests' definition
     and holds it against a floor for the card, the link and NCCL's version.
   - O(scope=host) stays on this host. O(scope=replica) runs on the head and places one rank per GPU on all hosts of the
-    replica through Ray. When that fails and names no host, rounds of trials seek out the bad host or pair.
+    replica through Ray. When that fails and names no host, rounds of trials bisect to the bad host or pair.
   - The work runs in a child that ends at O(deadline), after its stacks, the NCCL log, the kernel's messages and
     nvidia-smi's state are saved. Always ends, leaves no process and no port.
   - Without a GPU the same code runs on CPU with gloo, and the result says so.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
+extends_documentation_fragment:
+  - lockstep.vllm.gate
+  - lockstep.vllm.gate.rank_group
 options:
-  scope:
-    description: This host alone, or the whole replica (on its head).
-    type: str
-    choices: [host, replica]
-    required: true
-  deadline:
-    description: Seconds until a verdict. At most five more pass until the module returns.
-    type: float
-    default: 120
-  run:
-    description: Names the folder for evidence below C(/var/lib/lockstep/evidence).
-    type: str
-    default: by-hand
-  backend:
-    description: V(auto) takes V(nccl) where torch sees a GPU, else V(gloo).
-    type: str
-    choices: [auto, nccl, gloo]
-    default: auto
-  hosts:
-    description: Hosts of the replica that take part, with O(scope=replica). All by default.
-    type: list
-    elements: str
-  ranks_per_host:
-    description: Ranks on each host. As many as GPUs by default.
-    type: int
   dtypes:
     description: Names of torch's dtypes.
     type: list
@@ -79,39 +57,16 @@ options:
     type: str
     choices: [auto, never]
     default: auto
-  localise:
-    description: After a failure that names no host, spend up to three rounds of trials to find it.
-    type: bool
-    default: true
-  allow_gpu_processes:
-    description: Go on though other processes hold GPU memory.
-    type: bool
-    default: false
-  environment:
-    description: Variables for the ranks, such as C(NCCL_IB_HCA), on top of Ray's.
-    type: dict
-    default: {}
-  fail:
-    description: Fail the task when the gate does not pass.
-    type: bool
-    default: true
-attributes:
-  check_mode:
-    support: full
-    description: Runs no gate in check mode, since a gate takes the GPUs. Returns an empty RV(gate).
-  diff_mode:
-    support: none
-    description: Changes nothing.
 """
 
 EXAMPLES = r"""
-- name: Local collectives pass their gate
+- name: Verify collectives within the host
   lockstep.vllm.nccl_verify:
     scope: host
     deadline: 120
     run: "{{ admission_run }}"
 
-- name: Collectives across the replica pass their gate
+- name: Verify collectives across the replica
   lockstep.vllm.nccl_verify:
     scope: replica
     deadline: 300
@@ -122,13 +77,27 @@ EXAMPLES = r"""
 RETURN = r"""
 gate:
   description: >-
-    The gate's result, as every gate gives it (C(gate), C(verdict), C(code), C(host), C(pair), C(seconds), C(measured),
-    C(floor), C(backend), C(evidence), C(cause), C(next), C(warnings)). Codes are C(ok), C(wrong_sum), C(wrong_data),
-    C(wrong_arithmetic), C(slow_link), C(no_floor), C(rank_killed), C(host_lost), C(collective_hangs),
-    C(collective_error), C(out_of_time), C(init_hangs), C(init_failed), C(memory_held), C(no_gpus), C(host_missing),
-    C(gpus_busy), C(not_placed), C(ray_down), C(ray_refused), C(ray_hangs), C(ray_failed) and C(could_not_run).
+    The gate's result: its C(verdict) (V(pass), V(fail), or V(timeout) when its deadline ended it), the C(host) or
+    C(pair) to blame, the C(cause), what to type C(next), and its C(code), one of C(ok), C(could_not_run), C(no_gpus),
+    C(memory_held), C(init_hangs), C(init_failed), C(rank_killed), C(host_lost), C(out_of_time), C(host_missing),
+    C(gpus_busy), C(not_placed), C(ray_down), C(ray_refused), C(ray_hangs), C(ray_failed), C(wrong_arithmetic),
+    C(wrong_sum), C(wrong_data), C(slow_link), C(no_floor), C(collective_hangs) and C(collective_error).
   returned: always
   type: dict
+  sample:
+    gate: nccl
+    verdict: fail
+    code: slow_link
+    seconds: 41.7
+    host: a2
+    pair: null
+    measured: {busbw_gbps: {all_reduce: 41.2}, ranks: 16, hosts: [a1, a2]}
+    floor: {busbw_gbps: 288, operation: all_reduce}
+    backend: nccl
+    evidence: []
+    cause: "busbw of all_reduce over a1, a2: 41.2 GB/s, floor 288 GB/s (given by the operator)"
+    next: ansible-playbook playbooks/diagnose.yml --limit a2
+    warnings: []
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -142,7 +111,7 @@ def main() -> None:
     operations = ["all_reduce", "all_gather", "reduce_scatter", "broadcast"]
     module = AnsibleModule(
         argument_spec={
-            **entry_point.COMMON,
+            **entry_point.RANK_GROUP_ARGUMENTS,
             "dtypes": {"type": "list", "elements": "str"},
             "sizes": {"type": "list", "elements": "int"},
             "operations": {"type": "list", "elements": "str", "choices": operations},
@@ -158,12 +127,12 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    wish = module.params
+    params = module.params
     if module.check_mode:
         module.exit_json(changed=False, skipped=True, gate={})
-    own = {"floor_gbps": wish["floor_gbps"], "link": wish["link"], "nccl_tests": wish["nccl_tests"] == "auto"}
-    params = {name: wish[name] for name in WORK}
-    entry_point.finish(module, "nccl", lambda: runner.run(entry_point.request("nccl", wish, params, **own)))
+    own = {"floor_gbps": params["floor_gbps"], "link": params["link"], "nccl_tests": params["nccl_tests"] == "auto"}
+    work = {name: params[name] for name in WORK}
+    entry_point.finish(module, "nccl", lambda: runner.run(entry_point.request("nccl", params, work, **own)))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ description:
   - Always ends at O(deadline) plus at most five seconds, and gives every port back.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
+extends_documentation_fragment: [lockstep.vllm.gate]
 options:
   deadline:
     description: Seconds until a verdict.
@@ -25,10 +26,6 @@ options:
     description: Seconds that the hosts wait for each other. Less than O(deadline).
     type: float
     default: 30
-  run:
-    description: Names the folder for evidence below C(/var/lib/lockstep/evidence).
-    type: str
-    default: by-hand
   look_up_seconds:
     description: Longest time that looking up a peer's name and address may take.
     type: float
@@ -49,21 +46,14 @@ options:
     description: Demand an active RDMA port with a GID.
     type: bool
     default: false
-  fail:
-    description: Fail the task when the gate does not pass.
-    type: bool
-    default: true
 attributes:
   check_mode:
     support: full
     description: Runs as always, since it changes nothing.
-  diff_mode:
-    support: none
-    description: Changes nothing.
 """
 
 EXAMPLES = r"""
-- name: Hosts reach each other
+- name: Verify that hosts reach each other
   lockstep.vllm.network_verify:
     run: "{{ admission_run }}"
 """
@@ -71,12 +61,27 @@ EXAMPLES = r"""
 RETURN = r"""
 gate:
   description: >-
-    The gate's result, as every gate gives it (C(gate), C(verdict), C(code), C(host), C(pair), C(seconds), C(measured),
-    C(floor), C(evidence), C(cause), C(next), C(warnings)). Codes are C(ok), C(names), C(names_slow), C(interface),
-    C(port_taken), C(peer_silent), C(port_blocked), C(mtu), C(zone), C(rtt), C(clock_skew), C(shm), C(memlock),
-    C(rdma_down), C(probe_hangs), C(probe_failed) and C(could_not_run). C(gate.measured.problems) lists all that was found.
+    The gate's result: its C(verdict) (V(pass), V(fail), or V(timeout) when its deadline ended it), the C(host) or
+    C(pair) to blame, the C(cause), what to type C(next), and its C(code), one of C(ok), C(could_not_run), C(names),
+    C(names_slow), C(interface), C(port_taken), C(peer_silent), C(port_blocked), C(mtu), C(zone), C(rtt),
+    C(clock_skew), C(shm), C(memlock), C(rdma_down), C(probe_hangs) and C(probe_failed). C(gate.measured.problems)
+    lists all that was found.
   returned: always
   type: dict
+  sample:
+    gate: network
+    verdict: fail
+    code: port_blocked
+    seconds: 2.4
+    host: a2
+    pair: [a1, a2]
+    measured: {look_up_seconds: 0.01, problems: [{code: port_blocked, host: a2}]}
+    floor: {rtt_ms: 5.0, shm_mib: 1024}
+    backend: null
+    evidence: []
+    cause: a2 does not let a1 reach its port 6381
+    next: "On a2: nft list ruleset  (peers must reach 6381/tcp)"
+    warnings: []
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -101,17 +106,17 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    wish = module.params
-    if not 0 < wish["wait"] < wish["deadline"]:
+    params = module.params
+    if not 0 < params["wait"] < params["deadline"]:
         module.fail_json(
-            msg=f"wait ({wish['wait']:g} s) has to be positive and below deadline ({wish['deadline']:g} s)"
+            msg=f"wait ({params['wait']:g} s) has to be positive and below deadline ({params['deadline']:g} s)"
         )
     limits = network_gate.Limits(
-        look_up_seconds=wish["look_up_seconds"],
-        rtt_ms=wish["rtt_ms"] or None,
-        clock_skew_seconds=wish["clock_skew_seconds"],
-        shm_mib=wish["shm_mib"],
-        rdma=wish["rdma"],
+        look_up_seconds=params["look_up_seconds"],
+        rtt_ms=params["rtt_ms"] or None,
+        clock_skew_seconds=params["clock_skew_seconds"],
+        shm_mib=params["shm_mib"],
+        rdma=params["rdma"],
     )
     entry_point.finish(
         module,
@@ -119,9 +124,9 @@ def main() -> None:
         lambda: network_gate.check(
             runner.identity(),
             limits,
-            seconds=wish["deadline"],
-            wait=wish["wait"],
-            evidence=evidence_bundle.folder(wish["run"], "network"),
+            seconds=params["deadline"],
+            wait=params["wait"],
+            evidence=evidence_bundle.folder(params["run"], "network"),
             library=records.LIB,
         ),
     )

@@ -1,4 +1,4 @@
-"""The one-page verdict on a sick replica, from what its hosts and its gates said. Pure."""
+"""The one-page verdict on a sick replica, from what its hosts and its gates report. Pure."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..driver.known_issues import Match
 from ..engine import state as engine_state
+from .codes import Code
+from .graph import GRAPH_CODES
+from .result import GateResult
 
 WIDTH = 72
 """Ansible's output wraps at 80, its indentation included."""
-GRAPH_CODES = ("capture_hangs", "capture_errors", "replay_hangs", "replay_errors", "wrong_results", "too_slow")
+ONLY_GRAPHS_FAIL = GRAPH_CODES | {Code.WRONG_RESULTS, Code.TOO_SLOW}
+"""The graph gate gives these when eager has passed."""
 OWN_GATES = ("driver", "network", "nccl", "graph")
 """Gates of a host, in the order in which a failure of one explains those after it."""
 REPLICA_GATES = ("nccl", "graph")
-
-Gate = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,14 +29,14 @@ class HostFindings:
     Attributes:
         fingerprint: exact versions, as ``fingerprint.compose`` gives them; empty when the host did not answer.
         gates: results by gate name; a gate that did not run is missing.
-        issues: known issues that fit the host, as ``driver_verify`` returns them.
-        quarantine: its quarantine record, if any.
+        issues: known issues that fit the host.
+        quarantined: why it is in quarantine; None where it is not.
     """
 
     fingerprint: Mapping[str, str | None]
-    gates: Mapping[str, Gate]
-    issues: Sequence[Mapping[str, Any]] = ()
-    quarantine: Mapping[str, Any] | None = None
+    gates: Mapping[str, GateResult]
+    issues: Sequence[Match] = ()
+    quarantined: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,14 +49,14 @@ class Conclusion:
 
 
 def conclude(
-    hosts: Mapping[str, HostFindings], replica: Mapping[str, Gate], engine: Mapping[str, Any] | None = None
+    hosts: Mapping[str, HostFindings], replica: Mapping[str, GateResult], engine: Mapping[str, Any] | None = None
 ) -> Conclusion:
     """The first thing that is wrong, in the order in which one thing explains the next.
 
     Args:
         hosts: by name; one that did not answer has an empty fingerprint.
         replica: results of the gates across the hosts; missing when they did not run.
-        engine: what the engine's supervisor says, if anything.
+        engine: engine.json, if there is any.
     """
     silent = [name for name, host in hosts.items() if not host.fingerprint]
     if silent:
@@ -61,12 +64,13 @@ def conclude(
             f"{', '.join(silent)} did not answer", ", ".join(silent), ("Bring the host back, then run this again.",)
         )
     for gate in OWN_GATES:
-        failed = [(name, host.gates[gate]) for name, host in hosts.items() if _failed(host.gates.get(gate))]
+        failed = [(name, host.gates[gate]) for name, host in hosts.items() if gate in host.gates]
+        failed = [(name, result) for name, result in failed if not result.passed]
         if failed:
             return _of_host(gate, failed, hosts)
     for gate in REPLICA_GATES:
-        if _failed(replica.get(gate)):
-            return _of_replica(gate, replica, hosts)
+        if gate in replica and not replica[gate].passed:
+            return _of_replica(replica[gate], hosts)
     if engine_state.failed(engine_state.rungs(engine or {})):
         return _of_ladder(engine or {}, hosts)
     missing = [gate for gate in REPLICA_GATES if gate not in replica]
@@ -86,7 +90,7 @@ def conclude(
 def page(
     replica: str,
     hosts: Mapping[str, HostFindings],
-    gates: Mapping[str, Gate],
+    gates: Mapping[str, GateResult],
     engine: Mapping[str, Any] | None,
     head: str,
 ) -> str:
@@ -110,35 +114,29 @@ def page(
     )
 
 
-def _failed(gate: Gate | None) -> bool:
-    return bool(gate) and gate is not None and gate.get("verdict") != "pass"
-
-
-def _of_host(gate: str, failed: Sequence[tuple[str, Gate]], hosts: Mapping[str, HostFindings]) -> Conclusion:
+def _of_host(gate: str, failed: Sequence[tuple[str, GateResult]], hosts: Mapping[str, HostFindings]) -> Conclusion:
     first = failed[0][1]
-    blamed = sorted({str(result.get("host") or name) for name, result in failed})
-    where = " and ".join(first["pair"]) if first.get("pair") else ", ".join(blamed)
-    words = first["cause"]
-    if gate == "graph" and first["code"] in GRAPH_CODES:
-        words = f"eager is good, and graphs fail on {', '.join(blamed)} alone: {first['cause']}"
-    return Conclusion(f"{gate} gate, {first['code']}: {words}", where, (str(first["next"]), *_cures(hosts)))
+    blamed = ", ".join(sorted({result.host or name for name, result in failed}))
+    cause = first.cause
+    if gate == "graph" and first.code in ONLY_GRAPHS_FAIL:
+        cause = f"eager is good, and graphs fail on {blamed} alone: {cause}"
+    where = " and ".join(first.pair) if first.pair else blamed
+    return Conclusion(f"{gate} gate, {first.code}: {cause}", where, (first.next, *_remediations(hosts)))
 
 
-def _of_replica(gate: str, replica: Mapping[str, Gate], hosts: Mapping[str, HostFindings]) -> Conclusion:
-    result = replica[gate]
-    pair = " and ".join(result["pair"]) if result.get("pair") else ""
-    where = result.get("host") or pair or "only all hosts together"
-    if gate == "graph" and result["code"] in GRAPH_CODES:
+def _of_replica(result: GateResult, hosts: Mapping[str, HostFindings]) -> Conclusion:
+    where = result.host or " and ".join(result.pair or ()) or "only all hosts together"
+    if result.gate == "graph" and result.code in ONLY_GRAPHS_FAIL:
         return Conclusion(
-            f"eager is good and graphs fail across hosts ({result['code']}), though every host's own graphs are good: "
-            f"{result['cause']}",
+            f"eager is good and graphs fail across hosts ({result.code}), though every host's own graphs are good: "
+            f"{result.cause}",
             where,
             (
                 "Serve eagerly meanwhile: the engine's ladder does so by itself, or set vllm_server_ladder: [none].",
-                *_cures(hosts),
+                *_remediations(hosts),
             ),
         )
-    return Conclusion(f"{gate} gate, {result['code']}: {result['cause']}", where, (str(result["next"]), *_cures(hosts)))
+    return Conclusion(f"{result.gate} gate, {result.code}: {result.cause}", where, (result.next, *_remediations(hosts)))
 
 
 def _of_ladder(engine: Mapping[str, Any], hosts: Mapping[str, HostFindings]) -> Conclusion:
@@ -151,33 +149,31 @@ def _of_ladder(engine: Mapping[str, Any], hosts: Mapping[str, HostFindings]) -> 
         f"{good} and fails above it: {what}",
         " and ".join(hosts),
         (
-            *_cures(hosts),
+            *_remediations(hosts),
             "The rung below serves meanwhile, by itself. A failed rung is tried again when a version changes, or, on the"
             " head, after: PYTHONPATH=/opt/lockstep/lib python3 -m lockstep.engine.cli forget-ladder",
         ),
     )
 
 
-def _cures(hosts: Mapping[str, HostFindings]) -> tuple[str, ...]:
-    found = {issue["id"]: str(issue["remediation"]).strip() for host in hosts.values() for issue in host.issues}
+def _remediations(hosts: Mapping[str, HostFindings]) -> tuple[str, ...]:
+    found = {issue.id: issue.remediation for host in hosts.values() for issue in host.issues}
     return tuple(f"{name}: {remediation}" for name, remediation in sorted(found.items()))
 
 
-def _gates(hosts: Mapping[str, HostFindings], replica: Mapping[str, Gate]) -> Iterator[str]:
+def _gates(hosts: Mapping[str, HostFindings], replica: Mapping[str, GateResult]) -> Iterator[str]:
     yield "GATES"
     for name, host in hosts.items():
         yield f"  {name:<12} " + "   ".join(_short(gate, host.gates.get(gate)) for gate in OWN_GATES)
-        if host.quarantine:
-            yield from _wrapped(f"  {'':<12} quarantined: {host.quarantine.get('reason')}", " " * 15)
+        if host.quarantined is not None:
+            yield from _wrapped(f"  {'':<12} quarantined: {host.quarantined}", " " * 15)
     yield f"  {'all together':<12} " + "   ".join(_short(gate, replica.get(gate)) for gate in REPLICA_GATES)
 
 
-def _short(name: str, gate: Gate | None) -> str:
-    if not gate:
+def _short(name: str, result: GateResult | None) -> str:
+    if result is None:
         return f"{name} not run"
-    if gate["verdict"] == "pass":
-        return f"{name} pass"
-    return f"{name} {gate['verdict'].upper()} {gate['code']}"
+    return f"{name} pass" if result.passed else f"{name} {result.verdict.upper()} {result.code}"
 
 
 def _versions(hosts: Mapping[str, HostFindings]) -> Iterator[str]:
@@ -206,28 +202,27 @@ def _engine(engine: Mapping[str, Any] | None, head: str) -> Iterator[str]:
 
 
 def _issues(hosts: Mapping[str, HostFindings]) -> Iterator[str]:
-    found: dict[str, tuple[Mapping[str, Any], list[str]]] = {}
+    found: dict[str, tuple[Match, list[str]]] = {}
     for name, host in hosts.items():
         for issue in host.issues:
-            found.setdefault(str(issue["id"]), (issue, []))[1].append(name)
+            found.setdefault(issue.id, (issue, []))[1].append(name)
     yield ""
     yield "KNOWN ISSUES THAT FIT"
     if not found:
         yield "  none"
     for issue, names in found.values():
         yield from _wrapped(
-            f"  {issue['id']} ({issue['severity']}, {issue['confidence']} confidence; on {', '.join(names)}): "
-            f"{issue['effect']}. {issue['source']}",
+            f"  {issue.id} ({issue.severity}, {issue.confidence} confidence; on {', '.join(names)}): "
+            f"{issue.effect}. {issue.source}",
             "    ",
         )
 
 
-def _evidence(hosts: Mapping[str, HostFindings], replica: Mapping[str, Gate]) -> Iterator[str]:
+def _evidence(hosts: Mapping[str, HostFindings], replica: Mapping[str, GateResult]) -> Iterator[str]:
     folders = []
     for name, gates in [*((name, host.gates) for name, host in hosts.items()), ("head", replica)]:
-        for gate in gates.values():
-            if gate and gate.get("evidence"):
-                folders.append(f"{name}: {gate['evidence'][0].rsplit('/', 1)[0]} ({len(gate['evidence'])} files)")
+        for evidence in (result.evidence for result in gates.values() if result.evidence):
+            folders.append(f"{name}: {evidence[0].rsplit('/', 1)[0]} ({len(evidence)} files)")
     if folders:
         yield ""
         yield "EVIDENCE"

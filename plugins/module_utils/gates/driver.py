@@ -19,6 +19,7 @@ from ..driver import state as driver_state
 from ..driver.health import GpuHealth, Health
 from ..driver.state import DriverState, FullDriverState
 from ..runtime import state as runtime_state
+from .codes import Code
 from .result import GateResult
 
 Tables = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -104,7 +105,7 @@ def evaluate(
         "driver",
         "timeout" if failures[0].code == DRIVER_HANGS else "fail",
         seconds,
-        code=failures[0].code,
+        code=Code(failures[0].code),
         host=host,
         measured=measured,
         floor=floor,

@@ -1,4 +1,4 @@
-"""What the doors of the NCCL and the graph gate share: their common arguments, and the message of a verdict."""
+"""What the modules of the gates share: common arguments, the request that they stand for, and how they end."""
 
 from __future__ import annotations
 
@@ -7,46 +7,55 @@ from typing import Any, Literal
 
 from ..core import records
 from . import runner
-from .result import GateResult
+from .codes import Code
+from .result import CannotRun, GateResult
 
-ERRORS = (runner.CannotRun, records.RecordError, OSError, ValueError)
-
-COMMON: dict[str, dict[str, Any]] = {
+RANK_GROUP_ARGUMENTS: dict[str, dict[str, Any]] = {
     "scope": {"type": "str", "choices": ["host", "replica"], "required": True},
     "deadline": {"type": "float", "default": 120},
     "run": {"type": "str", "default": "by-hand"},
     "backend": {"type": "str", "choices": ["auto", "nccl", "gloo"], "default": "auto"},
     "hosts": {"type": "list", "elements": "str"},
     "ranks_per_host": {"type": "int"},
-    "localise": {"type": "bool", "default": True},
+    "bisect": {"type": "bool", "default": True},
     "allow_gpu_processes": {"type": "bool", "default": False},
     "environment": {"type": "dict", "default": {}},
     "fail": {"type": "bool", "default": True},
 }
+"""Of the NCCL and the graph gate, as plugins/doc_fragments/gate.py documents them."""
 
 
 def request(
-    gate: Literal["nccl", "graph"], wish: Mapping[str, Any], params: Mapping[str, Any], **own: Any
+    gate: Literal["nccl", "graph"], params: Mapping[str, Any], work: Mapping[str, Any], **own: Any
 ) -> runner.Request:
     """The request that a module's parameters stand for.
 
+    Args:
+        gate: which gate.
+        params: of the module.
+        work: parameters of the work that the ranks do.
+        own: fields of the request that only this gate has.
+
     Raises:
-        ValueError: the deadline is not positive.
+        CannotRun: the deadline is not positive.
     """
-    if not wish["deadline"] > 0:
-        raise ValueError(f"deadline is a positive number of seconds, not {wish['deadline']:g}")
+    if not params["deadline"] > 0:
+        raise CannotRun(
+            f"deadline is a positive number of seconds, not {params['deadline']:g}",
+            "Set deadline to the seconds to wait",
+        )
     return runner.Request(
         gate,
-        wish["scope"],
-        float(wish["deadline"]),
-        params,
-        run=wish["run"],
-        backend=wish["backend"],
-        ranks_per_host=wish["ranks_per_host"],
-        hosts=wish["hosts"],
-        localise=wish["localise"],
-        allow_gpu_processes=wish["allow_gpu_processes"],
-        environment={name: str(value) for name, value in wish["environment"].items()},
+        params["scope"],
+        float(params["deadline"]),
+        work,
+        run=params["run"],
+        backend=params["backend"],
+        ranks_per_host=params["ranks_per_host"],
+        hosts=params["hosts"],
+        bisect=params["bisect"],
+        allow_gpu_processes=params["allow_gpu_processes"],
+        environment={name: str(value) for name, value in params["environment"].items()},
         **own,
     )
 
@@ -56,17 +65,24 @@ def finish(module: Any, gate: str, run: Callable[[], GateResult]) -> None:
 
     A gate that could not even begin is a failed one, with the code ``could_not_run``.
     """
-    try:
-        result = run()
-    except ERRORS as error:
-        text, _, following = str(error).partition(" Next: ")
-        result = GateResult(gate, "fail", 0.0, code="could_not_run", cause=text, next=following or "See the cause")
+    result = outcome(gate, run)
     answer = {"msg": message(result), "gate": result.as_dict()}
     if module.params["fail"] and not result.passed:
         module.fail_json(**answer)
     for warning in result.warnings:
         module.warn(warning)
     module.exit_json(changed=False, **answer)
+
+
+def outcome(gate: str, run: Callable[[], GateResult]) -> GateResult:
+    """What ``run`` gives, or the failure that stands for a gate that could not begin."""
+    try:
+        return run()
+    except CannotRun as error:
+        cause, following = error.cause, error.next
+    except (records.RecordError, OSError, ValueError) as error:
+        cause, following = str(error), "ansible-playbook playbooks/status.yml"
+    return GateResult(gate, "fail", 0.0, code=Code.COULD_NOT_RUN, cause=cause, next=following)
 
 
 def message(result: GateResult) -> str:

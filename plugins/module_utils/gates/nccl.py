@@ -4,90 +4,110 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from . import bandwidth
 from .bisect import Finding
-from .failure_analysis import Trouble, ranks_text, trouble
+from .codes import Code
+from .failure_analysis import (
+    Failure,
+    Kind,
+    analyse,
+    backend,
+    failed,
+    next_command,
+    only,
+    ranks_text,
+    seconds,
+    stopped,
+)
+from .ranks.events import Busbw, Check, Event, LocalGemm, Started
 from .ranks.launcher import Report
 from .result import GateResult
 
-GATE = "nccl"
-CODES = {
-    "killed": "rank_killed",
-    "lost": "host_lost",
-    "error": "collective_error",
-    "stood_still": "collective_hangs",
-    "out_of_time": "out_of_time",
+GATE: Literal["nccl"] = "nccl"
+CODES: dict[Kind, Code] = {
+    "killed": Code.RANK_KILLED,
+    "lost": Code.HOST_LOST,
+    "error": Code.COLLECTIVE_ERROR,
+    "hung": Code.COLLECTIVE_HANGS,
+    "out_of_time": Code.OUT_OF_TIME,
 }
+INIT_CODES: dict[Kind, Code] = {**CODES, "error": Code.INIT_FAILED, "hung": Code.INIT_HANGS}
+"""Of what happens until the process group is formed."""
 
 
-def judge(reports: Sequence[Report], floor: bandwidth.Floor | None) -> GateResult:
-    """Verdict over one gang.
+def evaluate(reports: Sequence[Report], floor: bandwidth.Floor | None) -> GateResult:
+    """Verdict over one rank group.
 
     Args:
         reports: one for each host.
-        floor: for the slowest rank's busbw; None or 0 judges no bandwidth.
+        floor: for the slowest rank's busbw; None or 0 demands no bandwidth.
     """
-    seconds = max((report.seconds for report in reports), default=0.0)
     measured = measurements(reports)
-    evidence = tuple(path for report in reports for path in report.evidence)
     base = GateResult(
         gate=GATE,
         verdict="pass",
-        seconds=seconds,
+        seconds=seconds(reports),
         measured=measured,
         floor=_floor(floor),
         backend=backend(reports),
-        evidence=evidence,
+        evidence=tuple(path for report in reports for path in report.evidence),
     )
-    wrong = wrong_results(reports)
-    found = trouble(reports)
-    if found and found.kind in ("killed", "lost"):
-        return _stopped(base, reports, found)
-    if wrong:
+    failure = analyse(reports)
+    if failure and failure.kind in ("killed", "lost"):
+        return stopped(base, reports, failure, code_of(failure))
+    if gemms := [event for report in reports for event in report.of(LocalGemm) if event.wrong]:
+        host = gemms[0].host
+        cause = f"{host}: local integer GEMM wrong (compute fault), no peer involved"
+        return failed(base, reports, Code.WRONG_ARITHMETIC, host, cause)
+    if wrong := wrong_checks(reports):
         return _wrong(base, reports, wrong)
-    if found:
-        return _stopped(base, reports, found)
+    if failure:
+        return stopped(base, reports, failure, code_of(failure))
     if floor is not None and floor.gbps:
-        got = measured["busbw_gbps"].get(floor.operation)
-        if got is None or got < floor.gbps:
-            return _slow(base, reports, floor, got)
+        speed = measured["busbw_gbps"].get(floor.operation)
+        if speed is None or speed < floor.gbps:
+            return _slow(base, reports, floor, speed)
     return base
 
 
+def code_of(failure: Failure) -> Code:
+    """The code of a rank group that did not end well."""
+    return (INIT_CODES if failure.phase in (None, "load", "init") else CODES)[failure.kind]
+
+
 def measurements(reports: Sequence[Report]) -> dict[str, Any]:
-    """Figures of a gang: ``ranks``, ``checks`` and ``wrong`` (counts), ``busbw_gbps`` by operation (slowest rank)."""
+    """Figures of a rank group: ``ranks``, ``checks`` and ``wrong`` (counts), ``busbw_gbps`` by operation (slowest rank)."""
     ranks = sum(report.here for report in reports)
-    items = [item for report in reports for item in report.of("measured")]
     slowest: dict[str, float] = {}
-    for item in items:
-        if item["name"] == "busbw":
-            speed = bandwidth.busbw(item["operation"], item["bytes"], item["seconds"], ranks)
-            slowest[item["operation"]] = round(min(speed, slowest.get(item["operation"], speed)), 4)
-    started = [item for report in reports for item in report.of("start")]
+    for event in (event for report in reports for event in report.of(Busbw)):
+        speed = bandwidth.busbw(event.operation, event.bytes, event.seconds, ranks)
+        slowest[event.operation] = round(min(speed, slowest.get(event.operation, speed)), 4)
+    started = [event for report in reports for event in report.of(Started)]
+    gemms = [event for report in reports for event in report.of(LocalGemm) if event.wrong]
     return {
         "ranks": ranks,
         "hosts": [report.host for report in reports],
-        "checks": sum(item["name"] == "check" for item in items),
-        "wrong": len(wrong_results(reports)),
+        "checks": sum(len(report.of(Check)) for report in reports),
+        "wrong": len(gemms) + len(wrong_checks(reports)),
         "busbw_gbps": slowest,
-        "devices": sorted({item["device"] for item in started}),
-        "nccl": next((item["nccl"] for item in started if item.get("nccl")), None),
-        "seconds": max((report.seconds for report in reports), default=0.0),
+        "devices": sorted({event.device for event in started}),
+        "nccl": next((event.nccl for event in started if event.nccl), None),
+        "seconds": seconds(reports),
     }
 
 
-def wrong_results(reports: Sequence[Report]) -> list[dict[str, Any]]:
-    """Every check with a wrong element, of every rank."""
-    return [item for report in reports for item in report.of("measured") if item.get("wrong")]
+def wrong_checks(reports: Sequence[Report]) -> list[Check]:
+    """Every collective with a wrong element, of every rank."""
+    return [event for report in reports for event in report.of(Check) if event.wrong]
 
 
 def conclude(result: GateResult, finding: Finding | None) -> GateResult:
-    """The first verdict, with what the localisation found."""
+    """The first verdict, with what the bisection found."""
     if finding is None:
         return result
-    measured = {**result.measured, "localisation": dataclasses.asdict(finding)}
+    measured = {**result.measured, "bisect": dataclasses.asdict(finding)}
     if finding.hosts or finding.pairs:
         blamed = [f"host {host}" for host in finding.hosts]
         blamed += [f"the pair {first} and {second}" for first, second in finding.pairs]
@@ -113,19 +133,13 @@ def from_nccl_tests(document: Mapping[str, Any], host: str, seconds: float) -> R
     devices = document["config"]["devices"]
     ranks = max(len(devices), int(document["config"]["nthreads"]) * int(document["config"]["ngpus"]))
     name = str(devices[0]["device_info"]) if devices else "unknown"
-    number = int(document["nccl_version"])
-    start = {"event": "start", "rank": 0, "host": host, "backend": "nccl", "device": name, "nccl": nccl_number(number)}
-    events: list[dict[str, Any]] = [start]
+    events: list[Event] = [Started(0, host, "nccl", name, nccl_number(int(document["nccl_version"])))]
     for row in document["results"]:
-        figures = row["in_place"] or row["out_of_place"]
-        base = {"event": "measured", "rank": 0, "host": host, "operation": operation, "bytes": int(row["size"])}
         wrong = sum(int((row[place] or {}).get("nwrong") or 0) for place in ("in_place", "out_of_place"))
-        events.append(
-            {**base, "name": "check", "dtype": row["type"], "wrong": wrong, "phase": "check", "what": operation}
-        )
+        events.append(Check(0, host, operation, row["type"], int(row["size"]), wrong))
     largest = max(document["results"], key=lambda row: int(row["size"]))
     figures = largest["in_place"] or largest["out_of_place"]
-    events.append({**base, "bytes": int(largest["size"]), "name": "busbw", "seconds": float(figures["time"]) / 1e6})
+    events.append(Busbw(0, host, operation, int(largest["size"]), float(figures["time"]) / 1e6))
     return Report(host, 0, ranks, "done", seconds, tuple(events))
 
 
@@ -134,97 +148,46 @@ def nccl_number(number: int) -> str:
     return f"{number // 10000}.{number % 10000 // 100}.{number % 100}"
 
 
-def _wrong(base: GateResult, reports: Sequence[Report], wrong: Sequence[Mapping[str, Any]]) -> GateResult:
+def _wrong(base: GateResult, reports: Sequence[Report], wrong: Sequence[Check]) -> GateResult:
+    """Wrong elements. To blame is the one host that sees them, or the one whose block arrived wrong everywhere."""
     first = wrong[0]
-    local = sorted({item["host"] for item in wrong if item["name"] == "local"})
-    if local:
-        return dataclasses.replace(
-            base,
-            verdict="fail",
-            code="wrong_arithmetic",
-            host=local[0],
-            cause=f"{local[0]} multiplies a matrix of small whole numbers wrongly, with no peer involved",
-            next=next_command(local[0]),
-        )
-    seen_on = {item["host"] for item in wrong}
-    sources = [set(item["from_ranks"]) for item in wrong if item.get("from_ranks")]
-    everybody = [report.host for report in reports]
+    seen_on = {event.host for event in wrong}
+    sources = [set(event.from_ranks) for event in wrong if event.from_ranks]
     source = set.intersection(*sources) if sources else set()
     host = None
-    if len(everybody) == 1 or (len(seen_on) == 1 and len(everybody) == 2):
-        host = next(iter(seen_on))
+    if len(reports) == 1 or (len(reports) == 2 and len(seen_on) == 1):
+        host = only(seen_on)
     elif len(source) == 1 and len(seen_on) > 1:
-        host = _host_of(reports, next(iter(source)))
-    text = (
-        f"{first['operation']} of {first['dtype']}, {first['bytes']} bytes, gave {first['wrong']} wrong elements on "
-        f"{ranks_text(sorted({item['rank'] for item in wrong}))} ({', '.join(sorted(seen_on))})"
+        host = next((report.host for report in reports if source <= set(report.ranks)), None)
+    cause = (
+        f"{first.operation} of {first.dtype}, {first.bytes} bytes, gave {first.wrong} wrong elements on "
+        f"{ranks_text(sorted({event.rank for event in wrong}))} ({', '.join(sorted(seen_on))})"
     )
-    if "got" in first:
-        text += f": element {first['at']} was {first['got']:g} and should be {first['want']:g}"
-    return dataclasses.replace(
-        base,
-        verdict="fail",
-        code="wrong_sum" if first["operation"] in ("all_reduce", "reduce_scatter") else "wrong_data",
-        host=host,
-        pair=both(everybody) if host is None else None,
-        cause=text,
-        next=next_command(host),
-    )
+    if first.observed is not None and first.expected is not None:
+        cause += f": element {first.index} is {first.observed:g}, expected {first.expected:g}"
+    reduces = first.operation in ("all_reduce", "reduce_scatter")
+    return failed(base, reports, Code.WRONG_SUM if reduces else Code.WRONG_DATA, host, cause)
 
 
-def _slow(base: GateResult, reports: Sequence[Report], floor: bandwidth.Floor, got: float | None) -> GateResult:
+def _slow(base: GateResult, reports: Sequence[Report], floor: bandwidth.Floor, speed: float | None) -> GateResult:
     hosts = [report.host for report in reports]
-    shown = "was not measured" if got is None else f"{got:g} GB/s"
-    late = _straggler(reports, floor.operation)
-    host = hosts[0] if len(hosts) == 1 else late
-    hint = f"; {late} starts its part late and keeps the others waiting" if late else ""
-    return dataclasses.replace(
-        base,
-        verdict="fail",
-        code="slow_link",
-        host=host,
-        pair=None if host else both(hosts),
-        cause=f"busbw of {floor.operation} over {', '.join(hosts)}: {shown}, floor {floor.gbps:g} GB/s ({floor.source})"
-        + hint,
-        next=next_command(host),
-    )
+    shown = "not measured" if speed is None else f"{speed:g} GB/s"
+    straggler = _straggler(reports, floor.operation)
+    cause = f"busbw of {floor.operation} over {', '.join(hosts)}: {shown}, floor {floor.gbps:g} GB/s ({floor.source})"
+    if straggler:
+        cause += f"; {straggler} is a straggler: enqueues late"
+    return failed(base, reports, Code.SLOW_LINK, hosts[0] if len(hosts) == 1 else straggler, cause)
 
 
 def _straggler(reports: Sequence[Report], operation: str) -> str | None:
-    """The one host whose ranks alone spend most of each call before they have handed it over."""
+    """The one host whose ranks alone spend most of each call before they have enqueued it."""
     late = {
-        item["host"]
+        event.host
         for report in reports
-        for item in report.of("measured")
-        if item["name"] == "busbw"
-        and item["operation"] == operation
-        and item.get("issue_seconds", 0.0) > item["seconds"] / 2
+        for event in report.of(Busbw)
+        if event.operation == operation and event.issue_seconds > event.seconds / 2
     }
-    return next(iter(late)) if len(late) == 1 and len(reports) > 1 else None
-
-
-def _stopped(base: GateResult, reports: Sequence[Report], found: Trouble) -> GateResult:
-    code = CODES[found.kind]
-    if found.phase == "init" and found.kind in ("error", "stood_still"):
-        code = "init_hangs" if found.kind == "stood_still" else "init_failed"
-    return dataclasses.replace(
-        base,
-        verdict=found.verdict,
-        code=code,
-        host=found.hosts[0] if found.hosts else None,
-        pair=None if found.hosts else both([report.host for report in reports]),
-        cause=found.text,
-        next=next_command(found.hosts[0] if found.hosts else None),
-    )
-
-
-def both(hosts: Sequence[str]) -> tuple[str, str] | None:
-    """The pair, when there are just two hosts."""
-    return (hosts[0], hosts[1]) if len(hosts) == 2 else None
-
-
-def _host_of(reports: Sequence[Report], rank: int) -> str | None:
-    return next((report.host for report in reports if report.first <= rank < report.first + report.here), None)
+    return only(late) if len(reports) > 1 else None
 
 
 def _floor(floor: bandwidth.Floor | None) -> dict[str, Any]:
@@ -236,14 +199,3 @@ def _floor(floor: bandwidth.Floor | None) -> dict[str, Any]:
         "source": floor.source,
         "confidence": floor.confidence,
     }
-
-
-def backend(reports: Sequence[Report]) -> str | None:
-    """The backend that the ranks chose."""
-    return next((item["backend"] for report in reports for item in report.of("start")), None)
-
-
-def next_command(host: str | None) -> str:
-    """What to type after a verdict."""
-    where = f" --limit {host}" if host else ""
-    return f"ansible-playbook playbooks/diagnose.yml{where}"

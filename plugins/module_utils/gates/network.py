@@ -1,4 +1,4 @@
-"""The network gate: whether hosts reach each other as Ray, NCCL and vLLM need. ``judge`` is pure; ``check`` looks."""
+"""The network gate: whether hosts reach each other as Ray, NCCL and vLLM need. ``evaluate`` is pure; ``check`` probes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 
 from ..core import deadline
 from ..ray.ports import NETWORK_GATE, engine_ports, ray_ports, reached_by_peers, reached_on_head
+from .codes import Code
+from .network_observations import Observations
 from .result import GateResult
 
 GATE = "network"
@@ -39,16 +41,16 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One thing wrong: a short code, who is to blame, the pair where it takes two, and the cause and cure in words."""
+    """One thing wrong: its code, who is to blame, the pair where it takes two, the cause in words and what to type."""
 
-    code: str
+    code: Code
     host: str
     cause: str
-    cure: str
+    next: str
     pair: tuple[str, str] | None = None
 
 
-def judge(seen: Mapping[str, Any], identity: Mapping[str, Any], limits: Limits, seconds: float) -> GateResult:
+def evaluate(seen: Observations, identity: Mapping[str, Any], limits: Limits, seconds: float) -> GateResult:
     """Verdict from what ``network_probe.probe`` observed on this host. The first problem gives the code and the host."""
     me = str(identity["host"])
     problems = [
@@ -68,7 +70,7 @@ def judge(seen: Mapping[str, Any], identity: Mapping[str, Any], limits: Limits, 
             for name, peer in seen["peers"].items()
         },
         "look_up_seconds": max((name["seconds"] for name in seen["names"].values()), default=0.0),
-        "problems": [dataclasses.asdict(problem) for problem in problems],
+        "problems": [{**dataclasses.asdict(problem), "code": problem.code.value} for problem in problems],
     }
     floor = {name: value for name, value in dataclasses.asdict(limits).items() if value not in (None, False)}
     warnings = tuple(_warnings(seen, me))
@@ -85,7 +87,7 @@ def judge(seen: Mapping[str, Any], identity: Mapping[str, Any], limits: Limits, 
         measured=measured,
         floor=floor,
         cause="; ".join(dict.fromkeys(problem.cause for problem in problems)),
-        next=first.cure,
+        next=first.next,
         warnings=warnings,
     )
 
@@ -93,7 +95,7 @@ def judge(seen: Mapping[str, Any], identity: Mapping[str, Any], limits: Limits, 
 def check(
     identity: Mapping[str, Any], limits: Limits, *, seconds: float, wait: float, evidence: Path, library: Path
 ) -> GateResult:
-    """Probe from this host, under a deadline, and judge.
+    """Probe from this host, under a deadline, and evaluate.
 
     Args:
         identity: host.json.
@@ -114,14 +116,14 @@ def check(
     )
     spent = round(time.monotonic() - began, 3)
     if outcome.status == "done":
-        return judge(json.loads(outcome.stdout), identity, limits, spent)
-    last = (outcome.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        return evaluate(json.loads(outcome.stdout), identity, limits, spent)
+    last = (outcome.stderr.strip().splitlines() or ["no output"])[-1]
     hung = outcome.status == "timeout"
     return GateResult(
         GATE,
         "timeout" if hung else "fail",
         spent,
-        code="probe_hangs" if hung else "probe_failed",
+        code=Code.PROBE_HANGS if hung else Code.PROBE_FAILED,
         host=str(identity["host"]),
         evidence=outcome.evidence,
         cause=f"the probe {'did not end before its deadline' if hung else f'failed: {last}'}",
@@ -135,36 +137,38 @@ def ports() -> dict[str, Sequence[int]]:
     return {"ports": reached_by_peers(ray), "head_ports": reached_on_head(ray, engine_ports())}
 
 
-def _names(seen: Mapping[str, Any], me: str, limits: Limits) -> Iterator[Problem]:
-    cure = "ansible-playbook site.yml  (gpu_host writes the peers' names)"
-    bad = {name: look for name, look in seen["names"].items() if look["problem"]}
+def _names(seen: Observations, me: str, limits: Limits) -> Iterator[Problem]:
+    following = "ansible-playbook site.yml  (gpu_host writes the peers' names)"
+    bad = {name: found["problem"] for name, found in seen["names"].items() if found["problem"]}
     if bad:
-        words = "; ".join(look["problem"] for look in bad.values())
-        yield Problem("names", me, f"on {me} names do not resolve both ways: {words}", cure)
-    slow = {name: look for name, look in seen["names"].items() if look["seconds"] > limits.look_up_seconds}
+        words = "; ".join(bad.values())
+        yield Problem(Code.NAMES, me, f"on {me} names do not resolve both ways: {words}", following)
+    slow = {
+        name: found["seconds"] for name, found in seen["names"].items() if found["seconds"] > limits.look_up_seconds
+    }
     if slow and not bad:
-        words = ", ".join(f"{name} {look['seconds']:g} s" for name, look in slow.items())
-        yield Problem("names_slow", me, f"on {me} names resolve too slowly: {words}", cure)
+        words = ", ".join(f"{name} {seconds:g} s" for name, seconds in slow.items())
+        yield Problem(Code.NAMES_SLOW, me, f"on {me} names resolve too slowly: {words}", following)
 
 
-def _interface(seen: Mapping[str, Any], identity: Mapping[str, Any]) -> Iterator[Problem]:
+def _interface(seen: Observations, identity: Mapping[str, Any]) -> Iterator[Problem]:
     if not seen["interface"]["owns"]:
-        owners = ", ".join(seen["interface"]["found"]) or "no interface"
+        owners = ", ".join(seen["interface"]["owners"]) or "no interface"
         me = str(identity["host"])
         yield Problem(
-            "interface",
+            Code.INTERFACE,
             me,
             f"{identity['address']} of {me} is not on {identity['interface']}: {owners} has it",
             f"Set gpu_host_interface or gpu_host_address of {me}",
         )
-    if seen.get("control_error"):
+    if seen["control_error"]:
         me = str(identity["host"])
         yield Problem(
-            "port_taken", me, f"on {me} {seen['control_error']}", f"On {me}: ss -ltnp 'sport = :{NETWORK_GATE}'"
+            Code.PORT_TAKEN, me, f"on {me} {seen['control_error']}", f"On {me}: ss -ltnp 'sport = :{NETWORK_GATE}'"
         )
 
 
-def _silent(seen: Mapping[str, Any], me: str) -> Iterator[Problem]:
+def _silent(seen: Observations, me: str) -> Iterator[Problem]:
     silent = {name: peer["silent"] for name, peer in seen["peers"].items() if peer["silent"]}
     if not silent:
         return
@@ -172,7 +176,7 @@ def _silent(seen: Mapping[str, Any], me: str) -> Iterator[Problem]:
     for name, reason in silent.items():
         blamed = me if everyone else name
         yield Problem(
-            "peer_silent",
+            Code.PEER_SILENT,
             blamed,
             f"{name} does not answer {me} on port {NETWORK_GATE}: {reason}",
             f"ansible-playbook playbooks/verify.yml --limit {name},{me}  (the gate needs its peers in the same run)",
@@ -180,7 +184,7 @@ def _silent(seen: Mapping[str, Any], me: str) -> Iterator[Problem]:
         )
 
 
-def _ports(seen: Mapping[str, Any], me: str) -> Iterator[Problem]:
+def _ports(seen: Observations, me: str) -> Iterator[Problem]:
     for name, peer in seen["peers"].items():
         if peer["unreachable"]:
             yield _blocked(name, me, peer["unreachable"])
@@ -192,7 +196,7 @@ def _ports(seen: Mapping[str, Any], me: str) -> Iterator[Problem]:
 def _blocked(owner: str, asker: str, unreachable: Sequence[int]) -> Problem:
     listed = ", ".join(str(port) for port in unreachable)
     return Problem(
-        "port_blocked",
+        Code.PORT_BLOCKED,
         owner,
         f"{owner} does not let {asker} reach its port{'s' if len(unreachable) > 1 else ''} {listed}",
         f"On {owner}: nft list ruleset  (peers must reach {listed}/tcp)",
@@ -200,37 +204,37 @@ def _blocked(owner: str, asker: str, unreachable: Sequence[int]) -> Problem:
     )
 
 
-def _mtu(seen: Mapping[str, Any], me: str) -> Iterator[Problem]:
-    wanted = seen["interface"]["mtu"]
+def _mtu(seen: Observations, me: str) -> Iterator[Problem]:
+    promised = seen["interface"]["mtu"]
     for name, peer in seen["peers"].items():
-        if peer["silent"] or peer["mtu"] == wanted:
+        if peer["silent"] or peer["mtu"] == promised:
             continue
         carried = f"at most {peer['mtu']} bytes" if peer["mtu"] else "no datagram at all"
         yield Problem(
-            "mtu",
+            Code.MTU,
             me,
-            f"{me} to {name} carries {carried} unfragmented, the interface promises {wanted}",
+            f"{me} to {name} carries {carried} unfragmented, the interface promises {promised}",
             f"Set the same MTU on both interfaces and every switch between {me} and {name}",
             _pair(me, name),
         )
 
 
-def _distance(seen: Mapping[str, Any], identity: Mapping[str, Any], limits: Limits) -> Iterator[Problem]:
+def _distance(seen: Observations, identity: Mapping[str, Any], limits: Limits) -> Iterator[Problem]:
     me = str(identity["host"])
     for name, peer in seen["peers"].items():
         if peer["silent"]:
             continue
         if peer["zone"] != identity.get("zone"):
             yield Problem(
-                "zone",
+                Code.ZONE,
                 name,
-                f"{name} says zone {peer['zone'] or 'none'}, {me} says {identity.get('zone') or 'none'}",
+                f"{name} declares zone {peer['zone'] or 'none'}, {me} declares {identity.get('zone') or 'none'}",
                 "Set gpu_host_zone alike on all hosts of a replica",
                 _pair(me, name),
             )
         if limits.rtt_ms is not None and peer["rtt_ms"] > limits.rtt_ms:
             yield Problem(
-                "rtt",
+                Code.RTT,
                 name,
                 f"a round trip from {me} to {name} takes {peer['rtt_ms']:g} ms, {limits.rtt_ms:g} ms is allowed",
                 f"Check that {me} and {name} stand in the same zone and that the link is not congested",
@@ -238,7 +242,7 @@ def _distance(seen: Mapping[str, Any], identity: Mapping[str, Any], limits: Limi
             )
 
 
-def _clocks(seen: Mapping[str, Any], me: str, limits: Limits) -> Iterator[Problem]:
+def _clocks(seen: Observations, me: str, limits: Limits) -> Iterator[Problem]:
     skewed = {
         name: peer["clock_skew_seconds"]
         for name, peer in seen["peers"].items()
@@ -248,7 +252,7 @@ def _clocks(seen: Mapping[str, Any], me: str, limits: Limits) -> Iterator[Proble
     for name, skew in skewed.items():
         blamed = me if own_fault else name
         yield Problem(
-            "clock_skew",
+            Code.CLOCK_SKEW,
             blamed,
             f"the clock of {name} is {skew:+.3f} s against that of {me}, {limits.clock_skew_seconds:g} s is allowed",
             f"On {me} and {name}: timedatectl",
@@ -256,39 +260,39 @@ def _clocks(seen: Mapping[str, Any], me: str, limits: Limits) -> Iterator[Proble
         )
 
 
-def _units(seen: Mapping[str, Any], me: str, limits: Limits) -> Iterator[Problem]:
+def _units(seen: Observations, me: str, limits: Limits) -> Iterator[Problem]:
     for unit, found in seen["limits"].items():
         if not found["installed"]:
             continue
         if found["shm_mib"] is not None and found["shm_mib"] < limits.shm_mib:
             yield Problem(
-                "shm",
+                Code.SHM,
                 me,
-                f"/dev/shm of {unit} on {me} has {found['shm_mib']} MiB, {limits.shm_mib} are wanted",
+                f"/dev/shm of {unit} on {me} has {found['shm_mib']} MiB, {limits.shm_mib} are required",
                 "Set gpu_host_shm_mib, then ansible-playbook site.yml",
             )
         if found["memlock_bytes"] is not None and seen["rdma"]:
             yield Problem(
-                "memlock",
+                Code.MEMLOCK,
                 me,
                 f"{unit} on {me} may lock {found['memlock_bytes']} bytes of memory, and RDMA needs all of it",
                 "ansible-playbook site.yml  (the units set LimitMEMLOCK=infinity)",
             )
 
 
-def _rdma(seen: Mapping[str, Any], me: str, limits: Limits) -> Iterator[Problem]:
+def _rdma(seen: Observations, me: str, limits: Limits) -> Iterator[Problem]:
     usable = [port for port in seen["rdma"] if port["state"] == "ACTIVE" and port["gids"]]
     if limits.rdma and not usable:
         ports_found = ", ".join(f"{port['device']}/{port['port']} {port['state']}" for port in seen["rdma"]) or "none"
         yield Problem(
-            "rdma_down",
+            Code.RDMA_DOWN,
             me,
             f"no RDMA port of {me} is active and has a GID: {ports_found}",
             f"On {me}: ibstat; show_gids",
         )
 
 
-def _warnings(seen: Mapping[str, Any], me: str) -> Iterator[str]:
+def _warnings(seen: Observations, me: str) -> Iterator[str]:
     down = [f"{port['device']}/{port['port']} is {port['state']}" for port in seen["rdma"] if port["state"] != "ACTIVE"]
     if down:
         yield f"RDMA on {me}: {', '.join(down)}"

@@ -3,12 +3,13 @@
 Every host runs this at once, as ``python3 -m lockstep.gates.network_probe`` under a deadline: it listens on each port that
 Lockstep's units will use and that nobody holds yet, answers its peers, and asks each of them. It leaves when it has asked
 all and all have asked it, or when its time is up. Reads a job as JSON from standard input and writes its observations as
-JSON: facts only; ``network_gate`` judges them.
+JSON: facts only; ``network`` evaluates them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import resource
@@ -21,11 +22,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..core import systemd
 from ..host import probe as host_probe
 from ..ray.ports import NETWORK_GATE
+from .network_observations import Clock, Interface, NameLookup, Observations, Peer, RdmaPort, UnitLimits
 
 PING_COUNT = 20
 RETRY = 0.25
@@ -34,6 +36,7 @@ DATAGRAM_TRIES = 3
 _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE = 10, 3
 _HEADERS = 28
 LOOK_UP_LIMIT = 8.0
+T = TypeVar("T")
 
 
 class Responder:
@@ -41,7 +44,7 @@ class Responder:
 
     def __init__(self, identity: Mapping[str, Any], ports: Sequence[int]) -> None:
         self.identity = identity
-        self.farewells: dict[str, list[str]] = {}
+        self.farewells: dict[str, list[int]] = {}
         self.held: list[int] = []
         self._sockets: list[socket.socket] = []
         self._lock = threading.Lock()
@@ -119,16 +122,12 @@ def _start(work: Callable[[], None]) -> None:
     threading.Thread(target=work, daemon=True).start()
 
 
-def probe(job: Mapping[str, Any]) -> dict[str, Any]:
+def probe(job: Mapping[str, Any]) -> Observations:
     """Everything that this host can observe.
 
     Args:
         job: ``identity`` (host.json), ``ports`` (listened on by every host), ``head_ports`` (by the head), ``seconds``
-            (how long the hosts wait for each other), ``units`` (whose limits are looked at).
-
-    Returns:
-        ``names`` {peer: {problem, seconds}}, ``interface`` {owns, mtu, found}, ``peers`` {peer: see ``_ask``},
-        ``complaints`` {peer: ports of this host that it could not reach}, ``limits``, ``rdma``, ``held``.
+            (how long the hosts wait for each other), ``units`` (whose limits are read).
     """
     identity = job["identity"]
     end = time.monotonic() + float(job["seconds"])
@@ -137,21 +136,29 @@ def probe(job: Mapping[str, Any]) -> dict[str, Any]:
     head = identity["head"]["host"]
     mine = [*job["ports"], *(job["head_ports"] if head == me else [])]
     interface = _interface(str(identity["interface"]), str(identity["address"]))
-    found: dict[str, Any] = {"interface": interface, "limits": _limits(job["units"]), "rdma": _rdma()}
-    names = _together({name: lambda n=name, a=address: _names(n, a) for name, address in identity["peers"].items()})  # type: ignore[misc]
-    found["names"] = names
+    observed: Observations = {
+        "interface": interface,
+        "names": _together(
+            {name: functools.partial(_names, name, address) for name, address in identity["peers"].items()}
+        ),
+        "peers": {},
+        "complaints": {},
+        "limits": {unit: _limits(unit) for unit in job["units"]},
+        "rdma": _rdma(),
+        "held": [],
+        "control_error": None,
+    }
     if not interface["owns"]:
-        return {**found, "peers": {}, "complaints": {}, "held": []}
+        return observed
     try:
         responder = Responder(identity, mine)
     except OSError as error:
-        return {**found, "peers": {}, "complaints": {}, "held": [], "control_error": f"port {NETWORK_GATE}: {error}"}
+        return {**observed, "control_error": f"port {NETWORK_GATE}: {error}"}
     try:
-        asked = _together(
+        ports_of = {name: [*job["ports"], *(job["head_ports"] if head == name else [])] for name in others}
+        peers = _together(
             {
-                name: lambda n=name, a=address: _ask(  # type: ignore[misc]
-                    identity, n, a, [*job["ports"], *(job["head_ports"] if head == n else [])], interface["mtu"], end
-                )
+                name: functools.partial(_ask, identity, name, address, ports_of[name], interface["mtu"], end)
                 for name, address in others.items()
             }
         )
@@ -159,14 +166,14 @@ def probe(job: Mapping[str, Any]) -> dict[str, Any]:
             time.sleep(0.05)
     finally:
         responder.close()
-    return {**found, "peers": asked, "complaints": responder.farewells, "held": responder.held}
+    return {**observed, "peers": peers, "complaints": responder.farewells, "held": responder.held}
 
 
-def _together(works: Mapping[str, Callable[[], dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+def _together(works: Mapping[str, Callable[[], T]]) -> dict[str, T]:
     """Run all at once; what a work returns, by its name."""
-    results: dict[str, dict[str, Any]] = {}
+    results: dict[str, T] = {}
 
-    def run(name: str, work: Callable[[], dict[str, Any]]) -> None:
+    def run(name: str, work: Callable[[], T]) -> None:
         results[name] = work()
 
     threads = [threading.Thread(target=run, args=item, daemon=True) for item in works.items()]
@@ -177,7 +184,7 @@ def _together(works: Mapping[str, Callable[[], dict[str, Any]]]) -> dict[str, di
     return results
 
 
-def _names(name: str, address: str) -> dict[str, Any]:
+def _names(name: str, address: str) -> NameLookup:
     """Forward and reverse look-up, and how long both took. Given up on after ``LOOK_UP_LIMIT`` seconds."""
     answer: list[str | None] = []
     began = time.monotonic()
@@ -190,7 +197,7 @@ def _names(name: str, address: str) -> dict[str, Any]:
     return {"problem": answer[0], "seconds": seconds}
 
 
-def _interface(name: str, address: str) -> dict[str, Any]:
+def _interface(name: str, address: str) -> Interface:
     """Whether the interface owns the address, which one does, and its MTU."""
     shown = subprocess.run(["ip", "-json", "address", "show"], capture_output=True, text=True, timeout=10, check=False)
     owners = [
@@ -202,29 +209,22 @@ def _interface(name: str, address: str) -> dict[str, Any]:
         mtu = int(Path(f"/sys/class/net/{name}/mtu").read_text(encoding="ascii"))
     except (OSError, ValueError):
         mtu = 1500
-    return {"name": name, "owns": name in owners, "found": owners, "mtu": mtu}
+    return {"name": name, "owns": name in owners, "owners": owners, "mtu": mtu}
 
 
-def _ask(
-    identity: Mapping[str, Any], name: str, address: str, ports: Sequence[int], mtu: int, end: float
-) -> dict[str, Any]:
-    """Ask one peer everything.
-
-    Returns:
-        ``silent`` (why its control port gave no answer, or None), ``unreachable`` (ports), ``zone``, ``rtt_ms``
-        (median), ``rtt_min_ms``, ``clock_skew_seconds`` (theirs minus ours), ``mtu`` (largest packet in bytes that came
-        through, None when none did).
-    """
-    found: dict[str, Any] = {"silent": None, "unreachable": [], "zone": None, "mtu": None}
+def _ask(identity: Mapping[str, Any], name: str, address: str, ports: Sequence[int], mtu: int, end: float) -> Peer:
+    """Ask one peer everything."""
+    found: Peer = {"silent": None, "unreachable": [], "zone": None, "mtu": None}
     local = str(identity["address"])
     control = _connect(local, address, NETWORK_GATE, end)
     if isinstance(control, str):
-        return {**found, "silent": control}
+        found["silent"] = control
+        return found
     with control, control.makefile("rwb") as stream:
         try:
             hello = _exchange(stream, {"ask": "hello"})
             found["zone"] = hello["zone"]
-            found |= _clock(stream)
+            found = {**found, **_clock(stream)}
             found["unreachable"] = _unreachable(local, address, ports)
             found["mtu"] = _path_mtu(local, address, mtu)
             _exchange(stream, {"ask": "bye", "host": identity["host"], "unreachable": found["unreachable"]})
@@ -252,8 +252,8 @@ def _exchange(stream: Any, question: Mapping[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def _clock(stream: Any) -> dict[str, float]:
-    """Round trips, and the clock's offset as SNTP works it out from the quickest of them."""
+def _clock(stream: Any) -> Clock:
+    """Round trips, and the clock's offset as SNTP computes it from the quickest of them."""
     trips = []
     for _ in range(PING_COUNT):
         sent, began = time.time(), time.monotonic()
@@ -272,8 +272,8 @@ def _clock(stream: Any) -> dict[str, float]:
 
 def _unreachable(local: str, address: str, ports: Sequence[int]) -> list[int]:
     """Ports that accept no connection. All at once, each tried twice."""
-    results = _together({str(port): lambda p=port: {"ok": _accepts(local, address, p)} for port in ports})  # type: ignore[misc]
-    return sorted(int(port) for port, result in results.items() if not result["ok"])
+    accepted = _together({str(port): functools.partial(_accepts, local, address, port) for port in ports})
+    return sorted(int(port) for port, accepts in accepted.items() if not accepts)
 
 
 def _accepts(local: str, address: str, port: int) -> bool:
@@ -321,17 +321,12 @@ def _carries(local: str, address: str, size: int) -> bool:
     return False
 
 
-def _limits(units: Sequence[str]) -> dict[str, Any]:
-    """Memlock (bytes, None for no limit) and shared memory (MiB) as each unit's processes see them."""
-    return {unit: _limits_of(unit) for unit in units}
-
-
-def _limits_of(unit: str) -> dict[str, Any]:
+def _limits(unit: str) -> UnitLimits:
     facts: systemd.Properties = {}
     with contextlib.suppress(systemd.SystemctlError):
         facts = systemd.show([unit], ["LoadState", "MainPID", "LimitMEMLOCK"]).get(unit, {})
     if facts.get("LoadState") != "loaded":
-        return {"installed": False}
+        return {"installed": False, "memlock_bytes": None, "shm_mib": None}
     pid = facts.get("MainPID", "0")
     root = f"/proc/{pid}/root" if pid != "0" else ""
     try:
@@ -350,9 +345,8 @@ def _memlock(pid: str, configured: str) -> int | None:
     return int(configured) if configured.isdigit() else None
 
 
-def _rdma(root: Path = Path("/sys/class/infiniband")) -> list[dict[str, Any]]:
-    """Every RDMA port: device, port, state, rate, link layer, and GIDs that are set, with their types."""
-    found = []
+def _rdma(root: Path = Path("/sys/class/infiniband")) -> list[RdmaPort]:
+    found: list[RdmaPort] = []
     for port in sorted(root.glob("*/ports/*")):
         gids = {}
         for path in sorted((port / "gids").glob("*")):

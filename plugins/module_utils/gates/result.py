@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal
 
+from .codes import Code
+
 Verdict = Literal["pass", "fail", "timeout"]
+
+
+class CannotRun(Exception):
+    """The gate could not begin.
+
+    Attributes:
+        cause: why, in words.
+        next: what to type.
+    """
+
+    def __init__(self, cause: str, next: str) -> None:
+        super().__init__(f"{cause}. Next: {next}")
+        self.cause = cause
+        self.next = next
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +33,7 @@ class GateResult:
         gate: ``driver``, ``network``, ``nccl``, ``graph`` or ``engine``.
         verdict: ``pass``, ``fail``, or ``timeout`` when its deadline ended it.
         seconds: wall time that it took.
-        code: a short fixed word for programs (``ok``, ``wrong_sum``, ``capture_hangs``, …).
+        code: what was found, for programs.
         host: the host that is to blame or that was checked; None for a replica as a whole.
         pair: the two hosts, where only the pair is at fault.
         measured: figures with their units in the key (``busbw_gbps``, ``seconds``).
@@ -31,7 +48,7 @@ class GateResult:
     gate: str
     verdict: Verdict
     seconds: float
-    code: str = "ok"
+    code: Code = Code.OK
     host: str | None = None
     pair: tuple[str, str] | None = None
     measured: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -49,7 +66,27 @@ class GateResult:
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready form, as modules return it and stamps keep it."""
         record = dataclasses.asdict(self)
+        record["code"] = self.code.value
         record["pair"] = list(self.pair) if self.pair else None
         record["evidence"] = list(self.evidence)
         record["warnings"] = list(self.warnings)
         return record
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> GateResult:
+        """A result from its ``as_dict``.
+
+        Raises:
+            ValueError: the code or the verdict is none of a gate.
+            TypeError: a key is missing or unknown.
+        """
+        if record.get("verdict") not in ("pass", "fail", "timeout"):
+            raise ValueError(f"{record.get('verdict')!r} is no verdict of a gate")
+        fields = {
+            **record,
+            "code": Code(record["code"]),
+            "pair": tuple(record["pair"]) if record["pair"] else None,
+            "evidence": tuple(record["evidence"]),
+            "warnings": tuple(record["warnings"]),
+        }
+        return cls(**fields)

@@ -1,7 +1,7 @@
 """Run the NCCL or the graph gate, on this host alone or across its replica, and give the verdict.
 
-The modules ``nccl_verify`` and ``graph_capture_verify`` are doors to this. It runs under any Python on the host; the ranks
-run under the serving environment's.
+The modules ``nccl_verify`` and ``graph_capture_verify`` are its entry points. It runs under any Python on the host; the
+ranks run under the serving environment's.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from ..ray.ports import ray_ports
 from . import bandwidth, evidence_bundle
 from . import graph as graph_gate
 from . import nccl as nccl_gate
-from .ranks import launcher
-from .ranks.launcher import Job, Report
-from .result import GateResult
+from .codes import Code
+from .failure_analysis import next_command
+from .ranks import events, launcher
+from .ranks.launcher import Job, Launch, Report
+from .result import CannotRun, GateResult
 
 WORKS = {"nccl": "collectives", "graph": "graphs"}
 NCCL_TESTS = "all_reduce_perf"
@@ -47,7 +49,7 @@ class Request:
         backend: ``auto`` takes nccl where torch sees a GPU, else gloo.
         ranks_per_host: None takes the GPUs that host.json declares.
         hosts: names of a replica's hosts that take part; None takes all.
-        localise: after a failure that names no host, spend rounds of trials to find it.
+        bisect: after a failure that names no host, spend rounds of trials to find it.
         floor_gbps: NCCL gate: busbw floor that wins over the table.
         link: NCCL gate: ``auto`` or one of the table's links.
         nccl_tests: NCCL gate on one host: measure busbw with nccl-tests where it is installed.
@@ -67,7 +69,7 @@ class Request:
     backend: str = "auto"
     ranks_per_host: int | None = None
     hosts: Sequence[str] | None = None
-    localise: bool = True
+    bisect: bool = True
     floor_gbps: float | None = None
     link: str = "auto"
     nccl_tests: bool = False
@@ -79,10 +81,6 @@ class Request:
     library: str = str(records.LIB)
 
 
-class CannotRun(Exception):
-    """The gate could not begin; the message says why and what to do."""
-
-
 def run(request: Request) -> GateResult:
     """Run the gate and give its verdict, at most ``deadline`` plus five seconds from now.
 
@@ -92,68 +90,68 @@ def run(request: Request) -> GateResult:
     began = time.monotonic()
     who = identity()
     if not os.access(request.python, os.X_OK):
-        raise CannotRun(f"{who['host']}: no serving environment at {request.python}. Next: ansible-playbook site.yml")
+        raise CannotRun(f"{who['host']}: no serving environment at {request.python}", "ansible-playbook site.yml")
     folder = evidence_bundle.folder(request.run, f"{request.gate}-{request.scope}")
     result = (_on_host if request.scope == "host" else _on_replica)(request, who, folder)
     return dataclasses.replace(result, seconds=round(time.monotonic() - began, 3))
 
 
-def judge(request: Request, reports: Sequence[Report]) -> GateResult:
-    """Verdict over one gang, by the request's gate. A card without a floor fails, saying so."""
+def evaluate(request: Request, reports: Sequence[Report]) -> GateResult:
+    """Verdict over one rank group, by the request's gate. A card without a floor fails, saying so."""
     if request.gate == "graph":
-        return _held(graph_gate.judge(reports, request.slowest_replay_ratio), reports)
+        return _leaks(graph_gate.evaluate(reports, request.slowest_replay_ratio), reports)
     try:
         floor = floor_for(request, reports)
     except bandwidth.NoFloor as error:
-        plain = nccl_gate.judge(reports, None)
+        plain = nccl_gate.evaluate(reports, None)
         if not plain.passed:
             return plain
-        return dataclasses.replace(plain, verdict="fail", code="no_floor", cause=str(error), next="Set floor_gbps")
-    return _held(nccl_gate.judge(reports, floor), reports)
+        return dataclasses.replace(plain, verdict="fail", code=Code.NO_FLOOR, cause=str(error), next="Set floor_gbps")
+    return _leaks(nccl_gate.evaluate(reports, floor), reports)
 
 
 def floor_for(request: Request, reports: Sequence[Report]) -> bandwidth.Floor | None:
-    """The floor for what the ranks say they ran on; None where no rank said anything.
+    """The floor for what the ranks report that they ran on; None where no rank reported anything.
 
     Raises:
-        floors.NoFloor: as ``floors.choose``.
+        bandwidth.NoFloor: as ``bandwidth.choose``.
     """
-    start = next((item for report in reports for item in report.of("start") if "local_link" in item), None)
-    if start is None:
+    started = next((event for report in reports for event in report.of(events.Started) if event.local_link), None)
+    if started is None:
         return None
     return bandwidth.choose(
         data_tables.read("busbw_floors"),
-        gpu=start["device"] if start["backend"] == "nccl" else None,
-        link=link_of(request.link, len(reports), start),
+        gpu=started.device if started.backend == "nccl" else None,
+        link=link_of(request.link, len(reports), started),
         gpus_per_host=max(report.here for report in reports),
         hosts=len(reports),
-        nccl=start.get("nccl"),
+        nccl=started.nccl,
         given=request.floor_gbps,
     )
 
 
-def link_of(asked: str, hosts: int, start: Mapping[str, Any]) -> str:
+def link_of(asked: str, hosts: int, started: events.Started) -> str:
     """What the slowest part of the traffic crosses, as a host's first rank saw it unless the operator says."""
     if asked != "auto":
         return asked
-    return str(start["network_link" if hosts > 1 else "local_link"])
+    return str(started.network_link if hosts > 1 else started.local_link)
 
 
-def _held(result: GateResult, reports: Sequence[Report]) -> GateResult:
-    """A gate whose processes leave GPU memory behind has not passed."""
-    stuck = [(report.host, what) for report in reports for what in (*report.held, *report.left)]
-    if not stuck:
+def _leaks(result: GateResult, reports: Sequence[Report]) -> GateResult:
+    """A gate whose processes or GPU memory outlive it has not passed."""
+    leaked = [(report.host, what) for report in reports for what in (*report.leaked_memory, *report.leaked_processes)]
+    if not leaked:
         return result
-    host = stuck[0][0]
-    text = "; ".join(f"{name}: {what}" for name, what in stuck)
+    host = leaked[0][0]
+    text = "; ".join(f"{name}: {what}" for name, what in leaked)
     if not result.passed:
-        return dataclasses.replace(result, warnings=(*result.warnings, f"left behind: {text}"))
+        return dataclasses.replace(result, warnings=(*result.warnings, f"gate leaked processes or GPU memory: {text}"))
     return dataclasses.replace(
         result,
         verdict="fail",
-        code="memory_held",
+        code=Code.MEMORY_HELD,
         host=host,
-        cause=f"the gate's own processes are not gone, or hold GPU memory after it: {text}",
+        cause=f"gate leaked processes or GPU memory: {text}",
         next=f"Reboot {host}: memory that outlives its process is held by the driver",
     )
 
@@ -162,12 +160,11 @@ def _on_host(request: Request, identity: Mapping[str, Any], folder: Path) -> Gat
     host = str(identity["host"])
     ranks = request.ranks_per_host or int(identity["gpus"])
     if ranks < 1:
-        return _refused(
-            request, "no_gpus", host, f"{host} declares no GPUs, so there is nothing for this gate to run on"
-        )
-    before = gpu_memory.holders()
-    if before and not request.allow_gpu_processes:
-        return guests(request, host, [str(holder) for holder in before])
+        cause = f"{host} declares no GPUs, so there is nothing for this gate to run on"
+        return GateResult(request.gate, "fail", 0.0, code=Code.NO_GPUS, host=host, cause=cause, next=next_command(host))
+    existing = gpu_memory.holders()
+    if existing and not request.allow_gpu_processes:
+        return existing_gpu_processes(request, host, [str(holder) for holder in existing])
     tool = _nccl_tests_tool(request)
     job = Job(
         WORKS[request.gate],
@@ -179,24 +176,24 @@ def _on_host(request: Request, identity: Mapping[str, Any], folder: Path) -> Gat
         master=("127.0.0.1", launcher.free_port("127.0.0.1")),
         backend=request.backend,
     )
-    report = launcher.run(
-        job,
-        seconds=request.deadline,
-        evidence=folder,
-        environment={**launcher.ray_environment(), **_local_sockets(), **request.environment},
-        user=_user(request.user),
-        python=request.python,
-        library=request.library,
-        guests=before,
+    launch = Launch(
+        request.deadline,
+        folder,
+        {**launcher.ray_environment(), **_local_sockets(), **request.environment},
+        _user(request.user),
+        request.python,
+        request.library,
     )
-    if tool and report.status == "done" and any(item["backend"] == "nccl" for item in report.of("start")):
+    report = launcher.run(job, launch, existing)
+    if tool and report.status == "done" and any(event.backend == "nccl" for event in report.of(events.Started)):
         report = _with_nccl_tests(tool, report, request, folder)
-    return _blame(judge(request, [report]), host)
+    # On one host there is only one to blame.
+    return dataclasses.replace(evaluate(request, [report]), host=host, pair=None)
 
 
 def _nccl_tests_tool(request: Request) -> str | None:
-    wanted = request.gate == "nccl" and request.nccl_tests and request.backend != "gloo"
-    return shutil.which(NCCL_TESTS) if wanted else None
+    desired = request.gate == "nccl" and request.nccl_tests and request.backend != "gloo"
+    return shutil.which(NCCL_TESTS) if desired else None
 
 
 def _with_nccl_tests(tool: str, report: Report, request: Request, folder: Path) -> Report:
@@ -216,11 +213,16 @@ def _with_nccl_tests(tool: str, report: Report, request: Request, folder: Path) 
         spent = round(report.seconds + outcome.seconds, 3)
         if outcome.status != "done" or not written.exists():
             tail = f"{tool}: {outcome.stderr or outcome.stdout}"[-launcher.TAIL :]
-            status = "timeout" if outcome.status == "timeout" else "failed"
-            return dataclasses.replace(report, status=status, seconds=spent, evidence=outcome.evidence, tail=tail)
+            return dataclasses.replace(
+                report,
+                status="timeout" if outcome.status == "timeout" else "failed",
+                seconds=spent,
+                evidence=outcome.evidence,
+                tail=tail,
+            )
         found = nccl_gate.from_nccl_tests(json.loads(written.read_text(encoding="utf-8")), report.host, spent)
-    figures = tuple(item for item in found.events if item["event"] == "measured")
-    return dataclasses.replace(report, seconds=spent, events=report.events + figures)
+    figures = (*found.of(events.Check), *found.of(events.Busbw))
+    return dataclasses.replace(report, seconds=spent, events=(*report.events, *figures))
 
 
 def _on_replica(request: Request, identity: Mapping[str, Any], folder: Path) -> GateResult:
@@ -229,7 +231,8 @@ def _on_replica(request: Request, identity: Mapping[str, Any], folder: Path) -> 
     unknown = sorted(set(request.hosts or []) - set(peers))
     if unknown:
         raise CannotRun(
-            f"{', '.join(unknown)}: not in {identity['replica']}, whose hosts are {', '.join(sorted(peers))}"
+            f"{', '.join(unknown)}: not in {identity['replica']}, whose hosts are {', '.join(sorted(peers))}",
+            "Name hosts of the replica in hosts",
         )
     chosen = {name: peers[name] for name in sorted(peers) if request.hosts is None or name in request.hosts}
     ask = {
@@ -252,18 +255,9 @@ def _on_replica(request: Request, identity: Mapping[str, Any], folder: Path) -> 
     answer = _answer(outcome.stdout)
     if answer is None:
         return _no_answer(request, host, outcome)
-    result = from_dict(answer["result"])
+    result = GateResult.from_dict(answer["result"])
     paths = _keep(folder, answer["files"]) if not result.passed else ()
     return dataclasses.replace(result, evidence=(*outcome.evidence, *paths))
-
-
-def from_dict(record: Mapping[str, Any]) -> GateResult:
-    """A result from its ``as_dict``."""
-    fields = dict(record)
-    fields["pair"] = tuple(record["pair"]) if record["pair"] else None
-    fields["evidence"] = tuple(record["evidence"])
-    fields["warnings"] = tuple(record["warnings"])
-    return GateResult(**fields)
 
 
 def request_of(record: Mapping[str, Any]) -> Request:
@@ -279,7 +273,7 @@ def identity() -> dict[str, Any]:
     """
     found = records.read(records.HOST)
     if found is None:
-        raise CannotRun(f"{records.HOST} does not exist: this host was never prepared. Next: ansible-playbook site.yml")
+        raise CannotRun(f"{records.HOST} does not exist: this host was never prepared", "ansible-playbook site.yml")
     return found
 
 
@@ -333,35 +327,26 @@ def _no_answer(request: Request, host: str, outcome: deadline.Outcome) -> GateRe
         request.gate,
         "timeout" if hung else "fail",
         outcome.seconds,
-        code="ray_hangs" if hung else "ray_failed",
+        code=Code.RAY_HANGS if hung else Code.RAY_FAILED,
         evidence=outcome.evidence,
         cause=f"Ray on {host} {'did not answer before the deadline' if hung else 'failed'}: "
-        f"{lines[-1] if lines else 'it said nothing'}",
+        f"{lines[-1] if lines else 'no output'}",
         next=f"On {host}: journalctl -u lockstep-ray -n 100",
     )
 
 
-def _refused(request: Request, code: str, host: str, cause: str) -> GateResult:
-    return GateResult(request.gate, "fail", 0.0, code=code, host=host, cause=cause, next=nccl_gate.next_command(host))
-
-
-def guests(request: Request, host: str, held: Sequence[str]) -> GateResult:
-    """The refusal of a host whose GPU memory somebody else holds."""
+def existing_gpu_processes(request: Request, host: str, held: Sequence[str]) -> GateResult:
+    """The refusal of a host where other processes hold GPU memory."""
     return GateResult(
         request.gate,
         "fail",
         0.0,
-        code="memory_held",
+        code=Code.MEMORY_HELD,
         host=host,
         measured={"gpu_processes": list(held)},
-        cause=f"{host}: GPU memory is held by somebody else: {'; '.join(held)}",
-        next=f"End it, or drain what serves: ansible-playbook playbooks/status.yml --limit {host}",
+        cause=f"{host}: existing processes hold GPU memory: {'; '.join(held)}",
+        next=f"End them, or drain what serves: ansible-playbook playbooks/status.yml --limit {host}",
     )
-
-
-def _blame(result: GateResult, host: str) -> GateResult:
-    """On one host there is only one to blame."""
-    return dataclasses.replace(result, host=host, pair=None)
 
 
 def _keep(folder: Path, files: Mapping[str, str]) -> tuple[str, ...]:

@@ -8,10 +8,10 @@ with no tolerance to hide behind.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .main import Context
+from . import events
+from .context import Context
 
 BROADCAST_MODULUS = 251
 WARM_UPS = 3
@@ -38,7 +38,7 @@ def work(context: Context) -> None:
     import torch
 
     params = context.params
-    context.report.begin("local", "arithmetic without peers")
+    context.report.begin("local", "integer GEMM without peers")
     _local(context, torch)
     for operation in params["operations"]:
         for name in params["dtypes"]:
@@ -74,8 +74,8 @@ def _local(context: Context, torch: Any) -> None:
     left = _pattern(torch, context, context.rank, 128 * 128, limit).reshape(128, 128)
     right = _pattern(torch, context, 1, 128 * 128, limit).reshape(128, 128)
     got = (left.to(torch.float32) @ right.to(torch.float32)).to("cpu", torch.int64)
-    want = left.to("cpu") @ right.to("cpu")
-    context.report.measured("local", wrong=int((got != want).sum()))
+    expected = left.to("cpu") @ right.to("cpu")
+    context.report.send(events.LocalGemm, wrong=int((got != expected).sum()))
 
 
 def _check(context: Context, torch: Any, operation: str, name: str, size: int) -> None:
@@ -83,17 +83,17 @@ def _check(context: Context, torch: Any, operation: str, name: str, size: int) -
     world = context.world
     per_rank = max(1, size // dtype.itemsize // world)
     count = per_rank * world
-    got, want, sources = _OPERATIONS[operation](context, torch, dtype, per_rank, count)
+    got, expected, sources = _OPERATIONS[operation](context, torch, dtype, per_rank, count)
     context.synchronize()
-    wrong = got.to(torch.float64) != want.to(torch.float64)
+    wrong = got.to(torch.float64) != expected.to(torch.float64)
     number = int(wrong.sum())
     found: dict[str, Any] = {"operation": operation, "dtype": name, "bytes": count * dtype.itemsize, "wrong": number}
     if number:
-        at = int(wrong.flatten().nonzero()[0])
-        found |= {"at": at, "got": float(got.flatten()[at]), "want": float(want.flatten()[at])}
+        index = int(wrong.flatten().nonzero()[0])
+        found |= {"index": index, "observed": float(got.flatten()[index]), "expected": float(expected.flatten()[index])}
         if sources is not None:
-            found["from_ranks"] = sorted({int(source) for source in sources[wrong].unique()})
-    context.report.measured("check", **found)
+            found["from_ranks"] = tuple(sorted({int(source) for source in sources[wrong].unique()}))
+    context.report.send(events.Check, **found)
 
 
 def _all_reduce(context: Context, torch: Any, dtype: Any, per_rank: int, count: int) -> tuple[Any, Any, Any]:
@@ -106,9 +106,9 @@ def _all_gather(context: Context, torch: Any, dtype: Any, per_rank: int, count: 
     mine = _pattern(torch, context, context.rank, per_rank, BROADCAST_MODULUS).to(dtype)
     parts = [torch.empty_like(mine) for _ in range(context.world)]
     torch.distributed.all_gather(parts, mine)
-    want = [_pattern(torch, context, rank, per_rank, BROADCAST_MODULUS) for rank in range(context.world)]
+    expected = [_pattern(torch, context, rank, per_rank, BROADCAST_MODULUS) for rank in range(context.world)]
     sources = torch.arange(context.world, device=context.device).repeat_interleave(per_rank)
-    return torch.cat(parts), torch.cat(want), sources
+    return torch.cat(parts), torch.cat(expected), sources
 
 
 def _reduce_scatter(context: Context, torch: Any, dtype: Any, per_rank: int, count: int) -> tuple[Any, Any, Any]:
@@ -120,14 +120,14 @@ def _reduce_scatter(context: Context, torch: Any, dtype: Any, per_rank: int, cou
 
 def _broadcast(context: Context, torch: Any, dtype: Any, per_rank: int, count: int) -> tuple[Any, Any, Any]:
     roots = sorted({0, context.world - 1})
-    got, want, sources = [], [], []
+    got, expected, sources = [], [], []
     for root in roots:
         data = _pattern(torch, context, context.rank, count, BROADCAST_MODULUS).to(dtype)
         torch.distributed.broadcast(data, src=root)
         got.append(data)
-        want.append(_pattern(torch, context, root, count, BROADCAST_MODULUS))
+        expected.append(_pattern(torch, context, root, count, BROADCAST_MODULUS))
         sources.append(torch.full((count,), root, device=context.device))
-    return torch.cat(got), torch.cat(want), torch.cat(sources)
+    return torch.cat(got), torch.cat(expected), torch.cat(sources)
 
 
 _OPERATIONS = {
@@ -159,8 +159,8 @@ def _measure(context: Context, torch: Any, operation: str, size: int, iterations
         handle.wait()
     context.synchronize()
     seconds = (time.perf_counter() - began) / iterations
-    context.report.measured(
-        "busbw", operation=operation, bytes=moved, seconds=seconds, issue_seconds=issuing / iterations
+    context.report.send(
+        events.Busbw, operation=operation, bytes=moved, seconds=seconds, issue_seconds=issuing / iterations
     )
 
 

@@ -15,10 +15,10 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .main import Context
+from . import events
+from .context import Context
 
 WARM_UPS = 2
 TOLERANCE = {"bfloat16": 2e-2, "float16": 5e-3, "float32": 1e-4}
@@ -115,7 +115,7 @@ class Layer:
         return data + self.reduce(self.mlp(data))
 
     def alone(self, data: Any) -> Any:
-        """What ``whole`` must give, worked out without any collective."""
+        """What ``whole`` must give, computed without any collective."""
         data = data + self.attention(data) * (self.total / self.factor)
         return data + self.mlp(data) * (self.total / self.factor)
 
@@ -124,9 +124,9 @@ class Layer:
         generator = self.torch.Generator().manual_seed(seed * 1000 + batch)
         return self.torch.randn(batch, self.hidden, generator=generator).to(self.context.device, self.dtype)
 
-    def deviation(self, got: Any, want: Any) -> float:
-        """Largest deviation relative to the largest magnitude of ``want``; infinite for anything not finite."""
-        found = float((got.double() - want.double()).abs().max() / want.double().abs().max())
+    def deviation(self, got: Any, expected: Any) -> float:
+        """Largest deviation relative to the largest magnitude of ``expected``; infinite for anything not finite."""
+        found = float((got.double() - expected.double()).abs().max() / expected.double().abs().max())
         return found if found == found else float("inf")
 
 
@@ -151,8 +151,9 @@ def _eager(context: Context, layer: Layer, batch: int, replays: int) -> float:
             layer.whole(data)
         context.synchronize()
     seconds = (time.perf_counter() - began) / rounds
-    context.report.measured(
-        "eager",
+    context.report.send(
+        events.Eager,
+        what=context.report.what,
         batch=batch,
         deviation=worst,
         tolerance=layer.tolerance * 2,
@@ -169,20 +170,21 @@ def _one_mode(context: Context, layer: Layer, graphs: Any, mode: str, compiled: 
     title = f"{mode} of compiled code" if compiled and context.backend == "nccl" else mode
     params = context.params
     with layer.torch.no_grad():
-        want = {batch: [layer.whole(layer.input(batch, seed)) for seed in range(3)] for batch in params["batches"]}
+        expected = {batch: [layer.whole(layer.input(batch, seed)) for seed in range(3)] for batch in params["batches"]}
     captured: dict[int, Replay] = {}
     for batch in sorted(params["batches"], reverse=True):  # the largest first, as vLLM does
         context.report.begin("capture", f"{title} batch {batch}")
         began = time.perf_counter()
         captured[batch] = graphs.capture(mode, batch, compiled)
         context.synchronize()
-        context.report.measured("capture", mode=title, batch=batch, seconds=time.perf_counter() - began)
+        spent = time.perf_counter() - began
+        context.report.send(events.Capture, what=context.report.what, mode=title, batch=batch, seconds=spent)
     for batch in params["batches"]:
         context.report.begin("replay", f"{title} batch {batch}")
-        _replay(context, layer, captured, title, [batch] * params["replays"], want, eager)
+        _replay(context, layer, captured, title, [batch] * params["replays"], expected, eager)
     context.report.begin("replay", f"{title} batches mixed")
     order = random.Random(11).choices(params["batches"], k=params["replays"])
-    _replay(context, layer, captured, title, order, want, eager)
+    _replay(context, layer, captured, title, order, expected, eager)
 
 
 def _replay(
@@ -191,7 +193,7 @@ def _replay(
     captured: dict[int, Replay],
     title: str,
     order: Sequence[int],
-    want: dict[int, list[Any]],
+    expected: dict[int, list[Any]],
     eager: dict[int, float],
 ) -> None:
     """Replay in the given order and compare every result; the clock runs over the replays alone."""
@@ -201,19 +203,19 @@ def _replay(
     spent = 0.0
     with torch.no_grad():
         for count, batch in enumerate(order):
-            data, expected = inputs[batch][count % 3], want[batch][count % 3]
+            data, eager_result = inputs[batch][count % 3], expected[batch][count % 3]
             context.synchronize()
             began = time.perf_counter()
             got = captured[batch](data)
             context.synchronize()
             spent += time.perf_counter() - began
-            off = (got.double() - expected.double()).abs().max() / expected.double().abs().max()
+            off = (got.double() - eager_result.double()).abs().max() / eager_result.double().abs().max()
             worst = torch.maximum(worst, torch.nan_to_num(off, nan=float("inf")))
     deviation = float(worst)
-    context.report.measured(
-        "replay",
+    context.report.send(
+        events.Replay,
+        what=context.report.what,
         mode=title,
-        batches=sorted(set(order)),
         replays=len(order),
         deviation=deviation,
         tolerance=layer.tolerance,
@@ -243,7 +245,7 @@ class CompiledGraphs:
             return self._whole(data) if mode == "FULL" else self._pieces(data)
 
     def release(self) -> None:
-        """Forget everything compiled."""
+        """Drop everything compiled."""
         self.torch._dynamo.reset()
 
     def _code(self, plain: Any) -> Any:

@@ -1,6 +1,6 @@
-"""Start this host's ranks of a gate under a deadline, and read back what they told.
+"""Start this host's ranks of a gate under a deadline, and read back what they reported.
 
-Used by the gate modules on one host, and by ``ray_gang`` on each host of a replica.
+Used by the gate modules on one host, and by ``ray_launcher`` on each host of a replica.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ...core import deadline, records
 from ...driver import memory as gpu_memory
 from ...ray.ports import RENDEZVOUS
+from . import events
+from .events import E
 
 PASSED_ON = ("NCCL_", "GLOO_", "TORCH_", "CUDA_", "UCX_", "OMP_", "LD_LIBRARY_PATH", "FI_")
 RAY_ENVIRONMENT = records.ETC / "ray.env"
@@ -38,7 +40,7 @@ class Job:
         here: number of ranks on this host.
         world: number of ranks on all hosts.
         master: address and port where rank 0 listens.
-        interface: the interface that NCCL and gloo shall use; None for a gang on one host.
+        interface: the interface that NCCL and gloo shall use; None for a rank group on one host.
         backend: ``auto``, ``nccl`` or ``gloo``.
     """
 
@@ -54,6 +56,27 @@ class Job:
 
 
 @dataclasses.dataclass(frozen=True)
+class Launch:
+    """How this host's ranks are started.
+
+    Attributes:
+        seconds: the deadline.
+        evidence: folder for evidence of a hang or failure; it is gone after success.
+        environment: variables for the ranks on top of the fixed ones.
+        user: run the ranks as this user.
+        python: interpreter with torch.
+        library: folder that holds the package ``lockstep``.
+    """
+
+    seconds: float
+    evidence: Path | None = None
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    user: str | None = None
+    python: str = str(records.RUNTIME / "bin" / "python")
+    library: str = str(records.LIB)
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
     """What became of one host's ranks.
 
@@ -61,103 +84,73 @@ class Report:
         host: its inventory name.
         first: its first rank.
         here: number of its ranks.
-        status: of the gang as ``deadline.Outcome`` has it, or ``lost`` when the host did not answer.
+        status: as ``deadline.Outcome`` has it, or ``lost`` when the host did not answer.
         seconds: wall time.
-        events: what the ranks told, in order (see ``ranks``).
+        events: what the ranks reported, in order.
         evidence: paths of evidence files on the host that ran the gate.
         tail: end of the ranks' standard error.
-        left: processes that could not be ended.
-        held: processes that came with the gang and hold GPU memory after it.
-        limit_at: Unix time, by this host's clock, of the gang's deadline.
+        leaked_processes: processes that could not be ended.
+        leaked_memory: processes that came with the ranks and hold GPU memory after them.
+        limit_at: Unix time, by this host's clock, of the deadline.
     """
 
     host: str
     first: int
     here: int
-    status: str
+    status: Literal["done", "failed", "timeout", "ended", "lost"]
     seconds: float = 0.0
-    events: tuple[dict[str, Any], ...] = ()
+    events: tuple[events.Event, ...] = ()
     evidence: tuple[str, ...] = ()
     tail: str = ""
-    left: tuple[str, ...] = ()
-    held: tuple[str, ...] = ()
+    leaked_processes: tuple[str, ...] = ()
+    leaked_memory: tuple[str, ...] = ()
     limit_at: float = 0.0
 
-    def of(self, event: str) -> list[dict[str, Any]]:
+    @property
+    def ranks(self) -> range:
+        """The host's ranks."""
+        return range(self.first, self.first + self.here)
+
+    def of(self, kind: type[E]) -> list[E]:
         """All events of one kind."""
-        return [item for item in self.events if item["event"] == event]
+        return [event for event in self.events if isinstance(event, kind)]
 
 
 TAIL = 2000
 
 
-def run(
-    job: Job,
-    *,
-    seconds: float,
-    evidence: Path | None,
-    environment: Mapping[str, str] | None = None,
-    user: str | None = None,
-    python: str = str(records.RUNTIME / "bin" / "python"),
-    library: str = str(records.LIB),
-    guests: Sequence[gpu_memory.Holder] | None = None,
-) -> Report:
-    """Run this host's ranks to their end, at most ``seconds`` plus ``deadline.EXTRA`` from now.
+def run(job: Job, launch: Launch, existing_gpu_processes: Sequence[gpu_memory.Holder] | None = None) -> Report:
+    """Run this host's ranks to their end, at most ``launch.seconds`` plus ``deadline.EXTRA`` from now.
 
     Args:
         job: what to do.
-        seconds: the deadline.
-        evidence: folder for evidence of a hang or failure; it is gone after success.
-        environment: variables for the ranks on top of the fixed ones.
-        user: run the ranks as this user.
-        python: interpreter with torch.
-        library: folder that holds the package ``lockstep``.
-        guests: who holds GPU memory already; looked up when None.
+        launch: how.
+        existing_gpu_processes: who holds GPU memory already; looked up when None.
     """
-    running = begin(
-        job,
-        seconds=seconds,
-        evidence=evidence,
-        environment=environment,
-        user=user,
-        python=python,
-        library=library,
-        guests=guests,
-    )
-    return running.wait()
+    return begin(job, launch, existing_gpu_processes).wait()
 
 
-def begin(
-    job: Job,
-    *,
-    seconds: float,
-    evidence: Path | None,
-    environment: Mapping[str, str] | None = None,
-    user: str | None = None,
-    python: str = str(records.RUNTIME / "bin" / "python"),
-    library: str = str(records.LIB),
-    guests: Sequence[gpu_memory.Holder] | None = None,
-) -> RunningGang:
+def begin(job: Job, launch: Launch, existing_gpu_processes: Sequence[gpu_memory.Holder] | None = None) -> RunningRanks:
     """Start as ``run`` does and return at once; ``wait`` must be called on the result."""
-    before = gpu_memory.holders() if guests is None else list(guests)
+    before = gpu_memory.holders() if existing_gpu_processes is None else list(existing_gpu_processes)
     scratch = Path(tempfile.mkdtemp(prefix="lockstep-gate-"))
-    if user is not None:
-        account = pwd.getpwnam(user)
+    if launch.user is not None:
+        account = pwd.getpwnam(launch.user)
         os.chown(scratch, account.pw_uid, account.pw_gid)
-    limit_at = time.time() + seconds
+    limit_at = time.time() + launch.seconds
     child = deadline.start(
-        [python, "-m", "lockstep.gates.ranks.main"],
-        deadline=seconds,
-        env=_environment(job, scratch, library, environment or {}),
+        [launch.python, "-m", "lockstep.gates.ranks.main"],
+        deadline=launch.seconds,
+        env=_environment(job, scratch, launch),
         cwd=scratch,
         input=json.dumps(dataclasses.asdict(job)),
-        evidence=evidence,
-        user=user,
+        evidence=launch.evidence,
+        user=launch.user,
     )
-    return RunningGang(job, child, scratch, evidence, before, limit_at)
+    return RunningRanks(job, child, scratch, launch.evidence, before, limit_at)
 
 
-class RunningGang:
+class RunningRanks:
     """Ranks under way."""
 
     def __init__(
@@ -195,26 +188,13 @@ class RunningGang:
             self._job.here,
             outcome.status,
             outcome.seconds,
-            tuple(parse_events(outcome.stdout)),
+            tuple(events.parse(outcome.stdout)),
             tuple(saved),
             outcome.stderr[-TAIL:],
             outcome.left,
             tuple(str(holder) for holder in gpu_memory.left(self._before)),
             self._limit_at,
         )
-
-
-def parse_events(text: str) -> list[dict[str, Any]]:
-    """The events among the lines of ``text``; lines of other programs are passed over."""
-    events = []
-    for line in text.splitlines():
-        if line.startswith('{"event":'):
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            events.append(event)
-    return events
 
 
 def free_port(address: str) -> int:
@@ -246,7 +226,7 @@ def ray_environment(path: Path = RAY_ENVIRONMENT) -> dict[str, str]:
     return {name.strip(): value.strip().strip("\"'") for name, _, value in pairs if name.strip().startswith(PASSED_ON)}
 
 
-def _environment(job: Job, scratch: Path, library: str, extra: Mapping[str, str]) -> dict[str, str]:
+def _environment(job: Job, scratch: Path, launch: Launch) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
     fixed = {
         "PATH": os.environ.get("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
@@ -254,7 +234,7 @@ def _environment(job: Job, scratch: Path, library: str, extra: Mapping[str, str]
         "TMPDIR": str(scratch),
         "TORCHINDUCTOR_CACHE_DIR": str(scratch / "inductor"),
         "TRITON_CACHE_DIR": str(scratch / "triton"),
-        "PYTHONPATH": library,
+        "PYTHONPATH": launch.library,
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
         "PYTHONWARNINGS": "ignore",
@@ -266,7 +246,7 @@ def _environment(job: Job, scratch: Path, library: str, extra: Mapping[str, str]
     }
     if job.interface:
         fixed["NCCL_SOCKET_IFNAME"] = job.interface
-    return {**fixed, **inherited, **extra}
+    return {**fixed, **inherited, **launch.environment}
 
 
 def _keep_logs(scratch: Path, folder: Path) -> list[str]:

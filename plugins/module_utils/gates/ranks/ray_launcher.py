@@ -1,9 +1,9 @@
-"""A gate across the hosts of a replica, through Ray: gang-placed, in trials, with the bad host or pair sought out.
+"""A gate across the hosts of a replica, through Ray: one rank group in a placement group, then trials that bisect a failure.
 
 ``python -m lockstep.gates.ranks.ray_launcher`` runs on the head under the serving environment's Python, reads what is asked
-from standard input and writes one line ``LOCKSTEP-RESULT {…}``. On every host an actor, which holds that host's GPUs, starts
-the ranks under the guard of ``deadline``. When this process ends, however it ends, Ray ends the actors, and their guards the
-ranks.
+from standard input and writes one line ``LOCKSTEP-RESULT {…}``. On every host a RankActor, which holds that host's GPUs,
+starts the ranks under the guard of ``deadline``. When this process ends, however it ends, Ray ends the actors, and their
+guards the ranks.
 """
 
 from __future__ import annotations
@@ -27,56 +27,50 @@ from ...driver import memory as gpu_memory
 from ...ray import gcs
 from .. import bisect, runner
 from .. import nccl as nccl_gate
+from ..codes import Code
 from ..result import GateResult
 from . import launcher
-from .launcher import Job, Report
+from .launcher import Job, Launch, Report
 
 PATIENCE = 10.0
-"""Seconds for which Ray is asked again, where a gang cannot be placed."""
+"""Seconds for which Ray is asked again, where a rank group cannot be placed."""
 PLACING = 30.0
 """Seconds that placing the actors may take."""
 ANSWER = 10.0
 """Seconds within which an actor answers a small question."""
 GRACE = 1.0
-"""Seconds between the first rank's failure and the end of the others, so that they can tell what they saw."""
+"""Seconds between the first rank's failure and the end of the others, so that they can report what they saw."""
 SHORTEST_ROUND = 5.0
-UNPROVEN = ("out_of_time", "host_lost", "no_floor")
-"""Verdicts that say nothing about the hosts of a trial."""
+INCONCLUSIVE = (Code.OUT_OF_TIME, Code.HOST_LOST, Code.NO_FLOOR)
+"""Verdicts that prove nothing about the hosts of a trial."""
+RAY_CODES: dict[gcs.Head, Code] = {"down": Code.RAY_DOWN, "refused": Code.RAY_REFUSED}
 FILE_LIMIT = 128 << 10
 FILES_LIMIT = 40
 
 
-class Seat:
-    """The actor on one host: it holds the host's GPUs, starts the ranks and brings home what became of them."""
+class RankActor:
+    """The actor on one host: it holds the host's GPUs, starts the ranks and brings back what became of them."""
 
     def __init__(self) -> None:
-        self._running: launcher.RunningGang | None = None
+        self._running: launcher.RunningRanks | None = None
         self._lock = threading.Lock()
 
-    def guests(self) -> list[str]:
+    def existing_gpu_processes(self) -> list[str]:
         """Who holds GPU memory on this host already."""
         return [str(holder) for holder in gpu_memory.holders()]
 
-    def port(self, address: str) -> int:
+    def free_port(self, address: str) -> int:
         """A port for rank 0 on this host."""
         return launcher.free_port(address)
 
-    def run(self, job: dict[str, Any], options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-        """Run this host's ranks. Returns the report as a dictionary, and evidence files by name."""
+    def run(self, job: Job, launch: Launch) -> tuple[Report, dict[str, str]]:
+        """Run this host's ranks. Returns their report, and evidence files by name."""
         folder = Path(tempfile.mkdtemp(prefix="lockstep-evidence-"))
         try:
             with self._lock:
-                running = launcher.begin(
-                    Job(**{**job, "master": tuple(job["master"])}),
-                    seconds=options["seconds"],
-                    evidence=folder,
-                    environment=options["environment"],
-                    python=options["python"],
-                    library=options["library"],
-                )
+                running = launcher.begin(job, dataclasses.replace(launch, evidence=folder))
                 self._running = running
-            report = running.wait()
-            return dataclasses.asdict(report), _contents(folder)
+            return running.wait(), _contents(folder)
         finally:
             self._running = None
             shutil.rmtree(folder, ignore_errors=True)
@@ -99,14 +93,14 @@ def _contents(folder: Path) -> dict[str, str]:
 
 
 @dataclasses.dataclass
-class Members:
-    """The replica's hosts with their actors."""
+class RankGroup:
+    """The replica's hosts with their actors, on which trials run."""
 
     request: runner.Request
     addresses: Mapping[str, str]
     ranks: Mapping[str, int]
     interface: str
-    seats: Mapping[str, Any]
+    actors: Mapping[str, Any]
     end: float
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     trials: int = 0
@@ -116,21 +110,27 @@ class Members:
         return self.end - time.monotonic()
 
     def trial(self, hosts: Sequence[str], seconds: float) -> list[Report]:
-        """Run one gang over some of the hosts. Never longer than ``seconds`` and what the guards need at their end."""
+        """Run the ranks of some of the hosts together. Never longer than ``seconds`` and what the guards need at their end."""
         import ray
 
         self.trials += 1
         title = f"trial-{self.trials:02}"
         first = hosts[0]
         try:
-            port = ray.get(self.seats[first].port.remote(self.addresses[first]), timeout=ANSWER)
+            port = ray.get(self.actors[first].free_port.remote(self.addresses[first]), timeout=ANSWER)
         except ray.exceptions.RayError as error:
             return [self._lost(host, 0, error) if host == first else self._unused(host, 0) for host in hosts]
+        launch = Launch(
+            seconds,
+            environment=dict(self.request.environment),
+            python=self.request.python,
+            library=self.request.library,
+        )
         calls: dict[Any, Job] = {}
         rank = 0
         for host in hosts:
             job = self._job(host, rank, hosts, (self.addresses[first], port))
-            calls[self.seats[host].run.remote(dataclasses.asdict(job), self._options(seconds))] = job
+            calls[self.actors[host].run.remote(job, launch)] = job
             rank += job.here
         return self._collect(calls, title, time.monotonic() + seconds + deadline.EXTRA)
 
@@ -147,14 +147,6 @@ class Members:
             backend=self.request.backend,
         )
 
-    def _options(self, seconds: float) -> dict[str, Any]:
-        return {
-            "seconds": seconds,
-            "environment": dict(self.request.environment),
-            "python": self.request.python,
-            "library": self.request.library,
-        }
-
     def _collect(self, calls: dict[Any, Job], title: str, limit: float) -> list[Report]:
         import ray
 
@@ -168,21 +160,21 @@ class Members:
             if report.status in ("failed", "lost") and pending:
                 _, pending_now = ray.wait(pending, num_returns=len(pending), timeout=GRACE)
                 for call in pending_now:
-                    self.seats[calls[call].host].end.remote()
-        silent = "its actor did not answer"
+                    self.actors[calls[call].host].end.remote()
+        silent = "its RankActor did not answer"
         return [reports.get(job.host) or self._lost(job.host, job.first, silent) for job in calls.values()]
 
     def _report(self, call: Any, job: Job, title: str) -> Report:
         import ray
 
         try:
-            record, files = ray.get(call, timeout=ANSWER)
+            answer: tuple[Report, dict[str, str]] = ray.get(call, timeout=ANSWER)
         except ray.exceptions.RayError as error:
             return self._lost(job.host, job.first, error)
+        report, files = answer
         named = {f"{title}/{job.host}/{name}": text for name, text in files.items()}
         self.files.update(named)
-        fields: dict[str, Any] = {**record, "evidence": tuple(named)}
-        return Report(**fields)
+        return dataclasses.replace(report, evidence=tuple(named))
 
     def _lost(self, host: str, first: int, why: object) -> Report:
         return Report(host, first, self.ranks[host], "lost", tail=str(why)[:500])
@@ -191,75 +183,74 @@ class Members:
         return Report(host, first, self.ranks[host], "ended")
 
 
-def examine(members: Members) -> GateResult:
+def run_gate(group: RankGroup) -> GateResult:
     """All hosts together; and where that fails and names nobody, rounds of trials that do."""
-    hosts = list(members.addresses)
-    several = len(hosts) > 1 and members.request.localise
-    whole = members.remaining() - 1.0
-    reports = members.trial(hosts, whole * (0.55 if several else 1.0))
-    result = runner.judge(members.request, reports)
-    if result.passed or not several or result.host or result.code in UNPROVEN:
+    hosts = list(group.addresses)
+    several = len(hosts) > 1 and group.request.bisect
+    whole = group.remaining() - 1.0
+    reports = group.trial(hosts, whole * (0.55 if several else 1.0))
+    result = runner.evaluate(group.request, reports)
+    if result.passed or not several or result.host or result.code in INCONCLUSIVE:
         return result
-    return nccl_gate.conclude(result, seek(members, hosts))
+    return nccl_gate.conclude(result, bisect_hosts(group, hosts))
 
 
-def seek(members: Members, hosts: Sequence[str]) -> bisect.Finding | None:
+def bisect_hosts(group: RankGroup, hosts: Sequence[str]) -> bisect.Finding | None:
     """Rounds of trials within the time that is left; None when too little is left for any."""
     rounds_left = [1 if len(hosts) == 2 else bisect.MOST_ROUNDS]
 
     def run(groups: list[bisect.Group]) -> list[bool | None]:
-        share = (members.remaining() - 1.0) / max(1, rounds_left[0]) - deadline.EXTRA / 2
+        share = (group.remaining() - 1.0) / max(1, rounds_left[0]) - deadline.EXTRA / 2
         rounds_left[0] -= 1
         seconds = max(SHORTEST_ROUND, share)
         with ThreadPoolExecutor(max_workers=len(groups)) as pool:
-            outcomes = pool.map(lambda group: members.trial(group, seconds), groups)
-            return [_proof(runner.judge(members.request, reports)) for reports in outcomes]
+            outcomes = pool.map(lambda hosts: group.trial(hosts, seconds), groups)
+            return [_proof(runner.evaluate(group.request, reports)) for reports in outcomes]
 
-    if members.remaining() < SHORTEST_ROUND:
+    if group.remaining() < SHORTEST_ROUND:
         return None
     return bisect.locate(hosts, run)
 
 
 def _proof(result: GateResult) -> bool | None:
-    return None if result.code in UNPROVEN else result.passed
+    return None if result.code in INCONCLUSIVE else result.passed
 
 
-def not_ready(request: runner.Request, hosts: Mapping[str, str], table: gcs.Table) -> GateResult | dict[str, int]:
-    """Ranks for each host, or why the gang cannot be placed: Ray away, hosts missing, GPUs taken. Pure."""
+def placement(request: runner.Request, hosts: Mapping[str, str], table: gcs.Table) -> GateResult | dict[str, int]:
+    """Ranks for each host, or why the rank group cannot be placed: Ray away, hosts missing, GPUs taken. Pure."""
     if table.head != "up":
-        return _refusal(request, "ray_" + table.head, None, f"Ray's head does not answer: {table.error}")
+        return _refusal(request, RAY_CODES[table.head], None, f"Ray's head does not answer: {table.error}")
     live = {node.address: node for node in table.nodes if node.alive and not node.draining}
     missing = [host for host, address in hosts.items() if address not in live]
     if missing:
-        return _refusal(request, "host_missing", missing[0], f"{', '.join(missing)}: not in Ray")
+        return _refusal(request, Code.HOST_MISSING, missing[0], f"{', '.join(missing)}: not in Ray")
     ranks = {host: request.ranks_per_host or int(live[address].gpus) for host, address in hosts.items()}
     without = [host for host, count in ranks.items() if count < 1]
     if without:
-        return _refusal(request, "no_gpus", without[0], f"{', '.join(without)}: Ray has no GPU there")
+        return _refusal(request, Code.NO_GPUS, without[0], f"{', '.join(without)}: Ray has no GPU there")
     taken = [host for host, address in hosts.items() if live[address].free.get("GPU", 0.0) < live[address].gpus]
     if taken:
-        return _refusal(
-            request, "gpus_busy", taken[0], f"{', '.join(taken)}: an engine or job holds GPUs in Ray, so no gang fits"
-        )
+        cause = f"{', '.join(taken)}: an engine or job holds GPUs in Ray, so no rank group fits"
+        return _refusal(request, Code.GPUS_BUSY, taken[0], cause)
     return ranks
 
 
-def settled(
+def wait_for_placement(
     request: runner.Request, hosts: Mapping[str, str], ask: Callable[[], gcs.Table], patience: float
 ) -> tuple[gcs.Table, GateResult | dict[str, int]]:
-    """Ray's table, and what :func:`not_ready` says of it. A gang that cannot be placed is looked at again for ``patience``
-    seconds: on a busy host one answer gets lost, or the last gang's GPUs are free a moment late, and neither proves anything.
+    """Ray's table, and what :func:`placement` makes of it. A rank group that cannot be placed is tried again for ``patience``
+    seconds: on a busy host one answer gets lost, or the last group's GPUs are free a moment late, and neither proves anything.
     """
     end = time.monotonic() + patience
     while True:
         table = ask()
-        found = not_ready(request, hosts, table)
+        found = placement(request, hosts, table)
         if not isinstance(found, GateResult) or time.monotonic() > end:
             return table, found
         time.sleep(0.5)
 
 
-def _refusal(request: runner.Request, code: str, host: str | None, cause: str) -> GateResult:
+def _refusal(request: runner.Request, code: Code, host: str | None, cause: str) -> GateResult:
     limit = f" --limit {host}" if host else ""
     return GateResult(
         request.gate,
@@ -273,7 +264,7 @@ def _refusal(request: runner.Request, code: str, host: str | None, cause: str) -
 
 
 def run(ask: Mapping[str, Any]) -> tuple[GateResult, dict[str, str]]:
-    """Place the gang, examine, and remove the placement whatever happens."""
+    """Place the rank group, run the gate, and remove the placement group whatever happens."""
     import ray
     from ray.util.placement_group import placement_group, remove_placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -282,7 +273,7 @@ def run(ask: Mapping[str, Any]) -> tuple[GateResult, dict[str, str]]:
     end = time.monotonic() + request.deadline
     hosts: dict[str, str] = ask["hosts"]
     cluster = gcs.Cluster(ask["head"], ask["port"], os.environ.get("RAY_AUTH_TOKEN") or gcs.token())
-    table, ranks = settled(request, hosts, cluster.table, min(PATIENCE, request.deadline / 4))
+    table, ranks = wait_for_placement(request, hosts, cluster.table, min(PATIENCE, request.deadline / 4))
     if isinstance(ranks, GateResult):
         return ranks, {}
     ray.init(
@@ -297,9 +288,10 @@ def run(ask: Mapping[str, Any]) -> tuple[GateResult, dict[str, str]]:
     placed = placement_group(bundles, strategy="STRICT_SPREAD")
     try:
         if not placed.wait(min(PLACING, end - time.monotonic())):
-            return _refusal(request, "not_placed", None, "Ray did not place the gang in time"), {}
-        actor = ray.remote(Seat)
-        seats = {
+            cause = "Ray did not create the placement group of the rank group in time"
+            return _refusal(request, Code.NOT_PLACED, None, cause), {}
+        actor = ray.remote(RankActor)
+        actors = {
             host: actor.options(
                 num_cpus=0,
                 num_gpus=bundles[index]["GPU"],
@@ -308,32 +300,32 @@ def run(ask: Mapping[str, Any]) -> tuple[GateResult, dict[str, str]]:
             ).remote()
             for index, host in enumerate(hosts)
         }
-        members = Members(request, hosts, ranks, ask["interface"], seats, end)
-        crowded = _guests(request, seats)
-        return (crowded, {}) if crowded else (examine(members), members.files)
+        group = RankGroup(request, hosts, ranks, ask["interface"], actors, end)
+        refused = _existing_gpu_processes(request, actors)
+        return (refused, {}) if refused else (run_gate(group), group.files)
     finally:
         remove_placement_group(placed)
 
 
-def _guests(request: runner.Request, seats: Mapping[str, Any]) -> GateResult | None:
+def _existing_gpu_processes(request: runner.Request, actors: Mapping[str, Any]) -> GateResult | None:
     import ray
 
     if request.allow_gpu_processes:
         return None
-    for host, seat in seats.items():
+    for host, actor in actors.items():
         try:
-            held = ray.get(seat.guests.remote(), timeout=PLACING)
+            held = ray.get(actor.existing_gpu_processes.remote(), timeout=PLACING)
         except ray.exceptions.RayError as error:
-            return _refusal(request, "host_lost", host, f"{host}: its actor did not start: {error}")
+            return _refusal(request, Code.HOST_LOST, host, f"{host}: its RankActor did not start: {error}")
         if held:
-            return runner.guests(request, host, held)
+            return runner.existing_gpu_processes(request, host, held)
     return None
 
 
 def main() -> int:
     result, files = run(json.load(sys.stdin))
-    wanted = {} if result.passed else files
-    print("LOCKSTEP-RESULT " + json.dumps({"result": result.as_dict(), "files": wanted}), flush=True)
+    kept = {} if result.passed else files
+    print("LOCKSTEP-RESULT " + json.dumps({"result": result.as_dict(), "files": kept}), flush=True)
     return 0
 
 

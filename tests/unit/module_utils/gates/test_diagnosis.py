@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from ansible_collections.lockstep.vllm.plugins.filter import diagnosis as door
+from ansible_collections.lockstep.vllm.plugins.filter import diagnosis as filters
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import known_issues
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import ladder
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.ladder import Trial
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.state import EngineState
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.states import EndCode, Phase, Verdict
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import diagnosis
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.codes import Code
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import GateResult
 
 VERSIONS = {
@@ -20,23 +24,23 @@ VERSIONS = {
     "ray": "2.43.0",
     "kernel": "6.8",
 }
-ISSUE = {
-    "id": "graph-hang-550.90.07",
-    "severity": "suspect",
-    "effect": "vLLM across several hosts was seen to hang while capturing CUDA graphs",
-    "remediation": "550.127.05 was reported to work.",
-    "source": "https://github.com/vllm-project/vllm/issues/17167",
-    "confidence": "low",
-}
+ISSUE = known_issues.Match(
+    "graph-hang-550.90.07",
+    "suspect",
+    "vLLM across several hosts was seen to hang while capturing CUDA graphs",
+    "550.127.05 was reported to work.",
+    "https://github.com/vllm-project/vllm/issues/17167",
+    "low",
+)
 
 
 def good(gate):
-    return GateResult(gate, "pass", 1.0).as_dict()
+    return GateResult(gate, "pass", 1.0)
 
 
 def bad(gate, code, verdict="fail", **more):
     about = {"cause": f"{gate} is bad", "next": "do something", **more}
-    return GateResult(gate, verdict, 1.0, code=code, **about).as_dict()
+    return GateResult(gate, verdict, 1.0, code=Code(code), **about)
 
 
 def host(**gates):
@@ -54,7 +58,7 @@ HANG = bad(
 )
 CASES = [
     (
-        "seed story: eager good, graphs hang across hosts",
+        "eager good, graphs hang across hosts",
         {"a1": host(), "a2": host()},
         {**ALL_GOOD, "graph": HANG},
         "eager is good and graphs fail across hosts (replay_hangs), though every host's own graphs are good",
@@ -138,7 +142,7 @@ def test_conclude(hosts, replica, headline, where):
     assert found.advice
 
 
-def test_the_page_names_versions_known_issue_cure_and_evidence():
+def test_the_page_names_versions_known_issue_remediation_and_evidence():
     record = {**engine(none=PROVEN), "since": "2026-11-22T01:00:00Z"}
     text = diagnosis.page("replica_a", {"a1": host(), "a2": host()}, {**ALL_GOOD, "graph": HANG}, record, "a1")
     for word in (
@@ -170,7 +174,7 @@ def test_versions_that_differ_stand_out():
 
 
 def seen(active="inactive", **registered):
-    """hostvars of one host after diagnose.yml's look."""
+    """hostvars of one host after diagnose.yml's probe."""
     identity = {
         "host": "a1",
         "replica": "replica_a",
@@ -181,31 +185,31 @@ def seen(active="inactive", **registered):
     return {"lockstep_seen_state": {"state": state}, **registered}
 
 
-def test_the_door_reads_what_was_registered():
+def test_the_filter_reads_what_was_registered():
     hostvars = {
-        "a1": seen(lockstep_seen_nccl_replica={"gate": bad("nccl", "wrong_sum", host="a2")}),
-        "a2": seen(lockstep_seen_driver={"gate": good("driver"), "issues": [ISSUE]}),
+        "a1": seen(lockstep_seen_nccl_replica={"gate": bad("nccl", "wrong_sum", host="a2").as_dict()}),
+        "a2": seen(lockstep_seen_driver={"gate": good("driver").as_dict(), "issues": [dataclasses.asdict(ISSUE)]}),
     }
-    text = door.lockstep_diagnosis(hostvars, "a1")
+    text = filters.lockstep_diagnosis(hostvars, "a1")
     assert text.startswith("VERDICT on replica_a: nccl gate, wrong_sum")
     assert "graph-hang-550.90.07" in text
 
 
 def test_a_host_that_never_answered_is_named():
-    assert "a2 did not answer" in door.lockstep_diagnosis({"a1": seen(), "a2": {}}, "a1")
+    assert "a2 did not answer" in filters.lockstep_diagnosis({"a1": seen(), "a2": {}}, "a1")
 
 
 def test_a_module_that_failed_counts_as_a_failed_gate():
     hostvars = {"a1": seen(lockstep_seen_driver={"failed": True, "msg": "no facts"}), "a2": seen()}
-    assert "driver gate, could_not_run: no facts" in door.lockstep_diagnosis(hostvars, "a1")
+    assert "driver gate, could_not_run: no facts" in filters.lockstep_diagnosis(hostvars, "a1")
 
 
 @pytest.mark.parametrize(
     ("active", "runs"), [("active", True), ("activating", True), ("inactive", False), ("failed", False)]
 )
-def test_an_engine_that_runs_is_left_alone(active, runs):
-    assert door.lockstep_engine_runs({"a1": seen(active), "a2": seen()}, "a2") is runs
+def test_an_engine_that_runs_is_not_stopped(active, runs):
+    assert filters.lockstep_engine_runs({"a1": seen(active), "a2": seen()}, "a2") is runs
 
 
 def test_a_head_that_did_not_answer_may_run_its_engine():
-    assert door.lockstep_engine_runs({"a1": {}, "a2": seen()}, "a2") is True
+    assert filters.lockstep_engine_runs({"a1": {}, "a2": seen()}, "a2") is True

@@ -10,18 +10,11 @@ import pytest
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import nccl as nccl_gate
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.bandwidth import Floor
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.bisect import Finding
-from tests.unit.module_utils.gates.rank_reports import busbw, check, ended, report, started, step
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks.events import LocalGemm
+from tests.unit.module_utils.gates.rank_reports import busbw, check, ended, pair, step
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "nccl-tests"
-LOCAL = {"event": "measured", "name": "local", "host": "a2", "rank": 1, "wrong": 3}
-WRONG = {"at": 0, "got": 4.0, "want": 3.0}
-
-
-def pair(first=(), second=(), status="done"):
-    return [
-        report("a1", 0, started("a1", 0), *first, status=status),
-        report("a2", 1, started("a2", 1), *second, status=status),
-    ]
+WRONG = {"index": 0, "observed": 4.0, "expected": 3.0}
 
 
 CASES = [
@@ -39,12 +32,16 @@ CASES = [
     (
         "both see the block of rank 1 wrong: its host",
         pair(
-            [check("a1", 0, 1, "all_gather", from_ranks=[1], **WRONG)],
-            [check("a2", 1, 1, "all_gather", from_ranks=[1], **WRONG)],
+            [check("a1", 0, 1, "all_gather", from_ranks=(1,), **WRONG)],
+            [check("a2", 1, 1, "all_gather", from_ranks=(1,), **WRONG)],
         ),
         ("fail", "wrong_data", "a2", None),
     ),
-    ("own arithmetic is wrong", pair([], [LOCAL]), ("fail", "wrong_arithmetic", "a2", None)),
+    (
+        "its own GEMM is wrong",
+        pair([LocalGemm(0, "a1", 0)], [LocalGemm(1, "a2", 3)]),
+        ("fail", "wrong_arithmetic", "a2", None),
+    ),
     (
         "wrong, and then it hung: wrong is the cause",
         pair([check("a1", 0)], [check("a2", 1, wrong=1, **WRONG)], status="timeout"),
@@ -69,8 +66,8 @@ CASES = [
 
 
 @pytest.mark.parametrize(("reports", "expected"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_judge(reports, expected):
-    result = nccl_gate.judge(reports, None)
+def test_evaluate(reports, expected):
+    result = nccl_gate.evaluate(reports, None)
     assert (result.verdict, result.code, result.host, result.pair) == expected
     assert bool(result.cause) != result.passed
     assert bool(result.next) != result.passed
@@ -81,13 +78,13 @@ def test_judge(reports, expected):
     [
         ((1.0, 1.0), 0.9, 0.0, ("pass", None, None)),
         ((1.0, 2.0), 0.9, 0.0, ("fail", None, ("a1", "a2"))),  # the slowest rank counts
-        ((2.0, 2.0), 0.9, 1.8, ("fail", "a2", None)),  # a2 spends its time before it hands the call over
+        ((2.0, 2.0), 0.9, 1.8, ("fail", "a2", None)),  # a2 enqueues late
         ((2.0, 2.0), 0.0, 1.8, ("pass", None, None)),
     ],
 )
 def test_bandwidth(seconds, floor, late, expected):
     reports = pair([busbw("a1", 0, seconds[0])], [busbw("a2", 1, seconds[1], issue=late)])
-    result = nccl_gate.judge(reports, Floor(floor, "test", "given"))
+    result = nccl_gate.evaluate(reports, Floor(floor, "test", "given"))
     assert (result.verdict, result.host, result.pair) == expected
     assert result.measured["busbw_gbps"] == {"all_reduce": 1.0 / max(seconds)}
     assert result.floor["busbw_gbps"] == floor
@@ -103,17 +100,17 @@ def test_bandwidth(seconds, floor, late, expected):
     ],
 )
 def test_conclude(finding, host, blamed, words):
-    first = nccl_gate.judge(pair([check("a1", 0, 1, **WRONG)], [check("a2", 1, 1, **WRONG)]), None)
+    first = nccl_gate.evaluate(pair([check("a1", 0, 1, **WRONG)], [check("a2", 1, 1, **WRONG)]), None)
     result = nccl_gate.conclude(first, finding)
     assert (result.host, result.pair) == (host, blamed)
     assert words in result.cause
-    assert result.measured["localisation"]["rounds"] == finding.rounds
+    assert result.measured["bisect"]["rounds"] == finding.rounds
 
 
 def test_nccl_tests_json_gives_the_same_shape():
     document = json.loads((FIXTURES / "2.19.6" / "all_reduce_perf.json").read_text())
     found = nccl_gate.from_nccl_tests(document, "a1", 4.0)
-    result = nccl_gate.judge([found], Floor(400, "test", "given"))
+    result = nccl_gate.evaluate([found], Floor(400, "test", "given"))
     assert result.passed
     assert result.backend == "nccl"
     assert result.measured["nccl"] == "2.27.5"
@@ -124,5 +121,5 @@ def test_nccl_tests_json_gives_the_same_shape():
 def test_nccl_tests_wrong_elements_fail():
     document = json.loads((FIXTURES / "2.19.6" / "all_reduce_perf.json").read_text())
     document["results"][1]["in_place"]["nwrong"] = 2.0
-    result = nccl_gate.judge([nccl_gate.from_nccl_tests(document, "a1", 4.0)], None)
+    result = nccl_gate.evaluate([nccl_gate.from_nccl_tests(document, "a1", 4.0)], None)
     assert (result.code, result.host) == ("wrong_sum", "a1")

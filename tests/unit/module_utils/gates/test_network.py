@@ -27,13 +27,14 @@ IDENTITY = {
 }
 PEER = {"silent": None, "unreachable": [], "zone": "z1", "mtu": 1500, "rtt_ms": 0.2, "clock_skew_seconds": 0.001}
 SEEN = {
-    "interface": {"name": "eth0", "owns": True, "found": ["eth0"], "mtu": 1500},
+    "interface": {"name": "eth0", "owns": True, "owners": ["eth0"], "mtu": 1500},
     "names": {name: {"problem": None, "seconds": 0.01} for name in ("a1", "a2", "a3")},
     "peers": {"a2": PEER, "a3": PEER},
     "complaints": {"a2": [], "a3": []},
     "limits": {"lockstep-ray.service": {"installed": True, "memlock_bytes": None, "shm_mib": 2048}},
     "rdma": [],
     "held": [],
+    "control_error": None,
 }
 PORT = {
     "device": "mlx5_0",
@@ -68,7 +69,7 @@ CASES = [
     ("slow names", changed(["names", "a2", "seconds"], 5.0), LIMITS, ("names_slow", "a1", None)),
     (
         "address on another interface",
-        {**SEEN, "interface": {"name": "eth0", "owns": False, "found": ["eth1"], "mtu": 1500}, "peers": {}},
+        {**SEEN, "interface": {"name": "eth0", "owns": False, "owners": ["eth1"], "mtu": 1500}, "peers": {}},
         LIMITS,
         ("interface", "a1", None),
     ),
@@ -89,7 +90,12 @@ CASES = [
     ("one clock", changed(["peers", "a2", "clock_skew_seconds"], -3.0), LIMITS, ("clock_skew", "a2", ("a1", "a2"))),
     ("all clocks: it is this host's", peers(clock_skew_seconds=4.0), LIMITS, ("clock_skew", "a1", ("a1", "a2"))),
     ("small shm", changed(["limits", "lockstep-ray.service", "shm_mib"], 64), LIMITS, ("shm", "a1", None)),
-    ("unit absent", changed(["limits", "lockstep-ray.service"], {"installed": False}), LIMITS, ("ok", "a1", None)),
+    (
+        "unit absent",
+        changed(["limits", "lockstep-ray.service"], {"installed": False, "memlock_bytes": None, "shm_mib": None}),
+        LIMITS,
+        ("ok", "a1", None),
+    ),
     ("rdma wanted, none there", SEEN, network_gate.Limits(rdma=True), ("rdma_down", "a1", None)),
     ("rdma wanted and up", {**SEEN, "rdma": [PORT]}, network_gate.Limits(rdma=True), ("ok", "a1", None)),
     (
@@ -108,8 +114,8 @@ CASES = [
 
 
 @pytest.mark.parametrize(("seen", "limits", "expected"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_judge(seen, limits, expected):
-    result = network_gate.judge(seen, IDENTITY, limits, 1.0)
+def test_evaluate(seen, limits, expected):
+    result = network_gate.evaluate(seen, IDENTITY, limits, 1.0)
     assert (result.code, result.host, result.pair) == expected
     assert result.passed == (result.code == "ok")
     assert bool(result.cause) == bool(result.next) == (not result.passed)
@@ -117,22 +123,28 @@ def test_judge(seen, limits, expected):
 
 def test_low_memlock_without_rdma_and_idle_rdma_ports_only_warn():
     seen = changed(["limits", "lockstep-ray.service", "memlock_bytes"], 65536)
-    assert "65536" in network_gate.judge(seen, IDENTITY, LIMITS, 1.0).warnings[0]
+    assert "65536" in network_gate.evaluate(seen, IDENTITY, LIMITS, 1.0).warnings[0]
     down = {**SEEN, "rdma": [PORT, {**PORT, "device": "mlx5_1", "state": "DOWN"}]}
-    assert network_gate.judge(down, IDENTITY, LIMITS, 1.0).warnings == ("RDMA on a1: mlx5_1/1 is DOWN",)
+    assert network_gate.evaluate(down, IDENTITY, LIMITS, 1.0).warnings == ("RDMA on a1: mlx5_1/1 is DOWN",)
 
 
 def test_every_problem_is_listed():
     seen = changed(["peers", "a2", "unreachable"], [6380, 6381])
     seen["names"]["a3"]["problem"] = "a3 does not resolve"
-    result = network_gate.judge(seen, IDENTITY, LIMITS, 1.0)
+    result = network_gate.evaluate(seen, IDENTITY, LIMITS, 1.0)
     assert [problem["code"] for problem in result.measured["problems"]] == ["names", "port_blocked"]
     assert "6380, 6381" in result.cause
 
 
+def loopback(number):
+    """An address of this process alone: two runs at once, or two workers of one, want the same ports."""
+    whole = os.getpid() * 4 + number
+    return f"127.{whole >> 16 & 255}.{whole >> 8 & 255}.{whole & 255}"
+
+
 def node(name):
     """One of two hosts on loopback."""
-    addresses = {"n1": "127.84.0.1", "n2": "127.84.0.2"}
+    addresses = {"n1": loopback(1), "n2": loopback(2)}
     return {
         "host": name,
         "address": addresses[name],
@@ -153,7 +165,7 @@ def responders():
 
 def test_two_hosts_ask_each_other(responders):
     end = time.monotonic() + 10
-    seen = network_probe._ask(node("n1"), "n2", "127.84.0.2", [29651, 29652], 1500, end)
+    seen = network_probe._ask(node("n1"), "n2", loopback(2), [29651, 29652], 1500, end)
     assert seen["silent"] is None
     assert seen["unreachable"] == [29652]  # n2 does not listen there
     assert seen["zone"] == "z1"
@@ -165,17 +177,17 @@ def test_two_hosts_ask_each_other(responders):
 
 def test_a_port_that_somebody_holds_is_left_to_him():
     with socket.socket() as taken:
-        taken.bind(("127.84.0.3", 29653))
+        taken.bind((loopback(3), 29653))
         taken.listen()
-        responder = network_probe.Responder({**node("n1"), "address": "127.84.0.3"}, [29653])
+        responder = network_probe.Responder({**node("n1"), "address": loopback(3)}, [29653])
         assert responder.held == [29653]
-        assert network_probe._unreachable("127.84.0.1", "127.84.0.3", [29653]) == []
+        assert network_probe._unreachable(loopback(1), loopback(3), [29653]) == []
         responder.close()
 
 
 def test_a_peer_that_is_not_there_is_silent_in_time():
     began = time.monotonic()
-    seen = network_probe._ask(node("n1"), "n9", "127.84.0.9", [29651], 1500, time.monotonic() + 1.0)
+    seen = network_probe._ask(node("n1"), "n9", loopback(0), [29651], 1500, time.monotonic() + 1.0)
     assert "refused" in seen["silent"]
     assert time.monotonic() - began < 10
 
@@ -183,7 +195,7 @@ def test_a_peer_that_is_not_there_is_silent_in_time():
 def test_a_late_peer_is_waited_for():
     late = []
     threading.Timer(0.6, lambda: late.append(network_probe.Responder(node("n2"), []))).start()
-    seen = network_probe._ask(node("n1"), "n2", "127.84.0.2", [], 1500, time.monotonic() + 10)
+    seen = network_probe._ask(node("n1"), "n2", loopback(2), [], 1500, time.monotonic() + 10)
     assert seen["silent"] is None
     late[0].close()
 

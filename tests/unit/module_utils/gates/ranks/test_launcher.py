@@ -14,57 +14,57 @@ import pytest
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import memory as gpu_memory
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import runner
-from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import launcher
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import events, launcher
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import CannotRun
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.ports import RENDEZVOUS
 
 RANKS = """
 import json, os, signal, sys, time
 job = json.load(sys.stdin)
-wish = job["params"]["wish"]
+todo = job["params"]["todo"]
 def tell(event, rank=0, **more): print(json.dumps({"event": event, "rank": rank, "host": job["host"], **more}), flush=True)
-tell("start", backend="gloo", device="cpu", nccl=None, environment=dict(os.environ), pid=os.getpid())
+tell("start", backend="gloo", device="cpu")
+if todo.startswith("/"): open(todo, "w").write(json.dumps(dict(os.environ)))
 tell("step", step=1, phase="capture", what="FULL batch 4", waiting=False, at=time.time() - 60)
 print("not an event", flush=True)
 with open(os.environ["NCCL_DEBUG_FILE"].replace("%h", "a1").replace("%p", "1"), "w") as log: log.write("NCCL INFO")
-if wish == "hang": time.sleep(60)
-if wish == "killed": tell("end", status=-9, at=time.time()); sys.exit(1)
-if wish == "error":
-    tell("error", step=1, phase="capture", what="", kind="RuntimeError", message="CUDA error", at=time.time()); sys.exit(1)
+if todo == "hang": time.sleep(60)
+if todo == "killed": tell("end", status=-9, at=time.time()); sys.exit(1)
+if todo == "error":
+    tell("error", step=1, phase="capture", what="", code="own", exception="RuntimeError", message="CUDA error", at=time.time()); sys.exit(1)
 """
 
 
 @pytest.fixture
 def library(tmp_path):
-    """A package ``lockstep`` whose ranks do as they are told."""
+    """A package ``lockstep`` whose ranks do as their job says."""
     package = tmp_path / "lib" / "lockstep" / "gates" / "ranks"
     package.mkdir(parents=True)
     (package / "main.py").write_text(RANKS)
     return str(tmp_path / "lib")
 
 
-def job(wish, **more):
+def job(todo, **more):
     about = {"host": "a1", "first": 0, "here": 1, "world": 1, "master": ("127.0.0.1", 29600)}
-    return launcher.Job("graphs", {"wish": wish}, **{**about, **more})
+    return launcher.Job("graphs", {"todo": todo}, **{**about, **more})
 
 
-def run(wish, library, tmp_path, seconds=20.0, **more):
-    return launcher.run(
-        job(wish), seconds=seconds, evidence=tmp_path / "evidence", python=sys.executable, library=library, **more
-    )
+def run(todo, library, tmp_path, seconds=20.0, environment=None):
+    launch = launcher.Launch(seconds, tmp_path / "evidence", environment or {}, None, sys.executable, library)
+    return launcher.run(job(todo), launch)
 
 
 def test_events_come_back_and_nothing_is_kept(library, tmp_path):
     report = run("well", library, tmp_path)
     assert report.status == "done"
-    assert [item["event"] for item in report.events] == ["start", "step"]
+    assert [type(event) for event in report.events] == [events.Started, events.Step]
     assert not (tmp_path / "evidence").exists()
-    assert not Path(report.of("start")[0]["environment"]["HOME"]).exists()
 
 
-def test_a_hang_leaves_what_was_told_and_evidence(library, tmp_path):
+def test_a_hang_leaves_what_was_reported_and_evidence(library, tmp_path):
     report = run("hang", library, tmp_path, seconds=3.0)
     assert report.status == "timeout"
-    assert report.of("step")[-1]["phase"] == "capture"
+    assert report.of(events.Step)[-1].phase == "capture"
     names = {Path(path).name for path in report.evidence}
     assert {"nccl.a1.1.log", "threads.txt", "stdout.log"} <= names
     assert all(Path(path).is_file() for path in report.evidence)
@@ -73,14 +73,15 @@ def test_a_hang_leaves_what_was_told_and_evidence(library, tmp_path):
 def test_ranks_see_the_units_nccl_variables_and_no_secrets(library, tmp_path, monkeypatch):
     monkeypatch.setenv("SECRET_TOKEN", "x")
     monkeypatch.setenv("NCCL_IB_HCA", "mlx5_0")
-    report = run("well", library, tmp_path, environment={"NCCL_ALGO": "Ring"})
-    seen = report.of("start")[0]["environment"]
+    run(str(tmp_path / "environment.json"), library, tmp_path, environment={"NCCL_ALGO": "Ring"})
+    seen = json.loads((tmp_path / "environment.json").read_text())
     assert (seen["NCCL_IB_HCA"], seen["NCCL_ALGO"]) == ("mlx5_0", "Ring")
     assert "SECRET_TOKEN" not in seen
+    assert not Path(seen["HOME"]).exists()
 
 
 def test_end_from_outside(library, tmp_path):
-    running = launcher.begin(job("hang"), seconds=60, evidence=None, python=sys.executable, library=library)
+    running = launcher.begin(job("hang"), launcher.Launch(60, python=sys.executable, library=library))
     time.sleep(0.5)
     running.end()
     report = running.wait()
@@ -137,15 +138,15 @@ def host(tmp_path, monkeypatch, library):
     identity["head"] = {"host": "a1", "address": "127.0.0.1"}
     records.HOST.write_text(json.dumps(identity))
 
-    def request(wish, deadline=20.0, **more):
+    def request(todo, deadline=20.0, **more):
         about = {"python": sys.executable, "library": library, "run": "a run/1", **more}
-        return runner.Request("graph", more.pop("scope", "host"), deadline, {"wish": wish}, **about)
+        return runner.Request("graph", more.pop("scope", "host"), deadline, {"todo": todo}, **about)
 
     return request
 
 
 @pytest.mark.parametrize(
-    ("wish", "verdict", "code"),
+    ("todo", "verdict", "code"),
     [
         ("well", "pass", "ok"),
         ("hang", "timeout", "capture_hangs"),
@@ -153,8 +154,8 @@ def host(tmp_path, monkeypatch, library):
         ("error", "fail", "capture_errors"),
     ],
 )
-def test_a_gate_on_a_host(host, wish, verdict, code, tmp_path):
-    result = runner.run(host(wish, deadline=4.0))
+def test_a_gate_on_a_host(host, todo, verdict, code, tmp_path):
+    result = runner.run(host(todo, deadline=4.0))
     assert (result.verdict, result.code, result.host, result.backend) == (verdict, code, "a1", "gloo")
     assert result.seconds < 4.0 + 5
     assert all(path.startswith(str(tmp_path / "evidence" / "a_run_1" / "graph-host")) for path in result.evidence)
@@ -172,17 +173,18 @@ def test_a_host_without_gpus_gets_one_clear_message(host):
 def test_a_host_never_prepared_is_told_so(host):
     request = host("well")
     records.HOST.unlink()
-    with pytest.raises(runner.CannotRun, match=r"never prepared.*site\.yml"):
+    with pytest.raises(CannotRun, match="never prepared") as raised:
         runner.run(request)
+    assert raised.value.next == "ansible-playbook site.yml"
 
 
 def test_a_missing_environment_is_told(host):
-    with pytest.raises(runner.CannotRun, match="no serving environment"):
+    with pytest.raises(CannotRun, match="no serving environment"):
         runner.run(host("well", python="/nonexistent/python"))
 
 
 def test_an_unknown_host_of_the_replica_is_told(host):
-    with pytest.raises(runner.CannotRun, match="a9: not in replica_a, whose hosts are a1, a2"):
+    with pytest.raises(CannotRun, match="a9: not in replica_a, whose hosts are a1, a2"):
         runner.run(runner.Request("graph", "replica", 5.0, {}, hosts=["a9"], python=sys.executable))
 
 

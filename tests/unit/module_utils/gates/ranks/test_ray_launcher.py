@@ -39,8 +39,8 @@ READY = [
 
 
 @pytest.mark.parametrize(("table", "expected"), [case[1:] for case in READY], ids=[case[0] for case in READY])
-def test_not_ready(table, expected):
-    found = ray_launcher.not_ready(request(), HOSTS, table)
+def test_placement(table, expected):
+    found = ray_launcher.placement(request(), HOSTS, table)
     if isinstance(found, GateResult):
         assert (found.code, found.host) == expected
         assert found.cause
@@ -56,19 +56,19 @@ def test_not_ready(table, expected):
         ([Table("up", (BOTH[0], node("10.0.0.2", 1.0, 0.0))), Table("up", BOTH)], None),
         ([Table("down", error="connection refused")] * 50, "ray_down"),
     ],
-    ids=["an answer lost", "the last gang's GPU", "head away"],
+    ids=["an answer lost", "the last rank group's GPU", "head away"],
 )
-def test_a_gang_that_cannot_be_placed_is_looked_at_again(tables, code):
+def test_a_rank_group_that_cannot_be_placed_is_tried_again(tables, code):
     asked = iter(tables)
-    table, found = ray_launcher.settled(request(), HOSTS, lambda: next(asked), patience=1.0)
+    table, found = ray_launcher.wait_for_placement(request(), HOSTS, lambda: next(asked), patience=1.0)
     if code is None:
         assert (table, found) == (Table("up", BOTH), {"a1": 1, "a2": 1})
     else:
         assert found.code == code
 
 
-class Trials(ray_launcher.Members):
-    """Members whose trials are worked out instead of run."""
+class Trials(ray_launcher.RankGroup):
+    """A rank group whose trials are computed instead of run."""
 
     def behave(self, outcome):
         self.outcome = outcome
@@ -80,40 +80,43 @@ class Trials(ray_launcher.Members):
         return self.outcome(tuple(hosts))
 
 
-def members(hosts, outcome, **more):
-    wish = request(floor_gbps=0.0, **more)
+def rank_group(hosts, outcome, **more):
+    asked = request(floor_gbps=0.0, **more)
     names = {host: f"10.0.0.{number}" for number, host in enumerate(hosts)}
-    end = time.monotonic() + wish.deadline
-    return Trials(wish, names, dict.fromkeys(hosts, 1), "eth0", {}, end).behave(outcome)
+    end = time.monotonic() + asked.deadline
+    return Trials(asked, names, dict.fromkeys(hosts, 1), "eth0", {}, end).behave(outcome)
 
 
-def gang(hosts, status="done", wrong=(), phase=None, at=1000.0):
+def ranks(hosts, status="done", wrong=(), phase=None, at=1000.0):
     reports = []
     for rank, host in enumerate(hosts):
-        events = [started(host, rank), check(host, rank, wrong=int(host in wrong), at=0, got=2.0, want=1.0)]
+        happened = [
+            started(host, rank),
+            check(host, rank, wrong=int(host in wrong), index=0, observed=2.0, expected=1.0),
+        ]
         if phase:
-            events.append(step(host, rank, 3, phase, at=at))
-        reports.append(report(host, rank, *events, status=status))
+            happened.append(step(host, rank, 3, phase, at=at))
+        reports.append(report(host, rank, *happened, status=status))
     return reports
 
 
 def test_a_pass_needs_one_trial_with_all_the_time():
-    found = members(["a1", "a2"], gang)
-    assert ray_launcher.examine(found).passed
+    found = rank_group(["a1", "a2"], ranks)
+    assert ray_launcher.run_gate(found).passed
     assert [hosts for hosts, _ in found.log] == [("a1", "a2")]
 
 
 def test_no_rounds_when_the_failure_names_its_host():
-    found = members(["a1", "a2"], lambda hosts: gang(hosts, wrong=["a2"]))
-    result = ray_launcher.examine(found)
+    found = rank_group(["a1", "a2"], lambda hosts: ranks(hosts, wrong=["a2"]))
+    result = ray_launcher.run_gate(found)
     assert (result.code, result.host, len(found.log)) == ("wrong_sum", "a2", 1)
 
 
 def test_a_hang_of_two_hosts_that_are_good_alone_is_the_pair():
-    found = members(
-        ["a1", "a2"], lambda hosts: gang(hosts, "timeout", phase="check") if len(hosts) > 1 else gang(hosts)
+    found = rank_group(
+        ["a1", "a2"], lambda hosts: ranks(hosts, "timeout", phase="check") if len(hosts) > 1 else ranks(hosts)
     )
-    result = ray_launcher.examine(found)
+    result = ray_launcher.run_gate(found)
     assert (result.verdict, result.code, result.host, result.pair) == (
         "timeout",
         "collective_hangs",
@@ -125,10 +128,10 @@ def test_a_hang_of_two_hosts_that_are_good_alone_is_the_pair():
 
 def test_a_hang_is_traced_to_one_host_of_sixteen():
     hosts = [f"a{number:02}" for number in range(16)]
-    found = members(hosts, lambda group: gang(group, "timeout", phase="check") if "a05" in group else gang(group))
-    result = ray_launcher.examine(found)
+    found = rank_group(hosts, lambda group: ranks(group, "timeout", phase="check") if "a05" in group else ranks(group))
+    result = ray_launcher.run_gate(found)
     assert (result.host, result.pair) == ("a05", None)
-    assert result.measured["localisation"]["rounds"] == 3
+    assert result.measured["bisect"]["rounds"] == 3
 
 
 class Clocked(Trials):
@@ -141,10 +144,10 @@ class Clocked(Trials):
 
 @pytest.mark.parametrize("count", [2, 4, 16])
 def test_all_rounds_together_fit_into_the_deadline(count):
-    plain = members([f"a{number:02}" for number in range(count)], None)
-    fields = {name: getattr(plain, name) for name in ("request", "addresses", "ranks", "interface", "seats", "end")}
-    found = Clocked(**fields).behave(lambda group: gang(group, "timeout", phase="check"))
-    ray_launcher.examine(found)
+    plain = rank_group([f"a{number:02}" for number in range(count)], None)
+    fields = {name: getattr(plain, name) for name in ("request", "addresses", "ranks", "interface", "actors", "end")}
+    found = Clocked(**fields).behave(lambda group: ranks(group, "timeout", phase="check"))
+    ray_launcher.run_gate(found)
     assert len(found.log) > 1
     assert found.remaining() > -ray_launcher.deadline.EXTRA
 
@@ -152,35 +155,35 @@ def test_all_rounds_together_fit_into_the_deadline(count):
 @pytest.mark.parametrize(
     ("outcome", "code"),
     [
-        (lambda hosts: gang(hosts, "timeout", phase="check", at=1059.0), "out_of_time"),
-        (lambda hosts: [*gang(hosts[:1]), report("a2", 1, status="lost")], "host_lost"),
+        (lambda hosts: ranks(hosts, "timeout", phase="check", at=1059.0), "out_of_time"),
+        (lambda hosts: [*ranks(hosts[:1]), report("a2", 1, status="lost")], "host_lost"),
     ],
 )
-def test_what_proves_nothing_starts_no_search(outcome, code):
-    found = members(["a1", "a2"], outcome)
-    assert ray_launcher.examine(found).code == code
+def test_what_is_inconclusive_starts_no_bisection(outcome, code):
+    found = rank_group(["a1", "a2"], outcome)
+    assert ray_launcher.run_gate(found).code == code
     assert len(found.log) == 1
 
 
 def test_trials_that_ran_out_of_time_accuse_nobody():
     def outcome(hosts):
-        return gang(hosts, "timeout", phase="check", at=1000.0 if len(hosts) > 1 else 1059.0)
+        return ranks(hosts, "timeout", phase="check", at=1000.0 if len(hosts) > 1 else 1059.0)
 
-    result = ray_launcher.examine(members(["a1", "a2"], outcome))
+    result = ray_launcher.run_gate(rank_group(["a1", "a2"], outcome))
     assert result.host is None
-    assert result.measured["localisation"]["unclear"] == ("a1", "a2")
+    assert result.measured["bisect"]["unclear"] == ("a1", "a2")
 
 
-def test_no_search_when_it_is_not_wanted():
-    found = members(["a1", "a2"], lambda hosts: gang(hosts, "timeout", phase="check"), localise=False)
-    assert ray_launcher.examine(found).pair == ("a1", "a2")
+def test_no_bisection_when_it_is_off():
+    found = rank_group(["a1", "a2"], lambda hosts: ranks(hosts, "timeout", phase="check"), bisect=False)
+    assert ray_launcher.run_gate(found).pair == ("a1", "a2")
     assert len(found.log) == 1
 
 
-def test_a_killed_rank_needs_no_search():
+def test_a_killed_rank_needs_no_bisection():
     def outcome(hosts):
-        return [*gang(hosts[:1]), report("a2", 1, started("a2", 1), ended("a2", 1, -9), status="failed")]
+        return [*ranks(hosts[:1]), report("a2", 1, started("a2", 1), ended("a2", 1, -9), status="failed")]
 
-    found = members(["a1", "a2"], outcome)
-    result = ray_launcher.examine(found)
+    found = rank_group(["a1", "a2"], outcome)
+    result = ray_launcher.run_gate(found)
     assert (result.code, result.host, len(found.log)) == ("rank_killed", "a2", 1)

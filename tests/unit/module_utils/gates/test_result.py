@@ -1,0 +1,168 @@
+"""A gate's result as JSON, and the codes that it may carry: documented where they are defined and in the modules."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from ansible_collections.lockstep.vllm.plugins.doc_fragments.gate import ModuleDocFragment
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates import codes, entry_point
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.codes import Code
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import CannotRun, GateResult
+from ansible_collections.lockstep.vllm.plugins.modules import graph_capture_verify, nccl_verify, network_verify
+
+FAILED = GateResult(
+    "nccl",
+    "fail",
+    3.1,
+    Code.WRONG_SUM,
+    pair=("a1", "a2"),
+    measured={"ranks": 2},
+    backend="gloo",
+    evidence=("/e/x",),
+    cause="wrong",
+    next="diagnose",
+    warnings=("mind this",),
+)
+
+
+def test_a_result_survives_json() -> None:
+    assert GateResult.from_dict(json.loads(json.dumps(FAILED.as_dict()))) == FAILED
+    passed = GateResult("graph", "pass", 1.0)
+    assert GateResult.from_dict(json.loads(json.dumps(passed.as_dict()))) == passed
+
+
+@pytest.mark.parametrize("change", [{"code": "unheard_of"}, {"verdict": "maybe"}])
+def test_what_is_no_result_is_refused(change: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"unheard_of|maybe"):
+        GateResult.from_dict({**FAILED.as_dict(), **change})
+
+
+def test_a_code_is_its_word_wherever_it_is_written() -> None:
+    assert f"{Code.WRONG_SUM}" == str(Code.WRONG_SUM) == "wrong_sum"
+    assert type(FAILED.as_dict()["code"]) is str
+
+
+def test_every_code_has_its_meaning_beside_it() -> None:
+    (defined,) = [node for node in ast.parse(inspect.getsource(codes)).body if isinstance(node, ast.ClassDef)]
+    body = defined.body[2:]  # after the docstring and __str__
+    assert [type(node) for node in body] == [ast.Assign, ast.Expr] * len(Code)
+
+
+def test_every_code_is_some_gate_s() -> None:
+    assert frozenset(Code) - frozenset.union(*codes.OF_GATE.values()) == {Code.SUSPECT}
+
+
+@pytest.mark.parametrize(
+    ("gate", "module"), [("nccl", nccl_verify), ("graph", graph_capture_verify), ("network", network_verify)]
+)
+def test_a_module_documents_the_codes_of_its_gate(gate: str, module: Any) -> None:
+    returned = yaml.safe_load(module.RETURN)["gate"]
+    listed = re.findall(r"C\((\w+)\)", returned["description"].partition("one of")[2])
+    assert len(listed) == len(set(listed))
+    assert {Code(word) for word in listed} == codes.OF_GATE[gate]
+    assert GateResult.from_dict(returned["sample"]).gate == gate
+
+
+def test_common_arguments_are_those_that_the_fragment_documents() -> None:
+    documented: dict[str, dict[str, Any]] = {}
+    for fragment in (ModuleDocFragment.DOCUMENTATION, ModuleDocFragment.RANK_GROUP):
+        documented |= yaml.safe_load(fragment)["options"]
+    for option in documented.values():
+        del option["description"]
+    assert documented == entry_point.RANK_GROUP_ARGUMENTS
+
+
+class Ended(Exception):
+    """The module is over."""
+
+
+class Module:
+    """What entry points use of AnsibleModule."""
+
+    def __init__(self, fail: bool = True) -> None:
+        self.params = {"fail": fail}
+        self.warnings: list[str] = []
+        self.answer: dict[str, Any] = {}
+        self.failed = False
+
+    def warn(self, warning: str) -> None:
+        self.warnings.append(warning)
+
+    def exit_json(self, **answer: Any) -> None:
+        self.answer = answer
+        raise Ended
+
+    def fail_json(self, **answer: Any) -> None:
+        self.failed = True
+        self.exit_json(**answer)
+
+
+def finished(run: Any, fail: bool = True) -> Module:
+    module = Module(fail)
+    with pytest.raises(Ended):
+        entry_point.finish(module, "nccl", run)
+    return module
+
+
+def raising(error: Exception) -> Any:
+    def run() -> GateResult:
+        raise error
+
+    return run
+
+
+def test_a_gate_that_cannot_run_gives_cause_and_next_as_they_were_raised() -> None:
+    module = finished(raising(CannotRun("a1: no such thing. Next: to nothing", "ansible-playbook site.yml")))
+    assert module.failed
+    gate = module.answer["gate"]
+    assert (gate["verdict"], gate["code"]) == ("fail", "could_not_run")
+    assert (gate["cause"], gate["next"]) == ("a1: no such thing. Next: to nothing", "ansible-playbook site.yml")
+    assert module.answer["msg"].endswith("Next: ansible-playbook site.yml")
+
+
+def test_any_other_error_is_the_cause_as_a_whole() -> None:
+    gate = finished(raising(ValueError("bad. Next: try again")), fail=False).answer["gate"]
+    assert (gate["cause"], gate["next"]) == ("bad. Next: try again", "ansible-playbook playbooks/status.yml")
+
+
+def test_a_pass_warns_and_a_failure_may_be_only_reported() -> None:
+    module = finished(lambda: GateResult("nccl", "pass", 2.0, backend="gloo", warnings=("mind this",)))
+    assert (module.failed, module.warnings) == (False, ["mind this"])
+    assert module.answer["msg"] == "nccl gate passed in 2 s on gloo"
+    module = finished(lambda: FAILED, fail=False)
+    assert (module.failed, module.answer["changed"]) == (False, False)
+    assert module.answer["msg"] == "nccl gate: fail, wrong_sum on a1 and a2: wrong. Next: diagnose"
+    assert finished(lambda: FAILED).failed
+
+
+PARAMS = {
+    "scope": "host",
+    "deadline": 5,
+    "run": "r1",
+    "backend": "auto",
+    "hosts": None,
+    "ranks_per_host": None,
+    "bisect": False,
+    "allow_gpu_processes": True,
+    "environment": {"NCCL_NTHREADS": 64},
+}
+
+
+def test_a_request_is_what_the_parameters_ask() -> None:
+    asked = entry_point.request("nccl", PARAMS, {"sizes": [8]}, floor_gbps=1.5)
+    assert (asked.gate, asked.scope, asked.deadline, asked.run, asked.floor_gbps) == ("nccl", "host", 5.0, "r1", 1.5)
+    assert (asked.bisect, asked.allow_gpu_processes, asked.params) == (False, True, {"sizes": [8]})
+    assert asked.environment == {"NCCL_NTHREADS": "64"}
+
+
+@pytest.mark.parametrize("deadline", [0, -1])
+def test_a_deadline_is_positive(deadline: float) -> None:
+    with pytest.raises(CannotRun, match="deadline is a positive number of seconds"):
+        entry_point.request("nccl", {**PARAMS, "deadline": deadline}, {})
