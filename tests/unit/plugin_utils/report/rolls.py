@@ -59,7 +59,7 @@ def plan(replicas: Sequence[str]) -> dict[str, Any]:
     replica_q is quarantined and replica_z is up to date: neither is in a wave.
     """
     members = {name: tuple(f"{name.removeprefix('replica_')}{n}" for n in (1, 2)) for name in replicas}
-    why = ("driver: package 550.90.07, wanted 550.127.05",)
+    why = ("driver: package 550.90.07, desired 550.127.05",)
     needs = [
         *[ReplicaNeed(name, hosts, None, True, "due", dict.fromkeys(hosts, why)) for name, hosts in members.items()],
         ReplicaNeed("replica_q", ("q1", "q2"), None, False, "quarantined", {"q1": ("Xid 79",)}),

@@ -82,7 +82,7 @@ def test_the_picture_has_a_text_for_those_who_do_not_see_it(name: str) -> None:
         assert f"{row.host}: " in page.text
 
 
-def test_a_good_roll_tells_versions_gates_and_waves() -> None:
+def test_a_good_roll_shows_versions_gates_and_waves() -> None:
     text = Page(report.render(rolls.good())).text
     assert "Done, 6 hosts in 3 waves" in text
     assert "driver 550.90.07 → 550.127.05" in text
@@ -91,7 +91,7 @@ def test_a_good_roll_tells_versions_gates_and_waves() -> None:
     assert "Why it stopped" not in text
 
 
-def test_what_gates_measure_is_told_in_one_line() -> None:
+def test_what_gates_measure_is_shown_in_one_line() -> None:
     measured = {
         "busbw_gbps": {"all_reduce": 431.25},
         "checks": 36,
@@ -104,9 +104,9 @@ def test_what_gates_measure_is_told_in_one_line() -> None:
     assert "busbw_gbps all_reduce 431.2 · checks 36 (floor 1) · graphs torch.compile · over nccl" in text
 
 
-def test_a_bad_roll_tells_cause_evidence_and_the_next_command_before_all_else() -> None:
+def test_a_bad_roll_shows_cause_evidence_and_the_next_command_before_all_else() -> None:
     text = Page(report.render(rolls.hanging())).text
-    told = [
+    expected = [
         "Stopped in wave 2 of 3",
         "Why it stopped",
         "b1, b2 failed after",
@@ -118,13 +118,13 @@ def test_a_bad_roll_tells_cause_evidence_and_the_next_command_before_all_else() 
         "serving, rolled back",
         "not started",
     ]
-    places = [text.find(words) for words in told]
-    assert -1 not in places, told[places.index(-1)]
+    places = [text.find(each) for each in expected]
+    assert -1 not in places, expected[places.index(-1)]
     assert places == sorted(places)
 
 
 @pytest.mark.parametrize(
-    ("events", "said"),
+    ("events", "words"),
     [
         ([], "no end is known"),
         (rolls.killed(), "no end is known; last seen in wave 1 of 3"),
@@ -137,8 +137,8 @@ def test_a_bad_roll_tells_cause_evidence_and_the_next_command_before_all_else() 
         (rolls.good(), "done, 6 hosts in 3 waves"),
     ],
 )
-def test_headline(events: list[dict[str, Any]], said: str) -> None:
-    assert report.headline(timeline.build(events)) == said
+def test_headline(events: list[dict[str, Any]], words: str) -> None:
+    assert report.headline(timeline.build(events)) == words
 
 
 def test_fetched_evidence_is_linked(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_fetched_evidence_is_linked(tmp_path: Path) -> None:
     assert (tmp_path / str(links.pop())).exists()
 
 
-def test_what_hosts_say_cannot_break_the_page() -> None:
+def test_what_hosts_report_cannot_break_the_page() -> None:
     evil = '</pre><script>alert("x")</script>&amp;'
     roll = rolls.Roll(("replica_a",))
     roll.step(("a1",), "drain", 1)
@@ -191,7 +191,7 @@ def test_a_thousand_hosts_make_a_page_that_a_phone_can_hold() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "most", "wanted"),
+    ("seconds", "most", "expected"),
     [
         (1, 4, [0, 1]),
         (61, 4, [0, 30, 60]),
@@ -199,8 +199,8 @@ def test_a_thousand_hosts_make_a_page_that_a_phone_can_hold() -> None:
         (400_000, 4, [0, 172800, 345600]),
     ],
 )
-def test_ticks(seconds: float, most: int, wanted: list[int]) -> None:
-    assert picture.ticks(seconds, most) == wanted
+def test_ticks(seconds: float, most: int, expected: list[int]) -> None:
+    assert picture.ticks(seconds, most) == expected
 
 
 def test_bars_stay_within_the_picture() -> None:
