@@ -46,12 +46,19 @@ class ActionModule(ClusterAction):
         routers = [] if mode in ("abort", "verify") else _due_routers(cluster, found, limit)
         refusals = [*planned.refusals, *_router_refusals(cluster, found, limit)]
         if refusals:
-            return {"failed": True, "msg": render.refused(refusals), "refusals": refusals}
+            return {
+                "failed": True,
+                "msg": render.refused(refusals),
+                "refusals": refusals,
+                "lockstep_plan": {"refusals": refusals},
+            }
+        run = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
         return {
             **planned.as_dict(),
+            "lockstep_plan": for_report(planned, run),
             "mode": mode,
             "began": now.timestamp(),
-            "run": f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}",
+            "run": run,
             "members": render.members(planned, cluster.topology, found),
             "routers": routers,
             "floor": waves.floor_of(policy, len(cluster.topology.replicas)),
@@ -90,6 +97,16 @@ class ActionModule(ClusterAction):
                 "Next: ansible-playbook playbooks/upgrade_driver.yml -e rollout_action=abort"
             )
         return found
+
+
+def for_report(planned: plan.Plan, run: str) -> dict[str, Any]:
+    """What the callback reads of a plan (plugin_utils/report/events.py)."""
+    return {
+        "run": run,
+        "waves": [wave.as_dict() for wave in planned.waves],
+        "skipped": dict(planned.skipped),
+        "warnings": list(planned.warnings),
+    }
 
 
 def _router_refusals(cluster: Cluster, found: Mapping[str, plan.Found], limit: set[str]) -> list[str]:

@@ -88,7 +88,7 @@ bake:
     How each wave is watched: C(seconds), C(latency_factor), C(error_share) and C(requests), from the policy or the defaults.
   returned: always
   type: dict
-skipped_replicas:
+left_alone:
   description: Replicas that are in no wave, with the reason.
   returned: always
   type: dict

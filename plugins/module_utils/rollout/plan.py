@@ -114,7 +114,7 @@ class Plan:
             "prepare": list(self.prepare),
             "disturbed": list(self.disturbed),
             "gated": list(self.gated),
-            "skipped_replicas": dict(self.skipped),
+            "left_alone": dict(self.skipped),
             "refusals": list(self.refusals),
             "warnings": list(self.warnings),
         }

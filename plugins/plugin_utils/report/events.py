@@ -1,7 +1,7 @@
 """What tasks report and what the journal keeps, parsed once, into types, where it enters.
 
-A result is read by its fields, never by its words: ``gate`` (a gate's result), ``fingerprint``, ``evidence``, ``cause``,
-``next``, ``lockstep_event``, and the plan where the task is ``lockstep.vllm.plan``. A message is for people alone.
+A result is read by its fields, never by its words: ``lockstep_plan``, ``gate`` (a gate's result), ``fingerprint``,
+``evidence``, ``cause``, ``next``, ``lockstep_event``. A message is for people alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ RunOutcome = Literal["done", "failed", "refused", "nothing_to_do", "checked", "i
 RUN_OUTCOMES: tuple[RunOutcome, ...] = get_args(RunOutcome)
 Fingerprint = Mapping[str, Any]
 
-PLAN_ACTION = "lockstep.vllm.plan"
 CAUSE_LENGTH = 4000
 STATUS_COMMAND = "ansible-playbook playbooks/status.yml"
 SAME_COMMAND = "the same command again: it goes on from here"
@@ -79,26 +78,14 @@ class RunPlan:
     warnings: tuple[str, ...] = ()
 
     @classmethod
-    def of_result(cls, result: Result) -> RunPlan | None:
-        """What the plan action returned; None where it failed before it had a plan."""
-        if "waves" not in result and "refusals" not in result:
-            return None
-        # Not "skipped": in a result, that key is Ansible's own.
-        return cls._parse(result, "skipped_replicas")
-
-    @classmethod
-    def of_event(cls, event: Mapping[str, Any]) -> RunPlan:
-        """A ``planned`` event, read back."""
-        return cls._parse(event, "skipped")
-
-    @classmethod
-    def _parse(cls, value: Mapping[str, Any], skipped: str) -> RunPlan:
+    def parse(cls, plan: Mapping[str, Any]) -> RunPlan:
+        """``lockstep_plan`` of the plan action's result, or a ``planned`` event."""
         return cls(
-            run=str(value.get("run") or ""),
-            waves=tuple(PlannedWave.parse(wave) for wave in _mappings(value.get("waves")) if "n" in wave),
-            skipped={str(name): str(why) for name, why in _mapping(value.get(skipped)).items()},
-            refusals=_texts(value.get("refusals")),
-            warnings=_texts(value.get("warnings")),
+            run=str(plan.get("run") or ""),
+            waves=tuple(PlannedWave.parse(wave) for wave in _mappings(plan.get("waves")) if "n" in wave),
+            skipped={str(name): str(why) for name, why in _mapping(plan.get("skipped")).items()},
+            refusals=_texts(plan.get("refusals")),
+            warnings=_texts(plan.get("warnings")),
         )
 
     def as_event(self, elapsed: float) -> Event:
@@ -241,14 +228,14 @@ class TaskReport:
     failure: Failure | None = None
 
     @classmethod
-    def parse(cls, host: str, task: str, outcome: TaskOutcome, result: Result, action: str = "") -> TaskReport:
+    def parse(cls, host: str, task: str, outcome: TaskOutcome, result: Result) -> TaskReport:
         parts = [result, *_mappings(result.get("results"))]
         failed = outcome in ("failed", "unreachable")
         return cls(
             host=host,
             task=task,
             outcome=outcome,
-            plan=RunPlan.of_result(result) if action == PLAN_ACTION else None,
+            plan=RunPlan.parse(plan) if (plan := _mapping(result.get("lockstep_plan"))) else None,
             gates=tuple(
                 GateEvent.parse(gate, host) for part in parts if "verdict" in (gate := _mapping(part.get("gate")))
             ),

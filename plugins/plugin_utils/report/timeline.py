@@ -133,7 +133,7 @@ def build(events: Sequence[Event]) -> Timeline:
     """The timeline of a journal; any prefix of a journal has one."""
     start: Event = next(iter(of(events, "run_started")), {})
     end: Event = next(iter(of(events, "run_ended")), {})
-    plan = RunPlan.of_event(next(iter(of(events, "planned")), {}))
+    plan = RunPlan.parse(next(iter(of(events, "planned")), {}))
     last = max((float(event.get("elapsed", 0.0)) for event in events), default=0.0)
     failures = tuple(Failure.of_event(event) for event in of(events, "failed"))
     following = [failure.next for failure in failures if failure.next]
@@ -160,7 +160,7 @@ def typical_wave(journals: Iterable[Sequence[Event]]) -> float | None:
     for events in journals:
         if not of(events, "run_ended") or of(events, "failed"):
             continue
-        plan = RunPlan.of_event(next(iter(of(events, "planned")), {}))
+        plan = RunPlan.parse(next(iter(of(events, "planned")), {}))
         lengths = [
             wave.ended - wave.began
             for wave in _waves(events, plan, 0.0)

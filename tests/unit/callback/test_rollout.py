@@ -20,8 +20,7 @@ import yaml
 ROOT = Path(__file__).parents[3]
 HOSTS = ("a1", "a2", "b1", "b2")
 
-# An action that returns what it is given: with it, tasks of the test report what modules and actions of a roll return. It
-# stands in for the plan action too, in a collection that is otherwise the real one.
+# An action that returns what it is given: with it, tasks of the test report what modules and actions of a roll return.
 GIVEN = """
 from ansible.plugins.action import ActionBase
 
@@ -50,7 +49,7 @@ def wave(n: int, replica: str, serving: list[str]) -> dict[str, Any]:
 PLAN = {
     "run": "20261122T003000Z-ab12",
     "waves": [wave(1, "replica_a", ["replica_b"]), wave(2, "replica_b", ["replica_a"])],
-    "skipped_replicas": {"replica_c": "quarantined (c1: Xid 79)"},
+    "skipped": {"replica_c": "quarantined (c1: Xid 79)"},
     "refusals": [],
 }
 GATE = {
@@ -100,7 +99,7 @@ def changed_wave(gates: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def planned(plan: dict[str, Any]) -> dict[str, Any]:
-    return play("a1", {"name": "Plan the run", "lockstep.vllm.plan": {"result": plan}})
+    return play("a1", report("Plan the run", {"lockstep_plan": plan}))
 
 
 PLANNED = planned(PLAN)
@@ -120,19 +119,12 @@ class Project:
         (folder / "action_plugins").mkdir()
         (folder / "runner").mkdir()
         (folder / "action_plugins" / "report.py").write_text(GIVEN)
-        collection = folder / "collections" / "ansible_collections" / "lockstep" / "vllm"
-        (collection / "plugins" / "action").mkdir(parents=True)
-        (collection / "plugins" / "action" / "plan.py").write_text(GIVEN)
-        for path in [ROOT / "galaxy.yml", ROOT / "meta", *(ROOT / "plugins").iterdir()]:
-            link = collection / path.relative_to(ROOT)
-            if not link.exists():
-                link.symlink_to(path)
         hosts = {name: {"ansible_connection": "local", "ansible_python_interpreter": sys.executable} for name in HOSTS}
         (folder / "inventory.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
         (folder / "ansible.cfg").write_text(
             textwrap.dedent(f"""
             [defaults]
-            collections_path = {folder}/collections
+            collections_path = {ROOT}/collections
             callbacks_enabled = lockstep.vllm.rollout, lockstep.vllm.interrupts
             action_plugins = {folder}/action_plugins
             local_tmp = {folder}/tmp

@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.lockstep.vllm.plugins.action.plan import for_report
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.plan import Plan
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.waves import Policy, ReplicaNeed, WavePlan, waves
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import events, journal, tracker
@@ -54,7 +55,7 @@ def gate(name: str, host: str, verdict: str = "pass", **more: Any) -> dict[str, 
 
 
 def plan(replicas: Sequence[str]) -> dict[str, Any]:
-    """What the plan action returns: one replica per wave, two hosts each, all serving.
+    """What the plan action makes of a cluster: one replica per wave, two hosts each, all serving.
 
     replica_q is quarantined and replica_z is up to date: neither is in a wave.
     """
@@ -67,11 +68,7 @@ def plan(replicas: Sequence[str]) -> dict[str, Any]:
     ]
     decided = waves(needs, Policy(wave_size=1), datetime.datetime.fromtimestamp(BEGAN, datetime.UTC))
     assert isinstance(decided, WavePlan)
-    return {
-        **Plan(waves=decided.waves, skipped=decided.skipped).as_dict(),
-        "run": "20261122T011000Z-ab12",
-        "fingerprints": {host: OLD for wave in decided.waves for host in wave.hosts},
-    }
+    return for_report(Plan(waves=decided.waves, skipped=decided.skipped), "20261122T011000Z-ab12")
 
 
 class Roll:
@@ -90,7 +87,8 @@ class Roll:
         }
         self.events: list[dict[str, Any]] = []
         self.add([start])
-        self.result("ops1", self.plan, action=events.PLAN_ACTION)
+        hosts = [host for wave in self.plan["waves"] for host in wave["hosts"]]
+        self.result("ops1", {"lockstep_plan": self.plan, "fingerprints": dict.fromkeys(hosts, OLD)})
 
     def add(self, happened: Sequence[Mapping[str, Any]]) -> None:
         self.events += [{"at": journal.stamp(BEGAN + event["elapsed"]), **event} for event in happened]
@@ -101,9 +99,8 @@ class Roll:
         result: Mapping[str, Any],
         outcome: events.TaskOutcome = "ok",
         task: str = "Do something",
-        action: str = "",
     ) -> None:
-        self.add(self.tracker.task_ends(events.TaskReport.parse(host, task, outcome, result, action)))
+        self.add(self.tracker.task_ends(events.TaskReport.parse(host, task, outcome, result)))
 
     def step(
         self,

@@ -9,8 +9,8 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import events
 from tests.unit.plugin_utils.report import rolls
 
 
-def parse(result: dict[str, Any], outcome: events.TaskOutcome = "ok", action: str = "") -> events.TaskReport:
-    return events.TaskReport.parse("a1", "Do something", outcome, result, action)
+def parse(result: dict[str, Any], outcome: events.TaskOutcome = "ok") -> events.TaskReport:
+    return events.TaskReport.parse("a1", "Do something", outcome, result)
 
 
 def failure(result: dict[str, Any], outcome: events.TaskOutcome = "failed") -> events.Failure:
@@ -64,20 +64,15 @@ def test_gates_are_read_from_their_field_alone(result: dict[str, Any], gates: li
     assert [gate.gate for gate in parse(result).gates] == gates
 
 
-def test_a_plan_is_the_plan_action_s_alone() -> None:
+def test_a_plan_is_read_and_comes_back_out_of_the_journal() -> None:
     planned = rolls.plan(["replica_a"])
     assert parse(planned).plan is None
-    plan = parse(planned, action=events.PLAN_ACTION).plan
+    plan = parse({"lockstep_plan": planned}).plan
     assert plan is not None
     assert [wave.hosts for wave in plan.waves] == [("a1", "a2")]
     assert plan.skipped == {"replica_q": "quarantined (q1: Xid 79)", "replica_z": "needs nothing"}
     assert plan.serving == ["replica_z", "replica_a"]
-    assert events.RunPlan.of_event(plan.as_event(0.0)) == plan
-    assert parse({"msg": "mode is 'x'"}, "failed", events.PLAN_ACTION).plan is None
-
-
-def test_no_key_of_a_plan_is_one_that_ansible_takes_for_itself() -> None:
-    assert not {"skipped", "failed", "unreachable", "ansible_facts"} & set(rolls.plan(["replica_a"]))
+    assert events.RunPlan.parse(plan.as_event(0.0)) == plan
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_a_wave_of_several_replicas_drains_each_by_itself() -> None:
     members = {"replica_a": ["a1", "a2"], "replica_b": ["b1"]}
     wave = {"n": 1, "replicas": list(members), "hosts": ["a1", "a2", "b1"], "members": members}
     plan = {"run": "r", "waves": [{**wave, "drained": list(members), "serving": ["replica_c"]}], "refusals": []}
-    roll.result("ops1", plan, action=events.PLAN_ACTION)
+    roll.result("ops1", {"lockstep_plan": plan})
     roll.step(("a1", "a2"), "drain", 1)
     assert roll.tracker.serving == ["replica_c", "replica_b"]
     roll.step(("b1",), "drain", 1)
@@ -127,8 +127,8 @@ def test_lines() -> None:
 
 def test_a_refusal_is_a_line() -> None:
     roll = rolls.Roll(())
-    result = {"refusals": ["a1 is down"], "msg": "no"}
-    report = events.TaskReport.parse("ops1", "Plan", "failed", result, events.PLAN_ACTION)
+    result = {"lockstep_plan": {"refusals": ["a1 is down"]}, "msg": "no"}
+    report = events.TaskReport.parse("ops1", "Plan", "failed", result)
     assert lines(roll, roll.tracker.task_ends(report))[0] == "   0:00  refused: a1 is down"
 
 
