@@ -9,11 +9,11 @@ from typing import Any
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import evidence_bundle
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import ClusterAction
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import program
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import journal, page
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import journal
 
 
 class ActionModule(ClusterAction):
-    """One answer from each host, all at once. A host that does not answer is told, never a failure."""
+    """One answer from each host, all at once. A host that does not answer is listed, never a failure."""
 
     _VALID_ARGS = frozenset({"run", "hosts", "since"})
 
@@ -36,8 +36,8 @@ class ActionModule(ClusterAction):
         try:
             for host, answer in answers.items():
                 for path, packed in (answer.value or {"files": {}})["files"].items():
-                    kept.append(str(_keep(folder / page.EVIDENCE / host, path, packed)))
-        except OSError as error:  # a full disk here must not keep a wave from being put back
+                    kept.append(str(_keep(folder / journal.EVIDENCE / host, path, packed)))
+        except OSError as error:  # a full disk here must not keep a wave from being rolled back
             warnings = [f"evidence was left on the hosts: {error}"]
         return {
             "changed": False,
@@ -49,7 +49,7 @@ class ActionModule(ClusterAction):
 
 
 def _folder(run: str) -> Path:
-    """Where the callback keeps this run; it tells in the environment."""
+    """Where the callback keeps this run; it says so in the environment."""
     return Path(os.environ.get(journal.ROOT_VARIABLE, journal.ROOT)) / run
 
 

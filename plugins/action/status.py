@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from ansible.utils.display import Display
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import render
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import ClusterAction
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import status_table
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import cluster_status, status_table, status_types
 
 _RENDER = {"table": status_table.as_text, "json": status_table.as_json}
 
 
 class ActionModule(ClusterAction):
-    """One survey of all hosts, shown as a table or as JSON, and returned as data."""
+    """One probe of all hosts, shown as a table or as JSON, and returned as data."""
 
     _VALID_ARGS = frozenset({"format"})
 
@@ -28,7 +28,7 @@ class ActionModule(ClusterAction):
         if cluster.topology.problems:
             return {"failed": True, "msg": render.invalid_inventory(cluster.topology.problems)}
         found = self.probe(cluster, variables, ray=True)
-        status = status_table.build(
+        status = cluster_status.build(
             {
                 "replicas": {
                     replica.name: {"head": replica.head, "hosts": list(replica.hosts), "zone": replica.zone}
@@ -36,7 +36,11 @@ class ActionModule(ClusterAction):
                 },
                 "routers": list(cluster.routers),
                 "hosts": {
-                    host: {"reachable": answer.reachable, "error": answer.error, "state": answer.value}
+                    host: {
+                        "reachable": answer.reachable,
+                        "error": answer.error,
+                        "state": cast("status_types.HostState | None", answer.value),
+                    }
                     for host, answer in found.items()
                 },
             }

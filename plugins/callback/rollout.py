@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = """
 name: rollout
 type: aggregate
-short_description: Tells how a roll goes, keeps its journal, writes its report
+short_description: Show how a roll goes, keep its journal, write its report
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 description:
@@ -52,8 +52,10 @@ from typing import Any
 from ansible import context
 from ansible.plugins.callback import CallbackBase
 
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, identity, signals
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import journal, page, timeline, tracker
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, identity
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import events, journal, live_lines, page, timeline
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import Event
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.tracker import STEPS, Tracker
 
 _FAULTS_TOLERATED = 3
 # They take no time, and one that a condition skips begins nothing; the tasks that they bring carry their variables.
@@ -63,7 +65,7 @@ _COLOURS = {"failed": "red", "gate": "cyan", "serving": "green", "wave_started":
 
 
 def _harmless(method: Callable[..., None]) -> Callable[..., None]:
-    """An error in here is told as a warning; after a few of them the plugin is silent. The run goes on regardless."""
+    """An error in here becomes a warning; after a few of them the plugin is silent. The run goes on regardless."""
 
     @functools.wraps(method)
     def guarded(self: CallbackModule, *arguments: Any, **named: Any) -> None:
@@ -80,7 +82,7 @@ def _harmless(method: Callable[..., None]) -> Callable[..., None]:
 
 
 class CallbackModule(CallbackBase):
-    """Ansible's notifications go to a :class:`progress.Tracker`; its events go to the journal and the screen."""
+    """Ansible's notifications go to a :class:`Tracker`; its events go to the journal and the screen."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "aggregate"
@@ -90,10 +92,10 @@ class CallbackModule(CallbackBase):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.faults = 0
-        self._tracker = tracker.Tracker()
+        self._tracker = Tracker()
         self._began = time.time()
         self._journal: journal.Journal | None = None
-        self._held_back: list[tracker.Event] = []
+        self._held_back: list[Event] = []
         self._playbook = ""
         self._play_step: dict[str, Any] = {}
         self._process = os.getpid()
@@ -102,12 +104,12 @@ class CallbackModule(CallbackBase):
 
     @_harmless
     def v2_playbook_on_start(self, playbook: Any) -> None:
-        signals.hear_every_interrupt()
+
         self._playbook = ansible_internals.playbook_name(playbook)
         self._began = time.time()
         # Actions of this run put what they bring from hosts beside the journal.
         os.environ[journal.ROOT_VARIABLE] = str(self._root())
-        self._tracker = tracker.Tracker(typical_wave=timeline.typical_wave(self._earlier()))
+        self._tracker = Tracker(typical_wave=timeline.typical_wave(self._earlier()))
 
     @_harmless
     def v2_playbook_on_play_start(self, play: Any) -> None:
@@ -143,30 +145,31 @@ class CallbackModule(CallbackBase):
         failed = any(host["failures"] or host["unreachable"] for host in hosts)
         self._finish(self._outcome(failed))
 
-    def _ended(self, result: Any, outcome: str) -> None:
-        if _is_include(result.task) and outcome not in ("failed", "unreachable"):
+    def _ended(self, result: Any, outcome: events.TaskOutcome) -> None:
+        task = result.task
+        if _is_include(task) and outcome not in ("failed", "unreachable"):
             return  # it begins nothing and ends nothing: the tasks that it brings do
-        self._publish(
-            self._tracker.task_ends(result.host.get_name(), result.task.get_name().strip(), outcome, result.result)
-        )
+        host, name = result.host.get_name(), task.get_name().strip()
+        report = events.TaskReport.parse(host, name, outcome, result.result)
+        self._publish(self._tracker.task_ends(report))
 
-    def _outcome(self, failed: bool) -> str:
-        if self._tracker.plan.get("refusals"):
+    def _outcome(self, failed: bool) -> events.RunOutcome:
+        if self._tracker.plan.refusals:
             return "refused"
         if failed:
             return "failed"
-        if self._tracker.plan and not self._tracker.waves:
+        if self._tracker.planned and not self._tracker.waves:
             return "nothing_to_do"
         return "checked" if context.CLIARGS.get("check") else "done"
 
-    def _publish(self, events: list[tracker.Event]) -> None:
-        for event in events:
+    def _publish(self, happened: list[Event]) -> None:
+        for event in happened:
             self._record({"at": journal.stamp(self._began + event["elapsed"]), **event})
-            said = tracker.line(event, self._tracker) if self.get_option("live") else None
-            if said:
-                self._display.display(said, color=_COLOURS.get(event["event"]))
+            line = live_lines.line(event, self._tracker) if self.get_option("live") else None
+            if line:
+                self._display.display(line, color=_COLOURS.get(event["event"]))
 
-    def _record(self, event: tracker.Event) -> None:
+    def _record(self, event: Event) -> None:
         """Journal an event. What comes before the first step is held back: a run that does nothing leaves nothing."""
         if self._journal is None and (event["event"] not in _SETS_OUT or context.CLIARGS.get("check")):
             self._held_back.append(event)
@@ -178,7 +181,7 @@ class CallbackModule(CallbackBase):
                 self._journal.write(held)
         self._journal.write(event)
 
-    def _started(self) -> tracker.Event:
+    def _started(self) -> Event:
         return {
             "at": journal.stamp(self._began),
             "event": "run_started",
@@ -191,7 +194,7 @@ class CallbackModule(CallbackBase):
             "limit": context.CLIARGS.get("subset"),
         }
 
-    def _finish(self, outcome: str) -> None:
+    def _finish(self, outcome: events.RunOutcome) -> None:
         self._over = True
         if self._journal is None:
             return
@@ -211,7 +214,7 @@ class CallbackModule(CallbackBase):
     def _root(self) -> Path:
         return Path(self.get_option("path")).expanduser().absolute()
 
-    def _earlier(self) -> Iterator[list[tracker.Event]]:
+    def _earlier(self) -> Iterator[list[Event]]:
         """Journals of earlier runs, newest first."""
         for path in sorted(self._root().glob(f"*/{journal.NAME}"), reverse=True)[:10]:
             try:
@@ -227,7 +230,7 @@ def _is_include(task: Any) -> bool:
 def _convention(variables: dict[str, Any]) -> dict[str, Any]:
     """``lockstep_step`` and ``lockstep_wave`` as literals; an expression is not for a callback to evaluate."""
     found: dict[str, Any] = {}
-    if variables.get("lockstep_step") in tracker.STEPS:
+    if variables.get("lockstep_step") in STEPS:
         found["lockstep_step"] = str(variables["lockstep_step"])
     if isinstance(variables.get("lockstep_wave"), int):
         found["lockstep_wave"] = variables["lockstep_wave"]
@@ -235,8 +238,7 @@ def _convention(variables: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_report(folder: Path) -> None:
-    events = journal.read(folder / journal.NAME)
-    fetched = page.fetched_evidence(folder)
+    html = page.render(journal.read(folder / journal.NAME), page.fetched_evidence(folder))
     scratch = folder / f".{journal.REPORT}.{os.getpid()}"
-    scratch.write_text(page.render(events, fetched), encoding="utf-8")
+    scratch.write_text(html, encoding="utf-8")
     os.replace(scratch, folder / journal.REPORT)

@@ -89,6 +89,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import log_advice
 
 
@@ -122,7 +123,8 @@ def main() -> None:
     except (ValueError, OSError) as error:
         module.fail_json(msg=f"{module.params['patterns']}: {error}")
     if not known:
-        module.fail_json(msg=f"{module.params['patterns']} is not there. Next: ansible-playbook playbooks/site.yml")
+        missing = Stop(f"{module.params['patterns']} is not there", "ansible-playbook playbooks/site.yml")
+        module.fail_json(**missing.as_result())
     read = [path for pattern in module.params["paths"] for path in sorted(glob.glob(pattern))]
     logs = [tail(path, module.params["last_bytes"]) for path in read]
     findings = log_advice.read((line for log in logs for line in log), known)

@@ -89,6 +89,7 @@ import dataclasses
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import completion
 
 
@@ -121,9 +122,8 @@ def main() -> None:
     record = dataclasses.asdict(answer)
     del record["tokens"]
     if not answer.ok:
-        module.fail_json(
-            msg=f"no proof of a completion: {answer.cause}. Next: journalctl -u lockstep-vllm", completion=record
-        )
+        stop = Stop(f"no proof of a completion: {answer.cause}", "journalctl -u lockstep-vllm")
+        module.fail_json(**stop.as_result(), completion=record)
     module.exit_json(changed=False, completion=record)
 
 

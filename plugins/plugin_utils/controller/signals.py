@@ -1,10 +1,15 @@
 """A ctrl-C that ends the run, with all its workers, whatever Ansible is in the middle of.
 
-Ansible forks for every task of every host. CPython drops what is raised in the functions that it runs around a fork
-(``os.register_at_fork``; logging has some) and tells only ``sys.unraisablehook``. There a KeyboardInterrupt is lost: in the
-controller, and the roll goes on as if nobody had asked it to end; or in the new worker, and the controller ends, but not
-before the worker's task has. And before it has started a new worker, Ansible has closed the old one in its place: if its
-handler comes upon that, it fails (``process object is closed``), and the workers after it are not told.
+Ansible forks for every task of every host, and its handling of signals around that has gaps (ansible/ansible#86946):
+
+* CPython drops what is raised in the functions that it runs around a fork (``os.register_at_fork``; logging has some) and
+  hands it to ``sys.unraisablehook`` alone. There a KeyboardInterrupt is lost: in the controller, and the run goes on as if
+  nobody had asked it to end; or in the new worker, and the controller ends, but not before the worker's task has.
+* Before it has started a new worker, Ansible has closed the old one in its place. A handler that comes upon that fails
+  (``process object is closed``), and the workers after it are not signalled.
+
+The handlers belong to the controller's process, where no action runs (those run in the workers): the callback
+``lockstep.vllm.interrupts`` installs them.
 """
 
 from __future__ import annotations
@@ -16,20 +21,29 @@ import threading
 from types import FrameType
 from typing import Any
 
+ANSIBLE_CORE = ((2, 19), (2, 22))
+"""From this version to before that one Ansible handles signals as described above."""
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 _AGAIN_AFTER = 0.2
 """Seconds; starting a worker takes less."""
 
 
-def hear_every_interrupt() -> None:
+def supports(version: str) -> bool:
+    """Whether the handlers suit an ansible-core of this version (``2.21.5``)."""
+    low, high = ANSIBLE_CORE
+    major, minor = version.split(".")[:2]
+    return low <= (int(major), int(minor)) < high
+
+
+def install_signal_handlers() -> None:
     """Have every interrupt end this process, and every worker from its first moment. Call it in the main thread."""
-    _ask_again()
+    _retry_interrupts()
     _let_workers_end()
 
 
-def _ask_again() -> None:
+def _retry_interrupts() -> None:
     """What Ansible's handler could not do in the moment of an interrupt, it can a little later."""
-    process, tell, handler = os.getpid(), sys.unraisablehook, signal.getsignal(signal.SIGINT)
+    process, report, handler = os.getpid(), sys.unraisablehook, signal.getsignal(signal.SIGINT)
     if not callable(handler):
         return
 
@@ -43,7 +57,7 @@ def _ask_again() -> None:
         if what.exc_type is KeyboardInterrupt and os.getpid() == process:
             again()
         else:
-            tell(what)
+            report(what)
 
     def again() -> None:
         signal.signal(signal.SIGINT, interrupted)  # Ansible's takes itself away when it is called

@@ -14,12 +14,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import Event
+
 NAME = "journal.jsonl"
 REPORT = "report.html"
+EVIDENCE = "evidence"
+"""Folder beside the report: ``evidence/<host>/<path on the host>``."""
 ROOT = ".cache/lockstep/runs"
 ROOT_VARIABLE = "LOCKSTEP_RUNS"
-
-Event = dict[str, Any]
 
 
 def new_run(now: datetime.datetime | None = None) -> str:

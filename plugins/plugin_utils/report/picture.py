@@ -1,13 +1,15 @@
-"""The timeline as an inline SVG: hosts down, time across. Pure, text only, colours from the page's style sheet."""
+"""The geometry of the timeline's picture: hosts down, time across, in SVG units. The template draws it.
+
+Pure: a timeline in, shapes out. Colours come from the page's style sheet, by the shapes' classes.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import html
 from collections.abc import Iterable, Sequence
 
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import tracker
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.timeline import Kind, Row, Segment, Timeline
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.wording import clock, span
 
 LEGEND: dict[Kind, str] = {
     "serving": "serving",
@@ -17,66 +19,105 @@ LEGEND: dict[Kind, str] = {
     "gates": "gates",
     "start": "start",
     "bake": "bake",
-    "restore": "restore",
+    "rollback": "roll back",
 }
+WIDTH = 1000
+_LABELS = 132  # the column of names
+_LEFT, _RIGHT = _LABELS + 2, WIDTH - 14
+_TOP = 40.0
+_BAR = 18
+_PITCH = 25
+_MOST_TICKS = 9
 _TICKS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 43200, 86400)
 _LETTER = 6.2
-_TOP = 40.0
+_LONGEST_NAME = _LABELS // 7
 
 
 @dataclasses.dataclass(frozen=True)
-class Shape:
-    """How a picture is laid out, in SVG units. ``labels`` is the width of the column of names; 0 puts names above bars."""
+class Text:
+    x: float
+    y: float
+    kind: str
+    text: str
 
-    name: str
+
+@dataclasses.dataclass(frozen=True)
+class Bar:
+    """A rectangle; ``title`` is what a pointer that rests on it shows, ``label`` stands within."""
+
+    x: float
+    y: float
     width: float
-    labels: float
-    thickness: float
-    pitch: float
-    ticks: int
+    height: float
+    kind: str
+    title: str = ""
+    label: Text | None = None
 
 
-WIDE = Shape("wide", 1000, 132, 18, 25, 9)
-NARROW = Shape("narrow", 360, 0, 16, 38, 4)
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """What is drawn, in this order; ``crosses`` are the centres of failures, ``grid`` the vertical lines' x."""
+
+    height: float
+    bands: tuple[Bar, ...]
+    grid: tuple[float, ...]
+    texts: tuple[Text, ...]
+    bars: tuple[Bar, ...]
+    crosses: tuple[tuple[float, float], ...]
+    description: str
 
 
-def draw(timeline: Timeline, shape: Shape) -> str:
-    """The picture, with a title and a description for those who don't see it."""
+def draw(timeline: Timeline) -> Picture:
+    """The picture, with a description for those who don't see it."""
     seconds = max(timeline.seconds, 1.0)
-    left, right = shape.labels + 2, shape.width - 14
-    scale = (right - left) / seconds
-    body: list[str] = []
+    scale = (_RIGHT - _LEFT) / seconds
+    texts: list[Text] = []
+    bars: list[Bar] = []
+    crosses: list[tuple[float, float]] = []
     y = _TOP
     for replica, rows in _by_replica(timeline.rows):
-        alone = len(rows) == 1 and rows[0].host == replica
-        if not alone:
-            body.append(_text(0, y + 12, "replica", replica))
+        if [row.host for row in rows] != [replica]:
+            texts.append(Text(0, y + 12, "replica", replica))
             y += 18
         for row in rows:
-            body += _row(row, y, left, right, scale, shape)
-            y += shape.pitch
+            texts += _names(row, y)
+            bars.append(Bar(_LEFT, y, _RIGHT - _LEFT, _BAR, "idle"))
+            bars += [_bar(row, segment, y, scale) for segment in [*row.serving, *merged(row.steps)]]
+            crosses += [
+                (_LEFT + step.ended * scale, y + _BAR / 2)
+                for step in row.steps
+                if step.outcome in ("failed", "unreachable")
+            ]
+            y += _PITCH
         y += 8
     height = y + 4
-    back = [*_bands(timeline, left, scale, height), *_axis(seconds, left, scale, height, shape)]
-    name = f"timeline-{shape.name}"
-    return (
-        f'<svg class="{shape.name}" viewBox="0 0 {shape.width:g} {height:g}" role="img" '
-        f'aria-labelledby="{name}-title {name}-desc"><title id="{name}-title">Timeline: hosts by time</title>'
-        f'<desc id="{name}-desc">{html.escape(describe(timeline))}</desc>{"".join(back)}{"".join(body)}</svg>'
+    bands = _bands(timeline, scale, height)
+    moments = [(tick, _LEFT + tick * scale) for tick in ticks(seconds, _MOST_TICKS)]
+    axis = [
+        Text(x, 13, "tick mid" if tick else "tick", clock(tick)) for tick, x in moments if not tick or x < WIDTH - 24
+    ]
+    return Picture(
+        height=height,
+        bands=tuple(bands),
+        grid=tuple(x for _tick, x in moments),
+        texts=(*axis, *texts),
+        bars=tuple(bars),
+        crosses=tuple(crosses),
+        description=describe(timeline),
     )
 
 
 def describe(timeline: Timeline) -> str:
     """The picture in words."""
-    told = []
+    lines = []
     for row in timeline.rows:
         stretches = ", ".join(
-            f"{segment.kind} from {tracker.clock(segment.began)} for {tracker.span(segment.seconds)}"
+            f"{segment.kind} from {clock(segment.began)} for {span(segment.seconds)}"
             + ("" if segment.outcome in ("ok", "serving") else f" ({segment.outcome})")
             for segment in [*row.serving[:1], *merged(row.steps), *row.serving[1:]]
         )
-        told.append(f"{row.host}: {stretches or 'untouched and not serving'}.")
-    return " ".join(told)
+        lines.append(f"{row.host}: {stretches or 'untouched and not serving'}.")
+    return " ".join(lines)
 
 
 def merged(steps: Sequence[Segment]) -> list[Segment]:
@@ -105,82 +146,35 @@ def _by_replica(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
     return list(found.items())
 
 
-def _row(row: Row, y: float, left: float, right: float, scale: float, shape: Shape) -> list[str]:
-    label = y + (shape.thickness * 0.72 if shape.labels else 12)
-    top = y if shape.labels else y + 17
-    drawn = [_text(0, label, "host", _short(row.host, shape)), _rect(left, top, right - left, shape.thickness, "idle")]
-    for segment in [*row.serving, *merged(row.steps)]:
-        drawn.append(_stretch(row, segment, left, top, scale, shape))
-    if not row.steps:
-        drawn.append(
-            _text((left + right) / 2, top + shape.thickness * 0.7, f"mid {_untouched(row)[0]}", _untouched(row)[1])
-        )
-    drawn += [
-        _cross(left + step.ended * scale, top + shape.thickness / 2)
-        for step in row.steps
-        if step.outcome in ("failed", "unreachable")
-    ]
-    return drawn
+def _names(row: Row, y: float) -> list[Text]:
+    name = row.host if len(row.host) <= _LONGEST_NAME else f"{row.host[: _LONGEST_NAME - 1]}…"
+    host = Text(0, y + _BAR * 0.72, "host", name)
+    if row.steps:
+        return [host]
+    kind, words = ("inside", "untouched, serving") if row.serves else ("tick", "untouched, not serving")
+    return [host, Text((_LEFT + _RIGHT) / 2, y + _BAR * 0.7, f"mid {kind}", words)]
 
 
-def _untouched(row: Row) -> tuple[str, str]:
-    return ("inside", "untouched, serving") if row.serves else ("tick", "untouched, not serving")
-
-
-def _stretch(row: Row, segment: Segment, left: float, top: float, scale: float, shape: Shape) -> str:
-    x, width = left + segment.began * scale, max(segment.seconds * scale, 1.5)
+def _bar(row: Row, segment: Segment, y: float, scale: float) -> Bar:
+    x, width, height = _LEFT + segment.began * scale, max(segment.seconds * scale, 1.5), float(_BAR)
     outcome = "" if segment.outcome in ("ok", "serving") else f", {segment.outcome}"
-    title = f"{row.host}: {segment.step}, {tracker.span(segment.seconds)} from {tracker.clock(segment.began)}{outcome}"
-    name = LEGEND[segment.kind]
-    inside = ""
-    height = shape.thickness
+    title = f"{row.host}: {segment.step}, {span(segment.seconds)} from {clock(segment.began)}{outcome}"
+    name, label = LEGEND[segment.kind], None
     if segment.kind == "prepare":  # done under whatever serves, so that must still be seen
-        height = shape.thickness * 0.3
-        top += shape.thickness - height
+        height = _BAR * 0.3
     elif row.steps and width > len(name) * _LETTER + 8:
-        inside = _text(x + width / 2, top + shape.thickness * 0.7, f"inside mid on-{segment.kind}", name)
+        label = Text(x + width / 2, y + _BAR * 0.7, f"inside mid on-{segment.kind}", name)
     unsure = " unfinished" if segment.outcome == "unfinished" else ""
-    return f"<g><title>{html.escape(title)}</title>{_rect(x, top, width, height, segment.kind + unsure)}{inside}</g>"
+    return Bar(x, y + _BAR - height, width, height, segment.kind + unsure, title, label)
 
 
-def _bands(timeline: Timeline, left: float, scale: float, height: float) -> list[str]:
+def _bands(timeline: Timeline, scale: float, height: float) -> list[Bar]:
     drawn = []
     for wave in timeline.waves:
         if wave.began is None or wave.ended is None:
             continue
-        x, width = left + wave.began * scale, (wave.ended - wave.began) * scale
-        drawn.append(_rect(x, 20, width, height - 22, "band" if wave.n % 2 else "band even"))
-        label = f"wave {wave.n}"
-        if width > len(label) * _LETTER:
-            drawn.append(_text(x + 4, 32, "tick", label))
+        x, width = _LEFT + wave.began * scale, (wave.ended - wave.began) * scale
+        name = f"wave {wave.n}"
+        label = Text(x + 4, 32, "tick", name) if width > len(name) * _LETTER else None
+        drawn.append(Bar(x, 20, width, height - 22, "band" if wave.n % 2 else "band even", "", label))
     return drawn
-
-
-def _axis(seconds: float, left: float, scale: float, height: float, shape: Shape) -> list[str]:
-    drawn = []
-    for tick in ticks(seconds, shape.ticks):
-        x = left + tick * scale
-        drawn.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="20" y2="{height - 2:g}"/>')
-        if tick == 0 or x < shape.width - 24:
-            drawn.append(_text(x, 13, "tick" if tick == 0 else "tick mid", tracker.clock(tick)))
-    return drawn
-
-
-def _cross(x: float, y: float) -> str:
-    return (
-        f'<g class="cross"><circle cx="{x:.1f}" cy="{y:.1f}" r="7"/>'
-        f'<path d="M{x - 3:.1f} {y - 3:.1f}l6 6m0-6l-6 6"/></g>'
-    )
-
-
-def _rect(x: float, y: float, width: float, height: float, kind: str) -> str:
-    return f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:g}"/>'
-
-
-def _text(x: float, y: float, kind: str, text: str) -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{html.escape(text)}</text>'
-
-
-def _short(name: str, shape: Shape) -> str:
-    most = int((shape.labels or shape.width) / 7)
-    return name if len(name) <= most else f"{name[: most - 1]}…"

@@ -1,4 +1,4 @@
-"""A journal, read back as a picture: who did what when, what came of it, who served meanwhile.
+"""A journal, read back: who did what when, what came of it, who served meanwhile.
 
 Pure: a list of events (docs/report.md) in, dataclasses out. Times are seconds since the run began.
 """
@@ -9,10 +9,19 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import tracker
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import (
+    RUN_OUTCOMES,
+    SAME_COMMAND,
+    Failure,
+    Fingerprint,
+    GateEvent,
+    RunOutcome,
+    RunPlan,
+    of,
+)
 
 Event = Mapping[str, Any]
-Kind = Literal["prepare", "drain", "change", "gates", "start", "bake", "restore", "serving"]
+Kind = Literal["prepare", "drain", "change", "gates", "start", "bake", "rollback", "serving"]
 
 KIND_OF_STEP: dict[str, Kind] = {
     "drain": "drain",
@@ -28,13 +37,13 @@ KIND_OF_STEP: dict[str, Kind] = {
     "prove": "start",
     "admit": "start",
     "bake": "bake",
-    "restore": "restore",
+    "restore": "rollback",
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """A stretch of one host's time. ``outcome`` is ``ok``, ``failed``, ``unreachable`` or ``unfinished``."""
+    """A stretch of one host's time. ``outcome`` is ``ok``, ``failed``, ``unreachable``, ``unfinished`` or ``serving``."""
 
     kind: Kind
     step: str
@@ -57,8 +66,8 @@ class Row:
     wave: int | None
     serving: tuple[Segment, ...]
     steps: tuple[Segment, ...]
-    before: Mapping[str, Any]
-    after: Mapping[str, Any]
+    before: Fingerprint
+    after: Fingerprint
 
     @property
     def serves(self) -> bool:
@@ -73,126 +82,161 @@ class WaveSpan:
     n: int
     replicas: tuple[str, ...]
     hosts: tuple[str, ...]
-    reasons: Mapping[str, Sequence[str]]
+    reasons: Mapping[str, tuple[str, ...]]
     began: float | None
     ended: float | None
 
 
 @dataclasses.dataclass(frozen=True)
+class RunStart:
+    """Who began which run where, and when (RFC 3339, UTC)."""
+
+    playbook: str = ""
+    at: str = ""
+    user: str = ""
+    controller: str = ""
+    limit: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Note:
+    host: str
+    text: str
+    elapsed: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Timeline:
-    """All that the report tells.
+    """All that the report shows.
 
     Attributes:
-        outcome: as in ``run_ended``; ``unfinished`` where the journal just stops.
         seconds: how long the run took, or until the journal's last event.
-        failures: ``failed`` events, in order; the first is where the trouble began.
-        gates: ``gate`` events, in order.
-        notes: ``note`` events, in order.
+        failures: in order; the first is where the trouble began.
+        skipped: replica that is in no wave to the reason.
         next: the next command to type, if any.
     """
 
     run: str
-    start: Event
-    outcome: str
+    start: RunStart
+    outcome: RunOutcome
     seconds: float
     waves: tuple[WaveSpan, ...]
     rows: tuple[Row, ...]
-    failures: tuple[Event, ...]
-    gates: tuple[Event, ...]
-    notes: tuple[Event, ...]
+    failures: tuple[Failure, ...]
+    gates: tuple[GateEvent, ...]
+    notes: tuple[Note, ...]
     skipped: Mapping[str, str]
     next: str
 
 
 def build(events: Sequence[Event]) -> Timeline:
     """The timeline of a journal; any prefix of a journal has one."""
-    start: Event = next(iter(_of(events, "run_started")), {})
-    end: Event = next(iter(_of(events, "run_ended")), {})
-    plan: Event = next(iter(_of(events, "planned")), {})
+    start: Event = next(iter(of(events, "run_started")), {})
+    end: Event = next(iter(of(events, "run_ended")), {})
+    plan = RunPlan.parse(next(iter(of(events, "planned")), {}))
     last = max((float(event.get("elapsed", 0.0)) for event in events), default=0.0)
-    failures = tuple(_of(events, "failed"))
-    said = [str(failure["next"]) for failure in failures if failure.get("next")]
+    failures = tuple(Failure.of_event(event) for event in of(events, "failed"))
+    following = [failure.next for failure in failures if failure.next]
     return Timeline(
-        run=str(plan.get("run") or start.get("run") or ""),
-        start=start,
-        outcome=str(end.get("outcome") or "unfinished"),
+        run=plan.run or str(start.get("run") or ""),
+        start=RunStart(**{field.name: str(start.get(field.name) or "") for field in dataclasses.fields(RunStart)}),
+        outcome=next((outcome for outcome in RUN_OUTCOMES if outcome == end.get("outcome")), "unfinished"),
         seconds=last,
         waves=_waves(events, plan, last),
         rows=_rows(events, plan, last),
         failures=failures,
-        gates=tuple(_of(events, "gate")),
-        notes=tuple(_of(events, "note")),
-        skipped=plan.get("skipped") or {},
-        next=str(end.get("next") or next(reversed(said), "" if end else tracker.AGAIN)),
+        gates=tuple(GateEvent.parse(event) for event in of(events, "gate")),
+        notes=tuple(
+            Note(str(note.get("host") or ""), str(note.get("text") or ""), float(note.get("elapsed", 0.0)))
+            for note in of(events, "note")
+        ),
+        skipped=plan.skipped,
+        next=str(end.get("next") or next(reversed(following), "" if end else SAME_COMMAND)),
     )
 
 
 def typical_wave(journals: Iterable[Sequence[Event]]) -> float | None:
     """Seconds that a wave took in the newest journal that has a finished one; None where none has."""
     for events in journals:
+        if not of(events, "run_ended") or of(events, "failed"):
+            continue
+        plan = RunPlan.parse(next(iter(of(events, "planned")), {}))
         lengths = [
             wave.ended - wave.began
-            for wave in build(events).waves
-            if wave.began is not None and wave.ended is not None and next(iter(_of(events, "run_ended")), None)
+            for wave in _waves(events, plan, 0.0)
+            if wave.began is not None and wave.ended is not None
         ]
-        if lengths and not any(_of(events, "failed")):
+        if lengths:
             return sum(lengths) / len(lengths)
     return None
 
 
-def _of(events: Iterable[Event], kind: str) -> list[Event]:
-    return [event for event in events if event.get("event") == kind]
+def downtime(timeline: Timeline) -> dict[str, float]:
+    """Seconds for which each replica that served at some time did not serve between its first and last moment."""
+    found: dict[str, float] = {}
+    for row in timeline.rows:
+        if row.serving and row.steps:
+            end = row.serving[-1].ended if row.serves else timeline.seconds
+            out = end - row.serving[0].began - sum(segment.seconds for segment in row.serving)
+            if out > 0.05:
+                found[row.replica] = out
+    return found
 
 
-def _waves(events: Sequence[Event], plan: Event, last: float) -> tuple[WaveSpan, ...]:
-    began = {event["wave"]: float(event["elapsed"]) for event in reversed(_of(events, "wave_started"))}
-    ended = {event["wave"]: float(event["elapsed"]) for event in _of(events, "wave_ended")}
+def _waves(events: Sequence[Event], plan: RunPlan, last: float) -> tuple[WaveSpan, ...]:
+    began = {event["wave"]: float(event["elapsed"]) for event in reversed(of(events, "wave_started"))}
+    ended = {event["wave"]: float(event["elapsed"]) for event in of(events, "wave_ended")}
     return tuple(
         WaveSpan(
-            n=wave["n"],
-            replicas=tuple(wave.get("replicas") or ()),
-            hosts=tuple(wave.get("hosts") or ()),
-            reasons=wave.get("reasons") or {},
-            began=began.get(wave["n"]),
-            ended=ended.get(wave["n"], last) if wave["n"] in began else None,
+            n=wave.n,
+            replicas=wave.replicas,
+            hosts=wave.hosts,
+            reasons=wave.reasons,
+            began=began.get(wave.n),
+            ended=ended.get(wave.n, last) if wave.n in began else None,
         )
-        for wave in plan.get("waves") or []
+        for wave in plan.waves
     )
 
 
-def _rows(events: Sequence[Event], plan: Event, last: float) -> tuple[Row, ...]:
+def _rows(events: Sequence[Event], plan: RunPlan, last: float) -> tuple[Row, ...]:
     replica_of: dict[str, str] = {}
     wave_of: dict[str, int] = {}
-    for wave in plan.get("waves") or []:
-        known = tracker.replicas_of(wave)
-        replica_of.update({host: known.get(host, host) for host in wave.get("hosts") or []})
-        wave_of.update(dict.fromkeys(wave.get("hosts") or [], wave["n"]))
-    for event in _of(events, "step_started"):
+    for wave in plan.waves:
+        known = wave.replica_of
+        replica_of.update({host: known.get(host, host) for host in wave.hosts})
+        wave_of.update(dict.fromkeys(wave.hosts, wave.n))
+    for event in of(events, "step_started"):
         replica_of.setdefault(event["host"], event["host"])
-    initially = tracker.initially_serving(plan)
     named = set(replica_of.values())
-    rest = [name for name in [*initially, *(plan.get("skipped") or {})] if name not in named]
-    replica_of.update({name: name for name in dict.fromkeys(rest)})
+    replica_of.update({name: name for name in [*plan.serving, *plan.skipped] if name not in named})
+    of_host, of_replica = _by(events, "host"), _by(of(events, "serving"), "replica")
     return tuple(
         Row(
             host=host,
             replica=replica,
             wave=wave_of.get(host),
-            serving=_serving(events, replica, replica in initially, last),
-            steps=_steps(events, host, last),
-            before=_fingerprint(events, host, 0),
-            after=_fingerprint(events, host, -1),
+            serving=_serving(of_replica.get(replica, []), replica in plan.serving, last),
+            steps=_steps(of_host.get(host, []), last),
+            before=_fingerprint(of_host.get(host, []), 0),
+            after=_fingerprint(of_host.get(host, []), -1),
         )
         for host, replica in replica_of.items()
     )
 
 
-def _steps(events: Sequence[Event], host: str, last: float) -> tuple[Segment, ...]:
+def _by(events: Iterable[Event], key: str) -> dict[str, list[Event]]:
+    found: dict[str, list[Event]] = {}
+    for event in events:
+        if event.get(key):
+            found.setdefault(event[key], []).append(event)
+    return found
+
+
+def _steps(of_host: Iterable[Event], last: float) -> tuple[Segment, ...]:
     found: list[Segment] = []
     begun: Event | None = None
-    for event in events:
-        if event.get("host") != host:
-            continue
+    for event in of_host:
         if event["event"] == "step_started":
             begun = event
         elif event["event"] == "step_ended":
@@ -208,12 +252,10 @@ def _segment(event: Event, began: float, ended: float, outcome: str) -> Segment:
     return Segment(KIND_OF_STEP.get(event["step"], "change"), event["step"], began, ended, outcome, event.get("wave"))
 
 
-def _serving(events: Sequence[Event], replica: str, initially: bool, last: float) -> tuple[Segment, ...]:
+def _serving(of_replica: Iterable[Event], initially: bool, last: float) -> tuple[Segment, ...]:
     found: list[Segment] = []
     since = 0.0 if initially else None
-    for event in _of(events, "serving"):
-        if event.get("replica") != replica:
-            continue
+    for event in of_replica:
         if event["serving"] and since is None:
             since = float(event["elapsed"])
         elif not event["serving"] and since is not None:
@@ -224,18 +266,6 @@ def _serving(events: Sequence[Event], replica: str, initially: bool, last: float
     return tuple(found)
 
 
-def _fingerprint(events: Sequence[Event], host: str, which: int) -> Mapping[str, Any]:
-    known = [event["fingerprint"] for event in _of(events, "versions") if event.get("host") == host]
+def _fingerprint(of_host: Iterable[Event], which: int) -> Fingerprint:
+    known: list[Fingerprint] = [event["fingerprint"] for event in of(of_host, "versions")]
     return known[which] if known else {}
-
-
-def downtime(timeline: Timeline) -> dict[str, float]:
-    """Seconds for which each replica that served at some time did not serve between its first and last moment."""
-    found: dict[str, float] = {}
-    for row in timeline.rows:
-        if row.serving and row.steps:
-            end = row.serving[-1].ended if row.serves else timeline.seconds
-            out = end - row.serving[0].began - sum(segment.seconds for segment in row.serving)
-            if out > 0.05:
-                found[row.replica] = out
-    return found

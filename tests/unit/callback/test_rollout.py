@@ -20,8 +20,8 @@ import yaml
 ROOT = Path(__file__).parents[3]
 HOSTS = ("a1", "a2", "b1", "b2")
 
-# An action that returns what it is given: tasks of the test say with it what modules and actions of a roll return.
-SAY = """
+# An action that returns what it is given: with it, tasks of the test report what modules and actions of a roll return.
+GIVEN = """
 from ansible.plugins.action import ActionBase
 
 class ActionModule(ActionBase):
@@ -39,7 +39,7 @@ def wave(n: int, replica: str, serving: list[str]) -> dict[str, Any]:
         "n": n,
         "replicas": [replica],
         "hosts": hosts,
-        "reasons": {host: ["driver 550.90.07, wanted 550.127.05"] for host in hosts},
+        "reasons": {host: ["driver 550.90.07, desired 550.127.05"] for host in hosts},
         "serving": serving,
         "drained": [replica],
         "members": {replica: hosts},
@@ -49,7 +49,7 @@ def wave(n: int, replica: str, serving: list[str]) -> dict[str, Any]:
 PLAN = {
     "run": "20261122T003000Z-ab12",
     "waves": [wave(1, "replica_a", ["replica_b"]), wave(2, "replica_b", ["replica_a"])],
-    "skipped": {"replica_c": "needs nothing"},
+    "skipped": {"replica_c": "quarantined (c1: Xid 79)"},
     "refusals": [],
 }
 GATE = {
@@ -62,7 +62,7 @@ GATE = {
 HANG = {
     "failed": True,
     "msg": "graph gate timed out",
-    "result": {
+    "gate": {
         "gate": "graph",
         "verdict": "timeout",
         "seconds": 0.2,
@@ -73,8 +73,8 @@ HANG = {
 }
 
 
-def say(name: str, result: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
-    return {"name": name, "say": {"result": result or {}}, **more}
+def report(name: str, result: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    return {"name": name, "report": {"result": result or {}}, **more}
 
 
 def step(name: str, *tasks: dict[str, Any]) -> dict[str, Any]:
@@ -91,22 +91,26 @@ def driver(version: str) -> dict[str, Any]:
 
 def changed_wave(gates: dict[str, Any]) -> list[dict[str, Any]]:
     return [
-        step("drain", say("Router sends nothing here")),
-        step("driver", say("Driver is installed", {"changed": True, **driver("550.127.05")})),
-        step("gates", say("Gates pass", gates)),
-        step("admit", say("Host is admitted")),
+        step("drain", report("Drain the replica")),
+        step("driver", report("Install driver packages", {"changed": True, **driver("550.127.05")})),
+        step("gates", report("Run gates", gates)),
+        step("admit", report("Admit host")),
     ]
 
 
-PLANNED = play("a1", say("Run is planned", {"lockstep_plan": PLAN}))
-BEFORE = play("all", say("Host is surveyed", driver("550.90.07")))
+def planned(plan: dict[str, Any]) -> dict[str, Any]:
+    return play("a1", report("Plan the run", {"lockstep_plan": plan}))
+
+
+PLANNED = planned(PLAN)
+BEFORE = play("all", report("Probe host", driver("550.90.07")))
 GOOD = [
     PLANNED,
     BEFORE,
-    play("a1,a2", *changed_wave({"gates": [GATE]})),
-    play("b1,b2", *changed_wave({"gates": [GATE]})),
+    play("a1,a2", *changed_wave({"gate": GATE})),
+    play("b1,b2", *changed_wave({"gate": GATE})),
 ]
-BAD = [PLANNED, BEFORE, play("a1,a2", *changed_wave({"gates": [GATE]})), play("b1,b2", *changed_wave(HANG))]
+BAD = [PLANNED, BEFORE, play("a1,a2", *changed_wave({"gate": GATE})), play("b1,b2", *changed_wave(HANG))]
 
 
 class Project:
@@ -114,14 +118,14 @@ class Project:
         self.folder = folder
         (folder / "action_plugins").mkdir()
         (folder / "runner").mkdir()
-        (folder / "action_plugins" / "say.py").write_text(SAY)
+        (folder / "action_plugins" / "report.py").write_text(GIVEN)
         hosts = {name: {"ansible_connection": "local", "ansible_python_interpreter": sys.executable} for name in HOSTS}
         (folder / "inventory.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
         (folder / "ansible.cfg").write_text(
             textwrap.dedent(f"""
             [defaults]
             collections_path = {ROOT}/collections
-            callbacks_enabled = lockstep.vllm.rollout
+            callbacks_enabled = lockstep.vllm.rollout, lockstep.vllm.interrupts
             action_plugins = {folder}/action_plugins
             local_tmp = {folder}/tmp
             """)
@@ -165,7 +169,7 @@ class Project:
         (folder,) = self.runs
         return [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
 
-    def report(self) -> str:
+    def page(self) -> str:
         (folder,) = self.runs
         return (folder / "report.html").read_text()
 
@@ -211,9 +215,10 @@ def test_a_roll_that_succeeds(good: tuple[Project, Any]) -> None:
     }
     assert len(of(events, "gate")) == 4
     assert all(earlier["elapsed"] <= later["elapsed"] for earlier, later in itertools.pairwise(events))
-    page = project.report()
+    page = project.page()
     assert "Done, 4 hosts in 2 waves" in page
     assert "driver 550.90.07 → <strong>550.127.05</strong>" in page
+    assert "<strong>replica_c</strong>: quarantined (c1: Xid 79)" in page
 
 
 def test_the_screen_has_a_line_per_step_and_host(good: tuple[Project, Any]) -> None:
@@ -224,7 +229,7 @@ def test_the_screen_has_a_line_per_step_and_host(good: tuple[Project, Any]) -> N
     assert "report:" in text
 
 
-def test_a_roll_that_fails_says_why_and_what_next(project: Project) -> None:
+def test_a_roll_that_fails_shows_why_and_what_next(project: Project) -> None:
     run = project.run(BAD)
     assert run.rc == 2
     events = project.journal()
@@ -237,40 +242,50 @@ def test_a_roll_that_fails_says_why_and_what_next(project: Project) -> None:
     assert failures[0]["evidence"] == ["/var/lib/lockstep/evidence/x/graph/stacks.txt"]
     assert events[-1]["outcome"] == "failed"
     assert events[-1]["next"] == "ansible-playbook playbooks/diagnose.yml --limit b1"
-    page = project.report()
+    page = project.page()
     assert "Stopped in wave 2 of 2" in page
     assert "graph capture hangs when two hosts take part" in page
     assert "ansible-playbook playbooks/diagnose.yml --limit b1" in page
     assert f"{failures[0]['host']}:/var/lib/lockstep/evidence/x/graph/stacks.txt" in page
 
 
+def test_the_last_words_of_a_play_give_the_next_command(project: Project) -> None:
+    words = {"cause": "wave 1 of 2 failed:\n  - a1: no space left", "next": "df -h"}
+    project.run(
+        [play("a1", step("gates", report("Run gates", HANG, ignore_errors=True)), {"lockstep.vllm.fail": words})]
+    )
+    events = project.journal()
+    assert of(events, "failed")[0]["cause"].splitlines() == [*words["cause"].splitlines(), "Next: df -h"]
+    assert events[-1]["next"] == "df -h"
+
+
 def test_included_roles_and_play_variables_carry_the_step(project: Project) -> None:
-    project.role("r", [say("Ray runs")])
+    project.role("r", [report("Start Ray")])
     include = {"ansible.builtin.include_role": {"name": "r"}, "name": "Ray", "vars": {"lockstep_step": "ray"}}
-    project.run([play("a1", include), play("a1", say("Waited"), vars={"lockstep_step": "wait", "lockstep_wave": 3})])
+    project.run([play("a1", include), play("a1", report("Waited"), vars={"lockstep_step": "wait", "lockstep_wave": 3})])
     steps = [(event["step"], event["wave"]) for event in of(project.journal(), "step_started")]
     assert steps == [("ray", None), ("wait", 3)]
 
 
 def test_who_waits_for_another_host_does_not_go_on_with_its_last_step(project: Project) -> None:
-    project.role("engine", [{"name": "Engine has started", "ansible.builtin.command": "sleep 1"}])
-    project.role("admission", [say("Host is admitted")])
+    project.role("engine", [{"name": "Start engine", "ansible.builtin.command": "sleep 1"}])
+    project.role("admission", [report("Admit host")])
 
     def included(role: str, step: str, **more: str) -> dict[str, Any]:
         return {"name": role, "ansible.builtin.include_role": {"name": role}, "vars": {"lockstep_step": step}, **more}
 
     engine = included("engine", "serve", when="inventory_hostname == 'a1'")
-    project.run([play("a1,a2", step("gates", say("Gates pass")), engine, included("admission", "admit"))])
+    project.run([play("a1,a2", step("gates", report("Run gates")), engine, included("admission", "admit"))])
     gates, admit = (event for event in of(project.journal(), "step_ended") if event["host"] == "a2")
     assert admit["began"] - gates["ended"] > 0.9
 
 
-def test_a_rescued_failure_is_told_and_the_run_is_done(project: Project) -> None:
+def test_a_rescued_failure_is_reported_and_the_run_is_done(project: Project) -> None:
     block = {
         "name": "Try",
         "vars": {"lockstep_step": "driver"},
-        "block": [say("Driver is installed", {"failed": True, "msg": "dpkg was interrupted"})],
-        "rescue": [say("Driver is restored", vars={"lockstep_step": "restore"})],
+        "block": [report("Install driver packages", {"failed": True, "msg": "dpkg was interrupted"})],
+        "rescue": [report("Restore driver", vars={"lockstep_step": "restore"})],
     }
     assert project.run([play("a1", block)]).rc == 0
     events = project.journal()
@@ -283,7 +298,15 @@ def test_a_rescued_failure_is_told_and_the_run_is_done(project: Project) -> None
 
 
 def test_a_task_outside_of_any_step_fails_by_itself(project: Project) -> None:
-    project.run([play("a1", step("admit", say("Admitted")), say("Wave is good", {"failed": True, "msg": "it is not"}))])
+    project.run(
+        [
+            play(
+                "a1",
+                step("admit", report("Admitted")),
+                report("Fail unless the wave succeeded", {"failed": True, "msg": "it is not"}),
+            )
+        ]
+    )
     events = project.journal()
     assert [(event["step"], event["outcome"]) for event in of(events, "step_ended")] == [("admit", "ok")]
     assert [event["step"] for event in of(events, "failed")] == [None]
@@ -292,8 +315,8 @@ def test_a_task_outside_of_any_step_fails_by_itself(project: Project) -> None:
 
 def test_an_ignored_failure_and_a_skipped_step_are_no_news(project: Project) -> None:
     tasks = [
-        step("drain", say("Nothing to drain", when=False)),
-        step("load", say("Perhaps", {"failed": True}, ignore_errors=True)),
+        step("drain", report("Drain nothing", when=False)),
+        step("load", report("Perhaps", {"failed": True}, ignore_errors=True)),
     ]
     project.run([play("a1", *tasks)])
     events = project.journal()
@@ -305,7 +328,7 @@ def test_an_ignored_failure_and_a_skipped_step_are_no_news(project: Project) -> 
 
 
 def test_secrets_stay_out(project: Project) -> None:
-    failing = say("Token is written", {"failed": True, "msg": "token s3cr3t refused"}, no_log=True)
+    failing = report("Write token", {"failed": True, "msg": "token s3cr3t refused"}, no_log=True)
     project.run([play("a1", step("ray", failing))])
     (folder,) = project.runs
     text = (folder / "journal.jsonl").read_text() + (folder / "report.html").read_text()
@@ -316,8 +339,8 @@ def test_secrets_stay_out(project: Project) -> None:
 @pytest.mark.parametrize(
     ("plays", "cmdline"),
     [
-        pytest.param([play("all", say("Something else", driver("550.90.07")))], "", id="a run that is no roll"),
-        pytest.param([play("a1", say("Planned", {"lockstep_plan": {**PLAN, "waves": []}}))], "", id="nothing to do"),
+        pytest.param([play("all", report("Do something else", driver("550.90.07")))], "", id="a run that is no roll"),
+        pytest.param([planned({**PLAN, "waves": []})], "", id="nothing to do"),
         pytest.param(GOOD, "--check", id="check mode"),
     ],
 )
@@ -353,7 +376,9 @@ def start(project: Project, plays: list[dict[str, Any]], until: str) -> subproce
 LONG = [
     PLANNED,
     play(
-        "a1,a2", step("drain", say("Drained")), step("load", {"name": "Long", "ansible.builtin.command": "sleep 300"})
+        "a1,a2",
+        step("drain", report("Drained")),
+        step("load", {"name": "Long", "ansible.builtin.command": "sleep 300"}),
     ),
 ]
 
@@ -363,8 +388,8 @@ def test_ctrl_c_leaves_a_report(project: Project) -> None:
     os.killpg(child.pid, signal.SIGINT)
     child.wait(120)
     assert project.journal()[-1]["outcome"] == "interrupted"
-    assert "the same command again" in project.report()
-    assert "Interrupted in wave 1 of 2" in project.report()
+    assert "the same command again" in project.page()
+    assert "Interrupted in wave 1 of 2" in project.page()
 
 
 def test_a_killed_run_gets_its_report_from_the_next(project: Project) -> None:
@@ -373,7 +398,7 @@ def test_a_killed_run_gets_its_report_from_the_next(project: Project) -> None:
     child.wait(120)
     (killed,) = project.runs
     assert not (killed / "report.html").exists()
-    project.run([play("a1", step("load", say("Loaded")))])
-    report = (killed / "report.html").read_text()
-    assert "No end is known; last seen in wave 1 of 2" in report
-    assert "the same command again" in report
+    project.run([play("a1", step("load", report("Loaded")))])
+    page = (killed / "report.html").read_text()
+    assert "No end is known; last seen in wave 1 of 2" in page
+    assert "the same command again" in page

@@ -1,4 +1,4 @@
-"""An interrupt that comes where Ansible does not hear it."""
+"""An interrupt that comes where Ansible loses it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import signals
+
 COLLECTIONS = Path(__file__).parents[4] / "collections"
-# The handler is as Ansible's own: it tells the workers that it knows of, and the next one would end the process at once.
+# The handler is as Ansible's own: it signals the workers that it knows of, and the next one would end the process at once.
 PROGRAM = textwrap.dedent(
     """
     import multiprocessing, os, signal, sys, time
-    from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.signals import hear_every_interrupt
+    from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.signals import install_signal_handlers
 
     moment, mode = sys.argv[1:]
     workers = []
 
-    def ansible_s(signum, frame):
+    def ansible_handler(signum, frame):
         signal.signal(signum, signal.SIG_DFL)
         for known in workers:
             if known.is_alive():
@@ -34,15 +36,15 @@ PROGRAM = textwrap.dedent(
         started.start()
         return started
 
-    signal.signal(signal.SIGINT, ansible_s)
+    signal.signal(signal.SIGINT, ansible_handler)
     if moment == "old worker is closed":
         workers.append(worker(0))
         workers[0].join()
         workers[0].close()
     else:
         os.register_at_fork(**{moment: interrupt})
-    if mode == "heard":
-        hear_every_interrupt()
+    if mode == "installed":
+        install_signal_handlers()
     try:
         if moment == "old worker is closed":
             interrupt()
@@ -61,7 +63,7 @@ PROGRAM = textwrap.dedent(
 
 
 @pytest.mark.parametrize(
-    ("moment", "unheard", "heard"),
+    ("moment", "lost", "kept"),
     [
         ("before", "controller goes on, worker goes on\n", "controller ends, worker ends\n"),
         ("after_in_parent", "controller goes on, worker goes on\n", "controller ends, worker ends\n"),
@@ -69,15 +71,27 @@ PROGRAM = textwrap.dedent(
         ("old worker is closed", "controller fails, process object is closed\n", "controller ends, worker ends\n"),
     ],
 )
-def test_an_interrupt_that_ansible_does_not_hear(moment: str, unheard: str, heard: str) -> None:
-    assert outcome(moment, "unheard") == unheard
-    assert outcome(moment, "heard") == heard
+def test_an_interrupt_that_ansible_loses(moment: str, lost: str, kept: str) -> None:
+    without, having = start(moment, "absent"), start(moment, "installed")
+    assert outcome(without) == lost
+    assert outcome(having) == kept
 
 
-def outcome(moment: str, mode: str) -> str:
-    ended = subprocess.run(
+@pytest.mark.parametrize(
+    ("version", "supported"), [("2.18.9", False), ("2.19.0", True), ("2.21.5", True), ("2.22.0rc1", False)]
+)
+def test_the_handlers_suit_the_versions_that_they_were_tried_with(version: str, supported: bool) -> None:
+    assert signals.supports(version) == supported
+
+
+def start(moment: str, mode: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, moment, mode],
-        env={"PYTHONPATH": str(COLLECTIONS)}, capture_output=True, text=True, timeout=60, check=False,
+        env={"PYTHONPATH": str(COLLECTIONS)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout
+
+
+def outcome(program: subprocess.Popen[str]) -> str:
+    stdout, stderr = program.communicate(timeout=60)
+    assert program.returncode == 0, stderr
+    return stdout

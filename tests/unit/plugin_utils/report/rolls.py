@@ -1,11 +1,15 @@
-"""Rolls told to a tracker by a clock that the test moves: the journals that the report's tests are made of."""
+"""Rolls reported to a tracker by a clock that the test moves: the journals that the report's tests are made of."""
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import journal, tracker
+from ansible_collections.lockstep.vllm.plugins.action.plan import for_report
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.plan import Plan
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.waves import Policy, ReplicaNeed, WavePlan, waves
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import events, journal, tracker
 
 BEGAN = 1795309800.0  # 2026-11-22T01:10:00Z
 OLD = {"driver": "550.90.07", "fabric_manager": "550.90.07", "kernel": "6.1.0-28", "nccl": "2.27.5", "vllm": "0.32.0"}
@@ -26,7 +30,7 @@ STEPS: Mapping[str, float] = {
 
 
 class Clock:
-    """Seconds that only go on when told to."""
+    """Seconds that only go on when a test moves them."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -51,25 +55,20 @@ def gate(name: str, host: str, verdict: str = "pass", **more: Any) -> dict[str, 
 
 
 def plan(replicas: Sequence[str]) -> dict[str, Any]:
-    """One replica per wave, two hosts each, all serving; replica_z needs nothing."""
-    members = {name: [f"{name.removeprefix('replica_')}{n}" for n in (1, 2)] for name in replicas}
-    return {
-        "run": "20261122T011000Z-ab12",
-        "waves": [
-            {
-                "n": n,
-                "replicas": [name],
-                "hosts": members[name],
-                "members": {name: members[name]},
-                "reasons": {host: ["driver: package 550.90.07, wanted 550.127.05"] for host in members[name]},
-                "drained": [name],
-                "serving": [*[other for other in replicas if other != name], "replica_z"],
-            }
-            for n, name in enumerate(replicas, 1)
-        ],
-        "skipped": {"replica_z": "needs nothing"},
-        "refusals": [],
-    }
+    """What the plan action makes of a cluster: one replica per wave, two hosts each, all serving.
+
+    replica_q is quarantined and replica_z is up to date: neither is in a wave.
+    """
+    members = {name: tuple(f"{name.removeprefix('replica_')}{n}" for n in (1, 2)) for name in replicas}
+    why = ("driver: package 550.90.07, desired 550.127.05",)
+    needs = [
+        *[ReplicaNeed(name, hosts, None, True, "due", dict.fromkeys(hosts, why)) for name, hosts in members.items()],
+        ReplicaNeed("replica_q", ("q1", "q2"), None, False, "quarantined", {"q1": ("Xid 79",)}),
+        ReplicaNeed("replica_z", ("z1",), None, True, "done"),
+    ]
+    decided = waves(needs, Policy(wave_size=1), datetime.datetime.fromtimestamp(BEGAN, datetime.UTC))
+    assert isinstance(decided, WavePlan)
+    return for_report(Plan(waves=decided.waves, skipped=decided.skipped), "20261122T011000Z-ab12")
 
 
 class Roll:
@@ -89,36 +88,47 @@ class Roll:
         self.events: list[dict[str, Any]] = []
         self.add([start])
         hosts = [host for wave in self.plan["waves"] for host in wave["hosts"]]
-        self.result("ops1", {"lockstep_plan": self.plan, "states": {host: {"fingerprint": OLD} for host in hosts}})
+        self.result("ops1", {"lockstep_plan": self.plan, "fingerprints": dict.fromkeys(hosts, OLD)})
 
-    def add(self, events: Sequence[Mapping[str, Any]]) -> None:
-        self.events += [{"at": journal.stamp(BEGAN + event["elapsed"]), **event} for event in events]
+    def add(self, happened: Sequence[Mapping[str, Any]]) -> None:
+        self.events += [{"at": journal.stamp(BEGAN + event["elapsed"]), **event} for event in happened]
 
     def result(
-        self, host: str, result: Mapping[str, Any], outcome: str = "ok", task: str = "Something is done"
+        self,
+        host: str,
+        result: Mapping[str, Any],
+        outcome: events.TaskOutcome = "ok",
+        task: str = "Do something",
     ) -> None:
-        self.add(self.tracker.task_ends(host, task, outcome, result))
+        self.add(self.tracker.task_ends(events.TaskReport.parse(host, task, outcome, result)))
 
-    def step(self, hosts: Sequence[str], name: str, seconds: float, results: Mapping[str, Any] | None = None) -> None:
+    def step(
+        self,
+        hosts: Sequence[str],
+        name: str,
+        seconds: float,
+        results: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    ) -> None:
         """One step on several hosts at once; the last host takes a little longer than the first."""
         for host in hosts:
             self.add(self.tracker.task_starts(host, name))
         for n, host in enumerate(hosts):
             self.clock.now += seconds if n == 0 else seconds * 0.1
-            self.result(host, (results or {}).get(host, {}))
+            for result in (results or {}).get(host, [{}]):
+                self.result(host, result)
 
     def wave(self, n: int, steps: Mapping[str, float] = STEPS) -> None:
         hosts = self.plan["waves"][n - 1]["hosts"]
         for name, seconds in steps.items():
             results: dict[str, Any] = {}
             if name == "load":
-                results = {host: {"fingerprint": NEW} for host in hosts}
+                results = {host: [{"state": {"fingerprint": NEW}}] for host in hosts}
             if name == "gates":
-                results = {host: {"gates": [gate("nccl", host), gate("graph", host)]} for host in hosts}
+                results = {host: [{"gate": gate(which, host)} for which in ("nccl", "graph")] for host in hosts}
             self.step(hosts, name, seconds, results)
         self.add(self.tracker.play_starts())
 
-    def end(self, outcome: str) -> None:
+    def end(self, outcome: events.RunOutcome) -> None:
         self.add(self.tracker.ends(outcome))
 
 
@@ -152,17 +162,19 @@ def hanging() -> list[dict[str, Any]]:
         next="ansible-playbook playbooks/diagnose.yml --limit b1,b2",
     )
     for host in ("b1", "b2"):
-        roll.result(host, {"failed": True, "msg": "a gate failed", "result": hang}, "failed", "Gates across hosts pass")
-    roll.step(("b1", "b2"), "restore", 84, {host: {"fingerprint": OLD} for host in ("b1", "b2")})
+        roll.result(
+            host, {"failed": True, "msg": "a gate failed", "gate": hang}, "failed", "Run the gates of the replica"
+        )
+    roll.step(("b1", "b2"), "restore", 84, {host: [{"state": {"fingerprint": OLD}}] for host in ("b1", "b2")})
     for name in ("gates", "ray", "wait", "serve", "prove", "admit"):
         results = (
-            {host: {"gates": [gate("graph", host, seconds=4.2)]} for host in ("b1", "b2")} if name == "gates" else {}
+            {host: [{"gate": gate("graph", host, seconds=4.2)}] for host in ("b1", "b2")} if name == "gates" else {}
         )
         roll.step(("b1", "b2"), name, STEPS[name], results)
     roll.add(roll.tracker.play_starts())
     for host in ("b1", "b2"):
         verdict = "Wave 2 did not pass: b1, b2 run 550.90.07 again and serve; replica_c was not touched"
-        roll.result(host, {"msg": verdict, "next": ""}, "failed", "Roll goes on only after a whole wave passed")
+        roll.result(host, {"msg": verdict, "next": ""}, "failed", "Fail unless the wave succeeded")
     roll.end("failed")
     return roll.events
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import status_table
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import cluster_status, status_table
 
 CLOCK = 1795309800.0  # 2026-11-22T01:10:00Z
 FINGERPRINT = {"driver": "550.127.05", "driver_packages": "550.127.05", "kernel": "6.1.0", "ray": "2.60.0"}
@@ -54,7 +54,7 @@ def state(head: bool) -> dict[str, Any]:
     return found
 
 
-def survey() -> dict[str, Any]:
+def probe() -> dict[str, Any]:
     return {
         "replicas": {"replica_a": {"head": "a1", "hosts": ["a1", "a2"], "zone": "z1"}},
         "routers": ["router1"],
@@ -67,7 +67,7 @@ def survey() -> dict[str, Any]:
 
 
 def test_all_is_well() -> None:
-    status = status_table.build(survey())
+    status = cluster_status.build(probe())
     assert status == {
         "at": "2026-11-22T01:10:00Z",
         "replicas": [
@@ -125,7 +125,7 @@ Change = Callable[[dict[str, Any]], None]
 
 
 def of(host: str, **parts: Any) -> Change:
-    """A change to what one host told."""
+    """A change to what one host reported."""
     return lambda found: found["hosts"][host]["state"].update(copy.deepcopy(parts))
 
 
@@ -145,7 +145,7 @@ QUARANTINED = {"kind": "failed", "reason": "graph gate timed out", "owner": "ada
 
 
 @pytest.mark.parametrize(
-    ("changes", "place", "wanted"),
+    ("changes", "place", "expected"),
     [
         pytest.param(
             [gone("a2", error="no route to host")],
@@ -218,7 +218,7 @@ QUARANTINED = {"kind": "failed", "reason": "graph gate timed out", "owner": "ada
         pytest.param(
             [nodes(node("a1"), node("a2", alive=False))],
             "a2",
-            {"ray": "not joined", "reason": "Ray runs here, but the head does not count this host"},
+            {"ray": "not joined", "reason": "Ray runs here, but this host is not among the head's nodes"},
             id="dead for the head",
         ),
         pytest.param([nodes(node("a1"), node("a2", draining=True))], "a2", {"ray": "draining"}, id="draining"),
@@ -226,7 +226,7 @@ QUARANTINED = {"kind": "failed", "reason": "graph gate timed out", "owner": "ada
             [of("a1", ray={"head": "down", "nodes": [], "error": "refused"})],
             "a2",
             {"ray": "running", "gpus": {"declared": 1, "total": None, "used": None, "missing": None}},
-            id="head does not tell",
+            id="head does not report",
         ),
         pytest.param(
             [nodes(node("a1"), node("a2", gpus_free=1.0))],
@@ -244,7 +244,7 @@ QUARANTINED = {"kind": "failed", "reason": "graph gate timed out", "owner": "ada
             [engine(phase="given_up", reason="5 failures, the last: CUDA error 802", last_failure="CUDA error 802")],
             None,
             {"reason": "5 failures, the last: CUDA error 802"},
-            id="the last failure is not told twice",
+            id="the last failure is not shown twice",
         ),
         pytest.param(
             [engine(phase="given_up", ready=False, reason="5 failures", last_failure="CUDA error 802")],
@@ -322,14 +322,14 @@ QUARANTINED = {"kind": "failed", "reason": "graph gate timed out", "owner": "ada
         ),
     ],
 )
-def test_one_thing_is_not_well(changes: list[Change], place: str | None, wanted: dict[str, Any]) -> None:
-    found = survey()
+def test_one_thing_is_not_well(changes: list[Change], place: str | None, expected: dict[str, Any]) -> None:
+    found = probe()
     for change in changes:
         change(found)
-    status = status_table.build(found)
+    status = cluster_status.build(found)
     (replica,) = status["replicas"]
     shown = replica if place is None else next(host for host in replica["hosts"] if host["host"] == place)
-    assert {key: shown[key] for key in wanted} == wanted
+    assert {key: shown[key] for key in expected} == expected
     assert status_table.as_text(status)
     assert json.loads(status_table.as_json(status)) == status
 
@@ -338,48 +338,48 @@ def test_any_missing_part_is_tolerated() -> None:
     whole = state(head=True)
     for key in whole:
         for broken in ({}, {"error": "gone"}, None):
-            found = survey()
+            found = probe()
             found["hosts"]["a1"]["state"] = {**whole, key: broken}
-            assert status_table.as_text(status_table.build(found))
+            assert status_table.as_text(cluster_status.build(found))
             found["hosts"]["a1"]["state"] = {name: part for name, part in whole.items() if name != key}
-            assert status_table.as_text(status_table.build(found))
+            assert status_table.as_text(cluster_status.build(found))
 
 
 @pytest.mark.parametrize(
     "found", [{}, {"replicas": {"r": {}}}, {"replicas": {"r": {"head": "x", "hosts": ["x"]}}, "routers": ["y"]}]
 )
-def test_an_empty_survey(found: dict[str, Any]) -> None:
-    status = status_table.build(found)
+def test_an_empty_probe(found: dict[str, Any]) -> None:
+    status = cluster_status.build(found)
     assert status_table.as_text(status)
     assert all(not replica["serving"] for replica in status["replicas"])
 
 
-def test_a_roll_under_way_is_shown() -> None:
-    found = survey()
+def test_a_rollout_under_way_is_shown() -> None:
+    found = probe()
     found["hosts"]["a1"]["state"]["lock"] = {"run": "r1", "holder": "ada@ops1", "since": "2026-11-22T00:58:00Z"}
     found["hosts"]["a1"]["state"]["request"] = {"action": "pause", "by": "bob@ops2", "reason": "peak"}
-    text = status_table.as_text(status_table.build(found))
-    assert "a roll is under way: run r1 of ada@ops1 for 12 min" in text
-    assert "asked of the roll: pause, by bob@ops2: peak" in text
+    text = status_table.as_text(cluster_status.build(found))
+    assert "a rollout is under way: run r1 of ada@ops1 for 12 min" in text
+    assert "requested of the rollout: pause, by bob@ops2: peak" in text
 
 
 def test_advice_from_the_log_is_shown_below_the_replica() -> None:
-    found = survey()
+    found = probe()
     engine(findings=[{"level": "warning", "finding": "The kernel is slow.", "remediation": "Tune it."}])(found)
-    status = status_table.build(found)
+    status = cluster_status.build(found)
     assert status["replicas"][0]["advice"] == ["The kernel is slow. Tune it."]
     assert status_table.as_text(status).splitlines()[1] == "  advice: The kernel is slow. Tune it."
 
 
-def test_what_the_hosts_say_is_not_said_twice() -> None:
-    found = survey()
+def test_what_the_hosts_report_is_not_shown_twice() -> None:
+    found = probe()
     found["hosts"]["a1"]["state"].update(engine=None, units={}, quarantine=QUARANTINED, ray=None)
-    text = status_table.as_text(status_table.build(found))
+    text = status_table.as_text(cluster_status.build(found))
     assert text.count("graph gate timed out") == 1
     assert text.startswith("replica_a: NOT SERVING · unknown\n  host ")
 
 
 def test_json_can_be_cut_out_of_a_playbooks_output() -> None:
-    lines = status_table.as_json(status_table.build(survey())).splitlines()
+    lines = status_table.as_json(cluster_status.build(probe())).splitlines()
     assert (lines[0], lines[-1]) == ("{", "}")
     assert all(line.startswith(" ") for line in lines[1:-1])

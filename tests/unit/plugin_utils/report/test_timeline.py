@@ -5,26 +5,26 @@ from tests.unit.plugin_utils.report import rolls
 
 
 def test_a_roll_that_goes_well() -> None:
-    told = timeline.build(rolls.good())
-    assert (told.outcome, told.run, told.next) == ("done", "20261122T011000Z-ab12", "")
-    assert [(wave.n, wave.replicas) for wave in told.waves] == [
+    run = timeline.build(rolls.good())
+    assert (run.outcome, run.run, run.next) == ("done", "20261122T011000Z-ab12", "")
+    assert [(wave.n, wave.replicas) for wave in run.waves] == [
         (1, ("replica_a",)),
         (2, ("replica_b",)),
         (3, ("replica_c",)),
     ]
-    assert [row.host for row in told.rows] == ["a1", "a2", "b1", "b2", "c1", "c2", "replica_z"]
-    assert all(row.serves for row in told.rows)
-    a1 = told.rows[0]
+    assert [row.host for row in run.rows] == ["a1", "a2", "b1", "b2", "c1", "c2", "replica_z", "replica_q"]
+    assert [row.host for row in run.rows if not row.serves] == ["replica_q"]
+    a1 = run.rows[0]
     assert [step.step for step in a1.steps] == ["prepare", *rolls.STEPS]
     assert (a1.before["driver"], a1.after["driver"]) == ("550.90.07", "550.127.05")
     assert [segment.outcome for segment in a1.serving] == ["ok", "serving"]
-    assert told.rows[-1].steps == ()
+    assert run.rows[-1].steps == ()
 
 
 def test_steps_of_a_host_follow_each_other_and_stay_within_its_wave() -> None:
-    told = timeline.build(rolls.good())
-    for row in told.rows[:-1]:
-        wave = told.waves[(row.wave or 0) - 1]
+    run = timeline.build(rolls.good())
+    for row in run.rows[:-2]:
+        wave = run.waves[(row.wave or 0) - 1]
         edges = [edge for step in row.steps if step.wave for edge in (step.began, step.ended)]
         assert edges == sorted(edges)
         assert wave.began is not None
@@ -41,27 +41,27 @@ def test_a_replica_never_serves_while_it_is_changed() -> None:
 
 
 def test_a_roll_that_fails() -> None:
-    told = timeline.build(rolls.hanging())
-    assert told.outcome == "failed"
-    assert told.next == "ansible-playbook playbooks/diagnose.yml --limit b1,b2"
-    assert [failure["host"] for failure in told.failures] == ["b1", "b2", "b1", "b2"]
-    b1 = told.rows[2]
+    run = timeline.build(rolls.hanging())
+    assert run.outcome == "failed"
+    assert run.next == "ansible-playbook playbooks/diagnose.yml --limit b1,b2"
+    assert [failure.host for failure in run.failures] == ["b1", "b2", "b1", "b2"]
+    b1 = run.rows[2]
     assert [(step.step, step.outcome) for step in b1.steps[4:7]] == [
         ("gates", "failed"),
         ("restore", "ok"),
         ("gates", "ok"),
     ]
     assert b1.before == b1.after
-    assert told.waves[2].began is None
-    assert all(row.serves for row in told.rows)
+    assert run.waves[2].began is None
+    assert [row.host for row in run.rows if not row.serves] == ["replica_q"]
 
 
 def test_a_roll_that_was_killed() -> None:
-    told = timeline.build(rolls.killed())
-    assert (told.outcome, told.next) == ("unfinished", "the same command again: it goes on from here")
-    assert [(step.step, step.outcome) for step in told.rows[0].steps][-1] == ("load", "unfinished")
-    assert not told.rows[0].serves
-    assert told.rows[2].serves
+    run = timeline.build(rolls.killed())
+    assert (run.outcome, run.next) == ("unfinished", "the same command again: it goes on from here")
+    assert [(step.step, step.outcome) for step in run.rows[0].steps][-1] == ("load", "unfinished")
+    assert not run.rows[0].serves
+    assert run.rows[2].serves
 
 
 def test_downtime_is_from_drain_to_admission() -> None:
@@ -74,8 +74,8 @@ def test_downtime_is_from_drain_to_admission() -> None:
 def test_every_beginning_of_a_journal_has_a_timeline() -> None:
     for events in (rolls.good(), rolls.hanging(), rolls.killed()):
         for beginning in rolls.prefixes(events):
-            told = timeline.build(beginning)
-            assert all(segment.seconds >= 0 for row in told.rows for segment in [*row.steps, *row.serving])
+            run = timeline.build(beginning)
+            assert all(segment.seconds >= 0 for row in run.rows for segment in [*row.steps, *row.serving])
 
 
 def test_typical_wave() -> None:

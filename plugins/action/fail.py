@@ -1,0 +1,23 @@
+"""Fail with the next command as a field: the action of lockstep.vllm.fail (documented in plugins/modules/fail.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
+
+
+class ActionModule(ActionBase):
+    """Fails; what ansible.builtin.fail cannot say is said in ``next``."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _VALID_ARGS = frozenset({"cause", "next"})
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        text = {"type": "str", "required": True}
+        _result, arguments = self.validate_argument_spec(argument_spec={"cause": text, "next": text})
+        return {"failed": True, **Stop(arguments["cause"], arguments["next"]).as_result()}

@@ -1,0 +1,47 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The Lockstep authors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: fail
+short_description: Fail with a cause and the next command to type
+description:
+  - Like M(ansible.builtin.fail), but the next command is a field of the result too, which the report of a run shows.
+version_added: 0.1.0
+author: The Lockstep authors (@lockstep)
+options:
+  cause:
+    description: What failed, and where.
+    type: str
+    required: true
+  next:
+    description: The next command to type.
+    type: str
+    required: true
+attributes:
+  check_mode:
+    support: full
+    description: Fails as well.
+  diff_mode:
+    support: none
+    description: Changes nothing.
+  action:
+    support: full
+    description: Runs on the controller.
+"""
+
+EXAMPLES = r"""
+- name: Fail unless the wave succeeded
+  lockstep.vllm.fail:
+    cause: wave 2 of 3 failed
+    next: ansible-playbook playbooks/diagnose.yml --limit replica_b
+  when: wave_failed
+"""
+
+RETURN = r"""
+next:
+  description: The next command to type; RV(ignore:msg) has it as well.
+  returned: always
+  type: str
+"""

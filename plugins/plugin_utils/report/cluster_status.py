@@ -1,0 +1,252 @@
+"""What every replica and host does and why, from a probe of all hosts, as data: what lockstep.vllm.status returns.
+
+Pure. A host that did not answer, or whose state lacks a part, is there as far as it is known, never left out.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.admission import fingerprint
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine import state as engine_state
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.status_types import (
+    Answer,
+    Declared,
+    Driver,
+    Engine,
+    HostGpus,
+    HostState,
+    HostStatus,
+    Probe,
+    Ray,
+    RayNode,
+    ReplicaStatus,
+    RouterStatus,
+    Status,
+    Unit,
+)
+
+RAY = "lockstep-ray.service"
+ENGINE = "lockstep-vllm.service"
+HAPROXY = "haproxy.service"
+RUNNING = ("active", "activating", "reloading")
+"""States of a unit in which its process runs."""
+
+
+def build(probe: Probe) -> Status:
+    """The status of a cluster. Moments are RFC 3339, UTC."""
+    answers = probe.get("hosts") or {}
+    states = [_state(answer) for answer in answers.values()]
+    return {
+        "at": _moment(max((clock for state in states if isinstance(clock := state.get("clock"), float)), default=None)),
+        "replicas": [
+            _replica(name, declared, {host: answers.get(host) or {} for host in declared.get("hosts") or ()})
+            for name, declared in (probe.get("replicas") or {}).items()
+        ],
+        "routers": [_router(host, answers.get(host) or {}) for host in probe.get("routers") or ()],
+        "lock": next((state["lock"] for state in states if state.get("lock")), None),
+        "request": next((state["request"] for state in states if state.get("request")), None),
+    }
+
+
+def host_reasons(hosts: Iterable[HostStatus]) -> str:
+    """Why hosts of a replica are not as they should be; empty where all are."""
+    return "; ".join(f"{host['host']}: {host['reason']}" for host in hosts if host["reason"])
+
+
+def _replica(name: str, declared: Declared, answers: Mapping[str, Answer]) -> ReplicaStatus:
+    head = str(declared.get("head"))
+    answer = answers.get(head) or {}
+    state = _state(answer)
+    ray = state.get("ray") or {}
+    nodes = {node["host"]: node for node in ray.get("nodes") or [] if node.get("alive")} if _ray_known(ray) else None
+    alike = (state.get("host") or {}).get("gpus")  # hosts of a replica are alike: what one that is away would declare
+    hosts = [_host(host, host == head, each, nodes, alike) for host, each in answers.items()]
+    engine = state.get("engine") or {}
+    unit = _unit(state, ENGINE).get("active")
+    running = unit in RUNNING
+    reported = running or (unit == "failed" and engine.get("phase") == "given_up")
+    serving = running and engine.get("phase") == "serving" and engine.get("ready", True)
+    return {
+        "replica": name,
+        "zone": declared.get("zone"),
+        "head": head,
+        "serving": serving,
+        "engine": engine.get("phase") or "unknown" if reported else _down(answer, ENGINE),
+        "layout": engine.get("layout"),
+        "tensor_parallel_size": engine.get("tensor_parallel_size"),
+        "pipeline_parallel_size": engine.get("pipeline_parallel_size"),
+        "rung": engine.get("rung"),
+        "since": engine.get("since") if reported else _moment(_unit(state, ENGINE).get("since")),
+        "last_completion": engine.get("last_completion"),
+        "restarts": engine.get("restarts"),
+        "stamp": _replica_stamp(state, answers),
+        "gpus": {
+            "total": _total(host["gpus"]["total"] for host in hosts),
+            "used": _total(host["gpus"]["used"] for host in hosts),
+            "missing": _total(host["gpus"]["missing"] for host in hosts),
+        },
+        "reason": _replica_reason(serving, engine, hosts, answer),
+        "advice": engine_state.advice(engine.get("findings") or ()),
+        "hosts": hosts,
+    }
+
+
+def _host(
+    host: str, is_head: bool, answer: Answer, nodes: Mapping[str, RayNode] | None, alike: int | None
+) -> HostStatus:
+    """``nodes`` are those that Ray has, None where its head did not report them."""
+    state = _state(answer)
+    driver = state.get("driver") or {}
+    quarantine = state.get("quarantine") or None
+    return {
+        "host": host,
+        "role": "head" if is_head else "worker",
+        "reachable": bool(answer.get("state")),
+        "driver": driver.get("loaded_version") or driver.get("package_version"),
+        "driver_problem": _driver_problem(driver),
+        "stamp": _host_stamp(state),
+        "quarantine": quarantine,
+        "ray": _ray(answer, host, nodes),
+        "gpus": _gpus((state.get("host") or {}).get("gpus", alike), host, nodes),
+        "since": (quarantine or {}).get("at") or _moment(_unit(state, RAY).get("since")),
+        "reason": _host_reason(answer, host, nodes),
+    }
+
+
+def _gpus(declared: int | None, host: str, nodes: Mapping[str, RayNode] | None) -> HostGpus:
+    if nodes is None:
+        return {"declared": declared, "total": None, "used": None, "missing": None}
+    node = nodes.get(host, {})
+    joined = int(node.get("gpus") or 0)
+    return {
+        "declared": declared,
+        "total": joined,
+        "used": joined - float(node.get("gpus_free") or 0),
+        "missing": None if declared is None else max(declared - joined, 0),
+    }
+
+
+def _router(host: str, answer: Answer) -> RouterStatus:
+    unit = _unit(_state(answer), HAPROXY)
+    running = unit.get("active") == "active"
+    down = "not running" if answer.get("state") else answer.get("error") or "did not answer"
+    return {"host": host, "running": running, "since": _moment(unit.get("since")), "reason": "" if running else down}
+
+
+def _host_stamp(state: HostState) -> str:
+    """``valid``, ``none``, or ``void: `` and what changed; ``unknown`` where the host did not report it."""
+    if "stamps" not in state:
+        return "unknown"
+    stamp = (state["stamps"] or {}).get("host")
+    if not stamp:
+        return "none"
+    if stamp.get("error"):
+        return f"void: {stamp['error']}"
+    changed = fingerprint.changes(stamp.get("fingerprint") or {}, state.get("fingerprint") or {})
+    return f"void: {', '.join(changed)}" if changed else "valid"
+
+
+def _replica_stamp(head: HostState, answers: Mapping[str, Answer]) -> str:
+    if "stamps" not in head:
+        return "unknown"
+    stamp = (head["stamps"] or {}).get("replica")
+    if not stamp:
+        return "none"
+    if stamp.get("error"):
+        return f"void: {stamp['error']}"
+    stamped = stamp.get("hosts") or {}
+    if set(stamped) != set(answers):
+        return f"void: given for {', '.join(sorted(stamped)) or 'no host'}"
+    differ = [
+        host for host, each in answers.items() if _state(each).get("fingerprint_digest") not in (None, stamped[host])
+    ]
+    return f"void: {', '.join(differ)} changed since" if differ else "valid"
+
+
+def _driver_problem(driver: Driver) -> str:
+    if driver.get("error"):
+        return driver["error"]
+    package, loaded = driver.get("package_version"), driver.get("loaded_version")
+    if package and loaded and package != loaded:
+        return f"{loaded} is loaded, {package} is installed"
+    if package and not loaded and "loaded_version" in driver:
+        return f"{package} is installed, none is loaded"
+    return (driver.get("smi_failure") or {}).get("text") or ""
+
+
+def _ray(answer: Answer, host: str, nodes: Mapping[str, RayNode] | None) -> str:
+    if nodes is not None and host in nodes:
+        return "draining" if nodes[host].get("draining") else "joined"
+    down = _down(answer, RAY)
+    return ("running" if nodes is None else "not joined") if down == "active" else down
+
+
+def _down(answer: Answer, unit: str) -> str:
+    """What keeps a unit from running, in a word or two."""
+    if not answer.get("state"):
+        return "unreachable" if answer.get("reachable") is False else "unknown"
+    known = _unit(_state(answer), unit)
+    if known.get("result") == "exec-condition" and known.get("active") != "active":
+        return "not admitted"
+    return known.get("active") or "unknown"
+
+
+def _host_reason(answer: Answer, host: str, nodes: Mapping[str, RayNode] | None) -> str:
+    state = _state(answer)
+    if not answer.get("state"):
+        return answer.get("error") or "did not answer"
+    quarantine = state.get("quarantine")
+    if quarantine:
+        owner = f" (by {quarantine['owner']})" if quarantine.get("owner") else ""
+        return f"quarantine: {quarantine.get('reason') or quarantine.get('error')}{owner}"
+    problem = _driver_problem(state.get("driver") or {})
+    if problem:
+        return f"driver: {problem}"
+    stamp = _host_stamp(state)
+    if stamp not in ("valid", "unknown"):
+        return "no host stamp: its gates have not passed" if stamp == "none" else f"host stamp {stamp}"
+    if nodes is not None and host in nodes:
+        return ""
+    unit = _unit(state, RAY)
+    if unit.get("active") != "active":
+        return f"Ray is {unit.get('active') or 'not installed'} ({unit.get('result') or 'no result'})"
+    return "" if nodes is None else "Ray runs here, but this host is not among the head's nodes"
+
+
+def _replica_reason(serving: bool, engine: Engine, hosts: Sequence[HostStatus], head: Answer) -> str:
+    reason, failure = engine.get("reason") or "", engine.get("last_failure") or ""
+    if serving:
+        return reason
+    if engine.get("error"):
+        return engine["error"]
+    if reason or failure:
+        return reason if failure in reason else "; ".join(part for part in (reason, failure) if part)
+    return host_reasons(hosts) or f"the engine is {_down(head, ENGINE)}"
+
+
+def _ray_known(ray: Ray) -> bool:
+    return ray.get("head") == "up" or bool(ray.get("nodes"))
+
+
+def _state(answer: Answer) -> HostState:
+    return answer.get("state") or {}
+
+
+def _unit(state: HostState, name: str) -> Unit:
+    return (state.get("units") or {}).get(name) or {}
+
+
+def _total(counts: Iterable[float | None]) -> float | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
+
+
+def _moment(seconds: float | str | None) -> str | None:
+    """Unix seconds, which systemd gives as text."""
+    try:
+        moment = datetime.datetime.fromtimestamp(float(seconds or "nan"), datetime.UTC)
+    except (TypeError, ValueError, OverflowError, OSError):
+        return None
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

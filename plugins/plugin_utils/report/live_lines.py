@@ -1,0 +1,95 @@
+"""What a person who watches a run reads of each event, in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.tracker import Tracker
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.wording import clock, many, span
+
+Event = Mapping[str, Any]
+_VERDICTS = {"pass": "passed", "fail": "FAILED", "timeout": "TIMED OUT"}
+
+
+def line(event: Event, tracker: Tracker) -> str | None:
+    """The line of one event; None where it says nothing new."""
+    write = _LINES.get(str(event.get("event")))
+    text = write(event, tracker) if write else None
+    return None if text is None else f"{clock(event['elapsed']):>7}  {text}"
+
+
+def _planned(event: Event, tracker: Tracker) -> str:
+    if tracker.plan.refusals:
+        return f"refused: {'; '.join(tracker.plan.refusals)}"
+    if not tracker.waves:
+        return "nothing to do"
+    hosts = sum(len(wave.hosts) for wave in tracker.plan.waves)
+    return f"plan: {many(hosts, 'host')} in {many(tracker.waves, 'wave')}{_left(tracker)}"
+
+
+def _wave(event: Event, tracker: Tracker) -> str:
+    hosts = f" ({', '.join(event['hosts'])})" if event["hosts"] else ""
+    names = f": {', '.join(event['replicas'])}{hosts}" if event["replicas"] else ""
+    return f"wave {event['wave']} of {tracker.waves or '?'}{names} begins{_left(tracker)}"
+
+
+def _step(event: Event, tracker: Tracker) -> str:
+    # Who serves is known only from a plan.
+    serving = f"serving: {_serving_now(tracker)}" if tracker.planned else ""
+    return f"{_where(event, tracker)}{event['step']:<10} {serving}{_left(tracker)}".rstrip()
+
+
+def _gate(event: Event, tracker: Tracker) -> str:
+    verdict = _VERDICTS.get(event["verdict"], event["verdict"])
+    cause = f": {_first_line(event['cause'])}" if event.get("cause") else ""
+    return f"{_where(event, tracker)}gate {event['gate']} {verdict} after {span(event['seconds'])}{cause}"
+
+
+def _failed(event: Event, tracker: Tracker) -> str:
+    what = "UNREACHABLE" if event["unreachable"] else "FAILED"
+    return f"{_where(event, tracker)}{what} at {event['step'] or event['task']}: {_first_line(event['cause'])}"
+
+
+def _serving(event: Event, tracker: Tracker) -> str:
+    what = "serves" if event["serving"] else "is drained"
+    return f"{event['replica']} {what}; serving: {_serving_now(tracker)}"
+
+
+def _note(event: Event, tracker: Tracker) -> str:
+    return f"{_where(event, tracker)}{event.get('text', '')}"
+
+
+def _ended(event: Event, tracker: Tracker) -> str:
+    following = f"; next: {event['next']}" if event.get("next") else ""
+    return f"{str(event['outcome']).replace('_', ' ')} after {span(event['elapsed'])}{following}"
+
+
+_LINES: dict[str, Callable[[Event, Tracker], str]] = {
+    "planned": _planned,
+    "wave_started": _wave,
+    "step_started": _step,
+    "gate": _gate,
+    "failed": _failed,
+    "serving": _serving,
+    "note": _note,
+    "run_ended": _ended,
+}
+
+
+def _serving_now(tracker: Tracker) -> str:
+    return ", ".join(tracker.serving) or "none"
+
+
+def _where(event: Event, tracker: Tracker) -> str:
+    wave = event.get("wave") or tracker.wave
+    return f"wave {wave}/{tracker.waves or '?'}  {event['host']:<12} " if wave else f"{event['host']:<12} "
+
+
+def _first_line(text: str) -> str:
+    return next(iter(text.splitlines()), "")
+
+
+def _left(tracker: Tracker) -> str:
+    left = tracker.time_left()
+    return "" if not left else f" · about {span(left)} left"

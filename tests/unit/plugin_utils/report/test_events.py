@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import GateResult
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import events
+from tests.unit.plugin_utils.report import rolls
+
+
+def parse(result: dict[str, Any], outcome: events.TaskOutcome = "ok") -> events.TaskReport:
+    return events.TaskReport.parse("a1", "Do something", outcome, result)
+
+
+def failure(result: dict[str, Any], outcome: events.TaskOutcome = "failed") -> events.Failure:
+    found = parse(result, outcome).failure
+    assert found is not None
+    return found
+
+
+def test_a_gate_s_result_is_read_and_comes_back_out_of_the_journal() -> None:
+    result = GateResult(
+        gate="graph",
+        verdict="timeout",
+        seconds=60.0,
+        code="capture_hangs",
+        pair=("a1", "a2"),
+        measured={"replays": 3},
+        floor={"replays": 1},
+        backend="nccl",
+        evidence=("/var/lib/lockstep/evidence/r1/graph/stacks.txt",),
+        cause="graph capture hangs",
+        next="ansible-playbook playbooks/diagnose.yml --limit a1,a2",
+        warnings=("slow",),
+    )
+    (gate,) = parse({"gate": result.as_dict()}).gates
+    assert {
+        **gate.as_event(1.0),
+        "host": None,
+        "pair": ["a1", "a2"],
+        "evidence": list(gate.evidence),
+        "warnings": ["slow"],
+    } == {
+        **result.as_dict(),
+        "on": "a1",
+        "event": "gate",
+        "elapsed": 1.0,
+    }
+    assert events.GateEvent.parse(gate.as_event(0.0)) == gate
+
+
+@pytest.mark.parametrize(
+    ("result", "gates"),
+    [
+        ({"gate": rolls.gate("nccl", "a1")}, ["nccl"]),
+        ({"results": [{"gate": rolls.gate("nccl", "a1")}, {"gate": rolls.gate("graph", "a1")}]}, ["nccl", "graph"]),
+        ({"stamp": {"gates": [rolls.gate("nccl", "a1")]}}, []),
+        ({"gate": "nccl"}, []),
+        ({"ansible_facts": {"gate": rolls.gate("nccl", "a1")}}, []),
+    ],
+)
+def test_gates_are_read_from_their_field_alone(result: dict[str, Any], gates: list[str]) -> None:
+    assert [gate.gate for gate in parse(result).gates] == gates
+
+
+def test_a_plan_is_read_and_comes_back_out_of_the_journal() -> None:
+    planned = rolls.plan(["replica_a"])
+    assert parse(planned).plan is None
+    plan = parse({"lockstep_plan": planned}).plan
+    assert plan is not None
+    assert [wave.hosts for wave in plan.waves] == [("a1", "a2")]
+    assert plan.skipped == {"replica_q": "quarantined (q1: Xid 79)", "replica_z": "needs nothing"}
+    assert plan.serving == ["replica_z", "replica_a"]
+    assert events.RunPlan.parse(plan.as_event(0.0)) == plan
+
+
+@pytest.mark.parametrize(
+    ("result", "cause"),
+    [
+        ({"msg": "it broke"}, "it broke"),
+        ({"cause": "the cause", "msg": "it broke", "stderr": "noise"}, "the cause"),
+        ({"msg": "non-zero return code", "stderr": "E: held packages"}, "non-zero return code\nE: held packages"),
+        ({"msg": {"a": 1}}, '{"a": 1}'),
+        ({"msg": "One or more items failed", "results": [{"failed": True, "msg": "x"}, {"msg": "fine"}]}, "x"),
+        ({"msg": "All items completed", "results": [{"unreachable": True, "msg": "y"}, {"msg": "fine"}]}, "y"),
+        ({"msg": "", "gate": {"gate": "g", "verdict": "fail", "cause": "wrong sum"}}, "wrong sum"),
+        ({}, "no reason was given"),
+        ({"msg": "x" * 100_000}, "x" * events.CAUSE_LENGTH),
+    ],
+)
+def test_cause(result: dict[str, Any], cause: str) -> None:
+    assert failure(result).cause == cause
+
+
+@pytest.mark.parametrize(
+    ("result", "following"),
+    [
+        ({"msg": "x", "next": "z"}, "z"),
+        ({"msg": "x", "gate": {"gate": "g", "verdict": "fail", "next": "w"}}, "w"),
+        ({"msg": "x", "results": [{"msg": "fine"}, {"failed": True, "next": "v"}]}, "v"),
+        ({"msg": "x"}, ""),
+        ({"msg": "a message is for people. Next: not this"}, ""),
+    ],
+)
+def test_next_is_a_field(result: dict[str, Any], following: str) -> None:
+    assert failure(result).next == following
+
+
+def test_a_host_that_is_gone_is_to_be_brought_back() -> None:
+    gone = failure({"msg": "Failed to connect to the host via ssh"}, "unreachable")
+    assert gone.unreachable
+    assert gone.next.startswith("ansible a1 -m ansible.builtin.ping; ")
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"fingerprint": rolls.OLD},
+        {"state": {"fingerprint": rolls.OLD}},
+        {"stamp": {"fingerprint": rolls.OLD}},
+        {"fingerprints": {"a1": rolls.OLD, "a2": None}},
+        {"hosts": {"a1": {"reachable": True, "state": {"fingerprint": rolls.OLD}}, "a2": {"state": None}}},
+    ],
+)
+def test_fingerprints(result: dict[str, Any]) -> None:
+    assert parse(result).fingerprints == {"a1": rolls.OLD}

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import wording
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (187.9, "3:07"), (3729, "1:02:09"), (360000, "100:00:00")])
+def test_clock(seconds: float, text: str) -> None:
+    assert wording.clock(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
+        (59.7, "1 min"),
+        (187, "3 min 7 s"),
+        (599.6, "10 min"),
+        (850, "14 min"),
+        (3600, "1 h"),
+        (7500, "2 h 5 min"),
+    ],
+)
+def test_span(seconds: float, text: str) -> None:
+    assert wording.span(seconds) == text
