@@ -15,7 +15,7 @@ version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 options:
   format:
-    description: V(table) for people, V(json) for programs; C(docs/status.md) lists the keys of the latter.
+    description: V(table) for people, V(json) for programs; C(docs/reference/status.md) lists the keys of the latter.
     type: str
     choices: [table, json]
     default: table

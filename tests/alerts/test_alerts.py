@@ -12,7 +12,7 @@ import pytest
 from ansible_collections.lockstep.vllm.plugins.module_utils.host import metrics
 from tests.unit.module_utils.host.host_states import HEAD, WORKER
 
-RULES = Path(__file__).parents[2] / "docs" / "alerts.yml"
+RULES = Path(__file__).parents[2] / "docs/reference/alerts.yml"
 
 
 @pytest.mark.parametrize("state", [HEAD, WORKER, {}], ids=["head", "worker", "nothing known"])

@@ -280,7 +280,7 @@ class Lab:
             return Answer(runner.rc, runner.stdout.read(), results)
 
     def status(self, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """What ``playbooks/status.yml`` says to programs, cut out of its output as docs/status.md tells."""
+        """What ``playbooks/status.yml`` says to programs, cut out of its output as docs/reference/status.md tells."""
         play = self.play("playbooks/status.yml", extra={**(extra or {}), "status_format": "json"})
         assert play.rc == 0, play.explained()
         text = re.sub(r"\x1b\[[0-9;]*m", "", play.text).replace("\r", "")

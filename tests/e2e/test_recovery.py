@@ -1,7 +1,7 @@
 """A replica of two hosts behind a router loses what it stands on: it leaves the router in time, comes back alone, and a
 client that retries loses nothing. In order: each story begins with the replica serving, as the last one left it.
 
-Every story prints the times that it measured (``pytest -rP`` shows them); docs/serving.md states those asserted here.
+Every test prints the times that it measured (``pytest -rP``); docs/operations/serving.md states those asserted here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HEAD, WORKER = "a1", "a2"
 ENGINE, RAY = "lockstep-vllm", "lockstep-ray"
 RANKS = "pgrep -f '^ray::RayWorker' | paste -sd' '"
 
-# What docs/serving.md states, in seconds.
+# What docs/operations/serving.md states, in seconds.
 LEAVES_DEAD = 10.0
 LEAVES_SILENT = 15.0
 RESTARTS_WEDGED = 30.0

@@ -28,7 +28,7 @@ def build(survey: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         ``at``, ``replicas`` (each with its ``hosts``), ``routers``, ``lock`` and ``request`` (of a roll under way);
-        docs/status.md lists the keys. Moments are RFC 3339, UTC.
+        docs/reference/status.md lists the keys. Moments are RFC 3339, UTC.
     """
     found = survey.get("hosts") or {}
     replicas = [

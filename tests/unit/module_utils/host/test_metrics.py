@@ -86,7 +86,7 @@ def test_an_unknown_metric_is_a_fault() -> None:
 def test_every_metric_is_produced_and_documented() -> None:
     names = {f"lockstep_{metric.name}" for metric in metrics.METRICS}
     assert {series.split("{")[0] for series in values(HEAD)} == names
-    documented = re.findall(r"^\| `(lockstep_\w+)`", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)
+    documented = re.findall(r"^\| `(lockstep_\w+)`", (ROOT / "docs/reference/metrics.md").read_text(), re.MULTILINE)
     assert documented == [f"lockstep_{metric.name}" for metric in metrics.METRICS]
 
 
