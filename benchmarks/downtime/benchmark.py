@@ -36,7 +36,7 @@ def figures(rolled: Roll) -> list[dict[str, Any]]:
 
 def main() -> int:
     result: dict[str, Any] = {"benchmark": "downtime", "cpus": os.cpu_count(), "goal_ratio": GOAL, "paths": {}}
-    with testbed_four("testbed_pair") as lab:
+    with testbed_four("pair") as lab:
         version = serving(lab)["a1"]
         for policy in POLICIES:
             version = other(version)
