@@ -1,4 +1,4 @@
-# Lockstep: every command a developer or an operator of the testbed types. `make` alone lists them.
+# Lockstep: the commands of developers and of who runs the testbed. `make` alone lists them.
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export MOLECULE_GLOB := molecule/*/molecule.yml
@@ -7,13 +7,13 @@ export LOCKSTEP_INVENTORY ?= $(CURDIR)/inventories/testbed/base
 
 STAGE := tools/stage
 
-# Scenarios of single roles that no scenario of tests/e2e covers. The others are for `make molecule` and `make test-long`.
-ROLE_SCENARIOS := gpu_host node_metrics vllm_haproxy nvidia_driver
+# Scenarios of single roles that no test of tests/e2e covers as well. The others are for `make molecule` and `make test-long`.
+OWN_SCENARIOS := gpu_host node_metrics vllm_haproxy nvidia_driver
 COVERED_BY_E2E := serving_runtime admission ray_node vllm_server
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo demo-down check lint unit test test-long contract sanity molecule roles e2e benchmark clean
+.PHONY: help env demo demo-down quick check contract lint unit alerts mutants test test-long sanity molecule roles e2e benchmark clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -27,7 +27,11 @@ demo: env ## build the testbed, bring the cluster up on it, print what answered
 demo-down: env ## remove everything that `make demo` made
 	@tools/demo down
 
-check: lint unit ## the fast half of the tests: no testbed
+quick: env ## after every edit: ruff, mypy, and the unit tests of what changed (seconds)
+	@tools/quick
+
+check: env ## the fast half of the tests, no testbed: linters and types beside the unit tests (3 minutes on two cores)
+	@tools/beside .cache/lint.log '$(MAKE) --keep-going lint' $(MAKE) --keep-going unit alerts
 
 lint: env ## yamllint, ruff, mypy --strict, ansible-lint's production profile
 	@$(STAGE) yamllint yamllint --strict .
@@ -41,19 +45,22 @@ unit: env ## unit tests, and the built collection from an empty path
 contract: env ## tests of what is used of ansible-core, under the lowest supported version
 	@$(STAGE) contract tools/contract
 
+alerts: env ## metrics and alert rules, checked by Prometheus' promtool (downloaded once)
+	@$(STAGE) alerts pytest tests/alerts
+
+mutants: env ## change the decision code a little, see its tests fail (docs/mutants.md); by hand or nightly: MODULES='engine/ladder …'
+	@tools/mutants $(MODULES)
+
 sanity: env ## ansible-test sanity on the built collection
 	@$(STAGE) sanity tests/sanity/run
 
 molecule: env ## every Molecule scenario, on a testbed of their own
 	@$(STAGE) molecule env NO_COLOR=1 tools/molecule $(SCENARIOS)
 
-roles: env # the roles' scenarios wait for hosts: linters, sanity and unit tests run beside them, and report at the end
-	@mkdir -p .cache; \
-	$(MAKE) --keep-going lint sanity unit >.cache/beside.log 2>&1 & beside=$$!; \
-	$(MAKE) molecule SCENARIOS='$(ROLE_SCENARIOS)'; status=$$?; \
-	wait $$beside || status=1; cat .cache/beside.log; exit $$status
+roles: env # these scenarios wait for hosts: linters, sanity and unit tests run beside them, and report at the end
+	@tools/beside .cache/beside.log '$(MAKE) --keep-going lint sanity unit alerts' $(MAKE) molecule SCENARIOS='$(OWN_SCENARIOS)'
 
-e2e: env ## the scenarios of tests/e2e, on a testbed of their own
+e2e: env ## the tests of tests/e2e, on a testbed of their own
 	@$(STAGE) e2e pytest -m 'not long' --durations=20 tests/e2e
 
 test-long: env contract ## the scenarios that `make test` leaves out: every fault of a roll, many killed controllers (hours)
@@ -61,7 +68,7 @@ test-long: env contract ## the scenarios that `make test` leaves out: every faul
 	$(STAGE) standalone env NO_COLOR=1 tools/molecule standalone || status=1; \
 	$(STAGE) long pytest -m long tests/e2e && exit $$status
 
-test: roles e2e ## lint, sanity, unit tests, the roles' scenarios and those of tests/e2e
+test: roles e2e ## lint, sanity, unit tests, the scenarios of single roles and tests/e2e
 
 molecule roles e2e test-long: export LOCKSTEP_TESTBED ?= test
 molecule roles e2e test-long: export LOCKSTEP_TESTBED_PREFIX ?= 10.89.78

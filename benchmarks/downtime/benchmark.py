@@ -1,6 +1,6 @@
 """For how long a replica is out of rotation in a roll, against the sum of its bare steps in the same run.
 
-Two replicas of one host on the testbed, behind the router and under load. Downtime is what the router's own log says: from the
+Two replicas of one host on the testbed, behind the router and under load. Downtime is what the router's own log shows: from the
 moment at which the replica is drained to the moment at which it is ready again. The bare steps are the module executions on its
 host that began between the two, as Ansible's events time them; what is over is what Ansible adds between them: starting
 tasks, including roles, checking their arguments. One roll reloads the module, one reboots.
@@ -36,7 +36,7 @@ def figures(rolled: Roll) -> list[dict[str, Any]]:
 
 def main() -> int:
     result: dict[str, Any] = {"benchmark": "downtime", "cpus": os.cpu_count(), "goal_ratio": GOAL, "paths": {}}
-    with testbed_four("testbed_pair") as lab:
+    with testbed_four("pair") as lab:
         version = serving(lab)["a1"]
         for policy in POLICIES:
             version = other(version)

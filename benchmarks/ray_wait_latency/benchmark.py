@@ -1,7 +1,7 @@
-"""How soon after a cluster's resources exist the waiter says so, against a plain look every five seconds.
+"""How soon after a cluster's resources exist the waiter reports it, against a plain sample every five seconds.
 
-A real Ray head runs on loopback. Again and again a node joins it and leaves. Three look at the head's table at the same
-time, each from a process of its own: a tight loop, which tells the moment at which the node was there; the waiter
+A real Ray head runs on loopback. Again and again a node joins it and leaves. Three sample the head's table at the same
+time, each from a process of its own: a tight loop, which records the moment at which the node was there; the waiter
 (``lockstep.ray.wait``); and a loop that sleeps five seconds. The processor time that the waiter spends is measured
 while it waits for a host that never comes.
 
@@ -38,8 +38,8 @@ def prepare() -> Path:
     uv, python = str(Path(sys.executable).with_name("uv")), ENVIRONMENT / "bin" / "python"
     if not list(ENVIRONMENT.glob(f"lib/*/site-packages/ray-{version[1]}.dist-info")):
         subprocess.run([uv, "venv", "--quiet", "--clear", "--python", "3.11", str(ENVIRONMENT)], check=True)
-        wanted = f"ray[default]=={version[1]}"
-        subprocess.run([uv, "pip", "install", "--quiet", "--python", str(python), wanted], check=True)
+        requirement = f"ray[default]=={version[1]}"
+        subprocess.run([uv, "pip", "install", "--quiet", "--python", str(python), requirement], check=True)
     library = ENVIRONMENT / "library"
     library.mkdir(exist_ok=True)
     if not (library / "lockstep").is_symlink():

@@ -13,7 +13,7 @@ description:
   - While a run goes on, prints one line per step and host, with the elapsed time, the wave, who is serving and an
     estimate of the time left.
   - Keeps a journal (JSON lines, each on disk before the run goes on) and, at the end, writes one self-contained HTML
-    report beside it. C(docs/report.md) describes both.
+    report beside it. C(docs/reference/journal.md) describes both.
   - Runs that do nothing of a roll leave nothing behind. A fault of this plugin is a warning and never stops a run.
 requirements:
   - enabled in the C(callbacks_enabled) setting

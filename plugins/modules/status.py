@@ -17,7 +17,7 @@ extends_documentation_fragment:
   - lockstep.vllm.fleet.controller
 options:
   format:
-    description: V(table) for people, V(json) for programs; C(docs/status.md) lists the keys of the latter.
+    description: V(table) for people, V(json) for programs; C(docs/reference/status.md) lists the keys of the latter.
     type: str
     choices: [table, json]
     default: table

@@ -51,7 +51,7 @@ def parser() -> Parser:
     reboot.add_argument("--wait", action="store_true", help="until it greets on ssh again")
     for verb, text in (
         ("cut", "drop all network traffic of a host"),
-        ("mend", "give it back its network"),
+        ("reconnect", "give it back its network"),
         ("stop", "shut a host down; it stays off"),
         ("start", "switch a host on again"),
     ):
@@ -193,7 +193,7 @@ def dispatch(arguments: argparse.Namespace) -> int:
             cluster.reboot(instance, arguments.host, arguments.wait)
         case "cut":
             faults.set_fault(instance, layout.known_host(arguments.host), "host_cut", None, None, False)
-        case "mend":
+        case "reconnect":
             faults.clear(instance, layout.known_host(arguments.host), "host_cut")
         case "stop":
             cluster.stop(instance, arguments.host)

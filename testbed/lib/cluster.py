@@ -142,7 +142,7 @@ def create(instance: Instance, host: str, image: str) -> None:
 
 
 def ssh_answers(instance: Instance, host: str) -> bool:
-    """Tell whether sshd greets, asked over the network as Ansible will ask."""
+    """Whether sshd greets, asked over the network as Ansible will ask."""
     try:
         with socket.create_connection((instance.address(host), 22), timeout=1) as connection:
             connection.settimeout(2)
@@ -244,7 +244,7 @@ def start(instance: Instance, host: str) -> None:
 
 
 def kill(instance: Instance, host: str) -> None:
-    """Take the power from a node: nothing is written, nothing says good-bye. It stays off until ``start``."""
+    """Take the power from a node: nothing is written, nothing is closed. It stays off until ``start``."""
     require(instance, host)
     shell.run(["podman", "stop", "--time", "0", instance.container(host)])
 

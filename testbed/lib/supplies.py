@@ -26,7 +26,7 @@ def _digest(*paths: Path) -> str:
 
 
 def _fresh(mark: str, digest: str) -> bool:
-    """Tell whether what ``mark`` stands for was made from the same sources."""
+    """Whether what ``mark`` stands for was made from the same sources."""
     path = CACHE / f"{mark}.digest"
     return path.exists() and path.read_text() == digest
 

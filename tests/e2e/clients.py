@@ -1,4 +1,4 @@
-"""What a story sees of a replica from outside: clients that retry, and the router's word on whether it may be asked."""
+"""What a test sees of a replica from outside: clients that retry, and the router's word on whether it may be asked."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ PAUSE = 0.5
 """Seconds between two attempts, and between an answer and the next request."""
 PATIENCE = 420.0
 """Seconds after which a client gives a request up for lost."""
-LOOK = 0.2
-"""Seconds between two looks at the router's own health."""
+SAMPLE_PERIOD = 0.2
+"""Seconds between two samples of the router's own health."""
 
 
 @dataclasses.dataclass
@@ -39,7 +39,7 @@ class Request:
 
 class Traffic:
     """Clients that each send one request after the other through the router and repeat it until it is answered; and
-    somebody who looks meanwhile whether the router has a replica that is ready."""
+    a thread that samples meanwhile whether the router has a replica that is ready."""
 
     def __init__(self, lab: Lab, clients: int = 2, max_tokens: int = 8) -> None:
         self._url = f"http://{lab.address('router1')}:{PORT}"
@@ -48,7 +48,7 @@ class Traffic:
         self._body = json.dumps(body).encode()
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._client, daemon=True) for _ in range(clients)]
-        self._watch = threading.Thread(target=self._look, daemon=True)
+        self._watch = threading.Thread(target=self._sample_health, daemon=True)
         self._changes: list[tuple[float, bool]] = []
         self.requests: list[Request] = []
 
@@ -59,7 +59,7 @@ class Traffic:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        """No new requests; those under way are seen to their end, unless the story has failed already."""
+        """No new requests; those under way are seen to their end, unless the test has failed already."""
         self._over.set()
         for thread in self._threads:
             thread.join(PATIENCE if kind is None else 1)
@@ -71,7 +71,7 @@ class Traffic:
         """Requests without an answer: once the traffic is over, those that were lost."""
         return [request for request in self.requests if request.answered is None]
 
-    def told(self) -> str:
+    def summary(self) -> str:
         retried = [request for request in self.requests if request.failures]
         longest = max((request.seconds for request in self.requests), default=0.0)
         failed = sum(len(request.failures) for request in retried)
@@ -93,16 +93,16 @@ class Traffic:
                 return found
             if time.time() - since > deadline:
                 raise AssertionError(f"the router has {'no' if ready else 'a'} ready replica {deadline:.0f} s later")
-            time.sleep(LOOK / 2)
+            time.sleep(SAMPLE_PERIOD / 2)
 
-    def _look(self) -> None:
+    def _sample_health(self) -> None:
         last: bool | None = None
         while not self._over.is_set():
             now = self._healthy()
             if now != last:
                 self._changes.append((time.time(), now))
                 last = now
-            time.sleep(LOOK)
+            time.sleep(SAMPLE_PERIOD)
 
     def _healthy(self) -> bool:
         try:

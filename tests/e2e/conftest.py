@@ -1,38 +1,44 @@
-"""A testbed for the stories. `LOCKSTEP_TESTBED` names it; it is ended afterwards unless `LOCKSTEP_KEEP_TESTBED` is set."""
+"""A testbed for the tests. `LOCKSTEP_TESTBED` names it; it is removed afterwards unless `LOCKSTEP_KEEP_TESTBED` is set."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.e2e.lab import ROOT, Lab
 from tests.e2e.rolls import testbed_four
 
-# What wants bare hosts comes first, then what makes a cluster of them, then what leaves it serving; last what builds its own.
-ORDER = ("test_refusals", "test_site", "test_status", "test_recovery", "test_gates")
-LAST = (
+# A testbed with a cluster on it takes minutes to make, so files share one and go on from what the file before them left.
+ORDER = (
+    # one replica of two hosts (fixture `lab`)
+    "test_refusals",  # wants bare hosts, and leaves them bare
+    "test_site",  # makes the cluster of them, and leaves it serving, as all that follow
+    "test_status",
+    "test_recovery",
+    "test_gates",
+    "test_ladder",
+    "test_cgroups",  # makes and removes testbeds of its own
+    # two replicas of one host behind the router (fixture `pair`): each makes them serve, and leaves them serving
+    "test_roll_across_hosts",
     "test_roll",
     "test_roll_controllers",
     "test_roll_bake",
     "test_roll_stops",
     "test_roll_faults",
-    "test_layouts",
+    "test_layouts",  # makes a testbed of its own in place of those
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order this folder's stories, behind every test that needs no testbed."""
+    """Put the tests of this folder in ORDER, behind all that need no testbed."""
 
-    def place(item: pytest.Item) -> int:
-        if item.path.parent.name != "e2e":
-            return -1
-        if item.path.stem in LAST:
-            return len(ORDER) + 1 + LAST.index(item.path.stem)
-        return ORDER.index(item.path.stem) if item.path.stem in ORDER else len(ORDER)
-
-    items.sort(key=place)
+    here = {item: item.path.stem for item in items if item.path.parent == Path(__file__).parent}
+    if unknown := sorted({*here.values()} - {*ORDER}):
+        raise pytest.UsageError(f"{__file__}: no place in ORDER for {', '.join(unknown)}")
+    items.sort(key=lambda item: ORDER.index(here[item]) if item in here else -1)
 
 
 @pytest.fixture(scope="session")
@@ -55,5 +61,5 @@ def lab() -> Iterator[Lab]:
 @pytest.fixture(scope="session")
 def pair() -> Iterator[Lab]:
     """The testbed with two replicas of one host behind the router, bare."""
-    with testbed_four("testbed_pair") as lab:
+    with testbed_four("pair") as lab:
         yield lab

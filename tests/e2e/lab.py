@@ -1,4 +1,4 @@
-"""The testbed and Ansible on it, as the stories of this folder use them: run a playbook, look at hosts, compare states."""
+"""The testbed and Ansible on it, as the tests of this folder use them: run playbooks, take and compare snapshots of hosts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CONTROLLER_ACTIONS = {
 FLEET_ACTIONS = {"plan", "probe", "status"}
 
 # Files that decide how a host behaves, with the moment of their last change; and what runs, and since when.
-LOOK = r"""
+SNAPSHOT = r"""
 find /etc /opt/lockstep /var/lib/lockstep /var/lib/dpkg/status /usr/share/keyrings /root /usr/local -xdev \
     \( -path /var/lib/lockstep/engine -o -path /var/lib/lockstep/ray -o -path /var/lib/lockstep/evidence \
        -o -name __pycache__ -o -path /root/.ansible -o -path /opt/lockstep/runtime/\* \) -prune \
@@ -47,7 +47,7 @@ echo "held $(apt-mark showhold | paste -sd' ')"
 
 @dataclasses.dataclass(frozen=True)
 class Play:
-    """One run of a playbook, as ansible-runner's events tell it."""
+    """One run of a playbook, from ansible-runner's events."""
 
     rc: int
     text: str
@@ -107,7 +107,7 @@ class Play:
 
 @dataclasses.dataclass(frozen=True)
 class Controller:
-    """An ``ansible-playbook`` in a session of its own, for stories that end it."""
+    """An ``ansible-playbook`` in a session of its own, for tests that end it."""
 
     process: subprocess.Popen[bytes]
     output: Path
@@ -188,9 +188,9 @@ class Lab:
         loaded: dict[str, Any] | None = json.loads(text) if text else None
         return loaded
 
-    def look(self, hosts: Sequence[str]) -> dict[str, list[str]]:
+    def snapshot(self, hosts: Sequence[str]) -> dict[str, list[str]]:
         """The state of hosts, comparable with ``==``; a line per file, unit, driver, hold."""
-        return {host: self.on(host, LOOK).splitlines() for host in hosts}
+        return {host: self.on(host, SNAPSHOT).splitlines() for host in hosts}
 
     # -- Ansible ------------------------------------------------------------------------------------------------------
 
@@ -280,7 +280,7 @@ class Lab:
             return Answer(runner.rc, runner.stdout.read(), results)
 
     def status(self, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """What ``playbooks/status.yml`` says to programs, cut out of its output as docs/status.md tells."""
+        """What ``playbooks/status.yml`` says to programs, cut out of its output as docs/reference/status.md shows."""
         play = self.play("playbooks/status.yml", extra={**(extra or {}), "status_format": "json"})
         assert play.rc == 0, play.explained()
         text = re.sub(r"\x1b\[[0-9;]*m", "", play.text).replace("\r", "")

@@ -24,11 +24,11 @@ UPGRADE = "playbooks/upgrade_driver.yml"
 
 @contextlib.contextmanager
 def testbed_four(inventory: str) -> Iterator[Lab]:
-    """Four bare hosts and the router, by this inventory; with LOCKSTEP_KEEP_TESTBED as an earlier session left them, and
-    left up."""
+    """Four bare hosts and the router, by an inventory of inventories/testbed/; with LOCKSTEP_KEEP_TESTBED as an earlier
+    session left them, and left up."""
     names = ("LOCKSTEP_TESTBED", "LOCKSTEP_TESTBED_PREFIX")
     pair = Lab(
-        inventory=ROOT / "inventories" / inventory,
+        inventory=ROOT / "inventories/testbed" / inventory,
         environment={name: os.environ[name] for name in names if os.environ.get(name)},
     )
     keep = bool(os.environ.get("LOCKSTEP_KEEP_TESTBED"))
@@ -58,7 +58,7 @@ class Roll:
         for replica, out, back in self.log.outages(self.load.ended):
             yield replica, back - out, self.play.spent(REPLICAS[replica], out, back)
 
-    def told(self) -> str:
+    def summary(self) -> str:
         outages = ", ".join(
             f"{replica} {down:.0f} s, {down / max(bare, 0.1):.2f} times its tasks"
             for replica, down, bare in self.downtimes()
@@ -66,16 +66,16 @@ class Roll:
         return (
             f"\nexit {self.play.rc} after {self.play.seconds:.0f} s\n{self.load.summary()}\nthe router's log: "
             f"{len(self.log.served)} requests, answered by {shares(self.log.served)}; never fewer than {self.log.lowest()} in "
-            f"rotation; out: {outages or 'none'}\n{self.log.told()}"
+            f"rotation; out: {outages or 'none'}\n{self.log.summary()}"
         )
 
 
 @dataclasses.dataclass(frozen=True)
-class Amid:
-    """Something that befalls the cluster in the middle of a roll: the moment in words, when it has come, what happens."""
+class Incident:
+    """Something that happens to the cluster in the middle of a roll: its moment, whether that has come, what happens."""
 
     moment: str
-    so: Callable[[Lab], bool]
+    is_due: Callable[[Lab], bool]
     happens: Callable[[Lab], object]
 
 
@@ -138,19 +138,19 @@ def roll(
     playbook: str = UPGRADE,
     extra: Mapping[str, Any] | None = None,
     overlay: str | None = None,
-    amid: Amid | None = None,
+    incident: Incident | None = None,
 ) -> Roll:
-    """Run ``playbook`` to ``version`` under load; ``amid`` is what befalls the cluster meanwhile."""
+    """Run ``playbook`` to ``version`` under load; ``incident`` is what happens to the cluster meanwhile."""
     with traffic(lab) as load, concurrent.futures.ThreadPoolExecutor() as pool:
         running = pool.submit(lab.play, playbook, *words, extra={**to(version), **(extra or {})}, overlay=overlay)
-        if amid:
-            eventually(amid.moment, lambda: running.done() or amid.so(lab), 300, 0.5)
-            assert not running.done(), f"the roll was over before {amid.moment}"
-            amid.happens(lab)
+        if incident:
+            eventually(incident.moment, lambda: running.done() or incident.is_due(lab), 300, 0.5)
+            assert not running.done(), f"the roll was over before {incident.moment}"
+            incident.happens(lab)
         play = running.result()
         time.sleep(5)  # and what serves afterwards
     rolled = Roll(play, load, log_of(lab, load))
-    print(rolled.told())
+    print(rolled.summary())
     return rolled
 
 

@@ -11,7 +11,7 @@ from tests.e2e.lab import ROOT
 
 # What systemd in a node says of the hierarchy that it has.
 SEEN = {"v1": "tmpfs", "v2": "cgroup2fs"}
-STORY = """
+SCENARIO = """
 testbed/testbed up --hosts 2
 testbed/testbed exec a1 -- stat -fc 'node sees %T' /sys/fs/cgroup
 testbed/testbed reboot a1 --wait
@@ -28,7 +28,7 @@ testbed/testbed ssh a2 -- systemctl is-system-running --wait
 def test_hosts_boot_reboot_and_come_back(version: str) -> None:
     names = {"LOCKSTEP_TESTBED": "cgroups", "LOCKSTEP_TESTBED_PREFIX": "10.89.80"}
     done = subprocess.run(
-        [ROOT / "tools/with-cgroups", version, "sh", "-exc", f"trap 'testbed/testbed down' EXIT\n{STORY}"],
+        [ROOT / "tools/with-cgroups", version, "sh", "-exc", f"trap 'testbed/testbed down' EXIT\n{SCENARIO}"],
         cwd=ROOT,
         env={**os.environ, **names},
         capture_output=True,

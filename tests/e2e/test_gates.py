@@ -192,7 +192,7 @@ def test_a_fault_across_the_replica(
 
 
 @pytest.mark.long
-def test_the_hang_shows_where_it_stands(clean: Lab) -> None:
+def test_a_hang_is_reported_with_the_stack_of_the_hung_rank(clean: Lab) -> None:
     """The saved stack of the sick host's rank names the function in which it hangs."""
     clean.testbed("fault", "a2", "capture_hangs")
     answer = ask(clean, "graph_capture_verify", ["a2"], scope="host", deadline=25.0)["a2"]
@@ -268,8 +268,8 @@ def test_bad_input_gets_one_clear_message(clean: Lab, arguments: Mapping[str, An
 
 
 @pytest.mark.long
-def test_busy_gpus_are_told_at_once(clean: Lab) -> None:
-    """While somebody holds the GPUs in Ray, no gang fits, and the gate says who has to go."""
+def test_busy_gpus_are_reported_at_once(clean: Lab) -> None:
+    """While somebody holds the GPUs in Ray, no rank group fits, and the gate says who has to go."""
     holder = "import ray, time; ray.init(address='auto'); time.sleep(0)"
     script = f"""
         cd /tmp

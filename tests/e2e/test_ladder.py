@@ -1,4 +1,4 @@
-"""The first story behind the project: graph capture hangs on driver 550.90.07, eager serves, 550.127.05 cures it."""
+"""The failure that this project began with: graph capture hangs on driver 550.90.07, eager serves, 550.127.05 does not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.e2e.test_site import HEAD, HOSTS, answers
 
 pytestmark = pytest.mark.long  # about ten minutes: the driver is changed twice, and the ladder climbed twice
 
-SICK, CURED = "550.90.07", "550.127.05"
+SUSPECT, GOOD = "550.90.07", "550.127.05"
 RUNG_DEADLINE = 120  # seconds for vLLM to start on a rung above eager; healthy it takes about 50 on two quiet cores
 
 
@@ -39,8 +39,8 @@ def roll(lab: Lab, version: str) -> Play:
 def sick(lab: Lab) -> Play:
     """The cluster on the suspect driver, on which vLLM's graph capture never ends."""
     for host in HOSTS:
-        lab.testbed("fault", host, "engine_capture_hangs", "any", "--when-driver", SICK)
-    return roll(lab, SICK)
+        lab.testbed("fault", host, "engine_capture_hangs", "any", "--when-driver", SUSPECT)
+    return roll(lab, SUSPECT)
 
 
 def test_graphs_hang_in_bounded_time_and_eager_serves(lab: Lab, sick: Play) -> None:
@@ -52,11 +52,11 @@ def test_graphs_hang_in_bounded_time_and_eager_serves(lab: Lab, sick: Play) -> N
     stacks = lab.on(HEAD, "cat " + " ".join(path for path in state["evidence"] if "stack" in path))
     assert "capture" in stacks
     for words in ("rung piecewise does not hold, the one below serves", "graph-hang-550.90.07"):
-        assert words in sick.text, f"the operator is not told {words!r}"
+        assert words in sick.text, f"the operator does not read {words!r}"
 
 
-def test_the_verdict_names_driver_known_issue_and_cure(lab: Lab, sick: Play) -> None:
-    play = lab.play("playbooks/diagnose.yml", extra={"nvidia_driver_version": SICK})
+def test_the_verdict_names_driver_known_issue_and_remediation(lab: Lab, sick: Play) -> None:
+    play = lab.play("playbooks/diagnose.yml", extra={"nvidia_driver_version": SUSPECT})
     assert play.rc == 0, play.explained()
     page = " ".join(
         line.strip()
@@ -66,10 +66,10 @@ def test_the_verdict_names_driver_known_issue_and_cure(lab: Lab, sick: Play) -> 
     )
     for words in (
         "VERDICT on replica_a: vLLM is good on rung none and fails above it: rung piecewise: vLLM did not start within",
-        f"driver {SICK}",
+        f"driver {SUSPECT}",
         "graph-hang-550.90.07",
         "issues/17167",
-        CURED,
+        GOOD,
     ):
         assert words in " ".join(page.split()), page
     assert answers(lab), "diagnose disturbed what serves"
@@ -77,13 +77,13 @@ def test_the_verdict_names_driver_known_issue_and_cure(lab: Lab, sick: Play) -> 
 
 def test_a_failed_rung_is_not_tried_again_on_the_same_versions(lab: Lab, sick: Play) -> None:
     lab.on(HEAD, "systemctl restart lockstep-vllm")
-    roll(lab, SICK)
+    roll(lab, SUSPECT)
     assert rungs(lab) == {"none": "ok", "piecewise": "start_hangs"}
     assert engine(lab)["rung"] == "none"
 
 
-def test_the_cure_brings_graphs_back(lab: Lab, sick: Play) -> None:
-    roll(lab, CURED)
+def test_the_remediation_brings_graphs_back(lab: Lab, sick: Play) -> None:
+    roll(lab, GOOD)
     assert rungs(lab) == {"none": "ok", "piecewise": "ok", "full": "ok"}
     assert engine(lab)["rung"] == "full"
     assert answers(lab)

@@ -1,7 +1,7 @@
 """A replica of two hosts and a spare beside one of a single host, under requests that are each sent once: the spare
 stands in for a lost host; a smaller layout serves rather than none, and moving up from it loses nothing; a worker may flap.
 
-In order: each story begins with both replicas serving, as the last one left them. Every story prints its times.
+In order: each test begins with both replicas serving, as the last one left them. Every test prints its times.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ CLOSED = window(6)
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     """Both replicas serving behind the router, and replica a may move up in a window that is closed."""
-    with testbed_four("testbed_spare") as lab:
+    with testbed_four("spare") as lab:
         play = lab.play(overlay=declared(CLOSED))
         assert play.rc == 0, play.explained()
         yield lab
@@ -76,8 +76,8 @@ def serves(lab: Lab, layout: str) -> bool:
 
 
 def replica_a(lab: Lab) -> dict[str, Any]:
-    told: dict[str, Any] = next(one for one in lab.status()["replicas"] if one["replica"] == "replica_a")
-    return told
+    reported: dict[str, Any] = next(one for one in lab.status()["replicas"] if one["replica"] == "replica_a")
+    return reported
 
 
 def answered_by_a(lab: Lab, load: Traffic) -> float:
@@ -97,7 +97,7 @@ def router_knows(lab: Lab, load: Traffic) -> set[str]:
 def nothing_lost(lab: Lab, load: Traffic) -> None:
     """Every request was answered at its only attempt, and a replica was in rotation throughout."""
     log = log_of(lab, load)
-    print(f"{load.summary()}; never fewer than {log.lowest()} replicas in rotation\n{log.told()}")
+    print(f"{load.summary()}; never fewer than {log.lowest()} replicas in rotation\n{log.summary()}")
     assert load.failed == ()
     assert log.lowest() == 1, "one replica left rotation, and one stayed"
 
@@ -123,9 +123,9 @@ def all_three_are_there(lab: Lab) -> None:
 
 def test_custom_resources_and_labels_are_waited_for(lab: Lab) -> None:
     def wait(**shape: Any) -> tuple[str, str, list[str]]:
-        told = run_waiter(lab, 5, **shape)
-        print(f"{shape}: {told['code']} {told['reason']}")
-        return told["code"], told["reason"], sorted(node["host"] for node in told["nodes"])
+        reported = run_waiter(lab, 5, **shape)
+        print(f"{shape}: {reported['code']} {reported['reason']}")
+        return reported["code"], reported["reason"], sorted(node["host"] for node in reported["nodes"])
 
     assert wait(hosts=2, labels={"rack": "r7"}, resources={"license": 4}) == ("ready", "", [HEAD, "a2"])
     assert wait(hosts=1, labels={"rack": "r8"}, resources={"license": 2}) == ("ready", "", ["b2"])
@@ -151,15 +151,20 @@ def test_a_spare_stands_in_for_a_lost_worker(lab: Lab, harm: str) -> None:
         eventually("replica a serves again", lambda: serves(lab, "large"), BACK, interval=0.5)
         assert at_work(lab) == [spare]
         served = answered_by_a(lab, load)
-        told = replica_a(lab)
-        assert (told["serving"], told["layout"], told["gpus"]["used"], told["gpus"]["missing"]) == (True, "large", 2, 1)
+        reported = replica_a(lab)
+        assert (reported["serving"], reported["layout"], reported["gpus"]["used"], reported["gpus"]["missing"]) == (
+            True,
+            "large",
+            2,
+            1,
+        )
         before = engine(lab)
         lab.testbed("start", lost)
         started = time.time()
         all_three_are_there(lab)
         returned = time.time()
     log = log_of(lab, load)
-    print(log.told())
+    print(log.summary())
     ((_replica, out, back),) = log.outages(load.ended)
     show(
         began, *phases(lab, began), (gone, f"{lost} IS GONE ({harm})"), (out, "OUT OF THE ROUTER"),
@@ -180,16 +185,16 @@ def test_a_spare_stands_in_for_a_lost_worker(lab: Lab, harm: str) -> None:
 
 def test_outside_its_window_it_moves_up_by_command_and_no_request_is_lost(lab: Lab) -> None:
     small_serves(lab)
-    told = replica_a(lab)
-    assert (told["serving"], told["layout"], told["gpus"]["missing"]) == (True, "small", 2)
-    assert told["reason"] == "layout small, rung none: 1 of the 2 GPUs of large are there"
+    reported = replica_a(lab)
+    assert (reported["serving"], reported["layout"], reported["gpus"]["missing"]) == (True, "small", 2)
+    assert reported["reason"] == "layout small, rung none: 1 of the 2 GPUs of large are there"
     waits = f"layout small, rung none: large could serve, it moves up in the window {CLOSED} UTC"
     with traffic(lab) as load:
         began = time.time()
         lab.testbed("start", WORKERS[0])
         eventually("it says what it waits for", lambda: engine(lab)["reason"] == waits, 120)
-        told = replica_a(lab)
-        assert (told["serving"], told["layout"], told["reason"]) == (True, "small", waits)
+        reported = replica_a(lab)
+        assert (reported["serving"], reported["layout"], reported["reason"]) == (True, "small", waits)
         commanded = time.time()
         lab.on(HEAD, MOVE_UP)
         eventually("the large layout serves", lambda: serves(lab, "large"), BACK, interval=0.5)
@@ -241,7 +246,7 @@ def test_a_worker_that_flaps_is_used_again_once_it_stays(lab: Lab) -> None:
     show(
         began, *phases(lab, began), *((at, "ITS RAYLET IS KILLED") for at in kills), (served, "THE LARGE LAYOUT SERVES")
     )
-    print(f"{load.summary()}\n{log.told()}")
+    print(f"{load.summary()}\n{log.summary()}")
     assert engine(lab)["pid"] == before, "it never gave up"
     assert at_work(lab) == [flapping]
     assert log.lowest() == 1

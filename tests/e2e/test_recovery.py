@@ -1,7 +1,7 @@
 """A replica of two hosts behind a router loses what it stands on: it leaves the router in time, comes back alone, and a
-client that retries loses nothing. In order: each story begins with the replica serving, as the last one left it.
+client that retries loses nothing. In order: each test begins with the replica serving, as the last one left it.
 
-Every story prints the times that it measured (``pytest -rP`` shows them); docs/serving.md states those asserted here.
+Every test prints the times that it measured (``pytest -rP``); docs/operations/serving.md states those asserted here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HEAD, WORKER = "a1", "a2"
 ENGINE, RAY = "lockstep-vllm", "lockstep-ray"
 RANKS = "pgrep -f '^ray::RayWorker' | paste -sd' '"
 
-# What docs/serving.md states, in seconds.
+# What docs/operations/serving.md states, in seconds.
 LEAVES_DEAD = 10.0
 LEAVES_SILENT = 15.0
 RESTARTS_WEDGED = 30.0
@@ -65,7 +65,7 @@ def show(began: float, *facts: tuple[float, str]) -> None:
 
 def endure(lab: Lab, harm: Callable[[], float], leaves: float, back: float = BACK) -> float:
     """Do harm to a replica that serves; it leaves the router within ``leaves`` seconds, serves again within ``back``,
-    and a client that retries has every answer. Returns the moment of the harm, which ``harm`` tells."""
+    and a client that retries has every answer. Returns the moment of the harm, which ``harm`` returns."""
     with Traffic(lab) as traffic:
         eventually("requests are answered", lambda: traffic.answered() >= 4, 60, interval=0.2)
         before = time.time()
@@ -75,7 +75,7 @@ def endure(lab: Lab, harm: Callable[[], float], leaves: float, back: float = BAC
         answered = traffic.answered()
         eventually("requests are answered again", lambda: traffic.answered() >= answered + 4, 60, interval=0.2)
     show(began, *phases(lab, before), (left, "OUT OF THE ROUTER"), (again, "BACK IN THE ROUTER"))
-    print(traffic.told())
+    print(traffic.summary())
     assert left - began <= leaves, f"left the router after {left - began:.1f} s, stated are {leaves:.0f}"
     assert not traffic.lost()
     assert {request.text for request in traffic.requests} == {traffic.requests[0].text}
@@ -85,7 +85,7 @@ def endure(lab: Lab, harm: Callable[[], float], leaves: float, back: float = BAC
 
 
 def signalled(lab: Lab, *words: str) -> Callable[[], float]:
-    """``testbed/testbed kill`` with these words; tells when it was done."""
+    """``testbed/testbed kill`` with these arguments; returns when it was done."""
 
     def harm() -> float:
         lab.testbed("kill", *words)
@@ -96,11 +96,13 @@ def signalled(lab: Lab, *words: str) -> Callable[[], float]:
 
 def status(lab: Lab) -> dict[str, Any]:
     """The replica's status as programs get it; the table for people is printed and says as much."""
-    told: dict[str, Any] = lab.status()["replicas"][0]
+    reported: dict[str, Any] = lab.status()["replicas"][0]
     table = lab.play("playbooks/status.yml").text
     print("\n".join(line for line in table.splitlines() if re.match(r"replica_|  \S", line)))
-    assert f"{told['replica']}: {'serving' if told['serving'] else 'NOT SERVING'} · {told['engine']}" in table
-    return told
+    assert (
+        f"{reported['replica']}: {'serving' if reported['serving'] else 'NOT SERVING'} · {reported['engine']}" in table
+    )
+    return reported
 
 
 def metrics(lab: Lab, promtool: str, host: str) -> dict[str, float]:
@@ -131,9 +133,9 @@ def test_a_late_worker_is_named_while_it_is_waited_for(lab: Lab, promtool: str) 
     eventually("the supervisor has asked the missing host", asked, 60, interval=0.5)
     pool = concurrent.futures.ThreadPoolExecutor()
     play = pool.submit(lab.ask, "engine_state", HEAD, state="serving", deadline=BACK)
-    told = status(lab)
-    assert (told["serving"], told["engine"], told["gpus"]["missing"]) == (False, "waiting", 1)
-    assert WORKER in told["reason"]
+    reported = status(lab)
+    assert (reported["serving"], reported["engine"], reported["gpus"]["missing"]) == (False, "waiting", 1)
+    assert WORKER in reported["reason"]
     seen = metrics(lab, promtool, HEAD)
     assert seen['lockstep_engine_phase{phase="waiting"}'] == 1
     assert seen['lockstep_ray_host_joined{joined="a2"}'] == 0
@@ -178,7 +180,7 @@ def test_a_worker_that_is_cut_off_for_a_minute(lab: Lab) -> None:
         lab.testbed("cut", WORKER)
         moment = time.time()
         time.sleep(60)
-        lab.testbed("mend", WORKER)
+        lab.testbed("reconnect", WORKER)
         return moment
 
     endure(lab, harm, LEAVES_SILENT)
@@ -200,8 +202,8 @@ def run_waiter(lab: Lab, deadline: float = 60, **shape: Any) -> dict[str, Any]:
     """What the waiter on the head ends with, asked as the engine asks it, without a controller."""
     python = "PYTHONPATH=/opt/lockstep/lib /opt/lockstep/runtime/current/bin/python"
     command = f"{python} -m lockstep.ray.wait --json --deadline {deadline} --shape {shlex.quote(json.dumps(shape))}"
-    told: dict[str, Any] = json.loads(lab.on(HEAD, f"{command} 2>/dev/null", check=False).splitlines()[-1])
-    return told
+    reported: dict[str, Any] = json.loads(lab.on(HEAD, f"{command} 2>/dev/null", check=False).splitlines()[-1])
+    return reported
 
 
 SITE_PACKAGES = "/opt/lockstep/runtime/current/lib/python3.11/site-packages"
@@ -210,7 +212,7 @@ STAMPED = {"stamp": {"kind": "host", "run": "e2e", "gates": [{"gate": "driver", 
 
 @dataclasses.dataclass(frozen=True)
 class Kept:
-    """How the worker is kept out of Ray, what undoes that, and the word that the waiter on the head has for it."""
+    """How the worker is kept out of Ray, what undoes that, and the code that the waiter on the head reports."""
 
     code: str
     how: str = "true"
@@ -269,7 +271,7 @@ def idle(lab: Lab) -> Iterator[Lab]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("kept", KEPT_OUT, ids=lambda kept: kept.code)
-def test_what_keeps_a_worker_out_is_said_at_once(idle: Lab, kept: Kept) -> None:
+def test_what_keeps_a_worker_out_is_reported_at_once(idle: Lab, kept: Kept) -> None:
     lab = idle
     assert run_waiter(lab)["ready"], "the worker is there before"
     lab.on(WORKER, f"systemctl stop {RAY}; {kept.how}")
@@ -277,12 +279,12 @@ def test_what_keeps_a_worker_out_is_said_at_once(idle: Lab, kept: Kept) -> None:
         assert lab.ask(module, WORKER, **arguments).rc == 0
     try:
         lab.on(WORKER, f"systemctl start --no-block {RAY}")
-        told = run_waiter(lab)
-        print(f"{told['code']} after {told['seconds']:.1f} s: {told['reason']}")
-        assert told["code"] == "hopeless"
-        assert [(one["host"], one["code"], one["final"]) for one in told["missing"]] == [(WORKER, kept.code, True)]
-        assert kept.says in told["reason"]
-        assert told["seconds"] < 30
+        reported = run_waiter(lab)
+        print(f"{reported['code']} after {reported['seconds']:.1f} s: {reported['reason']}")
+        assert reported["code"] == "hopeless"
+        assert [(one["host"], one["code"], one["final"]) for one in reported["missing"]] == [(WORKER, kept.code, True)]
+        assert kept.says in reported["reason"]
+        assert reported["seconds"] < 30
         if kept.code == "quarantined":
             seen = status(lab)["hosts"][1]
             assert (seen["quarantine"]["owner"], seen["ray"]) == ("ada@ops", "not admitted")
@@ -297,17 +299,17 @@ def test_what_keeps_a_worker_out_is_said_at_once(idle: Lab, kept: Kept) -> None:
 def test_a_wait_ends_at_its_deadline_and_an_impossible_one_at_once(idle: Lab) -> None:
     lab = idle
     assert run_waiter(lab)["ready"]
-    told = run_waiter(lab, hosts=3)
-    assert (told["code"], told["seconds"]) == ("impossible", 0.0)
-    assert told["reason"] == "3 hosts are wanted, the replica has 2: a1, a2"
+    reported = run_waiter(lab, hosts=3)
+    assert (reported["code"], reported["seconds"]) == ("impossible", 0.0)
+    assert reported["reason"] == "3 hosts are wanted, the replica has 2: a1, a2"
     lab.on(WORKER, f"systemctl stop {RAY}")
     try:
         assert lab.on(WORKER, f"systemctl is-active {RAY}", check=False) == "inactive", "a clean stop is no failure"
-        told = run_waiter(lab, deadline=8)
-        print(f"{told['code']} after {told['seconds']:.1f} s: {told['reason']}")
-        assert told["code"] == "deadline"
-        assert 8 <= told["seconds"] < 10
-        assert [(one["host"], one["code"]) for one in told["missing"]] == [(WORKER, "unit_not_started")]
+        reported = run_waiter(lab, deadline=8)
+        print(f"{reported['code']} after {reported['seconds']:.1f} s: {reported['reason']}")
+        assert reported["code"] == "deadline"
+        assert 8 <= reported["seconds"] < 10
+        assert [(one["host"], one["code"]) for one in reported["missing"]] == [(WORKER, "unit_not_started")]
     finally:
         lab.on(WORKER, f"systemctl start --no-block {RAY}")
 
@@ -333,7 +335,7 @@ def layered(lab: Lab) -> Lab:
 
 
 @pytest.mark.long
-def test_the_small_layout_serves_and_then_the_large_one_again(layered: Lab, promtool: str) -> None:
+def test_the_small_layout_serves_until_the_large_one_can(layered: Lab, promtool: str) -> None:
     lab = layered
     with Traffic(lab) as traffic:
         eventually("requests are answered", lambda: traffic.answered() >= 4, 60, interval=0.2)
@@ -342,8 +344,8 @@ def test_the_small_layout_serves_and_then_the_large_one_again(layered: Lab, prom
         left = traffic.wait_until(False, began, 60)
         small = traffic.wait_until(True, left, BACK)
         assert engine(lab)["layout"] == "small"
-        told = status(lab)
-        assert (told["serving"], told["layout"], told["gpus"]["missing"]) == (True, "small", 1)
+        reported = status(lab)
+        assert (reported["serving"], reported["layout"], reported["gpus"]["missing"]) == (True, "small", 1)
         info = 'lockstep_engine_info{layout="small",tensor_parallel_size="1",pipeline_parallel_size="1",rung="none"}'
         assert metrics(lab, promtool, HEAD)[info] == 1
         lab.testbed("start", WORKER)
@@ -355,7 +357,7 @@ def test_the_small_layout_serves_and_then_the_large_one_again(layered: Lab, prom
         began, *phases(lab, began), (left, "OUT OF THE ROUTER"), (small, "THE SMALL LAYOUT SERVES"),
         (back, "THE WORKER IS STARTED"), (moved, "OUT OF THE ROUTER"), (large, "THE LARGE LAYOUT SERVES"),
     )  # fmt: skip
-    print(traffic.told())
+    print(traffic.summary())
     assert not traffic.lost()
 
 
@@ -370,10 +372,10 @@ def test_giving_up_is_a_state_with_a_reason(layered: Lab) -> None:
             "the unit has failed", lambda: lab.on(HEAD, f"systemctl is-failed {ENGINE}", check=False) == "failed", BACK
         )
         show(began, *phases(lab, began))
-        told = status(lab)
-        assert (told["serving"], told["engine"]) == (False, "given_up")
-        assert "2 failures in a row" in told["reason"]
-        assert "CUDA error: no GPU" in told["reason"]
+        reported = status(lab)
+        assert (reported["serving"], reported["engine"]) == (False, "given_up")
+        assert "2 failures in a row" in reported["reason"]
+        assert "CUDA error: no GPU" in reported["reason"]
     finally:
         lab.testbed("fault", HEAD, "--clear")
     play = lab.play(extra=LAYOUTS)

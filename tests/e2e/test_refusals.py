@@ -1,4 +1,4 @@
-"""Before touching anything, `site.yml` refuses what cannot work: one clear message, the host, the cure, nothing changed.
+"""Before touching anything, `site.yml` refuses what cannot work: one clear message, the host, what to do, nothing changed.
 
 These need hosts that answer, not a cluster that serves: the hosts may be bare.
 """
@@ -123,9 +123,9 @@ def test_what_cannot_work_is_refused_before_anything_changes(lab: Lab, name: str
     case = CASES[name]
     with case.meanwhile(lab):
         alive = [host for host in HOSTS if lab.on(host, "true; echo up", check=False) == "up"]
-        before = lab.look(alive)
+        before = lab.snapshot(alive)
         play = lab.play(extra=case.extra, overlay=case.overlay)
-        after = lab.look(alive)
+        after = lab.snapshot(alive)
     assert play.rc != 0, play.explained()
     assert difference(before, after) == {}
     messages = play.failures()
@@ -140,10 +140,10 @@ def test_a_known_bad_combination_is_refused_unless_it_is_named(lab: Lab) -> None
     verified = {"nvidia_driver_source": "verify"}
     named = 'nvidia_driver_allow_known_bad": ["fabric-manager-differs"]'
     with fabric_manager(lab, "a2", "550.90.07"):
-        before = lab.look(HOSTS)
+        before = lab.snapshot(HOSTS)
         refused = lab.play(extra=verified)
         allowed = lab.play(extra={**verified, "nvidia_driver_allow_known_bad": ["fabric-manager-differs"]})
-        assert difference(before, lab.look(HOSTS)) == {}
+        assert difference(before, lab.snapshot(HOSTS)) == {}
     (message,) = refused.failures()
     assert re.search(r"^\W*a2: Fabric manager in another version .*error 802", message, re.MULTILINE), message
     assert named in message, message

@@ -38,21 +38,21 @@ def test_a_roll_under_load_loses_nothing(pair: Lab, playbook: str) -> None:
     outages = rolled.log.outages(rolled.load.ended)
     assert sorted(replica for replica, _out, _back in outages) == sorted(REPLICAS), "each replica was out once"
 
-    before = pair.look([*HEADS, ROUTER])
+    before = pair.snapshot([*HEADS, ROUTER])
     again = pair.play(playbook, extra=to(new))
     assert again.rc == 0, again.explained()
     assert again.changed() == {}
-    assert difference(before, pair.look([*HEADS, ROUTER])) == {}
+    assert difference(before, pair.snapshot([*HEADS, ROUTER])) == {}
 
 
 def test_check_mode_shows_the_roll_and_changes_nothing(pair: Lab) -> None:
     new = other(serving(pair)["a1"])
-    before = pair.look([*HEADS, ROUTER])
+    before = pair.snapshot([*HEADS, ROUTER])
     rolled = roll(pair, new, "--check", "--diff")
     assert rolled.play.rc == 0, rolled.play.explained()
     for word in (new, *REPLICAS):
         assert word in rolled.play.text, f"the plan does not show {word}"
-    assert difference(before, pair.look([*HEADS, ROUTER])) == {}
+    assert difference(before, pair.snapshot([*HEADS, ROUTER])) == {}
     nothing_lost(rolled)
     assert rolled.log.changes == ()
 
@@ -61,12 +61,12 @@ def test_check_mode_shows_the_roll_and_changes_nothing(pair: Lab) -> None:
 def test_a_target_that_one_host_cannot_get_is_refused_before_anything_changes(pair: Lab) -> None:
     new = other(serving(pair)["a1"])
     pair.on("b1", WITHOUT.format(version=new))
-    before = pair.look([*HEADS, ROUTER])
+    before = pair.snapshot([*HEADS, ROUTER])
     rolled = roll(pair, new, overlay="{all: {hosts: {b1: {nvidia_driver_repository_url: 'file:///srv/short'}}}}")
     assert rolled.play.rc != 0, rolled.play.explained()
     said = " ".join(rolled.play.failures())
     for word in ("b1", new, "on offer", "before anything was changed"):
         assert word in said, f"the refusal does not say {word!r}: {said}"
-    assert difference(before, pair.look([*HEADS, ROUTER])) == {}
+    assert difference(before, pair.snapshot([*HEADS, ROUTER])) == {}
     nothing_lost(rolled)
     assert rolled.log.changes == ()

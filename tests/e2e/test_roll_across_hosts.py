@@ -38,7 +38,7 @@ def test_graphs_that_hang_across_hosts_stop_at_the_canary(pair: Lab) -> None:
     for host in CANARY:
         verified(pair, host, old)
         pair.testbed("fault", host, "replay_hangs_across_hosts", "--when-driver", new)
-    untouched = pair.look(["b1"])
+    untouched = pair.snapshot(["b1"])
     try:
         rolled = roll(pair, new, extra={"admission_replica_gate_deadline": GATE_DEADLINE}, overlay=two_hosts)
     finally:
@@ -46,7 +46,7 @@ def test_graphs_that_hang_across_hosts_stop_at_the_canary(pair: Lab) -> None:
             pair.testbed("fault", host, "--clear")
     assert rolled.play.rc != 0, rolled.play.explained()
     nothing_lost(rolled)
-    assert difference(untouched, pair.look(["b1"])) == {}, "the other replica was touched"
+    assert difference(untouched, pair.snapshot(["b1"])) == {}, "the other replica was touched"
     for host in CANARY:
         verified(pair, host, old)
     assert rolled.log.rotation == set(REPLICAS)
@@ -54,9 +54,9 @@ def test_graphs_that_hang_across_hosts_stop_at_the_canary(pair: Lab) -> None:
     assert replica == "replica_a"
     assert back - out < 10 * GATE_DEADLINE, "the canary was away for longer than two rolls and a deadline take"
     report = rolled.report()
-    told = [message for message in rolled.play.failures() if message.startswith("Wave 1 of 2 failed")]
-    assert told, rolled.play.explained()
-    for said in told:
+    reported = [message for message in rolled.play.failures() if message.startswith("Wave 1 of 2 failed")]
+    assert reported, rolled.play.explained()
+    for said in reported:
         for word in ("graph gate: timeout", "replay", *CANARY, old, "Next: ", "evidence: "):
             assert word in said, f"its last words do not say {word!r}: {said}"
     for word in ("graph", "replay", old, new, *CANARY):

@@ -1,4 +1,4 @@
-"""A roll that watches what it has changed: what serves as before goes on, what serves worse is taken back."""
+"""A roll that watches what it has changed: what serves as before goes on, what serves worse is rolled back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.long
 BAKE = {"rollout_bake_seconds": 60, "rollout_bake_latency_factor": 3}
 
 
-def test_a_bake_lets_good_replicas_pass_and_takes_slow_ones_back(pair: Lab) -> None:
+def test_a_bake_accepts_good_replicas_and_rolls_slow_ones_back(pair: Lab) -> None:
     old = serving(pair)["a1"]
     new = other(old)
     pair.testbed("fault", "b1", "engine_slow", "200", "--when-driver", new)
@@ -30,8 +30,8 @@ def test_a_bake_lets_good_replicas_pass_and_takes_slow_ones_back(pair: Lab) -> N
         for words in ("3 times that is allowed", "none ended badly", "Next: "):
             assert words in cause
         assert "Wave 2 of 2 failed" in rolled.play.text
-        told = [line for line in rolled.play.text.splitlines() if re.search(r"a1 .*baked 6\d s of 60: ", line)]
-        assert told, "the good bake does not say what was seen"
+        reported = [line for line in rolled.play.text.splitlines() if re.search(r"a1 .*baked 6\d s of 60: ", line)]
+        assert reported, "the good bake does not say what was seen"
         assert "s of 60: " in rolled.report()
     finally:
         pair.testbed("fault", "b1", "--clear")

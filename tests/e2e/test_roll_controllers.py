@@ -33,7 +33,7 @@ from tests.e2e.traffic import Traffic
 
 SEED = int(os.environ.get("LOCKSTEP_SEED", "5"))
 KILLS = int(os.environ.get("LOCKSTEP_KILLS", "24"))
-"""How many controllers the long story kills."""
+"""How many controllers the long test kills."""
 DRAW = random.Random(SEED)
 LOCK = "/var/lib/lockstep/lock.json"
 
@@ -45,7 +45,7 @@ def moments(count: int) -> list[float]:
     return drawn
 
 
-def test_of_two_controllers_one_is_refused_and_a_dead_one_s_roll_is_finished(pair: Lab) -> None:
+def test_a_second_controller_is_refused_and_a_dead_ones_roll_is_finished(pair: Lab) -> None:
     old = serving(pair)["a1"]
     new = other(old)
     with traffic(pair) as load:
@@ -70,7 +70,7 @@ def test_of_two_controllers_one_is_refused_and_a_dead_one_s_roll_is_finished(pai
         # Whoever takes it over is killed as well, and so is the next one, which needs no name: it knows that the last is dead.
         is_killed(pair, {**to(new), "rollout_lock_take_over": lock["run"]})
         is_killed(pair, to(new))
-        finished = the_next_run(pair, to(new))
+        finished = run_again(pair, to(new))
     is_finished(pair, new, finished, load)
 
 
@@ -97,7 +97,7 @@ def test_a_controller_killed_at_any_moment_strands_nobody(pair: Lab, length: flo
         print(f"\nkilled after {part * length:.0f} s of {length:.0f} s{', when it had ended' * whole}")
         for host in HEADS:
             admitted_rightly(pair, host)
-        finished = the_next_run(pair, to(new))
+        finished = run_again(pair, to(new))
     is_finished(pair, new, finished, load)
 
 
@@ -108,12 +108,12 @@ def test_controllers_killed_one_after_the_other_strand_nobody(pair: Lab, roll_nu
     with traffic(pair) as load:
         for _ in range(4):
             is_killed(pair, to(new))
-        finished = the_next_run(pair, to(new))
+        finished = run_again(pair, to(new))
     is_finished(pair, new, finished, load)
 
 
 @pytest.mark.long
-def test_a_roll_that_ctrl_c_ends_is_told_and_finished_by_the_next(pair: Lab) -> None:
+def test_a_roll_interrupted_by_ctrl_c_is_reported_and_finished_by_the_next_run(pair: Lab) -> None:
     new = other(serving(pair)["a1"])
     with traffic(pair) as load:
         with pair.controller(UPGRADE, to(new)) as controller:
@@ -127,12 +127,12 @@ def test_a_roll_that_ctrl_c_ends_is_told_and_finished_by_the_next(pair: Lab) -> 
             assert "report: " in text, text
         for host in HEADS:
             admitted_rightly(pair, host)
-        finished = the_next_run(pair, to(new))
+        finished = run_again(pair, to(new))
     is_finished(pair, new, finished, load)
 
 
 @pytest.mark.long
-def test_a_bake_whose_controller_is_killed_is_begun_anew(pair: Lab) -> None:
+def test_a_bake_whose_controller_is_killed_starts_again(pair: Lab) -> None:
     new = other(serving(pair)["a1"])
     bake = {**to(new), "rollout_bake_seconds": 40, "rollout_bake_latency_factor": 50}
     with traffic(pair) as load:
@@ -142,9 +142,9 @@ def test_a_bake_whose_controller_is_killed_is_begun_anew(pair: Lab) -> None:
             assert not controller.ended, plain(controller)
             controller.kill()
         admitted_rightly(pair, "a1")
-        finished = the_next_run(pair, bake)
-    told = re.findall(r"(a1|b1) .*baked 4\d s of 40: ", finished.text)
-    assert told == list(HEADS), finished.explained()
+        finished = run_again(pair, bake)
+    reported = re.findall(r"(a1|b1) .*baked 4\d s of 40: ", finished.text)
+    assert reported == list(HEADS), finished.explained()
     is_finished(pair, new, finished, load)
 
 
@@ -166,7 +166,7 @@ def is_killed(lab: Lab, extra: Mapping[str, Any]) -> None:
         admitted_rightly(lab, host)
 
 
-def the_next_run(lab: Lab, extra: Mapping[str, Any]) -> Play:
+def run_again(lab: Lab, extra: Mapping[str, Any]) -> Play:
     """The run after the one that was stopped, and some seconds of what serves afterwards."""
     play = lab.play(UPGRADE, extra=extra)
     time.sleep(5)
@@ -176,18 +176,18 @@ def the_next_run(lab: Lab, extra: Mapping[str, Any]) -> Play:
 def is_finished(lab: Lab, new: str, finished: Play, load: Traffic) -> None:
     """The run that came last has brought every replica to ``new``; nothing was lost; the next one changes nothing."""
     rolled = Roll(finished, load, log_of(lab, load))
-    print(rolled.told())
+    print(rolled.summary())
     assert rolled.play.rc == 0, rolled.play.explained()
     nothing_lost(rolled)
     for host in HEADS:
         verified(lab, host, new)
         assert lab.record(host, LOCK) is None
     assert rolled.log.rotation == set(REPLICAS)
-    before = lab.look([*HEADS, ROUTER])
-    settled = lab.play(UPGRADE, extra=to(new))
-    assert settled.rc == 0, settled.explained()
-    assert settled.changed() == {}
-    assert difference(before, lab.look([*HEADS, ROUTER])) == {}
+    before = lab.snapshot([*HEADS, ROUTER])
+    again = lab.play(UPGRADE, extra=to(new))
+    assert again.rc == 0, again.explained()
+    assert again.changed() == {}
+    assert difference(before, lab.snapshot([*HEADS, ROUTER])) == {}
 
 
 def is_refused_and_changes_nothing(controller: Controller, holder: str) -> None:

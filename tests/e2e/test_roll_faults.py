@@ -13,7 +13,7 @@ from tests.e2e.lab import Lab, Play, eventually
 from tests.e2e.rolls import (
     REPLICAS,
     UPGRADE,
-    Amid,
+    Incident,
     Roll,
     admitted_rightly,
     driver,
@@ -36,23 +36,23 @@ class Fault:
 
     Attributes:
         name: of the row.
-        says: what the run's last words have to name.
-        left: how a1 is left: ``untouched``; ``restored``: admitted on the old driver; ``untold``: that too, but its router
-            does not know; ``out``: in quarantine, for a controller that comes back; ``failed``: in quarantine until
+        says: what the end of the run's output has to name.
+        left: how a1 is left: ``untouched``; ``restored``: admitted on the old driver; ``drained``: that too, but still
+            drained in HAProxy; ``out``: in quarantine, for a controller that comes back; ``failed``: in quarantine until
             somebody asks for another try.
-        before: what befalls the cluster before the roll begins, in words of testbed/testbed; ``NEW`` is the driver rolled to.
-        amid: what befalls it in the middle of the roll, at the moment that is named; also the words.
-        cure: what mends it, where that is not clearing a1's faults.
+        before: arguments of testbed/testbed before the roll begins; ``NEW`` is the driver rolled to.
+        during: a moment in the middle of the roll, and the arguments of testbed/testbed then.
+        repair: arguments that undo it, where that is not clearing a1's faults.
         extra: the role's variables that shorten what takes long, or choose the path that the fault lies on.
         kept: the end of a file's name that is linked in the report as evidence.
     """
 
     name: str
     says: tuple[str, ...]
-    left: Literal["untouched", "restored", "untold", "out", "failed"]
+    left: Literal["untouched", "restored", "drained", "out", "failed"]
     before: str = ""
-    amid: tuple[Literal["taken out", "installing", "loaded"], str] | None = None
-    cure: str = "fault a1 --clear"
+    during: tuple[Literal["drained", "installing", "loaded"], str] | None = None
+    repair: str = "fault a1 --clear"
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     kept: str = ""
 
@@ -66,9 +66,9 @@ FAULTS = (
         ("router1", "does not answer"),
         "untouched",
         "fault router1 port_blocked 22",
-        cure="fault router1 --clear",
+        repair="fault router1 --clear",
     ),
-    # amid the change
+    # during the change
     Fault(
         "driver_install_fails",
         ("a1", "dkms", "evidence: a1:/var/lib/lockstep/evidence/"),
@@ -105,9 +105,9 @@ FAULTS = (
     Fault(
         "router_lost",
         ("router1", "still drained in HAProxy; next run enables it"),
-        "untold",
-        amid=("taken out", "fault router1 port_blocked 22"),
-        cure="fault router1 --clear",
+        "drained",
+        during=("drained", "fault router1 port_blocked 22"),
+        repair="fault router1 --clear",
     ),
     # nobody is left to roll it back
     Fault(
@@ -115,7 +115,7 @@ FAULTS = (
         ("a1", "unreachable"),
         "out",
         "fault a1 driver_install_slow 20 --when-driver NEW",
-        amid=("installing", "cut a1"),
+        during=("installing", "cut a1"),
     ),
     Fault(
         "never_returns_from_reboot",
@@ -124,7 +124,7 @@ FAULTS = (
         "fault a1 never_returns_from_reboot",
         extra={"nvidia_driver_load_policy": "reboot"},
     ),
-    Fault("head_lost", ("a1", "unreachable"), "out", amid=("loaded", "kill a1"), cure="start a1"),
+    Fault("head_lost", ("a1", "unreachable"), "out", during=("loaded", "kill a1"), repair="start a1"),
 )
 
 
@@ -134,19 +134,19 @@ def test_a_fault_stops_the_roll_and_strands_nobody(pair: Lab, case: Fault) -> No
     new = other(old)
     untouched = state(pair, "b1")
     try:
-        befall(pair, case.before, new)
-        rolled = roll(pair, new, extra=case.extra, amid=moment(case, new))
+        inflict(pair, case.before, new)
+        rolled = roll(pair, new, extra=case.extra, incident=incident_of(case, new))
         assert rolled.play.rc != 0, rolled.play.explained()
         nothing_lost(rolled)
         for word in (*case.says, "next:"):
-            assert word.lower() in last_words(rolled.play).lower(), (
-                f"its last words do not say {word!r}: {last_words(rolled.play)}"
+            assert word.lower() in end_of_output(rolled.play).lower(), (
+                f"the end of its output does not say {word!r}: {end_of_output(rolled.play)}"
             )
         assert f'{case.kept}"' in rolled.report() or not case.kept, "the report has no link to the evidence"
         assert state(pair, "b1") == untouched, "the other replica was touched"
         left_as_it_should_be(pair, case, old, rolled)
     finally:
-        befall(pair, case.cure)
+        inflict(pair, case.repair)
     if case.left in ("out", "failed"):
         eventually("a1 is up", lambda: is_up(pair, "a1"), 90)
         kind = kept_out(pair, "a1")["kind"]
@@ -160,21 +160,21 @@ def test_a_fault_stops_the_roll_and_strands_nobody(pair: Lab, case: Fault) -> No
     assert finished.log.rotation == set(REPLICAS)
 
 
-def befall(lab: Lab, words: str, new: str = "") -> None:
+def inflict(lab: Lab, words: str, new: str = "") -> None:
     if words:
         lab.testbed(*words.replace("NEW", new).split())
 
 
-def moment(case: Fault, new: str) -> Amid | None:
-    if case.amid is None:
+def incident_of(case: Fault, new: str) -> Incident | None:
+    if case.during is None:
         return None
-    when, words = case.amid
+    when, words = case.during
     moments = {
-        "taken out": lambda lab: lab.record("a1", QUARANTINE) is not None,
+        "drained": lambda lab: lab.record("a1", QUARANTINE) is not None,
         "installing": lambda lab: bool(lab.on("a1", "pgrep -f '[d]kms.*postinst' || true")),
         "loaded": lambda lab: driver(lab, "a1") == new,
     }
-    return Amid(f"a1 is {when}", moments[when], lambda lab: befall(lab, words, new))
+    return Incident(f"a1 is {when}", moments[when], lambda lab: inflict(lab, words, new))
 
 
 def left_as_it_should_be(lab: Lab, case: Fault, old: str, rolled: Roll) -> None:
@@ -183,7 +183,7 @@ def left_as_it_should_be(lab: Lab, case: Fault, old: str, rolled: Roll) -> None:
         assert rolled.log.rotation == set(REPLICAS)
     else:
         assert rolled.log.rotation == {"replica_b"}
-    if case.left == "untold":
+    if case.left == "drained":
         assert driver(lab, "a1") == old
         assert lab.record("a1", QUARANTINE) is None
         admitted_rightly(lab, "a1")
@@ -199,9 +199,9 @@ def is_up(lab: Lab, host: str) -> bool:
 
 def state(lab: Lab, host: str) -> list[str]:
     """The host's state, less the lock, which a run leaves behind that has nobody left to release it."""
-    return [line for line in lab.look([host])[host] if "/var/lib/lockstep/lock.json" not in line]
+    return [line for line in lab.snapshot([host])[host] if "/var/lib/lockstep/lock.json" not in line]
 
 
-def last_words(play: Play) -> str:
+def end_of_output(play: Play) -> str:
     """What a person who comes back to the screen finds on it, without colours."""
     return re.sub(r"\x1b\[[0-9;]*m|\r", "", play.text)[-4000:]

@@ -66,7 +66,7 @@ def asked_meanwhile(lab: Lab, action: str, extra: Mapping[str, Any]) -> Play:
     return play
 
 
-def test_an_abort_takes_back_what_the_roll_changed(pair: Lab) -> None:
+def test_an_abort_rolls_back_what_the_roll_changed(pair: Lab) -> None:
     old = serving(pair)["a1"]
     new = other(old)
     before = engines(pair)
@@ -117,10 +117,10 @@ def test_a_paused_roll_goes_on_when_it_is_resumed(pair: Lab) -> None:
     assert f"-e nvidia_driver_version={old}" in over.failures()[0]
 
 
-def test_a_wave_does_not_begin_where_another_replica_fell_over(pair: Lab) -> None:
+def test_a_wave_does_not_start_below_the_capacity_floor(pair: Lab) -> None:
     old = serving(pair)["a1"]
     new = other(old)
-    untouched = pair.look(["b1"])
+    untouched = pair.snapshot(["b1"])
     with concurrent.futures.ThreadPoolExecutor() as pool:
         running = pool.submit(pair.play, UPGRADE, extra={**to(new), "rollout_pause_between": 45})
         eventually("wave 1 is over", lambda: accepted(pair, "a1", new), 600)
@@ -135,7 +135,7 @@ def test_a_wave_does_not_begin_where_another_replica_fell_over(pair: Lab) -> Non
         "Next: ansible-playbook playbooks/status.yml",
     ):
         assert words in message
-    assert difference(untouched, pair.look(["b1"])) == {}, "the last replica that serves was touched"
+    assert difference(untouched, pair.snapshot(["b1"])) == {}, "the last replica that serves was touched"
     for head in HEADS:
         assert pair.record(head, "/var/lib/lockstep/lock.json") is None
 

@@ -98,23 +98,23 @@ def test_drivers_are_pinned_held_loaded_and_stamped(lab: Lab, fresh: Play) -> No
     assert lab.on(HEAD, "systemctl show -p User --value lockstep-ray lockstep-vllm").split() == ["lockstep"] * 2
 
 
-def test_a_second_run_changes_nothing_and_asks_little(lab: Lab, fresh: Play) -> None:
-    before = lab.look(HOSTS)
+def test_a_second_run_is_idempotent_and_costs_few_calls(lab: Lab, fresh: Play) -> None:
+    before = lab.snapshot(HOSTS)
     play = lab.play()
     assert play.rc == 0, play.explained()
     assert play.changed() == {}
     counted = play.executions(HOSTS)
     assert set(counted) == set(HOSTS), "the run was counted wrongly: it asks every host at least once"
     assert max(counted.values()) <= EXECUTIONS_PER_HOST, counted
-    assert difference(before, lab.look(HOSTS)) == {}
+    assert difference(before, lab.snapshot(HOSTS)) == {}
 
 
 def test_check_mode_shows_the_plan_and_changes_nothing(lab: Lab, fresh: Play) -> None:
-    before = lab.look(HOSTS)
+    before = lab.snapshot(HOSTS)
     play = lab.play("site.yml", "--check", "--diff", extra={"nvidia_driver_version": "550.90.07"})
     assert play.rc == 0, play.explained()
     assert "550.90.07" in play.text, "the plan is not shown"
-    assert difference(before, lab.look(HOSTS)) == {}
+    assert difference(before, lab.snapshot(HOSTS)) == {}
 
 
 def test_limit_to_one_replica_works(lab: Lab, fresh: Play) -> None:

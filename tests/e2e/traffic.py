@@ -195,7 +195,7 @@ class RouterLog:
         found += [(replica, since, until) for replica, since in out.items()]
         return tuple(sorted(found, key=lambda outage: outage[1]))
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """The changes, a line each, as a person reads them."""
         clock = [time.strftime("%H:%M:%S", time.gmtime(change.at)) for change in self.changes]
         return "\n".join(

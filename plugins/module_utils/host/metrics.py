@@ -1,6 +1,6 @@
 """This host's state as node_exporter's textfile collector reads it.
 
-Run on hosts by a systemd timer: ``python3 -m lockstep.host.metrics --output <file>.prom``. docs/metrics.md lists the names.
+Run on hosts by a systemd timer: ``python3 -m lockstep.host.metrics --output <file>.prom``. Names: docs/reference/metrics.md.
 :func:`samples` is pure; the file is replaced in one step, so that a scrape never sees half of one.
 """
 

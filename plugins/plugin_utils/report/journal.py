@@ -1,7 +1,7 @@
 """The journal of a run: one JSON object per line, one line per state change, each on disk before the run goes on.
 
 The journal is for people and for the report. The truth stays on the hosts: nothing that a later run needs is read from
-here. docs/report.md lists the events and their keys.
+here. docs/reference/journal.md lists the events and their keys.
 """
 
 from __future__ import annotations

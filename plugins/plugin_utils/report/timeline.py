@@ -1,6 +1,6 @@
 """A journal, read back: who did what when, what came of it, who served meanwhile.
 
-Pure: a list of events (docs/report.md) in, dataclasses out. Times are seconds since the run began.
+Pure: a list of events (docs/reference/journal.md) in, dataclasses out. Times are seconds since the run began.
 """
 
 from __future__ import annotations

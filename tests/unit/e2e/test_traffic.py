@@ -1,4 +1,4 @@
-"""What the stories' client and their reading of HAProxy's log make of what they get."""
+"""What the client of tests/e2e and its reading of HAProxy's log make of what they get."""
 
 from __future__ import annotations
 

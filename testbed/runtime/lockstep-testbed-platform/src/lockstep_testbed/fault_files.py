@@ -25,7 +25,7 @@ class Fault:
     only_multihost: bool = False
 
     def applies(self, driver: str | None, multihost: bool) -> bool:
-        """Tell whether the fault strikes with this driver version (None: no driver) and this reach of the work."""
+        """Whether the fault strikes with this driver version (None: no driver) and this reach of the work."""
         if self.when_driver is not None and self.when_driver != driver:
             return False
         return multihost or not self.only_multihost

@@ -24,7 +24,7 @@ COLLECTIVES = (
 
 
 def multihost() -> bool:
-    """Tell whether this process is one of a group that is larger than this host's GPUs."""
+    """Whether this process is one of a group that is larger than this host's GPUs."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():
         return False

@@ -1,0 +1,41 @@
+"""The metrics and the alert rules, held against Prometheus' own tool."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.host import metrics
+from tests.unit.module_utils.host.host_states import HEAD, WORKER
+
+RULES = Path(__file__).parents[2] / "docs/reference/alerts.yml"
+
+
+@pytest.mark.parametrize("state", [HEAD, WORKER, {}], ids=["head", "worker", "nothing known"])
+def test_promtool_finds_nothing_to_complain_of(promtool: str, state: dict[str, Any]) -> None:
+    text = metrics.render(metrics.samples(state))
+    checked = subprocess.run([promtool, "check", "metrics"], input=text, text=True, capture_output=True)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+def test_rules_are_sound(promtool: str) -> None:
+    checked = subprocess.run([promtool, "check", "rules", str(RULES)], text=True, capture_output=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_rules_fire_when_they_should_and_not_else(promtool: str) -> None:
+    cases = Path(__file__).with_name("alerts_test.yml")
+    tested = subprocess.run([promtool, "test", "rules", str(cases)], text=True, capture_output=True)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+def test_rules_use_metrics_that_exist_and_every_rule_has_a_case() -> None:
+    text = RULES.read_text()
+    used = set(re.findall(r"lockstep_\w+", text))
+    assert used <= {f"lockstep_{metric.name}" for metric in metrics.METRICS}
+    cases = Path(__file__).with_name("alerts_test.yml").read_text()
+    assert [rule for rule in re.findall(r"alert: (\w+)", text) if f'alertname="{rule}"' not in cases] == []
