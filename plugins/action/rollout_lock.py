@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import lock as rollout_lock
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import LockAction
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import identity
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.heads import HeadsAction
@@ -23,7 +24,7 @@ class ActionModule(HeadsAction):
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
-        _result, arguments = self.validate_argument_spec(
+        _validated, arguments = self.validate_argument_spec(
             argument_spec={
                 "state": {"type": "str", "choices": ["held", "released", "read"], "default": "held"},
                 "run": {"type": "str"},
@@ -36,10 +37,13 @@ class ActionModule(HeadsAction):
         self._variables = task_vars or {}
         heads = self.heads(self._variables, arguments["without"])
         if self._task.check_mode or arguments["state"] == "read":
-            return _told(self.ask(heads, {"do": "look"}, self._variables), changed=False)
+            return _result(self.ask(heads, {"do": "read"}, self._variables), changed=False)
         if arguments["state"] == "released":
             answers = self.ask(heads, {"do": "release", "run": arguments["run"]}, self._variables)
-            return _told(answers, changed=any(_action(answer) == "release" for answer in answers.values()))
+            return _result(
+                answers,
+                changed=any(answer.value and answer.value["action"] == "release" for answer in answers.values()),
+            )
         result = self._hold(heads, arguments["run"], arguments["take_over"])
         ends = time.monotonic() + arguments["seconds"]
         while not result.get("failed") and not result["request"] and (left := ends - time.monotonic()) > 0:
@@ -55,22 +59,22 @@ class ActionModule(HeadsAction):
             answers |= self._claim(some, claim, here)
             problem = _problem(answers, here, claim)
             if problem:
-                fresh = [host for host, answer in answers.items() if _action(answer) == "take"]
+                fresh = [host for host, answer in answers.items() if _action(answer) is LockAction.TAKE]
                 self.ask(fresh, {"do": "release", "run": run}, self._variables)
-                return {**_told(answers, changed=False), "failed": True, "msg": problem}
-        return _told(answers, changed=any(_action(answer) == "take" for answer in answers.values()))
+                return {**_result(answers, changed=False), "failed": True, "msg": problem}
+        return _result(answers, changed=any(_action(answer) is LockAction.TAKE for answer in answers.values()))
 
     def _claim(self, hosts: list[str], claim: dict[str, Any], here: Mapping[str, Any]) -> dict[str, Answer]:
         """Claim the lock; where a dead process of this controller holds it, claim it again by that run's name."""
-        wish = {"do": "hold", "claim": claim}
+        params = {"do": "hold", "claim": claim}
         living = [run for run in claim["take_over"] if self._lives(hosts, run, here)]
         if living:
-            wish = {"do": "hold", "claim": {**claim, "take_over": []}}
-        answers = self.ask(hosts, wish, self._variables)
+            params = {"do": "hold", "claim": {**claim, "take_over": []}}
+        answers = self.ask(hosts, params, self._variables)
         dead = {
             host: str(answer.value["lock"]["run"])
             for host, answer in answers.items()
-            if _action(answer) == "refuse" and identity.known_dead(answer.value["lock"], here)
+            if _action(answer) is LockAction.REFUSE and identity.known_dead(answer.value["lock"], here)
         }
         if dead:
             again = {**claim, "take_over": sorted({*claim["take_over"], *dead.values()})}
@@ -79,31 +83,32 @@ class ActionModule(HeadsAction):
 
     def _lives(self, hosts: list[str], run: str, here: Mapping[str, Any]) -> bool:
         """Whether ``run``, which is to be taken over, is a process of this machine that still runs."""
-        seen = self.ask(hosts, {"do": "look"}, self._variables).values()
+        seen = self.ask(hosts, {"do": "read"}, self._variables).values()
         locks = [answer.value["lock"] for answer in seen if answer.value and answer.value["lock"]]
         return any(lock.get("run") == run and identity.known_alive(lock, here) for lock in locks)
 
 
-def _action(answer: Answer) -> str | None:
-    return answer.value["action"] if answer.value else None
+def _action(answer: Answer) -> LockAction | None:
+    """What became of a claim; None where there is no answer to one."""
+    return LockAction(answer.value["action"]) if answer.value else None
 
 
 def _problem(answers: Answers, here: Mapping[str, Any], claim: Mapping[str, Any]) -> str | None:
-    refused = {host: answer.value["lock"] for host, answer in answers.items() if _action(answer) == "refuse"}
+    refused = {host: answer.value["lock"] for host, answer in answers.items() if _action(answer) is LockAction.REFUSE}
     if refused:
-        said = rollout_lock.refusal(refused, records.now())
+        reason = rollout_lock.refusal(refused, records.now())
         alive = [lock["run"] for lock in refused.values() if lock["run"] in claim["take_over"]]
-        return f"{said}. Run {alive[0]} cannot be taken over: it is alive on this controller" if alive else said
+        return f"{reason}. Run {alive[0]} cannot be taken over: it is alive on this controller" if alive else reason
     silent = [f"{host}: {answer.error}" for host, answer in answers.items() if answer.value is None]
     if silent:
         return (
-            f"the rollout lock cannot be taken on every head: {'; '.join(silent)}. Next: mend the host, or roll without its "
+            f"the rollout lock cannot be taken on every head: {'; '.join(silent)}. Next: repair the host, or roll without its "
             'lock by name: -e \'{"rollout_lock_without": ["HOST"]}\''
         )
     return None
 
 
-def _told(answers: Answers, changed: bool) -> dict[str, Any]:
+def _result(answers: Answers, changed: bool) -> dict[str, Any]:
     values = {host: answer.value for host, answer in answers.items() if answer.value}
     locks = {host: value["lock"] for host, value in values.items() if value["lock"]}
     return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import RequestAction
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import identity
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.heads import HeadsAction
 
@@ -18,21 +19,20 @@ class ActionModule(HeadsAction):
         super().run(tmp, task_vars)
         _result, arguments = self.validate_argument_spec(
             argument_spec={
-                "action": {"type": "str", "choices": ["pause", "abort", "resume"], "required": True},
+                "action": {"type": "str", "choices": [action.value for action in RequestAction], "required": True},
                 "reason": {"type": "str", "default": ""},
             }
         )
         variables = task_vars or {}
         heads = self.heads(variables)
         request = None
-        if arguments["action"] != "resume":
-            asked = {"action": arguments["action"], "reason": arguments["reason"]}
-            request = {**asked, "by": identity.operator(), "at": records.now()}
-        before = self.ask(heads, {"do": "look"}, variables)
+        if arguments["action"] != RequestAction.RESUME:
+            request = {**arguments, "by": identity.operator(), "at": records.now()}
+        before = self.ask(heads, {"do": "read"}, variables)
         due = [
             host
             for host, answer in before.items()
-            if answer.value is None or _asked(answer.value["request"]) != _asked(request)
+            if answer.value is None or _content(answer.value["request"]) != _content(request)
         ]
         if self._task.check_mode or not due:
             return {"changed": bool(due), "request": request}
@@ -41,11 +41,11 @@ class ActionModule(HeadsAction):
         result: dict[str, Any] = {"changed": len(silent) < len(due), "request": request, "silent": silent}
         if len(silent) == len(heads):
             shown = "; ".join(f"{host}: {error}" for host, error in silent.items())
-            result |= {"failed": True, "msg": f"no head could be told: {shown}. Next: ansible {heads[0]} -m ping"}
+            result |= {"failed": True, "msg": f"no head could be reached: {shown}. Next: ansible {heads[0]} -m ping"}
         elif silent:
-            result["warnings"] = [f"{host} could not be told: {error}" for host, error in silent.items()]
+            result["warnings"] = [f"{host} could not be reached: {error}" for host, error in silent.items()]
         return result
 
 
-def _asked(request: Any) -> tuple[Any, Any]:
+def _content(request: Any) -> tuple[Any, Any]:
     return (request or {}).get("action"), (request or {}).get("reason")

@@ -26,7 +26,7 @@ class ActionModule(ClusterAction):
         variables = task_vars or {}
         cluster = self.cluster(variables)
         if cluster.topology.problems:
-            return {"failed": True, "msg": render.refused(cluster.topology.problems)}
+            return {"failed": True, "msg": render.invalid_inventory(cluster.topology.problems)}
         found = self.survey(cluster, variables, ray=True)
         status = cluster_status.build(
             {
@@ -39,7 +39,7 @@ class ActionModule(ClusterAction):
                     host: {
                         "reachable": answer.reachable,
                         "error": answer.error,
-                        "state": cast("status_types.HostState | None", answer.state),
+                        "state": cast("status_types.HostState | None", answer.value),
                     }
                     for host, answer in found.items()
                 },

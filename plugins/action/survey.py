@@ -18,7 +18,7 @@ class ActionModule(ClusterAction):
         variables = task_vars or {}
         cluster = self.cluster(variables)
         if cluster.topology.problems:
-            return {"failed": True, "msg": render.refused(cluster.topology.problems)}
+            return {"failed": True, "msg": render.invalid_inventory(cluster.topology.problems)}
         found = self.survey(cluster, variables, ray=bool(self._task.args.get("ray", False)))
         return {
             "changed": False,
@@ -28,7 +28,7 @@ class ActionModule(ClusterAction):
             },
             "routers": list(cluster.routers),
             "hosts": {
-                host: {"reachable": answer.reachable, "error": answer.error, "state": answer.state}
+                host: {"reachable": answer.reachable, "error": answer.error, "state": answer.value}
                 for host, answer in found.items()
             },
         }

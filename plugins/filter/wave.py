@@ -1,12 +1,15 @@
-"""Filters for the wave play; the thinking is in module_utils/rollout/outcome.py."""
+"""Filters for the wave play; the thinking is in module_utils/rollout (outcome, preconditions)."""
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import outcome, waves
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import outcome, preconditions
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Window
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode, Stage
 
 
 def wave_sizes(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[int]:
@@ -14,66 +17,78 @@ def wave_sizes(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[int]:
     return outcome.sizes([int(hostvars[host]["lockstep_wave"]) for host in hosts])
 
 
-def wave_trouble(
-    hostvars: Mapping[str, Any], members: Sequence[str], batch: Sequence[str], kept_as: str = "lockstep_trouble"
-) -> list[dict[str, Any]]:
-    """What went wrong in a wave, over its planned members: one that is missing from the batch has failed.
-
-    ``kept_as`` names the variable in which each host keeps its own failure: the wave's, or that of putting it back.
-    """
-    kept = {host: hostvars[host].get(kept_as) for host in members}
-    return outcome.trouble(members, set(batch), kept)
+def stage_failure(result: Mapping[str, Any], stage_file: str, rolling_back: bool, task: str) -> dict[str, Any]:
+    """What a host keeps of a failed stage, from the ``result`` of the task that failed."""
+    return outcome.Failure.of_result(result, _stage(stage_file), rolling_back, task).as_dict()
 
 
-def wave_goes_on_putting_back(
-    hostvars: Mapping[str, Any], stage: str, host: str, members: Sequence[str], batch: Sequence[str]
+def wave_failures(
+    hostvars: Mapping[str, Any], members: Sequence[str], batch: Sequence[str], rolling_back: bool = False
+) -> dict[str, dict[str, Any]]:
+    """The failures of a wave, or of its rollback, over its planned members: one missing from the batch has failed."""
+    failures = _failures(hostvars, members, batch, rolling_back)
+    return {host: failure.as_dict() for host, failure in failures.items()}
+
+
+def wave_runs_stage(
+    hostvars: Mapping[str, Any],
+    stage_file: str,
+    rolling_back: bool,
+    host: str,
+    members: Sequence[str],
+    batch: Sequence[str],
 ) -> bool:
-    """Whether ``host`` takes part in a stage of putting its wave back."""
+    """Whether ``host`` takes part in a stage: of the wave while nobody in it has failed; see outcome for its rollback."""
+    if not rolling_back:
+        return not _failures(hostvars, members, batch, rolling_back=False)
     replica = hostvars[host]["lockstep_replica"]
     mates = [name for name in members if name != host and hostvars[name]["lockstep_replica"] == replica]
-    troubled = wave_trouble(hostvars, mates, batch, "lockstep_restore_trouble")
-    return outcome.goes_on_putting_back(
-        stage, "lockstep_restore_trouble" in hostvars[host], [row["host"] for row in troubled]
-    )
+    failed = _failures(hostvars, mates, batch, rolling_back=True)
+    itself = any(failure.rolling_back for failure in _kept(hostvars, host))
+    return outcome.runs_rollback_stage(_stage(stage_file), itself, list(failed))
 
 
-def wave_can_be_put_back(hostvars: Mapping[str, Any], members: Sequence[str]) -> bool:
-    """Whether any host of the wave is amid a driver change with a verified driver to go back to."""
+def wave_rolls_back(hostvars: Mapping[str, Any], members: Sequence[str]) -> bool:
+    """Whether any host of the wave is amid a driver change with a last known good driver to go back to."""
     return bool(_back(hostvars, members))
+
+
+def stays_in_quarantine(hostvars: Mapping[str, Any], host: str, members: Sequence[str]) -> bool:
+    """Whether ``host`` must stay out once its failed wave was rolled back."""
+    return outcome.stays_in_quarantine(_kept(hostvars, host), bool(_back(hostvars, members)))
+
+
+def quarantine_reason(hostvars: Mapping[str, Any], host: str) -> str:
+    """Why ``host`` stays in quarantine, for people."""
+    return outcome.reasons(_kept(hostvars, host))
 
 
 def wave_verdict(
     hostvars: Mapping[str, Any], members: Sequence[str], batch: Sequence[str], host: str, folder: str = ""
-) -> str:
-    """The last words of a run whose wave failed, as ``host`` says them."""
+) -> dict[str, str]:
+    """The last words of a run whose wave failed, as ``host`` has them: ``cause`` and ``next``."""
     mine = hostvars[host]
-    left = wave_trouble(hostvars, members, batch, "lockstep_restore_trouble")
+    failed, left = (_failures(hostvars, members, batch, rolling_back) for rolling_back in (False, True))
     where = (int(mine["lockstep_wave"]), int(mine["lockstep_waves_total"]))
-    trouble = wave_trouble(hostvars, members, batch)
-    return outcome.verdict(trouble, left, _back(hostvars, members), where, mine["lockstep_replica"], folder)
+    verdict = outcome.verdict(failed, left, _back(hostvars, members), where, mine["lockstep_replica"], folder)
+    return dataclasses.asdict(verdict)
 
 
-def _back(hostvars: Mapping[str, Any], members: Sequence[str]) -> dict[str, str]:
-    """Host to the driver that it was verified on before the change that it is amid."""
-    left = {host: hostvars[host].get("lockstep_left", {}).get("state", {}).get("change") or {} for host in members}
-    origins = {host: (record.get("change") or {}).get("from") for host, record in left.items()}
-    return {host: str(origin["version"]) for host, origin in origins.items() if origin}
-
-
-def wave_hindrance(
-    hostvars: Mapping[str, Any],
-    members: Sequence[str],
-    lock: Mapping[str, Any],
-    window: str | None = None,
-) -> str:
-    """Why the wave of ``members`` must not begin at this moment, with the next command; empty where it may."""
+def wave_unmet_precondition(
+    hostvars: Mapping[str, Any], members: Sequence[str], lock: Mapping[str, Any]
+) -> dict[str, str]:
+    """Why the wave of ``members`` must not begin at this moment: ``cause`` and ``next``; empty where it may."""
     first = hostvars[members[0]]
-    where = (int(first["lockstep_wave"]), int(first["lockstep_waves_total"]))
-    now = datetime.datetime.now(datetime.UTC)
-    drains = any(hostvars[host]["lockstep_serving"] and hostvars[host]["lockstep_disturbed"] for host in members)
-    aborting = first["lockstep_mode"] == "abort"
-    capacity = waves.Capacity(int(first["lockstep_floor"]), lock["unready"], set(members))
-    return waves.hindrance(where, lock["request"], window or None, now, drains, aborting, capacity) or ""
+    stop = preconditions.unmet(
+        wave=(int(first["lockstep_wave"]), int(first["lockstep_waves_total"])),
+        request=preconditions.Request.parse(lock["request"]),
+        window=Window.parse(first["lockstep_window"]) if first["lockstep_window"] else None,
+        now=datetime.datetime.now(datetime.UTC),
+        drains=any(hostvars[host]["lockstep_serving"] and hostvars[host]["lockstep_disturbed"] for host in members),
+        aborting=first["lockstep_mode"] == Mode.ABORT,
+        capacity=preconditions.Capacity(int(first["lockstep_floor"]), lock["unready"], set(members)),
+    )
+    return dataclasses.asdict(stop) if stop else {}
 
 
 def fingerprints(hosts: Sequence[str], hostvars: Mapping[str, Any], registered: str) -> dict[str, str]:
@@ -81,18 +96,45 @@ def fingerprints(hosts: Sequence[str], hostvars: Mapping[str, Any], registered: 
     return {host: hostvars[host][registered]["state"]["fingerprint_digest"] for host in hosts}
 
 
+def _stage(stage_file: str) -> Stage:
+    return Stage(str(stage_file).removesuffix(".yml"))
+
+
+def _kept(hostvars: Mapping[str, Any], host: str) -> list[outcome.Failure]:
+    """The failures that ``host`` keeps, in the order in which they came."""
+    return [outcome.Failure.parse(each) for each in hostvars[host].get("lockstep_failures") or ()]
+
+
+def _failures(
+    hostvars: Mapping[str, Any], members: Sequence[str], batch: Sequence[str], rolling_back: bool
+) -> dict[str, outcome.Failure]:
+    return outcome.failures(members, set(batch), {host: _kept(hostvars, host) for host in members}, rolling_back)
+
+
+def _back(hostvars: Mapping[str, Any], members: Sequence[str]) -> dict[str, str]:
+    """Host to the driver that was its last known good before the change that it is amid."""
+    probes = {host: hostvars[host].get("lockstep_rollback_probe", {}) for host in members}
+    records = {host: probe.get("state", {}).get("change") or {} for host, probe in probes.items()}
+    origins = {host: (record.get("change") or {}).get("from") for host, record in records.items()}
+    return {host: str(origin["version"]) for host, origin in origins.items() if origin}
+
+
 class FilterModule:
     """Filters of the wave play."""
 
     def filters(self) -> dict[str, Any]:
         return {
-            "failure": outcome.failure,
-            "fingerprints": fingerprints,
-            "reasons": outcome.reasons,
-            "wave_can_be_put_back": wave_can_be_put_back,
-            "wave_goes_on_putting_back": wave_goes_on_putting_back,
-            "wave_hindrance": wave_hindrance,
-            "wave_sizes": wave_sizes,
-            "wave_trouble": wave_trouble,
-            "wave_verdict": wave_verdict,
+            function.__name__: function
+            for function in (
+                fingerprints,
+                quarantine_reason,
+                stage_failure,
+                stays_in_quarantine,
+                wave_failures,
+                wave_rolls_back,
+                wave_runs_stage,
+                wave_sizes,
+                wave_unmet_precondition,
+                wave_verdict,
+            )
         }

@@ -5,32 +5,99 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: plan
-short_description: Survey every host at once and plan the run
+short_description: Probe every host at once and plan the run
 description:
   - Asks every host of group C(lockstep) and its routers for its state, all at once and in one read-only call each, and
     decides what each needs and in which waves it gets it.
   - Runs once for the whole play. Fails, with every reason, when the run must not begin; nothing has been changed then.
+  - The playbooks of this collection take the variables that are named here, in the inventory or with C(-e).
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 options:
   mode:
     description: >-
-      V(converge) does all that is due; V(upgrade) only what a change of driver needs; V(verify) changes nothing and runs
-      every gate again; V(abort) takes every host back to the driver that it ran before the roll that is not over.
+      V(converge) does all that is due; V(upgrade) only what a driver change needs; V(verify) changes nothing and runs
+      every gate again; V(abort) takes every host back to the driver that it ran before the rollout in progress.
+      Playbooks pass it as C(lockstep_mode).
     type: str
     choices: [converge, upgrade, verify, abort]
     default: converge
   action:
-    description: What a roll was asked for; decides the mode. V(roll) is V(upgrade).
-    type: str
-    choices: [roll, abort]
-  policy:
     description: >-
-      How much may be changed at once. Keys are C(canary), C(wave_size), C(capacity_floor), C(window), C(pause_between),
-      C(bake_seconds), C(bake_latency_factor), C(bake_error_share), C(bake_requests), C(order), C(include_quarantined)
-      and C(leave_serving), as the operator guide explains them.
+      What a roll was asked for, V(roll) (which is O(mode=upgrade)) or V(abort); decides the mode.
+      Variable C(rollout_action) of C(upgrade_driver.yml), which passes it as C(lockstep_action).
+    type: str
+  policy:
+    description: How much may be changed at once, when, and in which order. An empty string is no value.
     type: dict
-    default: {}
+    suboptions:
+      canary:
+        description: Replicas in the first wave. Variable C(rollout_canary).
+        type: int
+        default: 1
+      wave_size:
+        description: >-
+          Replicas in each later wave, a number or a percentage of all replicas (rounded down, at least 1).
+          Variable C(rollout_wave_size).
+        type: str
+        default: 25%
+      capacity_floor:
+        description: >-
+          Replicas that must keep serving throughout, a number or a percentage of all replicas (rounded up). Left out, 1
+          where there are two replicas or more, and 0 for a single one. Variable C(rollout_capacity_floor).
+        type: str
+      window:
+        description: >-
+          Maintenance window, C(HH:MM-HH:MM) in UTC; may cross midnight. Outside of it no replica that serves is drained.
+          Left out, always. Variable C(rollout_window).
+        type: str
+      pause_between:
+        description: Seconds between two waves, with the lock held. Variable C(rollout_pause_between).
+        type: float
+        default: 0
+      bake_seconds:
+        description: Seconds for which each changed replica is watched before the next wave. Variable C(rollout_bake_seconds).
+        type: float
+        default: 0
+      bake_latency_factor:
+        description: How many times longer tokens may take than before. Variable C(rollout_bake_latency_factor).
+        type: float
+        default: 2.0
+      bake_error_share:
+        description: >-
+          By how much the share of requests that end badly may grow, 0 to 1. Variable C(rollout_bake_error_share).
+        type: float
+        default: 0.02
+      bake_requests:
+        description: >-
+          How many requests it takes to compare; with fewer, the bake sends its own. Variable C(rollout_bake_requests).
+        type: int
+        default: 20
+      order:
+        description: Replicas to take first, in this order. Variable C(rollout_order).
+        type: list
+        elements: str
+        default: []
+      include_quarantined:
+        description: Take replicas with quarantined hosts too. Variable C(rollout_include_quarantined).
+        type: bool
+        default: false
+      leave_serving:
+        description: Take only replicas that do not serve. Variable C(rollout_leave_serving).
+        type: bool
+        default: false
+notes:
+  - >-
+    Variables of the rollout lock, for every playbook that changes the cluster. C(rollout_lock_take_over) (string) names the
+    run whose lock may be taken over because its controller is gone for good. C(rollout_lock_without) (list) names heads whose
+    lock is left out because they cannot be reached.
+  - >-
+    Variables of C(diagnose.yml). C(diagnose_disturb) (boolean, false) lets the GPU gates stop an engine that runs.
+    C(diagnose_deadline) (seconds, 120) is the deadline of each GPU gate.
+  - >-
+    Variables of C(verify.yml). C(verify_disturb) (boolean, false) takes replica by replica from service for the gates
+    across hosts, in waves as a roll does, and enables each again.
+  - Variables of C(status.yml). C(status_format) (V(table) or V(json), V(table)) as in M(lockstep.vllm.status).
 attributes:
   check_mode:
     support: full
@@ -41,68 +108,103 @@ attributes:
   action:
     support: full
     description: Runs on the controller.
+seealso:
+  - module: lockstep.vllm.rollout_lock
+  - module: lockstep.vllm.rollout_request
+  - module: lockstep.vllm.status
 """
 
 EXAMPLES = r"""
-- name: Every host is surveyed and the run is planned
+- name: Plan the run
   lockstep.vllm.plan:
     policy:
       wave_size: 25%
-  register: lockstep_plan
+  register: lockstep_planned
 """
 
 RETURN = r"""
-run:
-  description: Name of this run, as it will stand in stamps and quarantines.
-  returned: always
-  type: str
-mode:
-  description: What was planned, as O(mode) says it.
-  returned: always
-  type: str
-began:
-  description: When the plan was made, in Unix seconds.
-  returned: always
-  type: float
-waves:
-  description: Waves in order, each with its number, replicas, hosts, and per host the reasons.
-  returned: always
-  type: list
-  elements: dict
-members:
-  description: One row for each host that needs anything, with its groups, wave and steps.
-  returned: always
-  type: list
-  elements: dict
-routers:
-  description: Routers that have to be configured.
-  returned: always
-  type: list
-  elements: str
-floor:
-  description: How many replicas must keep serving.
-  returned: always
-  type: int
-bake:
-  description: >-
-    How each wave is watched: C(seconds), C(latency_factor), C(error_share) and C(requests), from the policy or the defaults.
+lockstep_plan:
+  description: The plan. A refused run has RV(lockstep_plan.refusals) and no waves.
   returned: always
   type: dict
-left_alone:
-  description: Replicas that are in no wave, with the reason.
-  returned: always
-  type: dict
-refusals:
-  description: Why the run must not begin; each names host and cure.
-  returned: always
-  type: list
-  elements: str
+  contains:
+    run:
+      description: Name of this run, as it will stand in stamps and quarantines.
+      type: str
+      sample: 20261122T003000Z-ab12
+    mode:
+      description: What was planned, as O(mode) says it.
+      type: str
+      sample: upgrade
+    began:
+      description: When the plan was made, in Unix seconds.
+      type: float
+    waves:
+      description: Waves in order, each with its number, replicas, hosts, and per host the reasons.
+      type: list
+      elements: dict
+      sample:
+        - n: 1
+          replicas: [replica_a]
+          hosts: [a1, a2]
+          members: {replica_a: [a1, a2]}
+          reasons: {a1: ["driver: package 550.90.07, desired 550.127.05"]}
+          zone: null
+          canary: true
+          serving: [replica_b]
+          drained: [replica_a]
+    steps:
+      description: Per host that needs anything, its steps, each with the reason.
+      type: dict
+    prepare:
+      description: Hosts that are prepared before the first wave.
+      type: list
+      elements: str
+    disturbed:
+      description: Replicas that leave service in their wave.
+      type: list
+      elements: str
+    gated:
+      description: Replicas whose gates across hosts are due.
+      type: list
+      elements: str
+    skipped:
+      description: Replicas that are in no wave, with the reason.
+      type: dict
+      sample: {replica_c: up to date, replica_d: "quarantined (d1: gates: in quarantine: Xid 79)"}
+    refusals:
+      description: Why the run must not begin; each names host and remediation.
+      type: list
+      elements: str
+    warnings:
+      description: What the operator should know all the same, such as suspect version combinations.
+      type: list
+      elements: str
+    members:
+      description: One row for each host that needs anything, with its groups, wave and steps.
+      type: list
+      elements: dict
+    routers:
+      description: Routers that have to be configured.
+      type: list
+      elements: str
+    floor:
+      description: How many replicas must keep serving.
+      type: int
+    window:
+      description: The maintenance window, as O(policy.window) says it; empty where there is none.
+      type: str
+    pause_between:
+      description: Seconds between two waves.
+      type: float
+    bake:
+      description: How each wave is watched, C(seconds), C(latency_factor), C(error_share) and C(requests).
+      type: dict
+    text:
+      description: The plan for people.
+      type: str
 fingerprints:
   description: What the hosts of the waves run now, by host.
-  returned: always
+  returned: when the run is not refused
   type: dict
-text:
-  description: The plan in words.
-  returned: always
-  type: str
 """

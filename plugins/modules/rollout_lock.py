@@ -5,11 +5,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: rollout_lock
-short_description: Let one roll at a time change the cluster
+short_description: Hold, release or read the rollout lock
 description:
   - Holds, renews, releases or reads the lock that a roll keeps on the head of every replica, whatever C(--limit) says.
     All heads or none, the first by name before the others, so that of two controllers that come at once one is refused.
-  - A held lock is renewed by asking for it again with the same run; that is the holder's sign of life.
+  - A held lock is renewed by asking for it again with the same run; that is the holder's heartbeat.
   - A lock left behind by a dead process of the same controller is taken over without being asked. Any other holder has to
     be named in O(take_over).
   - Runs once for the whole play.
@@ -17,7 +17,7 @@ version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 options:
   state:
-    description: V(held) takes or renews the lock, V(released) gives it up if O(run) holds it, V(read) only looks.
+    description: V(held) takes or renews the lock, V(released) gives it up if O(run) holds it, V(read) changes nothing.
     type: str
     choices: [held, released, read]
     default: held
@@ -29,7 +29,7 @@ options:
     type: str
   seconds:
     description: >-
-      With O(state=held), hold it for so many seconds before returning, with a sign of life every 20 seconds. Ends at once
+      With O(state=held), hold it for so many seconds before returning, with a heartbeat every 20 seconds. Ends at once
       when people ask something of the roll, and fails when another run has taken the lock over meanwhile.
     type: float
     default: 0
@@ -51,14 +51,14 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: This run alone changes the cluster
+- name: Acquire rollout lock
   lockstep.vllm.rollout_lock:
     run: "{{ lockstep_run }}"
     take_over: "{{ rollout_lock_take_over | default(omit) }}"
     without: "{{ rollout_lock_without | default([]) }}"
   register: lockstep_lock
 
-- name: Others may roll again
+- name: Release rollout lock
   lockstep.vllm.rollout_lock:
     state: released
     run: "{{ lockstep_run }}"
@@ -76,7 +76,7 @@ locks:
   returned: always
   type: dict
 request:
-  description: What people ask of the roll (see M(lockstep.vllm.rollout_request)); null where they ask nothing.
+  description: What is requested of the rollout (see M(lockstep.vllm.rollout_request)); null where there is no request.
   returned: always
   type: dict
   sample: {action: pause, by: ada@ops1, at: "2026-11-22T00:30:00Z", reason: traffic peak}

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: rollout_request
-short_description: Ask a roll to pause, to abort, or to go on
+short_description: Request a rollout to pause, abort or resume
 description:
   - Leaves a request on the head of every replica. A roll reads it between two waves, whichever controller it runs on; one
     that is started later reads it before its first wave.
   - V(pause) ends the roll after the wave under way; V(resume) takes that back. V(abort) ends it likewise, for good; what
-    it has changed is then put back by C(playbooks/upgrade_driver.yml -e rollout_action=abort), in waves and with all gates.
+    it has changed is then rolled back by C(playbooks/upgrade_driver.yml -e rollout_action=abort), in waves and with all gates.
   - Runs once for the whole play.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
@@ -21,7 +21,7 @@ options:
     choices: [pause, abort, resume]
     required: true
   reason:
-    description: Why, in words; shown by whatever the request stops.
+    description: Why; shown by whatever the request stops.
     type: str
     default: ""
 attributes:
@@ -37,7 +37,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: The roll stops after the wave under way
+- name: Pause rollout after the current wave
   lockstep.vllm.rollout_request:
     action: pause
     reason: traffic peak
@@ -49,7 +49,7 @@ request:
   returned: always
   type: dict
 silent:
-  description: Heads that could not be told, with the error.
+  description: Heads that could not be reached, with the error.
   returned: when something was due
   type: dict
 """

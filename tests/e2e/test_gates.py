@@ -293,7 +293,7 @@ ray.get(hold.remote())" >/tmp/holder.log 2>&1 &
         clean.on("a1", f"kill {pid}")
 
 
-VERDICT_TASK = "Verdict is shown"
+VERDICT_TASK = "Show verdict"
 
 
 def test_diagnose_ends_in_one_page(clean: Lab) -> None:

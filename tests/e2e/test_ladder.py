@@ -61,7 +61,7 @@ def test_the_verdict_names_driver_known_issue_and_cure(lab: Lab, sick: Play) -> 
     page = " ".join(
         line.strip()
         for event in play.events
-        if event["event"] == "runner_on_ok" and event["event_data"].get("task") == "Verdict is shown"
+        if event["event"] == "runner_on_ok" and event["event_data"].get("task") == "Show verdict"
         for line in event["event_data"]["res"]["msg"]
     )
     for words in (

@@ -193,7 +193,7 @@ def is_finished(lab: Lab, new: str, finished: Play, load: Traffic) -> None:
 def is_refused_and_changes_nothing(controller: Controller, holder: str) -> None:
     text = plain(controller)
     assert controller.process.returncode not in (0, None), text
-    for words in ("a roll is under way", f"{holder} holds the lock", "last sign of life", "Next: wait for it to end"):
+    for words in ("a rollout is in progress", f"{holder} holds the lock", "last heartbeat", "Next: wait for it to end"):
         assert words in text, text
     recap = re.findall(r"changed=(\d+)", text)
     assert recap, text

@@ -100,16 +100,16 @@ FAULTS = (
         "fault a1 engine_wont_start --when-driver NEW",
         kept="/engine.log",
     ),
-    # and in putting it back
-    Fault("restore_fails", ("a1", "dkms", "could not be put back"), "failed", "fault a1 driver_install_fails"),
+    # and in its rollback
+    Fault("restore_fails", ("a1", "dkms", "could not be rolled back"), "failed", "fault a1 driver_install_fails"),
     Fault(
         "router_lost",
-        ("router1", "its router was not told"),
+        ("router1", "still drained in HAProxy; next run enables it"),
         "untold",
         amid=("taken out", "fault router1 port_blocked 22"),
         cure="fault router1 --clear",
     ),
-    # nobody is left to put it back
+    # nobody is left to roll it back
     Fault(
         "host_unreachable_mid_install",
         ("a1", "unreachable"),

@@ -74,7 +74,7 @@ def test_an_abort_takes_back_what_the_roll_changed(pair: Lab) -> None:
     assert stopped.rc != 0
     (message,) = stopped.failures()
     assert "asked to abort (lunch)" in message
-    assert "wave 2 of 2 was not begun" in message
+    assert "wave 2 of 2 not started" in message
     assert message.endswith("Next: ansible-playbook playbooks/upgrade_driver.yml -e rollout_action=abort")
     assert (driver(pair, "a1"), driver(pair, "b1")) == (new, old)
 
@@ -84,7 +84,7 @@ def test_an_abort_takes_back_what_the_roll_changed(pair: Lab) -> None:
     nothing_lost(Roll(back, load, log_of(pair, load)))
     for host in HEADS:
         verified(pair, host, old)
-    assert engines(pair)["b1"] == before["b1"], "the replica that the roll had not begun was restarted"
+    assert engines(pair)["b1"] == before["b1"], "the replica that the roll had not started was restarted"
     nothing_due(pair, dict.fromkeys(HEADS, old))
 
     again = pair.play(UPGRADE, extra={"rollout_action": "abort"})
@@ -93,7 +93,7 @@ def test_an_abort_takes_back_what_the_roll_changed(pair: Lab) -> None:
 
     strange = pair.play(UPGRADE, extra={**to(new), "rollout_action": "converge"})
     assert strange.rc != 0
-    assert "rollout_action is 'converge', wanted roll or abort" in strange.failures()[0]
+    assert "rollout_action is 'converge', expected roll or abort" in strange.failures()[0]
     assert driver(pair, "a1") == old
 
 
@@ -131,7 +131,7 @@ def test_a_wave_does_not_begin_where_another_replica_fell_over(pair: Lab) -> Non
     for words in (
         "a1: ",
         "the capacity floor is 1",
-        "wave 2 of 2 was not begun",
+        "wave 2 of 2 not started",
         "Next: ansible-playbook playbooks/status.yml",
     ):
         assert words in message

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import topology, waves
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import policy, topology
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted(path.parent for path in (ROOT / "inventories/examples").glob("*/hosts.yml"))
@@ -79,8 +79,8 @@ def test_it_means_the_replicas_that_it_promises(example: Path) -> None:
 
 @examples
 def test_every_variable_exists(example: Path) -> None:
-    policy = {f"rollout_{name}" for name in waves.Policy.__dataclass_fields__}
-    known = set(options()) | policy
+    rollout = {f"rollout_{name}" for name in policy.Policy.__dataclass_fields__}
+    known = set(options()) | rollout
     named = set(re.findall(r"^(?:# )?\s*([a-z]+_[a-z_]+):", written(example), re.MULTILINE))
     strangers = {name for name in named if not name.startswith(("ansible_", "replica_"))} - known
     assert not strangers

@@ -1,7 +1,7 @@
 """One roll per cluster: the lock that a run holds on every replica's head, and the requests that people leave for a run.
 
 The record ``/var/lib/lockstep/lock.json`` names the run, its holder (``user@controller``), the process, since when, and the
-last sign of life. :func:`decide` is the whole rule; :func:`apply` carries it out on one host, one process at a time.
+last heartbeat. :func:`decide` is the whole rule; :func:`apply` carries it out on one host, one process at a time.
 Requests (``/var/lib/lockstep/rollout.json``: pause or abort) are read whenever the lock is taken or renewed.
 """
 
@@ -13,27 +13,27 @@ import datetime
 import fcntl
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from ..core import records
+from .states import LockAction, RequestAction
 
 LOCK = records.LOCK
 REQUEST = records.REQUEST
 _TURNSTILE = records.STATE / ".lock.turnstile"
 
 RENEWAL = 20.0
-"""Seconds between two signs of life of a run that waits between two waves."""
+"""Seconds between two heartbeats of a run that waits between two waves."""
 
-Action = Literal["take", "renew", "refuse"]
-# The strongest first: where heads disagree, because one was away when it was asked for, the stronger one counts.
-REQUESTS = ("abort", "pause")
+REQUESTS = (RequestAction.ABORT, RequestAction.PAUSE)
+"""The strongest first: where heads disagree, because one was away when it was asked for, the stronger one counts."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
     """What becomes of a claim, and the record that then stands on the host."""
 
-    action: Action
+    action: LockAction
     record: Mapping[str, Any]
 
 
@@ -44,23 +44,23 @@ def decide(existing: Mapping[str, Any] | None, claim: Mapping[str, Any], now: st
         existing: the lock as it stands, or None.
         claim: ``run``, ``holder``, the process (``controller``, ``pid``, …), and ``take_over``: runs whose lock may be
             taken, because their holder is known to be dead or an operator said so by name.
-        now: the present moment as records write it.
+        now: now, as records write moments.
     """
     lock = {key: value for key, value in claim.items() if key != "take_over"}
     if existing is None:
-        return Decision("take", {**lock, "since": now, "heartbeat": now})
+        return Decision(LockAction.TAKE, {**lock, "since": now, "heartbeat": now})
     if existing.get("run") == claim["run"]:
-        return Decision("renew", {**existing, **lock, "heartbeat": now})
+        return Decision(LockAction.RENEW, {**existing, **lock, "heartbeat": now})
     if existing.get("run") in claim.get("take_over", ()):
-        return Decision("take", {**lock, "since": now, "heartbeat": now, "taken_over": existing.get("run")})
-    return Decision("refuse", existing)
+        return Decision(LockAction.TAKE, {**lock, "since": now, "heartbeat": now, "taken_over": existing.get("run")})
+    return Decision(LockAction.REFUSE, existing)
 
 
-def apply(wish: Mapping[str, Any]) -> dict[str, Any]:
-    """Take, renew, release or look at the lock of this host, or write a request.
+def apply(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Take, renew, release or read the lock of this host, or write a request.
 
     Args:
-        wish: ``{"do": "hold", "claim": {…}}``, ``{"do": "release", "run": …}``, ``{"do": "look"}`` or
+        params: ``{"do": "hold", "claim": {…}}``, ``{"do": "release", "run": …}``, ``{"do": "read"}`` or
             ``{"do": "request", "request": {"action": "pause", …} or None}``.
 
     Returns:
@@ -71,9 +71,9 @@ def apply(wish: Mapping[str, Any]) -> dict[str, Any]:
         records.RecordError: a record is damaged; it is for a person to look at and remove.
     """
     with _one_at_a_time():
-        action = _DO[wish["do"]](wish)
+        action = _DO[params["do"]](params)
         result = {"action": action, "lock": records.read(LOCK), "request": records.read(REQUEST)}
-    return {**result, "unready": _unready()} if wish["do"] == "hold" else result
+    return {**result, "unready": _unready()} if params["do"] == "hold" else result
 
 
 def _unready() -> str:
@@ -86,28 +86,28 @@ def _unready() -> str:
     return "" if ready else str(record.get("reason"))
 
 
-def _hold(wish: Mapping[str, Any]) -> str:
-    decision = decide(records.read(LOCK), wish["claim"], records.now())
-    if decision.action != "refuse":
+def _hold(params: Mapping[str, Any]) -> str:
+    decision = decide(records.read(LOCK), params["claim"], records.now())
+    if decision.action is not LockAction.REFUSE:
         records.write(LOCK, dict(decision.record))
-    return decision.action
+    return decision.action.value
 
 
-def _release(wish: Mapping[str, Any]) -> str:
+def _release(params: Mapping[str, Any]) -> str:
     existing = records.read(LOCK)
-    if existing is None or existing.get("run") != wish["run"]:
+    if existing is None or existing.get("run") != params["run"]:
         return "keep"
     records.remove(LOCK)
     return "release"
 
 
-def _request(wish: Mapping[str, Any]) -> str:
-    request = wish["request"]
+def _request(params: Mapping[str, Any]) -> str:
+    request = params["request"]
     changed = records.remove(REQUEST) if request is None else records.write(REQUEST, dict(request))
     return "write" if changed else "keep"
 
 
-_DO = {"hold": _hold, "release": _release, "look": lambda _wish: "look", "request": _request}
+_DO = {"hold": _hold, "release": _release, "read": lambda _params: "read", "request": _request}
 
 
 @contextlib.contextmanager
@@ -132,15 +132,15 @@ def refusal(locks: Mapping[str, Mapping[str, Any]], now: str) -> str:
     hosts = ", ".join(locks)
     lock = next(iter(locks.values()))
     return (
-        f"a roll is under way: run {lock.get('run')} of {lock.get('holder')} (pid {lock.get('pid')}) holds the lock on {hosts} "
-        f"for {age(lock.get('since'), now)}; last sign of life {age(lock.get('heartbeat'), now)} ago. "
+        f"a rollout is in progress: run {lock.get('run')} of {lock.get('holder')} (pid {lock.get('pid')}) holds the lock on "
+        f"{hosts} for {age(lock.get('since'), now)}; last heartbeat {age(lock.get('heartbeat'), now)} ago. "
         "Next: wait for it to end. If its controller is gone for good, run this again with "
         f"-e rollout_lock_take_over={lock.get('run')}"
     )
 
 
 def age(then: Any, now: str) -> str:
-    """How long ago ``then`` was, in words; both as records write moments."""
+    """How long ago ``then`` was, for people; both as records write moments."""
     try:
         seconds = int((_moment(now) - _moment(str(then))).total_seconds())
     except ValueError:

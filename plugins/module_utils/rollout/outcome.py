@@ -1,15 +1,73 @@
-"""How a wave went: over the members that were planned, never over those that happen to be left."""
+"""How a wave went: over the members that were planned, never over those that happen to be left. Pure."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os.path
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-UNTOLD = "putting back, rejoin"
-"""The stage that fails where the replica serves again and a router could not be told."""
-DONE_ALONE = frozenset({"take_out", "restore", "verify_hosts"})
+from ..core.stop import Stop
+from .states import RollbackOutcome, Stage
+
+DONE_ALONE = frozenset({Stage.DRAIN_REPLICA, Stage.RESTORE_DRIVER, Stage.HOST_GATES})
+"""Stages of a rollback that a host goes through whatever became of its mates."""
+UNTRUSTED_AFTER = frozenset({Stage.APPLY, Stage.HOST_GATES, Stage.STAMP_HOSTS, Stage.REPLICA_GATES})
+"""Stages whose failure leaves a host that must not serve."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """What a host keeps of a stage that failed on it.
+
+    Attributes:
+        stage: the stage; ``rolling_back`` says whether it was one of the wave's rollback.
+        task: name of the task that failed.
+        msg: its message; never a template again.
+        evidence: paths on the host.
+    """
+
+    stage: Stage
+    rolling_back: bool
+    task: str
+    msg: str
+    evidence: tuple[str, ...] = ()
+
+    @classmethod
+    def of_result(cls, result: Mapping[str, Any], stage: Stage, rolling_back: bool, task: str) -> Failure:
+        """From a failed task's result. New strings throughout: what a message quotes is never a template again."""
+        message = result.get("msg") or result.get("module_stderr") or "it gave no message"
+        evidence = result.get("evidence") or (result.get("gate") or {}).get("evidence") or []
+        return cls(
+            stage=stage,
+            rolling_back=rolling_back,
+            task=f"{task}",
+            msg=f"{message}".replace("{{", "{ {").replace("{%", "{ %"),
+            evidence=tuple(f"{path}" for path in ([evidence] if isinstance(evidence, str) else evidence)),
+        )
+
+    @classmethod
+    def parse(cls, kept: Mapping[str, Any]) -> Failure:
+        """From the variable in which a host keeps it."""
+        return cls(
+            stage=Stage(str(kept["stage"])),
+            rolling_back=bool(kept["rolling_back"]),
+            task=str(kept["task"]),
+            msg=str(kept["msg"]),
+            evidence=tuple(kept["evidence"]),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready form, as a host keeps it."""
+        return {**dataclasses.asdict(self), "stage": self.stage.value, "evidence": list(self.evidence)}
+
+    def __str__(self) -> str:
+        return f"stage {self.stage}{' of the rollback' if self.rolling_back else ''}: {self.msg}"
+
+
+Failures = Mapping[str, Failure]
+"""Host to its failure."""
 
 
 def sizes(waves: Sequence[int]) -> list[int]:
@@ -17,98 +75,107 @@ def sizes(waves: Sequence[int]) -> list[int]:
     return [len(list(group)) for _wave, group in itertools.groupby(waves)] or [1]
 
 
-def trouble(
-    members: Sequence[str], batch: Collection[str], kept: Mapping[str, Mapping[str, Any] | None]
-) -> list[dict[str, Any]]:
-    """One row per member in trouble: ``host``, ``stage``, ``task``, ``msg``.
+def failures(
+    members: Sequence[str], batch: Collection[str], kept: Mapping[str, Sequence[Failure]], rolling_back: bool
+) -> dict[str, Failure]:
+    """The failure of each member that has one, of the wave or, with ``rolling_back``, of its rollback.
 
     Args:
         members: the wave's hosts as planned.
         batch: hosts that Ansible still speaks to; one that became unreachable is missing from it.
-        kept: what each host's own failure was, if it failed.
+        kept: what failed on each host.
+        rolling_back: which of the two is asked about.
     """
-    rows: list[dict[str, Any]] = []
+    found: dict[str, Failure] = {}
     for host in members:
-        failure = kept.get(host)
-        if failure:
-            rows.append({"host": host, **failure})
+        own = next((failure for failure in kept.get(host, ()) if failure.rolling_back is rolling_back), None)
+        if own is not None:
+            found[host] = own
         elif host not in batch:
-            rows.append({"host": host, "stage": "unknown", "task": "", "msg": "it became unreachable"})
-    return rows
+            found[host] = Failure(Stage.UNKNOWN, rolling_back, "", "it became unreachable")
+    return found
 
 
-def failure(result: Mapping[str, Any], stage: str, task: str) -> dict[str, Any]:
-    """What a host keeps of its failed task. New strings throughout: what a message quotes is never a template again."""
-    message = result.get("msg") or result.get("module_stderr") or "it gave no message"
-    evidence = result.get("evidence") or (result.get("gate") or {}).get("evidence") or []
-    return {
-        "stage": f"{stage}",
-        "task": f"{task}",
-        "msg": f"{message}".replace("{{", "{ {").replace("{%", "{ %"),
-        "evidence": [f"{path}" for path in ([evidence] if isinstance(evidence, str) else evidence)],
-    }
-
-
-def goes_on_putting_back(stage: str, itself: bool, mates: Collection[str]) -> bool:
-    """Whether a host takes part in a ``stage`` of putting its wave back.
+def runs_rollback_stage(stage: Stage, itself: bool, mates: Collection[str]) -> bool:
+    """Whether a host takes part in a ``stage`` of its wave's rollback.
 
     What a host does by itself it does whatever became of the others: the driver is restored wherever that can be done.
-    What the hosts of a replica do together would only wait for one that is in trouble, to its whole deadline.
+    What the hosts of a replica do together would only wait for one that failed, to its whole deadline.
 
     Args:
-        stage: the stage's name.
-        itself: whether putting this host back has failed already.
-        mates: hosts of its replica that have failed so, or cannot be reached.
+        stage: the stage.
+        itself: whether rolling this host back has failed already.
+        mates: hosts of its replica whose rollback failed, or that cannot be reached.
     """
     return not itself and (stage in DONE_ALONE or not mates)
 
 
-def reasons(first: Mapping[str, Any], then: Mapping[str, Any]) -> str:
-    """Why a host stays in quarantine: how its wave failed, and how putting it back did, where either touched it."""
-    told = [f"{failure['stage']}: {failure['msg']}" for failure in (first, then) if failure]
-    return "; then ".join(told) or "its wave failed"
+def stays_in_quarantine(kept: Sequence[Failure], rolls_back: bool) -> bool:
+    """Whether a host of a failed wave must stay out (quarantine kind ``failed``).
+
+    One whose rollback failed must, unless only a router could not be reached: then it has passed its gates and serves,
+    and the change that stays open has the next run enable it. Where there is nothing to roll back to
+    (``rolls_back``), one that failed a change or a gate must.
+    """
+    rollback = [failure for failure in kept if failure.rolling_back]
+    if any(failure.stage is not Stage.ENABLE_IN_ROUTER for failure in rollback):
+        return True
+    return not rolls_back and any(not each.rolling_back and each.stage in UNTRUSTED_AFTER for each in kept)
+
+
+def reasons(kept: Sequence[Failure]) -> str:
+    """Why a host stays in quarantine: how its wave failed, and how its rollback did, where either touched it."""
+    return "; then ".join(str(failure) for failure in kept) or "its wave failed"
+
+
+def rollback_outcome(left: Failures, back: Mapping[str, str]) -> RollbackOutcome:
+    """What became of a failed wave.
+
+    Args:
+        left: the failures of its rollback.
+        back: driver that each host was rolled back to; without those that had nothing to go back to.
+    """
+    if left:
+        drained = all(failure.stage is Stage.ENABLE_IN_ROUTER for failure in left.values())
+        return RollbackOutcome.DRAINED_IN_ROUTER if drained else RollbackOutcome.FAILED
+    return RollbackOutcome.ROLLED_BACK if back else RollbackOutcome.NOT_POSSIBLE
 
 
 def verdict(
-    rows: Sequence[Mapping[str, Any]],
-    left: Sequence[Mapping[str, Any]],
-    back: Mapping[str, str],
-    where: tuple[int, int],
-    replica: str,
-    folder: str = "",
-) -> str:
+    failed: Failures, left: Failures, back: Mapping[str, str], where: tuple[int, int], replica: str, folder: str = ""
+) -> Stop:
     """The last words of a run whose wave failed: causes, hosts, evidence, what became of it, the next command to type.
 
     Args:
-        rows: the wave's trouble.
-        left: the trouble of putting it back.
-        back: driver that each host was to be put back to; without those that had nothing to go back to.
+        failed: the wave's failures.
+        left: the failures of its rollback.
+        back: driver that each host was to be rolled back to; without those that had nothing to go back to.
         where: number of the wave, and of all.
         replica: whose hosts are to be looked at next.
         folder: where the run's report and evidence lie on the controller.
     """
     lines = [f"Wave {where[0]} of {where[1]} failed; no further wave begins."]
-    for row in rows:
-        lines.append(f"  - {row['host']}, stage {row['stage']}: {row['msg']}")
-        named = sorted({os.path.dirname(path) for path in row.get("evidence", ())})
-        lines += [f"    evidence: {row['host']}:{path}" for path in named]
-    untold = bool(left) and all(row["stage"] == UNTOLD for row in left)
-    if left:
-        lines.append(
-            "It was put back, passed its gates again and serves, but its router was not told; the next run does that:"
-            if untold
-            else "It could not be put back; what is not trusted stays in quarantine:"
-        )
-        lines += [f"  - {row['host']}, stage {row['stage']}: {row['msg']}" for row in left]
-    elif back:
-        told = ", ".join(f"{host} on {version}" for host, version in sorted(back.items()))
-        lines.append(f"It was put back, passed its gates again and serves: {told}.")
+    for host, failure in failed.items():
+        lines.append(f"  - {host}, {failure}")
+        folders = sorted({os.path.dirname(path) for path in failure.evidence})
+        lines += [f"    evidence: {host}:{path}" for path in folders]
+    became = rollback_outcome(left, back)
+    drivers = ", ".join(f"{host} on {version}" for host, version in sorted(back.items()))
+    lines += {
+        RollbackOutcome.NOT_POSSIBLE: [],
+        RollbackOutcome.ROLLED_BACK: [f"Rolled back; it passed its gates again and serves: {drivers}."],
+        RollbackOutcome.DRAINED_IN_ROUTER: [
+            "Rolled back; it passed its gates again and serves, but is still drained in HAProxy; next run enables it:"
+        ],
+        RollbackOutcome.FAILED: ["It could not be rolled back; hosts that failed stay in quarantine:"],
+    }[became]
+    lines += [f"  - {host}, {failure}" for host, failure in left.items()]
     lines += [f"Report and evidence: {folder}"] if folder else []
-    if back and (untold or not left):
-        lines.append(
-            "Next: ansible-playbook playbooks/upgrade_driver.yml -e nvidia_driver_version=… (another version, or this one "
-            "once the cause is mended)"
+    if back and became is not RollbackOutcome.FAILED:
+        following = (
+            "ansible-playbook playbooks/upgrade_driver.yml -e nvidia_driver_version=… (another version, or this one once "
+            "the cause is repaired)"
         )
     else:
-        lines.append(f"Next: ansible-playbook playbooks/diagnose.yml --limit {replica}")
-    return "\n".join(lines)
+        following = f"ansible-playbook playbooks/diagnose.yml --limit {replica}"
+    return Stop("\n".join(lines), following)

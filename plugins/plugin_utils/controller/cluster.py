@@ -9,9 +9,9 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import topology
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.plan import Found, Wanted
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.needs import Desired
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import settings
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Fleet, program
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer, Fleet, program
 
 ROUTER_GROUP = "router"
 PORTS = ("ray_node_port", "vllm_server_port", "vllm_server_ready_port")
@@ -28,7 +28,7 @@ class Cluster:
     """
 
     topology: topology.Topology
-    wanted: Mapping[str, Wanted]
+    wanted: Mapping[str, Desired]
     routers: tuple[str, ...]
 
 
@@ -54,7 +54,7 @@ class ClusterAction(ActionBase):
             for host in groups["all"]
         }
         read = topology.read(groups, replica_groups(hostvars), placed)
-        wanted: dict[str, Wanted] = {}
+        wanted: dict[str, Desired] = {}
         for replica in read.replicas:
             context = {"replica": replica.name, "head": replica.head, "peers": dict(replica.addresses)}
             for host in replica.hosts:
@@ -68,11 +68,11 @@ class ClusterAction(ActionBase):
                 wanted[host] = self._wanted(hostvars.raw_get(host), settings.ROUTER_ROLES, everything)
         return Cluster(read, wanted, routers)
 
-    def survey(self, cluster: Cluster, task_vars: Mapping[str, Any], **wishes: Any) -> dict[str, Found]:
+    def survey(self, cluster: Cluster, task_vars: Mapping[str, Any], **wishes: Any) -> dict[str, Answer]:
         """Ask every host for its state, all at once; ``wishes`` go to ``survey.collect``."""
         hostvars = task_vars["hostvars"]
         fleet = Fleet(self._play_context, bool(self._task.become), int(task_vars.get("ansible_forks", 5)))
-        answers = fleet.ask_each(
+        return fleet.ask_each(
             (
                 host,
                 program("host.probe", "collect", {**wishes, **_questions(cluster, host, wanted)}),
@@ -80,13 +80,12 @@ class ClusterAction(ActionBase):
             )
             for host, wanted in cluster.wanted.items()
         )
-        return {host: Found(answer.value, answer.error, answer.reachable) for host, answer in answers.items()}
 
-    def _wanted(self, raw: Mapping[str, Any], roles: tuple[str, ...], context: Mapping[str, Any]) -> Wanted:
+    def _wanted(self, raw: Mapping[str, Any], roles: tuple[str, ...], context: Mapping[str, Any]) -> Desired:
         names = sorted({name for role in roles for name in settings.public_variables(role)})
         mine = settings.resolve(self._templar, raw, settings.defaults(self._loader, roles), names)
         inputs = {role: settings.role_inputs(role, mine, context) for role in roles}
-        return Wanted(mine, inputs, settings.promised_runtime(mine.get("serving_runtime_lock")))
+        return Desired(mine, inputs, settings.promised_runtime(mine.get("serving_runtime_lock")))
 
 
 def replica_groups(hostvars: Any) -> list[str]:
@@ -95,7 +94,7 @@ def replica_groups(hostvars: Any) -> list[str]:
     return [] if root is None else [group.name for group in root.child_groups]
 
 
-def _questions(cluster: Cluster, host: str, wanted: Wanted) -> dict[str, Any]:
+def _questions(cluster: Cluster, host: str, wanted: Desired) -> dict[str, Any]:
     if host in cluster.routers:
         return {}
     mine = wanted.settings

@@ -20,7 +20,7 @@ class HeadsAction(ClusterAction):
         """The heads, sorted by name, so that all controllers go to them in one order."""
         topology = self.cluster(task_vars, only="").topology
         if topology.problems:
-            raise AnsibleActionFail(render.refused(topology.problems))
+            raise AnsibleActionFail(render.invalid_inventory(topology.problems))
         heads = sorted(replica.head for replica in topology.replicas)
         strangers = sorted(set(without) - set(heads))
         if strangers:

@@ -63,10 +63,10 @@ def test_age(then: Any, said: str) -> None:
     assert rollout_lock.age(then, NOW) == said
 
 
-def test_a_refusal_names_the_holder_the_age_and_the_cure() -> None:
+def test_a_refusal_names_the_holder_the_age_and_the_remediation() -> None:
     said = rollout_lock.refusal({"a1": THEIRS, "b1": THEIRS}, NOW)
     assert "run r1 of bob@ops2 (pid 9) holds the lock on a1, b1 for 30 minutes" in said
-    assert "last sign of life 8 s ago" in said
+    assert "last heartbeat 8 s ago" in said
     assert "-e rollout_lock_take_over=r1" in said
 
 
@@ -102,14 +102,14 @@ def test_hold_renew_refuse_release(state: Path) -> None:
     refused = hold("r2")
     assert (refused["action"], refused["lock"]["run"]) == ("refuse", "r1")
     assert rollout_lock.apply({"do": "release", "run": "r2"})["action"] == "keep"
-    assert rollout_lock.apply({"do": "look"})["lock"]["run"] == "r1"
+    assert rollout_lock.apply({"do": "read"})["lock"]["run"] == "r1"
     assert hold("r2", "r1")["lock"]["taken_over"] == "r1"
     assert rollout_lock.apply({"do": "release", "run": "r2"}) == {"action": "release", "lock": None, "request": None}
     assert rollout_lock.apply({"do": "release", "run": "r2"})["action"] == "keep"
 
 
-def test_looking_writes_no_record(state: Path) -> None:
-    assert rollout_lock.apply({"do": "look"}) == {"action": "look", "lock": None, "request": None}
+def test_reading_writes_no_record(state: Path) -> None:
+    assert rollout_lock.apply({"do": "read"}) == {"action": "read", "lock": None, "request": None}
     assert list(state.glob("*.json")) == []
 
 

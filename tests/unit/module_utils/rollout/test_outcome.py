@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import yaml
 
+from ansible_collections.lockstep.vllm.plugins.filter import wave as filters
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import outcome
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.outcome import Failure
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import (
+    ROLL_STAGES,
+    ROLLBACK_STAGES,
+    RollbackOutcome,
+    Stage,
+)
 
-FAILURE = {"stage": "change", "task": "Driver is installed", "msg": "no space left"}
+SHARED = Path(__file__).parents[4] / "playbooks/shared"
+FAILURE = Failure(Stage.APPLY, False, "Install driver", "no space left")
+NOT_RESTORED = Failure(Stage.RESTORE_DRIVER, True, "Restore driver", "no such version")
+NOT_ENABLED = Failure(Stage.ENABLE_IN_ROUTER, True, "Enable replica in HAProxy", "router1 is unreachable")
 
 
 @pytest.mark.parametrize(
@@ -18,69 +32,184 @@ def test_sizes(waves: list[int], sizes: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch", "kept", "hosts"),
+    ("batch", "kept", "rolling_back", "failed"),
     [
-        (["a1", "a2"], {}, []),
-        (["a1", "a2"], {"a2": FAILURE}, ["a2"]),
-        (["a1"], {}, ["a2"]),
-        ([], {}, ["a1", "a2"]),
-        (["a1"], {"a2": FAILURE}, ["a2"]),
+        (["a1", "a2"], {}, False, {}),
+        (["a1", "a2"], {"a2": [FAILURE]}, False, {"a2": Stage.APPLY}),
+        (["a1", "a2"], {"a2": [FAILURE]}, True, {}),
+        (["a1", "a2"], {"a2": [FAILURE, NOT_RESTORED]}, True, {"a2": Stage.RESTORE_DRIVER}),
+        (["a1", "a2"], {"a2": [FAILURE, NOT_RESTORED]}, False, {"a2": Stage.APPLY}),
+        (["a1"], {}, False, {"a2": Stage.UNKNOWN}),
+        ([], {}, True, {"a1": Stage.UNKNOWN, "a2": Stage.UNKNOWN}),
+        (["a1"], {"a2": [FAILURE]}, False, {"a2": Stage.APPLY}),
     ],
 )
-def test_trouble(batch: list[str], kept: dict, hosts: list[str]) -> None:
-    rows = outcome.trouble(["a1", "a2"], batch, kept)
-    assert [row["host"] for row in rows] == hosts
+def test_failures(batch: list[str], kept: dict, rolling_back: bool, failed: dict[str, Stage]) -> None:
+    found = outcome.failures(["a1", "a2"], batch, kept, rolling_back)
+    assert {host: failure.stage for host, failure in found.items()} == failed
+    assert all(failure.rolling_back is rolling_back for failure in found.values())
 
 
 def test_a_failure_keeps_its_evidence_and_is_no_template() -> None:
-    told = outcome.failure({"msg": "a {{ b }}", "gate": {"evidence": ["/e/graph/stack.1"]}}, "change", "task")
-    assert told == {"stage": "change", "task": "task", "msg": "a { { b }}", "evidence": ["/e/graph/stack.1"]}
-    assert outcome.failure({"evidence": "/e/x"}, "change", "task")["evidence"] == ["/e/x"]
-    assert outcome.failure({}, "change", "task")["msg"] == "it gave no message"
+    result = {"msg": "a {{ b }} {% c %}", "gate": {"evidence": ["/e/graph/stack.1"]}}
+    first = filters.stage_failure(result, "apply.yml", False, "Install driver")
+    then = filters.stage_failure({"evidence": "/e/x"}, "restore_driver.yml", True, "Restore driver")
+    assert [first, then] == [
+        {
+            "stage": "apply",
+            "rolling_back": False,
+            "task": "Install driver",
+            "msg": "a { { b }} { % c %}",
+            "evidence": ["/e/graph/stack.1"],
+        },
+        {
+            "stage": "restore_driver",
+            "rolling_back": True,
+            "task": "Restore driver",
+            "msg": "it gave no message",
+            "evidence": ["/e/x"],
+        },
+    ]
+    assert [Failure.parse(each).as_dict() for each in (first, then)] == [first, then]
 
 
 @pytest.mark.parametrize(
-    ("stage", "itself", "mates", "goes_on"),
+    ("stage", "itself", "mates", "runs"),
     [
-        ("restore", False, [], True),
-        ("restore", False, ["a2"], True),
-        ("verify_hosts", False, ["a2"], True),
-        ("restore", True, [], False),
-        ("stamp_hosts", False, ["a2"], False),
-        ("start_ray", False, ["a2"], False),
-        ("start_ray", False, [], True),
-        ("accept_restored", False, ["a2"], False),
+        (Stage.DRAIN_REPLICA, False, ["a2"], True),
+        (Stage.RESTORE_DRIVER, False, [], True),
+        (Stage.RESTORE_DRIVER, False, ["a2"], True),
+        (Stage.HOST_GATES, False, ["a2"], True),
+        (Stage.RESTORE_DRIVER, True, [], False),
+        (Stage.STAMP_HOSTS, False, ["a2"], False),
+        (Stage.START_RAY, False, ["a2"], False),
+        (Stage.START_RAY, False, [], True),
+        (Stage.ACCEPT_RESTORED, False, ["a2"], False),
     ],
 )
-def test_nobody_waits_for_a_mate_that_could_not_be_put_back(
-    stage: str, itself: bool, mates: list[str], goes_on: bool
+def test_nobody_waits_for_a_mate_that_could_not_be_rolled_back(
+    stage: Stage, itself: bool, mates: list[str], runs: bool
 ) -> None:
-    assert outcome.goes_on_putting_back(stage, itself, mates) == goes_on
+    assert outcome.runs_rollback_stage(stage, itself, mates) == runs
 
 
-NOT_BACK = {"host": "a2", "stage": "putting back, restore", "msg": "no such version"}
+def failed_at(stage: Stage, rolling_back: bool = False) -> Failure:
+    return Failure(stage, rolling_back, "task", "msg")
 
 
 @pytest.mark.parametrize(
-    ("left", "back", "said"),
+    ("kept", "rolls_back", "stays"),
     [
-        ([], {"a1": "550.90.07"}, ["passed its gates again and serves: a1 on 550.90.07", "upgrade_driver.yml -e"]),
-        (
-            [NOT_BACK],
-            {"a1": "550.90.07"},
-            ["could not be put back", "no such version", "diagnose.yml --limit replica_a"],
-        ),
-        (
-            [{**NOT_BACK, "stage": outcome.UNTOLD, "msg": "router1 is unreachable"}],
-            {"a1": "550.90.07"},
-            ["serves, but its router was not told", "router1 is unreachable", "upgrade_driver.yml -e"],
-        ),
-        ([], {}, ["diagnose.yml --limit replica_a"]),
+        pytest.param([], True, False, id="its mate failed"),
+        pytest.param([failed_at(Stage.APPLY)], True, False, id="rolled back"),
+        pytest.param([failed_at(Stage.APPLY)], False, True, id="half changed and nothing to go back to"),
+        pytest.param([failed_at(Stage.HOST_GATES)], False, True, id="host gate"),
+        pytest.param([failed_at(Stage.STAMP_HOSTS)], False, True, id="network gate"),
+        pytest.param([failed_at(Stage.REPLICA_GATES)], False, True, id="replica gate"),
+        pytest.param([failed_at(Stage.DRAIN_REPLICA)], False, False, id="never changed"),
+        pytest.param([failed_at(Stage.BAKE)], False, False, id="its gates passed"),
+        pytest.param([failed_at(Stage.APPLY), NOT_RESTORED], True, True, id="not rolled back"),
+        pytest.param([NOT_RESTORED], True, True, id="its mate failed, and it was not rolled back"),
+        pytest.param([failed_at(Stage.APPLY), NOT_ENABLED], True, False, id="serves, still drained in HAProxy"),
+        pytest.param([failed_at(Stage.ENABLE_IN_ROUTER)], False, False, id="the wave's own router stage"),
     ],
 )
-def test_the_last_words(left: list[dict], back: dict[str, str], said: list[str]) -> None:
-    rows = outcome.trouble(["a1", "a2"], ["a1"], {"a1": {**FAILURE, "evidence": ["/e/r/graph/stack"]}})
-    text = outcome.verdict(rows, left, back, (1, 3), "replica_a", "runs/r")
-    for word in ("Wave 1 of 3", "a1", "no space left", "a1:/e/r/graph", "a2", "unreachable", "runs/r", *said):
+def test_who_stays_in_quarantine(kept: list[Failure], rolls_back: bool, stays: bool) -> None:
+    assert outcome.stays_in_quarantine(kept, rolls_back) == stays
+
+
+def test_the_reason_of_a_quarantine_tells_both_failures() -> None:
+    assert outcome.reasons([FAILURE, NOT_RESTORED]) == (
+        "stage apply: no space left; then stage restore_driver of the rollback: no such version"
+    )
+    assert outcome.reasons([]) == "its wave failed"
+
+
+BACK = {"a1": "550.90.07"}
+
+
+@pytest.mark.parametrize(
+    ("left", "back", "became", "words"),
+    [
+        ({}, BACK, RollbackOutcome.ROLLED_BACK, ["Rolled back", "serves: a1 on 550.90.07", "upgrade_driver.yml -e"]),
+        (
+            {"a2": NOT_RESTORED},
+            BACK,
+            RollbackOutcome.FAILED,
+            ["could not be rolled back", "no such version", "diagnose.yml --limit replica_a"],
+        ),
+        (
+            {"a1": NOT_ENABLED},
+            BACK,
+            RollbackOutcome.DRAINED_IN_ROUTER,
+            ["still drained in HAProxy; next run enables it", "router1 is unreachable", "upgrade_driver.yml -e"],
+        ),
+        (
+            {"a1": NOT_ENABLED, "a2": NOT_RESTORED},
+            BACK,
+            RollbackOutcome.FAILED,
+            ["could not be rolled back", "router1", "diagnose.yml --limit replica_a"],
+        ),
+        ({}, {}, RollbackOutcome.NOT_POSSIBLE, ["diagnose.yml --limit replica_a"]),
+    ],
+)
+def test_the_last_words(
+    left: dict[str, Failure], back: dict[str, str], became: RollbackOutcome, words: list[str]
+) -> None:
+    kept = {"a1": [Failure(Stage.APPLY, False, "Install driver", "no space left", ("/e/r/graph/stack",))]}
+    failed = outcome.failures(["a1", "a2"], ["a1"], kept, rolling_back=False)
+    assert outcome.rollback_outcome(left, back) is became
+    text = str(outcome.verdict(failed, left, back, (1, 3), "replica_a", "runs/r"))
+    for word in (
+        "Wave 1 of 3",
+        "a1, stage apply: no space left",
+        "a1:/e/r/graph",
+        "a2",
+        "unreachable",
+        "runs/r",
+        *words,
+    ):
         assert word in text
     assert text.splitlines()[-1].startswith("Next: ansible-playbook ")
+
+
+def hostvars(**kept: list[Failure]) -> dict[str, dict]:
+    replicas = {"a1": "replica_a", "a2": "replica_a", "b1": "replica_b"}
+    return {
+        host: {"lockstep_replica": name, "lockstep_failures": [failure.as_dict() for failure in kept.get(host, [])]}
+        for host, name in replicas.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("stage", "rolling_back", "host", "kept", "batch", "runs"),
+    [
+        ("apply.yml", False, "a1", {}, ["a1", "a2", "b1"], True),
+        ("apply.yml", False, "a1", {"b1": [FAILURE]}, ["a1", "a2", "b1"], False),
+        ("apply.yml", False, "a1", {}, ["a1", "a2"], False),
+        ("start_ray.yml", True, "a1", {"a1": [FAILURE]}, ["a1", "a2", "b1"], True),
+        ("start_ray.yml", True, "a1", {"b1": [FAILURE, NOT_RESTORED]}, ["a1", "a2", "b1"], True),
+        ("start_ray.yml", True, "a1", {"a2": [NOT_RESTORED]}, ["a1", "a2", "b1"], False),
+        ("start_ray.yml", True, "a1", {}, ["a1", "b1"], False),
+        ("restore_driver.yml", True, "a1", {}, ["a1", "b1"], True),
+        ("restore_driver.yml", True, "a1", {"a1": [FAILURE, NOT_RESTORED]}, ["a1", "a2", "b1"], False),
+    ],
+)
+def test_who_runs_a_stage(
+    stage: str, rolling_back: bool, host: str, kept: dict[str, list[Failure]], batch: list[str], runs: bool
+) -> None:
+    members = ["a1", "a2", "b1"]
+    assert filters.wave_runs_stage(hostvars(**kept), stage, rolling_back, host, members, batch) == runs
+
+
+@pytest.mark.parametrize(("playbook", "stages"), [("rollout.yml", ROLL_STAGES), ("wave/rollback.yml", ROLLBACK_STAGES)])
+def test_the_playbook_runs_the_stages_that_are_documented(playbook: str, stages: tuple[Stage, ...]) -> None:
+    lists = [
+        task["loop"]
+        for play in yaml.safe_load((SHARED / playbook).read_text())
+        for task in play.get("tasks", [play])
+        if "include_tasks" in str(list(task)) and "loop" in task
+    ]
+    assert lists == [[f"{stage}.yml" for stage in stages]]
+    for stage in stages:
+        assert (SHARED / f"wave/{stage}.yml").is_file()

@@ -1,4 +1,4 @@
-"""What each state of a host leads to: steps with reasons, waves, or refusals that name host and cure."""
+"""What each state of a host leads to: steps with reasons, waves, or refusals that name host and remediation."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import plan, topology
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.waves import Policy
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import needs, plan, render, topology
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import HostState, Observed
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Policy
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode, Need, SkipCode
 
 NOON = datetime.datetime(2026, 11, 22, 12, 0, tzinfo=datetime.UTC)
 VERSION = "550.127.05"
+DEFAULT = Policy()
 ROLES = ("gpu_host", "nvidia_driver", "serving_runtime", "ray_node", "vllm_server")
 REPLICAS = tuple(
     topology.Replica(
@@ -57,7 +60,7 @@ def settings(host: str, **changes: Any) -> dict[str, Any]:
 
 
 def good(host: str) -> dict[str, Any]:
-    """A host that serves and needs nothing."""
+    """A host that serves and is up to date."""
     head = host.endswith("1")
     return {
         "os": {"distribution": "debian", "like": "", "version": "12", "kernel": "6.1"},
@@ -105,18 +108,21 @@ def build(
     states: dict[str, Any] | None = None,
     changes: dict[str, dict[str, Any]] | None = None,
     limit: set[str] | None = None,
-    mode: plan.Mode = "converge",
-    policy: Policy = Policy(),
+    mode: Mode = Mode.CONVERGE,
+    policy: Policy = DEFAULT,
 ) -> plan.Plan:
-    found = {}
-    for host in ADDRESSES:
-        state = (states or {}).get(host, good(host))
-        found[host] = state if isinstance(state, plan.Found) else plan.Found(state)
-    wanted = {
-        host: plan.Wanted(settings(host, **(changes or {}).get(host, {})), dict.fromkeys(ROLES, "same"))
+    desired = {
+        host: needs.Desired(settings(host, **(changes or {}).get(host, {})), dict.fromkeys(ROLES, "same"))
         for host in ADDRESSES
     }
-    return plan.build(TOPOLOGY, wanted, found, policy, mode, NOON, limit, ISSUES)
+    return plan.build(TOPOLOGY, desired, observed(states), plan.Run(mode, policy, NOON, limit), ISSUES)
+
+
+def observed(states: dict[str, Any] | None = None) -> dict[str, Observed]:
+    answers = {host: (states or {}).get(host, good(host)) for host in ADDRESSES}
+    return {
+        host: each if isinstance(each, Observed) else Observed.parse(each, None, True) for host, each in answers.items()
+    }
 
 
 def edited(host: str, **changes: Any) -> dict[str, Any]:
@@ -131,7 +137,7 @@ def edited(host: str, **changes: Any) -> dict[str, Any]:
     return state
 
 
-def test_a_cluster_as_wanted_needs_nothing() -> None:
+def test_a_cluster_as_declared_is_up_to_date() -> None:
     planned = build()
     assert (planned.waves, planned.steps, planned.refusals) == ((), {}, ())
 
@@ -148,7 +154,7 @@ def test_a_fresh_cluster_comes_up_in_one_wave() -> None:
 @pytest.mark.parametrize(
     ("host", "changes", "step", "reason"),
     [
-        ("a2", {"driver__loaded_version": "550.90.07"}, "driver", "loaded module 550.90.07, wanted 550.127.05"),
+        ("a2", {"driver__loaded_version": "550.90.07"}, "driver", "loaded module 550.90.07, desired 550.127.05"),
         ("a2", {"driver__package_version": None}, "driver", "package absent"),
         ("a2", {"driver__packages": {"libcuda1": {"version": VERSION, "hold": False}}}, "driver", "not held: libcuda1"),
         ("a2", {"manifest__ray_node__inputs": "older"}, "ray", "variables, files or topology changed"),
@@ -195,17 +201,17 @@ def test_a_replica_whose_run_ended_after_its_gates_comes_first_and_goes_on_witho
     change = {"from": {"version": "550.90.07"}, "to": {"version": VERSION}, "began": "2026-11-22T00:00:00Z"}
     old = edited("a1", driver__loaded_version="550.90.07")
     unfinished = edited("b1", change={"verified": None, "change": change})
-    planned = build({"a1": old, "b1": unfinished}, mode="upgrade")
+    planned = build({"a1": old, "b1": unfinished}, mode=Mode.UPGRADE)
     assert [wave.replicas for wave in planned.waves] == [("rb",), ("ra",)]
-    assert planned.steps["b1"] == {"start": f"the change to driver {VERSION} was not brought to its end"}
+    assert planned.steps["b1"] == {"start": f"the change to driver {VERSION} did not complete"}
     assert planned.disturbed == ("ra",)
 
 
-def test_upgrade_leaves_hosts_alone_that_failed_before() -> None:
+def test_upgrade_skips_hosts_that_failed_before() -> None:
     failed = {"a2": edited("a2", quarantine={"kind": "failed", "reason": "graph gate"})}
-    assert "graph gate" in build(failed, mode="upgrade").skipped["ra"]
+    assert "graph gate" in build(failed, mode=Mode.UPGRADE).skipped["ra"].reason
     changing = {"a2": edited("a2", quarantine={"kind": "changing", "reason": "run r1"})}
-    assert build(changing, mode="upgrade").waves[0].replicas == ("ra",)
+    assert build(changing, mode=Mode.UPGRADE).waves[0].replicas == ("ra",)
     operator = {"a2": edited("a2", quarantine={"kind": "operator", "reason": "DIMM"})}
     assert "ra" in build(operator).skipped
     assert build(operator, policy=Policy(include_quarantined=True)).waves[0].replicas == ("ra",)
@@ -213,18 +219,19 @@ def test_upgrade_leaves_hosts_alone_that_failed_before() -> None:
 
 def test_verify_runs_every_gate_again_and_changes_nothing() -> None:
     everything = {host: {"nvidia_driver_version": "580.95.05"} for host in ADDRESSES}
-    planned = build(changes=everything, mode="verify")
+    planned = build(changes=everything, mode=Mode.VERIFY)
     assert [wave.replicas for wave in planned.waves] == [("ra",), ("rb",)]
     assert planned.gated == ("ra", "rb")
-    assert all(steps == {"gates": "asked for"} for steps in planned.steps.values())
+    assert all(steps == {"gates": "requested"} for steps in planned.steps.values())
     down = {"b1": edited("b1", engine__phase="given_up")}
-    spared = build(down, mode="verify", policy=Policy(leave_serving=True))
+    spared = build(down, mode=Mode.VERIFY, policy=Policy(leave_serving=True))
     assert [wave.replicas for wave in spared.waves] == [("rb",)]
-    assert spared.skipped == {"ra": "serves, and what serves is to be left alone"}
+    assert spared.skipped["ra"].code is SkipCode.SERVING
+    assert spared.skipped["ra"].reason == "serving (rollout_leave_serving)"
 
 
 def test_a_new_driver_rolls_canary_first() -> None:
-    planned = build(changes={host: {"nvidia_driver_version": "580.95.05"} for host in ADDRESSES}, mode="upgrade")
+    planned = build(changes={host: {"nvidia_driver_version": "580.95.05"} for host in ADDRESSES}, mode=Mode.UPGRADE)
     assert [wave.replicas for wave in planned.waves] == [("ra",), ("rb",)]
     assert planned.waves[0].canary
     assert planned.disturbed == ("ra", "rb")
@@ -233,7 +240,7 @@ def test_a_new_driver_rolls_canary_first() -> None:
 @pytest.mark.parametrize(
     ("states", "changes", "limit", "words"),
     [
-        ({"a2": plan.Found(None, "No route to host", False)}, {}, None, ["a2", "unreachable", "No route to host"]),
+        ({"a2": Observed(None, "No route to host", False)}, {}, None, ["a2", "unreachable", "No route to host"]),
         ({}, {}, {"a1"}, ["--limit leaves out a2 of ra", "--limit ra"]),
         (
             {"b1": edited("b1", os__distribution="rocky")},
@@ -312,7 +319,7 @@ def test_known_issues_warn_or_are_overridden_by_name() -> None:
 
 
 def test_an_unreachable_host_outside_the_limit_does_not_refuse() -> None:
-    planned = build({"b2": plan.Found(None, "down", False), "a2": edited("a2", stamps__host=None)}, limit={"a1", "a2"})
+    planned = build({"b2": Observed(None, "down", False), "a2": edited("a2", stamps__host=None)}, limit={"a1", "a2"})
     assert planned.refusals == ()
     assert [wave.replicas for wave in planned.waves] == [("ra",)]
 
@@ -325,19 +332,19 @@ HALF = {"verified": OLD, "change": {"from": OLD, "to": NEW, "began": "t"}, "roll
 
 
 def test_aborting_takes_back_what_the_roll_changed_and_nothing_else() -> None:
-    planned = build({host: edited(host, change=ROLLED) for host in ("a1", "a2")}, mode="abort")
+    planned = build({host: edited(host, change=ROLLED) for host in ("a1", "a2")}, mode=Mode.ABORT)
     assert planned.refusals == ()
     assert [wave.hosts for wave in planned.waves] == [("a1", "a2")]
-    assert planned.steps["a1"]["driver"] == f"package {VERSION}, wanted 550.90.07"
+    assert planned.steps["a1"]["driver"] == f"package {VERSION}, desired 550.90.07"
     assert planned.drivers == dict.fromkeys(("a1", "a2"), OLD)
-    assert planned.settled == ()
+    assert planned.completed == ()
 
 
 def test_aborting_takes_the_half_changed_and_the_failed_first() -> None:
     quarantine = {"kind": "failed", "reason": "graph gate"}
     states = {host: edited(host, change=ROLLED) for host in ("a1", "a2")}
     states |= {host: edited(host, change=HALF, quarantine=quarantine, engine=None) for host in ("b1", "b2")}
-    planned = build(states, mode="abort")
+    planned = build(states, mode=Mode.ABORT)
     assert [wave.replicas for wave in planned.waves] == [("rb",), ("ra",)]
 
 
@@ -345,12 +352,12 @@ def test_aborting_takes_the_half_changed_and_the_failed_first() -> None:
     ("change", "said"),
     [
         (None, "there is no roll to abort"),
-        (OVER, "was over at 2026-11-21T03:00:00Z: every replica ran what it rolled to. To go back: ansible-playbook "
+        (OVER, "completed at 2026-11-21T03:00:00Z: every replica ran what it rolled to. To go back: ansible-playbook "
                "playbooks/upgrade_driver.yml -e nvidia_driver_version=550.90.07"),
     ],
 )  # fmt: skip
 def test_a_roll_that_is_over_cannot_be_aborted(change: dict[str, Any] | None, said: str) -> None:
-    planned = build({host: edited(host, change=change) for host in ADDRESSES}, mode="abort")
+    planned = build({host: edited(host, change=change) for host in ADDRESSES}, mode=Mode.ABORT)
     assert not planned.waves
     assert said in planned.refusals[0]
 
@@ -358,21 +365,99 @@ def test_a_roll_that_is_over_cannot_be_aborted(change: dict[str, Any] | None, sa
 def test_a_roll_is_over_when_every_replica_runs_it() -> None:
     done = {host: edited(host, change=ROLLED) for host in ("a1", "a2")}
     due = {host: edited(host, driver__package_version="550.90.07") for host in ("b1", "b2")}
-    assert build({**done, **due}, mode="upgrade").settled == ("a1", "a2", "b1", "b2")
-    assert build({**done, **due}, mode="upgrade", limit={"a1", "a2"}).settled == ()
-    assert build(done, mode="upgrade").settled == ("a1", "a2")
-    assert build(done, mode="verify").settled == (), "verifying a paused roll must leave it open to an abort"
+    assert build({**done, **due}, mode=Mode.UPGRADE).completed == ("a1", "a2", "b1", "b2")
+    assert build({**done, **due}, mode=Mode.UPGRADE, limit={"a1", "a2"}).completed == ()
+    assert build(done, mode=Mode.UPGRADE).completed == ("a1", "a2")
+    assert build(done, mode=Mode.VERIFY).completed == (), "verifying a paused roll must leave it open to an abort"
 
 
-@pytest.mark.parametrize(("action", "mode"), [("roll", "upgrade"), ("abort", "abort")])
-def test_what_a_roll_can_be_asked_for(action: str, mode: str) -> None:
-    assert plan.mode_of(action) == mode
+@pytest.mark.parametrize(("action", "mode"), [("roll", Mode.UPGRADE), ("abort", Mode.ABORT)])
+def test_what_a_roll_can_be_asked_for(action: str, mode: Mode) -> None:
+    assert plan.mode_of(action) is mode
 
 
 @pytest.mark.parametrize("action", ["converge", "verify", "upgrade", "", "pause"])
 def test_anything_else_is_refused_and_the_choice_named(action: str) -> None:
     with pytest.raises(
-        ValueError, match=f"rollout_action is '{action}', wanted roll or abort; nothing was changed"
+        ValueError, match=f"rollout_action is '{action}', expected roll or abort; nothing was changed"
     ) as refused:
         plan.mode_of(action)
     assert ("rollout_request -a action=pause" in str(refused.value)) == (action == "pause")
+
+
+@pytest.mark.parametrize(
+    ("source", "held", "driver", "reason"),
+    [
+        pytest.param("mirror", True, {}, None, id="whole and held"),
+        pytest.param("mirror", False, {}, "not held: libcuda1", id="a package that apt may upgrade"),
+        pytest.param("verify", False, {}, None, id="the platform's packages are the platform's to hold"),
+        pytest.param("verify", True, {"loaded_version": "1"}, "loaded module 1, desired 550.127.05", id="its version is not"),
+        pytest.param("mirror", True, {"package_version": "2"}, "package 2, desired 550.127.05", id="another package"),
+        pytest.param("mirror", True, {"loaded_version": None}, "loaded module absent, desired 550.127.05", id="none loaded"),
+        pytest.param("mirror", False, {"error": "EIO"}, "the driver's state could not be read: EIO", id="unreadable"),
+    ],
+)  # fmt: skip
+def test_driver_reason(source: str, held: bool, driver: dict[str, Any], reason: str | None) -> None:
+    packages = {"libcuda1": {"version": f"{VERSION}-1", "hold": held}}
+    state = HostState.parse(edited("a1", driver={**good("a1")["driver"], "packages": packages, **driver}))
+    assert needs.driver_reason(settings("a1", nvidia_driver_source=source), state) == reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "need"),
+    [
+        ("changing", Mode.CONVERGE, Need.HALF_DONE),
+        ("changing", Mode.UPGRADE, Need.HALF_DONE),
+        ("changing", Mode.VERIFY, Need.HALF_DONE),
+        ("changing", Mode.ABORT, Need.HALF_DONE),
+        ("failed", Mode.CONVERGE, Need.HALF_DONE),
+        ("failed", Mode.UPGRADE, Need.QUARANTINED),
+        ("failed", Mode.VERIFY, Need.QUARANTINED),
+        ("failed", Mode.ABORT, Need.HALF_DONE),
+        ("operator", Mode.CONVERGE, Need.QUARANTINED),
+        ("operator", Mode.UPGRADE, Need.QUARANTINED),
+        ("operator", Mode.ABORT, Need.QUARANTINED),
+        ("of a later version", Mode.CONVERGE, Need.QUARANTINED),
+        (None, Mode.CONVERGE, Need.QUARANTINED),
+    ],
+)
+def test_which_quarantine_a_run_lifts(kind: str | None, mode: Mode, need: Need) -> None:
+    record = {"error": "damaged"} if kind is None else {"kind": kind, "reason": "x"}
+    states = observed({"a2": edited("a2", quarantine=record)})
+    mine = {host: needs.HostNeed(host, {}) for host in ("a1", "a2")}
+    assert needs.replica_need(REPLICAS[0], states, mine, mode).need is need
+
+
+@pytest.mark.parametrize(
+    "part", ["os", "driver", "runtime", "units", "manifest", "disk_free_mib", "addresses", "preflight", "quarantine", "change", "engine"]
+)  # fmt: skip
+def test_a_part_that_could_not_be_read_is_a_reason_and_no_exception(part: str) -> None:
+    planned = build({"a1": edited("a1", **{part: {"error": "EIO"}})})
+    assert planned.refusals or planned.waves or planned.skipped
+
+
+def test_the_plan_for_people_says_who_is_skipped_and_why() -> None:
+    states = {
+        "a2": edited("a2", quarantine={"kind": "operator", "reason": "DIMM"}),
+        "b1": good("b1"),
+    }
+    text = render.text(build(states), TOPOLOGY, observed(states))
+    assert text.splitlines() == [
+        "ra: skipped: quarantined (a2: gates: in quarantine: DIMM)",
+        "up to date: rb (serving: ra, rb)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("free", "step", "refused"),
+    [
+        ({"/opt": 4095}, "serving_runtime", True),
+        ({"/opt": 4096}, "serving_runtime", False),
+        ({"/var": 2047}, "nvidia_driver", True),
+        ({"/var": 2048}, "nvidia_driver", False),
+        ({"/var": 0, "/opt": 0}, "ray_node", False),
+    ],
+)
+def test_disk_space_is_asked_of_the_step_that_needs_it(free: dict[str, int], step: str, refused: bool) -> None:
+    planned = build({"a1": edited("a1", disk_free_mib=free, **{f"manifest__{step}__inputs": "older"})})
+    assert bool(planned.refusals) == refused

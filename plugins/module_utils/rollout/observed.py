@@ -1,0 +1,177 @@
+"""What a plan reads of a host: the probe's answer (module_utils/host/probe.py), parsed once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from .states import QuarantineKind
+
+
+@dataclasses.dataclass(frozen=True)
+class Driver:
+    """The installed and the loaded driver; ``error`` where its state could not be read.
+
+    Attributes:
+        unheld: packages that apt may upgrade, sorted.
+        gpus: names of the GPU models, sorted.
+        fabric_manager: whether it is installed, and ``fabric_manager_version`` as which.
+    """
+
+    package_version: str | None = None
+    loaded_version: str | None = None
+    unheld: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()
+    fabric_manager: bool = False
+    fabric_manager_version: str | None = None
+    error: str | None = None
+
+    @classmethod
+    def parse(cls, answer: Mapping[str, Any]) -> Driver:
+        manager = answer.get("fabric_manager") or {}
+        return cls(
+            package_version=answer.get("package_version"),
+            loaded_version=answer.get("loaded_version"),
+            unheld=tuple(sorted(name for name, about in answer.get("packages", {}).items() if not about.get("hold"))),
+            gpus=tuple(sorted({str(gpu.get("name")) for gpu in answer.get("gpus", [])})),
+            fabric_manager=bool(manager),
+            fabric_manager_version=manager.get("package_version"),
+            error=answer.get("error"),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What a role was last applied with, and the files of it that were changed on the host since."""
+
+    inputs: str | None
+    drifted: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Quarantine:
+    """``kind`` is None where the record cannot be read or says none that is known: then only a person lifts it."""
+
+    kind: QuarantineKind | None
+    reason: str
+
+    @classmethod
+    def parse(cls, record: Mapping[str, Any]) -> Quarantine:
+        kind = next((kind for kind in QuarantineKind if kind == record.get("kind")), None)
+        return cls(kind, str(record.get("reason") or record.get("error")))
+
+
+@dataclasses.dataclass(frozen=True)
+class Preflight:
+    """What would keep a role from its work: refusals and owners as text, names with their resolution problem."""
+
+    driver_refusal: str | None = None
+    taken_ports: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    name_problems: tuple[str, ...] = ()
+    error: str | None = None
+
+    @classmethod
+    def parse(cls, answer: Mapping[str, Any]) -> Preflight:
+        return cls(
+            driver_refusal=answer.get("driver_refusal"),
+            taken_ports=answer.get("taken_ports", {}),
+            name_problems=tuple(str(problem) for problem in answer.get("names", {}).values() if problem),
+            error=answer.get("error"),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class HostState:
+    """One host at the moment of the probe.
+
+    Attributes:
+        distribution, like, version, kernel: from os-release and uname.
+        runtime: versions in the serving environment, by what they are of.
+        fingerprint: digest of what runs; what stamps were given for is held against it.
+        active: systemd units that are active.
+        host_stamp: digest that the host stamp was given for; "" where it says none, None where there is no stamp.
+        replica_stamp: on a head, digest by host of its replica stamp; None where there is none.
+        engine_phase, engine_reason: what the engine says of itself; None where there is no engine.
+        change: the driver change record (module_utils/driver/change_record.py); empty where there is none.
+        addresses: IPv4 addresses by interface; None where they could not be read.
+    """
+
+    distribution: str | None = None
+    like: str = ""
+    version: str | None = None
+    kernel: str | None = None
+    driver: Driver = Driver()
+    runtime: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+    fingerprint: str | None = None
+    active: frozenset[str] = frozenset()
+    host_stamp: str | None = None
+    replica_stamp: Mapping[str, str] | None = None
+    quarantine: Quarantine | None = None
+    engine_phase: str | None = None
+    engine_reason: str | None = None
+    change: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    manifests: Mapping[str, Manifest] = dataclasses.field(default_factory=dict)
+    disk_free_mib: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    addresses: Mapping[str, list[str]] | None = None
+    preflight: Preflight = Preflight()
+
+    @classmethod
+    def parse(cls, answer: Mapping[str, Any]) -> HostState:
+        """From the probe's answer, of which any part may be ``{"error": …}``."""
+        system, stamps = answer.get("os", {}), answer.get("stamps", {})
+        host_stamp, replica_stamp = stamps.get("host"), stamps.get("replica")
+        engine, quarantine = answer.get("engine") or {}, answer.get("quarantine")
+        addresses = answer.get("addresses", {})
+        return cls(
+            distribution=system.get("distribution"),
+            like=str(system.get("like", "")),
+            version=system.get("version"),
+            kernel=system.get("kernel"),
+            driver=Driver.parse(answer.get("driver", {})),
+            runtime=answer.get("runtime", {}),
+            fingerprint=answer.get("fingerprint_digest"),
+            active=frozenset(
+                name
+                for name, unit in answer.get("units", {}).items()
+                if isinstance(unit, Mapping) and unit.get("active") == "active"
+            ),
+            host_stamp=None if host_stamp is None else str(host_stamp.get("digest", "")),
+            replica_stamp=None if replica_stamp is None else replica_stamp.get("hosts", {}),
+            quarantine=None if quarantine is None else Quarantine.parse(quarantine),
+            engine_phase=engine.get("phase"),
+            engine_reason=engine.get("reason"),
+            change=answer.get("change") or {},
+            manifests={
+                role: Manifest(known.get("inputs"), tuple(known.get("drifted") or ()))
+                for role, known in answer.get("manifest", {}).items()
+                if isinstance(known, Mapping)
+            },
+            disk_free_mib=answer.get("disk_free_mib", {}),
+            addresses=None if "error" in addresses else addresses,
+            preflight=Preflight.parse(answer.get("preflight", {})),
+        )
+
+    @property
+    def serves(self) -> bool:
+        """Whether the replica of this head answers requests: its engine says so, which it does only after a completion."""
+        return "lockstep-vllm.service" in self.active and self.engine_phase == "serving"
+
+    @property
+    def unfinished_driver(self) -> str | None:
+        """The version that a run was changing this host to when it ended, or None; a router may not know yet that it serves."""
+        change = self.change.get("change")
+        return str(change["to"]["version"]) if change else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Observed:
+    """What one host answered: its ``state``, or the ``error`` for which there is none."""
+
+    state: HostState | None = None
+    error: str | None = None
+    reachable: bool = True
+
+    @classmethod
+    def parse(cls, answer: Mapping[str, Any] | None, error: str | None, reachable: bool) -> Observed:
+        return cls(None if answer is None else HostState.parse(answer), error, reachable)

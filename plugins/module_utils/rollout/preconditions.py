@@ -1,0 +1,101 @@
+"""Whether a planned wave may begin at this moment: requests, maintenance window, capacity floor. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ..core.stop import Stop
+from .policy import Window
+from .states import RequestAction
+from .waves import until_open
+
+_AFTER = {
+    RequestAction.PAUSE: "ansible all -m lockstep.vllm.rollout_request -a action=resume, then run this again",
+    RequestAction.ABORT: "ansible-playbook playbooks/upgrade_driver.yml -e rollout_action=abort",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What a person asks of the roll (the record that rollout_request leaves on every head)."""
+
+    action: RequestAction
+    by: str
+    at: str
+    reason: str = ""
+
+    @classmethod
+    def parse(cls, record: Mapping[str, Any] | None) -> Request | None:
+        """From the record; None where there is none, or none that a roll heeds."""
+        known = record or {}
+        action = next((action for action in _AFTER if action == known.get("action")), None)
+        if action is None:
+            return None
+        return cls(action, str(known.get("by") or "somebody"), str(known.get("at")), str(known.get("reason") or ""))
+
+
+@dataclasses.dataclass(frozen=True)
+class Capacity:
+    """Who answers requests at this moment.
+
+    Attributes:
+        floor: how many replicas must.
+        unready: per head, why its replica does not; empty where it does. A head that was not asked is missing.
+        taken: hosts of the wave that is about to begin.
+    """
+
+    floor: int
+    unready: Mapping[str, str]
+    taken: Collection[str]
+
+    def lack(self) -> str | None:
+        """Why the wave would leave too few; None where it leaves enough, or takes nobody who answers."""
+        answer = [head for head, why in self.unready.items() if not why]
+        left = [head for head in answer if head not in self.taken]
+        if len(left) >= self.floor or len(left) == len(answer):
+            return None
+        away = [f"{head}: {why}" for head, why in self.unready.items() if why]
+        others = f" ({'; '.join(away)})" if away else ""
+        return (
+            f"of {len(self.unready)} replicas {len(answer)} answer requests now{others}: this wave would leave {len(left)}, "
+            f"and the capacity floor is {self.floor}"
+        )
+
+
+def unmet(
+    wave: tuple[int, int],
+    request: Request | None,
+    window: Window | None,
+    now: datetime.datetime,
+    drains: bool,
+    aborting: bool = False,
+    capacity: Capacity | None = None,
+) -> Stop | None:
+    """The precondition that a planned wave does not meet; None where it may begin.
+
+    Args:
+        wave: its number, and how many there are.
+        request: what people ask of the roll.
+        window: the policy's maintenance window.
+        now: the present moment, with a time zone.
+        drains: whether the wave takes a replica that serves; one that does not may come up at any time.
+        aborting: whether this run is itself what a request to abort asks for.
+        capacity: who answers requests now; None where nobody was asked.
+    """
+    not_started = f"wave {wave[0]} of {wave[1]} not started; no serving replica changed"
+    goes_on = f"it goes on with wave {wave[0]}"
+    if request and not (aborting and request.action is RequestAction.ABORT):
+        reason = f" ({request.reason})" if request.reason else ""
+        cause = f"{request.by} asked to {request.action}{reason} at {request.at}; {not_started}"
+        return Stop(cause, _AFTER[request.action])
+    if drains and window and not window.is_open(now):
+        cause = f"the maintenance window {window} UTC is closed: {until_open(window, now)}; {not_started}"
+        return Stop(cause, f"the same command again then; {goes_on}")
+    lack = capacity.lack() if capacity is not None and drains else None
+    if lack:
+        following = "ansible-playbook playbooks/status.yml, repair what does not serve, then the same command again"
+        return Stop(f"{lack}; {not_started}", f"{following}; {goes_on}")
+    return None

@@ -1,0 +1,197 @@
+"""Why a run must not begin: each line names the cause, the host and what to do. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ..driver import known_issues
+from ..driver import packages as driver_packages
+from ..runtime import state as runtime_state
+from .needs import Desired, HostNeed, driver_reason
+from .observed import HostState, Observed
+from .states import Step
+from .topology import Replica
+
+NEEDED_FREE_MIB = {Step.DRIVER: {"/var": 2048}, Step.RUNTIME: {"/opt": 4096}}
+ALIKE = ("nvidia_driver_version", "serving_runtime_lock", "ray_node_port")
+"""Settings in which the hosts of one replica must not differ."""
+
+
+def cut_replicas(asked: Iterable[Replica], allowed: set[str]) -> Iterator[str]:
+    """Replicas of which ``--limit`` names only a part."""
+    for replica in asked:
+        missing = [host for host in replica.hosts if host not in allowed]
+        if missing:
+            yield (
+                f"--limit leaves out {', '.join(missing)} of {replica.name}: a replica is changed as a whole. "
+                f"Next: ansible-playbook … --limit {replica.name}"
+            )
+
+
+def unanswered(asked: Iterable[Replica], observed: Mapping[str, Observed]) -> Iterator[str]:
+    """Hosts that could not be probed."""
+    for replica in asked:
+        for host in replica.hosts:
+            answer = observed[host]
+            if answer.state is not None:
+                continue
+            if answer.reachable:
+                yield (
+                    f"{host} ({replica.name}) cannot be probed: {answer.error}. "
+                    f"Next: ansible {host} -m lockstep.vllm.host_probe"
+                )
+            else:
+                yield (
+                    f"{host} ({replica.name}) is unreachable: {answer.error}. Bring it back or remove it from the "
+                    f"inventory. Next: ansible {host} -m ansible.builtin.ping"
+                )
+
+
+def replica_refusals(
+    replica: Replica,
+    desired: Mapping[str, Desired],
+    observed: Mapping[str, Observed],
+    needs: Mapping[str, HostNeed],
+    issues: Sequence[Mapping[str, Any]],
+) -> tuple[list[str], list[str]]:
+    """Refusals and warnings for one replica whose hosts have all answered."""
+    refusals: list[str] = []
+    warnings: list[str] = []
+    states = {host: state for host in replica.hosts if (state := observed[host].state) is not None}
+    for host, state in states.items():
+        refusals += host_refusals(host, desired[host].settings, state, needs[host])
+        runtime = desired[host].runtime if Step.RUNTIME in needs[host].steps else None
+        bad, suspect = known_issue_lines(host, desired[host].settings, state, issues, runtime)
+        refusals += bad
+        warnings += suspect
+    refusals += _uneven(replica, desired)
+    kept = {host: state.runtime for host, state in states.items() if Step.RUNTIME not in needs[host].steps}
+    if len(kept) == len(replica.hosts):
+        refusals += [
+            f"{replica.name}: {line}. Next: ansible-playbook playbooks/verify.yml --limit {replica.name}"
+            for line in runtime_state.differences(kept)
+        ]
+    return refusals, warnings
+
+
+def host_refusals(host: str, settings: Mapping[str, Any], state: HostState, need: HostNeed) -> list[str]:
+    """Why this host must not be changed as the inventory declares it."""
+    return [
+        f"{host}: {line}"
+        for check in (_system, _driver, _network, _disk)
+        for line in check(settings, state, need)
+    ]  # fmt: skip
+
+
+def _system(settings: Mapping[str, Any], state: HostState, need: HostNeed) -> Iterator[str]:
+    family = {state.distribution, *state.like.split()}
+    if need.steps and not family & {"debian", "ubuntu"}:
+        shown = f"{state.distribution} {state.version}"
+        yield f"{shown} is not supported: use Debian 12 or later, or Ubuntu 22.04 or 24.04"
+    for name in ("gpu_host_gpus", "nvidia_driver_version"):
+        if settings.get(name) in (None, ""):
+            yield f"{name} is not set; see inventories/examples"
+
+
+def _driver(settings: Mapping[str, Any], state: HostState, need: HostNeed) -> Iterator[str]:
+    if Step.DRIVER not in need.steps:
+        return
+    if settings.get("nvidia_driver_source") == "verify":
+        reason = driver_reason(settings, state)
+        if reason:
+            version = settings.get("nvidia_driver_version")
+            yield f"{reason}, and nvidia_driver_source is 'verify': the platform's owner has to install {version} here"
+    elif state.preflight.driver_refusal:
+        yield f"{state.preflight.driver_refusal}. Set nvidia_driver_version to one that is on offer, or repair the repository"
+
+
+def _network(settings: Mapping[str, Any], state: HostState, need: HostNeed) -> Iterator[str]:
+    address, interface = settings.get("gpu_host_address"), str(settings.get("gpu_host_interface"))
+    addresses = state.addresses
+    if addresses is not None and address not in addresses.get(interface, []):
+        has = ", ".join(addresses[interface]) if interface in addresses else "no such interface"
+        there = ", ".join(f"{name} {' '.join(inside)}" for name, inside in sorted(addresses.items()))
+        yield f"gpu_host_address {address} is not on {interface} ({has}): set gpu_host_interface or gpu_host_address ({there})"
+    if state.preflight.error:
+        yield f"its preflight could not be done: {state.preflight.error}"
+    if not need.steps:
+        return
+    for port, owner in sorted(state.preflight.taken_ports.items()):
+        yield f"port {port} is taken by {owner}: stop it, or choose another port"
+    if not settings.get("gpu_host_manage_names", True):
+        for problem in state.preflight.name_problems:
+            yield f"{problem}. Repair DNS or /etc/hosts, or set gpu_host_manage_names: true"
+
+
+def _disk(_settings: Mapping[str, Any], state: HostState, need: HostNeed) -> Iterator[str]:
+    for step, folders in NEEDED_FREE_MIB.items():
+        for folder, least in folders.items():
+            free = state.disk_free_mib.get(folder, least)
+            if step in need.steps and free < least:
+                yield f"{folder} has {free} MiB free, the {step} step needs {least}: make room"
+
+
+def known_issue_lines(
+    host: str,
+    settings: Mapping[str, Any],
+    state: HostState,
+    issues: Sequence[Mapping[str, Any]],
+    promised: Mapping[str, str | None] | None = None,
+) -> tuple[list[str], list[str]]:
+    """Refusals for known-bad combinations that are not overridden by name, warnings for suspect or overridden ones.
+
+    ``promised`` is the serving environment that the host will have, where that will change.
+    """
+    runtime = promised or state.runtime
+    facts = {
+        "driver": settings.get("nvidia_driver_version"),
+        "fabric_manager": _fabric_manager(settings, state),
+        "nccl": runtime.get("nccl"),
+        "cuda": runtime.get("torch_cuda"),
+        "torch": runtime.get("torch"),
+        "vllm": runtime.get("vllm"),
+        "kernel": state.kernel,
+        "gpu": ", ".join(state.driver.gpus) or None,
+    }
+    overridden = set(settings.get("nvidia_driver_allow_known_bad") or [])
+    refusals, warnings = [], []
+    for match in known_issues.match(issues, facts):
+        line = f"{host}: {match.effect} ({match.id}, {match.confidence} confidence; {match.source}). Cure: {match.cure}"
+        if match.severity == "bad" and match.id not in overridden:
+            refusals.append(
+                f'{line}. To go on all the same: -e \'{{"nvidia_driver_allow_known_bad": ["{match.id}"]}}\''
+            )
+        else:
+            warnings.append(line)
+    unfit = driver_packages.combination_refusal(str(facts["driver"]), runtime.get("torch_cuda"))
+    return ([*refusals, f"{host}: {unfit}"] if unfit else refusals), warnings
+
+
+def _fabric_manager(settings: Mapping[str, Any], state: HostState) -> str | None:
+    """The version that fabric manager will have: nvidia_driver brings it to the driver's, unless it only verifies."""
+    if not state.driver.fabric_manager or settings.get("nvidia_driver_source") == "verify":
+        return state.driver.fabric_manager_version
+    return settings.get("nvidia_driver_version")
+
+
+def _uneven(replica: Replica, desired: Mapping[str, Desired]) -> Iterator[str]:
+    for name in ALIKE:
+        values = {host: desired[host].settings.get(name) for host in replica.hosts}
+        if len({str(value) for value in values.values()}) > 1:
+            shown = ", ".join(f"{host}={value}" for host, value in values.items())
+            yield f"{replica.name}: {name} differs inside the replica ({shown}): set it once, for the whole replica"
+
+
+def nothing_to_abort(observed: Mapping[str, Observed]) -> str:
+    """Why there is no roll to abort, and how to go back all the same."""
+    rolls = [answer.state.change.get("roll") or {} for answer in observed.values() if answer.state is not None]
+    last = max((roll for roll in rolls if roll.get("over")), key=lambda roll: str(roll["over"]), default=None)
+    cause = "there is no roll to abort: no rollout is in progress on any host"
+    if last is None:
+        return cause
+    version = last["from"]["version"]
+    return (
+        f"{cause}. The last one, which began at driver {version}, completed at {last['over']}: every replica ran what it "
+        f"rolled to. To go back: ansible-playbook playbooks/upgrade_driver.yml -e nvidia_driver_version={version}"
+    )

@@ -1,0 +1,112 @@
+"""What the plan action hands to the playbooks and to the report: one typed value, JSON-ready once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from .observed import Observed
+from .plan import Plan, Run
+from .render import text
+from .states import Step
+from .topology import Topology
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One host that needs anything, as the plays take it.
+
+    Attributes:
+        host: its name.
+        groups: the groups of the plays that concern it (``lockstep_prepare``, ``lockstep_waves`` …).
+        wave: number of its wave; 0 where it is in none.
+        wave_hosts: all hosts of that wave.
+        steps: what is due, in order.
+        driver: ``version``, ``source`` and ``flavor`` that it is to run; empty outside of the waves.
+        replica: the replica that it belongs to.
+        disturbed: whether that replica leaves service.
+        serving: whether that replica answered requests when the plan was made.
+    """
+
+    host: str
+    groups: tuple[str, ...]
+    wave: int
+    wave_hosts: tuple[str, ...]
+    steps: tuple[Step, ...]
+    driver: Mapping[str, Any]
+    replica: str
+    disturbed: bool
+    serving: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {
+            **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)},
+            "groups": list(self.groups),
+            "wave_hosts": list(self.wave_hosts),
+            "steps": [step.value for step in self.steps],
+            "driver": dict(self.driver),
+        }
+
+
+def members(plan: Plan, topology: Topology, observed: Mapping[str, Observed]) -> list[Member]:
+    """One row per host that needs anything, in the order of the waves; those that are in none last."""
+    wave_of = {host: wave for wave in plan.waves for host in wave.hosts}
+    rest = [host for host in dict.fromkeys([*plan.steps, *plan.completed]) if host not in wave_of]
+    rows = []
+    for host in [*wave_of, *rest]:
+        steps, wave = plan.steps.get(host, {}), wave_of.get(host)
+        groups = {
+            "lockstep_prepare": Step.PREPARE in steps,
+            "lockstep_prefetch": Step.DRIVER in steps,
+            "lockstep_waves": wave is not None,
+            "lockstep_completed": host in plan.completed,
+        }
+        replica = topology.replica_of(host)
+        head = observed[replica.head].state
+        rows.append(
+            Member(
+                host=host,
+                groups=tuple(name for name, inside in groups.items() if inside),
+                wave=wave.n if wave else 0,
+                wave_hosts=wave.hosts if wave else (),
+                steps=tuple(steps),
+                driver=plan.drivers.get(host, {}),
+                replica=replica.name,
+                disturbed=replica.name in plan.disturbed,
+                serving=head is not None and head.serves,
+            )
+        )
+    return rows
+
+
+def as_dict(
+    name: str, run: Run, plan: Plan, topology: Topology, observed: Mapping[str, Observed], routers: list[str]
+) -> dict[str, Any]:
+    """The plan as playbooks, callback and report read it; plugins/modules/plan.py documents it (``lockstep_plan``)."""
+    return {
+        "run": name,
+        "mode": run.mode.value,
+        "began": run.now.timestamp(),
+        "waves": [wave.as_dict() for wave in plan.waves],
+        "steps": {host: {step.value: reason for step, reason in due.items()} for host, due in plan.steps.items()},
+        "prepare": list(plan.prepare),
+        "disturbed": list(plan.disturbed),
+        "gated": list(plan.gated),
+        "skipped": {replica: skip.reason for replica, skip in plan.skipped.items()},
+        "refusals": list(plan.refusals),
+        "warnings": list(plan.warnings),
+        "members": [member.as_dict() for member in members(plan, topology, observed)],
+        "routers": routers,
+        "floor": run.policy.floor(len(topology.replicas)),
+        "window": str(run.policy.window or ""),
+        "pause_between": run.policy.pause_between,
+        "bake": {
+            "seconds": run.policy.bake_seconds,
+            "latency_factor": run.policy.bake_latency_factor,
+            "error_share": run.policy.bake_error_share,
+            "requests": run.policy.bake_requests,
+        },
+        "text": text(plan, topology, observed),
+    }

@@ -1,0 +1,169 @@
+"""Every state of a roll, a wave, a replica or a host by which the rollout decides: one documented code each.
+
+Codes are what other code reads; the text beside them is for people. Values are what records, journals and playbooks carry.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class Code(str, enum.Enum):
+    """A string with a closed set of values; formatted as the value by every Python."""
+
+    __str__ = str.__str__
+
+
+class Mode(Code):
+    """What a run is to do with the cluster."""
+
+    CONVERGE = "converge"
+    """site.yml: all that is due; hosts whose gates failed before are tried again."""
+    UPGRADE = "upgrade"
+    """upgrade_driver.yml: what a driver change needs, and nothing else; hosts that failed before are skipped."""
+    VERIFY = "verify"
+    """verify.yml: nothing is changed, and every gate runs again."""
+    ABORT = "abort"
+    """upgrade_driver.yml -e rollout_action=abort: every host goes back to the driver that it ran before the open roll."""
+
+
+class Step(Code):
+    """What a host may need, in the order in which it is done."""
+
+    PREPARE = "prepare"
+    """Role gpu_host; done before the first wave, under whatever serves."""
+    DRIVER = "driver"
+    """Role nvidia_driver."""
+    RUNTIME = "runtime"
+    """Role serving_runtime."""
+    RAY = "ray"
+    """Ray's unit."""
+    SERVE = "serve"
+    """vLLM's unit; heads only."""
+    GATES = "gates"
+    """Gates have to pass (again) before it may serve."""
+    START = "start"
+    """Nothing changes, but it has to be started."""
+
+
+class Need(Code):
+    """Where a replica stands before the run."""
+
+    UP_TO_DATE = "up_to_date"
+    """It runs what the inventory declares and has its stamps."""
+    HALF_DONE = "half_done"
+    """A run changed it and ended before it was done; the next run finishes it first."""
+    DUE = "due"
+    """Something is due, and nothing was begun."""
+    QUARANTINED = "quarantined"
+    """A host of it is in a quarantine that this run does not lift (see :class:`QuarantineKind`)."""
+
+
+class QuarantineKind(Code):
+    """Why a host may not join Ray, as its quarantine record says (Kubernetes: the reason of a cordon)."""
+
+    CHANGING = "changing"
+    """A run works on it, or died while it did: every run finishes it."""
+    FAILED = "failed"
+    """Its gates failed or it could not be rolled back: site.yml and an abort try again, a roll skips it."""
+    OPERATOR = "operator"
+    """A person put it there: no run lifts it unless ``rollout_include_quarantined`` says so."""
+
+
+class SkipCode(Code):
+    """Why a replica is in no wave."""
+
+    UP_TO_DATE = "up_to_date"
+    OUTSIDE_LIMIT = "outside_limit"
+    """``--limit`` does not name it."""
+    SERVING = "serving"
+    """It serves, and ``rollout_leave_serving`` takes only replicas that do not."""
+    QUARANTINED = "quarantined"
+    """See :attr:`Need.QUARANTINED`."""
+
+
+class Stage(Code):
+    """The stages of a wave, each a file of the same name in playbooks/shared/wave/."""
+
+    DRAIN_REPLICA = "drain_replica"
+    """The router and vLLM drain, engine and Ray stop, the hosts go into quarantine of kind ``changing``."""
+    APPLY = "apply"
+    """Driver, serving environment and units become what the inventory declares."""
+    HOST_GATES = "host_gates"
+    """Driver, NCCL and graph gates within each host."""
+    STAMP_HOSTS = "stamp_hosts"
+    """Network gate on all hosts at once, then the host stamps."""
+    START_RAY = "start_ray"
+    REPLICA_GATES = "replica_gates"
+    """NCCL and graph gates across the replica's hosts, then the replica stamp."""
+    START_ENGINE = "start_engine"
+    """vLLM starts and proves a completion; the hosts leave quarantine."""
+    ENABLE_IN_ROUTER = "enable_in_router"
+    """HAProxy sends it requests."""
+    BAKE = "bake"
+    """It serves as well as before, for ``rollout_bake_seconds``."""
+    ACCEPT_DRIVER = "accept_driver"
+    """The driver is marked last known good: a later rollback leads here."""
+    RESTORE_DRIVER = "restore_driver"
+    """Rollback only: the last known good driver is installed and loaded."""
+    ACCEPT_RESTORED = "accept_restored"
+    """Rollback only: the driver change is closed where it began."""
+    UNKNOWN = "unknown"
+    """The host became unreachable, in whatever stage."""
+
+
+ROLL_STAGES = (
+    Stage.DRAIN_REPLICA,
+    Stage.APPLY,
+    Stage.HOST_GATES,
+    Stage.STAMP_HOSTS,
+    Stage.START_RAY,
+    Stage.REPLICA_GATES,
+    Stage.START_ENGINE,
+    Stage.ENABLE_IN_ROUTER,
+    Stage.BAKE,
+    Stage.ACCEPT_DRIVER,
+)
+ROLLBACK_STAGES = (
+    Stage.DRAIN_REPLICA,
+    Stage.RESTORE_DRIVER,
+    Stage.HOST_GATES,
+    Stage.STAMP_HOSTS,
+    Stage.START_RAY,
+    Stage.REPLICA_GATES,
+    Stage.START_ENGINE,
+    Stage.ENABLE_IN_ROUTER,
+    Stage.ACCEPT_RESTORED,
+)
+
+
+class RequestAction(Code):
+    """What a person requests of a roll."""
+
+    PAUSE = "pause"
+    """End after the wave under way; the request stays until it is resumed."""
+    ABORT = "abort"
+    """End after the wave under way, for good: what was changed is to be rolled back by an abort."""
+    RESUME = "resume"
+    """Withdraw the request; never stored."""
+
+
+class LockAction(Code):
+    """What became of a claim to the rollout lock."""
+
+    TAKE = "take"
+    RENEW = "renew"
+    REFUSE = "refuse"
+
+
+class RollbackOutcome(Code):
+    """What became of a wave that failed, once its rollback ended."""
+
+    NOT_POSSIBLE = "not_possible"
+    """No host of it was amid a driver change with a last known good driver: nothing was rolled back."""
+    ROLLED_BACK = "rolled_back"
+    """It passed its gates again and serves."""
+    DRAINED_IN_ROUTER = "drained_in_router"
+    """Rolled back and serving, but a router could not be reached to enable it; the next run does that."""
+    FAILED = "failed"
+    """A host could not be rolled back; it stays in quarantine."""

@@ -1,0 +1,292 @@
+"""playbooks/shared in real runs: stages in order, rollback, lock, policy. Roles, lock, probe and plan are stand-ins.
+
+Each stand-in writes down who did what, and fails where the test says so; the playbooks, the filters and Ansible are real.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+HOSTS = {"a1": "replica_a", "a2": "replica_a", "b1": "replica_b", "b2": "replica_b"}
+OLD = {"version": "550.90.07", "source": "mirror", "flavor": "open"}
+
+STAND_IN = """
+import pathlib
+from ansible.plugins.action import ActionBase
+
+class ActionModule(ActionBase):
+    _requires_connection = False
+    TRANSFERS_FILES = False
+
+    def run(self, tmp=None, task_vars=None):
+        args, name = dict(self._task.args), self._task.action.rpartition(".")[2]
+        back = "rollback:" if task_vars.get("lockstep_rolling_back") else ""
+        if name == "plan":
+            name = f"plan {sorted(args['policy'].items())}"
+        what = args.get("verb") or " ".join(filter(None, (name, args.get("state") or args.get("action"))))
+        with (pathlib.Path(task_vars["log"])).open("a") as log:
+            log.write(f"{task_vars['inventory_hostname']} {back}{what}\\n")
+        if back + what in task_vars.get("fails", {}).get(task_vars["inventory_hostname"], []):
+            return {"failed": True, "msg": f"{what} failed {{{{ here }}}}"}
+        return {"changed": False, **task_vars.get("answers", {}).get(name.partition(" ")[0], {})}
+"""
+STAND_INS = (
+    "stand_in",
+    "rollout_lock",
+    "rollout_request",
+    "fetch_evidence",
+    "host_probe",
+    "nvidia_driver_change",
+    "plan",
+)
+VERBS = {
+    "gpu_host": ["configure"],
+    "nvidia_driver": ["prefetch", "install", "load", "restore", "accept"],
+    "serving_runtime": ["install"],
+    "ray_node": ["configure", "start", "stop"],
+    "vllm_server": ["configure", "baseline", "drain", "stop", "start", "prove", "bake"],
+    "admission": ["quarantine", "verify_host", "stamp_host", "verify_replica", "admit"],
+}
+
+
+@dataclasses.dataclass
+class Ran:
+    rc: int
+    text: str
+    log: list[str]
+
+    def of(self, host: str) -> list[str]:
+        return [line.split(" ", 1)[1] for line in self.log if line.startswith(f"{host} ")]
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The collection with stand-ins for what touches a host."""
+    root = tmp_path_factory.mktemp("collections")
+    folder = root / "ansible_collections/lockstep/vllm"
+    folder.mkdir(parents=True)
+    for name in ("plugins", "playbooks", "meta"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "galaxy.yml", folder / "galaxy.yml")
+    for name in STAND_INS:
+        (folder / f"plugins/action/{name}.py").write_text(STAND_IN)
+    (folder / "plugins/modules/stand_in.py").write_text("")
+    for role, verbs in VERBS.items():
+        (folder / f"roles/{role}/tasks").mkdir(parents=True)
+        for verb in verbs:
+            task = {"name": f"Do {verb}", "lockstep.vllm.stand_in": {"verb": f"{role}.{verb}"}}
+            (folder / f"roles/{role}/tasks/{verb}.yml").write_text(yaml.safe_dump([task]))
+    return root
+
+
+def rollout(
+    collection: Path,
+    folder: Path,
+    fails: dict[str, list[str]] | None = None,
+    request: dict[str, Any] | None = None,
+    change: dict[str, Any] | None = None,
+    mode: str = "upgrade",
+) -> Ran:
+    """Two waves of one replica of two hosts, each of which gets another driver."""
+    log = folder / "log"
+    log.write_text("")
+    heads = {host for host in HOSTS if host.endswith("1")}
+    answers = {
+        "rollout_lock": {"request": request, "unready": dict.fromkeys(sorted(heads), "")},
+        "host_probe": {"state": {"change": {"change": change}, "driver": {"loaded_version": "550.127.05"}}},
+        "fetch_evidence": {"folder": "runs/r"},
+    }
+    hosts = {
+        host: {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+            "ray_node_role": "head" if host in heads else "worker",
+            "log": str(log),
+            "fails": fails or {},
+            "answers": answers,
+        }
+        for host in HOSTS
+    }
+    (folder / "inventory.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
+    row = {
+        "name": "{{ item.key }}",
+        "groups": ["lockstep_prefetch", "lockstep_waves", "lockstep_completed"],
+        "lockstep_run": "r",
+        "lockstep_mode": mode,
+        "lockstep_began": 0,
+        "lockstep_wave": "{{ 1 if item.value == 'replica_a' else 2 }}",
+        "lockstep_waves_total": 2,
+        "lockstep_wave_members": "{{ ['a1', 'a2'] if item.value == 'replica_a' else ['b1', 'b2'] }}",
+        "lockstep_steps": ["driver"],
+        "lockstep_driver": {**OLD, "version": "550.127.05"},
+        "lockstep_replica": "{{ item.value }}",
+        "lockstep_disturbed": True,
+        "lockstep_serving": True,
+        "lockstep_floor": 1,
+        "lockstep_window": "",
+        "lockstep_pause_between": 0,
+        "lockstep_bake": {"seconds": 0},
+    }
+    plan = {
+        "name": "Group",
+        "hosts": "localhost",
+        "gather_facts": False,
+        "tasks": [{"name": "Group", "ansible.builtin.add_host": row, "loop": "{{ replicas | dict2items }}"}],
+        "vars": {"replicas": HOSTS},
+    }
+    shared = collection / "ansible_collections/lockstep/vllm/playbooks/shared/rollout.yml"
+    (folder / "play.yml").write_text(
+        yaml.safe_dump([plan, {"name": "Roll", "ansible.builtin.import_playbook": str(shared)}])
+    )
+    return run(collection, folder, log)
+
+
+def run(collection: Path, folder: Path, log: Path) -> Ran:
+    (folder / "ansible.cfg").write_text(
+        f"[defaults]\ncollections_path = {collection}\nlocal_tmp = {folder}/tmp\ncallback_result_format = yaml\n"
+    )
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", "inventory.yml", "play.yml"],
+        cwd=folder,
+        env={**os.environ, "ANSIBLE_CONFIG": str(folder / "ansible.cfg")},
+        capture_output=True,
+        text=True,
+    )
+    return Ran(done.returncode, done.stdout + done.stderr, log.read_text().splitlines())
+
+
+HEAD = [
+    "vllm_server.drain",
+    "vllm_server.stop",
+    "admission.quarantine",
+    "ray_node.stop",
+    "nvidia_driver.install",
+    "nvidia_driver.load",
+    "admission.verify_host",
+    "admission.stamp_host",
+    "ray_node.start",
+    "admission.verify_replica",
+    "vllm_server.start",
+    "vllm_server.prove",
+    "admission.admit",
+    "nvidia_driver.accept",
+]
+
+
+def without_lock(lines: list[str]) -> list[str]:
+    return [line for line in lines if not line.startswith("rollout_lock")]
+
+
+def test_waves_go_through_their_stages_in_order(collection: Path, tmp_path: Path) -> None:
+    ran = rollout(collection, tmp_path)
+    assert ran.rc == 0, ran.text
+    for host in ("a1", "b1"):
+        stages = [line for line in without_lock(ran.of(host)) if not line.startswith("nvidia_driver_change")]
+        assert stages == ["nvidia_driver.prefetch", *HEAD], ran.text
+    heads_only = ("vllm_server.drain", "vllm_server.stop", "vllm_server.start", "vllm_server.prove")
+    assert [line for line in HEAD if line not in heads_only] == [line for line in ran.of("b2") if line in HEAD]
+    assert ran.log.index("b1 vllm_server.drain") > ran.log.index("a1 nvidia_driver.accept")
+    assert ran.log[-1] == "a1 rollout_lock released"
+
+
+def test_a_failed_wave_is_rolled_back_and_no_other_begins(collection: Path, tmp_path: Path) -> None:
+    change = {"from": OLD, "to": {**OLD, "version": "550.127.05"}, "began": "t"}
+    ran = rollout(collection, tmp_path, fails={"a2": ["admission.verify_host"]}, change=change)
+    assert ran.rc != 0
+    back = [line.removeprefix("rollback:") for line in ran.of("a1") if line.startswith("rollback:")]
+    assert back == [
+        "vllm_server.drain",
+        "vllm_server.stop",
+        "admission.quarantine",
+        "ray_node.stop",
+        "nvidia_driver.restore",
+        "admission.verify_host",
+        "admission.stamp_host",
+        "ray_node.start",
+        "admission.verify_replica",
+        "vllm_server.start",
+        "vllm_server.prove",
+        "admission.admit",
+        "nvidia_driver_change accepted",
+    ], ran.text
+    assert "ray_node.start" not in ran.of("a1"), "a stage went on after a mate had failed"
+    assert "nvidia_driver.install" not in ran.of("b1"), "the second wave began"
+    assert ran.log.count("a1 rollout_lock released") == 1
+    for words in (
+        "Wave 1 of 2 failed",
+        "a2, stage host_gates: admission.verify_host failed { { here }}",
+        "Rolled back; it passed its gates again and serves: a1 on 550.90.07, a2 on 550.90.07.",
+        "Report and evidence: runs/r",
+    ):
+        assert words in ran.text
+
+
+def test_a_host_that_cannot_be_rolled_back_stays_in_quarantine(collection: Path, tmp_path: Path) -> None:
+    change = {"from": OLD, "to": {**OLD, "version": "550.127.05"}, "began": "t"}
+    fails = {"a2": ["nvidia_driver.install", "rollback:nvidia_driver.restore"]}
+    ran = rollout(collection, tmp_path, fails=fails, change=change)
+    assert ran.rc != 0
+    assert ran.of("a2")[-2:] == ["admission.quarantine", "fetch_evidence"], ran.text
+    assert "rollback:nvidia_driver.restore" in ran.of("a1"), "its mate was not restored"
+    assert "rollback:ray_node.start" not in ran.of("a1"), "its mate waited for it"
+    assert "admission.quarantine" not in ran.of("a1")[ran.of("a1").index("rollback:nvidia_driver.restore") :]
+    assert "a2, stage restore_driver of the rollback: nvidia_driver.restore failed" in ran.text
+    assert "Next: ansible-playbook playbooks/diagnose.yml --limit replica_a" in ran.text
+
+
+def test_a_failed_change_with_nothing_to_roll_back_to(collection: Path, tmp_path: Path) -> None:
+    ran = rollout(collection, tmp_path, fails={"a1": ["nvidia_driver.load"]})
+    assert ran.rc != 0
+    assert not [line for line in ran.log if "rollback:" in line], ran.text
+    assert ran.of("a1")[-1].startswith("rollout_lock") or ran.of("a1")[-1] == "admission.quarantine"
+    assert ran.of("a1").count("admission.quarantine") == 2
+    assert ran.of("a2").count("admission.quarantine") == 1
+
+
+def test_a_failed_prefetch_releases_the_lock(collection: Path, tmp_path: Path) -> None:
+    ran = rollout(collection, tmp_path, fails={"b2": ["nvidia_driver.prefetch"]})
+    assert ran.rc != 0
+    assert "b2 rollout_lock released" in ran.log
+    assert "before the first wave, so no serving replica changed" in ran.text
+    assert "vllm_server.drain" not in ran.of("a1")
+
+
+def test_a_request_to_pause_stops_before_the_wave(collection: Path, tmp_path: Path) -> None:
+    pause = {"action": "pause", "by": "ada@ops1", "at": "2026-11-22T11:00:00Z", "reason": "lunch"}
+    ran = rollout(collection, tmp_path, request=pause)
+    assert ran.rc != 0
+    assert "ada@ops1 asked to pause (lunch)" in ran.text
+    assert "wave 1 of 2 not started; no serving replica changed" in ran.text
+    assert ran.of("a1")[-1] == "rollout_lock released"
+    assert "vllm_server.drain" not in ran.of("a1")
+
+
+def test_the_plan_is_given_the_variables_that_are_set_and_no_others(collection: Path, tmp_path: Path) -> None:
+    plan = dict.fromkeys(("text", "run", "mode"), "") | {"members": [], "routers": [], "waves": []}
+    log = tmp_path / "log"
+    variables = {
+        "ansible_connection": "local",
+        "log": str(log),
+        "answers": {"plan": {"lockstep_plan": plan}},
+        "rollout_wave_size": "50%",
+        "rollout_leave_serving": False,
+        "rollout_bake_seconds": 0,
+    }
+    (tmp_path / "inventory.yml").write_text(yaml.safe_dump({"all": {"hosts": {"a1": variables}}}))
+    shared = collection / "ansible_collections/lockstep/vllm/playbooks/shared/plan.yml"
+    (tmp_path / "play.yml").write_text(
+        yaml.safe_dump([{"name": "Plan", "ansible.builtin.import_playbook": str(shared)}])
+    )
+    ran = run(collection, tmp_path, log)
+    assert ran.rc == 0, ran.text
+    assert ran.log == ["a1 plan [('bake_seconds', 0), ('leave_serving', False), ('wave_size', '50%')]"]
