@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -64,29 +65,30 @@ def quarantine_reason(hostvars: Mapping[str, Any], host: str) -> str:
 
 def wave_verdict(
     hostvars: Mapping[str, Any], members: Sequence[str], batch: Sequence[str], host: str, folder: str = ""
-) -> str:
-    """The last words of a run whose wave failed, as ``host`` says them."""
+) -> dict[str, str]:
+    """The last words of a run whose wave failed, as ``host`` has them: ``cause`` and ``next``."""
     mine = hostvars[host]
     failed, left = (_failures(hostvars, members, batch, rolling_back) for rolling_back in (False, True))
     where = (int(mine["lockstep_wave"]), int(mine["lockstep_waves_total"]))
-    return outcome.verdict(failed, left, _back(hostvars, members), where, mine["lockstep_replica"], folder)
+    verdict = outcome.verdict(failed, left, _back(hostvars, members), where, mine["lockstep_replica"], folder)
+    return dataclasses.asdict(verdict)
 
 
-def wave_unmet_precondition(hostvars: Mapping[str, Any], members: Sequence[str], lock: Mapping[str, Any]) -> str:
-    """Why the wave of ``members`` must not begin at this moment, with the next command; empty where it may."""
+def wave_unmet_precondition(
+    hostvars: Mapping[str, Any], members: Sequence[str], lock: Mapping[str, Any]
+) -> dict[str, str]:
+    """Why the wave of ``members`` must not begin at this moment: ``cause`` and ``next``; empty where it may."""
     first = hostvars[members[0]]
-    return (
-        preconditions.unmet(
-            wave=(int(first["lockstep_wave"]), int(first["lockstep_waves_total"])),
-            request=preconditions.Request.parse(lock["request"]),
-            window=Window.parse(first["lockstep_window"]) if first["lockstep_window"] else None,
-            now=datetime.datetime.now(datetime.UTC),
-            drains=any(hostvars[host]["lockstep_serving"] and hostvars[host]["lockstep_disturbed"] for host in members),
-            aborting=first["lockstep_mode"] == Mode.ABORT,
-            capacity=preconditions.Capacity(int(first["lockstep_floor"]), lock["unready"], set(members)),
-        )
-        or ""
+    stop = preconditions.unmet(
+        wave=(int(first["lockstep_wave"]), int(first["lockstep_waves_total"])),
+        request=preconditions.Request.parse(lock["request"]),
+        window=Window.parse(first["lockstep_window"]) if first["lockstep_window"] else None,
+        now=datetime.datetime.now(datetime.UTC),
+        drains=any(hostvars[host]["lockstep_serving"] and hostvars[host]["lockstep_disturbed"] for host in members),
+        aborting=first["lockstep_mode"] == Mode.ABORT,
+        capacity=preconditions.Capacity(int(first["lockstep_floor"]), lock["unready"], set(members)),
     )
+    return dataclasses.asdict(stop) if stop else {}
 
 
 def fingerprints(hosts: Sequence[str], hostvars: Mapping[str, Any], registered: str) -> dict[str, str]:

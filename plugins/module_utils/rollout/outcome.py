@@ -8,6 +8,7 @@ import os.path
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from ..core.stop import Stop
 from .states import RollbackOutcome, Stage
 
 DONE_ALONE = frozenset({Stage.DRAIN_REPLICA, Stage.RESTORE_DRIVER, Stage.HOST_GATES})
@@ -142,7 +143,7 @@ def rollback_outcome(left: Failures, back: Mapping[str, str]) -> RollbackOutcome
 
 def verdict(
     failed: Failures, left: Failures, back: Mapping[str, str], where: tuple[int, int], replica: str, folder: str = ""
-) -> str:
+) -> Stop:
     """The last words of a run whose wave failed: causes, hosts, evidence, what became of it, the next command to type.
 
     Args:
@@ -171,10 +172,10 @@ def verdict(
     lines += [f"  - {host}, {failure}" for host, failure in left.items()]
     lines += [f"Report and evidence: {folder}"] if folder else []
     if back and became is not RollbackOutcome.FAILED:
-        lines.append(
-            "Next: ansible-playbook playbooks/upgrade_driver.yml -e nvidia_driver_version=… (another version, or this one "
-            "once the cause is repaired)"
+        following = (
+            "ansible-playbook playbooks/upgrade_driver.yml -e nvidia_driver_version=… (another version, or this one once "
+            "the cause is repaired)"
         )
     else:
-        lines.append(f"Next: ansible-playbook playbooks/diagnose.yml --limit {replica}")
-    return "\n".join(lines)
+        following = f"ansible-playbook playbooks/diagnose.yml --limit {replica}"
+    return Stop("\n".join(lines), following)

@@ -7,6 +7,7 @@ import datetime
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from ..core.stop import Stop
 from .policy import Window
 from .states import RequestAction
 from .waves import until_open
@@ -72,8 +73,8 @@ def unmet(
     drains: bool,
     aborting: bool = False,
     capacity: Capacity | None = None,
-) -> str | None:
-    """The precondition that a planned wave does not meet, with the next command; None where it may begin.
+) -> Stop | None:
+    """The precondition that a planned wave does not meet; None where it may begin.
 
     Args:
         wave: its number, and how many there are.
@@ -88,16 +89,13 @@ def unmet(
     goes_on = f"it goes on with wave {wave[0]}"
     if request and not (aborting and request.action is RequestAction.ABORT):
         reason = f" ({request.reason})" if request.reason else ""
-        return f"{request.by} asked to {request.action}{reason} at {request.at}; {not_started}. Next: {_AFTER[request.action]}"
+        cause = f"{request.by} asked to {request.action}{reason} at {request.at}; {not_started}"
+        return Stop(cause, _AFTER[request.action])
     if drains and window and not window.is_open(now):
-        return (
-            f"the maintenance window {window} UTC is closed: {until_open(window, now)}; {not_started}. "
-            f"Next: the same command again then; {goes_on}"
-        )
+        cause = f"the maintenance window {window} UTC is closed: {until_open(window, now)}; {not_started}"
+        return Stop(cause, f"the same command again then; {goes_on}")
     lack = capacity.lack() if capacity is not None and drains else None
     if lack:
-        return (
-            f"{lack}; {not_started}. Next: ansible-playbook playbooks/status.yml, repair what does not serve, then the "
-            f"same command again; {goes_on}"
-        )
+        following = "ansible-playbook playbooks/status.yml, repair what does not serve, then the same command again"
+        return Stop(f"{lack}; {not_started}", f"{following}; {goes_on}")
     return None

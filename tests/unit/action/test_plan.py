@@ -18,7 +18,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy impor
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode
 from ansible_collections.lockstep.vllm.plugins.modules import plan as documented
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import Cluster
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import page, timeline, tracker
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import events, page, timeline, tracker
 
 ROOT = Path(__file__).parents[3]
 NOON = datetime.datetime(2026, 11, 22, 12, 0, tzinfo=datetime.UTC)
@@ -70,15 +70,16 @@ STATES = {
 
 def test_skipped_and_quarantined_replicas_are_in_the_report() -> None:
     told = tracker.Tracker(lambda: 0.0)
-    events = [
-        {"at": "2026-11-22T12:00:00.000Z", **event} for event in told.task_ends("a1", "Plan", "ok", result(STATES))
+    journal = [
+        {"at": "2026-11-22T12:00:00.000Z", **event}
+        for event in told.task_ends(events.TaskReport.parse("a1", "Plan", "ok", result(STATES)))
     ]
-    read = timeline.build(events)
+    read = timeline.build(journal)
     assert set(read.skipped) == {"replica_b", "replica_c"}
     assert read.skipped["replica_b"] == "up to date"
     assert read.skipped["replica_c"].startswith("quarantined (c1: gates: in quarantine: Xid 79")
     assert [wave.replicas for wave in read.waves] == [("replica_a",)]
-    text = page.render(events)
+    text = page.render(journal)
     assert "in quarantine: Xid 79" in text
     assert "up to date" in text
 
@@ -100,8 +101,8 @@ def test_a_refused_run_has_its_reasons_and_no_waves() -> None:
     assert refused["failed"]
     assert refused["msg"].startswith("Refused before anything was changed, for 1 reason:\n  - b1: gpu_host_address")
     told = tracker.Tracker(lambda: 0.0)
-    told.task_ends("a1", "Plan", "failed", refused)
-    assert len(told.plan["refusals"]) == 1
+    told.task_ends(events.TaskReport.parse("a1", "Plan", "failed", refused))
+    assert len(told.plan.refusals) == 1
 
 
 def validated(policy: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

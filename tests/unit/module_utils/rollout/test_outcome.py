@@ -159,7 +159,7 @@ def test_the_last_words(
     kept = {"a1": [Failure(Stage.APPLY, False, "Install driver", "no space left", ("/e/r/graph/stack",))]}
     failed = outcome.failures(["a1", "a2"], ["a1"], kept, rolling_back=False)
     assert outcome.rollback_outcome(left, back) is became
-    text = outcome.verdict(failed, left, back, (1, 3), "replica_a", "runs/r")
+    text = str(outcome.verdict(failed, left, back, (1, 3), "replica_a", "runs/r"))
     for word in (
         "Wave 1 of 3",
         "a1, stage apply: no space left",

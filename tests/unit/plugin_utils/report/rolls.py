@@ -6,9 +6,13 @@ import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.lockstep.vllm.plugins.action.plan import for_report
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.plan import Plan
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.waves import Policy, ReplicaNeed, WavePlan, waves
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import run_plan
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import Observed
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.plan import Plan, Run
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Policy, Share
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode, Need
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.topology import Replica, Topology
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.waves import ReplicaNeed, WavePlan, waves
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import events, journal, tracker
 
 BEGAN = 1795309800.0  # 2026-11-22T01:10:00Z
@@ -62,13 +66,17 @@ def plan(replicas: Sequence[str]) -> dict[str, Any]:
     members = {name: tuple(f"{name.removeprefix('replica_')}{n}" for n in (1, 2)) for name in replicas}
     why = ("driver: package 550.90.07, desired 550.127.05",)
     needs = [
-        *[ReplicaNeed(name, hosts, None, True, "due", dict.fromkeys(hosts, why)) for name, hosts in members.items()],
-        ReplicaNeed("replica_q", ("q1", "q2"), None, False, "quarantined", {"q1": ("Xid 79",)}),
-        ReplicaNeed("replica_z", ("z1",), None, True, "done"),
+        *[ReplicaNeed(name, hosts, None, True, Need.DUE, dict.fromkeys(hosts, why)) for name, hosts in members.items()],
+        ReplicaNeed("replica_q", ("q1", "q2"), None, False, Need.QUARANTINED, {"q1": ("Xid 79",)}),
+        ReplicaNeed("replica_z", ("z1",), None, True, Need.UP_TO_DATE),
     ]
-    decided = waves(needs, Policy(wave_size=1), datetime.datetime.fromtimestamp(BEGAN, datetime.UTC))
+    run = Run(Mode.UPGRADE, Policy(wave_size=Share(1)), datetime.datetime.fromtimestamp(BEGAN, datetime.UTC))
+    decided = waves(needs, run.policy, run.now)
     assert isinstance(decided, WavePlan)
-    return for_report(Plan(waves=decided.waves, skipped=decided.skipped), "20261122T011000Z-ab12")
+    topology = Topology(tuple(Replica(need.name, need.hosts[0], need.hosts[1:], {}) for need in needs))
+    observed = {host: Observed() for need in needs for host in need.hosts}
+    planned = Plan(waves=decided.waves, skipped=decided.skipped)
+    return run_plan.as_dict("20261122T011000Z-ab12", run, planned, topology, observed, [])
 
 
 class Roll:

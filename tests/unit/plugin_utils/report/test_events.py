@@ -70,7 +70,7 @@ def test_a_plan_is_read_and_comes_back_out_of_the_journal() -> None:
     plan = parse({"lockstep_plan": planned}).plan
     assert plan is not None
     assert [wave.hosts for wave in plan.waves] == [("a1", "a2")]
-    assert plan.skipped == {"replica_q": "quarantined (q1: Xid 79)", "replica_z": "needs nothing"}
+    assert plan.skipped == {"replica_q": "quarantined (q1: Xid 79)", "replica_z": "up to date"}
     assert plan.serving == ["replica_z", "replica_a"]
     assert events.RunPlan.parse(plan.as_event(0.0)) == plan
 

@@ -170,7 +170,7 @@ def test_skipped_and_quarantined_replicas_are_in_the_report(name: str) -> None:
     text = Page(report.render(ROLLS[name]())).text
     assert "replica_q : quarantined (q1: Xid 79)" in text
     assert "replica_q replica_q – – skipped quarantined (q1: Xid 79)" in text
-    assert "replica_z replica_z – – serving needs nothing" in text
+    assert "replica_z replica_z – – serving up to date" in text
 
 
 def test_every_beginning_of_a_journal_has_a_page() -> None:
