@@ -340,6 +340,12 @@ def test_aborting_takes_back_what_the_roll_changed_and_nothing_else() -> None:
     assert planned.completed == ()
 
 
+def test_an_abort_does_not_ask_whether_the_declared_driver_is_on_offer() -> None:
+    offer = {"driver_refusal": f"driver {VERSION} is not in the repository"}
+    states = {host: edited(host, change=ROLLED, preflight=offer) for host in ("a1", "a2")}
+    assert build(states, mode=Mode.ABORT).refusals == ()
+
+
 def test_aborting_takes_the_half_changed_and_the_failed_first() -> None:
     quarantine = {"kind": "failed", "reason": "graph gate"}
     states = {host: edited(host, change=ROLLED) for host in ("a1", "a2")}
@@ -461,3 +467,16 @@ def test_the_plan_for_people_says_who_is_skipped_and_why() -> None:
 def test_disk_space_is_asked_of_the_step_that_needs_it(free: dict[str, int], step: str, refused: bool) -> None:
     planned = build({"a1": edited("a1", disk_free_mib=free, **{f"manifest__{step}__inputs": "older"})})
     assert bool(planned.refusals) == refused
+
+
+@pytest.mark.parametrize(
+    ("engine", "reason"),
+    [
+        ({"phase": "waiting"}, "the engine does not serve (waiting: no reason known)"),
+        ({"phase": "given_up", "reason": "no GPU"}, "the engine does not serve (given_up: no GPU)"),
+        (None, "the engine does not serve (not running: no reason known)"),
+    ],
+)
+def test_why_an_engine_is_started(engine: dict[str, Any] | None, reason: str) -> None:
+    planned = build({"a1": edited("a1", engine=engine)})
+    assert planned.steps["a1"] == {"start": reason}
