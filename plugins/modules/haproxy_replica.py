@@ -62,7 +62,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 status:
-  description: What HAProxy says of the replica at the end, such as V(UP), V(DOWN) or V(DRAIN).
+  description: HAProxy's state of the replica at the end, such as V(UP), V(DOWN) or V(DRAIN).
   returned: success, unless O(state=counted)
   type: str
 sessions:
