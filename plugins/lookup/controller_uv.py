@@ -27,7 +27,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _raw:
-  description: Path of the binary, or architecture as C(uname -m) says it.
+  description: Path of the binary, or architecture as of C(uname -m).
   type: list
   elements: str
 """

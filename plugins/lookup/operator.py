@@ -6,7 +6,7 @@ DOCUMENTATION = r"""
 name: operator
 short_description: Who runs Ansible, as user@controller
 description:
-  - The account is asked of the system, not of the environment, which says nothing under cron or in a container. Where root
+  - The account is that of the process, not of the environment, which is empty under cron or in a container. Where root
     works for somebody by way of sudo, that somebody is named.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)

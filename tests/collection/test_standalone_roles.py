@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 PYTHON = "/usr/bin/python3"
 ROLES = sorted(path.parent.name for path in (ROOT / "roles").glob("*/README.md"))
 
-# A role that stands by itself, and what the play says beside the README's example.
+# A role that stands by itself, and the variables beside the README's example.
 ALONE: dict[str, dict[str, Any]] = {
     "nvidia_driver": {"nvidia_driver_source": "verify"},
     "serving_runtime": {"serving_runtime_packages": [], "serving_runtime_lock": "cpu"},
@@ -89,8 +89,8 @@ def test_gpu_host_needs_no_group_of_ours_to_know_its_replica(run: Any, elsewhere
     peers = {"here": "10.30.0.12", "there": "10.30.0.11"}
     beside = {"gpu_host_manage_time": False, "gpu_host_peers": peers, "gpu_host_head": "there"}
     output = check(run, elsewhere, "gpu_host", beside, "-v")
-    said = output[output.index("Install library, data tables and host record") :]
-    record = json.JSONDecoder().raw_decode(said, said.index("{"))[0]["record"]
+    printed = output[output.index("Install library, data tables and host record") :]
+    record = json.JSONDecoder().raw_decode(printed, printed.index("{"))[0]["record"]
     assert record["ray_role"] == "worker"
     assert record["head"] == {"host": "there", "address": "10.30.0.11"}
     assert record["peers"] == peers

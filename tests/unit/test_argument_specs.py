@@ -129,8 +129,8 @@ def test_defaults_have_their_documented_type(role: Path) -> None:
         option = options(role)[name]
         if value is None or is_computed(value):
             continue
-        wanted = TYPES[option["type"]]
-        is_right = isinstance(value, wanted) and (option["type"] in ("bool", "raw") or not isinstance(value, bool))
+        documented = TYPES[option["type"]]
+        is_right = isinstance(value, documented) and (option["type"] in ("bool", "raw") or not isinstance(value, bool))
         assert is_right, f"{role.name}: {name} is documented as {option['type']}, its default is {value!r}"
         if option.get("choices"):
             chosen = set(value) if isinstance(value, list) else {value}
