@@ -115,7 +115,7 @@ def lift(module: AnsibleModule, present: quarantine.Quarantine | None) -> None:
         return
     if present.kind is None:
         module.fail_json(
-            msg=f"{present.reason}. A damaged record keeps the host out of Ray. To lift it: remove {records.QUARANTINE} on the host",
+            msg=f"{present.reason}. A damaged record keeps the host out. To lift it: remove {records.QUARANTINE} on the host",
             quarantine=present.as_dict(),
         )
     elif present.kind not in module.params["kinds"]:
