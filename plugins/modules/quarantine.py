@@ -63,12 +63,14 @@ quarantine:
   type: dict
 """
 
+import dataclasses
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.admission import quarantine
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 
-KINDS = list(quarantine.KINDS)
+KINDS = [kind.value for kind in quarantine.QuarantineKind]
 
 
 def main() -> None:
@@ -88,35 +90,35 @@ def main() -> None:
     try:
         present = quarantine.parse(records.read(records.QUARANTINE))
     except records.RecordError as error:
-        present = quarantine.damaged(str(error))
+        present = quarantine.Quarantine(None, str(error))
     if params["state"] == "absent":
         lift(module, present)
-    if present and present["kind"] == "operator" and params["kind"] != "operator":
-        module.exit_json(changed=False, quarantine=present)
-    record: quarantine.Quarantine = {
-        "kind": params["kind"],
-        "reason": params["reason"],
-        "owner": params["owner"],
-        "run": params["run"],
-        "at": records.now(),
-    }
-    if present and {**record, "at": present["at"]} == present:
-        module.exit_json(changed=False, quarantine=present)
+    kind, operator = quarantine.QuarantineKind(params["kind"]), quarantine.QuarantineKind.OPERATOR
+    if present and present.kind == operator and kind != operator:
+        module.exit_json(changed=False, quarantine=present.as_dict())
+    record = quarantine.Quarantine(kind, params["reason"], params["owner"], params["run"], records.now())
+    if present and dataclasses.replace(record, at=present.at) == present:
+        module.exit_json(changed=False, quarantine=present.as_dict())
     if not module.check_mode:
-        records.write(records.QUARANTINE, record)
-    module.exit_json(changed=True, quarantine=record)
+        records.write(records.QUARANTINE, record.as_dict())
+    module.exit_json(changed=True, quarantine=record.as_dict())
 
 
 def lift(module: AnsibleModule, present: quarantine.Quarantine | None) -> None:
     if present is None:
         module.exit_json(changed=False, quarantine=None)
         return
-    kind = present["kind"]
-    if kind not in module.params["kinds"]:
+    if present.kind is None:
         module.fail_json(
-            msg=f"this host is in quarantine by {present['owner']} ({kind}): {present['reason']}. To lift it: "
+            msg=f"{present.reason}. A damaged record keeps the host out. To lift it: remove {records.QUARANTINE} on the host",
+            quarantine=present.as_dict(),
+        )
+    elif present.kind not in module.params["kinds"]:
+        kind = present.kind
+        module.fail_json(
+            msg=f"this host is in quarantine by {present.owner} ({kind}): {present.reason}. To lift it: "
             f'ansible HOST -m lockstep.vllm.quarantine -a \'{{"state": "absent", "kinds": ["{kind}"]}}\'',
-            quarantine=present,
+            quarantine=present.as_dict(),
         )
     if not module.check_mode:
         records.remove(records.QUARANTINE)

@@ -69,8 +69,8 @@ def _refusal(
     if isolation is not None:
         return Decision(
             False,
-            f"{host} is in quarantine since {isolation['at']}: {isolation['reason']} "
-            f"(by {isolation['owner']}, run {isolation['run']}). Next: ansible-playbook playbooks/status.yml",
+            f"{host} is in quarantine since {isolation.at}: {isolation.reason} "
+            f"(by {isolation.owner}, run {isolation.run}). Next: ansible-playbook playbooks/status.yml",
         )
     if stamp is None:
         return Decision(False, f"{host} has no {kind} stamp: its gates have not passed. {_NEXT}")

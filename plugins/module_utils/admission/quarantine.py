@@ -5,25 +5,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, TypedDict, cast, get_args
+from typing import Any
 
+from ..core.codes import Code
 from ..core.records import RecordError
 
-Kind = Literal["changing", "failed", "operator", "damaged"]
-"""``changing`` while a run works on the host, which the next run completes; ``failed`` when its gates failed; ``operator``
-when a person asked for it, which no run lifts by itself; ``damaged`` where the record cannot be read (never on the disk)."""
-KINDS: tuple[Kind, ...] = ("changing", "failed", "operator")
+
+class QuarantineKind(Code):
+    """Why a host may not join Ray (Kubernetes: the reason of a cordon)."""
+
+    CHANGING = "changing"
+    """A run works on it, or died while it did: every run completes it."""
+    FAILED = "failed"
+    """Its gates failed or it could not be rolled back: site.yml and an abort try again, a rollout skips it."""
+    OPERATOR = "operator"
+    """A person put it there: no run lifts it unless ``rollout_include_quarantined`` allows it."""
 
 
-class Quarantine(TypedDict):
-    """The record: its kind, why, who asked (``user@controller``), in which run, and since when (RFC 3339)."""
+@dataclasses.dataclass(frozen=True)
+class Quarantine:
+    """The record: its kind (None where the record is damaged), why, who asked (``user@controller``), in which run, and
+    since when (RFC 3339)."""
 
-    kind: Kind
+    kind: QuarantineKind | None
     reason: str
-    owner: str | None
-    run: str | None
-    at: str | None
+    owner: str | None = None
+    run: str | None = None
+    at: str | None = None
+
+    def as_dict(self) -> dict[str, str | None]:
+        """As JSON holds it; a damaged record has the kind ``damaged``, which never lies on the disk."""
+        return {**dataclasses.asdict(self), "kind": self.kind.value if self.kind else "damaged"}
 
 
 def parse(stored: Mapping[str, Any] | None) -> Quarantine | None:
@@ -34,11 +48,7 @@ def parse(stored: Mapping[str, Any] | None) -> Quarantine | None:
     """
     if stored is None:
         return None
-    if stored.get("kind") not in get_args(Kind) or not isinstance(stored.get("reason"), str):
-        raise RecordError(f"quarantine: kind is {stored.get('kind')!r}, reason is {stored.get('reason')!r}")
-    return cast(Quarantine, {name: stored.get(name) for name in ("kind", "reason", "owner", "run", "at")})
-
-
-def damaged(reason: str) -> Quarantine:
-    """In place of a record that cannot be read: the host stays out."""
-    return {"kind": "damaged", "reason": reason, "owner": None, "run": None, "at": None}
+    kind, reason = stored.get("kind"), stored.get("reason")
+    if kind not in list(QuarantineKind) or not isinstance(reason, str):
+        raise RecordError(f"quarantine: kind is {kind!r}, reason is {reason!r}")
+    return Quarantine(QuarantineKind(kind), reason, stored.get("owner"), stored.get("run"), stored.get("at"))

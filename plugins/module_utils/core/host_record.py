@@ -39,7 +39,7 @@ def parse(stored: Mapping[str, Any]) -> HostRecord:
     Raises:
         RecordError: a field is missing.
     """
-    missing = sorted(set(HostRecord.__annotations__) - set(stored))
+    missing = sorted(HostRecord.__required_keys__ - set(stored))
     if missing:
         raise records.RecordError(f"{records.HOST}: has no {', '.join(missing)}. Next: ansible-playbook site.yml")
     return cast(HostRecord, stored)

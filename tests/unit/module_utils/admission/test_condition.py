@@ -30,9 +30,7 @@ HOST = {
 GATES = [{"gate": "driver", "verdict": "pass", "seconds": 1.0, "cause": ""}]
 STAMP = stamps.host_stamp(GATES, "r1", AT, NOW, fingerprint.digest(NOW))
 REPLICA_STAMP = stamps.replica_stamp(GATES, "r1", AT, {"a1": fingerprint.digest(NOW), "a2": "00ff"})
-QUARANTINE: quarantine.Quarantine = {
-    "kind": "failed", "at": AT, "reason": "graph gate failed", "owner": "ada@ops", "run": "r1",
-}  # fmt: skip
+QUARANTINE = quarantine.Quarantine(quarantine.QuarantineKind.FAILED, "graph gate failed", "ada@ops", "r1", AT)
 
 
 @pytest.mark.parametrize("field", fingerprint.FIELDS)
