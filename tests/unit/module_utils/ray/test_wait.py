@@ -70,7 +70,7 @@ def test_the_deadline_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [one.host for one in waited.missing] == ["a2"]
 
 
-def test_impossible_is_said_without_looking():
+def test_impossible_is_reported_without_looking():
     waited = ray_wait.wait(Shape(PEERS, 3), deadline=60)
     assert (waited.ready, waited.code, waited.seconds) == (False, "impossible", 0.0)
 

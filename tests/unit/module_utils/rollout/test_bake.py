@@ -78,7 +78,7 @@ def test_read_what_vllm_says_of_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "seen", "causes", "says"),
+    ("before", "seen", "causes", "expected"),
     [
         pytest.param(BEFORE, samples(GOOD), [], ["50 requests, none ended badly", "half within 0.05 s, before 0.05 s"], id="as before"),
         pytest.param(BEFORE, samples(figures(50, buckets(at_0_1=50))), [], ["half within 0.1 s, before 0.05 s"],
@@ -109,12 +109,12 @@ def test_read_what_vllm_says_of_itself() -> None:
                      id="wrong answer"),
     ],
 )  # fmt: skip
-def test_evaluate(before: Before | None, seen: list[Sample], causes: list[str], says: list[str]) -> None:
+def test_evaluate(before: Before | None, seen: list[Sample], causes: list[str], expected: list[str]) -> None:
     verdict = bake.evaluate(before, seen, Allowed())
     assert bool(verdict.causes) == bool(causes), verdict
     for words in causes:
         assert words in "; ".join(verdict.causes)
-    for words in says:
+    for words in expected:
         assert words in verdict.seen
 
 
