@@ -72,7 +72,7 @@ def _replica(name: str, declared: Mapping[str, Any], found: Mapping[str, Mapping
         "stamp": _replica_stamp(state, found),
         "gpus": {key: _total(hosts, key) for key in ("total", "used", "missing")},
         "reason": _replica_reason(bool(serving), engine, hosts, found.get(head) or {}),
-        "advice": engine_state.advice(engine.get("findings") or ()),
+        "advice": engine_state.advice(engine),
         "hosts": hosts,
     }
 
