@@ -153,7 +153,7 @@ def _warn(module: AnsibleModule, engine: engine_state.EngineState) -> None:
         module.warn(
             f"rung {rung} does not hold, the one below serves: {why}. Next: ansible-playbook playbooks/diagnose.yml"
         )
-    for text in engine_state.advice(engine.findings):
+    for text in engine_state.advice(engine.as_record()):
         module.warn(f"vLLM's log: {text}")
 
 

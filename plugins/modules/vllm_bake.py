@@ -124,6 +124,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import polling, records
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine.vllm_metrics import Counters
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import bake
 
 COMPLETIONS_BEFORE = 3
@@ -136,7 +137,7 @@ def record(module: AnsibleModule, samples: list[bake.Sample], known: bake.Before
     last = samples[-1]
     if bake.may_be_recorded(records.read(records.DRIVER), last):
         seconds = tuple(sample.seconds for sample in samples if sample.seconds is not None)
-        known = bake.Before(last.engine, last.figures or bake.Figures(), seconds, records.now())
+        known = bake.Before(last.engine, last.figures or Counters(), seconds, records.now())
         if not module.check_mode:
             bake.keep(known)
         return {"changed": True, "recorded_at": known.at}

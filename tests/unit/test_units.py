@@ -42,3 +42,31 @@ def test_a_refusal_is_no_success(unit: str, kind: str) -> None:
 @pytest.mark.parametrize(("unit", "kind"), UNITS)
 def test_nothing_runs_as_root(unit: str, kind: str) -> None:
     assert setting(unit, "User") == ["lockstep"]
+
+
+ROOT = ROLES.parent
+ENTRY_POINT = re.compile(r"-m(?:,|'|\"|\s)+\s*['\"]?(lockstep(?!\.vllm\.)(?:\.\w+)+)")
+
+
+def entry_points() -> list[tuple[str, str]]:
+    """Every ``python -m lockstep.…`` that is typed, run by a unit or printed: the file that names it, and the module."""
+    files = [
+        path
+        for folder in ("roles", "playbooks", "molecule", "docs", "plugins", "testbed", "tests/e2e", "benchmarks")
+        for path in sorted((ROOT / folder).rglob("*"))
+        if path.suffix in (".yml", ".j2", ".py", ".md", ".sh", ".service", "") and path.is_file()
+    ]
+    return sorted(
+        {
+            (str(path.relative_to(ROOT)), name)
+            for path in files
+            for name in ENTRY_POINT.findall(path.read_text(encoding="utf-8", errors="replace"))
+        }
+    )
+
+
+@pytest.mark.parametrize(("file", "name"), entry_points())
+def test_every_entry_point_that_is_named_exists(file: str, name: str) -> None:
+    path = (ROOT / "plugins" / "module_utils" / Path(*name.split(".")[1:])).with_suffix(".py")
+    assert path.is_file(), f"{file} runs {name}"
+    assert '__name__ == "__main__"' in path.read_text(encoding="utf-8"), f"{name} has no entry point"

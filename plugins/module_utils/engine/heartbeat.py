@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 from ..core import records
 from . import completion, vllm_metrics
@@ -13,11 +14,13 @@ from .config import Config
 class Heartbeat(threading.Thread):
     """Samples the engine every second or more often, and asks it for a token once it was idle for a period."""
 
-    def __init__(self, config: Config, base_url: str, api_key: str | None) -> None:
+    def __init__(
+        self, config: Config, base_url: str, api_key: str | None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__(name="heartbeat", daemon=True)
-        self._config, self._base_url, self._key = config, base_url, api_key
+        self._config, self._base_url, self._key, self._clock = config, base_url, api_key, clock
         self._ended = threading.Event()
-        self._last = time.monotonic()
+        self._last = clock()
         self._work: float | None = None
         self.last_completion = records.now()
         self.engine_dead = False
@@ -25,7 +28,7 @@ class Heartbeat(threading.Thread):
 
     def silent_for(self) -> float:
         """Seconds since the last token."""
-        return time.monotonic() - self._last
+        return self._clock() - self._last
 
     def end(self) -> None:
         self._ended.set()
@@ -33,9 +36,13 @@ class Heartbeat(threading.Thread):
     def run(self) -> None:
         period = self._config.heartbeat.period
         while not self._ended.wait(min(1.0, period / 2)):
-            self._sample()
-            if self.silent_for() >= period and not self._ended.is_set():
-                self._ask()
+            self.beat()
+
+    def beat(self) -> None:
+        """Sample once, and ask for a token where none was seen for a period."""
+        self._sample()
+        if self.silent_for() >= self._config.heartbeat.period and not self._ended.is_set():
+            self._ask()
 
     def _sample(self) -> None:
         health = completion.get(self._base_url, "/health", deadline=2)
@@ -61,4 +68,4 @@ class Heartbeat(threading.Thread):
             self.failure = answer.cause
 
     def _seen(self) -> None:
-        self._last, self.last_completion, self.failure = time.monotonic(), records.now(), ""
+        self._last, self.last_completion, self.failure = self._clock(), records.now(), ""

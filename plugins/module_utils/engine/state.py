@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +100,9 @@ def rungs(record: Mapping[str, Any]) -> dict[str, RungState]:
     return {rung: RungState(Verdict(state["verdict"]), str(state.get("note", ""))) for rung, state in ladder.items()}
 
 
-def advice(findings: Iterable[Mapping[str, Any]]) -> list[str]:
-    """What known lines of the log mean and what to do: errors and warnings, worst first."""
+def advice(record: Mapping[str, Any]) -> list[str]:
+    """What known lines of the log mean and what to do, from engine.json: errors and warnings, worst first."""
+    findings = record.get("findings") or ()
     return [f"{found['finding']} {found['remediation']}" for found in findings if found["level"] != "info"]
 
 

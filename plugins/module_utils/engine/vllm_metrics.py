@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 _SAMPLE = re.compile(r"^([a-z_:]+)\{([^}]*)\} (\S+)$", re.M)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
@@ -29,6 +30,9 @@ class Sample:
     value: float
 
 
+Buckets = Mapping[float, float]
+
+
 @dataclasses.dataclass(frozen=True)
 class Counters:
     """What an engine has counted since its start, all its cores together.
@@ -39,9 +43,33 @@ class Counters:
         latencies: ``first token`` and ``next token`` to how many took at most that many seconds.
     """
 
-    finished: Mapping[str, float]
-    answers: Mapping[str, float]
-    latencies: Mapping[str, Mapping[float, float]]
+    finished: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    answers: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    latencies: Mapping[str, Buckets] = dataclasses.field(default_factory=dict)
+
+    @property
+    def requests(self) -> int:
+        return int(max(sum(self.finished.values()), sum(self.answers.values())))
+
+    @property
+    def errors(self) -> int:
+        """Requests that ended badly: errors, and those whose client gave up waiting."""
+        return int(max(self.finished.get("error", 0.0), self.answers.get("5xx", 0.0)) + self.finished.get("abort", 0.0))
+
+    def as_record(self) -> dict[str, Any]:
+        latencies = {
+            name: {str(edge): count for edge, count in edges.items()} for name, edges in self.latencies.items()
+        }
+        return {"finished": dict(self.finished), "answers": dict(self.answers), "latencies": latencies}
+
+    @classmethod
+    def parse(cls, record: Mapping[str, Any]) -> Counters:
+        """From :meth:`as_record`."""
+        latencies = {
+            name: {float(edge): float(count) for edge, count in edges.items()}
+            for name, edges in record["latencies"].items()
+        }
+        return cls(dict(record["finished"]), dict(record["answers"]), latencies)
 
 
 def samples(text: str) -> Iterator[Sample]:

@@ -71,6 +71,20 @@ class WaitCode(Code):
     DEADLINE = "deadline"
 
 
+class DrainCode(Code):
+    """How draining a host's node ended."""
+
+    DRAINED = "drained"
+    """Nobody holds one of its GPUs."""
+    BUSY = "busy"
+    """Somebody still does, at the deadline."""
+    ABSENT = "absent"
+    """It has no living node."""
+    DECLINED = "declined"
+    """By Ray."""
+    HEAD_AWAY = "head_away"
+
+
 class StartCode(Code):
     """What keeps this host's Ray from starting, or that nothing does, as ``/run/lockstep/ray.json`` has it."""
 

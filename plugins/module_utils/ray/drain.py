@@ -14,6 +14,7 @@ from typing import Any
 
 from ..core import polling, records
 from . import gcs
+from .codes import DrainCode
 from .gcs import Cluster, Node, Table
 
 INTERVAL = 0.25
@@ -21,10 +22,10 @@ INTERVAL = 0.25
 
 @dataclasses.dataclass(frozen=True)
 class Drained:
-    """How draining ended; ``state`` is ``drained``, ``busy``, ``absent``, ``declined`` or ``head_away``."""
+    """How draining ended."""
 
     changed: bool
-    state: str
+    state: DrainCode
     reason: str = ""
     seconds: float = 0.0
 
@@ -49,20 +50,21 @@ def drain(identity: Mapping[str, Any], reason: str, deadline: float, *, check: b
         table = cluster.table()
         node = own_node(table, identity)
         if table.head != "up":
-            return Drained(False, "head_away", table.error)
+            return Drained(False, DrainCode.HEAD_AWAY, table.error)
         if node is None:
-            return Drained(False, "absent")
+            return Drained(False, DrainCode.ABSENT)
         if not node.draining and not check:
             declined = cluster.drain(node.node_id, reason, deadline)
             if declined:
-                return Drained(False, "declined", declined)
+                return Drained(False, DrainCode.DECLINED, declined)
         ended = polling.poll(
             cluster.table,
             lambda seen: held(seen, identity),
             deadline=0.0 if check else deadline,
             interval=INTERVAL,
         )
-        return Drained(not node.draining, "drained" if ended.ready else "busy", ended.reason, round(ended.seconds, 3))
+        state = DrainCode.DRAINED if ended.ready else DrainCode.BUSY
+        return Drained(not node.draining, state, ended.reason, round(ended.seconds, 3))
     finally:
         cluster.close()
 
@@ -75,7 +77,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing")
     chosen = parser.parse_args()
     identity = records.read(records.HOST)
-    result = Drained(False, "absent", f"{records.HOST} does not exist")
+    result = Drained(False, DrainCode.ABSENT, f"{records.HOST} does not exist")
     if identity is not None:
         result = drain(identity, chosen.reason, chosen.deadline, check=chosen.check)
     print(json.dumps(dataclasses.asdict(result)))

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..core import records
 from ..engine import completion, readiness, vllm_metrics
+from ..engine.vllm_metrics import Buckets, Counters
 
 BEFORE = records.STATE / "before.json"
 """What was seen of this head's replica before it was changed. A run that finds it half changed compares with this."""
@@ -25,44 +26,6 @@ _QUANTILES = ((0.5, "half"), (0.9, "nine in ten"))
 _SURE = 3.0
 _FEWEST_COMPLETIONS = 3
 _FEWEST_ERRORS = 3
-
-Buckets = Mapping[float, float]
-
-
-@dataclasses.dataclass(frozen=True)
-class Figures:
-    """Counters of an engine.
-
-    Attributes:
-        finished: finished requests by reason (``stop``, ``length``, ``abort``, ``error``, …).
-        answers: HTTP answers of the API by class (``2xx``, ``4xx``, ``5xx``).
-        latencies: ``first token`` and ``next token`` to how many took at most that many seconds.
-    """
-
-    finished: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    answers: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    latencies: Mapping[str, Buckets] = dataclasses.field(default_factory=dict)
-
-    @property
-    def requests(self) -> int:
-        return int(max(sum(self.finished.values()), sum(self.answers.values())))
-
-    @property
-    def errors(self) -> int:
-        """Requests that ended badly: errors, and those whose client gave up waiting."""
-        return int(max(self.finished.get("error", 0.0), self.answers.get("5xx", 0.0)) + self.finished.get("abort", 0.0))
-
-    def as_record(self) -> dict[str, Any]:
-        found = {name: {str(edge): count for edge, count in edges.items()} for name, edges in self.latencies.items()}
-        return {"finished": dict(self.finished), "answers": dict(self.answers), "latencies": found}
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Figures:
-        found = {
-            name: {float(edge): float(count) for edge, count in edges.items()}
-            for name, edges in record["latencies"].items()
-        }
-        return cls(dict(record["finished"]), dict(record["answers"]), found)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +61,7 @@ class Sample:
     reason: str = ""
     engine: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     life: tuple[int, int] = (0, 0)
-    figures: Figures | None = None
+    figures: Counters | None = None
     seconds: float | None = None
     failure: str = ""
 
@@ -108,7 +71,7 @@ class Before:
     """What was seen before the change: ``figures`` of the engine's life until then, and ``seconds`` of our own completions."""
 
     engine: Mapping[str, Any]
-    figures: Figures
+    figures: Counters
     seconds: tuple[float, ...]
     at: str = ""
 
@@ -126,9 +89,7 @@ class Before:
         if record is None:
             return None
         try:
-            return cls(
-                record["engine"], Figures.from_record(record["figures"]), tuple(record["seconds"]), str(record["at"])
-            )
+            return cls(record["engine"], Counters.parse(record["figures"]), tuple(record["seconds"]), str(record["at"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise records.RecordError(f"{BEFORE}: {type(error).__name__}: {error}") from error
 
@@ -141,15 +102,9 @@ class Verdict:
     seen: str
 
 
-def read(metrics: str) -> Figures:
-    """The figures in vLLM's /metrics."""
-    counted = vllm_metrics.counters(metrics)
-    return Figures(counted.finished, counted.answers, counted.latencies)
-
-
-def since(earlier: Figures, later: Figures) -> Figures:
+def since(earlier: Counters, later: Counters) -> Counters:
     """What was counted between two moments of one engine's life."""
-    return Figures(
+    return Counters(
         _less(later.finished, earlier.finished),
         _less(later.answers, earlier.answers),
         {name: _less(edges, earlier.latencies.get(name, {})) for name, edges in later.latencies.items()},
@@ -163,11 +118,11 @@ def evaluate(before: Before | None, samples: Sequence[Sample], allowed: Allowed)
     """
     causes = [*_broken(samples)]
     first, last = samples[0], samples[-1]
-    counted = since(first.figures, last.figures) if first.figures and last.figures else Figures()
+    counted = since(first.figures, last.figures) if first.figures and last.figures else Counters()
     own = [sample.seconds for sample in samples if sample.seconds is not None]
     seen = [f"{_many(counted.requests, 'request')}, {counted.errors or 'none'} ended badly"]
     comparable = before is not None and dict(before.engine) == dict(last.engine)
-    was = before.figures if before is not None and comparable else Figures()
+    was = before.figures if before is not None and comparable else Counters()
     enough = min(counted.requests, was.requests) >= allowed.requests
     causes += _errors(was, counted, allowed)
     if enough:
@@ -195,7 +150,7 @@ def _broken(samples: Sequence[Sample]) -> Sequence[str]:
     return []
 
 
-def _errors(was: Figures, now: Figures, allowed: Allowed) -> Sequence[str]:
+def _errors(was: Counters, now: Counters, allowed: Allowed) -> Sequence[str]:
     share, share_before = _share(now.errors, now.requests), _share(was.errors, was.requests)
     if now.errors < _FEWEST_ERRORS or share <= share_before + allowed.error_share:
         return []
@@ -289,7 +244,7 @@ def sample_replica(
         return Sample(False, str(record.get("reason")), engine, life)
     proof = completion.prove(url, model, prompt, expected, api_key, deadline, **how)
     shown = completion.get(url, "/metrics", deadline=5)
-    figures = read(shown[1]) if shown is not None and shown[0] == 200 else None
+    figures = vllm_metrics.counters(shown[1]) if shown is not None and shown[0] == 200 else None
     return Sample(True, "", engine, life, figures, proof.seconds if proof.ok else None, proof.cause)
 
 

@@ -78,11 +78,12 @@ def apply(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def _unready() -> str:
     from ..engine import readiness
+    from ..ray.ports import EnginePorts
 
     config, host = records.read(records.ENGINE_CONFIG), records.read(records.HOST)
     if not config or not host:
         return "no engine is configured"
-    ready, record = readiness.ask(f"http://{host['address']}:{config.get('ready_port', 8001)}")
+    ready, record = readiness.ask(f"http://{host['address']}:{EnginePorts.parse(config).ready}")
     return "" if ready else str(record.get("reason"))
 
 

@@ -49,10 +49,11 @@ def test_what_changes_is_shown_once_and_time_adds_up(monkeypatch: pytest.MonkeyP
 
 def test_the_deadline_bounds_all_calls_together(monkeypatch: pytest.MonkeyPatch) -> None:
     play = Play(ray_wait_for_resources, monkeypatch, [late("a2: off")] * 9, deadline=40, stable_for=5)
-    told = play.run()
+    result = play.run()
     assert [call["deadline"] for call in play.calls] == [20.0, 20.0]
     assert (
-        told["msg"] == "Ray's resources are not there after 40 s: a2: off. Next: ansible-playbook playbooks/status.yml"
+        result["msg"]
+        == "Ray's resources are not there after 40 s: a2: off. Next: ansible-playbook playbooks/status.yml"
     )
 
 
@@ -62,7 +63,7 @@ def test_what_the_first_call_changed_and_forgave_outlives_it(monkeypatch: pytest
         {"failed": True, "code": "hopeless", "reason": "no GPU", "changed": False, "failures_before": 2},
     ]
     play = Play(engine_state, monkeypatch, answers, state="serving")
-    told = play.run()
-    assert (told["changed"], told["code"]) == (True, "hopeless")
+    result = play.run()
+    assert (result["changed"], result["code"]) == (True, "hopeless")
     assert play.calls[1]["failures_before"] == 2
-    assert told["msg"].startswith("the engine is not serving: no GPU. Next: journalctl")
+    assert result["msg"].startswith("the engine is not serving: no GPU. Next: journalctl")

@@ -58,7 +58,7 @@ def test_errors_that_became_more_frequent(before: tuple[int, int], now: tuple[in
     assert f"before {before[1]} in {before[0]}" in summary
 
 
-def test_what_is_no_table_is_said() -> None:
+def test_what_is_no_table_is_reported() -> None:
     with pytest.raises(haproxy.RouterError, match="Permission denied"):
         haproxy.parse_stat("Permission denied\n")
 
@@ -74,7 +74,7 @@ def test_the_state_file_keeps_wishes_and_forgets_health() -> None:
 
 
 class FakeSocket:
-    """A runtime socket that answers from the captured words and changes its mind when it is summary to."""
+    """A runtime socket that answers from the captured words and changes its mind when a test makes it."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "admin.sock"
@@ -126,7 +126,7 @@ def test_waits_end_at_their_deadline(fake: FakeSocket, tmp_path: Path) -> None:
     assert not haproxy.Router(fake.path, tmp_path / "state").wait_up("replica_a", 0.2, pause=0.05).up
 
 
-def test_what_haproxy_declines_is_said_and_not_kept(fake: FakeSocket, tmp_path: Path) -> None:
+def test_what_haproxy_declines_is_reported_and_not_kept(fake: FakeSocket, tmp_path: Path) -> None:
     fake.declines = "No such server."
     router = haproxy.Router(fake.path, tmp_path / "state")
     with pytest.raises(haproxy.RouterError, match=r"refuses state drain of replica_a: No such server"):

@@ -30,15 +30,15 @@ class Host:
         monkeypatch.setattr(states, "read", lambda: read(record))
         monkeypatch.setattr(AnsibleModule, "run_command", lambda *_, **__: (0, self.unit, ""))
 
-    def says(self, phase: Any, **facts: Any) -> None:
+    def reports(self, phase: Any, **facts: Any) -> None:
         record = states.EngineState(Phase(phase), "why", pid=7, **facts).as_record()
         self.record.write_text(json.dumps(record), encoding="utf-8")
 
     def run(self, **arguments: Any) -> dict[str, Any]:
         with patch_module_args(arguments), pytest.raises(SystemExit):
             engine_state.main()
-        told: dict[str, Any] = json.loads(self._capsys.readouterr().out)
-        return told
+        result: dict[str, Any] = json.loads(self._capsys.readouterr().out)
+        return result
 
 
 @pytest.fixture
@@ -47,23 +47,23 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 
 def test_it_only_looks(host: Host) -> None:
-    host.says("serving", ready=True)
-    told = host.run()
-    assert (told["engine"]["phase"], told["unit"], told["changed"]) == ("serving", "active", False)
+    host.reports("serving", ready=True)
+    result = host.run()
+    assert (result["engine"]["phase"], result["unit"], result["changed"]) == ("serving", "active", False)
 
 
 def test_a_drain_leaves_a_request_and_waits(host: Host) -> None:
-    host.says("serving", ready=True)
-    told = host.run(state="drained", reason="wave 2", deadline=0.6)
-    assert "the engine is not drained (deadline of 1 s): serving: why" in told["msg"]
+    host.reports("serving", ready=True)
+    result = host.run(state="drained", reason="wave 2", deadline=0.6)
+    assert "the engine is not drained (deadline of 1 s): serving: why" in result["msg"]
     assert json.loads(host.drain.read_text(encoding="utf-8"))["reason"] == "wave 2"
-    host.says("drained")
-    told = host.run(state="drained", reason="wave 2")
-    assert (told["changed"], "failed" in told) == (False, False)
+    host.reports("drained")
+    result = host.run(state="drained", reason="wave 2")
+    assert (result["changed"], "failed" in result) == (False, False)
 
 
 def test_serving_withdraws_the_request(host: Host) -> None:
-    host.says("serving", ready=True)
+    host.reports("serving", ready=True)
     host.drain.write_text("{}", encoding="utf-8")
     assert host.run(state="serving")["changed"] is True
     assert not host.drain.exists()
@@ -75,7 +75,7 @@ def test_what_the_log_means_is_told_once_it_serves(host: Host, monkeypatch: pyte
         {**row, "level": "warning", "finding": "The kernel is slow.", "remediation": "Tune it."},
         {**row, "level": "info", "finding": "All is as ever.", "remediation": "Nothing."},
     )
-    host.says("serving", ready=True, findings=findings)
+    host.reports("serving", ready=True, findings=findings)
     warned: list[str] = []
     monkeypatch.setattr(AnsibleModule, "warn", lambda _self, text: warned.append(text))
     host.run(state="serving")
@@ -83,7 +83,7 @@ def test_what_the_log_means_is_told_once_it_serves(host: Host, monkeypatch: pyte
 
 
 def test_check_mode_leaves_no_request(host: Host) -> None:
-    host.says("serving", ready=True)
+    host.reports("serving", ready=True)
     assert host.run(state="drained", _ansible_check_mode=True)["changed"] is True
     assert not host.drain.exists()
 
@@ -91,30 +91,30 @@ def test_check_mode_leaves_no_request(host: Host) -> None:
 def test_an_engine_that_died_while_starting_ends_the_wait_with_its_reason(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = iter([lambda: host.says("starting")])
+    samples = iter([lambda: host.reports("starting")])
 
-    def look(*_: Any, **__: Any) -> tuple[int, str, str]:
+    def sample(*_: Any, **__: Any) -> tuple[int, str, str]:
         died = {"failures": 1, "last_failure": "ValueError: no such model", "evidence": ("/e/stacks.txt",)}
-        next(looks, lambda: host.says("backoff", **died))()
+        next(samples, lambda: host.reports("backoff", **died))()
         return 0, host.unit, ""
 
-    monkeypatch.setattr(AnsibleModule, "run_command", look)
+    monkeypatch.setattr(AnsibleModule, "run_command", sample)
     host.log.touch()
-    told = host.run(state="serving", deadline=60)
-    assert told["failed"] is True
-    assert told["evidence"] == ["/e/stacks.txt", str(host.log)]
-    assert "the engine is not serving: ValueError: no such model. Next: journalctl" in told["msg"]
+    result = host.run(state="serving", deadline=60)
+    assert result["failed"] is True
+    assert result["evidence"] == ["/e/stacks.txt", str(host.log)]
+    assert "the engine is not serving: ValueError: no such model. Next: journalctl" in result["msg"]
 
 
 def test_a_condition_that_refused_is_asked_why(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.unit = "ActiveState=inactive\nMainPID=0\nResult=exec-condition\n"
     monkeypatch.setattr(condition, "decide_here", lambda kind: condition.Decision(False, f"no {kind} stamp"))
     host.log.touch()  # of an engine that ran before
-    told = host.run(state="serving", deadline=60)
-    assert "no replica stamp" in told["msg"]
-    assert told["evidence"] == []
+    result = host.run(state="serving", deadline=60)
+    assert "no replica stamp" in result["msg"]
+    assert result["evidence"] == []
 
 
-def test_a_damaged_record_is_said(host: Host) -> None:
+def test_a_damaged_record_is_reported(host: Host) -> None:
     host.record.write_text("{", encoding="utf-8")
     assert "is not JSON" in host.run()["msg"]

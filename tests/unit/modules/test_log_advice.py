@@ -27,26 +27,26 @@ def table(tmp_path: Path) -> Path:
 def run(capsys: pytest.CaptureFixture[str], **arguments: Any) -> dict[str, Any]:
     with patch_module_args(arguments), pytest.raises(SystemExit):
         log_advice.main()
-    told: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return told
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return result
 
 
 def test_logs_are_read(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = run(capsys, paths=[f"{LOG.parent}/dies_at_*.log", "/nowhere/*.log"], patterns=str(table))
-    assert told["read"] == [str(LOG)]
-    assert told["reason"].startswith("RuntimeError: Worker failed with error 'Unsupported CPU attention")
-    assert "few_open_files" in [finding["id"] for finding in told["findings"]]
-    assert told["changed"] is False
+    result = run(capsys, paths=[f"{LOG.parent}/dies_at_*.log", "/nowhere/*.log"], patterns=str(table))
+    assert result["read"] == [str(LOG)]
+    assert result["reason"].startswith("RuntimeError: Worker failed with error 'Unsupported CPU attention")
+    assert "few_open_files" in [finding["id"] for finding in result["findings"]]
+    assert result["changed"] is False
 
 
 def test_only_the_end_of_a_long_log_is_read(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "long.log"
     log.write_text(LOG.read_text(encoding="utf-8") + "all is well\n" * 100, encoding="utf-8")
-    told = run(capsys, paths=[str(log)], patterns=str(table), last_bytes=600)
-    assert (told["findings"], told["reason"]) == ([], "all is well")
+    result = run(capsys, paths=[str(log)], patterns=str(table), last_bytes=600)
+    assert (result["findings"], result["reason"]) == ([], "all is well")
 
 
-def test_a_table_that_is_missing_or_broken_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_that_is_missing_or_broken_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "table.json"
     assert "is not there" in run(capsys, paths=[str(LOG)], patterns=str(path))["msg"]
     path.write_text('{"patterns": [{"id": "x"}]}', encoding="utf-8")

@@ -21,7 +21,7 @@ SERVER: dict[str, Any] = {}
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """vLLM and its supervisor in one: SERVER says how it is."""
+    """vLLM and its supervisor in one: SERVER has how it is."""
 
     def do_GET(self) -> None:
         if self.path == "/ready":
@@ -62,17 +62,17 @@ def run(capsys: pytest.CaptureFixture[str], url: str, state: str, **arguments: A
     asked = {"state": state, "url": url, "ready_url": url, "model": "tiny", "prompt": "The cluster says:", **arguments}
     with patch_module_args(asked), pytest.raises(SystemExit):
         vllm_bake.main()
-    told: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return told
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return result
 
 
 def test_a_good_replica_is_watched_to_the_end(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, url, "recorded")["changed"] is True
-    told = run(capsys, url, "watched", seconds=1, interval=0.2, expected="lockstep holds")
-    assert told["bake"]["causes"] == []
-    assert told["bake"]["before_at"]
-    assert "too few to compare" in told["lockstep_event"]["text"]
-    assert told["bake"]["seconds"] >= 1
+    result = run(capsys, url, "watched", seconds=1, interval=0.2, expected="lockstep holds")
+    assert result["bake"]["causes"] == []
+    assert result["bake"]["before_at"]
+    assert "too few to compare" in result["lockstep_event"]["text"]
+    assert result["bake"]["seconds"] >= 1
 
 
 @pytest.mark.parametrize(
@@ -93,11 +93,11 @@ def test_a_bad_one_is_not_watched_to_the_end(
     else:
         SERVER.update(fault)
     began = time.monotonic()
-    told = run(capsys, url, "watched", seconds=60, interval=0.2)
+    result = run(capsys, url, "watched", seconds=60, interval=0.2)
     assert time.monotonic() - began < 40
-    assert told["failed"] is True
-    assert cause in told["msg"]
-    assert "Next: journalctl" in told["msg"]
+    assert result["failed"] is True
+    assert cause in result["msg"]
+    assert "Next: journalctl" in result["msg"]
 
 
 def test_what_is_amid_a_change_is_not_what_was_before(url: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,8 +111,8 @@ def test_what_is_amid_a_change_is_not_what_was_before(url: str, capsys: pytest.C
     assert bake.BEFORE.read_text() == kept
 
 
-def test_a_damaged_record_is_said(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_record_is_reported(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     bake.BEFORE.write_text("{}")
-    told = run(capsys, url, "watched", seconds=1)
-    assert told["failed"] is True
-    assert "before.json" in told["msg"]
+    result = run(capsys, url, "watched", seconds=1)
+    assert result["failed"] is True
+    assert "before.json" in result["msg"]

@@ -1,4 +1,4 @@
-"""The module against a server: proof, and a failure that says what was wrong."""
+"""The module against a server: proof, and a failure that names what was wrong."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ def url() -> Iterator[str]:
 def run(capsys: pytest.CaptureFixture[str], **arguments: Any) -> dict[str, Any]:
     with patch_module_args({"model": "tiny", "prompt": "The cluster says:", **arguments}), pytest.raises(SystemExit):
         vllm_completion.main()
-    told: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return told
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return result
 
 
 def test_proof(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    told = run(capsys, url=url, expected="lockstep holds", api_key="secret")
-    assert told["completion"]["ok"] is True
-    assert (told["completion"]["text"], told["changed"]) == (" lockstep holds.", False)
-    assert "secret" not in json.dumps(told)
+    result = run(capsys, url=url, expected="lockstep holds", api_key="secret")
+    assert result["completion"]["ok"] is True
+    assert (result["completion"]["text"], result["changed"]) == (" lockstep holds.", False)
+    assert "secret" not in json.dumps(result)
 
 
 def test_no_proof(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    told = run(capsys, url=url, expected="Paris")
-    assert told["failed"] is True
-    assert told["completion"]["failure"] == "wrong_text"
-    assert "does not contain 'Paris'" in told["msg"]
-    assert "Next: " in told["msg"]
+    result = run(capsys, url=url, expected="Paris")
+    assert result["failed"] is True
+    assert result["completion"]["failure"] == "wrong_text"
+    assert "does not contain 'Paris'" in result["msg"]
+    assert "Next: " in result["msg"]
 
 
 def test_an_address_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.ray.gcs import Node,
 
 
 @contextlib.contextmanager
-def door() -> Iterator[int]:
+def endpoint() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield int(listener.getsockname()[1])
 
@@ -50,7 +50,7 @@ class Ray:
     ids=["nobody", "dead", "came_back", "head"],
 )  # fmt: skip
 def test_lost_by_the_table(now: object, lost: list[str]) -> None:
-    with door() as a1, door() as a2:
+    with endpoint() as a1, endpoint() as a2:
         before = engine_cluster.members(Table("up", (node("a1", a1), node("a2", a2))))
         cluster = engine_cluster.ReplicaCluster.__new__(engine_cluster.ReplicaCluster)
         cluster._ray = Ray(now(a1, a2))  # type: ignore[assignment, operator]
@@ -58,8 +58,8 @@ def test_lost_by_the_table(now: object, lost: list[str]) -> None:
 
 
 def test_a_host_that_ray_still_counts_but_that_answers_no_more_is_lost() -> None:
-    with door() as a1:
-        with door() as a2:
+    with endpoint() as a1:
+        with endpoint() as a2:
             table = Table("up", (node("a1", a1), node("a2", a2)))
         cluster = engine_cluster.ReplicaCluster.__new__(engine_cluster.ReplicaCluster)
         cluster._ray = Ray(table)  # type: ignore[assignment]
@@ -67,7 +67,7 @@ def test_a_host_that_ray_still_counts_but_that_answers_no_more_is_lost() -> None
 
 
 def test_an_engine_loses_nothing_with_a_spare() -> None:
-    with door() as a1, door() as a2:
+    with endpoint() as a1, endpoint() as a2:
         cluster = engine_cluster.ReplicaCluster.__new__(engine_cluster.ReplicaCluster)
         engine = (node("a1", a1), node("a2", a2), node("a4", 1, alive=False))
         cluster._ray = Ray(Table("up", (*engine, node("a3", 1, free=1.0))))  # type: ignore[assignment]

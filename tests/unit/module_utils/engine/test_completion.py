@@ -141,7 +141,7 @@ def test_nobody_there() -> None:
 
 
 HANGS = {
-    "says nothing": ([], 0.0),
+    "stays silent": ([], 0.0),
     "stops in the headers": ([b"HTTP/1.1 200 OK\r\n"], 0.0),
     "stops in the body": ([b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"], 0.0),
     "a byte at a time": ([b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n", *[b" "] * 100], 0.2),

@@ -47,7 +47,7 @@ def test_everything() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "expected"),
     [
         ({"model": ...}, "model"),
         ({"proof": {}}, "prompt"),
@@ -68,11 +68,11 @@ def test_everything() -> None:
         ({"deadlines": {"wait": "soon"}}, "soon"),
     ],
 )
-def test_what_cannot_be_run_is_said(change: dict[str, Any], says: str) -> None:
+def test_what_cannot_be_run_is_reported(change: dict[str, Any], expected: str) -> None:
     record = {name: value for name, value in {**LEAST, **change}.items() if value is not ...}
     with pytest.raises(ConfigError) as refusal:
         engine_config.parse(record)
-    assert says in str(refusal.value)
+    assert expected in str(refusal.value)
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def tokens(*texts: str, gap: float = 3.0, rival: str = "?") -> list[Token]:
 
 
 @pytest.mark.parametrize(
-    ("baseline", "got", "says"),
+    ("baseline", "got", "expected"),
     [
         (tokens("a", "b"), tokens("a", "b"), ""),
         ([], [], ""),
@@ -80,9 +80,9 @@ def tokens(*texts: str, gap: float = 3.0, rival: str = "?") -> list[Token]:
         ([Token("a")], [Token("b")], "token 0 is 'b', eager gave 'a'"),
     ],
 )
-def test_difference(baseline: list[Token], got: list[Token], says: str) -> None:
+def test_difference(baseline: list[Token], got: list[Token], expected: str) -> None:
     found = ladder.difference(baseline, got)
-    assert (says in found) if says else (found == "")
+    assert (expected in found) if expected else (found == "")
 
 
 def test_knowledge_holds_for_one_fingerprint_and_one_command() -> None:

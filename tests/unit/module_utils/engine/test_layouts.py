@@ -14,7 +14,7 @@ LIST = (BIG, MIDDLE, SMALL)
 
 
 @pytest.mark.parametrize(
-    ("gpus", "waited", "hopeless", "layout", "says"),
+    ("gpus", "waited", "hopeless", "layout", "expected"),
     [
         (16, 0, False, BIG, "16 GPUs are there"),
         (20, 0, False, BIG, "20 GPUs are there"),
@@ -28,10 +28,10 @@ LIST = (BIG, MIDDLE, SMALL)
         (0, 0, True, None, "0 of the 16 GPUs"),
     ],
 )
-def test_choose(gpus: int, waited: float, hopeless: bool, layout: Layout | None, says: str) -> None:
+def test_choose(gpus: int, waited: float, hopeless: bool, layout: Layout | None, expected: str) -> None:
     choice = layouts.choose(LIST, gpus, waited, 120, hopeless)
     assert choice.layout == layout
-    assert says in choice.reason
+    assert expected in choice.reason
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ NIGHT = Window.parse("22:00-04:00")
 
 
 @pytest.mark.parametrize(
-    ("policy", "there_for", "hour", "commanded", "may", "says"),
+    ("policy", "there_for", "hour", "requested", "may", "expected"),
     [
         (Policy(), 59, 12, False, False, "to stay for 60 s first"),
         (Policy(), 60, 12, False, True, ""),
@@ -62,10 +62,10 @@ NIGHT = Window.parse("22:00-04:00")
         (Policy(move_up="window", window=Window.parse("02:00-04:30")), 90, 1, False, False, "02:00-04:30"),
     ],
 )
-def test_may_move_up(policy: Policy, there_for: float, hour: int, commanded: bool, may: bool, says: str) -> None:
-    allowed, reason = layouts.may_move_up(policy, there_for, datetime.time(hour), commanded)
+def test_may_move_up(policy: Policy, there_for: float, hour: int, requested: bool, may: bool, expected: str) -> None:
+    allowed, reason = layouts.may_move_up(policy, there_for, datetime.time(hour), requested)
     assert allowed == may
-    assert says in reason
+    assert expected in reason
 
 
 @pytest.mark.parametrize("text", ["", "2-4", "02:00", "25:00-26:00", "02:00-04:00 CET"])

@@ -70,7 +70,7 @@ REASONS = {
         log("dies_at_first_completion.log"),
         "RuntimeError: Worker failed with error 'Unsupported CPU attention configuration: head_dim=16 isa=2 kv_cache_idx=0'",
     ),
-    "a real engine whose workers lack the model, told through Ray": (
+    "a real engine whose workers lack the model, reported through Ray": (
         log("dies_without_model.log"),
         "FileNotFoundError: No such file or directory: /srv/models/tiny/model.safetensors",
     ),

@@ -14,7 +14,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.engine.states import
 
 
 @pytest.mark.parametrize(
-    ("signs", "ready", "wedged", "says"),
+    ("signs", "ready", "wedged", "expected"),
     [
         (Signs(Phase.SERVING, silent_for=0), True, False, ""),
         (Signs(Phase.SERVING, silent_for=9.9), True, False, ""),
@@ -36,10 +36,10 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.engine.states import
         (Signs(Phase.GIVEN_UP, "6 failures", silent_for=99), False, False, "given_up: 6 failures"),
     ],
 )
-def test_evaluate(signs: Signs, ready: bool, wedged: bool, says: str) -> None:
+def test_evaluate(signs: Signs, ready: bool, wedged: bool, expected: str) -> None:
     verdict = readiness.evaluate(signs, stale=10, wedged=25)
     assert (verdict.ready, verdict.wedged) == (ready, wedged)
-    assert verdict.reason == says if ready else says in verdict.reason
+    assert verdict.reason == expected if ready else expected in verdict.reason
 
 
 def test_ready_answers_what_is_true_now() -> None:

@@ -44,8 +44,8 @@ DRIVER = textwrap.dedent(
             pass
 
         def members(self):
-            told = json.loads((root / "ray.json").read_text())
-            return engine_cluster.Members(True, told["hosts"], told["gpus"], told["gpus"], frozenset(told["nodes"]))
+            shown = json.loads((root / "ray.json").read_text())
+            return engine_cluster.Members(True, shown["hosts"], shown["gpus"], shown["gpus"], frozenset(shown["nodes"]))
 
         def at_work(self):
             return None
@@ -54,13 +54,13 @@ DRIVER = textwrap.dedent(
             return engine_cluster.lost(before, self.members())
 
         def wait(self, layout, deadline, report):
-            ends, told = time.monotonic() + deadline, ""
+            ends, shown = time.monotonic() + deadline, ""
             while self.members().gpus < layout.gpus:
-                if not told:
-                    told = f"{layout.name}: a2 is missing"
-                    report(told)
+                if not shown:
+                    shown = f"{layout.name}: a2 is missing"
+                    report(shown)
                 if time.monotonic() > ends:
-                    return ray_wait.Waited(False, WaitCode.DEADLINE, told, deadline, (), ())
+                    return ray_wait.Waited(False, WaitCode.DEADLINE, shown, deadline, (), ())
                 time.sleep(0.05)
             return ray_wait.Waited(True, WaitCode.READY, "", 0.0, (), ())
 
@@ -415,8 +415,8 @@ def test_drain_waits_for_requests_and_resume_serves_again(lab: Lab) -> None:
     assert lab.run("resume").wait(60) == 0
     lab.until_ready()
     assert lab.starts() == ["none"]
-    told = [line for line in lab.journal().splitlines() if line.startswith(("ready", "not ready", "draining:"))]
-    assert [line.partition(":")[0] for line in told] == ["ready", "draining", "ready"]
+    shown = [line for line in lab.journal().splitlines() if line.startswith(("ready", "not ready", "draining:"))]
+    assert [line.partition(":")[0] for line in shown] == ["ready", "draining", "ready"]
 
 
 def test_a_smaller_layout_serves_until_the_larger_one_can(lab: Lab) -> None:
@@ -432,7 +432,7 @@ def test_a_smaller_layout_serves_until_the_larger_one_can(lab: Lab) -> None:
     waits = "layout small, rung none: large could serve, it moves up by command: python3 -m lockstep.engine.cli move-up"
     state = lab.until(lambda state: state["reason"] == waits)
     assert (state["layout"], state["ready"], state["since"]) == ("small", True, serving["since"])
-    assert lab.journal().count(waits) == 1, "it is said once"
+    assert lab.journal().count(waits) == 1, "it is logged once"
     assert lab.run("move-up").wait(60) == 0
     state = lab.until(lambda state: state["layout"] == "large" and state["ready"])
     assert (state["failures"], state["restarts"]) == (0, 0)

@@ -1,4 +1,4 @@
-"""Who is missing and why: tables of what was seen, and what must be said of it."""
+"""Who is missing and why: tables of what was seen, and the reason that must be given."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def up(*nodes: Node) -> Table:
     return Table("up", nodes)
 
 
-def says(**told: Any) -> dict[str, HostStatus]:
-    return {"a2": HostStatus("a2", **{"driver": "550.127.05", "unit": RUNNING, **told})}
+def reports(**status: Any) -> dict[str, HostStatus]:
+    return {"a2": HostStatus("a2", **{"driver": "550.127.05", "unit": RUNNING, **status})}
 
 
 A1, A2 = node("a1"), node("a2")
@@ -62,27 +62,27 @@ BY_A_RUN = {"reason": "driver roll", "kind": "changing"}
 
 
 def ray(code: str, reason: str) -> dict[str, HostStatus]:
-    return says(ray=RayStatus(StartCode(code), reason))
+    return reports(ray=RayStatus(StartCode(code), reason))
 
 
 SILENT = {"a2": HostStatus("a2", answered=False, error="no answer")}
-TOLD: list[tuple[dict[str, HostStatus], str, str]] = [
+STATUSES: list[tuple[dict[str, HostStatus], str, str]] = [
     ({}, "joining", "is not in Ray's table"),
     (SILENT, "unreachable", "10.0.0.12 gives no status on port 6386 (no answer)"),
-    (says(quarantine=BY_ADA, unit=REFUSED), "quarantined", "is in quarantine: DIMM (by ada@ops)"),
-    (says(quarantine=BY_A_RUN, unit=STOPPED), "changing", "is in quarantine: driver roll"),
-    (says(unit=REFUSED, refusal=VOID), "not_admitted", f"may not join: {VOID}"),
-    (says(unit=REFUSED, refusal=VOID, driver=None), "not_admitted", f"{NO_DRIVER}; may not join: {VOID}"),
-    (says(unit=STOPPED, refusal=VOID), "unit_not_started", f"{UNIT} is not started"),
-    (says(unit=STOPPED, refusal=VOID, driver=None), "driver_not_loaded", f"{NO_DRIVER}; {UNIT} is not started"),
-    (says(unit=STOPPED), "unit_not_started", f"{UNIT} is not started"),
-    (says(unit=STARTING, driver=None), "driver_not_loaded", f"{NO_DRIVER}; {UNIT} is activating"),
+    (reports(quarantine=BY_ADA, unit=REFUSED), "quarantined", "is in quarantine: DIMM (by ada@ops)"),
+    (reports(quarantine=BY_A_RUN, unit=STOPPED), "changing", "is in quarantine: driver roll"),
+    (reports(unit=REFUSED, refusal=VOID), "not_admitted", f"may not join: {VOID}"),
+    (reports(unit=REFUSED, refusal=VOID, driver=None), "not_admitted", f"{NO_DRIVER}; may not join: {VOID}"),
+    (reports(unit=STOPPED, refusal=VOID), "unit_not_started", f"{UNIT} is not started"),
+    (reports(unit=STOPPED, refusal=VOID, driver=None), "driver_not_loaded", f"{NO_DRIVER}; {UNIT} is not started"),
+    (reports(unit=STOPPED), "unit_not_started", f"{UNIT} is not started"),
+    (reports(unit=STARTING, driver=None), "driver_not_loaded", f"{NO_DRIVER}; {UNIT} is activating"),
     (
-        says(unit=CRASHED, ray=RayStatus(reason="disk full")),
+        reports(unit=CRASHED, ray=RayStatus(reason="disk full")),
         "unit_failed",
         f"{UNIT} has failed (start-limit-hit): disk full",
     ),
-    (says(unit=ABSENT), "unit_absent", f"has no unit {UNIT}"),
+    (reports(unit=ABSENT), "unit_absent", f"has no unit {UNIT}"),
     (ray("token_refused", "the head refuses its token"), "token_refused", "the head refuses its token"),
     (ray("version_refused", "runs Ray 2.59.0"), "version_refused", "runs Ray 2.59.0"),
     (ray("address_absent", "its address is on none"), "address_absent", "its address is on none"),
@@ -100,8 +100,8 @@ HOPELESS = {
     "wrong_address", "too_few_gpus", "wrong_labels",
 }  # fmt: skip
 SEEN = [
-    *((Observation(up(A1), told), code, words) for told, code, words in TOLD),
-    *((Observation(up(A1, row)), code, words) for row, code, words in ROWS),
+    *((Observation(up(A1), status), code, reason) for status, code, reason in STATUSES),
+    *((Observation(up(A1, row)), code, reason) for row, code, reason in ROWS),
     (
         Observation(up(A1, A2), silent=frozenset({"a2"})),
         "silent",
@@ -110,19 +110,19 @@ SEEN = [
 ]
 
 
-@pytest.mark.parametrize(("seen", "code", "words"), SEEN)
-def test_who_is_missing_and_why(seen, code, words):
+@pytest.mark.parametrize(("seen", "code", "reason"), SEEN)
+def test_who_is_missing_and_why(seen, code, reason):
     assessment = assess(WANTED, seen)
-    assert [(one.host, one.code, one.reason) for one in assessment.missing] == [("a2", code, words)]
+    assert [(one.host, one.code, one.reason) for one in assessment.missing] == [("a2", code, reason)]
     assert not assessment.ready
     assert [counted.host for counted in assessment.counted] == ["a1"]
     assert evaluate(WANTED, seen).answer == ("hopeless" if code in HOPELESS else "wait")
-    assert words in evaluate(WANTED, seen).reason
+    assert reason in evaluate(WANTED, seen).reason
 
 
 def test_every_cause_is_in_the_table_but_those_of_shapes():
     asked_for_by_shapes = {Cause.GPUS_HELD, Cause.WRONG_LABELS}
-    assert {code for _seen, code, _words in SEEN} == set(Cause) - asked_for_by_shapes
+    assert {code for _seen, code, _reason in SEEN} == set(Cause) - asked_for_by_shapes
 
 
 def test_these_causes_need_somebody_to_act():
@@ -144,9 +144,9 @@ def test_stranger_does_not_stand_in():
 
 def test_spare_stands_in_for_one_in_quarantine():
     spare = shape_of({**IDENTITY, "peers": {**PEERS, "a3": "10.0.0.13"}}, {"hosts": 2})
-    told = says(quarantine={"reason": "DIMM", "kind": "operator"}, unit=REFUSED)
-    assert evaluate(spare, Observation(up(A1), told)).answer == "wait"
-    assert evaluate(spare, Observation(up(A1, node("a3", address="10.0.0.13")), told)).answer == "ready"
+    status = reports(quarantine={"reason": "DIMM", "kind": "operator"}, unit=REFUSED)
+    assert evaluate(spare, Observation(up(A1), status)).answer == "wait"
+    assert evaluate(spare, Observation(up(A1, node("a3", address="10.0.0.13")), status)).answer == "ready"
 
 
 def test_spare_does_not_stand_in_while_ray_may_still_place_ranks_on_the_lost_host():
@@ -182,7 +182,7 @@ DOWN = Table("down", error="connection refused")
 
 
 @pytest.mark.parametrize(
-    ("table", "head", "answer", "words"),
+    ("table", "head", "answer", "reason"),
     [
         (DOWN, None, "wait", "the head does not answer (connection refused)"),
         (DOWN, HostStatus("a1", driver="550", unit=RUNNING), "wait", "the head does not answer"),
@@ -192,11 +192,11 @@ DOWN = Table("down", error="connection refused")
         (Table("refused", error="InvalidAuthToken"), None, "hopeless", "the head refuses this host's token (InvalidAuthToken)"),
     ],
 )  # fmt: skip
-def test_head_that_is_away(table, head, answer, words):
+def test_head_that_is_away(table, head, answer, reason):
     seen = Observation(table, {"a1": head} if head else {})
     judgement = evaluate(WANTED, seen)
     assert judgement.answer == answer
-    assert words in judgement.reason
+    assert reason in judgement.reason
 
 
 def test_head_that_is_gone_ends_the_wait_though_a_spare_could_serve():

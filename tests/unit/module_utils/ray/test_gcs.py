@@ -1,4 +1,4 @@
-"""What gRPC and the network say, in words."""
+"""Reasons of gRPC and of the network, in plain text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.ray import gcs
 
 
 @pytest.mark.parametrize(
-    ("said", "plain"),
+    ("text", "plain"),
     [
         (
             "failed to connect to all addresses; last error: UNKNOWN: ipv4:10.89.82.11:6379: Failed to connect to remote "
@@ -25,11 +25,11 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.ray import gcs
         ("no answer within 2 s", None),
     ],
 )
-def test_grpc_in_plain_words(said, plain):
-    assert gcs.plain(said) == (plain or said)
+def test_grpc_reason_is_plain(text, plain):
+    assert gcs.plain(text) == (plain or text)
 
 
-def test_token_comes_from_where_it_is_said_to_be(tmp_path, monkeypatch):
+def test_token_comes_from_where_it_is_reported_to_be(tmp_path, monkeypatch):
     monkeypatch.setattr(gcs, "TOKEN", tmp_path / "etc")
     monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)

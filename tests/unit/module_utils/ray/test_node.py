@@ -24,7 +24,7 @@ NOTHING_SET = {"ports": {"gcs": 6379}, "cpus": None, "object_store_bytes": None,
 
 
 @pytest.mark.parametrize(
-    ("address", "head", "code", "words"),
+    ("address", "head", "code", "reason"),
     [
         (True, None, None, ""),
         (True, OWN, None, ""),
@@ -40,9 +40,9 @@ NOTHING_SET = {"ports": {"gcs": 6379}, "cpus": None, "object_store_bytes": None,
         (True, Versions("2.60.0", "3.11.9"), "version_refused", f"{RUNS} 2.60.0 on Python 3.11.9"),
     ],
 )
-def test_obstacles(address, head, code, words):
+def test_obstacles(address, head, code, reason):
     found = ray_node.obstacle(WORKER, OWN, address, head)
-    assert (found.code, found.reason) == (code, words) if code else found is None
+    assert (found.code, found.reason) == (code, reason) if code else found is None
 
 
 def test_every_obstacle_is_a_cause_of_a_missing_host():
@@ -175,6 +175,6 @@ def test_head_that_forgot_this_node(seen, lost):
     }
     membership = object.__new__(ray_node._Membership)
     membership._host, membership._joined, membership._unknown = "a2", False, 0
-    looks = iter(seen)
-    membership._cluster = type("Cluster", (), {"table": lambda self: tables[next(looks)]})()
+    samples = iter(seen)
+    membership._cluster = type("Cluster", (), {"table": lambda self: tables[next(samples)]})()
     assert [membership.lost() for _ in seen][-1] is lost

@@ -41,7 +41,7 @@ def test_only_hosts_of_the_replica_get_an_answer(remote, allowed):
 
 @pytest.fixture
 def answering():
-    """A peer on loopback that says one thing and hangs up."""
+    """A peer on loopback that sends one thing and hangs up."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def start(answer: bytes) -> int:
@@ -62,15 +62,15 @@ def test_asked_and_answered(answering):
         UnitStatus("failed", restarts=3),
         RayStatus(StartCode.TOKEN_REFUSED, "the head refuses its token", "now"),
     )
-    said = HostStatus("a2", unit=unit, driver="550.127.05", quarantine={"reason": "DIMM"}, ray=ray)
-    port = answering(json.dumps(dataclasses.asdict(said)).encode())
-    assert peer_status.ask("a2", "127.0.0.1", port, timeout=5) == said
+    sent = HostStatus("a2", unit=unit, driver="550.127.05", quarantine={"reason": "DIMM"}, ray=ray)
+    port = answering(json.dumps(dataclasses.asdict(sent)).encode())
+    assert peer_status.ask("a2", "127.0.0.1", port, timeout=5) == sent
 
 
 @pytest.mark.parametrize("answer", [b"", b"SSH-2.0-OpenSSH\r\n", b"[]", b"7"])
 def test_invalid_reply(answering, answer):
-    told = peer_status.ask("a2", "127.0.0.1", answering(answer), timeout=5)
-    assert (told.answered, told.error) == (False, "invalid status reply")
+    result = peer_status.ask("a2", "127.0.0.1", answering(answer), timeout=5)
+    assert (result.answered, result.error) == (False, "invalid status reply")
 
 
 def test_newer_host_may_say_more(answering):
@@ -82,11 +82,11 @@ def test_newer_host_may_say_more(answering):
 def test_nobody_listens():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    told = peer_status.ask("a2", "127.0.0.1", port, timeout=5)
-    assert (told.answered, told.error) == (False, "connection refused")
+    result = peer_status.ask("a2", "127.0.0.1", port, timeout=5)
+    assert (result.answered, result.error) == (False, "connection refused")
 
 
 def test_silence_ends_at_the_timeout():
     with socket.create_server(("127.0.0.1", 0)) as listener:  # accepts in the backlog, never speaks
-        told = peer_status.ask("a2", "127.0.0.1", listener.getsockname()[1], timeout=0.2)
-    assert (told.answered, told.error) == (False, "no answer")
+        result = peer_status.ask("a2", "127.0.0.1", listener.getsockname()[1], timeout=0.2)
+    assert (result.answered, result.error) == (False, "no answer")

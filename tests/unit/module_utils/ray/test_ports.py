@@ -1,4 +1,4 @@
-"""One list of ports: what the inventory says reaches the host's records, the network gate and the plan's check."""
+"""One list of ports: what the inventory has reaches the host's records, the network gate and the plan's check."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types
 from collections.abc import Iterable
 
 import pytest
@@ -11,6 +12,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.ray import wait as r
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.assessment import Observation, assess
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.codes import WaitCode
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.gcs import Node, Table
+from ansible_collections.lockstep.vllm.plugins.module_utils.ray.peer_status import HostStatus
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.shape import Shape
 
 PEERS = {"a1": "10.0.0.11", "a2": "10.0.0.12"}
@@ -70,7 +72,7 @@ def test_the_deadline_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [one.host for one in waited.missing] == ["a2"]
 
 
-def test_impossible_is_said_without_looking():
+def test_impossible_is_reported_without_looking():
     waited = ray_wait.wait(Shape(PEERS, 3), deadline=60)
     assert (waited.ready, waited.code, waited.seconds) == (False, "impossible", 0.0)
 
@@ -82,3 +84,57 @@ def test_result_can_be_written_as_json():
     assert record["code"] == "deadline"
     assert (record["seconds"], record["nodes"][0]["host"]) == (1.235, "a1")
     assert record["missing"] == [{"host": "a2", "code": "joining", "reason": "is not in Ray's table", "final": False}]
+
+
+class Asked:
+    """The hosts that the waiter asks, over a table of Ray's that is given."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, table: Table, shape: Shape = SHAPE) -> None:
+        self.table, self.asked = table, list[tuple[str, str]]()
+        monkeypatch.setattr(ray_wait.gcs, "Cluster", lambda *_: types.SimpleNamespace(table=lambda: self.table))
+        monkeypatch.setattr(ray_wait.gcs, "token", lambda: None)
+        monkeypatch.setattr(ray_wait.gcs, "answers", lambda address, _port: address != "10.0.0.12")
+        monkeypatch.setattr(ray_wait.peer_status, "ask", self._ask)
+        self.observer = ray_wait._Observer(shape)
+
+    def _ask(self, host: str, address: str) -> HostStatus:
+        self.asked.append((host, address))
+        return HostStatus(host, driver="550.90.07")
+
+    def sample(self) -> Observation:
+        """A sample, and the answers to its questions with the next one."""
+        seen = self.observer.sample()
+        for asking in self.observer._asking.values():
+            asking.result(10)
+        return seen
+
+
+def test_a_missing_host_is_asked_once_in_a_while_and_its_status_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Asked(monkeypatch, Table("up", (A1,)))
+    assert case.sample().reported == {}
+    assert case.sample().reported == {"a2": HostStatus("a2", driver="550.90.07")}
+    case.sample()
+    assert case.asked == [("a2", "10.0.0.12")]
+
+
+def test_a_head_that_is_down_is_asked_though_it_is_no_member(monkeypatch: pytest.MonkeyPatch) -> None:
+    only_a2 = Shape({"a2": PEERS["a2"]}, 1, head="10.0.0.11", head_host="a1")
+    case = Asked(monkeypatch, Table("down"), only_a2)
+    case.sample()
+    assert sorted(case.asked) == [("a1", "10.0.0.11"), ("a2", "10.0.0.12")]
+
+
+def test_a_host_that_has_joined_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Asked(monkeypatch, Table("up", (A1,)))
+    case.sample()
+    assert case.sample().reported
+    monkeypatch.setattr(ray_wait.gcs, "answers", lambda *_: True)
+    case.table = Table("up", (A1, A2))
+    case.sample()
+    assert case.sample().reported == {}
+
+
+def test_hosts_that_count_are_connected_to_before_they_are_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Asked(monkeypatch, Table("up", (A1, A2))).sample()
+    assert seen.silent == {"a2"}
+    assert not assess(SHAPE, seen).ready

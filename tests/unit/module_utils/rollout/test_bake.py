@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine import vllm_metrics
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine.vllm_metrics import Counters
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import bake
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.bake import Allowed, Before, Figures, Sample
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.bake import Allowed, Before, Sample
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "vllm" / "0.32.0"
 ENGINE = {"model": "tiny", "layout": "tp1pp1", "tensor_parallel_size": 1, "pipeline_parallel_size": 1}
@@ -40,14 +42,14 @@ def buckets(**counts: int) -> dict[float, float]:
     return {edge: float(sum(count for at, count in found.items() if at <= edge)) for edge in EDGES}
 
 
-def figures(ok: int, tokens: Mapping[float, float] | None = None, **finished: int) -> Figures:
+def figures(ok: int, tokens: Mapping[float, float] | None = None, **finished: int) -> Counters:
     latencies = {"next token": dict(tokens)} if tokens else {}
-    return Figures({"stop": float(ok), **{name: float(count) for name, count in finished.items()}}, {}, latencies)
+    return Counters({"stop": float(ok), **{name: float(count) for name, count in finished.items()}}, {}, latencies)
 
 
-def samples(now: Figures | None, *changes: Mapping[str, Any], seconds: float = 0.5) -> list[Sample]:
+def samples(now: Counters | None, *changes: Mapping[str, Any], seconds: float = 0.5) -> list[Sample]:
     """Looks of a bake that began with an engine fresh from its start; the last ones with ``changes``."""
-    zero = Figures(latencies={"next token": dict.fromkeys(EDGES, 0.0)})
+    zero = Counters(latencies={"next token": dict.fromkeys(EDGES, 0.0)})
     good = Sample(True, engine=ENGINE, life=(7, 0), figures=zero, seconds=seconds)
     last = dataclasses.replace(good, figures=now)
     return [good, last, *(dataclasses.replace(last, **change) for change in changes), last]
@@ -58,17 +60,17 @@ GOOD = figures(50, buckets(at_0_05=46, at_0_1=4))
 
 
 def test_read_adds_engine_cores_up_and_knows_what_is_of_the_api() -> None:
-    found = bake.read(METRICS)
+    found = vllm_metrics.counters(METRICS)
     assert found.finished == {"stop": 5.0, "error": 1.0}
     assert found.answers == {"2xx": 5.0, "5xx": 1.0}
     assert found.latencies == {"first token": {0.1: 4.0, math.inf: 6.0}, "next token": {math.inf: 80.0}}
     assert (found.requests, found.errors) == (6, 1)
-    later = bake.read(METRICS.replace('"stop",model_name="tiny"} 3.0', '"stop",model_name="tiny"} 10.0'))
+    later = vllm_metrics.counters(METRICS.replace('"stop",model_name="tiny"} 3.0', '"stop",model_name="tiny"} 10.0'))
     assert (bake.since(found, later).requests, bake.since(found, later).errors) == (7, 0)
 
 
 def test_read_what_vllm_says_of_itself() -> None:
-    found = bake.read((FIXTURES / "metrics_served.txt").read_text(encoding="utf-8"))
+    found = vllm_metrics.counters((FIXTURES / "metrics_served.txt").read_text(encoding="utf-8"))
     assert (found.requests, found.errors) == (13, 0)
     assert found.answers == {"2xx": 13.0}
     assert {name: (edges[0.01], edges[math.inf]) for name, edges in found.latencies.items()} == {
@@ -78,7 +80,7 @@ def test_read_what_vllm_says_of_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "seen", "causes", "says"),
+    ("before", "seen", "causes", "expected"),
     [
         pytest.param(BEFORE, samples(GOOD), [], ["50 requests, none ended badly", "half within 0.05 s, before 0.05 s"], id="as before"),
         pytest.param(BEFORE, samples(figures(50, buckets(at_0_1=50))), [], ["half within 0.1 s, before 0.05 s"],
@@ -109,12 +111,12 @@ def test_read_what_vllm_says_of_itself() -> None:
                      id="wrong answer"),
     ],
 )  # fmt: skip
-def test_evaluate(before: Before | None, seen: list[Sample], causes: list[str], says: list[str]) -> None:
+def test_evaluate(before: Before | None, seen: list[Sample], causes: list[str], expected: list[str]) -> None:
     verdict = bake.evaluate(before, seen, Allowed())
     assert bool(verdict.causes) == bool(causes), verdict
     for words in causes:
         assert words in "; ".join(verdict.causes)
-    for words in says:
+    for words in expected:
         assert words in verdict.seen
 
 
