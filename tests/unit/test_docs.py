@@ -65,7 +65,9 @@ def test_the_index_was_read() -> None:
 
 @pytest.mark.parametrize(("name", "function"), index())
 def test_the_index_names_functions_that_exist(name: str, function: str) -> None:
-    text = (ROOT / "plugins" / name).read_text(encoding="utf-8")
+    path = ROOT / "plugins" / name
+    assert path.is_file(), f"no plugins/{name}"
+    text = path.read_text(encoding="utf-8")
     assert re.search(rf"^\s*(async )?(def|class) {function}\b|^{function}\b.*=", text, re.MULTILINE), (
         f"{name}: no {function}"
     )
