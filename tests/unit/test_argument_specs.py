@@ -44,8 +44,8 @@ def options(role: Path) -> dict[str, dict[str, Any]]:
     for verb, entry in specs(role).items():
         for name, option in (entry.get("options") or {}).items():
             known = merged.setdefault(name, option)
-            known_as, given_as = ({key: o.get(key) for key in ("type", "default", "choices")} for o in (known, option))
-            assert known_as == given_as, f"{role.name}: {verb} has {given_as} for {name}, another verb has {known_as}"
+            told, tells = ({key: o.get(key) for key in ("type", "default", "choices")} for o in (known, option))
+            assert told == tells, f"{role.name}: {verb} says {tells} of {name}, another verb says {told}"
     return merged
 
 
@@ -121,8 +121,8 @@ def test_defaults_have_their_documented_type(role: Path) -> None:
 @roles
 def test_no_variable_is_used_without_being_documented(role: Path) -> None:
     documented = set(options(role))
-    undocumented = {name: where for name, where in public_names(role).items() if name not in documented}
-    assert not undocumented, f"{role.name}: used but not documented: {undocumented}"
+    strangers = {name: where for name, where in public_names(role).items() if name not in documented}
+    assert not strangers, f"{role.name}: used but not documented: {strangers}"
 
 
 @roles

@@ -82,8 +82,8 @@ def test_every_variable_exists(example: Path) -> None:
     policy = {f"rollout_{name}" for name in waves.Policy.__dataclass_fields__}
     known = set(options()) | policy
     named = set(re.findall(r"^(?:# )?\s*([a-z]+_[a-z_]+):", written(example), re.MULTILINE))
-    unknown = {name for name in named if not name.startswith(("ansible_", "replica_"))} - known
-    assert not unknown
+    strangers = {name for name in named if not name.startswith(("ansible_", "replica_"))} - known
+    assert not strangers
 
 
 @examples
