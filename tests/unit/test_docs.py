@@ -53,6 +53,18 @@ def test_files_that_are_named_are_there(page: str) -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+def test_pages_that_code_names_are_there() -> None:
+    """Docstrings, comments and messages send people to docs/."""
+    lost = [
+        f"{name}: {page}"
+        for name in tracked("*.py", "*.yml", "*.j2", "*.md", "Makefile", "tools/*")
+        if not name.startswith(("tests/unit/", "collections/"))
+        for page in re.findall(r"(?<!vLLM's )\bdocs/[\w/-]+\.\w+", (ROOT / name).read_text(encoding="utf-8"))
+        if not (ROOT / page).exists()
+    ]
+    assert lost == []
+
+
 def index() -> list[tuple[str, str]]:
     """The rows of architecture.md's index that end in ``file:function``."""
     text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
