@@ -103,7 +103,7 @@ def nothing_lost(lab: Lab, load: Traffic) -> None:
 
 
 def small_serves(lab: Lab) -> None:
-    """Two hosts are wanted and one is there when the engine starts: the small layout serves once patience is over."""
+    """Two hosts are asked for and one is there when the engine starts: the small layout serves once patience is over."""
     lab.on(HEAD, f"systemctl stop {ENGINE}")
     for host in WORKERS:
         lab.testbed("stop", host)

@@ -53,6 +53,18 @@ def test_files_that_are_named_are_there(page: str) -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+def test_pages_that_code_names_are_there() -> None:
+    """Docstrings, comments and messages send people to docs/."""
+    lost = [
+        f"{name}: {page}"
+        for name in tracked("*.py", "*.yml", "*.j2", "*.md", "Makefile", "tools/*")
+        if not name.startswith(("tests/unit/", "collections/"))
+        for page in re.findall(r"(?<!vLLM's )\bdocs/[\w/-]+\.\w+", (ROOT / name).read_text(encoding="utf-8"))
+        if not (ROOT / page).exists()
+    ]
+    assert lost == []
+
+
 def index() -> list[tuple[str, str]]:
     """The rows of architecture.md's index that end in ``file:function``."""
     text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
@@ -65,7 +77,9 @@ def test_the_index_was_read() -> None:
 
 @pytest.mark.parametrize(("name", "function"), index())
 def test_the_index_names_functions_that_exist(name: str, function: str) -> None:
-    text = (ROOT / "plugins" / name).read_text(encoding="utf-8")
+    path = ROOT / "plugins" / name
+    assert path.is_file(), f"no plugins/{name}"
+    text = path.read_text(encoding="utf-8")
     assert re.search(rf"^\s*(async )?(def|class) {function}\b|^{function}\b.*=", text, re.MULTILINE), (
         f"{name}: no {function}"
     )

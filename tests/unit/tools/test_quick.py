@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from importlib.machinery import SourceFileLoader
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 
 import pytest
@@ -28,7 +28,10 @@ quick = script("quick")
 @pytest.mark.parametrize(
     ("changed", "tests"),
     [
-        ("plugins/module_utils/engine/ladder.py", ["tests/unit/module_utils/engine/test_ladder.py"]),
+        (
+            "plugins/module_utils/engine/ladder.py",
+            ["tests/unit/module_utils/engine/test_ladder.py", "tests/unit/module_utils/engine/test_ladder_rungs.py"],
+        ),
         ("plugins/module_utils/haproxy.py", ["tests/unit/module_utils/test_haproxy.py"]),
         ("testbed/lib/faults.py", ["tests/unit/testbed/test_faults.py"]),
         ("tests/unit/module_utils/engine/test_ladder.py", ["tests/unit/module_utils/engine/test_ladder.py"]),
@@ -44,9 +47,12 @@ def test_tests_of(changed: str, tests: list[str]) -> None:
 
 
 def test_a_file_without_a_mirror_calls_for_the_tests_that_import_it() -> None:
-    found = quick.tests_of("plugins/module_utils/core/records.py")
+    found = quick.importers(PurePosixPath("plugins/module_utils/core/records.py"))
     assert "tests/unit/module_utils/core/test_manifests.py" not in found
     assert "tests/unit/module_utils/rollout/test_lock.py" in found
+    assert quick.tests_of("plugins/module_utils/gates/ranks/__init__.py") == quick.importers(
+        PurePosixPath("plugins/module_utils/gates/ranks/__init__.py")
+    )
 
 
 def test_what_changed_is_asked_of_git() -> None:
