@@ -88,7 +88,7 @@ def _replica(name: str, declared: Declared, answers: Mapping[str, Answer]) -> Re
             "missing": _total(host["gpus"]["missing"] for host in hosts),
         },
         "reason": _replica_reason(serving, engine, hosts, answer),
-        "advice": engine_state.advice(engine.get("findings") or ()),
+        "advice": engine_state.advice(engine),
         "hosts": hosts,
     }
 
