@@ -19,7 +19,7 @@ HOSTS = ("a1", "a2")
 DEADLINE = 90.0
 ALLOWANCE = 5.0
 """Seconds after its deadline within which a gate has given its verdict."""
-LEFT_OVER = "pgrep -f '[l]ockstep.(ranks|ray_gang|network_probe)' || true"
+LEFT_OVER = "pgrep -f '[l]ockstep.gates.(ranks|network_probe)' || true"
 TAKEN = "ss -Htan state listening '( sport >= :29600 and sport <= :29699 )'"
 
 
@@ -269,7 +269,7 @@ def test_bad_input_gets_one_clear_message(clean: Lab, arguments: Mapping[str, An
 
 @pytest.mark.long
 def test_busy_gpus_are_told_at_once(clean: Lab) -> None:
-    """While somebody holds the GPUs in Ray, no gang fits, and the gate says who has to go."""
+    """While somebody holds the GPUs in Ray, no rank group fits, and the gate names the host."""
     holder = "import ray, time; ray.init(address='auto'); time.sleep(0)"
     script = f"""
         cd /tmp

@@ -167,7 +167,7 @@ def test_figures():
     assert graph_gate.measurements([])["worst_deviation"] is None
 
 
-def test_the_slowest_of_slow_replays_is_told_and_both_hosts_are_a_pair():
+def test_the_slowest_of_slow_replays_is_named_and_both_hosts_are_a_pair():
     reports = pair([replay("a1", 0, seconds=0.003)], [replay("a2", 1, seconds=0.004)])
     result = graph_gate.evaluate(reports, 2.0)
     assert result.pair == ("a1", "a2")
