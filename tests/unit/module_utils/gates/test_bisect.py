@@ -148,6 +148,16 @@ def test_next_round(hosts, rounds, groups):
     assert ["".join(group) for group in found] == groups
 
 
+def test_a_seed_tries_other_pairs():
+    def first_round(seed):
+        rounds = []
+        bisect.locate(names(16), lambda groups: rounds.append(groups) or [True] * len(groups), seed=seed)
+        return rounds[0]
+
+    assert first_round(None) == bisect.next_round(names(16), [])
+    assert first_round(1) == first_round(1) != first_round(2) != first_round(None)
+
+
 def test_one_host_needs_no_round():
     assert bisect.next_round(["h00"], []) == []
 
