@@ -119,6 +119,11 @@ CASES = [
         ("fail", "wrong_data", "a2", None),
     ),
     (
+        "one host of three sees one rank's block wrong: its sender or the link, so nobody alone",
+        [*pair([], [check("a2", 1, 1, "all_gather", from_ranks=(0,))]), report("a3", 2)],
+        ("fail", "wrong_data", None, None),
+    ),
+    (
         "blocks of several ranks are wrong",
         pair(
             [check("a1", 0, 1, "all_gather", from_ranks=(0, 1))], [check("a2", 1, 1, "all_gather", from_ranks=(0, 1))]
