@@ -50,7 +50,7 @@ def _gates(seen: Mapping[str, Any], names: Sequence[str], suffix: str = "") -> d
 
 
 def _gate(name: str, answer: Mapping[str, Any]) -> GateResult | None:
-    """The gate's result; where the module itself failed, a failure that says so; None where it did not run."""
+    """The gate's result; where the module itself failed, could_not_run; None where it did not run."""
     if answer.get("gate"):
         return GateResult.from_dict(answer["gate"])
     if not answer.get("failed"):

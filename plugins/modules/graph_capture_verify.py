@@ -7,7 +7,7 @@ DOCUMENTATION = r"""
 module: graph_capture_verify
 short_description: The graph gate, whether captured graphs with collectives inside replay and give what eager gives
 description:
-  - Runs a small tensor-parallel transformer layer eagerly first, so that a failure later says I(graph) and not I(network).
+  - Runs a small tensor-parallel transformer layer eagerly first, so that a later failure is a fault of graphs alone.
     Then captures a graph for each batch size, in vLLM's cudagraph modes, with GEMM, attention and all-reduce inside,
     replays each many times, then all in mixed order, and compares every result with eager.
   - The verdict tells apart a capture that hangs or errs, a replay that hangs or errs, wrong results, eager that is
@@ -15,7 +15,7 @@ description:
   - O(scope=host) stays on this host. O(scope=replica) runs on the head, across all hosts of the replica, through Ray.
   - The work runs in a child that ends at O(deadline), after its stacks, the NCCL log, the kernel's messages and
     nvidia-smi's state are saved. Always ends, leaves no process, no port and no GPU memory.
-  - Without a GPU a compiled function stands for the graph, its first call for the capture; the result says so.
+  - Without a GPU a compiled function stands for the graph, its first call for the capture; C(gate.measured.graphs) shows it.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 extends_documentation_fragment:

@@ -14,7 +14,7 @@ description:
     replica through Ray. When that fails and names no host, rounds of trials bisect to the bad host or pair.
   - The work runs in a child that ends at O(deadline), after its stacks, the NCCL log, the kernel's messages and
     nvidia-smi's state are saved. Always ends, leaves no process and no port.
-  - Without a GPU the same code runs on CPU with gloo, and the result says so.
+  - Without a GPU the same code runs on CPU with gloo, and C(gate.backend) shows it.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 extends_documentation_fragment:

@@ -19,7 +19,7 @@ HOSTS = ("a1", "a2")
 DEADLINE = 90.0
 ALLOWANCE = 5.0
 """Seconds after its deadline within which a gate has given its verdict."""
-LEFT_OVER = "pgrep -f '[l]ockstep.(ranks|ray_gang|network_probe)' || true"
+LEFT_OVER = "pgrep -f '[l]ockstep.gates.(ranks|network_probe)' || true"
 TAKEN = "ss -Htan state listening '( sport >= :29600 and sport <= :29699 )'"
 
 

@@ -1,6 +1,6 @@
 """Which hosts, or which pairs of hosts, are bad, found with few rounds of group trials.
 
-Pure: ``next_round`` says which groups to try, in parallel, and ``judge`` what follows from the outcomes. A trial of a group
+Pure: ``next_round`` says which groups to try, in parallel, and ``evaluate`` what follows from the outcomes. A trial of a group
 fails when one of its hosts, or the link between two of them, is bad. Rounds count, not trials: a round costs as much as
 its slowest group, and a hang costs a deadline.
 
@@ -9,8 +9,8 @@ whom they have not met. Round 3 tries what still never passed with a further cle
 four hosts have all their pairs tried instead; two hosts are tried alone.
 
 A host is accused when it fails alone, or when it passed with nobody and failed in at least two trials whose other hosts
-are all cleared. A pair is accused when it failed and both its hosts are cleared. Whatever is not settled by that is told
-as unclear, never accused. (A host all of whose tried links are bad is a bad host in this sense.)
+are all cleared. A pair is accused when it failed and both its hosts are cleared. Whatever that leaves open is reported as
+unclear, never accused. (A host all of whose tried links are bad is a bad host in this sense.)
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOST_ROUNDS = 3
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One group's outcome; ``passed`` is None when the trial proved nothing (it ran out of time while it moved)."""
+    """One group's outcome; ``passed`` is None when the trial was inconclusive (it still progressed at the deadline)."""
 
     hosts: Group
     passed: bool | None
@@ -41,7 +41,7 @@ class Finding:
     Attributes:
         hosts: bad hosts.
         pairs: pairs that fail though both hosts are good otherwise.
-        unclear: hosts that may be bad, too little was learnt of them.
+        unclear: hosts that may be bad; too little is known of them.
         rest: whether all hosts that are not named here passed together; None when that was not tried.
         rounds: rounds spent.
     """
@@ -65,8 +65,8 @@ def locate(
 
     Args:
         hosts: all hosts of a group that failed as a whole.
-        run: tries disjoint groups in parallel and tells, in the same order, which passed; None proves nothing.
-        seed: shuffles the hosts first, so that a second search tries other pairs.
+        run: tries disjoint groups in parallel and returns, in the same order, which passed; None is inconclusive.
+        seed: shuffles the hosts first, so that a second bisection tries other pairs.
     """
     order = list(hosts)
     if seed is not None:
@@ -74,11 +74,11 @@ def locate(
     history: list[Round] = []
     while groups := next_round(order, history):
         history.append([Trial(group, passed) for group, passed in zip(groups, run(groups), strict=True)])
-    return judge(order, history)
+    return evaluate(order, history)
 
 
 def next_round(hosts: Sequence[str], history: Sequence[Round]) -> list[Group]:
-    """The disjoint groups to try next; empty when the search is over."""
+    """The disjoint groups to try next; empty when nothing is left to try."""
     count = len(history)
     if len(hosts) < 2 or count >= MOST_ROUNDS:
         return []
@@ -90,11 +90,11 @@ def next_round(hosts: Sequence[str], history: Sequence[Round]) -> list[Group]:
         return _pairs(hosts)
     cleared = _cleared(history)
     if count == 1:
-        return _meet_cleared(hosts, history, cleared) if cleared else _strangers(hosts, history)
+        return _meet_cleared(hosts, history, cleared) if cleared else _other_pairs(hosts, history)
     return _last_round(hosts, history, cleared)
 
 
-def judge(hosts: Sequence[str], history: Sequence[Round]) -> Finding:
+def evaluate(hosts: Sequence[str], history: Sequence[Round]) -> Finding:
     """What follows from all trials so far."""
     trials = [trial for past in history for trial in past]
     cleared = _cleared(history)
@@ -185,7 +185,7 @@ def _meet_cleared(hosts: Sequence[str], history: Sequence[Round], cleared: set[s
     return groups + _match(idle[:half], idle[half:], history)
 
 
-def _strangers(hosts: Sequence[str], history: Sequence[Round]) -> list[Group]:
+def _other_pairs(hosts: Sequence[str], history: Sequence[Round]) -> list[Group]:
     """Every pair failed: try other pairs, in the hope that two good hosts meet."""
     groups: list[Group] = []
     left = list(hosts)
@@ -200,7 +200,7 @@ def _strangers(hosts: Sequence[str], history: Sequence[Round]) -> list[Group]:
 def _last_round(hosts: Sequence[str], history: Sequence[Round], cleared: set[str]) -> list[Group]:
     """What never passed meets one more cleared host; the others run together, one host of each bad pair left out."""
     suspects = [host for host in hosts if host not in cleared]
-    links = judge(hosts, history).pairs
+    links = evaluate(hosts, history).pairs
     spared = [first for first, _ in links]
     willing = spared + [host for host in hosts if host in cleared and host not in spared]
     groups = _match(suspects, list(dict.fromkeys(willing)), history)

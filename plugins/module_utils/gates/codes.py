@@ -27,7 +27,7 @@ class Code(str, enum.Enum):
     RANK_KILLED = "rank_killed"
     """A signal ended a rank."""
     HOST_LOST = "host_lost"
-    """A host's RankActor stopped answering."""
+    """A host's RankActor did not answer."""
     OUT_OF_TIME = "out_of_time"
     """The ranks still made progress at the deadline: inconclusive, no host blamed."""
     HOST_MISSING = "host_missing"

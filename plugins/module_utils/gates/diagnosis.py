@@ -41,7 +41,7 @@ class HostFindings:
 
 @dataclasses.dataclass(frozen=True)
 class Conclusion:
-    """What is wrong, in words, where, and what to do."""
+    """What is wrong, where, and what to do."""
 
     headline: str
     where: str

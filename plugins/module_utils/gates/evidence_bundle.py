@@ -29,11 +29,11 @@ def plain(name: str) -> str:
     return re.sub(r"[^\w.+-]", "_", name) or "run"
 
 
-def collect(wish: Mapping[str, Any]) -> dict[str, Any]:
+def collect(params: Mapping[str, Any]) -> dict[str, Any]:
     """The evidence files of a run.
 
     Args:
-        wish: ``run``; ``since`` (Unix seconds): evidence of the engine and its log are brought too where they are newer.
+        params: ``run``; ``since`` (Unix seconds): evidence of the engine and its log are brought too where they are newer.
 
     Returns:
         ``files``: path to base64 of the zlib-compressed last ``FILE_LIMIT`` bytes; ``left_out``: paths beyond ``HOST_LIMIT``.
@@ -41,7 +41,7 @@ def collect(wish: Mapping[str, Any]) -> dict[str, Any]:
     files: dict[str, str] = {}
     left_out: list[str] = []
     room = HOST_LIMIT
-    for path in _newest_first(_found(str(wish["run"]), float(wish.get("since", 0)))):
+    for path in _newest_first(_found(str(params["run"]), float(params.get("since", 0)))):
         kept = _end_of(path)
         if kept is None:
             continue

@@ -24,7 +24,7 @@ class Failure:
         kind: ``killed``, ``error``, ``hung``, ``out_of_time`` (it still made progress at the deadline) or ``lost``.
         hosts: who is to blame; empty when all ranks look alike.
         phase: the work's phase in which it happened; None when no rank got as far.
-        cause: in words.
+        cause: for people.
     """
 
     verdict: Verdict

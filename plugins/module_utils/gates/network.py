@@ -41,7 +41,7 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One thing wrong: its code, who is to blame, the pair where it takes two, the cause in words and what to type."""
+    """One thing wrong: its code, who is to blame, the pair where it takes two, the cause and what to type."""
 
     code: Code
     host: str
@@ -141,14 +141,14 @@ def _names(seen: Observations, me: str, limits: Limits) -> Iterator[Problem]:
     following = "ansible-playbook site.yml  (gpu_host writes the peers' names)"
     bad = {name: found["problem"] for name, found in seen["names"].items() if found["problem"]}
     if bad:
-        words = "; ".join(bad.values())
-        yield Problem(Code.NAMES, me, f"on {me} names do not resolve both ways: {words}", following)
+        listed = "; ".join(bad.values())
+        yield Problem(Code.NAMES, me, f"on {me} names do not resolve both ways: {listed}", following)
     slow = {
         name: found["seconds"] for name, found in seen["names"].items() if found["seconds"] > limits.look_up_seconds
     }
     if slow and not bad:
-        words = ", ".join(f"{name} {seconds:g} s" for name, seconds in slow.items())
-        yield Problem(Code.NAMES_SLOW, me, f"on {me} names resolve too slowly: {words}", following)
+        listed = ", ".join(f"{name} {seconds:g} s" for name, seconds in slow.items())
+        yield Problem(Code.NAMES_SLOW, me, f"on {me} names resolve too slowly: {listed}", following)
 
 
 def _interface(seen: Observations, identity: Mapping[str, Any]) -> Iterator[Problem]:

@@ -15,7 +15,7 @@ class CannotRun(Exception):
     """The gate could not begin.
 
     Attributes:
-        cause: why, in words.
+        cause: why, for people.
         next: what to type.
     """
 
@@ -40,7 +40,7 @@ class GateResult:
         floor: what ``measured`` was held against, same keys.
         backend: ``nccl`` or ``gloo``; None where no collective ran.
         evidence: absolute paths on the host that ran the gate.
-        cause: the cause in words; empty on a pass.
+        cause: the cause, for people; empty on a pass.
         next: the next command to type; empty on a pass.
         warnings: what the operator should know though the gate passed.
     """

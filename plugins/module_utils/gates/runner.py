@@ -53,7 +53,7 @@ class Request:
         floor_gbps: NCCL gate: busbw floor that wins over the table.
         link: NCCL gate: ``auto`` or one of the table's links.
         nccl_tests: NCCL gate on one host: measure busbw with nccl-tests where it is installed.
-        slowest_replay_ratio: graph gate: a replay may take so many times as long as eager; 0 judges no time.
+        slowest_replay_ratio: graph gate: a replay may take so many times as long as eager; 0 demands no time.
         allow_gpu_processes: go on though other processes hold GPU memory.
         environment: variables for the ranks.
         user: who the ranks run as; None keeps the caller.
@@ -131,7 +131,7 @@ def floor_for(request: Request, reports: Sequence[Report]) -> bandwidth.Floor | 
 
 
 def link_of(asked: str, hosts: int, started: events.Started) -> str:
-    """What the slowest part of the traffic crosses, as a host's first rank saw it unless the operator says."""
+    """What the slowest part of the traffic crosses, as a host's first rank saw it unless the operator gave it."""
     if asked != "auto":
         return asked
     return str(started.network_link if hosts > 1 else started.local_link)

@@ -16,6 +16,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.driver import instal
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import kernel_module
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import state as driver_state
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import driver as driver_gate
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.codes import Code
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import GateResult
 from ansible_collections.lockstep.vllm.plugins.modules import nvidia_driver_packages
 
@@ -103,7 +104,7 @@ def test_a_passing_gate_warns(
 def test_a_failing_gate_names_cause_and_next_step(
     record: Path, gate: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    gate["result"] = GateResult("driver", "fail", 0.1, code="xid", cause="Xid 79", next="reboot a1")
+    gate["result"] = GateResult("driver", "fail", 0.1, code=Code.XID, cause="Xid 79", next="reboot a1")
     result = call(capsys, "driver_verify", gpus=8, host="a1", _ansible_check_mode=True)
     assert (result["gate"]["evidence"], records.EVIDENCE.exists()) == ([], False)
     result = call(capsys, "driver_verify", gpus=8, host="a1", run="r1")

@@ -2,7 +2,7 @@
 
 A small transformer layer stands for the model: projection, attention, projection, all-reduce, MLP, all-reduce, as in
 tensor parallelism. Every rank holds the same weights times a factor of its own, so that each knows from its own eager part
-alone what the all-reduced result must be: that tells a broken collective from a broken graph.
+alone what the all-reduced result must be: that separates a broken collective from a broken graph.
 
 On a GPU a graph is a ``torch.cuda.CUDAGraph`` captured as vLLM does. On CPU there are no such graphs: a function under
 ``torch.compile`` stands in, its first call for a batch size being the capture and later calls the replay.

@@ -25,7 +25,7 @@ class Event:
 
 @dataclasses.dataclass(frozen=True)
 class Started(Event):
-    """Torch is loaded. The first rank of a host says what traffic crosses: ``local_link``, ``network_link``."""
+    """Torch is loaded. The first rank of a host reports what traffic crosses: ``local_link``, ``network_link``."""
 
     backend: str
     device: str
@@ -82,7 +82,7 @@ class LocalGemm(Event):
 class Check(Event):
     """Wrong elements of one collective; of the first one its index, value and expected value.
 
-    ``from_ranks``: ranks whose blocks arrived wrong, where the collective tells.
+    ``from_ranks``: ranks whose blocks arrived wrong, where the collective shows them.
     """
 
     operation: str

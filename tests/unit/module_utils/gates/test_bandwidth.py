@@ -71,6 +71,64 @@ def test_a_row_for_a_newer_nccl_wins_only_with_that_nccl():
     assert bandwidth.choose(rows, nccl="2.28.3", **about).gbps == 200
 
 
+ROW = {
+    "gpu": "H100",
+    "link": "ib",
+    "gpus_per_host": 8,
+    "across_hosts": True,
+    "nccl_min": "2.20",
+    "operation": "all_gather",
+    "floor_gbps": 100,
+    "source": "here",
+    "confidence": "low",
+}
+ABOUT = {"gpu": "NVIDIA h100 80GB", "link": "ib", "gpus_per_host": 8, "hosts": 2, "nccl": "2.20"}
+
+
+def test_the_row_that_fits_is_the_floor():
+    assert bandwidth.choose([ROW], **ABOUT) == bandwidth.Floor(100.0, "here", "low", "all_gather")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"gpu": "NVIDIA A100"},
+        {"link": "ethernet"},
+        {"gpus_per_host": 4},
+        {"hosts": 1},
+        {"nccl": "2.19.9"},
+        {"gpu": None},
+    ],
+)
+def test_a_row_fits_in_every_respect_or_not_at_all(change):
+    with pytest.raises(bandwidth.NoFloor):
+        bandwidth.choose([ROW], **{**ABOUT, **change})
+
+
+def test_an_unknown_nccl_takes_any_row_and_a_row_may_leave_things_open():
+    assert bandwidth.choose([ROW], **{**ABOUT, "nccl": None}).gbps == 100
+    loose = {**ROW, "gpus_per_host": None, "nccl_min": None}
+    assert bandwidth.choose([loose], **{**ABOUT, "gpus_per_host": 3, "nccl": "1.0"}).gbps == 100
+
+
+def test_the_row_that_names_the_card_most_exactly_wins():
+    rows = [{**ROW, "gpu": "H100 80GB", "floor_gbps": 50, "nccl_min": None}, ROW, {**ROW, "gpu": None, "floor_gbps": 1}]
+    assert bandwidth.choose(rows, **ABOUT).gbps == 50
+
+
+def test_without_a_card_the_link_is_the_cpu():
+    row = {**ROW, "gpu": None, "link": "cpu", "floor_gbps": 0}
+    assert bandwidth.choose([row], **{**ABOUT, "gpu": None}).gbps == 0
+
+
+def test_one_rank_has_no_floor_and_two_ranks_of_two_hosts_have():
+    assert bandwidth.choose([], **{**ABOUT, "gpus_per_host": 1, "hosts": 1}) == bandwidth.Floor(
+        0.0, "one rank: nothing crosses a bus", "certain"
+    )
+    with pytest.raises(bandwidth.NoFloor, match=r"over ib, 1 GPUs a host on 2 host\(s\), NCCL 2.20: give one"):
+        bandwidth.choose([], **{**ABOUT, "gpus_per_host": 1})
+
+
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['gpu']}-{row['link']}-{row['across_hosts']}")
 def test_every_row_has_a_source_and_makes_sense(row):
     assert row["source"]

@@ -1,4 +1,4 @@
-"""The search for bad hosts and pairs: a table of small cases, and thousands of random large ones."""
+"""Bisection to bad hosts and pairs: tables of trials and of small clusters, and thousands of random large ones."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Cluster:
         assert len(members) == len(set(members)), "a host cannot be in two groups at once"
         return [self.passes(group) for group in groups]
 
-    def search(self, seed=None):
+    def bisect(self, seed=None):
         return bisect.locate(self.hosts, self.run, seed=seed)
 
 
@@ -64,9 +64,98 @@ def names(count):
 )
 def test_small_cases(count, bad_hosts, bad_pairs, alone, hosts, pairs, unclear):
     cluster = Cluster(names(count), bad_hosts, bad_pairs, alone)
-    finding = cluster.search()
+    finding = cluster.bisect()
     assert (list(finding.hosts), list(finding.pairs), list(finding.unclear)) == (hosts, pairs, unclear)
     assert cluster.rounds == finding.rounds <= bisect.MOST_ROUNDS
+
+
+def tried(*outcomes):
+    """One round: ``"ab"`` passed, ``"-ab"`` failed, ``"?ab"`` was inconclusive."""
+    return [
+        bisect.Trial(tuple(outcome.strip("-?")), None if outcome[0] == "?" else outcome[0] != "-")
+        for outcome in outcomes
+    ]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "rounds", "bad", "pairs", "unclear"),
+    [
+        ("abcdef", [("-ab", "cd", "ef")], "", [], "ab"),
+        ("abcdef", [("-ab", "cd", "ef"), ("-ac", "bd")], "a", [], ""),  # two failures among cleared hosts
+        ("abcdef", [("-ab", "cd", "ef"), ("-ac",)], "", [], "ab"),  # one failure among cleared hosts is not enough
+        ("abcdef", [("-ab", "cd", "ef"), ("-ac", "?bd")], "", [], "ab"),  # the other may be b's doing
+        ("abcdef", [("-ab", "cd", "ef"), ("-ac", "-bd"), ("-ad", "be")], "a", [("b", "d")], ""),
+        ("abcdef", [("-ab", "cd", "ef"), ("?ac", "bd")], "", [], "a"),  # inconclusive is no failure
+        ("abcdef", [("ab", "cd", "ef"), ("-ac", "-bd")], "", [("a", "c"), ("b", "d")], ""),
+        ("abcdef", [("ab", "cd", "ef"), ("-ca", "?bd")], "", [("a", "c")], ""),  # in the order of names
+        ("abcdef", [("ab", "cd", "ef"), ("-acd",)], "", [], ""),  # three are no pair
+        ("abcdef", [("-abc", "de"), ("-adf", "bc")], "", [], "af"),  # who fails beside the uncleared f
+        ("abc", [("ab", "-c")], "c", [], ""),  # fails alone
+        ("abc", [("ab", "-a")], "a", [], "c"),  # though it passed with another
+        ("abc", [("ab", "c")], "", [], "c"),  # passing alone clears nobody
+        ("abc", [("-a", "-b"), ("-ac",)], "ab", [], "c"),
+        ("ab", [("a", "b")], "", [("a", "b")], ""),
+        ("ba", [("a", "b")], "", [("a", "b")], ""),
+        ("ab", [("a", "-b")], "b", [], ""),
+        ("ab", [("a", "?b")], "", [], "ab"),
+        ("ab", [("-a", "?b")], "a", [], "b"),
+        ("ab", [], "", [], "ab"),
+    ],
+)
+def test_evaluate(hosts, rounds, bad, pairs, unclear):
+    finding = bisect.evaluate(hosts, [tried(*outcomes) for outcomes in rounds])
+    assert ("".join(finding.hosts), list(finding.pairs), "".join(finding.unclear)) == (bad, pairs, unclear)
+    assert finding.rounds == len(rounds)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "rounds", "rest", "located"),
+    [
+        ("abcdef", [("-ab", "cd", "ef"), ("-ac", "bd"), ("bcd",)], True, True),
+        ("abcdef", [("-ab", "cd", "ef"), ("-ac", "bd"), ("-bcd",)], False, False),
+        ("abcdef", [("-ab", "cd", "ef"), ("-ac", "bd"), ("?bcd",)], None, True),
+        ("abcdef", [("-ab", "cd", "ef"), ("-ac", "bd"), ("bc",)], None, True),  # two are not the rest
+        ("abcdef", [("-ab", "cd", "ef"), ("-acd", "bd")], None, True),
+        ("abcd", [("-ab", "cd"), ("-ac", "bd"), ("bcd",)], None, True),
+        ("abcdef", [("ab", "cd", "ef"), ("-ac",)], None, True),
+        ("abcdef", [("ab", "cd", "ef")], None, False),
+    ],
+)
+def test_whether_the_others_pass_together(hosts, rounds, rest, located):
+    finding = bisect.evaluate(hosts, [tried(*outcomes) for outcomes in rounds])
+    assert (finding.rest, finding.located) == (rest, located)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "rounds", "groups"),
+    [
+        ("a", [], []),
+        ("ab", [], ["a", "b"]),
+        ("ab", [("a", "b")], []),
+        ("abc", [], ["ab", "c"]),
+        ("abcd", [("ab", "cd"), ("-ac", "bd")], ["ad", "bc"]),
+        ("abcd", [("ab",), ("ab",), ("ab",)], []),
+        ("abcde", [], ["ab", "cde"]),
+        ("abcdef", [("-ab", "cd", "ef")], ["ac", "bd"]),  # suspects meet cleared hosts
+        ("abcdefgh", [("-ab", "cd", "ef", "gh")], ["ac", "bd", "eg", "fh"]),  # the idle try further links
+        ("abcdef", [("-ab", "-cd", "-ef")], ["ac", "bd"]),  # nobody is cleared: other pairs
+        ("abcdef", [("-ab", "cd", "ef"), ("-ac", "bd")], ["ad", "bcef"]),
+        ("abcdef", [("ab", "cd", "ef"), ("-ac", "bd", "?ef")], ["bcdef"]),  # one host of a bad pair is left out
+    ],
+)
+def test_next_round(hosts, rounds, groups):
+    found = bisect.next_round(hosts, [tried(*outcomes) for outcomes in rounds])
+    assert ["".join(group) for group in found] == groups
+
+
+def test_a_seed_tries_other_pairs():
+    def first_round(seed):
+        rounds = []
+        bisect.locate(names(16), lambda groups: rounds.append(groups) or [True] * len(groups), seed=seed)
+        return rounds[0]
+
+    assert first_round(None) == bisect.next_round(names(16), [])
+    assert first_round(1) == first_round(1) != first_round(2) != first_round(None)
 
 
 def test_one_host_needs_no_round():
@@ -79,14 +168,14 @@ def test_a_fault_that_needs_many_hosts_accuses_nobody():
 
 
 @pytest.mark.parametrize("count", [2, 4, 16])
-def test_trials_that_prove_nothing_accuse_nobody(count):
+def test_inconclusive_trials_accuse_nobody(count):
     finding = bisect.locate(names(count), lambda groups: [None] * len(groups))
     assert (finding.hosts, finding.pairs, list(finding.unclear)) == ((), (), names(count))
 
 
 def test_three_links_of_one_host_never_accuse_its_partners():
     links = [("h00", f"h{index:02}") for index in range(1, 16)]
-    finding = Cluster(names(16), bad_pairs=links).search()
+    finding = Cluster(names(16), bad_pairs=links).bisect()
     assert finding.hosts == ("h00",)
     assert finding.pairs == ()
 
@@ -102,7 +191,7 @@ def simulate(count, faults, cases, *, links, seed):
         bad_hosts = set(chance.sample(hosts, number - split))
         bad_pairs = {tuple(sorted(chance.sample(hosts, 2))) for _ in range(split)}
         cluster = Cluster(hosts, bad_hosts, bad_pairs)
-        finding = cluster.search(seed=chance.randrange(1 << 30))
+        finding = cluster.bisect(seed=chance.randrange(1 << 30))
         assert set(finding.hosts) <= bad_hosts, f"accused {finding.hosts}, bad are {bad_hosts} and {bad_pairs}"
         assert set(finding.pairs) <= bad_pairs, f"accused {finding.pairs}, bad are {bad_pairs}"
         figures["located"] += set(finding.hosts) == bad_hosts and finding.located

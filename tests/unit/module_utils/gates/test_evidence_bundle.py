@@ -25,8 +25,8 @@ def keep(path: Path, content: bytes, at: float = 1000.0) -> str:
     return str(path)
 
 
-def unpacked(wish: dict[str, object]) -> dict[str, bytes]:
-    return {path: evidence_bundle.unpack(packed) for path, packed in evidence_bundle.collect(wish)["files"].items()}
+def unpacked(params: dict[str, object]) -> dict[str, bytes]:
+    return {path: evidence_bundle.unpack(packed) for path, packed in evidence_bundle.collect(params)["files"].items()}
 
 
 def test_the_run_s_own_evidence_and_what_the_engine_left_since(host: Path) -> None:

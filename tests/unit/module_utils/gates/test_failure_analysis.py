@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import failure_analysis
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.codes import Code
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks.launcher import Report
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import GateResult
 from tests.unit.module_utils.gates.rank_reports import ended, error, report, started, step
 
 TWO_DONE = [
@@ -163,6 +166,110 @@ CASES = [
         ("fail", "lost", ("a2",), None),
     ),
     (
+        "only broken connections, and no deadline: the first of them",
+        [
+            report("a1", 0, error("a1", 0, 4, "check", "Broken pipe", "peer_lost", at=2.0), status="failed"),
+            report("a2", 1, error("a2", 1, 3, "check", "Broken pipe", "peer_lost", at=3.0), status="failed"),
+        ],
+        ("fail", "error", ("a2",), "check"),
+    ),
+    (
+        "the error of the earlier step, whenever it was reported",
+        [
+            report("a1", 0, error("a1", 0, 4, "replay", "CUDA error", at=1.0), status="failed"),
+            report("a2", 1, error("a2", 1, 3, "capture", "CUDA error", at=2.0), status="failed"),
+        ],
+        ("fail", "error", ("a2",), "capture"),
+    ),
+    (
+        "two of three fail alike: both of them, by name",
+        [
+            report("a3", 0, error("a3", 0, 3, "capture", "CUDA error", at=2.0), status="failed"),
+            report("a2", 1, status="ended"),
+            report("a1", 2, error("a1", 2, 3, "capture", "CUDA error", at=1.0), status="failed"),
+        ],
+        ("fail", "error", ("a1", "a3"), "capture"),
+    ),
+    (
+        "the rank that was killed first",
+        [
+            report("a1", 0, step("a1", 0, 2, "check"), ended("a1", 0, -9, at=2.0), status="failed"),
+            report("a2", 1, step("a2", 1, 3, "busbw"), ended("a2", 1, -11, at=1.0), status="failed"),
+        ],
+        ("fail", "killed", ("a2",), "busbw"),
+    ),
+    (
+        "killed before its first step",
+        [report("a1", 0, ended("a1", 0, -9), status="failed")],
+        ("fail", "killed", ("a1",), None),
+    ),
+    (
+        "one host done, one failed without a word, though it had just begun a step",
+        [report("a1", 0), report("a2", 1, step("a2", 1, 3, "check", at=1059.0), status="failed")],
+        ("fail", "error", ("a2",), "init"),
+    ),
+    (
+        "ended by us, so not to blame, beside one that did not start",
+        [report("a1", 0, status="ended"), report("a2", 1, status="failed")],
+        ("fail", "error", ("a2",), "init"),
+    ),
+    ("all ended by us", [report("a1", 0, status="ended")], ("fail", "error", ("a1",), "init")),
+    (
+        "an error of its own a moment before its own deadline is a cause",
+        [report("a1", 0, error("a1", 0, 5, "replay", "CUDA error", at=1059.9), status="timeout")],
+        ("fail", "error", ("a1",), "replay"),
+    ),
+    (
+        "an error of its own after its peer's deadline is a cause where its own had not ended it",
+        [
+            report("a1", 0, error("a1", 0, 5, "replay", "CUDA error", at=1060.5), status="failed"),
+            report("a2", 1, step("a2", 1, 5, "replay"), status="timeout"),
+        ],
+        ("fail", "error", ("a1",), "replay"),
+    ),
+    (
+        "hung for just as long as it takes",
+        [report("a1", 0, step("a1", 0, 5, "replay", at=1055.0), status="timeout")],
+        ("timeout", "hung", ("a1",), "replay"),
+    ),
+    (
+        "a moment less",
+        [report("a1", 0, step("a1", 0, 5, "replay", at=1055.1), status="timeout")],
+        ("timeout", "out_of_time", (), "replay"),
+    ),
+    (
+        "torch that loads for too long hangs",
+        [report("a1", 0, step("a1", 0, 0, "load", "torch", at=1000.0), status="timeout")],
+        ("timeout", "hung", ("a1",), "load"),
+    ),
+    (
+        "a moment less of loading, by the host that is ahead",
+        [
+            report("a1", 0, step("a1", 0, 0, "load", "torch", at=1000.1), status="timeout"),
+            report("a2", 1, status="timeout"),
+        ],
+        ("timeout", "out_of_time", (), "load"),
+    ),
+    (
+        "the longest step of any host counts",
+        [
+            report(
+                "a1", 0, step("a1", 0, 1, "eager", at=1000.0), step("a1", 0, 2, "capture", at=1030.0), status="timeout"
+            ),
+            report("a2", 1, step("a2", 1, 2, "capture", at=1030.0), status="timeout"),
+        ],
+        ("timeout", "out_of_time", (), "capture"),
+    ),
+    (
+        "ranks of two hosts behind a third",
+        [
+            report("a1", 0, step("a1", 0, 5, "check"), status="timeout"),
+            report("a2", 1, step("a2", 1, 4, "check"), status="timeout"),
+            report("a3", 2, step("a3", 2, 4, "check"), status="timeout"),
+        ],
+        ("timeout", "hung", ("a2", "a3"), "check"),
+    ),
+    (
         "the ranks did not even start",
         [report("a1", 0, status="failed", tail="Traceback\nModuleNotFoundError: No module named 'torch'")],
         ("fail", "error", ("a1",), "init"),
@@ -190,3 +297,62 @@ def test_no_time_is_negative():
 def test_the_last_line_of_the_ranks_is_the_cause():
     found = failure_analysis.analyse(CASES[-1][1])
     assert "ModuleNotFoundError: No module named 'torch'" in found.cause
+
+
+@pytest.mark.parametrize(
+    ("title", "cause"),
+    [
+        ("all hang at the same place", "all ranks hung in replay"),
+        ("ranks of two hosts behind", "ranks 1, 2 on a2, a3 hung in check; the others waited"),
+        (
+            "a moment less",
+            "still progressing at the deadline: the last step began 4.9 s before it, the longest step took 0.0 s in replay; "
+            "inconclusive, no host blamed",
+        ),
+        ("the rank that was killed first", "rank 1 on a2 was killed by signal 11 in busbw"),
+        (
+            "killed before its first step",
+            "rank 0 on a1 was killed by signal 9 (SIGKILL: look for the kernel's out-of-memory killer in kernel.log)",
+        ),
+        ("the error of the earlier step", "rank 1 on a2 failed with RuntimeError: CUDA error in capture"),
+        ("ended by us", "the ranks on a2 did not start: no output"),
+        ("a host was lost", "a2: no answer through Ray"),
+    ],
+)
+def test_the_cause(title, cause):
+    reports = next(case[1] for case in CASES if case[0].startswith(title))
+    assert failure_analysis.analyse(reports).cause == cause
+
+
+def test_a_host_that_never_began_hung_before_its_first_step():
+    assert failure_analysis.analyse([report("a1", 0, status="timeout")]).cause == "all ranks hung before the first step"
+
+
+BASE = GateResult("nccl", "pass", 1.0)
+TWO = [report("a1", 0, status="timeout"), report("a2", 1)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "hosts", "verdict", "expected"),
+    [
+        ("hung", ("a2", "a1"), "timeout", ("a2", None, "ansible-playbook playbooks/diagnose.yml --limit a2")),
+        ("error", (), "fail", (None, ("a1", "a2"), "ansible-playbook playbooks/diagnose.yml")),
+        ("out_of_time", (), "timeout", (None, ("a1", "a2"), "Repeat with a longer deadline")),
+    ],
+)
+def test_stopped(kind, hosts, verdict, expected):
+    failure = failure_analysis.Failure(verdict, kind, hosts, None, "its cause")
+    result = failure_analysis.stopped(BASE, TWO, failure, Code.RANK_KILLED)
+    assert (result.verdict, result.code, result.cause) == (verdict, Code.RANK_KILLED, "its cause")
+    assert (result.host, result.pair, result.next) == expected
+    assert failure_analysis.stopped(BASE, TWO, failure, Code.OK, "another").cause == "another"
+
+
+def test_there_is_a_pair_of_two_hosts_alone():
+    assert failure_analysis.pair_of(TWO) == ("a1", "a2")
+    assert failure_analysis.pair_of(TWO[:1]) is failure_analysis.pair_of([*TWO, report("a3", 2)]) is None
+
+
+def test_the_slowest_host_gives_the_time():
+    assert failure_analysis.seconds([Report("a1", 0, 1, "done", 2.0), Report("a2", 1, 1, "done", 5.0)]) == 5.0
+    assert failure_analysis.seconds([]) == 0.0

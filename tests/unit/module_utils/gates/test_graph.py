@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import graph as graph_gate
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.codes import OF_GATE
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import events
 from tests.unit.module_utils.gates.rank_reports import ended, error, pair, report, started, step
 
@@ -56,6 +59,35 @@ CASES = [
         ("fail", "eager_bad", "a2", None),
     ),
     ("a rank killed", pair([], [ended("a2", 1, -9)], "failed"), ("fail", "rank_killed", "a2", None)),
+    (
+        "killed, and results differed before: killed is the cause",
+        pair([], [replay("a2", 1, wrong=True), ended("a2", 1, -9)], "failed"),
+        ("fail", "rank_killed", "a2", None),
+    ),
+    (
+        "a host is lost, whatever differed before",
+        [*pair([replay("a1", 0, wrong=True)])[:1], report("a2", 1, status="lost")],
+        ("fail", "host_lost", "a2", None),
+    ),
+    (
+        "results differ, and then it hangs: that they differ is the cause",
+        pair([step("a1", 0, 7, "replay")], [replay("a2", 1, wrong=True), step("a2", 1, 7, "replay")], "timeout"),
+        ("fail", "wrong_results", "a2", None),
+    ),
+    (
+        "progress at the deadline blames nobody",
+        pair([step("a1", 0, 7, "capture", at=1059.0)], [], "timeout"),
+        ("timeout", "out_of_time", None, ("a1", "a2")),
+    ),
+    (
+        "the group cannot be formed",
+        pair([], [error("a2", 1, 1, "init", "x")], "failed"),
+        ("fail", "init_failed", "a2", None),
+    ),
+    ("the ranks do not start", [report("a1", 0, status="failed")], ("fail", "init_failed", "a1", None)),
+    ("release errs", pair([], [error("a2", 1, 9, "release", "x")], "failed"), ("fail", "release_errors", "a2", None)),
+    ("the end errs", pair([], [error("a2", 1, 9, "end", "x")], "failed"), ("fail", "release_errors", "a2", None)),
+    ("the end hangs", hung("end"), ("timeout", "release_hangs", "a2", None)),
 ]
 
 
@@ -63,6 +95,7 @@ CASES = [
 def test_evaluate(reports, expected):
     result = graph_gate.evaluate(reports)
     assert (result.verdict, result.code, result.host, result.pair) == expected
+    assert result.code in OF_GATE["graph"]
     assert bool(result.cause) != result.passed
 
 
@@ -82,3 +115,61 @@ def test_it_says_what_stood_for_a_graph():
     assert graph_gate.evaluate(pair()).measured["graphs"] == "torch.compile on cpu"
     on_gpu = [report("a1", 0, started("a1", 0, backend="nccl", device="NVIDIA H200", nccl="2.27.5"))]
     assert graph_gate.evaluate(on_gpu).measured["graphs"] == "torch.cuda.CUDAGraph"
+
+
+@pytest.mark.parametrize(
+    ("title", "cause"),
+    [
+        ("eager hangs", "no graph was tried: already in eager all ranks hung in eager"),
+        ("graphs cannot be released", "rank 1 on a2 hung in release; the others waited"),
+        (
+            "replays differ on both",
+            "FULL batch 4: rank 0 on a1 differs from eager by 0.5 of the largest value, 0.0001 is allowed; seen on a1, a2",
+        ),
+        (
+            "eager differs",
+            "batch 4: rank 1 on a2 differs from this rank's own arithmetic without collectives by 0.5 of the largest value, "
+            "0.0002 is allowed; seen on a2",
+        ),
+    ],
+)
+def test_the_cause(title, cause):
+    reports = next(case[1] for case in CASES if case[0].startswith(title))
+    assert graph_gate.evaluate(reports).cause == cause
+
+
+def test_figures():
+    reports = pair(
+        [
+            events.Capture(0, "a1", "FULL batch 4", "FULL", 4, 1.5),
+            events.Capture(0, "a1", "FULL batch 1", "FULL", 1, 0.25),
+            replay("a1", 0, deviation=0.25),
+            replay("a1", 0, mode="PIECEWISE", seconds=0.003),
+        ],
+        [events.Capture(1, "a2", "FULL batch 4", "FULL", 4, 9.0), replay("a2", 1, seconds=0.002)],
+    )
+    reports[1] = dataclasses.replace(reports[1], seconds=7.0, evidence=("/e/1",))
+    result = graph_gate.evaluate(reports, 3.5)
+    assert (result.passed, result.seconds, result.evidence) == (True, 7.0, ("/e/1",))
+    assert (result.backend, result.floor) == ("gloo", {"slowest_replay_ratio": 3.5})
+    assert result.measured == {
+        "ranks": 2,
+        "hosts": ["a1", "a2"],
+        "graphs": "torch.compile on cpu",
+        "modes": ["FULL", "PIECEWISE"],
+        "captures": 2,
+        "replays": 40,
+        "worst_deviation": 0.25,
+        "capture_seconds": 1.75,
+        "worst_replay_ratio": 3.0,
+        "seconds": 7.0,
+    }
+    assert graph_gate.measurements([])["worst_deviation"] is None
+
+
+def test_the_slowest_of_slow_replays_is_named_and_both_hosts_are_a_pair():
+    reports = pair([replay("a1", 0, seconds=0.003)], [replay("a2", 1, seconds=0.004)])
+    result = graph_gate.evaluate(reports, 2.0)
+    assert result.pair == ("a1", "a2")
+    assert result.cause == "FULL batch 4 on a2: a replay takes 4 ms, 4 times eager (1 ms), 2 is allowed"
+    assert graph_gate.evaluate(reports, 4.0).passed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import nccl as nccl_gate
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.bandwidth import Floor
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.bisect import Finding
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.codes import OF_GATE
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks.events import LocalGemm
-from tests.unit.module_utils.gates.rank_reports import busbw, check, ended, pair, step
+from tests.unit.module_utils.gates.rank_reports import busbw, check, ended, error, pair, report, step
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "nccl-tests"
 WRONG = {"index": 0, "observed": 4.0, "expected": 3.0}
@@ -62,6 +64,72 @@ CASES = [
         pair([step("a1", 0, 1, "init")], [step("a2", 1, 1, "init")], status="timeout"),
         ("timeout", "init_hangs", None, ("a1", "a2")),
     ),
+    (
+        "torch never loads: that is no collective",
+        pair([step("a1", 0, 0, "load", "torch")], [step("a2", 1, 0, "load", "torch")], status="timeout"),
+        ("timeout", "init_hangs", None, ("a1", "a2")),
+    ),
+    (
+        "a collective raises an error",
+        pair([], [error("a2", 1, 3, "check", "ncclInternalError")], status="failed"),
+        ("fail", "collective_error", "a2", None),
+    ),
+    (
+        "the group cannot be formed",
+        pair([], [error("a2", 1, 1, "init", "ncclSystemError")], status="failed"),
+        ("fail", "init_failed", "a2", None),
+    ),
+    (
+        "progress at the deadline blames nobody",
+        pair([step("a1", 0, 3, "check", at=1059.0)], [], status="timeout"),
+        ("timeout", "out_of_time", None, ("a1", "a2")),
+    ),
+    (
+        "a host is lost, whatever was wrong before",
+        [*pair([check("a1", 0, wrong=1, **WRONG)])[:1], report("a2", 1, status="lost")],
+        ("fail", "host_lost", "a2", None),
+    ),
+    (
+        "killed, and wrong before: killed is the cause",
+        pair([], [check("a2", 1, wrong=1, **WRONG), ended("a2", 1, -9)], status="failed"),
+        ("fail", "rank_killed", "a2", None),
+    ),
+    (
+        "a wrong GEMM explains wrong sums",
+        pair([check("a1", 0, wrong=1, **WRONG), LocalGemm(0, "a1", 2)], [check("a2", 1, wrong=1, **WRONG)]),
+        ("fail", "wrong_arithmetic", "a1", None),
+    ),
+    (
+        "one host of three sees a wrong sum, which may be any link's doing",
+        [*pair([], [check("a2", 1, wrong=1, **WRONG)]), report("a3", 2)],
+        ("fail", "wrong_sum", None, None),
+    ),
+    (
+        "one host alone",
+        [report("a1", 0, check("a1", 0, 1, "reduce_scatter"), check("a1", 1, 1, "reduce_scatter"), here=2)],
+        ("fail", "wrong_sum", "a1", None),
+    ),
+    (
+        "two of three hosts see the block of the third's second rank wrong, among others",
+        [
+            report("a1", 0, check("a1", 0, 1, "broadcast", from_ranks=(1, 3)), here=2),
+            report("a2", 2, here=2),
+            report("a3", 4, check("a3", 4, 1, "broadcast", from_ranks=(3,)), check("a3", 5, 1, "broadcast"), here=2),
+        ],
+        ("fail", "wrong_data", "a2", None),
+    ),
+    (
+        "one host of three sees one rank's block wrong: its sender or the link, so nobody alone",
+        [*pair([], [check("a2", 1, 1, "all_gather", from_ranks=(0,))]), report("a3", 2)],
+        ("fail", "wrong_data", None, None),
+    ),
+    (
+        "blocks of several ranks are wrong",
+        pair(
+            [check("a1", 0, 1, "all_gather", from_ranks=(0, 1))], [check("a2", 1, 1, "all_gather", from_ranks=(0, 1))]
+        ),
+        ("fail", "wrong_data", None, ("a1", "a2")),
+    ),
 ]
 
 
@@ -69,8 +137,77 @@ CASES = [
 def test_evaluate(reports, expected):
     result = nccl_gate.evaluate(reports, None)
     assert (result.verdict, result.code, result.host, result.pair) == expected
+    assert result.code in OF_GATE["nccl"]
     assert bool(result.cause) != result.passed
     assert bool(result.next) != result.passed
+
+
+@pytest.mark.parametrize(
+    ("title", "cause"),
+    [
+        ("a wrong GEMM explains", "a1: local integer GEMM wrong (compute fault), no peer involved"),
+        (
+            "both see it",
+            "all_reduce of bfloat16, 64 bytes, gave 1 wrong elements on ranks 0, 1 (a1, a2): element 0 is 4, expected 3",
+        ),
+        ("one host alone", "reduce_scatter of bfloat16, 64 bytes, gave 1 wrong elements on ranks 0, 1 (a1)"),
+    ],
+)
+def test_the_cause(title, cause):
+    reports = next(case[1] for case in CASES if case[0].startswith(title))
+    assert nccl_gate.evaluate(reports, None).cause == cause
+
+
+def test_figures():
+    reports = pair(
+        [LocalGemm(0, "a1", 0), check("a1", 0), busbw("a1", 0, 1.0), busbw("a1", 0, 2.0, "broadcast")],
+        [LocalGemm(1, "a2", 1), check("a2", 1, 2), busbw("a2", 1, 4.0), busbw("a2", 1, 1.0, "broadcast")],
+    )
+    reports[1] = dataclasses.replace(reports[1], seconds=7.0, evidence=("/e/1",))
+    result = nccl_gate.evaluate(reports, None)
+    assert (result.seconds, result.evidence, result.backend, result.floor) == (7.0, ("/e/1",), "gloo", {})
+    assert result.measured == {
+        "ranks": 2,
+        "hosts": ["a1", "a2"],
+        "checks": 2,
+        "wrong": 2,
+        "busbw_gbps": {"all_reduce": 0.25, "broadcast": 0.5},
+        "devices": ["cpu"],
+        "nccl": None,
+        "seconds": 7.0,
+    }
+
+
+def test_bandwidth_that_was_not_measured_is_below_every_floor():
+    result = nccl_gate.evaluate(pair(), Floor(0.5, "test", "given"))
+    assert (result.code, result.pair) == ("slow_link", ("a1", "a2"))
+    assert result.cause == "busbw of all_reduce over a1, a2: not measured, floor 0.5 GB/s (test)"
+
+
+@pytest.mark.parametrize(
+    ("issue", "cause"),
+    [
+        (1.01, "busbw of all_reduce over a1, a2: 0.5 GB/s, floor 0.9 GB/s (test); a2 is a straggler: enqueues late"),
+        (1.0, "busbw of all_reduce over a1, a2: 0.5 GB/s, floor 0.9 GB/s (test)"),
+    ],
+)
+def test_a_straggler_spends_more_than_half_of_each_call_before_it_has_enqueued_it(issue, cause):
+    reports = pair(
+        [busbw("a1", 0, 2.0), busbw("a1", 0, 2.0, "broadcast", issue=1.9)], [busbw("a2", 1, 2.0, issue=issue)]
+    )
+    assert nccl_gate.evaluate(reports, Floor(0.9, "test", "given")).cause == cause
+
+
+def test_stragglers_everywhere_are_none_and_a_single_host_is_to_blame_anyway():
+    both = pair([busbw("a1", 0, 2.0, issue=1.9)], [busbw("a2", 1, 2.0, issue=1.9)])
+    assert nccl_gate.evaluate(both, Floor(0.9, "test", "given")).pair == ("a1", "a2")
+    alone = [report("a1", 0, busbw("a1", 0, 2.0, issue=1.9), busbw("a1", 1, 2.0), here=2)]
+    result = nccl_gate.evaluate(alone, Floor(0.9, "test", "given"))
+    assert (result.host, "straggler" in result.cause) == ("a1", False)
+
+
+def test_bandwidth_at_its_floor_passes():
+    assert nccl_gate.evaluate(pair([busbw("a1", 0, 2.0)]), Floor(0.5, "test", "given")).passed
 
 
 @pytest.mark.parametrize(
@@ -116,6 +253,12 @@ def test_nccl_tests_json_gives_the_same_shape():
     assert result.measured["nccl"] == "2.27.5"
     assert result.measured["checks"] == 3
     assert result.measured["busbw_gbps"]["all_reduce"] == pytest.approx(469.76, rel=1e-3)
+
+
+def test_without_a_bisection_the_first_verdict_stands():
+    first = nccl_gate.evaluate(pair([check("a1", 0, 1)], [check("a2", 1, 1)]), None)
+    assert nccl_gate.conclude(first, None) is first
+    assert nccl_gate.conclude(first, Finding(hosts=("a2",))).next.endswith("--limit a2")
 
 
 def test_nccl_tests_wrong_elements_fail():
