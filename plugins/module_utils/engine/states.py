@@ -8,7 +8,7 @@ from ..ray.codes import Code
 
 
 class Phase(Code):
-    """What the supervisor is doing. docs/serving.md shows the order."""
+    """What the supervisor is doing. docs/operations/serving.md shows the order."""
 
     WAITING = "waiting"
     """For the resources of a layout."""

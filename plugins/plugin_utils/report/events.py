@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, get_args
 
 Event = dict[str, Any]
-"""One line of the journal; docs/report.md lists the keys of each."""
+"""One line of the journal; docs/reference/journal.md lists the keys of each."""
 Result = Mapping[str, Any]
 TaskOutcome = Literal["ok", "changed", "skipped", "failed", "unreachable"]
 RunOutcome = Literal["done", "failed", "refused", "nothing_to_do", "checked", "interrupted", "unfinished"]

@@ -129,7 +129,7 @@ class Probe(TypedDict, total=False):
     hosts: Mapping[str, Answer]
 
 
-# What is shown; docs/status.md lists the keys.
+# What is shown; docs/reference/status.md lists the keys.
 
 
 class Gpus(TypedDict):

@@ -301,8 +301,9 @@ class CudaGraphs:
         """Free every graph; the pool goes back once the last of its graphs is gone."""
         self.context.synchronize()
         self.kept.clear()
-        self._compiled.clear()
-        self.torch._dynamo.reset()
+        if self._compiled:  # the first use of dynamo loads it, which takes seconds
+            self._compiled.clear()
+            self.torch._dynamo.reset()
         self.torch.cuda.empty_cache()
 
     def _layer(self, attention: Any, mlp: Any, data: Any) -> Any:

@@ -89,7 +89,7 @@ def test_every_host_is_probed_over_its_own_connection(action: tuple[Heads, dict[
     assert {name: (answer.error, answer.reachable) for name, answer in found.items()} == dict.fromkeys(
         ("a1", "a2", "b1"), (None, True)
     )
-    assert (found["a1"].state or {})["fingerprint_digest"]
+    assert found["a1"].value["fingerprint_digest"]
 
 
 def test_a_program_runs_on_the_hosts_that_are_named(action: tuple[Heads, dict[str, Any]]) -> None:
