@@ -90,6 +90,7 @@ def tried(*outcomes):
         ("abcdef", [("ab", "cd", "ef"), ("-ca", "?bd")], "", [("a", "c")], ""),  # in the order of names
         ("abcdef", [("ab", "cd", "ef"), ("-acd",)], "", [], ""),  # three are no pair
         ("abcdef", [("-abc", "de"), ("-adf", "bc")], "", [], "af"),  # who fails beside the uncleared f
+        ("abc", [("bc", "?a"), ("-abc",), ("-abc",)], "a", [], ""),  # among all that are cleared
         ("abc", [("ab", "-c")], "c", [], ""),  # fails alone
         ("abc", [("ab", "-a")], "a", [], "c"),  # though it passed with another
         ("abc", [("ab", "c")], "", [], "c"),  # passing alone clears nobody
@@ -140,6 +141,7 @@ def test_whether_the_others_pass_together(hosts, rounds, rest, located):
         ("abcdefgh", [("-ab", "cd", "ef", "gh")], ["ac", "bd", "eg", "fh"]),  # the idle try further links
         ("abcdef", [("-ab", "-cd", "-ef")], ["ac", "bd"]),  # nobody is cleared: other pairs
         ("abcdef", [("-ab", "cd", "ef"), ("-ac", "bd")], ["ad", "bcef"]),
+        ("abcdef", [("-ab", "cd", "-ef"), ("-ac", "-bd")], ["ad", "bc"]),  # nobody uncleared runs with the others
         ("abcdef", [("ab", "cd", "ef"), ("-ac", "bd", "?ef")], ["bcdef"]),  # one host of a bad pair is left out
     ],
 )
