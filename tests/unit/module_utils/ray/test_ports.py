@@ -16,7 +16,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.gates import network
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray import ports
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.ports import EnginePorts, RayPorts
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import topology
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.plan import Wanted
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.needs import Desired
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import cluster, settings
 
 ROLES = Path(__file__).parents[4] / "roles"
@@ -41,7 +41,7 @@ def questions(host: str, **given: Any) -> list[int]:
     given = {"vllm_server_model": "/m", **given}
     mine = settings.resolve(Templar(loader), given, settings.defaults(loader, ("ray_node", "vllm_server")), names)
     read = cluster.Cluster(topology.Topology((REPLICA,), ()), {}, ())
-    asked: list[int] = cluster._questions(read, host, Wanted(mine, {}, None))["ports"]
+    asked: list[int] = cluster._questions(read, host, Desired(mine, {}, None))["ports"]
     return asked
 
 

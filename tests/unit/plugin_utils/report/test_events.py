@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.codes import Code
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import GateResult
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import events
 from tests.unit.plugin_utils.report import rolls
@@ -24,7 +25,7 @@ def test_a_gate_s_result_is_read_and_comes_back_out_of_the_journal() -> None:
         gate="graph",
         verdict="timeout",
         seconds=60.0,
-        code="capture_hangs",
+        code=Code.CAPTURE_HANGS,
         pair=("a1", "a2"),
         measured={"replays": 3},
         floor={"replays": 1},
