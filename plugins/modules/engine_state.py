@@ -86,6 +86,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.admission import condition
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import polling, records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import state as engine_state
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.states import Target
 
@@ -112,7 +113,7 @@ def main() -> None:
         try:
             return engine_state.read(), engine_state.parse_unit(shown)
         except records.RecordError as error:
-            module.fail_json(msg=f"{error}. Next: systemctl restart {UNIT}")
+            module.fail_json(**Stop.of(error, f"systemctl restart {UNIT}").as_result())
             raise
 
     engine, unit = sample()
@@ -142,7 +143,8 @@ def main() -> None:
         log = [str(engine_state.LOG)] if engine_state.LOG.exists() and not refused else []
         result["evidence"] = [*(engine.evidence if engine else ()), *log]
         late = f" (deadline of {params['deadline']:.0f} s)" if ended.code == "deadline" else ""
-        module.fail_json(msg=f"the engine is not {target}{late}: {reason}. Next: journalctl -u {UNIT} -n 200", **result)
+        stop = Stop(f"the engine is not {target}{late}: {reason}", f"journalctl -u {UNIT} -n 200")
+        module.fail_json(**stop.as_result(), **result)
     if engine is not None:
         _warn(module, engine)
     module.exit_json(**result)
@@ -150,9 +152,8 @@ def main() -> None:
 
 def _warn(module: AnsibleModule, engine: engine_state.EngineState) -> None:
     for rung, why in engine_state.failed(engine.ladder).items():
-        module.warn(
-            f"rung {rung} does not hold, the one below serves: {why}. Next: ansible-playbook playbooks/diagnose.yml"
-        )
+        cause = f"rung {rung} does not hold, the one below serves: {why}"
+        module.warn(str(Stop(cause, "ansible-playbook playbooks/diagnose.yml")))
     for text in engine_state.advice(engine.as_record()):
         module.warn(f"vLLM's log: {text}")
 

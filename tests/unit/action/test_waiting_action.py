@@ -50,6 +50,7 @@ def test_what_changes_is_shown_once_and_time_adds_up(monkeypatch: pytest.MonkeyP
 def test_the_deadline_bounds_all_calls_together(monkeypatch: pytest.MonkeyPatch) -> None:
     play = Play(ray_wait_for_resources, monkeypatch, [late("a2: off")] * 9, deadline=40, stable_for=5)
     result = play.run()
+    assert result["next"] == "ansible-playbook playbooks/status.yml"
     assert [call["deadline"] for call in play.calls] == [20.0, 20.0]
     assert (
         result["msg"]
@@ -67,3 +68,4 @@ def test_what_the_first_call_changed_and_forgave_outlives_it(monkeypatch: pytest
     assert (result["changed"], result["code"]) == (True, "hopeless")
     assert play.calls[1]["failures_before"] == 2
     assert result["msg"].startswith("the engine is not serving: no GPU. Next: journalctl")
+    assert result["next"] == "journalctl -u lockstep-vllm -n 200"
