@@ -20,4 +20,4 @@ class ActionModule(WaitingAction):
     def stop(self, result: Mapping[str, Any], seconds: float) -> Stop:
         late = f" after {seconds:.0f} s" if result["code"] == "deadline" else ""
         desired = self._task.args["state"]
-        return Stop(f"the engine is not {desired}{late}: {result['reason']}", "journalctl -u lockstep-vllm -n 200")
+        return Stop(f"the engine is not {desired}{late}: {result['reason']}", result["next"])

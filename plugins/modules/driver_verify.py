@@ -88,6 +88,10 @@ graph_gate_compulsory:
   description: Whether a known issue makes the graph gate compulsory.
   returned: always
   type: bool
+next:
+  description: The next command to type, where one is known.
+  returned: on failure
+  type: str
 """
 
 from typing import Any
@@ -121,8 +125,9 @@ def main() -> None:
     try:
         checked = driver_gate.check(expected(params), host=params["host"], deadline=float(params["deadline"]))
     except (OSError, ValueError, records.RecordError) as error:
-        cause = f"the driver gate could not be evaluated: {error}"
-        module.fail_json(**Stop(cause, "ansible-playbook site.yml").as_result())
+        stop = Stop.of(error, "ansible-playbook site.yml")
+        stop = Stop(f"the driver gate could not be evaluated: {stop.cause}", stop.next)
+        module.fail_json(**stop.as_result())
     gate = checked["gate"]
     result = {name: checked[name] for name in ("gate", "issues", "graph_gate_compulsory")}
     for warning in gate["warnings"]:

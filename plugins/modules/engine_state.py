@@ -78,6 +78,10 @@ evidence:
   returned: on failure
   type: list
   elements: str
+next:
+  description: The next command to type, where one is known.
+  returned: on failure
+  type: str
 """
 
 from typing import Any
@@ -136,14 +140,17 @@ def main() -> None:
     )
     engine, unit = ended.last
     refused = unit.result == "exec-condition" and not unit.up
-    reason = condition.decide_here("replica").reason if refused and not ended.ready else ended.reason
+    reason, following = ended.reason, "journalctl -u lockstep-vllm -n 200"
+    if refused and not ended.ready:
+        decision = condition.decide_here("replica")
+        reason, following = decision.cause, decision.next or following
     result |= {"code": ended.code, "reason": reason, "engine": engine.as_record() if engine else None}
     result |= {"unit": unit.active, "seconds": round(ended.seconds, 1)}
     if not ended.ready:
         log = [str(engine_state.LOG)] if engine_state.LOG.exists() and not refused else []
         result["evidence"] = [*(engine.evidence if engine else ()), *log]
         late = f" (deadline of {params['deadline']:.0f} s)" if ended.code == "deadline" else ""
-        stop = Stop(f"the engine is not {target}{late}: {reason}", f"journalctl -u {UNIT} -n 200")
+        stop = Stop(f"the engine is not {target}{late}: {reason}", following)
         module.fail_json(**stop.as_result(), **result)
     if engine is not None:
         _warn(module, engine)

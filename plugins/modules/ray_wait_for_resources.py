@@ -100,6 +100,10 @@ missing:
   returned: always
   type: list
   elements: dict
+next:
+  description: The next command to type, where one is known.
+  returned: on failure
+  type: str
 """
 
 import json

@@ -10,6 +10,8 @@ import pytest
 from ansible_collections.lockstep.vllm.plugins.action import engine_state, ray_wait_for_resources
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import waiting_action
 
+LOGS = "journalctl -u lockstep-vllm -n 200"
+
 
 class Play:
     """A task over a module whose answers are given; the clock goes on with each call's deadline."""
@@ -61,11 +63,11 @@ def test_the_deadline_bounds_all_calls_together(monkeypatch: pytest.MonkeyPatch)
 def test_what_the_first_call_changed_and_forgave_outlives_it(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [
         late("starting", changed=True, failures_before=2),
-        {"failed": True, "code": "hopeless", "reason": "no GPU", "changed": False, "failures_before": 2},
+        {"failed": True, "code": "hopeless", "reason": "no GPU", "next": LOGS, "changed": False, "failures_before": 2},
     ]
     play = Play(engine_state, monkeypatch, answers, state="serving")
     result = play.run()
     assert (result["changed"], result["code"]) == (True, "hopeless")
     assert play.calls[1]["failures_before"] == 2
     assert result["msg"].startswith("the engine is not serving: no GPU. Next: journalctl")
-    assert result["next"] == "journalctl -u lockstep-vllm -n 200"
+    assert result["next"] == LOGS

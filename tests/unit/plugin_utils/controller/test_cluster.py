@@ -11,6 +11,7 @@ import pytest
 from ansible.errors import AnsibleActionFail
 from ansible.playbook.play_context import PlayContext
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, cluster, fleet, heads
 
 ACTIONS = (
@@ -53,7 +54,7 @@ def action(read_inventory: Callable[[dict[str, Any]], Any]) -> tuple[Heads, dict
 
 @pytest.mark.parametrize("name", ACTIONS)
 def test_every_action_refuses_an_unsupported_ansible_core_first(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ansible_internals, "unsupported", lambda: "ansible-core 9 is not supported; need >= 2")
+    monkeypatch.setattr(ansible_internals, "unsupported", lambda: Stop("ansible-core 9 is not supported", "x"))
     module = importlib.import_module(f"ansible_collections.lockstep.vllm.plugins.action.{name}")
     with pytest.raises(AnsibleActionFail, match="ansible-core 9 is not supported"):
         module.ActionModule.__new__(module.ActionModule).run(None, {})
