@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.waiting_action import WaitingAction
 
 
@@ -16,7 +17,7 @@ class ActionModule(WaitingAction):
     def next_round(self, result: Mapping[str, Any]) -> dict[str, Any]:
         return {"failures_before": result["failures_before"]}
 
-    def message(self, result: Mapping[str, Any], seconds: float) -> str:
+    def stop(self, result: Mapping[str, Any], seconds: float) -> Stop:
         late = f" after {seconds:.0f} s" if result["code"] == "deadline" else ""
         desired = self._task.args["state"]
-        return f"the engine is not {desired}{late}: {result['reason']}. Next: journalctl -u lockstep-vllm -n 200"
+        return Stop(f"the engine is not {desired}{late}: {result['reason']}", result["next"])

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
-
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, settings
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, settings, stops
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import ClusterAction
 
 _PORTS = ("vllm_server_port", "vllm_server_ready_port")
@@ -23,8 +22,7 @@ class ActionModule(ClusterAction):
         variables = task_vars or {}
         topology = self.cluster(variables, only="").topology
         if topology.problems:
-            problems = "; ".join(topology.problems)
-            raise AnsibleActionFail(f"{problems}. Next: correct the inventory, or set vllm_haproxy_replicas")
+            raise stops.fail(Stop("; ".join(topology.problems), "correct the inventory, or set vllm_haproxy_replicas"))
         default = settings.defaults(self._loader)
         backends = []
         for replica in topology.replicas:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ansible.errors import AnsibleActionFail
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import topology
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import stops
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import ClusterAction
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.settings import ROOT
 
@@ -40,7 +41,7 @@ class ActionModule(ClusterAction):
         try:
             return read.replica_of(host)
         except KeyError as error:
-            raise AnsibleActionFail(f"{host}: {'; '.join(read.problems) or 'it belongs to no replica'}") from error
+            raise stops.fail(Stop(f"{host}: {'; '.join(read.problems) or 'it belongs to no replica'}")) from error
 
 
 def stated_replica(
@@ -53,15 +54,13 @@ def stated_replica(
     """
     addresses = {str(name): str(where) for name, where in (peers or {host: address or host}).items()}
     if host not in addresses:
-        raise AnsibleActionFail(
-            f"{host} is not in gpu_host_peers ({', '.join(addresses)}). Next: add it there with its address"
-        )
+        cause = f"{host} is not in gpu_host_peers ({', '.join(addresses)})"
+        raise stops.fail(Stop(cause, "add it there with its address"))
     if head is None and len(addresses) == 1:
         head = host
     if head not in addresses:
-        raise AnsibleActionFail(
-            f"{host}: gpu_host_head is {head or 'not set'}, and has to be one of {', '.join(addresses)} (gpu_host_peers)"
-        )
+        cause = f"{host}: gpu_host_head is {head or 'not set'}, and has to be one of {', '.join(addresses)} (gpu_host_peers)"
+        raise stops.fail(Stop(cause))
     return topology.Replica(head, head, tuple(name for name in addresses if name != head), addresses)
 
 

@@ -8,18 +8,19 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import yaml
-from ansible.errors import AnsibleActionFail
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import data_tables
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop, StopError
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import needs, plan, render, run_plan
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import Observed
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Policy
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode
 from ansible_collections.lockstep.vllm.plugins.modules import plan as documented
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, stops
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import Cluster, ClusterAction
 
 _CHECKED = ("type", "elements", "choices", "default", "required")
+_ROLL = "ansible-playbook playbooks/upgrade_driver.yml"
 
 
 def argument_spec(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,7 +49,7 @@ class ActionModule(ClusterAction):
         try:
             policy = Policy.parse(**arguments["policy"])
         except ValueError as error:
-            raise AnsibleActionFail(str(error)) from error
+            raise stops.fail(Stop.of(error)) from error
         cluster = self.cluster(variables)
         run = plan.Run(mode, policy, datetime.datetime.now(datetime.UTC), set(variables["ansible_play_hosts_all"]))
         answers = {} if cluster.topology.problems else self.probe(cluster, variables, preflight=True)
@@ -61,20 +62,16 @@ class ActionModule(ClusterAction):
         mode = Mode(arguments["mode"])
         try:
             mode = plan.mode_of(arguments["action"]) if arguments["action"] is not None else mode
-        except ValueError as error:
-            raise AnsibleActionFail(str(error)) from error
+        except StopError as error:
+            raise stops.fail(error.stop) from error
         extra = ansible_internals.extra_variables(self._loader)
         if "rollout_action" in extra and arguments["action"] is None:
-            raise AnsibleActionFail(
-                "rollout_action is for playbooks/upgrade_driver.yml alone; nothing was changed. "
-                f"Next: ansible-playbook playbooks/upgrade_driver.yml -e rollout_action={extra['rollout_action']}"
-            )
+            cause = "rollout_action is for playbooks/upgrade_driver.yml alone; nothing was changed"
+            raise stops.fail(Stop(cause, f"{_ROLL} -e rollout_action={extra['rollout_action']}"))
         declared = sorted({*needs.DRIVER} & {*extra})
         if mode is Mode.ABORT and declared:
-            raise AnsibleActionFail(
-                f"-e {declared[0]}=… says where to go, and aborting goes back to what each host ran before the roll. "
-                "Next: ansible-playbook playbooks/upgrade_driver.yml -e rollout_action=abort"
-            )
+            cause = f"-e {declared[0]}=… says where to go, and aborting goes back to what each host ran before the roll"
+            raise stops.fail(Stop(cause, f"{_ROLL} -e rollout_action=abort"))
         return mode
 
 
@@ -85,7 +82,13 @@ def result(
     planned = plan.build(cluster.topology, cluster.wanted, observed, run, data_tables.read("known_issues"))
     refused = [*planned.refusals, *_router_refusals(cluster, observed, run.limit or ())]
     if refused:
-        return {"failed": True, "msg": render.refused(refused), "lockstep_plan": {"refusals": refused, "waves": []}}
+        following = next((refusal.next for refusal in refused if refusal.next), "")
+        return {
+            "failed": True,
+            "msg": render.refused(refused),
+            **({"next": following} if following else {}),
+            "lockstep_plan": {"refusals": [str(refusal) for refusal in refused], "waves": []},
+        }
     routers = [] if run.mode in (Mode.ABORT, Mode.VERIFY) else _due_routers(cluster, observed, run.limit or ())
     name = f"{run.now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
     hosts = [host for wave in planned.waves for host in wave.hosts]
@@ -96,9 +99,9 @@ def result(
     }
 
 
-def _router_refusals(cluster: Cluster, observed: Mapping[str, Observed], limit: Collection[str]) -> list[str]:
+def _router_refusals(cluster: Cluster, observed: Mapping[str, Observed], limit: Collection[str]) -> list[Stop]:
     return [
-        f"{host} (router) does not answer: {observed[host].error}. Next: ansible {host} -m ansible.builtin.ping"
+        Stop(f"{host} (router) does not answer: {observed[host].error}", f"ansible {host} -m ansible.builtin.ping")
         for host in cluster.routers
         if host in limit and host in observed and observed[host].state is None
     ]

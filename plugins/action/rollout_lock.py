@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import lock as rollout_lock
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import LockAction
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import identity
@@ -61,7 +62,7 @@ class ActionModule(HeadsAction):
             if problem:
                 fresh = [host for host, answer in answers.items() if _action(answer) is LockAction.TAKE]
                 self.ask(fresh, {"do": "release", "run": run}, self._variables)
-                return {**_result(answers, changed=False), "failed": True, "msg": problem}
+                return {**_result(answers, changed=False), "failed": True, **problem.as_result()}
         return _result(answers, changed=any(_action(answer) is LockAction.TAKE for answer in answers.values()))
 
     def _claim(self, hosts: list[str], claim: dict[str, Any], here: Mapping[str, Any]) -> dict[str, Answer]:
@@ -93,17 +94,20 @@ def _action(answer: Answer) -> LockAction | None:
     return LockAction(answer.value["action"]) if answer.value else None
 
 
-def _problem(answers: Answers, here: Mapping[str, Any], claim: Mapping[str, Any]) -> str | None:
+def _problem(answers: Answers, here: Mapping[str, Any], claim: Mapping[str, Any]) -> Stop | None:
     refused = {host: answer.value["lock"] for host, answer in answers.items() if _action(answer) is LockAction.REFUSE}
     if refused:
         reason = rollout_lock.refusal(refused, records.now())
         alive = [lock["run"] for lock in refused.values() if lock["run"] in claim["take_over"]]
-        return f"{reason}. Run {alive[0]} cannot be taken over: it is alive on this controller" if alive else reason
+        if alive:
+            here_alive = f"{reason.cause}. Run {alive[0]} cannot be taken over: it is alive on this controller"
+            return Stop(here_alive, "wait for it to end")
+        return reason
     silent = [f"{host}: {answer.error}" for host, answer in answers.items() if answer.value is None]
     if silent:
-        return (
-            f"the rollout lock cannot be taken on every head: {'; '.join(silent)}. Next: repair the host, or roll without its "
-            'lock by name: -e \'{"rollout_lock_without": ["HOST"]}\''
+        return Stop(
+            f"the rollout lock cannot be taken on every head: {'; '.join(silent)}",
+            'repair the host, or roll without its lock by name: -e \'{"rollout_lock_without": ["HOST"]}\'',
         )
     return None
 

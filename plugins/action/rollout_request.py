@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import RequestAction
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import identity
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.heads import HeadsAction
@@ -41,7 +42,8 @@ class ActionModule(HeadsAction):
         result: dict[str, Any] = {"changed": len(silent) < len(due), "request": request, "silent": silent}
         if len(silent) == len(heads):
             shown = "; ".join(f"{host}: {error}" for host, error in silent.items())
-            result |= {"failed": True, "msg": f"no head could be reached: {shown}. Next: ansible {heads[0]} -m ping"}
+            stop = Stop(f"no head could be reached: {shown}", f"ansible {heads[0]} -m ping")
+            result |= {"failed": True, **stop.as_result()}
         elif silent:
             result["warnings"] = [f"{host} could not be reached: {error}" for host, error in silent.items()]
         return result

@@ -88,6 +88,10 @@ graph_gate_compulsory:
   description: Whether a known issue makes the graph gate compulsory.
   returned: always
   type: bool
+next:
+  description: The next command to type, where one is known.
+  returned: on failure
+  type: str
 """
 
 from typing import Any
@@ -95,6 +99,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import evidence, records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import change_record
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import driver as driver_gate
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import evidence_bundle
@@ -120,7 +125,9 @@ def main() -> None:
     try:
         checked = driver_gate.check(expected(params), host=params["host"], deadline=float(params["deadline"]))
     except (OSError, ValueError, records.RecordError) as error:
-        module.fail_json(msg=f"the driver gate could not be evaluated: {error}. Next: ansible-playbook site.yml")
+        stop = Stop.of(error, "ansible-playbook site.yml")
+        stop = Stop(f"the driver gate could not be evaluated: {stop.cause}", stop.next)
+        module.fail_json(**stop.as_result())
     gate = checked["gate"]
     result = {name: checked[name] for name in ("gate", "issues", "graph_gate_compulsory")}
     for warning in gate["warnings"]:
@@ -129,7 +136,8 @@ def main() -> None:
         gate["evidence"] = list(evidence.driver(evidence_bundle.folder(params["run"], "driver")))
     if params["fail"] and gate["verdict"] != "pass":
         where = params["host"] or "this host"
-        module.fail_json(msg=f"driver gate: {gate['code']} on {where}: {gate['cause']}. Next: {gate['next']}", **result)
+        stop = Stop(f"driver gate: {gate['code']} on {where}: {gate['cause']}", gate["next"])
+        module.fail_json(**stop.as_result(), **result)
     module.exit_json(changed=False, **result)
 
 

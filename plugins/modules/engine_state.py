@@ -78,6 +78,10 @@ evidence:
   returned: on failure
   type: list
   elements: str
+next:
+  description: The next command to type, where one is known.
+  returned: on failure
+  type: str
 """
 
 from typing import Any
@@ -86,6 +90,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.admission import condition
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import polling, records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import state as engine_state
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.states import Target
 
@@ -112,7 +117,7 @@ def main() -> None:
         try:
             return engine_state.read(), engine_state.parse_unit(shown)
         except records.RecordError as error:
-            module.fail_json(msg=f"{error}. Next: systemctl restart {UNIT}")
+            module.fail_json(**Stop.of(error, f"systemctl restart {UNIT}").as_result())
             raise
 
     engine, unit = sample()
@@ -135,14 +140,18 @@ def main() -> None:
     )
     engine, unit = ended.last
     refused = unit.result == "exec-condition" and not unit.up
-    reason = condition.decide_here("replica").reason if refused and not ended.ready else ended.reason
+    reason, following = ended.reason, "journalctl -u lockstep-vllm -n 200"
+    if refused and not ended.ready:
+        decision = condition.decide_here("replica")
+        reason, following = decision.cause, decision.next or following
     result |= {"code": ended.code, "reason": reason, "engine": engine.as_record() if engine else None}
     result |= {"unit": unit.active, "seconds": round(ended.seconds, 1)}
     if not ended.ready:
         log = [str(engine_state.LOG)] if engine_state.LOG.exists() and not refused else []
         result["evidence"] = [*(engine.evidence if engine else ()), *log]
         late = f" (deadline of {params['deadline']:.0f} s)" if ended.code == "deadline" else ""
-        module.fail_json(msg=f"the engine is not {target}{late}: {reason}. Next: journalctl -u {UNIT} -n 200", **result)
+        stop = Stop(f"the engine is not {target}{late}: {reason}", following)
+        module.fail_json(**stop.as_result(), **result)
     if engine is not None:
         _warn(module, engine)
     module.exit_json(**result)
@@ -150,9 +159,8 @@ def main() -> None:
 
 def _warn(module: AnsibleModule, engine: engine_state.EngineState) -> None:
     for rung, why in engine_state.failed(engine.ladder).items():
-        module.warn(
-            f"rung {rung} does not hold, the one below serves: {why}. Next: ansible-playbook playbooks/diagnose.yml"
-        )
+        cause = f"rung {rung} does not hold, the one below serves: {why}"
+        module.warn(str(Stop(cause, "ansible-playbook playbooks/diagnose.yml")))
     for text in engine_state.advice(engine.as_record()):
         module.warn(f"vLLM's log: {text}")
 

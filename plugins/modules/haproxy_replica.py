@@ -77,6 +77,10 @@ counts:
   description: C(requests) and C(errors) of the replica since HAProxy started.
   returned: with O(state=counted)
   type: dict
+next:
+  description: The next command to type, where one is known.
+  returned: on failure
+  type: str
 """
 
 import time
@@ -85,8 +89,9 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lockstep.vllm.plugins.module_utils import haproxy
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 
-NEXT = "Next: journalctl -u haproxy"
+NEXT = "journalctl -u haproxy"
 
 
 def apply(module: AnsibleModule, router: haproxy.Router) -> None:
@@ -99,9 +104,8 @@ def apply(module: AnsibleModule, router: haproxy.Router) -> None:
             router.set(name, state)
         server = router.wait_idle(name, deadline) if state == "drain" else router.wait_up(name, deadline)
     if state == "ready" and not server.up and not module.check_mode:
-        module.fail_json(
-            msg=f"{name} is not ready in HAProxy within {deadline:.0f} s: {server.status} ({server.check}). {NEXT}"
-        )
+        cause = f"{name} is not ready in HAProxy within {deadline:.0f} s: {server.status} ({server.check})"
+        module.fail_json(**Stop(cause, NEXT).as_result())
     if server.sessions and state == "drain" and not module.check_mode:
         module.warn(f"{server.sessions} requests still run on {name} after {deadline:.0f} s")
     seconds = round(time.monotonic() - began, 1)
@@ -116,9 +120,8 @@ def count(module: AnsibleModule, router: haproxy.Router) -> None:
     summary, bad = haproxy.worse({key: int(since[key]) for key in counts}, counts, module.params["error_share"])
     event = {"event": "note", "text": f"{name}: {summary}"}
     if bad:
-        module.fail_json(
-            msg=f"{name} answers worse than before: {summary}. {NEXT}", counts=counts, lockstep_event=event
-        )
+        stop = Stop(f"{name} answers worse than before: {summary}", NEXT)
+        module.fail_json(**stop.as_result(), counts=counts, lockstep_event=event)
     module.exit_json(changed=False, counts=counts, lockstep_event=event)
 
 
@@ -139,7 +142,7 @@ def main() -> None:
         work = count if module.params["state"] == "counted" else apply
         work(module, haproxy.Router(Path(module.params["socket"]), Path(module.params["state_file"])))
     except (haproxy.RouterError, OSError) as error:
-        module.fail_json(msg=f"{error}. {NEXT}")
+        module.fail_json(**Stop.of(error, NEXT).as_result())
 
 
 if __name__ == "__main__":

@@ -58,11 +58,16 @@ restore:
   description: The driver to roll back to.
   returned: when a change is in progress and a driver was verified before it
   type: dict
+next:
+  description: The next command to type, where one is known.
+  returned: on failure
+  type: str
 """
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import change_record
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import state as driver_state
 
@@ -81,7 +86,8 @@ def main() -> None:
     try:
         known = change_record.parse(records.read(records.DRIVER))
     except records.RecordError as error:
-        module.fail_json(msg=f"{error}. Move {records.DRIVER} away; the next verified driver writes a new one")
+        following = f"move {records.DRIVER} away; the next verified driver writes a new one"
+        module.fail_json(**Stop.of(error, following).as_result())
     params = module.params
     if params["state"] == "accepted":
         declared = change_record.declared(params)

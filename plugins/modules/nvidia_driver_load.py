@@ -73,6 +73,10 @@ evidence:
   returned: on failure
   type: list
   elements: str
+next:
+  description: The next command to type, where one is known.
+  returned: on failure
+  type: str
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -104,7 +108,7 @@ def main() -> None:
             )
         except kernel_module.LoadFailed as failure:
             folder = evidence_bundle.folder(params["run"], f"driver-{params['version']}-load")
-            module.fail_json(msg=str(failure), evidence=list(evidence.driver(folder)))
+            module.fail_json(**failure.stop.as_result(), evidence=list(evidence.driver(folder)))
     module.exit_json(changed=decision.action == "reload", action=decision.action, reasons=list(decision.reasons))
 
 

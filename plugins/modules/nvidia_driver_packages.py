@@ -97,6 +97,10 @@ evidence:
   returned: on failure
   type: list
   elements: str
+next:
+  description: The next command to type, where one is known.
+  returned: on failure
+  type: str
 """
 
 import os
@@ -106,6 +110,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import evidence, records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import apt_lock, change_record, dpkg
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import install as driver_install
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import packages as driver_packages
@@ -143,11 +148,11 @@ def main() -> None:
         apt_lock.Locked,
         records.RecordError,
     ) as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(**Stop.of(error).as_result())
     except driver_install.StepFailed as failure:
         folder = evidence_bundle.folder(params["run"], f"driver-{params['version']}-{params['state']}")
         module.fail_json(
-            msg=f"{failure}. See /var/log/apt/term.log",
+            **Stop(str(failure), "less /var/log/apt/term.log").as_result(),
             log="\n".join(failure.log.splitlines()[-LOG_LINES:]),
             evidence=list(evidence.driver(folder, failure.log)),
         )

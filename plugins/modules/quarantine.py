@@ -61,6 +61,10 @@ quarantine:
   description: The record as it is now (or would be, in check mode); null when the host is not in quarantine.
   returned: always
   type: dict
+next:
+  description: The next command to type, where one is known.
+  returned: on failure
+  type: str
 """
 
 import dataclasses
@@ -69,6 +73,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.admission import quarantine
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 
 KINDS = [kind.value for kind in quarantine.QuarantineKind]
 
@@ -109,17 +114,17 @@ def lift(module: AnsibleModule, present: quarantine.Quarantine | None) -> None:
         module.exit_json(changed=False, quarantine=None)
         return
     if present.kind is None:
-        module.fail_json(
-            msg=f"{present.reason}. A damaged record keeps the host out. To lift it: remove {records.QUARANTINE} on the host",
-            quarantine=present.as_dict(),
+        stop = Stop(
+            f"{present.reason}. A damaged record keeps the host out", f"remove {records.QUARANTINE} on the host"
         )
+        module.fail_json(**stop.as_result(), quarantine=present.as_dict())
     elif present.kind not in module.params["kinds"]:
         kind = present.kind
-        module.fail_json(
-            msg=f"this host is in quarantine by {present.owner} ({kind}): {present.reason}. To lift it: "
+        stop = Stop(
+            f"this host is in quarantine by {present.owner} ({kind}): {present.reason}",
             f'ansible HOST -m lockstep.vllm.quarantine -a \'{{"state": "absent", "kinds": ["{kind}"]}}\'',
-            quarantine=present.as_dict(),
         )
+        module.fail_json(**stop.as_result(), quarantine=present.as_dict())
     if not module.check_mode:
         records.remove(records.QUARANTINE)
     module.exit_json(changed=True, quarantine=None)

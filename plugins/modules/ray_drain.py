@@ -52,6 +52,10 @@ seconds:
   description: How long it took.
   returned: success
   type: float
+next:
+  description: The next command to type, where one is known.
+  returned: on failure
+  type: str
 """
 
 import json
@@ -60,6 +64,7 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import deadline, records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 
 _MARGIN = 30.0
 
@@ -81,9 +86,8 @@ def main() -> None:
         argv.append("--check")
     outcome = deadline.run(argv, deadline=seconds + _MARGIN, env={**os.environ, "PYTHONPATH": str(records.LIB)})
     if outcome.status != "done":
-        module.fail_json(
-            msg=f"Ray did not drain this host: {outcome.stderr.strip() or outcome.status}. Next: journalctl -u lockstep-ray"
-        )
+        cause = f"Ray did not drain this host: {outcome.stderr.strip() or outcome.status}"
+        module.fail_json(**Stop(cause, "journalctl -u lockstep-ray").as_result())
     module.exit_json(**json.loads(outcome.stdout.strip().splitlines()[-1]))
 
 

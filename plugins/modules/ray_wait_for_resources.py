@@ -100,6 +100,10 @@ missing:
   returned: always
   type: list
   elements: dict
+next:
+  description: The next command to type, where one is known.
+  returned: on failure
+  type: str
 """
 
 import json
@@ -109,6 +113,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import deadline, records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 
 _SHAPE = ("members", "hosts", "gpus_per_host", "gpus", "resources", "labels", "free", "stable_for")
 _MARGIN = 30.0
@@ -148,11 +153,8 @@ def _end(module: AnsibleModule, result: dict[str, Any]) -> None:
     result = {"seconds": 0.0, "nodes": [], "missing": [], **result}
     if result["ready"] or module.check_mode:
         module.exit_json(changed=False, **result)
-    seconds, reason = result["seconds"], result["reason"]
-    module.fail_json(
-        msg=f"Ray's resources are not there after {seconds:.0f} s: {reason}. Next: ansible-playbook playbooks/status.yml",
-        **result,
-    )
+    cause = f"Ray's resources are not there after {result['seconds']:.0f} s: {result['reason']}"
+    module.fail_json(**Stop(cause, "ansible-playbook playbooks/status.yml").as_result(), **result)
 
 
 if __name__ == "__main__":

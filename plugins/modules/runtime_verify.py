@@ -37,6 +37,10 @@ problems:
   returned: always
   type: list
   elements: str
+next:
+  description: The next command to type, where one is known.
+  returned: on failure
+  type: str
 """
 
 from pathlib import Path
@@ -44,6 +48,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import host_record
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.runtime import install as runtime_install
 from ansible_collections.lockstep.vllm.plugins.module_utils.runtime import state as runtime_state
 
@@ -61,13 +66,14 @@ def main() -> None:
     lock = Path(params["lock"])
     environment = runtime_install.Environment(lock, tuple(params["extra_requirements"]), params["python"])
     state = runtime_state.state()
+    following = ""
     try:
         digest = runtime_install.expected_digest(environment)
         problems = runtime_install.problems(state, lock.read_text(encoding="utf-8"), digest)
     except runtime_install.InstallError as error:
-        problems = [str(error)]
+        problems, following = [error.stop.cause], error.stop.next
     if problems:
-        module.fail_json(msg="; ".join(problems), problems=problems, runtime=state)
+        module.fail_json(**Stop("; ".join(problems), following).as_result(), problems=problems, runtime=state)
     record = host_record.read()
     module.exit_json(changed=False, problems=[], runtime=state, peers=sorted(record["peers"]) if record else [])
 

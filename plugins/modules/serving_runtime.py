@@ -64,6 +64,10 @@ runtime:
   description: Versions in the environment that is in use now.
   returned: success
   type: dict
+next:
+  description: The next command to type, where one is known.
+  returned: on failure
+  type: str
 """
 
 from pathlib import Path
@@ -100,7 +104,7 @@ def main() -> None:
     try:
         done = runtime_install.install(environment, check=module.check_mode)
     except runtime_install.InstallError as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(**error.stop.as_result())
     module.exit_json(
         changed=done.changed,
         digest=done.digest,

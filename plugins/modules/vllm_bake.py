@@ -117,6 +117,10 @@ lockstep_event:
   description: What was seen, for the journal.
   returned: with O(state=watched)
   type: dict
+next:
+  description: The next command to type, where one is known.
+  returned: on failure
+  type: str
 """
 
 from typing import Any
@@ -124,12 +128,14 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import polling, records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.vllm_metrics import Counters
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import bake
 
 COMPLETIONS_BEFORE = 3
 # A passing state does not end a bake: it is bad for this long, or for a quarter of the time.
 CLEAR_AFTER = 30.0
+_NEXT = "journalctl -u lockstep-vllm -n 200"
 
 
 def record(module: AnsibleModule, samples: list[bake.Sample], known: bake.Before | None) -> dict[str, Any]:
@@ -205,18 +211,14 @@ def main() -> None:
             module.exit_json(**record(module, [sample() for dummy in range(COMPLETIONS_BEFORE)], known))
         seen = watch(module, sample, known)
     except records.RecordError as error:
-        module.fail_json(msg=f"{error}. Next: look at it, move it away, and run this again")
+        module.fail_json(**Stop.of(error, "look at it, move it away, and run this again").as_result())
     except (ValueError, OSError) as error:
-        module.fail_json(msg=f"{error}. Next: journalctl -u lockstep-vllm -n 200")
+        module.fail_json(**Stop.of(error, _NEXT).as_result())
     summary = f"baked {seen['seconds']:.0f} s of {params['seconds']:g}: {seen['seen']}"
     event = {"event": "note", "text": summary}
     if seen["causes"]:
-        module.fail_json(
-            msg=f"serves worse than before: {'; '.join(seen['causes'])} ({summary}). "
-            "Next: journalctl -u lockstep-vllm -n 200",
-            bake=seen,
-            lockstep_event=event,
-        )
+        stop = Stop(f"serves worse than before: {'; '.join(seen['causes'])} ({summary})", _NEXT)
+        module.fail_json(**stop.as_result(), bake=seen, lockstep_event=event)
     module.exit_json(changed=False, bake=seen, lockstep_event=event)
 
 

@@ -11,19 +11,30 @@ import sys
 from collections.abc import Mapping
 
 from ..core import host_record, records
+from ..core.stop import Stop
 from . import fingerprint, quarantine, stamps
 from .quarantine import Quarantine
 from .stamps import HostStamp, Kind, ReplicaStamp
 
-_NEXT = "Next: ansible-playbook site.yml"
+_NEXT = "ansible-playbook site.yml"
 
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """Whether a unit may start, and why or why not, for the journal."""
+    """Whether a unit may start, and why or why not.
+
+    Attributes:
+        next: the next command to type; empty where it may start, or none is known.
+    """
 
     allowed: bool
-    reason: str
+    cause: str
+    next: str = ""
+
+    @property
+    def reason(self) -> str:
+        """All of it, for the journal."""
+        return str(Stop(self.cause, self.next))
 
 
 def may_start_ray(
@@ -42,7 +53,7 @@ def may_start_ray(
     assert stamp is not None
     changed = fingerprint.changes(stamp["fingerprint"], now)
     if changed:
-        return Decision(False, f"{host}: the host stamp of {stamp['at']} is void: {', '.join(changed)}. {_NEXT}")
+        return Decision(False, f"{host}: the host stamp of {stamp['at']} is void: {', '.join(changed)}", _NEXT)
     return Decision(True, f"{host}: host stamp of {stamp['at']} is valid")
 
 
@@ -58,7 +69,8 @@ def may_start_engine(
         return Decision(
             False,
             f"{host}: the replica stamp of {stamp['at']} is void: it was given for fingerprint {stamped} of this "
-            f"host, which now has {present}. {_NEXT}",
+            f"host, which now has {present}",
+            _NEXT,
         )
     return Decision(True, f"{host}: replica stamp of {stamp['at']} is valid for this host")
 
@@ -70,10 +82,11 @@ def _refusal(
         return Decision(
             False,
             f"{host} is in quarantine since {isolation.at}: {isolation.reason} "
-            f"(by {isolation.owner}, run {isolation.run}). Next: ansible-playbook playbooks/status.yml",
+            f"(by {isolation.owner}, run {isolation.run})",
+            "ansible-playbook playbooks/status.yml",
         )
     if stamp is None:
-        return Decision(False, f"{host} has no {kind} stamp: its gates have not passed. {_NEXT}")
+        return Decision(False, f"{host} has no {kind} stamp: its gates have not passed", _NEXT)
     return None
 
 
@@ -106,7 +119,8 @@ def decide_here(kind: Kind) -> Decision:
         replica_stamp = stamps.parse_replica_stamp(records.read(records.REPLICA_STAMP))
         return may_start_engine(host, isolation, replica_stamp, fingerprint.current())
     except records.RecordError as error:
-        return Decision(False, f"a record is damaged, and a damaged record admits no host: {error}")
+        stop = Stop.of(error)
+        return Decision(False, f"a record is damaged, and a damaged record admits no host: {stop.cause}", stop.next)
 
 
 def main(arguments: list[str]) -> int:

@@ -41,7 +41,7 @@ def parse(stored: Mapping[str, Any]) -> HostRecord:
     """
     missing = sorted(HostRecord.__required_keys__ - set(stored))
     if missing:
-        raise records.RecordError(f"{records.HOST}: has no {', '.join(missing)}. Next: ansible-playbook site.yml")
+        raise records.RecordError(f"{records.HOST}: has no {', '.join(missing)}", "ansible-playbook site.yml")
     return cast(HostRecord, stored)
 
 
@@ -59,5 +59,5 @@ def require() -> HostRecord:
     """
     record = read()
     if record is None:
-        raise records.RecordError(f"{records.HOST} does not exist. Next: ansible-playbook site.yml")
+        raise records.RecordError(f"{records.HOST} does not exist", "ansible-playbook site.yml")
     return record

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .stop import StopError
+
 ETC = Path("/etc/lockstep")
 STATE = Path("/var/lib/lockstep")
 RUN = Path("/run/lockstep")
@@ -32,8 +34,8 @@ EVIDENCE = STATE / "evidence"
 ENGINE_STATE = RUN / "engine.json"
 
 
-class RecordError(Exception):
-    """A record exists but cannot be used; the message names the file and what is wrong with it."""
+class RecordError(StopError):
+    """A record exists but cannot be used; the cause names the file and what is wrong with it."""
 
 
 def now() -> str:

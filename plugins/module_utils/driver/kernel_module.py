@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from ..core.commands import Run, run_command
+from ..core.stop import StopError
 from . import holders as driver_holders
 from . import state as driver_state
 from .holders import Holder, describe
@@ -51,8 +52,8 @@ RELEASE_DEADLINE = 10.0
 """Seconds that a stopped service is given to release the driver."""
 
 
-class LoadFailed(Exception):
-    """The modules could not be exchanged, and a reboot would not help; the message says where to look."""
+class LoadFailed(StopError):
+    """The modules could not be exchanged, and a reboot would not help."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,17 +183,17 @@ def _insert(version: str, deadline: float, run: Run) -> None:
     for name in LOADED_ALWAYS:
         answer = run(["modprobe", name], deadline)
         if answer.timed_out:
-            raise LoadFailed(f"modprobe {name} gave no answer within {deadline:g} s: see dmesg, then reboot")
+            raise LoadFailed(f"modprobe {name} gave no answer within {deadline:g} s", "dmesg; then reboot")
         if not answer.ok:
             hint = (
                 " (Secure Boot refuses a module without an enrolled key)" if "Key was rejected" in answer.stderr else ""
             )
-            raise LoadFailed(f"modprobe {name}: {answer.stderr.strip()}{hint}. See dmesg and dkms status")
+            raise LoadFailed(f"modprobe {name}: {answer.stderr.strip()}{hint}", "dmesg; dkms status")
     loaded = driver_state.loaded_version()
     if loaded != version:
         raise LoadFailed(
-            f"modprobe loaded driver {loaded}, {version} is installed: another module lies below /lib/modules "
-            "(modinfo -n nvidia names it; dkms status)"
+            f"modprobe loaded driver {loaded}, {version} is installed: another module lies below /lib/modules",
+            "modinfo -n nvidia; dkms status",
         )
 
 

@@ -26,7 +26,7 @@ def run() -> int:
         host, stamp = records.read(records.HOST), records.read(records.REPLICA_STAMP)
         if host is None or stamp is None:
             missing = records.HOST if host is None else records.REPLICA_STAMP
-            raise records.RecordError(f"{missing} is missing. Next: ansible-playbook site.yml")
+            raise records.RecordError(f"{missing} is missing", "ansible-playbook site.yml")
     except (records.RecordError, ConfigError) as error:
         print(f"given up: {error}", file=sys.stderr, flush=True)
         given_up = state.EngineState(Phase.GIVEN_UP, str(error), records.now(), pid=os.getpid())

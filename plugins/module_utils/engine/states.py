@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from ..core.stop import StopError
 from ..ray.codes import Code
 
 
@@ -69,8 +70,8 @@ class Target(Code):
     DRAINED = "drained"
 
 
-class GiveUp(Exception):
-    """Starting again cannot help; the message is the reason."""
+class GiveUp(StopError):
+    """Starting again cannot help."""
 
 
 @dataclasses.dataclass(frozen=True)

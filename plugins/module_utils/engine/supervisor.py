@@ -123,7 +123,7 @@ class Supervisor:
         )
         wrong = condition.unexpected_hosts(self._replica.stamp.get("hosts", {}), self._joined.fingerprints)
         if wrong:
-            raise GiveUp(f"the replica stamp does not hold: {'; '.join(wrong)}. Next: ansible-playbook site.yml")
+            raise GiveUp(f"the replica stamp does not hold: {'; '.join(wrong)}", "ansible-playbook site.yml")
 
     def _bring_up(self, layout: Layout) -> End:
         """Climb to the highest rung that holds and serve on it. Returns when the engine's life is over."""

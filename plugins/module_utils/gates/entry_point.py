@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from ..core import records
+from ..core.stop import Stop
 from . import runner
 from .codes import Code
 from .result import CannotRun, GateResult
@@ -78,11 +79,9 @@ def outcome(gate: str, run: Callable[[], GateResult]) -> GateResult:
     """What ``run`` gives, or the failure that stands for a gate that could not begin."""
     try:
         return run()
-    except CannotRun as error:
-        cause, following = error.cause, error.next
-    except (records.RecordError, OSError, ValueError) as error:
-        cause, following = str(error), "ansible-playbook playbooks/status.yml"
-    return GateResult(gate, "fail", 0.0, code=Code.COULD_NOT_RUN, cause=cause, next=following)
+    except (CannotRun, records.RecordError, OSError, ValueError) as error:
+        stop = Stop.of(error, "ansible-playbook playbooks/status.yml")
+    return GateResult(gate, "fail", 0.0, code=Code.COULD_NOT_RUN, cause=stop.cause, next=stop.next)
 
 
 def message(result: GateResult) -> str:

@@ -6,23 +6,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from ..core.stop import StopError
 from .codes import Code
 
 Verdict = Literal["pass", "fail", "timeout"]
 
 
-class CannotRun(Exception):
-    """The gate could not begin.
-
-    Attributes:
-        cause: why, for people.
-        next: what to type.
-    """
-
-    def __init__(self, cause: str, next: str) -> None:
-        super().__init__(f"{cause}. Next: {next}")
-        self.cause = cause
-        self.next = next
+class CannotRun(StopError):
+    """The gate could not begin."""
 
 
 @dataclasses.dataclass(frozen=True)

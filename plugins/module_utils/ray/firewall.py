@@ -51,7 +51,7 @@ def apply() -> bool:
     """Load the table where it is absent or another one. Returns whether it was loaded."""
     identity = records.read(records.HOST)
     if identity is None:
-        raise records.RecordError(f"{records.HOST} does not exist. Next: ansible-playbook site.yml")
+        raise records.RecordError(f"{records.HOST} does not exist", "ansible-playbook site.yml")
     desired = rules(identity, ray_ports())
     if _loaded() and RULES.is_file() and RULES.read_text(encoding="utf-8") == desired:
         return False

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..core import records
+from ..core.stop import Stop
 from .states import LockAction, RequestAction
 
 LOCK = records.LOCK
@@ -128,15 +129,15 @@ def strongest(requests: Sequence[Mapping[str, Any] | None]) -> Mapping[str, Any]
     return min(known, key=lambda request: REQUESTS.index(request["action"]), default=None)
 
 
-def refusal(locks: Mapping[str, Mapping[str, Any]], now: str) -> str:
+def refusal(locks: Mapping[str, Mapping[str, Any]], now: str) -> Stop:
     """Why a run is refused: who holds the lock, since when, how long ago they were last heard of, and what to do."""
     hosts = ", ".join(locks)
     lock = next(iter(locks.values()))
-    return (
+    return Stop(
         f"a rollout is in progress: run {lock.get('run')} of {lock.get('holder')} (pid {lock.get('pid')}) holds the lock on "
-        f"{hosts} for {age(lock.get('since'), now)}; last heartbeat {age(lock.get('heartbeat'), now)} ago. "
-        "Next: wait for it to end. If its controller is gone for good, run this again with "
-        f"-e rollout_lock_take_over={lock.get('run')}"
+        f"{hosts} for {age(lock.get('since'), now)}; last heartbeat {age(lock.get('heartbeat'), now)} ago",
+        "wait for it to end. If its controller is gone for good, run this again with "
+        f"-e rollout_lock_take_over={lock.get('run')}",
     )
 
 

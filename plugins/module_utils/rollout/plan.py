@@ -12,6 +12,7 @@ import datetime
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from ..core.stop import Stop, StopError
 from ..driver import change_record
 from . import refusals
 from .needs import DRIVER, Desired, HostNeed, host_need, replica_need, stale_hosts
@@ -67,7 +68,7 @@ class Plan:
     drivers: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     completed: tuple[str, ...] = ()
     skipped: Mapping[str, Skip] = dataclasses.field(default_factory=dict)
-    refusals: tuple[str, ...] = ()
+    refusals: tuple[Stop, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -88,7 +89,7 @@ def build(
         issues: rows of data/known_issues.yml.
     """
     if topology.problems:
-        return Plan(refusals=topology.problems)
+        return Plan(refusals=tuple(map(Stop, topology.problems)))
     allowed = set(desired) if run.limit is None else set(run.limit)
     asked = [replica for replica in topology.replicas if allowed & set(replica.hosts)]
     refused = (*refusals.cut_replicas(asked, allowed), *refusals.unanswered(asked, observed))
@@ -97,7 +98,7 @@ def build(
     if run.mode is Mode.ABORT:
         desired, observed, issues = before_roll(topology, desired, observed), without_offers(observed), ()
         if not desired:
-            return Plan(refusals=(refusals.nothing_to_abort(observed),))
+            return Plan(refusals=(Stop(refusals.nothing_to_abort(observed)),))
     needs: dict[str, HostNeed] = {}
     for replica in topology.replicas:
         head = observed[replica.head].state
@@ -118,7 +119,7 @@ def build(
     names = {replica.name for replica in asked}
     decided = waves(replicas, run.policy, run.now, names)
     if isinstance(decided, Refusals):
-        return Plan(refusals=decided.reasons, skipped=decided.skipped, warnings=warnings)
+        return Plan(refusals=tuple(map(Stop, decided.reasons)), skipped=decided.skipped, warnings=warnings)
     planned = dataclasses.replace(_in_waves(topology, observed, needs, decided, names), warnings=warnings)
     return dataclasses.replace(
         planned,
@@ -131,14 +132,13 @@ def mode_of(action: str) -> Mode:
     """The mode of an action that was asked of a roll.
 
     Raises:
-        ValueError: it is none; the message says what is possible.
+        StopError: it is none; the message says what is possible.
     """
     if action in ACTIONS:
         return ACTIONS[action]
-    message = f"rollout_action is {action!r}, expected {' or '.join(ACTIONS)}; nothing was changed"
-    if action in ("pause", "resume"):
-        message += f". Next: ansible all -m lockstep.vllm.rollout_request -a action={action}"
-    raise ValueError(message)
+    cause = f"rollout_action is {action!r}, expected {' or '.join(ACTIONS)}; nothing was changed"
+    asked = action in ("pause", "resume")
+    raise StopError(cause, f"ansible all -m lockstep.vllm.rollout_request -a action={action}" if asked else "")
 
 
 def _in_waves(

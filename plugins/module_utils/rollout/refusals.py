@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ..core.stop import Stop
 from ..driver import known_issues
 from ..driver import packages as driver_packages
 from ..runtime import state as runtime_state
@@ -18,18 +19,18 @@ ALIKE = ("nvidia_driver_version", "serving_runtime_lock", "ray_node_port")
 """Settings in which the hosts of one replica must not differ."""
 
 
-def cut_replicas(asked: Iterable[Replica], allowed: set[str]) -> Iterator[str]:
+def cut_replicas(asked: Iterable[Replica], allowed: set[str]) -> Iterator[Stop]:
     """Replicas of which ``--limit`` names only a part."""
     for replica in asked:
         missing = [host for host in replica.hosts if host not in allowed]
         if missing:
-            yield (
-                f"--limit leaves out {', '.join(missing)} of {replica.name}: a replica is changed as a whole. "
-                f"Next: ansible-playbook … --limit {replica.name}"
+            yield Stop(
+                f"--limit leaves out {', '.join(missing)} of {replica.name}: a replica is changed as a whole",
+                f"ansible-playbook … --limit {replica.name}",
             )
 
 
-def unanswered(asked: Iterable[Replica], observed: Mapping[str, Observed]) -> Iterator[str]:
+def unanswered(asked: Iterable[Replica], observed: Mapping[str, Observed]) -> Iterator[Stop]:
     """Hosts that could not be probed."""
     for replica in asked:
         for host in replica.hosts:
@@ -37,14 +38,14 @@ def unanswered(asked: Iterable[Replica], observed: Mapping[str, Observed]) -> It
             if answer.state is not None:
                 continue
             if answer.reachable:
-                yield (
-                    f"{host} ({replica.name}) cannot be probed: {answer.error}. "
-                    f"Next: ansible {host} -m lockstep.vllm.host_probe"
+                yield Stop(
+                    f"{host} ({replica.name}) cannot be probed: {answer.error}",
+                    f"ansible {host} -m lockstep.vllm.host_probe",
                 )
             else:
-                yield (
-                    f"{host} ({replica.name}) is unreachable: {answer.error}. Bring it back or remove it from the "
-                    f"inventory. Next: ansible {host} -m ansible.builtin.ping"
+                yield Stop(
+                    f"{host} ({replica.name}) is unreachable: {answer.error}. Bring it back or remove it from the inventory",
+                    f"ansible {host} -m ansible.builtin.ping",
                 )
 
 
@@ -54,22 +55,22 @@ def replica_refusals(
     observed: Mapping[str, Observed],
     needs: Mapping[str, HostNeed],
     issues: Sequence[Mapping[str, Any]],
-) -> tuple[list[str], list[str]]:
+) -> tuple[list[Stop], list[str]]:
     """Refusals and warnings for one replica whose hosts have all answered."""
-    refusals: list[str] = []
+    lines: list[str] = []
     warnings: list[str] = []
     states = {host: state for host in replica.hosts if (state := observed[host].state) is not None}
     for host, state in states.items():
-        refusals += host_refusals(host, desired[host].settings, state, needs[host])
+        lines += host_refusals(host, desired[host].settings, state, needs[host])
         runtime = desired[host].runtime if Step.RUNTIME in needs[host].steps else None
         bad, suspect = known_issue_lines(host, desired[host].settings, state, issues, runtime)
-        refusals += bad
+        lines += bad
         warnings += suspect
-    refusals += _uneven(replica, desired)
+    refusals = [Stop(line) for line in (*lines, *_uneven(replica, desired))]
     kept = {host: state.runtime for host, state in states.items() if Step.RUNTIME not in needs[host].steps}
     if len(kept) == len(replica.hosts):
         refusals += [
-            f"{replica.name}: {line}. Next: ansible-playbook playbooks/verify.yml --limit {replica.name}"
+            Stop(f"{replica.name}: {line}", f"ansible-playbook playbooks/verify.yml --limit {replica.name}")
             for line in runtime_state.differences(kept)
         ]
     return refusals, warnings

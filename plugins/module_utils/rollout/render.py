@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ..core.stop import Stop
 from .observed import Observed
 from .plan import Plan
 from .states import SkipCode, Step
@@ -32,7 +33,7 @@ def text(plan: Plan, topology: Topology, observed: Mapping[str, Observed]) -> st
     return "\n".join(lines)
 
 
-def refused(refusals: Sequence[str]) -> str:
+def refused(refusals: Sequence[Stop]) -> str:
     """The message of a run that must not begin. Only for what decides before any host is changed."""
     return "\n".join([f"Refused before anything was changed, for {_reasons(refusals)}:", *_listed(refusals)])
 
@@ -42,9 +43,9 @@ def invalid_inventory(problems: Sequence[str]) -> str:
     return "\n".join([f"The inventory means no cluster, for {_reasons(problems)}:", *_listed(problems)])
 
 
-def _reasons(lines: Sequence[str]) -> str:
+def _reasons(lines: Sequence[object]) -> str:
     return "1 reason" if len(lines) == 1 else f"{len(lines)} reasons"
 
 
-def _listed(lines: Sequence[str]) -> list[str]:
+def _listed(lines: Sequence[object]) -> list[str]:
     return [f"  - {line}" for line in lines]

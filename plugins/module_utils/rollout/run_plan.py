@@ -95,7 +95,7 @@ def as_dict(
         "disturbed": list(plan.disturbed),
         "gated": list(plan.gated),
         "skipped": {replica: skip.reason for replica, skip in plan.skipped.items()},
-        "refusals": list(plan.refusals),
+        "refusals": [str(refusal) for refusal in plan.refusals],
         "warnings": list(plan.warnings),
         "members": [member.as_dict() for member in members(plan, topology, observed)],
         "routers": routers,

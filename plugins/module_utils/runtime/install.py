@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..core import deadline, records
+from ..core.stop import StopError
 from . import state as runtime_state
 
 ROOT = records.RUNTIME.parent
@@ -37,8 +38,8 @@ for name in ("ray.scripts.scripts", "ray.dashboard.dashboard", "ray.dashboard.ag
 _PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)\s*==\s*([^\s;\\]+)", re.MULTILINE)
 
 
-class InstallError(Exception):
-    """The environment cannot be built; the message has the cause and the next step."""
+class InstallError(StopError):
+    """The environment cannot be built."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,22 +194,21 @@ def _build(environment: Environment, lock: str, folder: Path, cache: Path) -> No
 def _run(argv: list[str], seconds: float) -> None:
     outcome = deadline.run(argv, deadline=seconds)
     if outcome.status == "timeout":
-        raise InstallError(
-            f"{' '.join(argv[:3])} did not end within {seconds:g} s. Next: raise serving_runtime_deadline"
-        )
+        raise InstallError(f"{' '.join(argv[:3])} did not end within {seconds:g} s", "raise serving_runtime_deadline")
     if outcome.status != "done":
-        raise InstallError(explain(argv, (outcome.stderr or outcome.stdout).strip()))
+        raise explain(argv, (outcome.stderr or outcome.stdout).strip())
 
 
-def explain(argv: Sequence[str], output: str) -> str:
+def explain(argv: Sequence[str], output: str) -> InstallError:
     """The cause of a failed command, from the end of its output, and the next step."""
     tail = "\n".join(output.splitlines()[-15:]) or "no output"
     if "--no-index" in argv and re.search(r"no versions? of|was not found|not found in the", output):
         folder = argv[list(argv).index("--find-links") + 1]
-        return f"the wheelhouse {folder} lacks a wheel that the lock pins. Next: fill it from the same lock. uv: {tail}"
+        cause = f"the wheelhouse {folder} lacks a wheel that the lock pins. uv: {tail}"
+        return InstallError(cause, "fill it from the same lock")
     if re.search(r"does not satisfy Python|No interpreter found", output):
-        return f"the host's Python does not suit the lock. Next: set serving_runtime_python. uv: {tail}"
-    return f"{' '.join(argv[:3])} failed: {tail}"
+        return InstallError(f"the host's Python does not suit the lock. uv: {tail}", "set serving_runtime_python")
+    return InstallError(f"{' '.join(argv[:3])} failed: {tail}")
 
 
 def _switch(root: Path, digest: str) -> None:
@@ -254,7 +254,7 @@ def _in_use(folder: Path) -> bool:
 def _python_minor(python: str) -> str:
     path = shutil.which(python)
     if path is None:
-        raise InstallError(f"the host has no {python}. Next: install it, or set serving_runtime_python")
+        raise InstallError(f"the host has no {python}", "install it, or set serving_runtime_python")
     outcome = deadline.run([path, "-ISc", _VERSION], deadline=10)
     if outcome.status != "done":
         raise InstallError(f"{path} does not run: {outcome.stderr.strip()}")

@@ -14,10 +14,13 @@ from typing import Any, Protocol
 
 import yaml
 from ansible import release
-from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.errors import AnsibleError
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.loader import become_loader, connection_loader
 from packaging.specifiers import SpecifierSet
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import stops
 
 _RUNTIME = Path(__file__).resolve().parents[3] / "meta" / "runtime.yml"
 
@@ -37,21 +40,21 @@ def supported_versions() -> SpecifierSet:
     return SpecifierSet(yaml.safe_load(_RUNTIME.read_text(encoding="utf-8"))["requires_ansible"])
 
 
-def unsupported(version: str = release.__version__) -> str | None:
-    """The message where ``version`` of ansible-core is not supported, None where it is."""
+def unsupported(version: str = release.__version__) -> Stop | None:
+    """Why it stops where ``version`` of ansible-core is not supported, None where it is."""
     supported = supported_versions()
     if supported.contains(version, prereleases=True):
         return None
     parts = sorted(supported, key=lambda part: part.operator, reverse=True)  # >= before <
     need, install = ", ".join(f"{part.operator} {part.version}" for part in parts), ",".join(map(str, parts))
-    return f"ansible-core {version} is not supported; need {need}. Next: pip install 'ansible-core{install}'"
+    return Stop(f"ansible-core {version} is not supported; need {need}", f"pip install 'ansible-core{install}'")
 
 
 def require_supported_version() -> None:
     """Fail the task, before anything was asked of a host, on an ansible-core that is not supported."""
-    message = unsupported()
-    if message:
-        raise AnsibleActionFail(message)
+    stop = unsupported()
+    if stop:
+        raise stops.fail(stop)
 
 
 def raw_variables(hostvars: Any, host: str) -> Mapping[str, Any]:

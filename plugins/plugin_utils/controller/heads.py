@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
-
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import render
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import stops
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import ClusterAction
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer, program
 
@@ -19,13 +19,12 @@ class HeadsAction(ClusterAction):
         """The heads, sorted by name, so that all controllers go to them in one order."""
         topology = self.cluster(task_vars, only="").topology
         if topology.problems:
-            raise AnsibleActionFail(render.invalid_inventory(topology.problems))
+            raise stops.fail(Stop(render.invalid_inventory(topology.problems)))
         heads = sorted(replica.head for replica in topology.replicas)
         unknown = sorted(set(without) - set(heads))
         if unknown:
-            raise AnsibleActionFail(
-                f"without: {', '.join(unknown)} is not the head of a replica. Next: name heads only: {', '.join(heads)}"
-            )
+            cause = f"without: {', '.join(unknown)} is not the head of a replica"
+            raise stops.fail(Stop(cause, f"name heads only: {', '.join(heads)}"))
         return [head for head in heads if head not in without]
 
     def ask(self, hosts: Sequence[str], params: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Answer]:

@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
+
 ROUND = 15.0
 """Seconds of one call: how often the play can hear of a change."""
 DEADLINE = 1800.0
@@ -49,13 +51,13 @@ class WaitingAction(ActionBase):
             result["seconds"] = round(elapsed, 1)
         result["changed"] = any(one.get("changed") for one in rounds)
         if result.get("failed") and result.get("reason"):
-            result["msg"] = self.message(result, elapsed)
+            result |= self.stop(result, elapsed).as_result()
         return result
 
     def next_round(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments that the next call takes from this one's result."""
         return {}
 
-    def message(self, result: Mapping[str, Any], seconds: float) -> str:
-        """The failure message."""
+    def stop(self, result: Mapping[str, Any], seconds: float) -> Stop:
+        """Why it fails."""
         raise NotImplementedError

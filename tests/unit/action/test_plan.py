@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,9 @@ def state(host: str, **changes: Any) -> dict[str, Any]:
     }
 
 
-def result(states: dict[str, dict[str, Any]], limit: set[str] | None = None) -> dict[str, Any]:
+def result(
+    states: dict[str, dict[str, Any]], limit: set[str] | None = None, unreachable: Collection[str] = ()
+) -> dict[str, Any]:
     """What the action returns of a cluster whose hosts answer so."""
     replicas = tuple(topology.Replica(name, f"{name[-1]}1", (), {f"{name[-1]}1": "10.0.0.1"}) for name in NAMES)
     settings = {
@@ -55,6 +58,7 @@ def result(states: dict[str, dict[str, Any]], limit: set[str] | None = None) -> 
     }
     desired = {replica.head: needs.Desired(settings, dict.fromkeys(ROLES, "same")) for replica in replicas}
     observed = {host: Observed.parse(answer, None, True) for host, answer in states.items()}
+    observed |= {host: Observed(None, "no route", False) for host in unreachable}
     run = plan.Run(Mode.UPGRADE, Policy(), NOON, limit or set(desired))
     fingerprints = {host: answer["fingerprint"] for host, answer in states.items()}
     return action.result(Cluster(topology.Topology(replicas), desired, ()), observed, run, fingerprints)
@@ -103,6 +107,14 @@ def test_a_refused_run_has_its_reasons_and_no_waves() -> None:
     told = tracker.Tracker(lambda: 0.0)
     told.task_ends(events.TaskReport.parse("a1", "Plan", "failed", refused))
     assert len(told.plan.refusals) == 1
+
+
+def test_a_refused_run_says_what_to_type_next() -> None:
+    cut = result(STATES, unreachable={"b1"})
+    assert "b1 (replica_b) is unreachable: no route" in cut["msg"]
+    told = tracker.Tracker(lambda: 0.0)
+    told.task_ends(events.TaskReport.parse("a1", "Plan", "failed", cut))
+    assert told.next == "ansible b1 -m ansible.builtin.ping"
 
 
 def validated(policy: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -94,7 +94,7 @@ class Cluster:
         try:
             result: dict[str, Any] = action.run(None, read.task_vars)
         except AnsibleActionFail as error:
-            return {"failed": True, "msg": str(error)}
+            return {**error.result, "failed": True}
         return {"failed": False, **result}
 
     def run(self, *tasks: dict[str, Any], cmdline: str = "") -> list[dict[str, Any]]:
@@ -233,8 +233,10 @@ def test_a_dead_run_of_this_controller_gives_way_and_a_living_one_does_not(clust
     assert (cluster.record("a1") or {})["pid"] == first.pid
     refused = cluster.lock(run="r2")
     assert "run r1 of" in refused["msg"]
+    assert refused["next"].endswith("-e rollout_lock_take_over=r1")
     forced = cluster.lock(run="r2", take_over="r1")
     assert "it is alive on this controller" in forced["msg"]
+    assert forced["next"] == "wait for it to end"
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     held = cluster.lock(run="r2")

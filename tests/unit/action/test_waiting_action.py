@@ -10,6 +10,8 @@ import pytest
 from ansible_collections.lockstep.vllm.plugins.action import engine_state, ray_wait_for_resources
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import waiting_action
 
+LOGS = "journalctl -u lockstep-vllm -n 200"
+
 
 class Play:
     """A task over a module whose answers are given; the clock goes on with each call's deadline."""
@@ -50,6 +52,7 @@ def test_what_changes_is_shown_once_and_time_adds_up(monkeypatch: pytest.MonkeyP
 def test_the_deadline_bounds_all_calls_together(monkeypatch: pytest.MonkeyPatch) -> None:
     play = Play(ray_wait_for_resources, monkeypatch, [late("a2: off")] * 9, deadline=40, stable_for=5)
     result = play.run()
+    assert result["next"] == "ansible-playbook playbooks/status.yml"
     assert [call["deadline"] for call in play.calls] == [20.0, 20.0]
     assert (
         result["msg"]
@@ -60,10 +63,11 @@ def test_the_deadline_bounds_all_calls_together(monkeypatch: pytest.MonkeyPatch)
 def test_what_the_first_call_changed_and_forgave_outlives_it(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [
         late("starting", changed=True, failures_before=2),
-        {"failed": True, "code": "hopeless", "reason": "no GPU", "changed": False, "failures_before": 2},
+        {"failed": True, "code": "hopeless", "reason": "no GPU", "next": LOGS, "changed": False, "failures_before": 2},
     ]
     play = Play(engine_state, monkeypatch, answers, state="serving")
     result = play.run()
     assert (result["changed"], result["code"]) == (True, "hopeless")
     assert play.calls[1]["failures_before"] == 2
     assert result["msg"].startswith("the engine is not serving: no GPU. Next: journalctl")
+    assert result["next"] == LOGS

@@ -259,6 +259,31 @@ def test_the_last_words_of_a_play_give_the_next_command(project: Project) -> Non
     assert events[-1]["next"] == "df -h"
 
 
+def test_what_a_module_says_to_type_is_the_next_command(project: Project) -> None:
+    """Real modules and actions, each of which fails on a machine that is no host of a cluster."""
+    nowhere = "http://127.0.0.1:9"
+    engine = {"url": nowhere, "ready_url": nowhere, "model": "m", "prompt": "p"}
+    failing = {
+        "haproxy_replica": ({"replica": "r", "state": "drain", "socket": "/nonexistent"}, "journalctl -u haproxy"),
+        "vllm_bake": ({**engine, "state": "watched", "seconds": 1}, "journalctl -u lockstep-vllm -n 200"),
+        "ray_wait_for_resources": ({"members": ["a1"], "deadline": 1}, "ansible-playbook playbooks/status.yml"),
+        "plan": ({"action": "pause"}, "ansible all -m lockstep.vllm.rollout_request -a action=pause"),
+    }
+    blocks = [
+        {
+            "name": f"Try {name}",
+            "vars": {"lockstep_step": "prove"},
+            "block": [{"name": name, f"lockstep.vllm.{name}": arguments}],
+            "rescue": [report("Go on")],
+        }
+        for name, (arguments, _next) in failing.items()
+    ]
+    project.run([play("a1", *blocks)])
+    failed = of(project.journal(), "failed")
+    assert {event["task"]: event["next"] for event in failed} == {name: said for name, (_how, said) in failing.items()}
+    assert all(event["cause"].endswith(f"Next: {event['next']}") for event in failed)
+
+
 def test_included_roles_and_play_variables_carry_the_step(project: Project) -> None:
     project.role("r", [report("Start Ray")])
     include = {"ansible.builtin.include_role": {"name": "r"}, "name": "Ray", "vars": {"lockstep_step": "ray"}}

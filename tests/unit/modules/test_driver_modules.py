@@ -109,6 +109,7 @@ def test_a_failing_gate_names_cause_and_next_step(
     assert (result["gate"]["evidence"], records.EVIDENCE.exists()) == ([], False)
     result = call(capsys, "driver_verify", gpus=8, host="a1", run="r1")
     assert result["msg"] == "driver gate: xid on a1: Xid 79. Next: reboot a1"
+    assert result["next"] == "reboot a1"
     assert all(path.startswith(f"{records.EVIDENCE}/r1/driver/") for path in result["gate"]["evidence"])
     quiet = call(capsys, "driver_verify", gpus=8, fail=False)
     assert "failed" not in quiet
@@ -123,7 +124,8 @@ def test_a_failing_install_leaves_apts_output(
 
     monkeypatch.setattr(nvidia_driver_packages, "apply", fails)
     result = call(capsys, "nvidia_driver_packages", version="550.127.05", source="debian", run="r1")
-    assert result["msg"] == "installing driver 550.127.05: E: broken. See /var/log/apt/term.log"
+    assert result["msg"] == "installing driver 550.127.05: E: broken. Next: less /var/log/apt/term.log"
+    assert result["next"] == "less /var/log/apt/term.log"
     assert result["log"].splitlines() == [str(number) for number in range(70, 100)]
     log = records.EVIDENCE / "r1" / "driver-550.127.05-installed" / "command.log"
     assert str(log) in result["evidence"]
@@ -134,11 +136,11 @@ def test_a_failing_load_leaves_evidence(
     record: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_what: Any, **_how: Any) -> None:
-        raise kernel_module.LoadFailed("modprobe nvidia: Key was rejected by service")
+        raise kernel_module.LoadFailed("modprobe nvidia: Key was rejected by service", "dmesg")
 
     monkeypatch.setattr(kernel_module, "load", fails)
     result = call(capsys, "nvidia_driver_load", version="550.127.05", run="r1")
-    assert result["msg"] == "modprobe nvidia: Key was rejected by service"
+    assert (result["msg"], result["next"]) == ("modprobe nvidia: Key was rejected by service. Next: dmesg", "dmesg")
     assert all(path.startswith(f"{records.EVIDENCE}/r1/driver-550.127.05-load/") for path in result["evidence"])
 
 

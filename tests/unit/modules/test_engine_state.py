@@ -108,13 +108,18 @@ def test_an_engine_that_died_while_starting_ends_the_wait_with_its_reason(
 
 def test_a_condition_that_refused_is_asked_why(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.unit = "ActiveState=inactive\nMainPID=0\nResult=exec-condition\n"
-    monkeypatch.setattr(condition, "decide_here", lambda kind: condition.Decision(False, f"no {kind} stamp"))
+    monkeypatch.setattr(
+        condition, "decide_here", lambda kind: condition.Decision(False, f"no {kind} stamp", "site.yml")
+    )
     host.log.touch()  # of an engine that ran before
     result = host.run(state="serving", deadline=60)
-    assert "no replica stamp" in result["msg"]
+    assert result["msg"] == "the engine is not serving: no replica stamp. Next: site.yml"
+    assert result["next"] == "site.yml"
     assert result["evidence"] == []
 
 
 def test_a_damaged_record_is_reported(host: Host) -> None:
     host.record.write_text("{", encoding="utf-8")
-    assert "is not JSON" in host.run()["msg"]
+    result = host.run()
+    assert "is not JSON" in result["msg"]
+    assert result["next"] == "systemctl restart lockstep-vllm.service"

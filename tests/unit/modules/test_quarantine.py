@@ -49,6 +49,7 @@ def test_a_run_leaves_an_operator_s_quarantine(record: Path, capsys: pytest.Capt
     refused = call(capsys, state="absent")
     assert refused["failed"]
     assert '"kinds": ["operator"]' in refused["msg"]
+    assert refused["next"].startswith("ansible HOST -m lockstep.vllm.quarantine")
     assert call(capsys, state="absent", kinds=["operator"]) | {"invocation": None} == {
         "changed": True, "quarantine": None, "invocation": None,
     }  # fmt: skip

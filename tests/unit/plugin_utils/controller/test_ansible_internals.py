@@ -56,13 +56,14 @@ def test_this_version_is_supported() -> None:
 
 
 def test_an_unsupported_version_is_one_line_that_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
-    message = ansible_internals.unsupported("2.18.12")
-    assert message == (
+    stop = ansible_internals.unsupported("2.18.12")
+    assert str(stop) == (
         "ansible-core 2.18.12 is not supported; need >= 2.19.0, < 2.22. Next: pip install 'ansible-core>=2.19.0,<2.22'"
     )
-    monkeypatch.setattr(ansible_internals, "unsupported", lambda: message)
-    with pytest.raises(AnsibleActionFail, match=r"2\.18\.12 is not supported"):
+    monkeypatch.setattr(ansible_internals, "unsupported", lambda: stop)
+    with pytest.raises(AnsibleActionFail, match=r"2\.18\.12 is not supported") as failed:
         ansible_internals.require_supported_version()
+    assert failed.value.result["next"] == "pip install 'ansible-core>=2.19.0,<2.22'"
 
 
 def test_raw_variables_are_those_of_the_host_and_its_groups_untemplated(read_inventory: Read) -> None:

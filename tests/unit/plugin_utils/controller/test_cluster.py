@@ -11,6 +11,7 @@ import pytest
 from ansible.errors import AnsibleActionFail
 from ansible.playbook.play_context import PlayContext
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, cluster, fleet, heads
 
 ACTIONS = (
@@ -53,7 +54,7 @@ def action(read_inventory: Callable[[dict[str, Any]], Any]) -> tuple[Heads, dict
 
 @pytest.mark.parametrize("name", ACTIONS)
 def test_every_action_refuses_an_unsupported_ansible_core_first(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ansible_internals, "unsupported", lambda: "ansible-core 9 is not supported; need >= 2")
+    monkeypatch.setattr(ansible_internals, "unsupported", lambda: Stop("ansible-core 9 is not supported", "x"))
     module = importlib.import_module(f"ansible_collections.lockstep.vllm.plugins.action.{name}")
     with pytest.raises(AnsibleActionFail, match="ansible-core 9 is not supported"):
         module.ActionModule.__new__(module.ActionModule).run(None, {})
@@ -79,8 +80,11 @@ def test_only_one_host_s_settings_are_read_with_variables_over_its_own(action: t
 def test_heads_are_sorted_whatever_the_inventory_s_order(action: tuple[Heads, dict[str, Any]]) -> None:
     assert action[0].heads(action[1]) == ["a1", "b1"]
     assert action[0].heads(action[1], without=["a1"]) == ["b1"]
-    with pytest.raises(AnsibleActionFail, match=r"without: a2, z9 is not the head .* name heads only: a1, b1"):
+    with pytest.raises(
+        AnsibleActionFail, match=r"without: a2, z9 is not the head .* name heads only: a1, b1"
+    ) as failed:
         action[0].heads(action[1], without=["z9", "a2"])
+    assert failed.value.result["next"] == "name heads only: a1, b1"
 
 
 def test_every_host_is_probed_over_its_own_connection(action: tuple[Heads, dict[str, Any]]) -> None:

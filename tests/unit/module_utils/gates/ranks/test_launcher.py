@@ -175,7 +175,7 @@ def test_a_host_never_prepared_is_told_so(host):
     records.HOST.unlink()
     with pytest.raises(CannotRun, match="never prepared") as raised:
         runner.run(request)
-    assert raised.value.next == "ansible-playbook site.yml"
+    assert raised.value.stop.next == "ansible-playbook site.yml"
 
 
 def test_a_missing_environment_is_told(host):
