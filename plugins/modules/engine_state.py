@@ -85,7 +85,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.admission import condition
-from ansible_collections.lockstep.vllm.plugins.module_utils.core import polling, records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import polling, records, systemd
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import state as engine_state
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.states import Target
 
@@ -108,10 +108,10 @@ def main() -> None:
     target = None if params["state"] is None else Target(params["state"])
 
     def sample() -> Sample:
-        _rc, shown, _err = module.run_command(["systemctl", "show", "--property=ActiveState,MainPID,Result", UNIT])
         try:
-            return engine_state.read(), engine_state.parse_unit(shown)
-        except records.RecordError as error:
+            shown = systemd.show([UNIT], ("ActiveState", "MainPID", "Result"))
+            return engine_state.read(), engine_state.parse_unit(shown[UNIT])
+        except (records.RecordError, systemd.SystemctlError) as error:
             module.fail_json(msg=f"{error}. Next: systemctl restart {UNIT}")
             raise
 

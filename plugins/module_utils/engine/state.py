@@ -9,6 +9,7 @@ from typing import Any
 
 from ..core import records
 from ..core.polling import Judgement
+from ..core.systemd import Properties
 from .ladder import RungState
 from .states import Phase, Target, Verdict
 
@@ -130,9 +131,8 @@ class Unit:
         return self.active in ("active", "activating", "reloading")
 
 
-def parse_unit(shown: str) -> Unit:
-    """From ``systemctl show --property=ActiveState,MainPID,Result``."""
-    found = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+def parse_unit(found: Properties) -> Unit:
+    """From the unit's ActiveState, MainPID and Result."""
     return Unit(found.get("ActiveState", "unknown"), int(found.get("MainPID") or 0), found.get("Result", ""))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..ray.codes import Code
+from ..core.codes import Code
 
 
 class Phase(Code):

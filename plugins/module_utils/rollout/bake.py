@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..core import records
+from ..core.wording import many
 from ..engine import completion, readiness, vllm_metrics
 from ..engine.vllm_metrics import Buckets, Counters
 
@@ -120,7 +121,7 @@ def evaluate(before: Before | None, samples: Sequence[Sample], allowed: Allowed)
     first, last = samples[0], samples[-1]
     counted = since(first.figures, last.figures) if first.figures and last.figures else Counters()
     own = [sample.seconds for sample in samples if sample.seconds is not None]
-    seen = [f"{_many(counted.requests, 'request')}, {counted.errors or 'none'} ended badly"]
+    seen = [f"{many(counted.requests, 'request')}, {counted.errors or 'none'} ended badly"]
     comparable = before is not None and dict(before.engine) == dict(last.engine)
     was = before.figures if before is not None and comparable else Counters()
     enough = min(counted.requests, was.requests) >= allowed.requests
@@ -157,7 +158,7 @@ def _errors(was: Counters, now: Counters, allowed: Allowed) -> Sequence[str]:
     reasons = {**{name: now.finished.get(name, 0) for name in ("error", "abort")}, "5xx": now.answers.get("5xx", 0)}
     which = ", ".join(f"{name} {int(count)}" for name, count in reasons.items() if count)
     return [
-        f"{now.errors} of {_many(now.requests, 'request')} ended badly ({which}): {share:.1%}, before {share_before:.1%}; "
+        f"{now.errors} of {many(now.requests, 'request')} ended badly ({which}): {share:.1%}, before {share_before:.1%}; "
         f"{allowed.error_share:.1%} more are allowed"
     ]
 
@@ -210,10 +211,6 @@ def _less(later: Mapping[Any, float], earlier: Mapping[Any, float]) -> dict[Any,
 
 def _share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
 def _seconds(edge: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ..core.wording import many
 from .observed import Observed
 from .plan import Plan
 from .states import SkipCode, Step
@@ -43,7 +44,7 @@ def invalid_inventory(problems: Sequence[str]) -> str:
 
 
 def _reasons(lines: Sequence[str]) -> str:
-    return "1 reason" if len(lines) == 1 else f"{len(lines)} reasons"
+    return many(len(lines), "reason")
 
 
 def _listed(lines: Sequence[str]) -> list[str]:

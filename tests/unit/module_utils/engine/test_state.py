@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import systemd
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.records import RecordError
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import state as engine_state
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.ladder import RungState
@@ -72,7 +73,10 @@ def test_evaluate(found: EngineState | None, unit: Unit, target: str, answer: st
     ],
 )
 def test_parse_unit(shown: str, unit: Unit) -> None:
-    assert engine_state.parse_unit(shown) == unit
+    assert (
+        engine_state.parse_unit(systemd.parse_show(f"Id=lockstep-vllm.service\n{shown}")["lockstep-vllm.service"])
+        == unit
+    )
 
 
 @pytest.mark.parametrize("phase", ["waiting", "starting", "proving", "backoff", "given_up", "stopped"])
