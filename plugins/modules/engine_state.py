@@ -86,6 +86,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.admission import condition
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import polling, records, systemd
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import state as engine_state
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.states import Target
 
@@ -122,8 +123,7 @@ def main() -> None:
     changed = target is not None and unit.up and engine_state.request_differs(target)
     result: dict[str, Any] = {"changed": changed, "failures_before": failures_before}
     if target is None or module.check_mode:
-        record = engine.as_record() if engine else None
-        module.exit_json(**result, code="sampled", reason="", engine=record, unit=unit.active, seconds=0.0)
+        module.exit_json(**result, code="sampled", reason="", engine=as_json(engine), unit=unit.active, seconds=0.0)
         return
     if changed:
         engine_state.request(target, params["reason"])
@@ -136,7 +136,7 @@ def main() -> None:
     engine, unit = ended.last
     refused = unit.result == "exec-condition" and not unit.up
     reason = condition.decide_here("replica").reason if refused and not ended.ready else ended.reason
-    result |= {"code": ended.code, "reason": reason, "engine": engine.as_record() if engine else None}
+    result |= {"code": ended.code, "reason": reason, "engine": as_json(engine)}
     result |= {"unit": unit.active, "seconds": round(ended.seconds, 1)}
     if not ended.ready:
         log = [str(engine_state.LOG)] if engine_state.LOG.exists() and not refused else []
@@ -153,7 +153,7 @@ def _warn(module: AnsibleModule, engine: engine_state.EngineState) -> None:
         module.warn(
             f"rung {rung} does not hold, the one below serves: {why}. Next: ansible-playbook playbooks/diagnose.yml"
         )
-    for text in engine_state.advice(engine.as_record()):
+    for text in engine_state.advice(as_json(engine)):
         module.warn(f"vLLM's log: {text}")
 
 

@@ -59,16 +59,6 @@ class EngineState:
     findings: tuple[Mapping[str, Any], ...] = ()
     evidence: tuple[str, ...] = ()
 
-    def as_record(self) -> dict[str, Any]:
-        record = dataclasses.asdict(self)
-        record["phase"] = self.phase.value
-        record["ladder"] = {
-            rung: {"verdict": state.verdict.value, "note": state.note} for rung, state in self.ladder.items()
-        }
-        record["findings"] = [dict(finding) for finding in self.findings]
-        record["evidence"] = list(self.evidence)
-        return record
-
     @classmethod
     def parse(cls, record: Mapping[str, Any]) -> EngineState:
         """From engine.json; a key that it does not know is passed over.

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..core import records
+from ..core.codes import as_json
 from ..core.wording import many
 from ..engine import completion, readiness, vllm_metrics
 from ..engine.vllm_metrics import Buckets, Counters
@@ -75,14 +76,6 @@ class Before:
     figures: Counters
     seconds: tuple[float, ...]
     at: str = ""
-
-    def as_record(self) -> dict[str, Any]:
-        return {
-            "engine": dict(self.engine),
-            "figures": self.figures.as_record(),
-            "seconds": list(self.seconds),
-            "at": self.at,
-        }
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any] | None) -> Before | None:
@@ -252,4 +245,4 @@ def may_be_recorded(change: Mapping[str, Any] | None, sample: Sample) -> bool:
 
 def keep(before: Before) -> None:
     """Keep it for whichever run bakes the replica."""
-    records.write(BEFORE, before.as_record())
+    records.write(BEFORE, as_json(before))

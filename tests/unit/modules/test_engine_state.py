@@ -12,6 +12,7 @@ from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.admission import condition
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import systemd
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import state as states
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.states import Phase
 from ansible_collections.lockstep.vllm.plugins.modules import engine_state
@@ -37,7 +38,7 @@ class Host:
         return systemd.parse_show(f"Id={units[0]}\n{self.unit}")
 
     def reports(self, phase: Any, **facts: Any) -> None:
-        record = states.EngineState(Phase(phase), "why", pid=7, **facts).as_record()
+        record = as_json(states.EngineState(Phase(phase), "why", pid=7, **facts))
         self.record.write_text(json.dumps(record), encoding="utf-8")
 
     def run(self, **arguments: Any) -> dict[str, Any]:
