@@ -20,15 +20,4 @@ class ActionModule(ClusterAction):
         if cluster.topology.problems:
             return {"failed": True, "msg": render.invalid_inventory(cluster.topology.problems)}
         found = self.probe(cluster, variables, ray=bool(self._task.args.get("ray", False)))
-        return {
-            "changed": False,
-            "replicas": {
-                replica.name: {"head": replica.head, "hosts": list(replica.hosts), "zone": replica.zone}
-                for replica in cluster.topology.replicas
-            },
-            "routers": list(cluster.routers),
-            "hosts": {
-                host: {"reachable": answer.reachable, "error": answer.error, "state": answer.value}
-                for host, answer in found.items()
-            },
-        }
+        return {"changed": False, **cluster.probed(found)}

@@ -28,22 +28,6 @@ class ActionModule(ClusterAction):
         if cluster.topology.problems:
             return {"failed": True, "msg": render.invalid_inventory(cluster.topology.problems)}
         found = self.probe(cluster, variables, ray=True)
-        status = cluster_status.build(
-            {
-                "replicas": {
-                    replica.name: {"head": replica.head, "hosts": list(replica.hosts), "zone": replica.zone}
-                    for replica in cluster.topology.replicas
-                },
-                "routers": list(cluster.routers),
-                "hosts": {
-                    host: {
-                        "reachable": answer.reachable,
-                        "error": answer.error,
-                        "state": cast("status_types.HostState | None", answer.value),
-                    }
-                    for host, answer in found.items()
-                },
-            }
-        )
+        status = cluster_status.build(cast(status_types.Probe, cluster.probed(found)))
         Display().display(_RENDER[arguments["format"]](status))
         return {"changed": False, "status": status}

@@ -26,6 +26,16 @@ attributes:
     description: The record is in the result.
 """
 
+    CHANGE = r"""
+attributes:
+  check_mode:
+    support: full
+    description: Reports what would change and changes nothing.
+  diff_mode:
+    support: none
+    description: What changed is in the result.
+"""
+
     CONTROLLER = r"""
 attributes:
   action:

@@ -7,6 +7,7 @@ import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import outcome, preconditions
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Window
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode, Stage
@@ -19,15 +20,16 @@ def wave_sizes(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[int]:
 
 def stage_failure(result: Mapping[str, Any], stage_file: str, rolling_back: bool, task: str) -> dict[str, Any]:
     """What a host keeps of a failed stage, from the ``result`` of the task that failed."""
-    return outcome.Failure.of_result(result, _stage(stage_file), rolling_back, task).as_dict()
+    failure: dict[str, Any] = as_json(outcome.Failure.of_result(result, _stage(stage_file), rolling_back, task))
+    return failure
 
 
 def wave_failures(
     hostvars: Mapping[str, Any], members: Sequence[str], batch: Sequence[str], rolling_back: bool = False
 ) -> dict[str, dict[str, Any]]:
     """The failures of a wave, or of its rollback, over its planned members: one missing from the batch has failed."""
-    failures = _failures(hostvars, members, batch, rolling_back)
-    return {host: failure.as_dict() for host, failure in failures.items()}
+    failures: dict[str, dict[str, Any]] = as_json(_failures(hostvars, members, batch, rolling_back))
+    return failures
 
 
 def wave_runs_stage(

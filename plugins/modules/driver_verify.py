@@ -14,6 +14,8 @@ description:
   - Always ends, also when the driver hangs. Reads only.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
+extends_documentation_fragment:
+  - lockstep.vllm.gate
 options:
   version:
     description: >-
@@ -48,21 +50,10 @@ options:
     description: Seconds after which a driver that does not answer counts as hanging.
     type: int
     default: 15
-  fail:
-    description: Fail the task when the gate does not pass.
-    type: bool
-    default: true
-  run:
-    description: Names the folder for evidence below C(/var/lib/lockstep/evidence).
-    type: str
-    default: by-hand
 attributes:
   check_mode:
     support: full
     description: Reads only; outside check mode a gate that does not pass leaves evidence.
-  diff_mode:
-    support: none
-    description: Changes nothing.
 """
 
 EXAMPLES = r"""

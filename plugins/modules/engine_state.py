@@ -89,7 +89,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.admission import condition
-from ansible_collections.lockstep.vllm.plugins.module_utils.core import polling, records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import polling, records, systemd
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import state as engine_state
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.states import Target
@@ -113,10 +114,10 @@ def main() -> None:
     target = None if params["state"] is None else Target(params["state"])
 
     def sample() -> Sample:
-        _rc, shown, _err = module.run_command(["systemctl", "show", "--property=ActiveState,MainPID,Result", UNIT])
         try:
-            return engine_state.read(), engine_state.parse_unit(shown)
-        except records.RecordError as error:
+            shown = systemd.show([UNIT], ("ActiveState", "MainPID", "Result"))
+            return engine_state.read(), engine_state.parse_unit(shown[UNIT])
+        except (records.RecordError, systemd.SystemctlError) as error:
             module.fail_json(**Stop.of(error, f"systemctl restart {UNIT}").as_result())
             raise
 
@@ -127,8 +128,7 @@ def main() -> None:
     changed = target is not None and unit.up and engine_state.request_differs(target)
     result: dict[str, Any] = {"changed": changed, "failures_before": failures_before}
     if target is None or module.check_mode:
-        record = engine.as_record() if engine else None
-        module.exit_json(**result, code="sampled", reason="", engine=record, unit=unit.active, seconds=0.0)
+        module.exit_json(**result, code="sampled", reason="", engine=as_json(engine), unit=unit.active, seconds=0.0)
         return
     if changed:
         engine_state.request(target, params["reason"])
@@ -144,7 +144,7 @@ def main() -> None:
     if refused and not ended.ready:
         decision = condition.decide_here("replica")
         reason, following = decision.cause, decision.next or following
-    result |= {"code": ended.code, "reason": reason, "engine": engine.as_record() if engine else None}
+    result |= {"code": ended.code, "reason": reason, "engine": as_json(engine)}
     result |= {"unit": unit.active, "seconds": round(ended.seconds, 1)}
     if not ended.ready:
         log = [str(engine_state.LOG)] if engine_state.LOG.exists() and not refused else []
@@ -161,7 +161,7 @@ def _warn(module: AnsibleModule, engine: engine_state.EngineState) -> None:
     for rung, why in engine_state.failed(engine.ladder).items():
         cause = f"rung {rung} does not hold, the one below serves: {why}"
         module.warn(str(Stop(cause, "ansible-playbook playbooks/diagnose.yml")))
-    for text in engine_state.advice(engine.as_record()):
+    for text in engine_state.advice(as_json(engine)):
         module.warn(f"vLLM's log: {text}")
 
 

@@ -10,13 +10,8 @@ description:
   - Runs on the controller and asks no host. It is an action; this file documents it.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
-attributes:
-  check_mode:
-    support: full
-    description: Changes nothing.
-  diff_mode:
-    support: none
-    description: There is nothing to compare.
+extends_documentation_fragment:
+  - lockstep.vllm.fleet.read_only
 """
 
 EXAMPLES = r"""

@@ -14,6 +14,8 @@ description:
   - V(ready) enables the replica and waits until the router's own check finds it ready.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
+extends_documentation_fragment:
+  - lockstep.vllm.fleet.change
 options:
   replica:
     description: Name of the replica.
@@ -43,13 +45,6 @@ options:
     description: Where HAProxy reads at its start which replicas are drained.
     type: path
     default: /var/lib/haproxy/lockstep-servers
-attributes:
-  check_mode:
-    support: full
-    description: Says whether the replica's state would change.
-  diff_mode:
-    support: none
-    description: There is nothing to compare.
 """
 
 EXAMPLES = r"""

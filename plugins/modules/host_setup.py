@@ -12,6 +12,8 @@ description:
   - What is there and not in the project is removed.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
+extends_documentation_fragment:
+  - lockstep.vllm.fleet.change
 options:
   interface:
     description: >-
@@ -52,13 +54,6 @@ options:
     description: The tables. Filled in by the action.
     type: dict
     default: {}
-attributes:
-  check_mode:
-    support: full
-    description: Says what would change.
-  diff_mode:
-    support: none
-    description: The changed paths are in the result.
 """
 
 EXAMPLES = r"""

@@ -12,6 +12,8 @@ description:
   - Also returns why an engine ended, from its log.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
+extends_documentation_fragment:
+  - lockstep.vllm.fleet.read_only
 options:
   paths:
     description: Logs to read; may hold wildcards. One that isn't there is left out.
@@ -30,13 +32,6 @@ options:
     description: How much of each log is read, from its end.
     type: int
     default: 4194304
-attributes:
-  check_mode:
-    support: full
-    description: Changes nothing.
-  diff_mode:
-    support: none
-    description: There is nothing to compare.
 """
 
 EXAMPLES = r"""
@@ -89,6 +84,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import log_advice
 
@@ -129,7 +125,7 @@ def main() -> None:
     logs = [tail(path, module.params["last_bytes"]) for path in read]
     findings = log_advice.read((line for log in logs for line in log), known)
     reason = log_advice.failure_reason(logs[0]) if logs else ""
-    module.exit_json(changed=False, findings=[finding.as_dict() for finding in findings], reason=reason, read=read)
+    module.exit_json(changed=False, findings=as_json(findings), reason=reason, read=read)
 
 
 if __name__ == "__main__":

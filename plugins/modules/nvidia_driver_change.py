@@ -11,6 +11,8 @@ description:
     again with the new driver, which O(state=accepted) records. Until then the host knows its rollback target.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
+extends_documentation_fragment:
+  - lockstep.vllm.fleet.record
 options:
   state:
     description: >-
@@ -29,13 +31,6 @@ options:
   flavor:
     description: Its kernel modules. Required with O(state=accepted).
     type: str
-attributes:
-  check_mode:
-    support: full
-    description: Reports whether the record would change.
-  diff_mode:
-    support: none
-    description: The record is in the result.
 """
 
 EXAMPLES = r"""

@@ -13,6 +13,8 @@ description:
     O(policy) allows. The reboot itself is left to M(ansible.builtin.reboot).
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
+extends_documentation_fragment:
+  - lockstep.vllm.fleet.change
 options:
   version:
     description: The version that is to run.
@@ -36,13 +38,6 @@ options:
     description: Names the folder for evidence below C(/var/lib/lockstep/evidence).
     type: str
     default: by-hand
-attributes:
-  check_mode:
-    support: full
-    description: Reports what would be done.
-  diff_mode:
-    support: none
-    description: Nothing to show.
 """
 
 EXAMPLES = r"""

@@ -15,6 +15,8 @@ description:
   - An interrupted dpkg is repaired first. Locks of apt are waited for, and their holder is named when they are not freed.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
+extends_documentation_fragment:
+  - lockstep.vllm.fleet.change
 options:
   version:
     description: Full driver version, such as V(550.127.05).
@@ -62,13 +64,6 @@ options:
     description: Names the folder for evidence below C(/var/lib/lockstep/evidence).
     type: str
     default: by-hand
-attributes:
-  check_mode:
-    support: full
-    description: Reports what it would fetch, install, remove and hold.
-  diff_mode:
-    support: none
-    description: The plan is in the result.
 requirements:
   - apt, on Debian or Ubuntu
 """
@@ -110,6 +105,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import evidence, records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import apt_lock, change_record, dpkg
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import install as driver_install
@@ -162,7 +158,7 @@ def apply(module: AnsibleModule) -> None:
     params = module.params
     state = driver_state.driver_state(also=())
     work = plan(params, state)
-    result = {"plan": work.as_dict()}
+    result = {"plan": as_json(work)}
     limits = {"deadline": float(params["deadline"]), "lock_deadline": float(params["lock_deadline"])}
     if params["state"] == "fetched":
         changed = bool(work.install)

@@ -12,6 +12,8 @@ description:
   - A host that has no living node, or a head that does not answer, needs no draining.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
+extends_documentation_fragment:
+  - lockstep.vllm.fleet.change
 options:
   reason:
     description: The reason that Ray records.
@@ -21,13 +23,6 @@ options:
     description: Seconds for running work to end.
     type: float
     default: 60
-attributes:
-  check_mode:
-    support: full
-    description: Reports whether the host would be drained.
-  diff_mode:
-    support: none
-    description: The node's state is in the result.
 """
 
 EXAMPLES = r"""

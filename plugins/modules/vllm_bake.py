@@ -14,42 +14,18 @@ description:
   - An engine that is not ready, is restarted or fails a completion at any sample has failed.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
+extends_documentation_fragment:
+  - lockstep.vllm.completion
 options:
   state:
     description: What to do.
     type: str
     choices: [recorded, watched]
     required: true
-  url:
-    description: Address of vLLM, C(http://host:port), without a path.
-    type: str
-    required: true
   ready_url:
     description: Address of the supervisor's readiness answer, C(http://host:port), without a path.
     type: str
     required: true
-  model:
-    description: The name that the model is served under.
-    type: str
-    required: true
-  prompt:
-    description: What to complete.
-    type: str
-    required: true
-  expected:
-    description: Text that the completion must contain. Without it any token will do.
-    type: str
-  api_key:
-    description: Sent as a bearer token.
-    type: str
-  max_tokens:
-    description: Length of a completion, in tokens.
-    type: int
-    default: 16
-  deadline:
-    description: Seconds that a completion may take.
-    type: float
-    default: 60
   seconds:
     description: How long to watch.
     type: float

@@ -12,40 +12,9 @@ description:
   - Asks neither C(/health) nor C(/v1/models), which answer 200 while generation is dead.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
-options:
-  url:
-    description: Address of the server, C(http://host:port), without a path.
-    type: str
-    required: true
-  model:
-    description: The name that the model is served under.
-    type: str
-    required: true
-  prompt:
-    description: What to complete.
-    type: str
-    required: true
-  expected:
-    description: Text that the completion must contain. Without it any token will do.
-    type: str
-  api_key:
-    description: Sent as a bearer token.
-    type: str
-  max_tokens:
-    description: Length of the completion, in tokens.
-    type: int
-    default: 16
-  deadline:
-    description: Seconds that the request may take.
-    type: float
-    default: 60
-attributes:
-  check_mode:
-    support: full
-    description: Changes nothing; asks in check mode as well.
-  diff_mode:
-    support: none
-    description: There is nothing to compare.
+extends_documentation_fragment:
+  - lockstep.vllm.fleet.read_only
+  - lockstep.vllm.completion
 """
 
 EXAMPLES = r"""

@@ -66,6 +66,11 @@ def everything(proc: Path = PROC) -> list[Process]:
     return [process for process in found if process is not None]
 
 
+def children(parent: int) -> set[str]:
+    """Names of the living children of a process."""
+    return {process.name for process in everything() if process.parent == parent and process.alive}
+
+
 def below(root: int, processes: Iterable[Process] | None = None) -> list[Process]:
     """All descendants of ``root``, without itself, parents before their children."""
     children: dict[int, list[Process]] = {}

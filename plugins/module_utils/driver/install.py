@@ -70,9 +70,6 @@ class Plan:
     def needed(self) -> bool:
         return bool(self.install or self.remove or self.hold or self.purge or self.repair)
 
-    def as_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
 
 def plan(version: str, requirements: Sequence[Requirement], offered: apt_repository.Offer, packages: dpkg.Packages, *,
          interrupted: bool, leftover_pins: Sequence[str] = ()) -> Plan:  # fmt: skip

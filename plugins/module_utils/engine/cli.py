@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 
 from ..core import records
+from ..core.codes import as_json
 from . import cluster, state
 from .config import ConfigError, parse
 from .replica import Replica, credential
@@ -30,7 +31,7 @@ def run() -> int:
     except (records.RecordError, ConfigError) as error:
         print(f"given up: {error}", file=sys.stderr, flush=True)
         given_up = state.EngineState(Phase.GIVEN_UP, str(error), records.now(), pid=os.getpid())
-        records.write(records.ENGINE_STATE, given_up.as_record())
+        records.write(records.ENGINE_STATE, as_json(given_up))
         return GAVE_UP
     signal.signal(signal.SIGTERM, _on_stop)
     replica = Replica(config, host, stamp, records.RUNTIME.resolve() / "bin" / "vllm", _api_key())

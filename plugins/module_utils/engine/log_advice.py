@@ -72,9 +72,6 @@ class Finding:
     line: str
     count: int
 
-    def as_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
 
 def patterns(rows: Iterable[Mapping[str, Any]]) -> tuple[Pattern, ...]:
     """Patterns from the rows of the data file.

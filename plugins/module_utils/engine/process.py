@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..core import evidence, processes
 
-_PR_SET_CHILD_SUBREAPER = 36
 _KEPT_LINES = 2000
 _LOG_BYTES = 64 << 20
-_REAP_SECONDS = 10.0
 _LAST_LINES_SECONDS = 3.0
 
 
@@ -36,7 +33,7 @@ class EngineProcess:
         Raises:
             OSError: the program cannot be started or the log not written.
         """
-        become_subreaper()
+        processes.become_subreaper()
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         if log.exists():
@@ -91,10 +88,10 @@ class EngineProcess:
 
     def kill(self) -> list[str]:
         """End every process of it at once and reap them. Returns what even SIGKILL did not end, as ``pid name state``."""
-        left = end_descendants(spare_from_reaping=self._child.pid)
+        left = processes.end_descendants(spare_from_reaping=self._child.pid)
         self._child.poll()
         self.finish_reading()
-        return left
+        return [str(process) for process in left]
 
     def _read(self) -> None:
         assert self._child.stdout is not None
@@ -113,37 +110,6 @@ class EngineProcess:
             stream.write(raw)
             stream.flush()
         stream.close()
-
-
-def become_subreaper() -> None:
-    """Have orphans among this process's descendants become its children."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def end_descendants(spare_from_reaping: int | None = None) -> list[str]:
-    """SIGKILL everything below this process and reap it. Returns what is left after 10 s, as ``pid name state``.
-
-    Args:
-        spare_from_reaping: a child that somebody else will ask for its exit status.
-    """
-    ends = time.monotonic() + _REAP_SECONDS
-    while True:
-        tree = [process for process in processes.below(os.getpid()) if process.state != "Z"]
-        for process in tree:
-            processes.send(process.pid, signal.SIGKILL)
-        dead = [process.pid for process in processes.below(os.getpid()) if process.state == "Z"]
-        _reap(pid for pid in dead if pid != spare_from_reaping)
-        if not tree or time.monotonic() > ends:
-            return [f"{process.pid} {process.name} {process.state}" for process in tree]
-        time.sleep(0.05)
-
-
-def _reap(pids: Iterable[int]) -> None:
-    for pid in pids:
-        try:
-            os.waitpid(pid, os.WNOHANG)
-        except ChildProcessError:
-            continue
 
 
 def _is_ray_worker(pid: int) -> bool:

@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from ..core import records
+from ..core.codes import as_json
 from ..core.systemd import notify
 from .state import EngineState
 from .states import Phase
@@ -39,7 +40,7 @@ class Reporter:
     def update(self, **changes: Any) -> None:
         """Change fields of EngineState."""
         self.state = dataclasses.replace(self.state, **changes)
-        records.write(records.ENGINE_STATE, self.state.as_record())
+        records.write(records.ENGINE_STATE, as_json(self.state))
 
     def _announce(self, phase: Phase, reason: str) -> None:
         print(f"{phase}: {reason}", flush=True)

@@ -7,6 +7,7 @@ import shutil
 import time
 from pathlib import Path
 
+from ..core.codes import as_json
 from . import log_advice, state
 from .config import command
 from .heartbeat import Heartbeat
@@ -63,7 +64,7 @@ class RunningEngine:
             if finding.id not in known and finding.level != "info":
                 print(f"advice: {finding.finding} {finding.remediation}", flush=True)
         self._advised = time.monotonic()
-        self._reporter.update(findings=tuple(finding.as_dict() for finding in found))
+        self._reporter.update(findings=tuple(as_json(found)))
 
     def advise_now_and_then(self) -> None:
         if time.monotonic() - self._advised > _ADVISES_EVERY:

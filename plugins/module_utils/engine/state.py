@@ -9,6 +9,7 @@ from typing import Any
 
 from ..core import records
 from ..core.polling import Judgement
+from ..core.systemd import Properties
 from .ladder import RungState
 from .states import Phase, Target, Verdict
 
@@ -57,16 +58,6 @@ class EngineState:
     pid: int = 0
     findings: tuple[Mapping[str, Any], ...] = ()
     evidence: tuple[str, ...] = ()
-
-    def as_record(self) -> dict[str, Any]:
-        record = dataclasses.asdict(self)
-        record["phase"] = self.phase.value
-        record["ladder"] = {
-            rung: {"verdict": state.verdict.value, "note": state.note} for rung, state in self.ladder.items()
-        }
-        record["findings"] = [dict(finding) for finding in self.findings]
-        record["evidence"] = list(self.evidence)
-        return record
 
     @classmethod
     def parse(cls, record: Mapping[str, Any]) -> EngineState:
@@ -130,9 +121,8 @@ class Unit:
         return self.active in ("active", "activating", "reloading")
 
 
-def parse_unit(shown: str) -> Unit:
-    """From ``systemctl show --property=ActiveState,MainPID,Result``."""
-    found = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+def parse_unit(found: Properties) -> Unit:
+    """From the unit's ActiveState, MainPID and Result."""
     return Unit(found.get("ActiveState", "unknown"), int(found.get("MainPID") or 0), found.get("Result", ""))
 
 

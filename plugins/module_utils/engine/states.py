@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from ..core.codes import Code
 from ..core.stop import StopError
-from ..ray.codes import Code
 
 
 class Phase(Code):

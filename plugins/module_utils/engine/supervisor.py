@@ -14,6 +14,7 @@ from typing import Any
 
 from ..admission import condition
 from ..core import records
+from ..core.codes import as_json
 from ..core.systemd import notify
 from . import ladder as ladders
 from . import ladder_record, readiness
@@ -72,7 +73,7 @@ class Supervisor:
     def answer(self) -> tuple[bool, dict[str, Any]]:
         """What ``GET /ready`` answers now. Called from other threads."""
         state, found = self._reporter.state, self._readiness()
-        return found.ready, {**state.as_record(), "ready": found.ready, "reason": found.reason or state.reason}
+        return found.ready, {**as_json(state), "ready": found.ready, "reason": found.reason or state.reason}
 
     def _readiness(self) -> readiness.Readiness:
         beat, state = self._engine.heartbeat, self._reporter.state

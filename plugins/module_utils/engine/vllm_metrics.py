@@ -56,15 +56,9 @@ class Counters:
         """Requests that ended badly: errors, and those whose client gave up waiting."""
         return int(max(self.finished.get("error", 0.0), self.answers.get("5xx", 0.0)) + self.finished.get("abort", 0.0))
 
-    def as_record(self) -> dict[str, Any]:
-        latencies = {
-            name: {str(edge): count for edge, count in edges.items()} for name, edges in self.latencies.items()
-        }
-        return {"finished": dict(self.finished), "answers": dict(self.answers), "latencies": latencies}
-
     @classmethod
     def parse(cls, record: Mapping[str, Any]) -> Counters:
-        """From :meth:`as_record`."""
+        """From JSON."""
         latencies = {
             name: {float(edge): float(count) for edge, count in edges.items()}
             for name, edges in record["latencies"].items()

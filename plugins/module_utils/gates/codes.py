@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import enum
+from ..core import codes
 
 
-class Code(str, enum.Enum):
+class Code(codes.Code):
     """What a gate found, as one fixed word."""
-
-    __str__ = str.__str__
 
     OK = "ok"
     """The gate passed."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 from ..core import data_tables
+from ..core.codes import as_json
 from ..driver import health as gpu_health
 from ..driver import kernel_log, known_issues, nvidia_smi
 from ..driver import state as driver_state
@@ -143,8 +144,8 @@ def check(
         seconds=round(time.monotonic() - start, 3),
     )
     return {
-        "gate": result.as_dict(),
-        "issues": [dataclasses.asdict(issue) for issue in issues],
+        "gate": as_json(result),
+        "issues": as_json(issues),
         "graph_gate_compulsory": graph_gate_compulsory(issues),
         "state": state,
     }

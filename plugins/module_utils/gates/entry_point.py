@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from ..core import records
+from ..core.codes import as_json
 from ..core.stop import Stop
 from . import runner
 from .codes import Code
@@ -67,7 +68,7 @@ def finish(module: Any, gate: str, run: Callable[[], GateResult]) -> None:
     A gate that could not even begin is a failed one, with the code ``could_not_run``.
     """
     result = outcome(gate, run)
-    answer = {"msg": message(result), "gate": result.as_dict()}
+    answer = {"msg": message(result), "gate": as_json(result)}
     if module.params["fail"] and not result.passed:
         module.fail_json(**answer)
     for warning in result.warnings:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import deadline
+from ..core.codes import as_json
 from ..ray.ports import NETWORK_GATE, engine_ports, ray_ports, reached_by_peers, reached_on_head
 from .codes import Code
 from .network_observations import Observations
@@ -70,7 +71,7 @@ def evaluate(seen: Observations, identity: Mapping[str, Any], limits: Limits, se
             for name, peer in seen["peers"].items()
         },
         "look_up_seconds": max((name["seconds"] for name in seen["names"].values()), default=0.0),
-        "problems": [{**dataclasses.asdict(problem), "code": problem.code.value} for problem in problems],
+        "problems": as_json(problems),
     }
     floor = {name: value for name, value in dataclasses.asdict(limits).items() if value not in (None, False)}
     warnings = tuple(_warnings(seen, me))

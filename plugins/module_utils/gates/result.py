@@ -54,18 +54,9 @@ class GateResult:
     def passed(self) -> bool:
         return self.verdict == "pass"
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready form, as modules return it and stamps keep it."""
-        record = dataclasses.asdict(self)
-        record["code"] = self.code.value
-        record["pair"] = list(self.pair) if self.pair else None
-        record["evidence"] = list(self.evidence)
-        record["warnings"] = list(self.warnings)
-        return record
-
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> GateResult:
-        """A result from its ``as_dict``.
+        """A result from its JSON form.
 
         Raises:
             ValueError: the code or the verdict is none of a gate.

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import enum
-
-
-class Code(str, enum.Enum):
-    """A code: equal to its text, and written as its text."""
-
-    __str__ = str.__str__
+from ..core.codes import Code
 
 
 class Cause(Code):

@@ -172,11 +172,11 @@ def _watch(is_head: bool) -> None:
     stay. And a worker takes most of a minute to see that its head was restarted and does not know it.
     """
     expected = {"raylet", "gcs_server"} if is_head else {"raylet"}
-    while not expected <= children(os.getpid()):
+    while not expected <= processes.children(os.getpid()):
         time.sleep(PAUSE)
     membership = None if is_head else _Membership()
     while True:
-        gone = expected - children(os.getpid())
+        gone = expected - processes.children(os.getpid())
         if gone:
             _end(f"{' and '.join(sorted(gone))} ended")
         if membership and membership.lost():
@@ -206,11 +206,6 @@ class _Membership:
         self._joined |= known
         self._unknown = 0 if known else self._unknown + 1
         return self._joined and self._unknown >= FORGOTTEN_AFTER
-
-
-def children(parent: int, proc: Path = Path("/proc")) -> set[str]:
-    """Names of the living children of a process."""
-    return {process.name for process in processes.everything(proc) if process.parent == parent and process.alive}
 
 
 def _wait_until_clear(identity: Mapping[str, Any], settings: Settings) -> None:

@@ -10,15 +10,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
 import socket
-import subprocess
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 from ..admission import condition
-from ..core import records
+from ..core import records, systemd
 from ..driver import state as driver_state
 from .codes import StartCode
 from .ports import PEER_STATUS
@@ -91,7 +89,7 @@ class HostStatus:
 def here() -> HostStatus:
     """This host's own status."""
     identity = _record(records.HOST) or {}
-    unit = _unit()
+    unit = parse_unit(systemd.show([UNIT], _PROPERTIES, deadline=5)[UNIT])
     return HostStatus(
         host=str(identity.get("host", "")),
         unit=unit,
@@ -141,20 +139,8 @@ def main() -> int:
     return 0
 
 
-def _unit() -> UnitStatus:
-    shown = subprocess.run(
-        ["systemctl", "show", UNIT, "--property=" + ",".join(_PROPERTIES)],
-        capture_output=True,
-        text=True,
-        timeout=5,
-        check=False,
-    )
-    return parse_unit(shown.stdout)
-
-
-def parse_unit(shown: str) -> UnitStatus:
-    """The unit's state from ``systemctl show``."""
-    found = dict(re.findall(r"^(\w+)=(.*)$", shown, re.MULTILINE))
+def parse_unit(found: systemd.Properties) -> UnitStatus:
+    """The unit's state from its properties."""
     return UnitStatus(
         active=found.get("ActiveState", "unknown"),
         sub=found.get("SubState", ""),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import polling, records
+from ..core.codes import as_json
 from . import gcs, peer_status
 from .assessment import Missing, Observation, assess, evaluate, row
 from .codes import WaitCode
@@ -53,11 +54,8 @@ class Waited:
     missing: tuple[Missing, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        record = dataclasses.asdict(self)
-        record["seconds"] = round(self.seconds, 3)
-        record["nodes"] = [dict(dataclasses.asdict(node)) for node in self.nodes]
-        record["missing"] = [{**dataclasses.asdict(one), "final": one.final} for one in self.missing]
-        return record
+        missing = [{**as_json(one), "final": one.final} for one in self.missing]
+        return {**as_json(self), "seconds": round(self.seconds, 3), "missing": missing}
 
 
 def wait(

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..core import records
+from ..core.codes import as_json
+from ..core.wording import many
 from ..engine import completion, readiness, vllm_metrics
 from ..engine.vllm_metrics import Buckets, Counters
 
@@ -75,14 +77,6 @@ class Before:
     seconds: tuple[float, ...]
     at: str = ""
 
-    def as_record(self) -> dict[str, Any]:
-        return {
-            "engine": dict(self.engine),
-            "figures": self.figures.as_record(),
-            "seconds": list(self.seconds),
-            "at": self.at,
-        }
-
     @classmethod
     def from_record(cls, record: Mapping[str, Any] | None) -> Before | None:
         """Raises RecordError where a record is there and is no such thing."""
@@ -120,7 +114,7 @@ def evaluate(before: Before | None, samples: Sequence[Sample], allowed: Allowed)
     first, last = samples[0], samples[-1]
     counted = since(first.figures, last.figures) if first.figures and last.figures else Counters()
     own = [sample.seconds for sample in samples if sample.seconds is not None]
-    seen = [f"{_many(counted.requests, 'request')}, {counted.errors or 'none'} ended badly"]
+    seen = [f"{many(counted.requests, 'request')}, {counted.errors or 'none'} ended badly"]
     comparable = before is not None and dict(before.engine) == dict(last.engine)
     was = before.figures if before is not None and comparable else Counters()
     enough = min(counted.requests, was.requests) >= allowed.requests
@@ -157,7 +151,7 @@ def _errors(was: Counters, now: Counters, allowed: Allowed) -> Sequence[str]:
     reasons = {**{name: now.finished.get(name, 0) for name in ("error", "abort")}, "5xx": now.answers.get("5xx", 0)}
     which = ", ".join(f"{name} {int(count)}" for name, count in reasons.items() if count)
     return [
-        f"{now.errors} of {_many(now.requests, 'request')} ended badly ({which}): {share:.1%}, before {share_before:.1%}; "
+        f"{now.errors} of {many(now.requests, 'request')} ended badly ({which}): {share:.1%}, before {share_before:.1%}; "
         f"{allowed.error_share:.1%} more are allowed"
     ]
 
@@ -212,10 +206,6 @@ def _share(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("" if count == 1 else "s")
-
-
 def _seconds(edge: float) -> str:
     return f"{edge:g} s" if math.isfinite(edge) else "more than was ever measured"
 
@@ -255,4 +245,4 @@ def may_be_recorded(change: Mapping[str, Any] | None, sample: Sample) -> bool:
 
 def keep(before: Before) -> None:
     """Keep it for whichever run bakes the replica."""
-    records.write(BEFORE, before.as_record())
+    records.write(BEFORE, as_json(before))

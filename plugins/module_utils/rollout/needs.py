@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from ..admission.quarantine import QuarantineKind
 from .observed import HostState, Observed
-from .states import Mode, Need, QuarantineKind, Step
+from .states import Mode, Need, Step
 from .topology import Replica
 from .waves import ReplicaNeed
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from .states import QuarantineKind
+from ..admission.quarantine import QuarantineKind
 
 
 @dataclasses.dataclass(frozen=True)

@@ -58,10 +58,6 @@ class Failure:
             evidence=tuple(kept["evidence"]),
         )
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready form, as a host keeps it."""
-        return {**dataclasses.asdict(self), "stage": self.stage.value, "evidence": list(self.evidence)}
-
     def __str__(self) -> str:
         return f"stage {self.stage}{' of the rollback' if self.rolling_back else ''}: {self.msg}"
 

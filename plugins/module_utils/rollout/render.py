@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..core.stop import Stop
+from ..core.wording import many
 from .observed import Observed
 from .plan import Plan
 from .states import SkipCode, Step
@@ -44,7 +45,7 @@ def invalid_inventory(problems: Sequence[str]) -> str:
 
 
 def _reasons(lines: Sequence[object]) -> str:
-    return "1 reason" if len(lines) == 1 else f"{len(lines)} reasons"
+    return many(len(lines), "reason")
 
 
 def _listed(lines: Sequence[object]) -> list[str]:

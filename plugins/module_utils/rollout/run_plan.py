@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ..core.codes import as_json
 from .observed import Observed
 from .plan import Plan, Run
 from .render import text
@@ -38,16 +39,6 @@ class Member:
     replica: str
     disturbed: bool
     serving: bool
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
-        return {
-            **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)},
-            "groups": list(self.groups),
-            "wave_hosts": list(self.wave_hosts),
-            "steps": [step.value for step in self.steps],
-            "driver": dict(self.driver),
-        }
 
 
 def members(plan: Plan, topology: Topology, observed: Mapping[str, Observed]) -> list[Member]:
@@ -89,15 +80,15 @@ def as_dict(
         "run": name,
         "mode": run.mode.value,
         "began": run.now.timestamp(),
-        "waves": [wave.as_dict() for wave in plan.waves],
-        "steps": {host: {step.value: reason for step, reason in due.items()} for host, due in plan.steps.items()},
+        "waves": as_json(plan.waves),
+        "steps": as_json(plan.steps),
         "prepare": list(plan.prepare),
         "disturbed": list(plan.disturbed),
         "gated": list(plan.gated),
         "skipped": {replica: skip.reason for replica, skip in plan.skipped.items()},
         "refusals": [str(refusal) for refusal in plan.refusals],
         "warnings": list(plan.warnings),
-        "members": [member.as_dict() for member in members(plan, topology, observed)],
+        "members": as_json(members(plan, topology, observed)),
         "routers": routers,
         "floor": run.policy.floor(len(topology.replicas)),
         "window": str(run.policy.window or ""),

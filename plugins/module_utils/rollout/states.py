@@ -5,13 +5,7 @@ Codes are what other code reads; the text beside them is for people. Values are 
 
 from __future__ import annotations
 
-import enum
-
-
-class Code(str, enum.Enum):
-    """A string with a closed set of values; formatted as the value by every Python."""
-
-    __str__ = str.__str__
+from ..core.codes import Code
 
 
 class Mode(Code):
@@ -56,18 +50,7 @@ class Need(Code):
     DUE = "due"
     """Something is due, and nothing was begun."""
     QUARANTINED = "quarantined"
-    """A host of it is in a quarantine that this run does not lift (see :class:`QuarantineKind`)."""
-
-
-class QuarantineKind(Code):
-    """Why a host may not join Ray, as its quarantine record says (Kubernetes: the reason of a cordon)."""
-
-    CHANGING = "changing"
-    """A run works on it, or died while it did: every run finishes it."""
-    FAILED = "failed"
-    """Its gates failed or it could not be rolled back: site.yml and an abort try again, a roll skips it."""
-    OPERATOR = "operator"
-    """A person put it there: no run lifts it unless ``rollout_include_quarantined`` says so."""
+    """A host of it is in a quarantine that this run does not lift (see ``admission.quarantine.QuarantineKind``)."""
 
 
 class SkipCode(Code):

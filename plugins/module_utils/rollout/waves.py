@@ -19,7 +19,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 from .policy import Policy, Window
 from .states import Need, SkipCode
@@ -81,20 +80,6 @@ class Wave:
     serving: tuple[str, ...]
     drained: tuple[str, ...]
     members: Mapping[str, tuple[str, ...]]
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
-        return {
-            "n": self.n,
-            "replicas": list(self.replicas),
-            "hosts": list(self.hosts),
-            "reasons": {host: list(reasons) for host, reasons in self.reasons.items()},
-            "zone": self.zone,
-            "canary": self.canary,
-            "serving": list(self.serving),
-            "drained": list(self.drained),
-            "members": {name: list(hosts) for name, hosts in self.members.items()},
-        }
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,6 +37,20 @@ class Cluster:
     wanted: Mapping[str, Desired]
     routers: tuple[str, ...]
 
+    def probed(self, answers: Mapping[str, Answer]) -> dict[str, Any]:
+        """JSON of the replicas, the routers, and what each host answered; plugins/modules/probe.py documents it."""
+        return {
+            "replicas": {
+                replica.name: {"head": replica.head, "hosts": list(replica.hosts), "zone": replica.zone}
+                for replica in self.topology.replicas
+            },
+            "routers": list(self.routers),
+            "hosts": {
+                host: {"reachable": answer.reachable, "error": answer.error, "state": answer.value}
+                for host, answer in answers.items()
+            },
+        }
+
 
 class ClusterAction(ActionBase):
     """Base of the actions that read the whole inventory; they run once per task unless they say otherwise."""

@@ -7,24 +7,20 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.admission import fingerprint
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import state as engine_state
+from ansible_collections.lockstep.vllm.plugins.module_utils.host.state import HostState, Record
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.status_types import (
     Answer,
     Declared,
-    Driver,
-    Engine,
     HostGpus,
-    HostState,
     HostStatus,
     Probe,
-    Ray,
-    RayNode,
     ReplicaStatus,
     RouterStatus,
     Status,
-    Unit,
 )
 
 RAY = "lockstep-ray.service"
@@ -94,11 +90,11 @@ def _replica(name: str, declared: Declared, answers: Mapping[str, Answer]) -> Re
 
 
 def _host(
-    host: str, is_head: bool, answer: Answer, nodes: Mapping[str, RayNode] | None, alike: int | None
+    host: str, is_head: bool, answer: Answer, nodes: Mapping[str, Record] | None, alike: int | None
 ) -> HostStatus:
     """``nodes`` are those that Ray has, None where its head did not report them."""
     state = _state(answer)
-    driver = state.get("driver") or {}
+    driver = _driver(state)
     quarantine = state.get("quarantine") or None
     return {
         "host": host,
@@ -115,7 +111,7 @@ def _host(
     }
 
 
-def _gpus(declared: int | None, host: str, nodes: Mapping[str, RayNode] | None) -> HostGpus:
+def _gpus(declared: int | None, host: str, nodes: Mapping[str, Record] | None) -> HostGpus:
     if nodes is None:
         return {"declared": declared, "total": None, "used": None, "missing": None}
     node = nodes.get(host, {})
@@ -165,18 +161,18 @@ def _replica_stamp(head: HostState, answers: Mapping[str, Answer]) -> str:
     return f"void: {', '.join(differ)} changed since" if differ else "valid"
 
 
-def _driver_problem(driver: Driver) -> str:
+def _driver_problem(driver: Mapping[str, Any]) -> str:
     if driver.get("error"):
-        return driver["error"]
+        return str(driver["error"])
     package, loaded = driver.get("package_version"), driver.get("loaded_version")
     if package and loaded and package != loaded:
         return f"{loaded} is loaded, {package} is installed"
     if package and not loaded and "loaded_version" in driver:
         return f"{package} is installed, none is loaded"
-    return (driver.get("smi_failure") or {}).get("text") or ""
+    return str((driver.get("smi_failure") or {}).get("text") or "")
 
 
-def _ray(answer: Answer, host: str, nodes: Mapping[str, RayNode] | None) -> str:
+def _ray(answer: Answer, host: str, nodes: Mapping[str, Record] | None) -> str:
     if nodes is not None and host in nodes:
         return "draining" if nodes[host].get("draining") else "joined"
     down = _down(answer, RAY)
@@ -190,10 +186,10 @@ def _down(answer: Answer, unit: str) -> str:
     known = _unit(_state(answer), unit)
     if known.get("result") == "exec-condition" and known.get("active") != "active":
         return "not admitted"
-    return known.get("active") or "unknown"
+    return str(known.get("active") or "unknown")
 
 
-def _host_reason(answer: Answer, host: str, nodes: Mapping[str, RayNode] | None) -> str:
+def _host_reason(answer: Answer, host: str, nodes: Mapping[str, Record] | None) -> str:
     state = _state(answer)
     if not answer.get("state"):
         return answer.get("error") or "did not answer"
@@ -201,7 +197,7 @@ def _host_reason(answer: Answer, host: str, nodes: Mapping[str, RayNode] | None)
     if quarantine:
         owner = f" (by {quarantine['owner']})" if quarantine.get("owner") else ""
         return f"quarantine: {quarantine.get('reason') or quarantine.get('error')}{owner}"
-    problem = _driver_problem(state.get("driver") or {})
+    problem = _driver_problem(_driver(state))
     if problem:
         return f"driver: {problem}"
     stamp = _host_stamp(state)
@@ -215,27 +211,31 @@ def _host_reason(answer: Answer, host: str, nodes: Mapping[str, RayNode] | None)
     return "" if nodes is None else "Ray runs here, but this host is not among the head's nodes"
 
 
-def _replica_reason(serving: bool, engine: Engine, hosts: Sequence[HostStatus], head: Answer) -> str:
+def _replica_reason(serving: bool, engine: Record, hosts: Sequence[HostStatus], head: Answer) -> str:
     reason, failure = engine.get("reason") or "", engine.get("last_failure") or ""
     if serving:
         return reason
     if engine.get("error"):
-        return engine["error"]
+        return str(engine["error"])
     if reason or failure:
         return reason if failure in reason else "; ".join(part for part in (reason, failure) if part)
     return host_reasons(hosts) or f"the engine is {_down(head, ENGINE)}"
 
 
-def _ray_known(ray: Ray) -> bool:
+def _ray_known(ray: Record) -> bool:
     return ray.get("head") == "up" or bool(ray.get("nodes"))
 
 
 def _state(answer: Answer) -> HostState:
-    return answer.get("state") or {}
+    return cast(HostState, answer.get("state") or {})
 
 
-def _unit(state: HostState, name: str) -> Unit:
-    return (state.get("units") or {}).get(name) or {}
+def _driver(state: HostState) -> Mapping[str, Any]:
+    return state.get("driver") or {}
+
+
+def _unit(state: HostState, name: str) -> Mapping[str, Any]:
+    return cast("Mapping[str, Mapping[str, Any]]", state.get("units") or {}).get(name) or {}
 
 
 def _total(counts: Iterable[float | None]) -> float | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import clock, many, span
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.tracker import Tracker
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.wording import clock, many, span
 
 Event = Mapping[str, Any]
 _VERDICTS = {"pass": "passed", "fail": "FAILED", "timeout": "TIMED OUT"}

@@ -15,7 +15,8 @@ from typing import Any, Literal, NamedTuple
 import jinja2
 import markupsafe
 
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import picture, timeline, wording
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import wording
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import picture, timeline
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import Failure, GateEvent, RunOutcome
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.journal import EVIDENCE
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.timeline import Event, Row, Timeline

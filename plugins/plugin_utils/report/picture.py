@@ -8,8 +8,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import clock, span
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.timeline import Kind, Row, Segment, Timeline
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.wording import clock, span
 
 LEGEND: dict[Kind, str] = {
     "serving": "serving",

@@ -1,112 +1,11 @@
-"""What a probe has of what a status shows, and what a status is.
-
-Of the probe's parts (module_utils/host/probe.py) any may be missing, None or only an error.
-"""
+"""What a status is made from and what it is; docs/reference/status.md lists the keys of the latter."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
-
-class SmiFailure(TypedDict, total=False):
-    text: str
-
-
-class Driver(TypedDict, total=False):
-    loaded_version: str | None
-    package_version: str | None
-    smi_failure: SmiFailure | None
-    error: str
-
-
-class Unit(TypedDict, total=False):
-    active: str
-    result: str
-    since: str | None
-
-
-class RayNode(TypedDict, total=False):
-    host: str
-    alive: bool
-    draining: bool
-    gpus: float
-    gpus_free: float
-
-
-class Ray(TypedDict, total=False):
-    head: str
-    nodes: list[RayNode]
-
-
-class Stamp(TypedDict, total=False):
-    fingerprint: Mapping[str, str | None]
-    hosts: Mapping[str, str]
-    error: str
-
-
-class Stamps(TypedDict, total=False):
-    host: Stamp | None
-    replica: Stamp | None
-
-
-class Quarantine(TypedDict, total=False):
-    kind: str
-    reason: str
-    owner: str
-    run: str
-    at: str
-    error: str
-
-
-class Engine(TypedDict, total=False):
-    phase: str
-    ready: bool
-    reason: str
-    since: str
-    layout: str
-    tensor_parallel_size: int
-    pipeline_parallel_size: int
-    rung: str
-    last_completion: str
-    last_failure: str
-    restarts: int
-    findings: list[dict[str, str]]
-    error: str
-
-
-class Prepared(TypedDict, total=False):
-    gpus: int
-
-
-class Lock(TypedDict, total=False):
-    run: str
-    holder: str
-    pid: int
-    since: str
-    heartbeat: str
-
-
-class Request(TypedDict, total=False):
-    action: str
-    by: str
-    at: str
-    reason: str
-
-
-class HostState(TypedDict, total=False):
-    clock: float
-    driver: Driver | None
-    fingerprint: Mapping[str, str | None] | None
-    fingerprint_digest: str
-    units: Mapping[str, Unit] | None
-    host: Prepared | None
-    stamps: Stamps | None
-    quarantine: Quarantine | None
-    engine: Engine | None
-    ray: Ray | None
-    lock: Lock | None
-    request: Request | None
+from ansible_collections.lockstep.vllm.plugins.module_utils.host.state import HostState, Record
 
 
 class Answer(TypedDict, total=False):
@@ -122,14 +21,11 @@ class Declared(TypedDict, total=False):
 
 
 class Probe(TypedDict, total=False):
-    """What lockstep.vllm.survey returns with ``ray: true``."""
+    """What lockstep.vllm.probe returns with ``ray: true``; of a host's state any part may be missing or only an error."""
 
     replicas: Mapping[str, Declared]
     routers: Sequence[str]
     hosts: Mapping[str, Answer]
-
-
-# What is shown; docs/reference/status.md lists the keys.
 
 
 class Gpus(TypedDict):
@@ -149,7 +45,7 @@ class HostStatus(TypedDict):
     driver: str | None
     driver_problem: str
     stamp: str
-    quarantine: Quarantine | None
+    quarantine: Record | None
     ray: str
     gpus: HostGpus
     since: str | None
@@ -187,5 +83,5 @@ class Status(TypedDict):
     at: str | None
     replicas: list[ReplicaStatus]
     routers: list[RouterStatus]
-    lock: Lock | None
-    request: Request | None
+    lock: Record | None
+    request: Record | None

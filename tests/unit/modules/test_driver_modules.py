@@ -12,6 +12,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import install as driver_install
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import kernel_module
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import state as driver_state
@@ -82,7 +83,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def check(expected: driver_gate.Expected, **more: Any) -> dict[str, Any]:
         answer["expected"], answer["more"] = expected, more
-        return {"gate": answer["result"].as_dict(), "issues": [], "graph_gate_compulsory": False, "state": {}}
+        return {"gate": as_json(answer["result"]), "issues": [], "graph_gate_compulsory": False, "state": {}}
 
     monkeypatch.setattr(driver_gate, "check", check)
     return answer

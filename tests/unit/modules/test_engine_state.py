@@ -11,6 +11,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.admission import condition
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import systemd
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import state as states
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.states import Phase
 from ansible_collections.lockstep.vllm.plugins.modules import engine_state
@@ -28,10 +30,15 @@ class Host:
         monkeypatch.setattr(states, "LOG", self.log)
         record, read = self.record, states.read
         monkeypatch.setattr(states, "read", lambda: read(record))
-        monkeypatch.setattr(AnsibleModule, "run_command", lambda *_, **__: (0, self.unit, ""))
+        monkeypatch.setattr(systemd, "show", self.show)
+
+    def show(self, units: list[str], properties: tuple[str, ...]) -> dict[str, systemd.Properties]:
+        """As systemctl shows them, in its own order."""
+        assert set(properties) == {"ActiveState", "MainPID", "Result"}
+        return systemd.parse_show(f"Id={units[0]}\n{self.unit}")
 
     def reports(self, phase: Any, **facts: Any) -> None:
-        record = states.EngineState(Phase(phase), "why", pid=7, **facts).as_record()
+        record = as_json(states.EngineState(Phase(phase), "why", pid=7, **facts))
         self.record.write_text(json.dumps(record), encoding="utf-8")
 
     def run(self, **arguments: Any) -> dict[str, Any]:
@@ -93,12 +100,12 @@ def test_an_engine_that_died_while_starting_ends_the_wait_with_its_reason(
 ) -> None:
     samples = iter([lambda: host.reports("starting")])
 
-    def sample(*_: Any, **__: Any) -> tuple[int, str, str]:
+    def sample(units: list[str], properties: tuple[str, ...]) -> dict[str, systemd.Properties]:
         died = {"failures": 1, "last_failure": "ValueError: no such model", "evidence": ("/e/stacks.txt",)}
         next(samples, lambda: host.reports("backoff", **died))()
-        return 0, host.unit, ""
+        return host.show(units, properties)
 
-    monkeypatch.setattr(AnsibleModule, "run_command", sample)
+    monkeypatch.setattr(systemd, "show", sample)
     host.log.touch()
     result = host.run(state="serving", deadline=60)
     assert result["failed"] is True
@@ -123,3 +130,11 @@ def test_a_damaged_record_is_reported(host: Host) -> None:
     result = host.run()
     assert "is not JSON" in result["msg"]
     assert result["next"] == "systemctl restart lockstep-vllm.service"
+
+
+def test_a_systemctl_that_does_not_answer_is_reported(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(*_: Any) -> None:
+        raise systemd.SystemctlError("systemctl show: no answer within 10 s")
+
+    monkeypatch.setattr(systemd, "show", silent)
+    assert "no answer within 10 s" in host.run(state="serving")["msg"]

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core import deadline
+from ...core.codes import as_json
 from ...driver import memory as gpu_memory
 from ...ray import gcs
 from .. import bisect, runner
@@ -325,7 +326,7 @@ def _existing_gpu_processes(request: runner.Request, actors: Mapping[str, Any]) 
 def main() -> int:
     result, files = run(json.load(sys.stdin))
     kept = {} if result.passed else files
-    print("LOCKSTEP-RESULT " + json.dumps({"result": result.as_dict(), "files": kept}), flush=True)
+    print("LOCKSTEP-RESULT " + json.dumps({"result": as_json(result), "files": kept}), flush=True)
     return 0
 
 

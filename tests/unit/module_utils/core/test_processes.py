@@ -84,3 +84,12 @@ GENTLE = "trap 'echo asked; exit 0' TERM; echo up; while :; do sleep 0.1; done"
 )
 def test_everything_below_is_ended(tree: str, call: str, printed: str) -> None:
     assert ended_by(tree, call) == [printed]
+
+
+def test_children_are_the_living_ones() -> None:
+    with subprocess.Popen(["sleep", "60"]) as living, subprocess.Popen(["true"]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # it waits to be reaped
+        found = processes.children(os.getpid())
+        living.kill()
+    assert "sleep" in found
+    assert "true" not in found

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import systemd
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.records import RecordError
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import state as engine_state
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.ladder import RungState
@@ -18,7 +20,7 @@ UP, STARTING, DOWN, FAILED = Unit("active", 7), Unit("activating", 7), Unit("ina
 
 def state(phase: str, **facts: Any) -> EngineState:
     """As it comes back from the file that the supervisor writes."""
-    written = EngineState(Phase(phase), "why", pid=7, **facts).as_record()
+    written = as_json(EngineState(Phase(phase), "why", pid=7, **facts))
     return EngineState.parse(json.loads(json.dumps(written)))
 
 
@@ -72,7 +74,10 @@ def test_evaluate(found: EngineState | None, unit: Unit, target: str, answer: st
     ],
 )
 def test_parse_unit(shown: str, unit: Unit) -> None:
-    assert engine_state.parse_unit(shown) == unit
+    assert (
+        engine_state.parse_unit(systemd.parse_show(f"Id=lockstep-vllm.service\n{shown}")["lockstep-vllm.service"])
+        == unit
+    )
 
 
 @pytest.mark.parametrize("phase", ["waiting", "starting", "proving", "backoff", "given_up", "stopped"])

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.filter import diagnosis as filters
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import known_issues
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import ladder
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.ladder import Trial
@@ -101,7 +102,7 @@ CASES = [
 def engine(platform="", **trials):
     """engine.json, as the supervisor writes it for these trials."""
     known = ladder.Ladder("k", trials, platform=platform)
-    return EngineState(Phase.SERVING, "why", ladder=ladder.shown(known)).as_record()
+    return as_json(EngineState(Phase.SERVING, "why", ladder=ladder.shown(known)))
 
 
 PROVEN = Trial(Verdict.PROVEN)
@@ -187,8 +188,8 @@ def seen(active="inactive", **registered):
 
 def test_the_filter_reads_what_was_registered():
     hostvars = {
-        "a1": seen(lockstep_seen_nccl_replica={"gate": bad("nccl", "wrong_sum", host="a2").as_dict()}),
-        "a2": seen(lockstep_seen_driver={"gate": good("driver").as_dict(), "issues": [dataclasses.asdict(ISSUE)]}),
+        "a1": seen(lockstep_seen_nccl_replica={"gate": as_json(bad("nccl", "wrong_sum", host="a2"))}),
+        "a2": seen(lockstep_seen_driver={"gate": as_json(good("driver")), "issues": [dataclasses.asdict(ISSUE)]}),
     }
     text = filters.lockstep_diagnosis(hostvars, "a1")
     assert text.startswith("VERDICT on replica_a: nccl gate, wrong_sum")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import systemd
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray import peer_status
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.codes import StartCode
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.peer_status import HostStatus, RayStatus, UnitStatus
@@ -27,8 +28,8 @@ SHOWN = Path(__file__).parents[2] / "fixtures" / "systemctl" / "252"
     ],
 )
 def test_unit(captured, unit):
-    shown = (SHOWN / f"show-ray-{captured}.txt").read_text()
-    assert peer_status.parse_unit(shown) == UnitStatus(*unit)
+    shown = f"Id={peer_status.UNIT}\n" + (SHOWN / f"show-ray-{captured}.txt").read_text()
+    assert peer_status.parse_unit(systemd.parse_show(shown)[peer_status.UNIT]) == UnitStatus(*unit)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import vllm_metrics
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.vllm_metrics import Counters
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import bake
@@ -129,7 +130,7 @@ def test_what_is_allowed_is_the_operators_choice() -> None:
 
 
 def test_what_was_before_survives_its_record() -> None:
-    kept = json.loads(json.dumps(BEFORE.as_record()))
+    kept = json.loads(json.dumps(as_json(BEFORE)))
     assert Before.from_record(kept) == BEFORE
     assert Before.from_record(None) is None
     with pytest.raises(records.RecordError, match=r"before\.json"):

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from ansible_collections.lockstep.vllm.plugins.filter import wave as filters
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import outcome
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.outcome import Failure
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import (
@@ -70,7 +71,7 @@ def test_a_failure_keeps_its_evidence_and_is_no_template() -> None:
             "evidence": ["/e/x"],
         },
     ]
-    assert [Failure.parse(each).as_dict() for each in (first, then)] == [first, then]
+    assert [as_json(Failure.parse(each)) for each in (first, then)] == [first, then]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +177,7 @@ def test_the_last_words(
 def hostvars(**kept: list[Failure]) -> dict[str, dict]:
     replicas = {"a1": "replica_a", "a2": "replica_a", "b1": "replica_b"}
     return {
-        host: {"lockstep_replica": name, "lockstep_failures": [failure.as_dict() for failure in kept.get(host, [])]}
+        host: {"lockstep_replica": name, "lockstep_failures": [as_json(failure) for failure in kept.get(host, [])]}
         for host, name in replicas.items()
     }
 

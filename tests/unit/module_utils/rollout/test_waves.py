@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Policy, Share, Window
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Need, SkipCode
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.waves import (
@@ -174,7 +175,7 @@ def test_a_quarantined_replica_is_named_with_its_reason() -> None:
 def test_a_wave_as_data() -> None:
     plan = waves([replica("a"), replica("b")], Policy(), NOON)
     assert isinstance(plan, WavePlan)
-    assert [wave.as_dict() for wave in plan.waves] == [
+    assert as_json(plan.waves) == [
         {
             "n": 1,
             "replicas": ["a"],

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.codes import Code
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import GateResult
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import events
@@ -35,7 +36,7 @@ def test_a_gate_s_result_is_read_and_comes_back_out_of_the_journal() -> None:
         next="ansible-playbook playbooks/diagnose.yml --limit a1,a2",
         warnings=("slow",),
     )
-    (gate,) = parse({"gate": result.as_dict()}).gates
+    (gate,) = parse({"gate": as_json(result)}).gates
     assert {
         **gate.as_event(1.0),
         "host": None,
@@ -43,7 +44,7 @@ def test_a_gate_s_result_is_read_and_comes_back_out_of_the_journal() -> None:
         "evidence": list(gate.evidence),
         "warnings": ["slow"],
     } == {
-        **result.as_dict(),
+        **as_json(result),
         "on": "a1",
         "event": "gate",
         "elapsed": 1.0,

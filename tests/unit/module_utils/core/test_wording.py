@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import wording
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import wording
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (187.9, "3:07"), (3729, "1:02:09"), (360000, "100:00:00")])
