@@ -322,7 +322,7 @@ LAYOUTS = {
     "vllm_server_layout_patience": 10,
     "vllm_server_layout_stable_for": 10,
     "vllm_server_ladder": ["none"],
-    "vllm_server_restarts": {"limit": 2, "backoff": 2, "longest": 10, "settled": 30},
+    "vllm_server_restarts": {"limit": 2, "backoff": 2, "longest": 10, "stable_seconds": 30},
 }
 
 

@@ -115,7 +115,7 @@ class Lab:
             "ready_port": self.ready_port,
             "deadlines": {"wait": 10, "start": 40, "rung": 40, "drain": 2},
             "heartbeat": {"period": 0.5, "stale": 2.0, "wedged": 5.0},
-            "restarts": {"limit": 3, "backoff": 0.1, "longest": 1, "settled": 60},
+            "restarts": {"limit": 3, "backoff": 0.1, "longest": 1, "stable_seconds": 60},
         }
         self.put("engine.json", {**config, **changes})
 
