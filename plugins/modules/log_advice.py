@@ -40,7 +40,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Logs of the engine and of Ray are read
+- name: Read logs of the engine and of Ray
   lockstep.vllm.log_advice:
   register: log_advice
 """

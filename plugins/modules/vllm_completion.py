@@ -49,7 +49,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Engine answers with the expected text
+- name: Verify that the engine answers with the expected text
   lockstep.vllm.vllm_completion:
     url: http://10.0.0.11:8000
     model: tiny

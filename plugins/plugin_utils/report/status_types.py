@@ -122,7 +122,7 @@ class Declared(TypedDict, total=False):
 
 
 class Probe(TypedDict, total=False):
-    """What lockstep.vllm.survey returns with ``ray: true``."""
+    """What lockstep.vllm.probe returns with ``ray: true``."""
 
     replicas: Mapping[str, Declared]
     routers: Sequence[str]

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core.polling import Judgement, poll
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.polling import Evaluation, poll
 
 
 class Clock:
@@ -24,11 +24,11 @@ class Clock:
         self.now += seconds
 
 
-def judge(letter: str) -> Judgement:
+def judge(letter: str) -> Evaluation:
     return {
-        "r": Judgement("ready"),
-        "w": Judgement("wait", "a2 is missing"),
-        "h": Judgement("hopeless", "a2 is quarantined"),
+        "r": Evaluation("ready"),
+        "w": Evaluation("wait", "a2 is missing"),
+        "h": Evaluation("hopeless", "a2 is quarantined"),
     }[letter]
 
 
@@ -86,6 +86,6 @@ def test_every_observation_is_reported():
         interval=1,
         clock=clock,
         sleep=clock.sleep,
-        progress=lambda seen, judgement: told.append((seen, judgement.reason)),
+        progress=lambda seen, evaluation: told.append((seen, evaluation.reason)),
     )
     assert told == [("w", "a2 is missing"), ("w", "a2 is missing"), ("r", "")]

@@ -59,8 +59,8 @@ def state(phase: str, **facts: Any) -> EngineState:
     ],
 )
 def test_evaluate(found: EngineState | None, unit: Unit, target: str, answer: str, reason: str) -> None:
-    judgement = engine_state.evaluate(found, unit, Target(target))
-    assert (judgement.answer, judgement.reason) == (answer, reason)
+    evaluation = engine_state.evaluate(found, unit, Target(target))
+    assert (evaluation.answer, evaluation.reason) == (answer, reason)
 
 
 @pytest.mark.parametrize(

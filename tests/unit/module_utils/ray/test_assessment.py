@@ -153,9 +153,9 @@ def test_spare_does_not_stand_in_while_ray_may_still_place_ranks_on_the_lost_hos
     spare = shape_of({**IDENTITY, "peers": {**PEERS, "a3": "10.0.0.13"}}, {"hosts": 2, "free": True})
     a3, held = node("a3", address="10.0.0.13"), node("a2", free={"GPU": 0})
     for lost in (A2, held):
-        judgement = evaluate(spare, Observation(up(A1, lost, a3), silent=frozenset({"a2"})))
-        assert judgement.answer == "wait"
-        assert judgement.reason.startswith("waiting for Ray to mark a2 dead; a2: is in Ray's table but ")
+        evaluation = evaluate(spare, Observation(up(A1, lost, a3), silent=frozenset({"a2"})))
+        assert evaluation.answer == "wait"
+        assert evaluation.reason.startswith("waiting for Ray to mark a2 dead; a2: is in Ray's table but ")
     assert evaluate(spare, Observation(up(A1, DEAD, a3))).answer == "ready"
 
 
@@ -194,9 +194,9 @@ DOWN = Table("down", error="connection refused")
 )  # fmt: skip
 def test_head_that_is_away(table, head, answer, reason):
     seen = Observation(table, {"a1": head} if head else {})
-    judgement = evaluate(WANTED, seen)
-    assert judgement.answer == answer
-    assert reason in judgement.reason
+    evaluation = evaluate(WANTED, seen)
+    assert evaluation.answer == answer
+    assert reason in evaluation.reason
 
 
 def test_head_that_is_gone_ends_the_wait_though_a_spare_could_serve():
