@@ -1,4 +1,4 @@
-"""Waiting for the engine: a table of what the supervisor and systemd say, and what that means."""
+"""Waiting for the engine: a table of what the supervisor and systemd report, and what that means."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_state_comes_back_as_it_was_reported() -> None:
     assert state("serving", **facts) == EngineState(Phase.SERVING, "why", pid=7, **facts)
 
 
-def test_a_rung_has_failed_by_its_verdict_whatever_its_note_says() -> None:
+def test_a_rung_has_failed_by_its_verdict_whatever_its_note() -> None:
     assert engine_state.failed(state("serving", ladder=LADDER).ladder) == {"full": LADDER["full"].note}
     assert list(map(str, LADDER.values())) == [
         "proven",
