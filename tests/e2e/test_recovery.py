@@ -139,7 +139,7 @@ def test_a_late_worker_is_named_while_it_is_waited_for(lab: Lab, promtool: str) 
     seen = metrics(lab, promtool, HEAD)
     assert seen['lockstep_engine_phase{phase="waiting"}'] == 1
     assert seen['lockstep_ray_host_joined{joined="a2"}'] == 0
-    reasons = []
+    reasons: list[str] = []
     while len(reasons) < 5 or time.time() - began < LATE:
         reasons.append(f"{engine(lab)['phase']}: {engine(lab)['reason']}")
         time.sleep(2)

@@ -193,8 +193,8 @@ def left_as_it_should_be(lab: Lab, case: Fault, old: str, rolled: Roll) -> None:
 
 def is_up(lab: Lab, host: str) -> bool:
     """Whether it has booted, asked over ssh: a host that has just come back may not be reached yet."""
-    state = lab.testbed("ssh", host, "systemctl", "is-system-running", check=False)
-    return state.strip() in ("running", "degraded")
+    answer = lab.testbed("ssh", host, "systemctl", "is-system-running", check=False)
+    return answer.strip() in ("running", "degraded")
 
 
 def state(lab: Lab, host: str) -> list[str]:
