@@ -6,7 +6,7 @@ import enum
 
 
 class Code(str, enum.Enum):
-    """What a gate found, as one fixed code."""
+    """What a gate found, as one fixed word."""
 
     __str__ = str.__str__
 
