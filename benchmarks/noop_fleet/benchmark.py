@@ -5,9 +5,9 @@ several times over:
 
   plain     one `ssh host python3` each, as many at once as Ansible's forks, running an empty program
   same      the same, running the very program that the probe runs on a host
-  probe     `ansible-playbook` with the one task that a run costs a host that needs nothing
+  probe     `ansible-playbook` with the one task that a run costs a host that is up to date
 
-The ratio to beat is probe / plain (goal: 1.3). probe / same says what Ansible itself adds. Each is given in seconds and in
+The ratio to beat is probe / plain (goal: 1.3). probe / same shows what Ansible itself adds. Each is given in seconds and in
 processor seconds of all that took part, sshds and simulated hosts included, which other load on the machine changes little.
 """
 

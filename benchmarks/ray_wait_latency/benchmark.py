@@ -48,7 +48,7 @@ def prepare() -> Path:
 
 
 def observe(way: str, address: str, port: int) -> None:
-    """For each line read, watch in one of three ways until two hosts are there, and say when, in seconds since the epoch."""
+    """For each line read, watch in one of three ways until two hosts are there, and report when, in seconds since the epoch."""
     from lockstep.ray import gcs
     from lockstep.ray import wait as ray_wait
     from lockstep.ray.assessment import Observation, assess
@@ -71,7 +71,7 @@ def observe(way: str, address: str, port: int) -> None:
 
 
 def cost(address: str, port: int) -> None:
-    """Wait for a host that does not come; say the share of one processor that it took."""
+    """Wait for a host that does not come; report the share of one processor that it took."""
     from lockstep.ray import wait as ray_wait
     from lockstep.ray.shape import Shape
 

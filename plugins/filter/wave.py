@@ -51,7 +51,7 @@ def wave_runs_stage(
 
 
 def wave_rolls_back(hostvars: Mapping[str, Any], members: Sequence[str]) -> bool:
-    """Whether any host of the wave is amid a driver change with a last known good driver to go back to."""
+    """Whether any host of the wave is within a driver change with a last known good driver to go back to."""
     return bool(_back(hostvars, members))
 
 
@@ -68,7 +68,7 @@ def quarantine_reason(hostvars: Mapping[str, Any], host: str) -> str:
 def wave_verdict(
     hostvars: Mapping[str, Any], members: Sequence[str], batch: Sequence[str], host: str, folder: str = ""
 ) -> dict[str, str]:
-    """The last words of a run whose wave failed, as ``host`` has them: ``cause`` and ``next``."""
+    """Closing message of a run whose wave failed, as ``host`` has them: ``cause`` and ``next``."""
     mine = hostvars[host]
     failed, left = (_failures(hostvars, members, batch, rolling_back) for rolling_back in (False, True))
     where = (int(mine["lockstep_wave"]), int(mine["lockstep_waves_total"]))
@@ -114,7 +114,7 @@ def _failures(
 
 
 def _back(hostvars: Mapping[str, Any], members: Sequence[str]) -> dict[str, str]:
-    """Host to the driver that was its last known good before the change that it is amid."""
+    """Host to the driver that was its last known good before the change that it is within."""
     probes = {host: hostvars[host].get("lockstep_rollback_probe", {}) for host in members}
     records = {host: probe.get("state", {}).get("change") or {} for host, probe in probes.items()}
     origins = {host: (record.get("change") or {}).get("from") for host, record in records.items()}

@@ -16,7 +16,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Host is out of service while its memory is exchanged
+- name: Quarantine host while its memory is exchanged
   lockstep.vllm.quarantine:
     reason: DIMM 3
     owner: "{{ lookup('lockstep.vllm.operator') }}"

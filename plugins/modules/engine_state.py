@@ -42,7 +42,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Engine serves
+- name: Wait until the engine serves
   lockstep.vllm.engine_state:
     state: serving
     deadline: 3600

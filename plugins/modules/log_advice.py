@@ -35,7 +35,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Logs of the engine and of Ray are read
+- name: Read logs of the engine and of Ray
   lockstep.vllm.log_advice:
   register: log_advice
 """

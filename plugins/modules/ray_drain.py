@@ -26,7 +26,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Ray places no new work on this host
+- name: Drain this host in Ray
   lockstep.vllm.ray_drain:
     reason: driver 550.127.05
     deadline: 120

@@ -61,10 +61,10 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Every host of the replica is in Ray
+- name: Wait for the Ray cluster
   lockstep.vllm.ray_wait_for_resources:
 
-- name: Two of three hosts are in Ray, with eight GPUs each, for half a minute
+- name: Wait for two of three hosts, with eight GPUs each, for half a minute
   lockstep.vllm.ray_wait_for_resources:
     members: [a1, a2, spare1]
     hosts: 2

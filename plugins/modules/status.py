@@ -24,11 +24,11 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Cluster is shown
+- name: Show the cluster
   lockstep.vllm.status:
   register: shown
 
-- name: Every replica serves
+- name: Assert that every replica serves
   ansible.builtin.assert:
     that: shown.status.replicas | selectattr('serving', 'false') | list == []
 """

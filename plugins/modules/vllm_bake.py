@@ -49,14 +49,14 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Looks in check mode as well, and keeps nothing.
+    description: Samples in check mode as well, and keeps nothing.
   diff_mode:
     support: none
     description: There is nothing to compare.
 """
 
 EXAMPLES = r"""
-- name: Replica serves as it did before
+- name: Compare the replica with its baseline
   lockstep.vllm.vllm_bake:
     state: watched
     url: http://10.0.0.11:8000
@@ -136,12 +136,12 @@ def watch(module: AnsibleModule, take: Any, known: bake.Before | None) -> dict[s
         samples.append(take())
         return bake.evaluate(known, samples, allowed)
 
-    def judge(verdict: bake.Verdict) -> polling.Judgement:
-        return polling.Judgement("hopeless", verdict.causes[0]) if verdict.causes else polling.Judgement("wait")
+    def evaluate(verdict: bake.Verdict) -> polling.Evaluation:
+        return polling.Evaluation("hopeless", verdict.causes[0]) if verdict.causes else polling.Evaluation("wait")
 
     watched = polling.poll(
         observe,
-        judge,
+        evaluate,
         deadline=params["seconds"],
         interval=params["interval"],
         hopeless_for=min(CLEAR_AFTER, params["seconds"] / 4),

@@ -18,7 +18,7 @@ extends_documentation_fragment:
 """
 
 EXAMPLES = r"""
-- name: Engine answers with the expected text
+- name: Verify that the engine answers with the expected text
   lockstep.vllm.vllm_completion:
     url: http://10.0.0.11:8000
     model: tiny

@@ -156,9 +156,9 @@ def _list_faults() -> None:
         print(f"{kind.name + value:<36} {kind.effect}")
 
 
-def _command(words: list[str], verb: str) -> list[str]:
-    """The words after HOST, without a leading --."""
-    rest = words[1:] if words[:1] == ["--"] else words
+def _command(argv: list[str], verb: str) -> list[str]:
+    """The arguments after HOST, without a leading --."""
+    rest = argv[1:] if argv[:1] == ["--"] else argv
     if not rest and verb == "exec":
         raise UsageError("exec needs a command: exec HOST -- CMD")
     return rest
@@ -204,8 +204,8 @@ def dispatch(arguments: argparse.Namespace) -> int:
         case "kill":
             cluster.kill(instance, arguments.host)
         case "prove":
-            words = arguments.arguments
-            extra = _command(words, "prove") if words else ["--enforce-eager"]
+            argv = arguments.arguments
+            extra = _command(argv, "prove") if argv else ["--enforce-eager"]
             proof.prove(instance, supplies.facts(), extra)
         case "faults":
             _list_faults()
@@ -214,13 +214,13 @@ def dispatch(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Run the command line; return its exit status: 0, 1 for a failure, 2 for bad input."""
     try:
-        arguments = parser().parse_args(words)
+        arguments = parser().parse_args(argv)
         layout.current()
         if arguments.verb not in ("faults", "ssh"):
-            shell.become_root([sys.argv[0], *words])
+            shell.become_root([sys.argv[0], *argv])
         return dispatch(arguments)
     except TestbedError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)

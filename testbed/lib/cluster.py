@@ -24,7 +24,7 @@ LABEL = "org.lockstep.testbed"
 
 @dataclass(frozen=True)
 class Node:
-    """One container as podman has it. ``state`` is podman's word: running, exited, created."""
+    """One container as podman has it. ``state`` is podman's state: running, exited, created."""
 
     host: str
     state: str
@@ -52,7 +52,7 @@ def nodes(instance: Instance) -> dict[str, Node]:
 
 
 def require(instance: Instance, host: str) -> Node:
-    """Return a node that exists, or say how to get it."""
+    """Return a node that exists, or raise with how to get it."""
     layout.known_host(host)
     found = nodes(instance)
     if host not in found:
@@ -161,7 +161,7 @@ def wait_until(what: str, ready: Callable[[], bool], deadline: float, poll: floa
 
 
 def system_state(instance: Instance, host: str) -> str:
-    """systemd's word about a node: running, degraded, starting, or '' when it does not answer."""
+    """systemd's state of a node: running, degraded, starting, or '' when it does not answer."""
     done = shell.run(["podman", "exec", instance.container(host), "systemctl", "is-system-running"], check=False)
     return done.stdout.strip()
 

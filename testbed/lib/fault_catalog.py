@@ -63,7 +63,7 @@ KINDS = {
         Kind("replay_hangs_across_hosts", "replaying a graph never ends when ranks are on several hosts"),
         Kind("replay_wrong", "replaying a graph gives wrong numbers"),
         # engine
-        Kind("engine_wont_start", "vLLM's engine fails while it starts, saying this", r".+", "no GPU", "CUDA error: no GPU"),
+        Kind("engine_wont_start", "vLLM's engine fails to start with this message", r".+", "no GPU", "CUDA error: no GPU"),
         Kind("engine_capture_hangs", "vLLM hangs while it captures graphs (full: only full ones)", r"any|full", "full", "any"),
         Kind("engine_slow", "every step of vLLM's engine takes this many milliseconds longer", NUMBER, "500", "500"),
         Kind("engine_wedges", "vLLM answers /health with 200 and generates nothing"),

@@ -46,10 +46,10 @@ def describe(instance: Instance, host: str) -> list[str]:
     lines = []
     for name in current(instance, host):
         fields = json.loads(cluster.inside(instance, host, "cat", f"{DIRECTORY}/{name}"))
-        words = [name, fields["value"]]
-        words += [f"when driver {fields['when_driver']}"] if fields["when_driver"] else []
-        words += ["across hosts only"] if fields["only_multihost"] else []
-        lines.append(" ".join(word for word in words if word))
+        parts = [name, fields["value"]]
+        parts += [f"when driver {fields['when_driver']}"] if fields["when_driver"] else []
+        parts += ["across hosts only"] if fields["only_multihost"] else []
+        lines.append(" ".join(part for part in parts if part))
     return lines
 
 

@@ -17,7 +17,7 @@ REQUIREMENTS = (wheels.LOCK, layout.ROOT / "runtime" / "testbed-wheels.txt")
 
 
 def _environment(instance: Instance, host: str, ray_port: int) -> str:
-    words = {
+    variables = {
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "OMP_NUM_THREADS": "1",
         "VLLM_HOST_IP": instance.address(host),
@@ -29,7 +29,7 @@ def _environment(instance: Instance, host: str, ray_port: int) -> str:
         "PATH": f"{PLACE}/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": "/root",
     }
-    return " ".join(f"{key}={value}" for key, value in words.items())
+    return " ".join(f"{key}={value}" for key, value in variables.items())
 
 
 def _install(instance: Instance, host: str) -> None:
@@ -60,10 +60,10 @@ def _ray(instance: Instance, host: str, ray_port: int) -> None:
 
 
 def _ask(instance: Instance, path: str, body: dict[str, object] | None = None) -> str:
-    words = ["curl", "-sf", "--max-time", "120", f"http://127.0.0.1:{PORT}{path}"]
+    argv = ["curl", "-sf", "--max-time", "120", f"http://127.0.0.1:{PORT}{path}"]
     if body is not None:
-        words += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
-    return cluster.inside(instance, "a1", *words, check=False)
+        argv += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
+    return cluster.inside(instance, "a1", *argv, check=False)
 
 
 def prove(instance: Instance, facts: dict[str, str], arguments: list[str]) -> None:

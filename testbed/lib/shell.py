@@ -28,11 +28,11 @@ def run(
 
     ``environment`` is added to this process's own; ``timeout`` is in seconds.
     """
-    words = [str(word) for word in command]
+    argv = [str(part) for part in command]
     data = stdin.encode() if isinstance(stdin, str) else stdin
     try:
         done = subprocess.run(
-            words,
+            argv,
             input=data or b"",
             capture_output=True,
             cwd=directory,
@@ -41,14 +41,14 @@ def run(
             check=False,
         )
     except FileNotFoundError:
-        raise TestbedError(f"{words[0]}: not installed") from None
+        raise TestbedError(f"{argv[0]}: not installed") from None
     except subprocess.TimeoutExpired:
-        raise TestbedError(f"{' '.join(words[:4])} …: no end after {timeout:.0f} s") from None
+        raise TestbedError(f"{' '.join(argv[:4])} …: no end after {timeout:.0f} s") from None
     out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
     if check and done.returncode:
         tail = "\n".join((err.strip() or out.strip()).splitlines()[-12:])
-        raise TestbedError(f"{' '.join(words[:6])}{' …' if len(words) > 6 else ''}: exit {done.returncode}\n{tail}")
-    return subprocess.CompletedProcess(words, done.returncode, out, err)
+        raise TestbedError(f"{' '.join(argv[:6])}{' …' if len(argv) > 6 else ''}: exit {done.returncode}\n{tail}")
+    return subprocess.CompletedProcess(argv, done.returncode, out, err)
 
 
 def become_root(arguments: Sequence[str]) -> None:

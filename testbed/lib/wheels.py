@@ -95,7 +95,7 @@ def platforms() -> list[str]:
     """--platform arguments: what a Debian 12 node can load."""
     tags = [f"manylinux_2_{minor}_x86_64" for minor in range(5, NODE_GLIBC + 1)]
     tags += ["manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64", "linux_x86_64"]
-    return [word for tag in tags for word in ("--platform", tag)]
+    return [option for tag in tags for option in ("--platform", tag)]
 
 
 def download(target: Path) -> None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stands in for a replica behind the router where two real engines would be too heavy: says who it is and what reached it.
+"""Stands in for a replica behind the router where two real engines would be too heavy: reports who it is and what reached it.
 
 usage: engine.py NAME PORT READY_PORT. Its readiness port answers 503 while /run/engine-not-ready exists; a request for
 a path that ends in /slow takes three seconds.

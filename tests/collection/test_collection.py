@@ -53,7 +53,9 @@ def test_every_module_is_documented(run: Any) -> None:
         assert page["doc"]["short_description"], name
         assert page["examples"].strip(), f"{name}: no EXAMPLES"
         assert page["return"], f"{name}: no RETURN"
-        assert "check_mode" in page["doc"].get("attributes", {}), f"{name}: does not say what it does in check mode"
+        assert "check_mode" in page["doc"].get("attributes", {}), (
+            f"{name}: does not document what it does in check mode"
+        )
 
 
 @pytest.mark.parametrize("kind", sorted(kind for kind, names in PLUGINS.items() if names))

@@ -64,7 +64,7 @@ def check(run: Any, elsewhere: Path, role: str, beside: dict[str, Any], *more: s
 
 def test_examples_of_the_readmes_are_plays(run: Any, elsewhere: Path) -> None:
     groups = {example(role)[0]["hosts"] for role in ROLES}
-    inventories = [word for group in groups for word in ("-i", inventory(elsewhere, group))]
+    inventories = [argument for group in groups for argument in ("-i", inventory(elsewhere, group))]
     run("ansible-playbook", *inventories, "--syntax-check", *(playbook(elsewhere, role) for role in ROLES))
 
 

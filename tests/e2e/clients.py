@@ -1,4 +1,4 @@
-"""What a test sees of a replica from outside: clients that retry, and the router's word on whether it may be asked."""
+"""What a test sees of a replica from outside: clients that retry, and the router's answer on whether it may be asked."""
 
 from __future__ import annotations
 

@@ -149,9 +149,9 @@ class Lab:
 
     # -- the testbed ----------------------------------------------------------------------------------------------------
 
-    def testbed(self, *words: str, check: bool = True, deadline: float = 600) -> str:
+    def testbed(self, *arguments: str, check: bool = True, deadline: float = 600) -> str:
         done = subprocess.run(
-            [ROOT / "testbed/testbed", *words],
+            [ROOT / "testbed/testbed", *arguments],
             env={**os.environ, **self.environment},
             capture_output=True,
             text=True,
@@ -160,7 +160,7 @@ class Lab:
         )
         if check and done.returncode:
             raise AssertionError(
-                f"testbed/testbed {' '.join(words)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+                f"testbed/testbed {' '.join(arguments)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
             )
         return done.stdout
 
@@ -197,7 +197,7 @@ class Lab:
     def play(
         self,
         playbook: str = "site.yml",
-        *words: str,
+        *arguments: str,
         extra: Mapping[str, Any] | None = None,
         overlay: str | None = None,
         deadline: float = 1500,
@@ -205,7 +205,7 @@ class Lab:
         """Run a playbook of this checkout on the testbed.
 
         Args:
-            words: more words of ansible-playbook's command line.
+            arguments: more arguments of ansible-playbook's command line.
             extra: extra variables.
             overlay: a second inventory, as YAML, over the testbed's own.
             deadline: seconds after which the run is ended and has failed.
@@ -223,7 +223,7 @@ class Lab:
                 playbook=str(ROOT / playbook),
                 inventory=inventories,
                 extravars=dict(extra or {}),
-                cmdline=" ".join(words) or None,
+                cmdline=" ".join(arguments) or None,
                 envvars={**self.environment, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
                 settings={"job_timeout": int(deadline), "suppress_env_files": True},
                 quiet=True,
@@ -280,7 +280,7 @@ class Lab:
             return Answer(runner.rc, runner.stdout.read(), results)
 
     def status(self, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """What ``playbooks/status.yml`` says to programs, cut out of its output as docs/reference/status.md shows."""
+        """What ``playbooks/status.yml`` returns to programs, cut out of its output as docs/reference/status.md shows."""
         play = self.play("playbooks/status.yml", extra={**(extra or {}), "status_format": "json"})
         assert play.rc == 0, play.explained()
         text = re.sub(r"\x1b\[[0-9;]*m", "", play.text).replace("\r", "")
@@ -314,7 +314,7 @@ def eventually(what: str, so: Callable[[], bool], deadline: float, interval: flo
 
 
 def difference(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """What changed between two looks; empty when nothing did."""
+    """What changed between two snapshots; empty when nothing did."""
 
     def lines(host: str) -> Iterator[str]:
         was, now = set(before[host]), set(after[host])

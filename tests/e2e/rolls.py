@@ -42,7 +42,7 @@ def testbed_four(inventory: str) -> Iterator[Lab]:
 
 @dataclasses.dataclass(frozen=True)
 class Roll:
-    """One run of upgrade_driver.yml under load: what Ansible, the client and the router say of it."""
+    """One run of upgrade_driver.yml under load: what Ansible, the client and the router report of it."""
 
     play: Play
     load: Traffic
@@ -126,7 +126,7 @@ def traffic(lab: Lab) -> Traffic:
 
 
 def log_of(lab: Lab, load: Traffic) -> RouterLog:
-    """What the router itself says of the time of ``load``."""
+    """What the router itself reports of the time of ``load``."""
     lines = lab.on(ROUTER, "journalctl -u haproxy -o json --output-fields=MESSAGE --no-pager").splitlines()
     return router_log(lines, REPLICAS, load.began, load.ended)
 
@@ -134,7 +134,7 @@ def log_of(lab: Lab, load: Traffic) -> RouterLog:
 def roll(
     lab: Lab,
     version: str,
-    *words: str,
+    *arguments: str,
     playbook: str = UPGRADE,
     extra: Mapping[str, Any] | None = None,
     overlay: str | None = None,
@@ -142,7 +142,7 @@ def roll(
 ) -> Roll:
     """Run ``playbook`` to ``version`` under load; ``incident`` is what happens to the cluster meanwhile."""
     with traffic(lab) as load, concurrent.futures.ThreadPoolExecutor() as pool:
-        running = pool.submit(lab.play, playbook, *words, extra={**to(version), **(extra or {})}, overlay=overlay)
+        running = pool.submit(lab.play, playbook, *arguments, extra={**to(version), **(extra or {})}, overlay=overlay)
         if incident:
             eventually(incident.moment, lambda: running.done() or incident.is_due(lab), 300, 0.5)
             assert not running.done(), f"the roll was over before {incident.moment}"

@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.lab import ROOT
 
-# What systemd in a node says of the hierarchy that it has.
+# What systemd in a node reports of the hierarchy that it has.
 SEEN = {"v1": "tmpfs", "v2": "cgroup2fs"}
 SCENARIO = """
 testbed/testbed up --hosts 2

@@ -259,17 +259,17 @@ BAD_INPUT = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "code", "words"), BAD_INPUT)
-def test_bad_input_gets_one_clear_message(clean: Lab, arguments: Mapping[str, Any], code: str, words: str) -> None:
+@pytest.mark.parametrize(("arguments", "code", "fragment"), BAD_INPUT)
+def test_bad_input_gets_one_clear_message(clean: Lab, arguments: Mapping[str, Any], code: str, fragment: str) -> None:
     answer = ask(clean, "nccl_verify", HOSTS[:1], **arguments)["a1"]
     assert answer.failed
     assert answer.gate["code"] == code
-    assert words in answer.message
+    assert fragment in answer.message
 
 
 @pytest.mark.long
 def test_busy_gpus_are_reported_at_once(clean: Lab) -> None:
-    """While somebody holds the GPUs in Ray, no rank group fits, and the gate says who has to go."""
+    """While somebody holds the GPUs in Ray, no rank group fits, and the gate names who has to go."""
     holder = "import ray, time; ray.init(address='auto'); time.sleep(0)"
     script = f"""
         cd /tmp
@@ -297,7 +297,7 @@ VERDICT_TASK = "Show verdict"
 
 
 def test_diagnose_ends_in_one_page(clean: Lab) -> None:
-    """Graphs hang across hosts only: the page says so, names the pair, the versions, and what to do."""
+    """Graphs hang across hosts only: the page shows it, names the pair, the versions, and what to do."""
     clean.testbed("fault", "a1", "replay_hangs_across_hosts")
     clean.testbed("fault", "a2", "replay_hangs_across_hosts")
     play = clean.play("playbooks/diagnose.yml", extra={"diagnose_deadline": DEADLINE})
@@ -305,10 +305,10 @@ def test_diagnose_ends_in_one_page(clean: Lab) -> None:
     shown = [event["event_data"]["res"]["msg"] for event in play.events if event["event_data"].get("task") == VERDICT_TASK
              and event["event"] == "runner_on_ok"]  # fmt: skip
     page = " ".join(line.strip() for line in shown[0])
-    for words in (
+    for fragment in (
         "VERDICT on replica_a: eager is good and graphs fail across hosts (replay_hangs)",
         "a1 and a2",
         "550.127.05",
         "vllm_server_ladder: [none]",
     ):
-        assert words in page, page
+        assert fragment in page, page

@@ -51,8 +51,8 @@ def test_graphs_hang_in_bounded_time_and_eager_serves(lab: Lab, sick: Play) -> N
     assert state["evidence"], "a hang leaves no evidence"
     stacks = lab.on(HEAD, "cat " + " ".join(path for path in state["evidence"] if "stack" in path))
     assert "capture" in stacks
-    for words in ("rung piecewise does not hold, the one below serves", "graph-hang-550.90.07"):
-        assert words in sick.text, f"the operator does not read {words!r}"
+    for fragment in ("rung piecewise does not hold, the one below serves", "graph-hang-550.90.07"):
+        assert fragment in sick.text, f"the operator does not read {fragment!r}"
 
 
 def test_the_verdict_names_driver_known_issue_and_remediation(lab: Lab, sick: Play) -> None:
@@ -64,14 +64,14 @@ def test_the_verdict_names_driver_known_issue_and_remediation(lab: Lab, sick: Pl
         if event["event"] == "runner_on_ok" and event["event_data"].get("task") == "Show verdict"
         for line in event["event_data"]["res"]["msg"]
     )
-    for words in (
+    for fragment in (
         "VERDICT on replica_a: vLLM is good on rung none and fails above it: rung piecewise: vLLM did not start within",
         f"driver {SUSPECT}",
         "graph-hang-550.90.07",
         "issues/17167",
         GOOD,
     ):
-        assert words in " ".join(page.split()), page
+        assert fragment in " ".join(page.split()), page
     assert answers(lab), "diagnose disturbed what serves"
 
 

@@ -110,11 +110,11 @@ def small_serves(lab: Lab) -> None:
     began = time.time()
     lab.on(HEAD, f"systemctl start --no-block {ENGINE}")
     eventually("the small layout serves", lambda: serves(lab, "small"), BACK)
-    said = phases(lab, began)
-    show(began, *said)
-    patient = next(at for at, text in said if f"patience of {PATIENCE} s is over" in text)
-    assert patient - next(at for at, text in said if text.startswith("waiting: large: ")) >= PATIENCE - 1
-    eventually("it says why", lambda: engine(lab)["reason"].endswith(": 1 of the 2 GPUs of large are there"), 20)
+    changes = phases(lab, began)
+    show(began, *changes)
+    patient = next(at for at, text in changes if f"patience of {PATIENCE} s is over" in text)
+    assert patient - next(at for at, text in changes if text.startswith("waiting: large: ")) >= PATIENCE - 1
+    eventually("it reports why", lambda: engine(lab)["reason"].endswith(": 1 of the 2 GPUs of large are there"), 20)
 
 
 def all_three_are_there(lab: Lab) -> None:
@@ -192,7 +192,7 @@ def test_outside_its_window_it_moves_up_by_command_and_no_request_is_lost(lab: L
     with traffic(lab) as load:
         began = time.time()
         lab.testbed("start", WORKERS[0])
-        eventually("it says what it waits for", lambda: engine(lab)["reason"] == waits, 120)
+        eventually("it reports what it waits for", lambda: engine(lab)["reason"] == waits, 120)
         reported = replica_a(lab)
         assert (reported["serving"], reported["layout"], reported["reason"]) == (True, "small", waits)
         commanded = time.time()

@@ -53,14 +53,14 @@ def journal(lab: Lab, host: str, unit: str, since: float) -> list[tuple[float, s
 
 
 def phases(lab: Lab, since: float) -> list[tuple[float, str]]:
-    """What the supervisor said of itself since a moment: ``phase: reason``."""
-    words = ("waiting", "starting", "proving", "serving", "draining", "backoff", "given up", "not ready", "ready")
-    return [(at, said) for at, said in journal(lab, HEAD, ENGINE, since) if said.split(":")[0] in words]
+    """What the supervisor reported since a moment: ``phase: reason``."""
+    known = ("waiting", "starting", "proving", "serving", "draining", "backoff", "given up", "not ready", "ready")
+    return [(at, line) for at, line in journal(lab, HEAD, ENGINE, since) if line.split(":")[0] in known]
 
 
 def show(began: float, *facts: tuple[float, str]) -> None:
-    for at, said in sorted(facts):
-        print(f"{at - began:7.1f} s  {said[:230]}")
+    for at, line in sorted(facts):
+        print(f"{at - began:7.1f} s  {line[:230]}")
 
 
 def endure(lab: Lab, harm: Callable[[], float], leaves: float, back: float = BACK) -> float:
@@ -84,18 +84,18 @@ def endure(lab: Lab, harm: Callable[[], float], leaves: float, back: float = BAC
     return began
 
 
-def signalled(lab: Lab, *words: str) -> Callable[[], float]:
+def signalled(lab: Lab, *arguments: str) -> Callable[[], float]:
     """``testbed/testbed kill`` with these arguments; returns when it was done."""
 
     def harm() -> float:
-        lab.testbed("kill", *words)
+        lab.testbed("kill", *arguments)
         return time.time()
 
     return harm
 
 
 def status(lab: Lab) -> dict[str, Any]:
-    """The replica's status as programs get it; the table for people is printed and says as much."""
+    """The replica's status as programs get it; the table for people is printed and shows the same."""
     reported: dict[str, Any] = lab.status()["replicas"][0]
     table = lab.play("playbooks/status.yml").text
     print("\n".join(line for line in table.splitlines() if re.match(r"replica_|  \S", line)))
@@ -115,7 +115,7 @@ def metrics(lab: Lab, promtool: str, host: str) -> dict[str, float]:
 
 
 def engine(lab: Lab) -> dict[str, Any]:
-    """What the supervisor says of itself now."""
+    """What the supervisor reports now."""
     return lab.record(HEAD, "/run/lockstep/engine.json") or {}
 
 
@@ -139,16 +139,16 @@ def test_a_late_worker_is_named_while_it_is_waited_for(lab: Lab, promtool: str) 
     seen = metrics(lab, promtool, HEAD)
     assert seen['lockstep_engine_phase{phase="waiting"}'] == 1
     assert seen['lockstep_ray_host_joined{joined="a2"}'] == 0
-    said = []
-    while len(said) < 5 or time.time() - began < LATE:
-        said.append(f"{engine(lab)['phase']}: {engine(lab)['reason']}")
+    reasons: list[str] = []
+    while len(reasons) < 5 or time.time() - began < LATE:
+        reasons.append(f"{engine(lab)['phase']}: {engine(lab)['reason']}")
         time.sleep(2)
     lab.testbed("start", WORKER)
     started = time.time()
     waited = play.result(BACK)
     show(began, *phases(lab, began), (started, "THE WORKER IS STARTED"))
     print("\n".join(line for line in waited.text.splitlines() if "waiting for" in line))
-    assert all(re.match(r"waiting: .*\ba2: .*gives no status on port 6386", one) for one in said), said
+    assert all(re.match(r"waiting: .*\ba2: .*gives no status on port 6386", one) for one in reasons), reasons
     assert waited.rc == 0
     assert re.search(r"a1: waiting for \d+ s: waiting: .*a2: .*gives no status on port 6386", waited.text), waited.text
     print(f"served {engine_serves(lab, began) - started:.1f} s after its worker was started")
@@ -156,12 +156,12 @@ def test_a_late_worker_is_named_while_it_is_waited_for(lab: Lab, promtool: str) 
 
 def engine_serves(lab: Lab, since: float) -> float:
     """When the engine last began to serve."""
-    return next(at for at, said in reversed(phases(lab, since)) if said.startswith("serving"))
+    return next(at for at, line in reversed(phases(lab, since)) if line.startswith("serving"))
 
 
 def test_a_wedged_engine(lab: Lab) -> None:
     began = endure(lab, signalled(lab, HEAD, "VLLM::EngineCore", "--signal", "STOP"), LEAVES_SILENT)
-    restarted = next(at for at, said in phases(lab, began) if said.startswith("starting"))
+    restarted = next(at for at, line in phases(lab, began) if line.startswith("starting"))
     assert restarted - began <= RESTARTS_WEDGED
 
 
@@ -219,7 +219,7 @@ class Kept:
     undo: str = "true"
     modules: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     undo_modules: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-    says: str = ""
+    reason: str = ""
 
 
 KEPT_OUT = (
@@ -227,7 +227,7 @@ KEPT_OUT = (
         "token_refused",
         "cp -p /etc/lockstep/ray-token /root/token && echo other > /etc/lockstep/ray-token",
         "mv /root/token /etc/lockstep/ray-token",
-        says="the head a1 refuses its token",
+        reason="the head a1 refuses its token",
     ),
     Kept(
         "version_refused",
@@ -235,13 +235,13 @@ KEPT_OUT = (
         f"mv {SITE_PACKAGES}/ray-2.59.0.dist-info {SITE_PACKAGES}/ray-2.60.0.dist-info",
         modules=STAMPED,
         undo_modules=STAMPED,
-        says="runs Ray 2.59.0",
+        reason="runs Ray 2.59.0",
     ),
     Kept(
         "address_absent",
         'sed -i.kept \'s/"address": "\\([0-9.]*\\)\\.12"/"address": "\\1.112"/\' /etc/lockstep/host.json',
         "mv /etc/lockstep/host.json.kept /etc/lockstep/host.json",
-        says="is on none of its interfaces",
+        reason="is on none of its interfaces",
     ),
     Kept(
         "wrong_address",
@@ -249,13 +249,13 @@ KEPT_OUT = (
         " && ip address add $(hostname -I | cut -d' ' -f1 | sed 's/[.]12$/.112/')/24 dev eth0",
         "mv /etc/lockstep/host.json.kept /etc/lockstep/host.json"
         " && ip address del $(hostname -I | cut -d' ' -f1 | sed 's/[.]12$/.112/')/24 dev eth0",
-        says="joined as",
+        reason="joined as",
     ),
     Kept(
         "quarantined",
         modules={"quarantine": {"reason": "DIMM 3 swapped", "owner": "ada@ops", "run": "by hand"}},
         undo_modules={"quarantine": {"state": "absent", "kinds": ["operator"]}},
-        says="DIMM 3 swapped (by ada@ops)",
+        reason="DIMM 3 swapped (by ada@ops)",
     ),
 )
 
@@ -283,7 +283,7 @@ def test_what_keeps_a_worker_out_is_reported_at_once(idle: Lab, kept: Kept) -> N
         print(f"{reported['code']} after {reported['seconds']:.1f} s: {reported['reason']}")
         assert reported["code"] == "hopeless"
         assert [(one["host"], one["code"], one["final"]) for one in reported["missing"]] == [(WORKER, kept.code, True)]
-        assert kept.says in reported["reason"]
+        assert kept.reason in reported["reason"]
         assert reported["seconds"] < 30
         if kept.code == "quarantined":
             seen = status(lab)["hosts"][1]
@@ -322,7 +322,7 @@ LAYOUTS = {
     "vllm_server_layout_patience": 10,
     "vllm_server_layout_stable_for": 10,
     "vllm_server_ladder": ["none"],
-    "vllm_server_restarts": {"limit": 2, "backoff": 2, "longest": 10, "settled": 30},
+    "vllm_server_restarts": {"limit": 2, "backoff": 2, "longest": 10, "stable_seconds": 30},
 }
 
 

@@ -21,17 +21,17 @@ HOSTS = ("a1", "a2")
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What is asked that cannot work, and the words that the refusal must hold."""
+    """What is asked that cannot work, and what the refusal has to name."""
 
-    says: tuple[str, ...]
+    names: tuple[str, ...]
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
     overlay: str | None = None
     meanwhile: Callable[[Lab], contextlib.AbstractContextManager[None]] = lambda lab: contextlib.nullcontext()
 
 
 @contextlib.contextmanager
-def fault(lab: Lab, host: str, *words: str) -> Iterator[None]:
-    lab.testbed("fault", host, *words)
+def fault(lab: Lab, host: str, *arguments: str) -> Iterator[None]:
+    lab.testbed("fault", host, *arguments)
     try:
         yield
     finally:
@@ -72,48 +72,49 @@ def fabric_manager(lab: Lab, host: str, version: str) -> Iterator[None]:
 
 CASES = {
     "no_head": Case(
-        overlay="{all: {hosts: {a1: {ray_node_role: worker}}}}", says=("replica_a", "no head", "ray_node_role")
+        overlay="{all: {hosts: {a1: {ray_node_role: worker}}}}", names=("replica_a", "no head", "ray_node_role")
     ),
-    "two_heads": Case(overlay="{all: {hosts: {a2: {ray_node_role: head}}}}", says=("replica_a", "2 heads", "a1, a2")),
+    "two_heads": Case(overlay="{all: {hosts: {a2: {ray_node_role: head}}}}", names=("replica_a", "2 heads", "a1, a2")),
     "host_in_two_replicas": Case(
-        overlay="{lockstep: {children: {replica_z: {hosts: {a2: {}}}}}}", says=("a2", "replica_a", "replica_z")
+        overlay="{lockstep: {children: {replica_z: {hosts: {a2: {}}}}}}", names=("a2", "replica_a", "replica_z")
     ),
     "unknown_group": Case(
-        overlay="{replica_y: {hosts: {z1: {ray_node_role: head}}}}", says=("z1", "replica_y", "child of 'lockstep'")
+        overlay="{replica_y: {hosts: {z1: {ray_node_role: head}}}}", names=("z1", "replica_y", "child of 'lockstep'")
     ),
     "version_not_in_the_repository": Case(
-        extra={"nvidia_driver_version": "550.999.01"}, says=("a1", "550.999.01", "550.127.05")
+        extra={"nvidia_driver_version": "550.999.01"}, names=("a1", "550.999.01", "550.127.05")
     ),
     "driver_too_old_for_cuda": Case(
-        extra={"nvidia_driver_version": "550.127.05", "serving_runtime_lock": "cuda"}, says=("a1", "550.127.05", "CUDA")
+        extra={"nvidia_driver_version": "550.127.05", "serving_runtime_lock": "cuda"},
+        names=("a1", "550.127.05", "CUDA"),
     ),
-    "host_unreachable": Case(meanwhile=lambda lab: stopped(lab, "a2"), says=("a2", "unreachable")),
-    "address_not_on_the_interface": Case(extra={"gpu_host_interface": "lo"}, says=("a1", "lo", "gpu_host_interface")),
+    "host_unreachable": Case(meanwhile=lambda lab: stopped(lab, "a2"), names=("a2", "unreachable")),
+    "address_not_on_the_interface": Case(extra={"gpu_host_interface": "lo"}, names=("a1", "lo", "gpu_host_interface")),
     "port_taken": Case(
         extra={"vllm_server_port": 8123},
         meanwhile=lambda lab: listener(lab, "a1", 8123),
-        says=("a1", "8123", "squatter"),
+        names=("a1", "8123", "squatter"),
     ),
     "names_do_not_resolve": Case(
         extra={"gpu_host_manage_names": False},
         meanwhile=lambda lab: fault(lab, "a2", "names_unresolvable"),
-        says=("a2", "resolve", "gpu_host_manage_names"),
+        names=("a2", "resolve", "gpu_host_manage_names"),
     ),
     "disk_is_short": Case(
         meanwhile=lambda lab: fault(lab, "a2", "disk_full", "/opt"),
-        says=("a2", "/opt has 0 MiB free", "the runtime step needs 4096", "make room"),
+        names=("a2", "/opt has 0 MiB free", "the runtime step needs 4096", "make room"),
     ),
     "drivers_of_a_replica_differ": Case(
         overlay="{all: {hosts: {a2: {nvidia_driver_version: 550.90.07}}}}",
-        says=("replica_a", "nvidia_driver_version differs", "a1=550.127.05", "a2=550.90.07", "set it once"),
+        names=("replica_a", "nvidia_driver_version differs", "a1=550.127.05", "a2=550.90.07", "set it once"),
     ),
     "action_of_a_roll": Case(
         extra={"rollout_action": "abort"},
-        says=("rollout_action", "playbooks/upgrade_driver.yml -e rollout_action=abort"),
+        names=("rollout_action", "playbooks/upgrade_driver.yml -e rollout_action=abort"),
     ),
     "runtimes_of_a_replica_differ": Case(
         overlay="{all: {hosts: {a2: {serving_runtime_lock: /nowhere.txt}}}}",
-        says=("replica_a", "serving_runtime_lock differs", "a1=cpu", "a2=/nowhere.txt"),
+        names=("replica_a", "serving_runtime_lock differs", "a1=cpu", "a2=/nowhere.txt"),
     ),
 }
 
@@ -130,8 +131,8 @@ def test_what_cannot_work_is_refused_before_anything_changes(lab: Lab, name: str
     assert difference(before, after) == {}
     messages = play.failures()
     assert len(messages) == 1, f"not one message but {len(messages)}: {messages}"
-    for word in case.says:
-        assert word in messages[0], f"the refusal does not say {word!r}: {messages[0]}"
+    for name in case.names:
+        assert name in messages[0], f"the refusal does not name {name!r}: {messages[0]}"
     assert play.changed() == {}
 
 

@@ -50,8 +50,8 @@ def test_check_mode_shows_the_roll_and_changes_nothing(pair: Lab) -> None:
     before = pair.snapshot([*HEADS, ROUTER])
     rolled = roll(pair, new, "--check", "--diff")
     assert rolled.play.rc == 0, rolled.play.explained()
-    for word in (new, *REPLICAS):
-        assert word in rolled.play.text, f"the plan does not show {word}"
+    for fragment in (new, *REPLICAS):
+        assert fragment in rolled.play.text, f"the plan does not show {fragment}"
     assert difference(before, pair.snapshot([*HEADS, ROUTER])) == {}
     nothing_lost(rolled)
     assert rolled.log.changes == ()
@@ -64,9 +64,9 @@ def test_a_target_that_one_host_cannot_get_is_refused_before_anything_changes(pa
     before = pair.snapshot([*HEADS, ROUTER])
     rolled = roll(pair, new, overlay="{all: {hosts: {b1: {nvidia_driver_repository_url: 'file:///srv/short'}}}}")
     assert rolled.play.rc != 0, rolled.play.explained()
-    said = " ".join(rolled.play.failures())
-    for word in ("b1", new, "on offer", "before anything was changed"):
-        assert word in said, f"the refusal does not say {word!r}: {said}"
+    message = " ".join(rolled.play.failures())
+    for fragment in ("b1", new, "on offer", "before anything was changed"):
+        assert fragment in message, f"the refusal does not name {fragment!r}: {message}"
     assert difference(before, pair.snapshot([*HEADS, ROUTER])) == {}
     nothing_lost(rolled)
     assert rolled.log.changes == ()

@@ -56,8 +56,8 @@ def test_graphs_that_hang_across_hosts_stop_at_the_canary(pair: Lab) -> None:
     report = rolled.report()
     reported = [message for message in rolled.play.failures() if message.startswith("Wave 1 of 2 failed")]
     assert reported, rolled.play.explained()
-    for said in reported:
-        for word in ("graph gate: timeout", "replay", *CANARY, old, "Next: ", "evidence: "):
-            assert word in said, f"its last words do not say {word!r}: {said}"
-    for word in ("graph", "replay", old, new, *CANARY):
-        assert word in report, f"the report does not say {word!r}"
+    for message in reported:
+        for fragment in ("graph gate: timeout", "replay", *CANARY, old, "Next: ", "evidence: "):
+            assert fragment in message, f"its closing message does not name {fragment!r}: {message}"
+    for fragment in ("graph", "replay", old, new, *CANARY):
+        assert fragment in report, f"the report does not name {fragment!r}"

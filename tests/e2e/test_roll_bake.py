@@ -27,11 +27,11 @@ def test_a_bake_accepts_good_replicas_and_rolls_slow_ones_back(pair: Lab) -> Non
         verified(pair, "b1", old)
         assert rolled.log.rotation == set(REPLICAS)
         (cause,) = {message for message in rolled.play.failures() if message.startswith("serves worse than before")}
-        for words in ("3 times that is allowed", "none ended badly", "Next: "):
-            assert words in cause
+        for fragment in ("3 times that is allowed", "none ended badly", "Next: "):
+            assert fragment in cause
         assert "Wave 2 of 2 failed" in rolled.play.text
         reported = [line for line in rolled.play.text.splitlines() if re.search(r"a1 .*baked 6\d s of 60: ", line)]
-        assert reported, "the good bake does not say what was seen"
+        assert reported, "the good bake does not report what was seen"
         assert "s of 60: " in rolled.report()
     finally:
         pair.testbed("fault", "b1", "--clear")

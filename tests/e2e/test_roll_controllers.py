@@ -193,8 +193,13 @@ def is_finished(lab: Lab, new: str, finished: Play, load: Traffic) -> None:
 def is_refused_and_changes_nothing(controller: Controller, holder: str) -> None:
     text = plain(controller)
     assert controller.process.returncode not in (0, None), text
-    for words in ("a rollout is in progress", f"{holder} holds the lock", "last heartbeat", "Next: wait for it to end"):
-        assert words in text, text
+    for fragment in (
+        "a rollout is in progress",
+        f"{holder} holds the lock",
+        "last heartbeat",
+        "Next: wait for it to end",
+    ):
+        assert fragment in text, text
     recap = re.findall(r"changed=(\d+)", text)
     assert recap, text
     assert set(recap) == {"0"}, text
@@ -205,7 +210,7 @@ def being_changed(lab: Lab, new: str) -> bool:
 
 
 def elsewhere(lab: Lab, host: str) -> None:
-    """Make the lock one of another machine's, of which nobody here can tell whether it lives."""
+    """Make the lock one of another machine's, which nobody here can know to be alive or dead."""
     lab.on(host, f'sed -i \'s/"controller": "[^"]*"/"controller": "ops2"/\' {LOCK} && grep -q ops2 {LOCK}')
 
 

@@ -36,7 +36,7 @@ class Fault:
 
     Attributes:
         name: of the row.
-        says: what the end of the run's output has to name.
+        names: what the end of the run's output has to name.
         left: how a1 is left: ``untouched``; ``restored``: admitted on the old driver; ``drained``: that too, but still
             drained in HAProxy; ``out``: in quarantine, for a controller that comes back; ``failed``: in quarantine until
             somebody asks for another try.
@@ -48,7 +48,7 @@ class Fault:
     """
 
     name: str
-    says: tuple[str, ...]
+    names: tuple[str, ...]
     left: Literal["untouched", "restored", "drained", "out", "failed"]
     before: str = ""
     during: tuple[Literal["drained", "installing", "loaded"], str] | None = None
@@ -138,9 +138,9 @@ def test_a_fault_stops_the_roll_and_strands_nobody(pair: Lab, case: Fault) -> No
         rolled = roll(pair, new, extra=case.extra, incident=incident_of(case, new))
         assert rolled.play.rc != 0, rolled.play.explained()
         nothing_lost(rolled)
-        for word in (*case.says, "next:"):
-            assert word.lower() in end_of_output(rolled.play).lower(), (
-                f"the end of its output does not say {word!r}: {end_of_output(rolled.play)}"
+        for name in (*case.names, "next:"):
+            assert name.lower() in end_of_output(rolled.play).lower(), (
+                f"the end of its output does not name {name!r}: {end_of_output(rolled.play)}"
             )
         assert f'{case.kept}"' in rolled.report() or not case.kept, "the report has no link to the evidence"
         assert state(pair, "b1") == untouched, "the other replica was touched"
@@ -160,21 +160,21 @@ def test_a_fault_stops_the_roll_and_strands_nobody(pair: Lab, case: Fault) -> No
     assert finished.log.rotation == set(REPLICAS)
 
 
-def inflict(lab: Lab, words: str, new: str = "") -> None:
-    if words:
-        lab.testbed(*words.replace("NEW", new).split())
+def inflict(lab: Lab, command: str, new: str = "") -> None:
+    if command:
+        lab.testbed(*command.replace("NEW", new).split())
 
 
 def incident_of(case: Fault, new: str) -> Incident | None:
     if case.during is None:
         return None
-    when, words = case.during
+    when, command = case.during
     moments = {
         "drained": lambda lab: lab.record("a1", QUARANTINE) is not None,
         "installing": lambda lab: bool(lab.on("a1", "pgrep -f '[d]kms.*postinst' || true")),
         "loaded": lambda lab: driver(lab, "a1") == new,
     }
-    return Incident(f"a1 is {when}", moments[when], lambda lab: inflict(lab, words, new))
+    return Incident(f"a1 is {when}", moments[when], lambda lab: inflict(lab, command, new))
 
 
 def left_as_it_should_be(lab: Lab, case: Fault, old: str, rolled: Roll) -> None:
@@ -193,8 +193,8 @@ def left_as_it_should_be(lab: Lab, case: Fault, old: str, rolled: Roll) -> None:
 
 def is_up(lab: Lab, host: str) -> bool:
     """Whether it has booted, asked over ssh: a host that has just come back may not be reached yet."""
-    said = lab.testbed("ssh", host, "systemctl", "is-system-running", check=False)
-    return said.strip() in ("running", "degraded")
+    answer = lab.testbed("ssh", host, "systemctl", "is-system-running", check=False)
+    return answer.strip() in ("running", "degraded")
 
 
 def state(lab: Lab, host: str) -> list[str]:

@@ -61,13 +61,13 @@ def fresh(lab: Lab) -> Play:
 
 def test_a_fresh_cluster_answers(lab: Lab, fresh: Play) -> None:
     assert fresh.changed().keys() >= set(HOSTS)
-    assert answers(lab), f"the model said {completion(lab)!r}"
+    assert answers(lab), f"the model answered {completion(lab)!r}"
 
 
 def test_what_vllm_logs_becomes_advice(lab: Lab, fresh: Play) -> None:
-    said = "Tensor parallelism of 2 spans hosts with 1 GPUs each"
-    assert said in " ".join(re.sub(r"\x1b\[[0-9;]*m", "", fresh.text).split())
-    assert f"advice: {said}" in lab.on(HEAD, "journalctl -u lockstep-vllm --no-pager")
+    advice = "Tensor parallelism of 2 spans hosts with 1 GPUs each"
+    assert advice in " ".join(re.sub(r"\x1b\[[0-9;]*m", "", fresh.text).split())
+    assert f"advice: {advice}" in lab.on(HEAD, "journalctl -u lockstep-vllm --no-pager")
 
 
 def test_vllm_is_sharded_over_two_hosts_by_ray(lab: Lab, fresh: Play) -> None:
@@ -145,7 +145,7 @@ def test_a_host_with_another_driver_stays_out(lab: Lab, fresh: Play) -> None:
             60,
         )
         journal = lab.on(WORKER, "journalctl -b -u lockstep-ray --no-pager -o cat")
-        assert "550.54.15" in journal, f"its journal does not say why:\n{journal}"
+        assert "550.54.15" in journal, f"its journal lacks the reason:\n{journal}"
         probe = lab.on(
             WORKER,
             f"{PYTHON} -c 'import json; from lockstep.admission import condition; from lockstep.host import probe;"

@@ -1,4 +1,4 @@
-"""A client of bounded load on the router, and what the router's own log says of the same time.
+"""A client of bounded load on the router, and what the router's own log shows of the same time.
 
 Every request is sent once: nothing is tried again, so a request that the cluster loses is lost here too.
 """
@@ -40,7 +40,7 @@ class Traffic:
     Args:
         address: the router's, as ``host:port``.
         model: what is asked.
-        prompt: to which the model is known to say ``answer``.
+        prompt: to which the model is known to answer ``answer``.
         per_second: requests.
         deadline: seconds after which a request has failed.
     """
@@ -149,7 +149,7 @@ _ACTIVE = re.compile(r"\. (?P<active>\d+) active and \d+ backup servers (?:left|
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """A server enters or leaves rotation: when (Unix seconds), which, in HAProxy's words, and how many are left in it.
+    """A server enters or leaves rotation: when (Unix seconds), which, in HAProxy's text, and how many are left in it.
 
     A server whose check passes while it is drained gets no requests: that is no change.
     """
@@ -174,7 +174,7 @@ class Served:
 
 @dataclasses.dataclass(frozen=True)
 class RouterLog:
-    """What HAProxy said, in order, and which replicas were in rotation in the end."""
+    """What HAProxy logged, in order, and which replicas were in rotation in the end."""
 
     changes: tuple[Change, ...]
     served: tuple[Served, ...]

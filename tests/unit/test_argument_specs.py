@@ -66,7 +66,7 @@ def defaults(role: Path) -> dict[str, Any]:
 
 def public_names(role: Path) -> dict[str, str]:
     """Variables with the role's prefix that its files name → the file that does."""
-    # Not within a word, not a fully qualified or dotted name's tail, not a path's part.
+    # Not within a name, not a fully qualified or dotted name's tail, not a path's part.
     pattern = re.compile(rf"(?<![\w.\-/]){re.escape(role.name)}_[a-z0-9_]+")
     found: dict[str, str] = {}
     for folder in ("tasks", "handlers", "templates"):
@@ -96,7 +96,7 @@ def test_every_option_has_a_type_and_a_description(role: Path) -> None:
         assert option.get("description"), f"{role.name}: {name} has no description"
         assert option.get("type") in TYPES, f"{role.name}: {name} has no usable type"
         if option["type"] == "list":
-            assert option.get("elements"), f"{role.name}: {name} does not say what its elements are"
+            assert option.get("elements"), f"{role.name}: {name} does not name the type of its elements"
 
 
 @roles

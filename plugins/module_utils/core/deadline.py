@@ -331,8 +331,8 @@ def _drain(handle: int) -> None:
         pass
 
 
-def _reap(wanted: int) -> int | None:
-    """Reap every dead child; the exit status of ``wanted`` if it was among them."""
+def _reap(child: int) -> int | None:
+    """Reap every dead child; the exit status of ``child`` if it was among them."""
     found = None
     while True:
         try:
@@ -341,7 +341,7 @@ def _reap(wanted: int) -> int | None:
             return found
         if pid == 0:
             return found
-        if pid == wanted:
+        if pid == child:
             found = os.waitstatus_to_exitcode(status)
 
 

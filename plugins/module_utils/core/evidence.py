@@ -75,7 +75,7 @@ def driver(
         folder: where the files go; made when missing.
         command_output: of the command that failed.
         budget: seconds that this may take.
-        root: below which the logs are looked for.
+        root: below which the logs lie.
 
     Returns:
         The absolute paths of the files written.

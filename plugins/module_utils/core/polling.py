@@ -15,7 +15,7 @@ Answer = Literal["ready", "wait", "hopeless"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Judgement:
+class Evaluation:
     """What one observation means.
 
     Attributes:
@@ -48,7 +48,7 @@ class Result(Generic[Seen]):
 
 def poll(
     observe: Callable[[], Seen],
-    evaluate: Callable[[Seen], Judgement],
+    evaluate: Callable[[Seen], Evaluation],
     *,
     deadline: float,
     interval: float,
@@ -56,7 +56,7 @@ def poll(
     hopeless_for: float = 0.0,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-    progress: Callable[[Seen, Judgement], None] | None = None,
+    progress: Callable[[Seen, Evaluation], None] | None = None,
 ) -> Result[Seen]:
     """Observe every ``interval`` seconds until it is ready, hopeless, or ``deadline`` seconds have passed.
 
@@ -79,19 +79,19 @@ def poll(
     held_since = start
     while True:
         seen = observe()
-        judgement = evaluate(seen)
+        evaluation = evaluate(seen)
         moment = clock()
-        if judgement.answer != held:
-            held, held_since = judgement.answer, moment
+        if evaluation.answer != held:
+            held, held_since = evaluation.answer, moment
         if progress is not None:
-            progress(seen, judgement)
+            progress(seen, evaluation)
         elapsed = moment - start
-        need = {"ready": stable_for, "hopeless": hopeless_for}.get(judgement.answer)
+        need = {"ready": stable_for, "hopeless": hopeless_for}.get(evaluation.answer)
         held_for = moment - held_since
         if need is not None and held_for >= need:
-            return Result(held == "ready", "ready" if held == "ready" else "hopeless", judgement.reason, elapsed, seen)
+            return Result(held == "ready", "ready" if held == "ready" else "hopeless", evaluation.reason, elapsed, seen)
         if elapsed >= deadline:
-            reason = judgement.reason or f"ready only for the last {held_for:.1f} s"
+            reason = evaluation.reason or f"ready only for the last {held_for:.1f} s"
             return Result(False, "deadline", reason, elapsed, seen)
         pause = interval if need is None else min(interval, need - held_for)
         sleep(max(0.0, min(pause, deadline - elapsed)))

@@ -85,12 +85,12 @@ def below(root: int, processes: Iterable[Process] | None = None) -> list[Process
     return found
 
 
-def catches(pid: int, wanted: signal.Signals) -> bool:
+def catches(pid: int, signum: signal.Signals) -> bool:
     """Whether the process has a handler of its own for this signal, so that the signal will not end it."""
     try:
         for line in (PROC / str(pid) / "status").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("SigCgt:"):
-                return bool(int(line.split()[1], 16) & (1 << (wanted - 1)))
+                return bool(int(line.split()[1], 16) & (1 << (signum - 1)))
     except (OSError, IndexError, ValueError):
         pass
     return False
@@ -105,10 +105,10 @@ def command(pid: int) -> str:
     return raw.replace(b"\0", b" ").decode("utf-8", "replace").strip()
 
 
-def send(pid: int, wanted: signal.Signals) -> None:
+def send(pid: int, signum: signal.Signals) -> None:
     """Send a signal to a process that may be gone by now."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, wanted)
+        os.kill(pid, signum)
 
 
 def become_subreaper() -> None:
@@ -132,7 +132,7 @@ def end_descendants(
     if term_grace:
         steps.insert(0, (signal.SIGTERM, term_grace))
     alive: list[Process] = []
-    for wanted, grace in steps:
+    for signum, grace in steps:
         limit = time.monotonic() + grace
         signalled: set[int] = set()
         while True:
@@ -140,8 +140,8 @@ def end_descendants(
             if not alive:
                 return []
             for process in alive:
-                if process.pid not in signalled or wanted == signal.SIGKILL:
-                    send(process.pid, wanted)
+                if process.pid not in signalled or signum == signal.SIGKILL:
+                    send(process.pid, signum)
                     send(process.pid, signal.SIGCONT)  # a stopped process gets SIGTERM only when it goes on
                     signalled.add(process.pid)
             if time.monotonic() >= limit:

@@ -1,4 +1,4 @@
-"""systemd: what it knows of units, and telling it how a ``Type=notify`` unit is doing.
+"""systemd: what it knows of units, and reporting to it how a ``Type=notify`` unit is doing.
 
 The probe sends this file to every host, so it imports little.
 """

@@ -53,7 +53,7 @@ class GpuHealth:
 
 @dataclasses.dataclass(frozen=True)
 class Health:
-    """All GPUs, whether each NVLink is up by GPU UUID, and why nvidia-smi could not tell."""
+    """All GPUs, whether each NVLink is up by GPU UUID, and why nvidia-smi could not report it."""
 
     gpus: tuple[GpuHealth, ...] = ()
     nvlink: Mapping[str, tuple[bool, ...]] = dataclasses.field(default_factory=dict)

@@ -4,7 +4,7 @@ A row's ``when`` maps a fact to a condition; the row fits when every condition h
 fits: no host is refused for what is unknown.
 
 Conditions: ``"550.90.07"`` or ``"==550.90.07"`` exactly; ``">=2.28,<2.30.4"`` a range, all parts of which must hold;
-``"!=driver"`` different from another fact; for ``gpu``, a word that its name contains.
+``"!=driver"`` different from another fact; for ``gpu``, a substring of its name.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ DEADLINE = 5.0
 
 @dataclasses.dataclass(frozen=True)
 class Holder:
-    """A process with memory on a GPU; ``mib`` is None where the driver cannot tell."""
+    """A process with memory on a GPU; ``mib`` is None where the driver does not report it."""
 
     pid: int
     name: str

@@ -18,7 +18,7 @@ class Failure(TypedDict):
     """Why nvidia-smi gave no figures.
 
     ``code``: ``timed_out`` (the driver or a GPU hangs), ``not_found`` (it cannot be started), ``failed`` (it ended with an
-    error), ``unreadable`` (its output cannot be parsed). ``text``: the cause for people, in its own words where it had any.
+    error), ``unreadable`` (its output cannot be parsed). ``text``: the cause for people, its own text where it had any.
     """
 
     code: FailureCode
@@ -26,7 +26,7 @@ class Failure(TypedDict):
 
 
 class Gpu(TypedDict):
-    """A GPU as the probe lists it; None where the driver cannot tell."""
+    """A GPU as the probe lists it; None where the driver does not report it."""
 
     index: int
     name: str

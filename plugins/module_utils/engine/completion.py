@@ -113,7 +113,7 @@ def prove(
     except NoAnswer as refusal:
         cause = _CAUSES[refusal.failure].format(where=base_url, detail=refusal, limit=deadline)
         return Completion(ok=False, seconds=_since(started), failure=refusal.failure, cause=cause)
-    failure, detail = _judge(name, text, count, model, expected)
+    failure, detail = _evaluate(name, text, count, model, expected)
     return Completion(
         ok=failure is None,
         seconds=_since(started),
@@ -202,7 +202,7 @@ def _read(status: int, answer: bytes, model: str) -> tuple[str, str, int, tuple[
     if status == 404:
         raise NoAnswer("wrong_model", f"no model {model!r} (HTTP 404)")
     if status != 200:
-        raise NoAnswer("rejected", f"HTTP {status}: {_said(answer)}")
+        raise NoAnswer("rejected", f"HTTP {status}: {_excerpt(answer)}")
     try:
         record = json.loads(answer)
         choice = record["choices"][0]
@@ -210,7 +210,7 @@ def _read(status: int, answer: bytes, model: str) -> tuple[str, str, int, tuple[
         count = int((record.get("usage") or {}).get("completion_tokens", len(text)))
         return str(record["model"]), text, count, _tokens(choice.get("logprobs"))
     except (ValueError, LookupError, TypeError) as error:
-        raise NoAnswer("broken", f"{type(error).__name__}: {error} in {_said(answer)}") from error
+        raise NoAnswer("broken", f"{type(error).__name__}: {error} in {_excerpt(answer)}") from error
 
 
 def _tokens(logprobs: dict[str, Any] | None) -> tuple[Token, ...]:
@@ -222,7 +222,7 @@ def _tokens(logprobs: dict[str, Any] | None) -> tuple[Token, ...]:
     return tuple(Token(text, chance, dict(top or {})) for text, chance, top in zip(tokens, chances, tops, strict=False))
 
 
-def _judge(name: str, text: str, count: int, model: str, expected: str | None) -> tuple[Failure | None, str]:
+def _evaluate(name: str, text: str, count: int, model: str, expected: str | None) -> tuple[Failure | None, str]:
     if name != model:
         return "wrong_model", f"{name!r}, expected {model!r}"
     if count < 1:
@@ -232,7 +232,7 @@ def _judge(name: str, text: str, count: int, model: str, expected: str | None) -
     return None, ""
 
 
-def _said(answer: bytes) -> str:
+def _excerpt(answer: bytes) -> str:
     return answer[:300].decode("utf-8", "replace").strip() or "nothing"
 
 

@@ -105,7 +105,7 @@ def completed(allowed: Sequence[Rung], trials: Mapping[Rung, Trial]) -> bool:
 
 
 def blames(rung: Rung, allowed: Sequence[Rung], trials: Mapping[Rung, Trial], code: EndCode, failures: int) -> bool:
-    """Whether a failure is held against the rung, so that the one below serves from now on.
+    """Whether a failure counts against the rung, so that the one below serves from now on.
 
     The lowest rung is never blamed, since nothing lies below it, and a lost host is nobody's fault. A rung on trial gets
     one chance; one that was proven before gets two, as graphs that replay well for hours may still dead-lock.

@@ -74,7 +74,7 @@ class LayoutWait:
 
 
 class MoveUp:
-    """Looks now and then whether a better layout may take over.
+    """Checks now and then whether a better layout may take over.
 
     Args:
         members: who is there now.

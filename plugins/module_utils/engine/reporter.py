@@ -25,7 +25,7 @@ class Reporter:
         self.update(phase=phase, reason=reason, since=records.now(), ready=False)
 
     def wait(self, reason: str) -> None:
-        """Wait, or go on waiting, for this reason: one wait may look at several layouts in turn."""
+        """Wait, or go on waiting, for this reason: one wait may consider several layouts in turn."""
         if self.state.phase is Phase.WAITING:
             self.explain(reason)
         else:

@@ -13,18 +13,18 @@ class Restarts:
         limit: failures in a row after which the supervisor gives up.
         backoff: seconds before the second restart; doubles with each further one. The first comes at once.
         longest: no pause is longer than this, in seconds.
-        settled: an engine that served this many seconds wipes the count.
+        stable_seconds: an engine that served this many seconds wipes the count.
     """
 
     limit: int = 6
     backoff: float = 5.0
     longest: float = 120.0
-    settled: float = 120.0
+    stable_seconds: float = 120.0
 
 
 def failures_in_a_row(before: int, served_for: float, bounds: Restarts) -> int:
     """The count after one more failure of an engine that had served ``served_for`` seconds (0 when it never did)."""
-    return 1 if served_for >= bounds.settled else before + 1
+    return 1 if served_for >= bounds.stable_seconds else before + 1
 
 
 def pause_before_restart(failures: int, bounds: Restarts) -> float | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import records
-from ..core.polling import Judgement
+from ..core.polling import Evaluation
 from ..core.systemd import Properties
 from .ladder import RungState
 from .states import Phase, Target, Verdict
@@ -126,7 +126,7 @@ def parse_unit(found: Properties) -> Unit:
     return Unit(found.get("ActiveState", "unknown"), int(found.get("MainPID") or 0), found.get("Result", ""))
 
 
-def evaluate(state: EngineState | None, unit: Unit, target: Target, failures_before: int = 0) -> Judgement:
+def evaluate(state: EngineState | None, unit: Unit, target: Target, failures_before: int = 0) -> Evaluation:
     """Whether the engine has come to its target, and why not.
 
     Args:
@@ -137,18 +137,18 @@ def evaluate(state: EngineState | None, unit: Unit, target: Target, failures_bef
     """
     if target is Target.DRAINED:
         if not unit.up or state is None or state.phase not in (Phase.SERVING, Phase.DRAINING):
-            return Judgement("ready")
-        return Judgement("wait", str(state))
+            return Evaluation("ready")
+        return Evaluation("wait", str(state))
     if not unit.up:
         final = state is not None and state.phase in (Phase.GIVEN_UP, Phase.STOPPED)
-        return Judgement("hopeless", f"lockstep-vllm is {unit.active}" + (f": {state}" if final else ""))
+        return Evaluation("hopeless", f"lockstep-vllm is {unit.active}" + (f": {state}" if final else ""))
     if state is None or state.pid != unit.pid:
-        return Judgement("wait", "the supervisor starts")
+        return Evaluation("wait", "the supervisor starts")
     if state.phase is Phase.SERVING and state.ready:
-        return Judgement("ready")
+        return Evaluation("ready")
     if state.phase is Phase.GIVEN_UP or state.failures > failures_before:
-        return Judgement("hopeless", state.last_failure or str(state))
-    return Judgement("wait", str(state))
+        return Evaluation("hopeless", state.last_failure or str(state))
+    return Evaluation("wait", str(state))
 
 
 def read(path: Path = records.ENGINE_STATE) -> EngineState | None:

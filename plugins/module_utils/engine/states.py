@@ -16,7 +16,7 @@ class Phase(Code):
     STARTING = "starting"
     """vLLM starts on one rung of the ladder."""
     PROVING = "proving"
-    """Completions are held against the expected ones."""
+    """Completions are compared with the expected ones."""
     SERVING = "serving"
     DRAINING = "draining"
     """Takes no new traffic; running requests end."""

@@ -149,7 +149,9 @@ class Supervisor:
         """Hold a failure against its rung, if it is to blame."""
         if end.code is EndCode.MOVE_UP:
             return end
-        self._fails_at = {rung: 1 if end.seconds >= self._config.restarts.settled else self._fails_at.get(rung, 0) + 1}
+        self._fails_at = {
+            rung: 1 if end.seconds >= self._config.restarts.stable_seconds else self._fails_at.get(rung, 0) + 1
+        }
         if not ladders.blames(rung, self._config.ladder, known.trials, end.code, self._fails_at[rung]):
             return end
         trial = Trial(Verdict.FAILED, end.code, end.cause, end.seconds, end.evidence, records.now())
@@ -195,7 +197,7 @@ class Supervisor:
     def _refresh(self, found: readiness.Readiness, served: float) -> None:
         """Report what changed while it serves."""
         assert self._engine.heartbeat is not None
-        if self._failures and served >= self._config.restarts.settled:
+        if self._failures and served >= self._config.restarts.stable_seconds:
             self._failures = 0
             self._reporter.update(failures=0)
         if found.ready != self._reporter.state.ready:

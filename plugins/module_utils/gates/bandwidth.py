@@ -1,4 +1,4 @@
-"""Bus bandwidth by nccl-tests' definition, and the floor that it is held against. Pure.
+"""Bus bandwidth by nccl-tests' definition, and the floor that it is compared with. Pure.
 
 The floors are rows of ``data/busbw_floors.yml``, each with its source and confidence.
 """

@@ -45,7 +45,7 @@ class Expected:
     Attributes:
         version: exact driver version; None accepts any, as long as all its parts agree.
         gpus: how many GPUs the host has to show.
-        gpu_model: a word that every GPU's name has to contain.
+        gpu_model: a substring that every GPU's name has to contain.
         fabric_manager: ``present``, ``absent``, or ``auto``, which requires it where there are NVSwitches.
         packaged: whether the driver came as packages (false where a platform's owner installs it otherwise).
         allowed: ids of known-bad combinations that the operator overrides.

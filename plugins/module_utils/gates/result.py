@@ -28,7 +28,7 @@ class GateResult:
         host: the host that is to blame or that was checked; None for a replica as a whole.
         pair: the two hosts, where only the pair is at fault.
         measured: figures with their units in the key (``busbw_gbps``, ``seconds``).
-        floor: what ``measured`` was held against, same keys.
+        floor: what ``measured`` was compared with, same keys.
         backend: ``nccl`` or ``gloo``; None where no collective ran.
         evidence: absolute paths on the host that ran the gate.
         cause: the cause, for people; empty on a pass.

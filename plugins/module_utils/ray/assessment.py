@@ -54,7 +54,7 @@ class Observation:
 
 @dataclasses.dataclass(frozen=True)
 class Assessment:
-    """What an observation amounts to, held against a shape.
+    """What an observation amounts to, compared with a shape.
 
     Attributes:
         counted: nodes that count.
@@ -89,12 +89,12 @@ def assess(shape: Shape, seen: Observation) -> Assessment:
     return Assessment(counted, missing, lacking, possible)
 
 
-def evaluate(shape: Shape, seen: Observation) -> polling.Judgement:
+def evaluate(shape: Shape, seen: Observation) -> polling.Evaluation:
     """Whether to go on waiting."""
     assessment = assess(shape, seen)
     if assessment.ready:
-        return polling.Judgement("ready")
-    return polling.Judgement("wait" if assessment.possible else "hopeless", str(assessment))
+        return polling.Evaluation("ready")
+    return polling.Evaluation("wait" if assessment.possible else "hopeless", str(assessment))
 
 
 def _verdict(shape: Shape, seen: Observation, host: str) -> Node | Missing:
@@ -208,6 +208,6 @@ def _lacking(shape: Shape, counted: tuple[Node, ...]) -> str:
 
 
 def _undecided(missing: Iterable[Missing]) -> str:
-    """Enough others may be there, but as long as Ray counts a host that is gone it may place an engine's ranks on it."""
+    """Other hosts may suffice, but as long as Ray counts a host that is gone it may place an engine's ranks on it."""
     silent = [one.host for one in missing if one.code is Cause.SILENT]
     return f"waiting for Ray to mark {', '.join(silent)} dead" if silent else ""

@@ -35,12 +35,12 @@ def own_node(table: Table, identity: Mapping[str, Any]) -> Node | None:
     return next((node for node in table.nodes if node.host == identity["host"] and node.alive), None)
 
 
-def held(table: Table, identity: Mapping[str, Any]) -> polling.Judgement:
+def held(table: Table, identity: Mapping[str, Any]) -> polling.Evaluation:
     """Whether somebody still works on the host: holds one of its GPUs."""
     node = own_node(table, identity)
     if node is None or node.free.get("GPU", 0.0) >= node.gpus:
-        return polling.Judgement("ready")
-    return polling.Judgement("wait", f"{node.gpus - node.free.get('GPU', 0.0):g} of {node.gpus:g} GPUs are held")
+        return polling.Evaluation("ready")
+    return polling.Evaluation("wait", f"{node.gpus - node.free.get('GPU', 0.0):g} of {node.gpus:g} GPUs are held")
 
 
 def drain(identity: Mapping[str, Any], reason: str, deadline: float, *, check: bool = False) -> Drained:

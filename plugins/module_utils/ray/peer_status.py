@@ -107,7 +107,7 @@ def ask(host: str, address: str, port: int = PEER_STATUS, timeout: float = 10.0)
             connection.settimeout(timeout)
             return parse(host, _read_all(connection))
     except OSError as error:
-        return HostStatus(host, answered=False, error=_words(error))
+        return HostStatus(host, answered=False, error=_cause(error))
 
 
 def parse(host: str, text: str) -> HostStatus:
@@ -174,7 +174,7 @@ def _read_all(connection: socket.socket) -> str:
     return b"".join(parts).decode("utf-8", "replace")
 
 
-def _words(error: OSError) -> str:
+def _cause(error: OSError) -> str:
     if isinstance(error, TimeoutError):
         return "no answer"
     return (error.strerror or str(error)).lower()

@@ -30,7 +30,7 @@ POLL_INTERVAL = 0.1
 ASK_INTERVAL = 5.0
 """Seconds between two questions to the hosts that are missing."""
 HOPELESS_FOR = 2.0
-"""Seconds for which waiting must look useless before it ends: a start or a reboot passes through such states."""
+"""Seconds for which waiting must be hopeless before it ends: a start or a reboot passes through such states."""
 DEADLINE = 1800.0
 
 
@@ -82,9 +82,9 @@ def wait(
     observer = _Observer(shape)
     last: list[str] = []
 
-    def report(seen: Observation, judgement: polling.Judgement) -> None:
-        if progress is not None and last != [judgement.reason]:
-            last[:] = [judgement.reason]
+    def report(seen: Observation, evaluation: polling.Evaluation) -> None:
+        if progress is not None and last != [evaluation.reason]:
+            last[:] = [evaluation.reason]
             progress(seen)
 
     try:

@@ -162,13 +162,13 @@ def _slow(name: str, was: Buckets, now: Buckets, allowed: Allowed) -> tuple[list
     if min(total, total_before) < allowed.requests:
         return [], []
     causes, seen = [], []
-    for quantile, words in _QUANTILES:
+    for quantile, label in _QUANTILES:
         edge_before, edge = _quantile(was, quantile), _quantile(now, quantile)
-        seen.append(f"{name}: {words} within {_seconds(edge)}, before {_seconds(edge_before)}")
+        seen.append(f"{name}: {label} within {_seconds(edge)}, before {_seconds(edge_before)}")
         limit = min((bound for bound in now if bound >= edge_before * allowed.latency_factor), default=math.inf)
         if _surely_more(total - now[limit], 1 - quantile, total):
             causes.append(
-                f"{name}: {words} took up to {_seconds(edge)}, before {_seconds(edge_before)}; "
+                f"{name}: {label} took up to {_seconds(edge)}, before {_seconds(edge_before)}; "
                 f"{allowed.latency_factor:g} times that is allowed"
             )
     return causes[:1], seen
@@ -239,7 +239,7 @@ def sample_replica(
 
 
 def may_be_recorded(change: Mapping[str, Any] | None, sample: Sample) -> bool:
-    """Whether what is seen now is what was before a change: nothing is amid a change, and it serves."""
+    """Whether what is seen now is what was before a change: no change is in progress, and it serves."""
     return sample.ready and sample.seconds is not None and not (change or {}).get("change")
 
 

@@ -44,7 +44,7 @@ def decide(existing: Mapping[str, Any] | None, claim: Mapping[str, Any], now: st
     Args:
         existing: the lock as it stands, or None.
         claim: ``run``, ``holder``, the process (``controller``, ``pid``, …), and ``take_over``: runs whose lock may be
-            taken, because their holder is known to be dead or an operator said so by name.
+            taken, because their holder is known to be dead or an operator named its run.
         now: now, as records write moments.
     """
     lock = {key: value for key, value in claim.items() if key != "take_over"}
@@ -69,7 +69,7 @@ def apply(params: Mapping[str, Any]) -> dict[str, Any]:
         asked for also ``unready``: why the replica of this head answers no requests at this moment; empty where it does.
 
     Raises:
-        records.RecordError: a record is damaged; it is for a person to look at and remove.
+        records.RecordError: a record is damaged; it is for a person to read and remove.
     """
     with _one_at_a_time():
         action = _DO[params["do"]](params)

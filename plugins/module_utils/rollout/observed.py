@@ -51,7 +51,7 @@ class Manifest:
 
 @dataclasses.dataclass(frozen=True)
 class Quarantine:
-    """``kind`` is None where the record cannot be read or says none that is known: then only a person lifts it."""
+    """``kind`` is None where the record cannot be read or names none that is known: then only a person lifts it."""
 
     kind: QuarantineKind | None
     reason: str
@@ -88,11 +88,11 @@ class HostState:
     Attributes:
         distribution, like, version, kernel: from os-release and uname.
         runtime: versions in the serving environment, by what they are of.
-        fingerprint: digest of what runs; what stamps were given for is held against it.
+        fingerprint: digest of what runs; what stamps were given for is compared with it.
         active: systemd units that are active.
-        host_stamp: digest that the host stamp was given for; "" where it says none, None where there is no stamp.
+        host_stamp: digest that the host stamp was given for; "" where it names none, None where there is no stamp.
         replica_stamp: on a head, digest by host of its replica stamp; None where there is none.
-        engine_phase, engine_reason: what the engine says of itself; None where there is no engine.
+        engine_phase, engine_reason: what the engine reports of itself; None where there is no engine.
         change: the driver change record (module_utils/driver/change_record.py); empty where there is none.
         addresses: IPv4 addresses by interface; None where they could not be read.
     """
@@ -154,7 +154,7 @@ class HostState:
 
     @property
     def serves(self) -> bool:
-        """Whether the replica of this head answers requests: its engine says so, which it does only after a completion."""
+        """Whether the replica of this head answers requests: its engine reports so, which it does only after a completion."""
         return "lockstep-vllm.service" in self.active and self.engine_phase == "serving"
 
     @property

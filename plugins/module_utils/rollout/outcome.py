@@ -140,14 +140,14 @@ def rollback_outcome(left: Failures, back: Mapping[str, str]) -> RollbackOutcome
 def verdict(
     failed: Failures, left: Failures, back: Mapping[str, str], where: tuple[int, int], replica: str, folder: str = ""
 ) -> Stop:
-    """The last words of a run whose wave failed: causes, hosts, evidence, what became of it, the next command to type.
+    """Closing message of a run whose wave failed: causes, hosts, evidence, what became of it, the next command to type.
 
     Args:
         failed: the wave's failures.
         left: the failures of its rollback.
         back: driver that each host was to be rolled back to; without those that had nothing to go back to.
         where: number of the wave, and of all.
-        replica: whose hosts are to be looked at next.
+        replica: whose hosts are to be examined next.
         folder: where the run's report and evidence lie on the controller.
     """
     lines = [f"Wave {where[0]} of {where[1]} failed; no further wave begins."]

@@ -143,7 +143,7 @@ class RollbackOutcome(Code):
     """What became of a wave that failed, once its rollback ended."""
 
     NOT_POSSIBLE = "not_possible"
-    """No host of it was amid a driver change with a last known good driver: nothing was rolled back."""
+    """No host of it was within a driver change with a last known good driver: nothing was rolled back."""
     ROLLED_BACK = "rolled_back"
     """It passed its gates again and serves."""
     DRAINED_IN_ROUTER = "drained_in_router"

@@ -110,7 +110,7 @@ def waves(
         replicas: **every** replica of the cluster, in the inventory's order, also those that are up to date: the floor
             counts them.
         policy: what the operator allows.
-        now: the present moment, with a time zone; held against the window.
+        now: the present moment, with a time zone; compared with the window.
         limit: names of the replicas that may be taken (``--limit``); None means all.
 
     Returns:

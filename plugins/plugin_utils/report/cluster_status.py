@@ -180,7 +180,7 @@ def _ray(answer: Answer, host: str, nodes: Mapping[str, Record] | None) -> str:
 
 
 def _down(answer: Answer, unit: str) -> str:
-    """What keeps a unit from running, in a word or two."""
+    """What keeps a unit from running, in brief."""
     if not answer.get("state"):
         return "unreachable" if answer.get("reachable") is False else "unknown"
     known = _unit(_state(answer), unit)

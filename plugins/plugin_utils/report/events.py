@@ -1,6 +1,6 @@
 """What tasks report and what the journal keeps, parsed once, into types, where it enters.
 
-A result is read by its fields, never by its words: ``lockstep_plan``, ``gate`` (a gate's result), ``fingerprint``,
+A result is read by its fields, never by its text: ``lockstep_plan``, ``gate`` (a gate's result), ``fingerprint``,
 ``evidence``, ``cause``, ``next``, ``lockstep_event``. A message is for people alone.
 """
 
@@ -93,7 +93,7 @@ class RunPlan:
 
     @property
     def serving(self) -> list[str]:
-        """The replicas that answered requests when the plan was made, as far as it says."""
+        """The replicas that answered requests when the plan was made, as far as it is known."""
         return [*self.waves[0].serving, *self.waves[0].drained] if self.waves else []
 
 
@@ -174,7 +174,7 @@ class Failure:
         gates = [_mapping(part.get("gate")) for part in parts]
         fields = [*parts, *gates]
         following = next((str(part["next"]) for part in fields if part.get("next")), "")
-        if unreachable and not following:  # a host that is gone cannot say what comes next
+        if unreachable and not following:  # a host that is gone has no next command
             following = f"ansible {host} -m ansible.builtin.ping; once it answers, {SAME_COMMAND}"
         return cls(
             host=host,
@@ -214,7 +214,7 @@ class TaskReport:
         plan: what the plan action planned.
         gates: results of gates, one per item where the task loops.
         fingerprints: host to what it runs, its own or those of all hosts that were probed.
-        extra: ``lockstep_event``: what a module has to say beyond that.
+        extra: ``lockstep_event``: what a module reports beyond that.
         failure: set where the task failed or the host was gone.
     """
 

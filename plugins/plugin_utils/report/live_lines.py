@@ -13,7 +13,7 @@ _VERDICTS = {"pass": "passed", "fail": "FAILED", "timeout": "TIMED OUT"}
 
 
 def line(event: Event, tracker: Tracker) -> str | None:
-    """The line of one event; None where it says nothing new."""
+    """The line of one event; None where it adds nothing."""
     write = _LINES.get(str(event.get("event")))
     text = write(event, tracker) if write else None
     return None if text is None else f"{clock(event['elapsed']):>7}  {text}"

@@ -35,7 +35,7 @@ _TONE: dict[RunOutcome, Tone] = {
 
 
 class Chip(NamedTuple):
-    """A state in a word or two, and how good it is."""
+    """A state in brief, and how good it is."""
 
     tone: Tone
     text: str
@@ -83,7 +83,7 @@ def render(events: Sequence[Event], fetched: Collection[str] = ()) -> str:
 
 
 def headline(run: Timeline) -> str:
-    """The outcome in a few words."""
+    """The outcome in brief."""
     reached = sum(wave.began is not None for wave in run.waves)
     where = f" in wave {reached} of {len(run.waves)}" if reached else " before the first wave" if run.waves else ""
     hosts = sum(bool(row.steps) for row in run.rows)
@@ -175,7 +175,7 @@ def _reasons(run: Timeline, row: Row) -> Sequence[str]:
 
 
 def _measured(gate: GateEvent) -> list[tuple[str, str]]:
-    """What the gate measured, and the floor that it was held against where there is one."""
+    """What the gate measured, and the floor that it was compared with where there is one."""
     return [
         (f"{name} {_figure(value)}", f"floor {_figure(gate.floor[name])}" if _is_number(gate.floor.get(name)) else "")
         for name, value in _flat(gate.measured)
@@ -184,7 +184,7 @@ def _measured(gate: GateEvent) -> list[tuple[str, str]]:
 
 
 def _flat(measured: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float | str]]:
-    """Figures and short words, those of one level of nesting under joint names; lists are for programs."""
+    """Figures and short texts, those of one level of nesting under joint names; lists are for programs."""
     for key, value in measured.items():
         if isinstance(value, Mapping) and not prefix:
             yield from _flat(value, f"{key} ")

@@ -108,7 +108,7 @@ def draw(timeline: Timeline) -> Picture:
 
 
 def describe(timeline: Timeline) -> str:
-    """The picture in words."""
+    """The picture as text."""
     lines = []
     for row in timeline.rows:
         stretches = ", ".join(
@@ -151,8 +151,8 @@ def _names(row: Row, y: float) -> list[Text]:
     host = Text(0, y + _BAR * 0.72, "host", name)
     if row.steps:
         return [host]
-    kind, words = ("inside", "untouched, serving") if row.serves else ("tick", "untouched, not serving")
-    return [host, Text((_LEFT + _RIGHT) / 2, y + _BAR * 0.7, f"mid {kind}", words)]
+    kind, label = ("inside", "untouched, serving") if row.serves else ("tick", "untouched, not serving")
+    return [host, Text((_LEFT + _RIGHT) / 2, y + _BAR * 0.7, f"mid {kind}", label)]
 
 
 def _bar(row: Row, segment: Segment, y: float, scale: float) -> Bar:

@@ -20,13 +20,13 @@ def test_peers_and_head_make_the_replica() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "head", "says"),
+    ("host", "head", "message"),
     [
         ("a3", "a1", r"a3 is not in gpu_host_peers \(a1, a2\)"),
         ("a1", None, "gpu_host_head is not set, and has to be one of a1, a2"),
         ("a1", "b1", "gpu_host_head is b1, and has to be one of a1, a2"),
     ],
 )
-def test_what_cannot_mean_a_replica_is_refused(host: str, head: str | None, says: str) -> None:
-    with pytest.raises(AnsibleActionFail, match=says):
+def test_what_cannot_mean_a_replica_is_refused(host: str, head: str | None, message: str) -> None:
+    with pytest.raises(AnsibleActionFail, match=message):
         stated_replica(host, None, PEERS, head)

@@ -73,10 +73,10 @@ STATES = {
 
 
 def test_skipped_and_quarantined_replicas_are_in_the_report() -> None:
-    told = tracker.Tracker(lambda: 0.0)
+    track = tracker.Tracker(lambda: 0.0)
     journal = [
         {"at": "2026-11-22T12:00:00.000Z", **event}
-        for event in told.task_ends(events.TaskReport.parse("a1", "Plan", "ok", result(STATES)))
+        for event in track.task_ends(events.TaskReport.parse("a1", "Plan", "ok", result(STATES)))
     ]
     read = timeline.build(journal)
     assert set(read.skipped) == {"replica_b", "replica_c"}
@@ -104,9 +104,9 @@ def test_a_refused_run_has_its_reasons_and_no_waves() -> None:
     refused = result({**STATES, "b1": state("b1", addresses={"eth0": ["10.9.9.9"]})})
     assert refused["failed"]
     assert refused["msg"].startswith("Refused before anything was changed, for 1 reason:\n  - b1: gpu_host_address")
-    told = tracker.Tracker(lambda: 0.0)
-    told.task_ends(events.TaskReport.parse("a1", "Plan", "failed", refused))
-    assert len(told.plan.refusals) == 1
+    track = tracker.Tracker(lambda: 0.0)
+    track.task_ends(events.TaskReport.parse("a1", "Plan", "failed", refused))
+    assert len(track.plan.refusals) == 1
 
 
 def test_a_refused_run_says_what_to_type_next() -> None:

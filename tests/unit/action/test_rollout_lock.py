@@ -135,7 +135,7 @@ def lock(**arguments: Any) -> dict[str, Any]:
 THEIRS = {"run": "r1", "holder": "bob@ops2", "pid": 9, "controller": "ops2", "since": "2026-11-22T00:30:00Z"}
 
 
-def test_held_on_every_head_and_released_whatever_limit_says(cluster: Cluster) -> None:
+def test_held_on_every_head_and_released_whatever_the_limit(cluster: Cluster) -> None:
     held, renewed, read, released, gone = cluster.run(
         lock(run="r1"),
         lock(run="r1"),

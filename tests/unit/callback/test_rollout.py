@@ -249,13 +249,13 @@ def test_a_roll_that_fails_shows_why_and_what_next(project: Project) -> None:
     assert f"{failures[0]['host']}:/var/lib/lockstep/evidence/x/graph/stacks.txt" in page
 
 
-def test_the_last_words_of_a_play_give_the_next_command(project: Project) -> None:
-    words = {"cause": "wave 1 of 2 failed:\n  - a1: no space left", "next": "df -h"}
+def test_the_closing_message_of_a_play_gives_the_next_command(project: Project) -> None:
+    arguments = {"cause": "wave 1 of 2 failed:\n  - a1: no space left", "next": "df -h"}
     project.run(
-        [play("a1", step("gates", report("Run gates", HANG, ignore_errors=True)), {"lockstep.vllm.fail": words})]
+        [play("a1", step("gates", report("Run gates", HANG, ignore_errors=True)), {"lockstep.vllm.fail": arguments})]
     )
     events = project.journal()
-    assert of(events, "failed")[0]["cause"].splitlines() == [*words["cause"].splitlines(), "Next: df -h"]
+    assert of(events, "failed")[0]["cause"].splitlines() == [*arguments["cause"].splitlines(), "Next: df -h"]
     assert events[-1]["next"] == "df -h"
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.traffic import router_log, shares, streamed
 
-# As haproxy 2.6.12 said it on the testbed; the first number is the second at which it did.
+# As haproxy 2.6.12 logged it on the testbed; the first number is the second of the line.
 LOG = [
     (1, "Server replicas/a is DOWN, reason: Layer4 connection problem, info: \"Connection refused\", check duration: 0ms. "
         "1 active and 0 backup servers left. 0 sessions active, 0 requeued, 0 remaining in queue."),

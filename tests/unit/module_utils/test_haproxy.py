@@ -1,4 +1,4 @@
-"""HAProxy's runtime socket, against its captured words and a socket that answers with them."""
+"""HAProxy's runtime socket, against its captured answers and a socket that answers with them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def captured(name: str) -> str:
     ("moment", "status", "up", "draining"),
     [("up", "UP", True, False), ("drain", "DRAIN", False, True), ("drain_down", "DOWN", False, True)],
 )
-def test_what_haproxy_says_of_a_replica(moment: str, status: str, up: bool, draining: bool) -> None:
+def test_state_of_a_replica_in_haproxy(moment: str, status: str, up: bool, draining: bool) -> None:
     server = haproxy.parse_stat(captured(f"stat_{moment}.csv"))["replica_a"]
     assert (server.status, server.up, server.sessions) == (status, up, 0)
     assert ("replica_a" in haproxy.parse_draining(captured(f"state_{moment}.txt"))) == draining
@@ -74,7 +74,7 @@ def test_the_state_file_keeps_wishes_and_forgets_health() -> None:
 
 
 class FakeSocket:
-    """A runtime socket that answers from the captured words and changes its mind when a test makes it."""
+    """A runtime socket that answers from the captured answers and changes its mind when a test makes it."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "admin.sock"

@@ -1,4 +1,4 @@
-"""The module over a record and a stand-in for systemctl: looking, draining, waiting, and why a wait ended."""
+"""The module over a record and a stand-in for systemctl: reading, draining, waiting, and why a wait ended."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     return Host(tmp_path, monkeypatch, capsys)
 
 
-def test_it_only_looks(host: Host) -> None:
+def test_reading_changes_nothing(host: Host) -> None:
     host.reports("serving", ready=True)
     result = host.run()
     assert (result["engine"]["phase"], result["unit"], result["changed"]) == ("serving", "active", False)
@@ -76,7 +76,7 @@ def test_serving_withdraws_the_request(host: Host) -> None:
     assert not host.drain.exists()
 
 
-def test_what_the_log_means_is_told_once_it_serves(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_findings_of_the_log_are_warnings_once_it_serves(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"id": "x", "source": "s", "line": "l", "count": 1}
     findings = (
         {**row, "level": "warning", "finding": "The kernel is slow.", "remediation": "Tune it."},

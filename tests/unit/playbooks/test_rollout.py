@@ -1,6 +1,6 @@
 """playbooks/shared in real runs: stages in order, rollback, lock, policy. Roles, lock, probe and plan are stand-ins.
 
-Each stand-in writes down who did what, and fails where the test says so; the playbooks, the filters and Ansible are real.
+Each stand-in writes down who did what, and fails where the test demands it; the playbooks, the filters and Ansible are real.
 """
 
 from __future__ import annotations
@@ -222,13 +222,13 @@ def test_a_failed_wave_is_rolled_back_and_no_other_begins(collection: Path, tmp_
     assert "ray_node.start" not in ran.of("a1"), "a stage went on after a mate had failed"
     assert "nvidia_driver.install" not in ran.of("b1"), "the second wave began"
     assert ran.log.count("a1 rollout_lock released") == 1
-    for words in (
+    for fragment in (
         "Wave 1 of 2 failed",
         "a2, stage host_gates: admission.verify_host failed { { here }}",
         "Rolled back; it passed its gates again and serves: a1 on 550.90.07, a2 on 550.90.07.",
         "Report and evidence: runs/r",
     ):
-        assert words in ran.text
+        assert fragment in ran.text
 
 
 def test_a_host_that_cannot_be_rolled_back_stays_in_quarantine(collection: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ TESTBED = Path(__file__).parents[3] / "testbed" / "testbed"
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("argv", "message"),
     [
         ([], "required: VERB"),
         (["fly"], "invalid choice"),
@@ -31,11 +31,11 @@ TESTBED = Path(__file__).parents[3] / "testbed" / "testbed"
     ],
 )
 def test_bad_input(
-    words: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("testbed.lib.shell.become_root", lambda _arguments: None)
-    monkeypatch.setattr("testbed.lib.shell.run", lambda *_words, **_options: pytest.fail("something was run"))
-    assert cli.main(words) == 2
+    monkeypatch.setattr("testbed.lib.shell.run", lambda *_argv, **_options: pytest.fail("something was run"))
+    assert cli.main(argv) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
@@ -46,6 +46,6 @@ def test_faults_are_listed_without_root() -> None:
     assert any(line.startswith("capture_hangs ") for line in done.stdout.splitlines())
 
 
-def test_the_words_after_the_dashes_are_the_command() -> None:
+def test_the_arguments_after_the_dashes_are_the_command() -> None:
     arguments = cli.parser().parse_args(["exec", "a1", "--", "ls", "-l"])
     assert cli._command(arguments.command, "exec") == ["ls", "-l"]

@@ -55,15 +55,15 @@ def test_pinning_packages_exist_from_580_on_and_exclude_each_other() -> None:
 @every
 def test_every_dependency_can_be_had_in_the_same_release(flavour: str, version: str) -> None:
     found = names(version, flavour)
-    needed = {word.split()[0] for package in found.values() for word in package.depends}
+    needed = {dependency.split()[0] for package in found.values() for dependency in package.depends}
     assert needed <= set(found)
 
 
 @every
 def test_dependencies_are_loose_as_the_real_ones_are(flavour: str, version: str) -> None:
-    words = [word for package in packages(version, flavour) for word in package.depends]
-    assert words
-    assert all(f"(>= {version})" in word for word in words)
+    dependencies = [dependency for package in packages(version, flavour) for dependency in package.depends]
+    assert dependencies
+    assert all(f"(>= {version})" in dependency for dependency in dependencies)
 
 
 @every

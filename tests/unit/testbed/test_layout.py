@@ -8,7 +8,7 @@ from testbed.lib import layout
 from testbed.lib.errors import UsageError
 
 
-def test_defaults_when_the_environment_says_nothing() -> None:
+def test_defaults_with_an_empty_environment() -> None:
     assert layout.instance_from({}) == layout.Instance("testbed", "10.89.77")
     assert layout.instance_from({"LOCKSTEP_TESTBED": "", "LOCKSTEP_TESTBED_PREFIX": ""}) == layout.Instance(
         "testbed", "10.89.77"
@@ -49,8 +49,8 @@ def test_every_name_stands_in_the_hosts_file_with_its_own_line_first() -> None:
     lines = layout.hosts_file(layout.Instance("x", "10.1.2"), "a2").splitlines()
     named = [line.split() for line in lines if line.startswith("10.1.2.")]
     assert named[0] == ["10.1.2.12", "a2.testbed.test", "a2"]
-    assert {words[2] for words in named} == set(layout.ADDRESSES)
-    assert len({words[0] for words in named}) == len(layout.ADDRESSES)
+    assert {names[2] for names in named} == set(layout.ADDRESSES)
+    assert len({names[0] for names in named}) == len(layout.ADDRESSES)
 
 
 def test_ssh_trusts_pinned_keys_only() -> None:

@@ -26,7 +26,7 @@ def test_runtime_by_cgroup_mode(mounted: set[str], installed: set[str], expected
 
 
 @pytest.mark.parametrize(("mounted", "installed"), [({"cgroup", "cgroup2"}, {"crun"}), ({"cgroup2"}, set())])
-def test_without_a_runtime_that_works_the_cure_is_named(mounted: set[str], installed: set[str]) -> None:
+def test_without_a_runtime_that_works_the_remediation_is_named(mounted: set[str], installed: set[str]) -> None:
     with pytest.raises(TestbedError, match="install runc"):
         machine.choose_runtime(mounted, installed)
 

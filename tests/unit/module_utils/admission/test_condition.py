@@ -41,7 +41,7 @@ def test_every_field_voids_the_host_stamp(field: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "isolation", "stamp", "allowed", "word"),
+    ("kind", "isolation", "stamp", "allowed", "fragment"),
     [
         ("host", None, STAMP, True, "valid"),
         ("host", None, None, False, "no host stamp"),
@@ -53,11 +53,13 @@ def test_every_field_voids_the_host_stamp(field: str) -> None:
         ("replica", None, {**REPLICA_STAMP, "hosts": {}}, False, "void"),
     ],
 )
-def test_decisions(kind: str, isolation: quarantine.Quarantine | None, stamp: Any, allowed: bool, word: str) -> None:
+def test_decisions(
+    kind: str, isolation: quarantine.Quarantine | None, stamp: Any, allowed: bool, fragment: str
+) -> None:
     may_start: Any = condition.may_start_ray if kind == "host" else condition.may_start_engine
     decision = may_start("a1", isolation, stamp, NOW)
     assert decision.allowed is allowed
-    assert word in decision.reason
+    assert fragment in decision.reason
 
 
 def test_unexpected_hosts() -> None:

@@ -27,10 +27,10 @@ def alive_with(mark: str) -> list[str]:
 
 @pytest.fixture
 def mark():
-    """A word that a test puts on its processes' command lines; none may be left at the end."""
-    word = f"mark-{uuid.uuid4().hex}"
-    yield word
-    assert alive_with(word) == []
+    """A mark that a test puts on its processes' command lines; none may be left at the end."""
+    text = f"mark-{uuid.uuid4().hex}"
+    yield text
+    assert alive_with(text) == []
 
 
 def python(code: str, *arguments: str) -> list[str]:
@@ -58,9 +58,9 @@ def test_a_missing_command_is_named():
 
 
 def test_output_input_environment_and_folder(tmp_path):
-    code = "import os,sys; print(sys.stdin.read(), os.environ['WORD'], os.getcwd()); print('aside', file=sys.stderr)"
-    outcome = deadline.run(python(code), deadline=10, input="given", env={"WORD": "told"}, cwd=tmp_path)
-    assert outcome.stdout == f"given told {tmp_path}\n"
+    code = "import os,sys; print(sys.stdin.read(), os.environ['SETTING'], os.getcwd()); print('aside', file=sys.stderr)"
+    outcome = deadline.run(python(code), deadline=10, input="given", env={"SETTING": "value"}, cwd=tmp_path)
+    assert outcome.stdout == f"given value {tmp_path}\n"
     assert outcome.stderr == "aside\n"
 
 
@@ -75,17 +75,17 @@ def test_a_hang_becomes_a_timeout_with_stacks(tmp_path, mark):
     code = """
         import faulthandler, signal, time
         faulthandler.register(signal.SIGUSR1, all_threads=True)
-        def stands_still():
+        def hangs():
             time.sleep(60)
         print("begun", flush=True)
-        stands_still()
+        hangs()
     """
     outcome = deadline.run(python(code, mark), deadline=3.0, evidence=tmp_path / "evidence")
     assert outcome.status == "timeout"
     assert outcome.returncode is None
     assert 3.0 <= outcome.seconds < 3.0 + deadline.EXTRA
     assert outcome.stdout == "begun\n"
-    assert "stands_still" in outcome.stderr
+    assert "hangs" in outcome.stderr
     names = {Path(path).name for path in outcome.evidence}
     assert {"threads.txt", "stderr.log", "stdout.log"} <= names
     assert all(Path(path).is_file() for path in outcome.evidence)
@@ -110,7 +110,7 @@ def test_py_spy_dumps_every_descendant(tmp_path, mark, monkeypatch):
         for pid in tree:
             assert (tmp_path / "stacks" / f"stack.{pid}.txt").read_text() == f"stack of {pid}\n"
             assert str(tmp_path / "stacks" / f"stack.{pid}.txt") in saved
-        assert child.poll() is None  # looking does not end it
+        assert child.poll() is None  # polling does not end it
         for pid in tree:
             os.kill(pid, signal.SIGKILL)
 

@@ -48,4 +48,4 @@ def test_a_host_without_logs_is_no_error(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("PATH", str(tmp_path))
     assert {Path(path).name for path in evidence.driver(tmp_path / "kept", root=tmp_path)} <= {"kernel.log"}
     (tmp_path / "occupied").write_text("a file where the folder should be")
-    assert evidence.driver(tmp_path / "occupied", "said", root=tmp_path) == ()
+    assert evidence.driver(tmp_path / "occupied", "logs", root=tmp_path) == ()

@@ -15,7 +15,7 @@ def test_tree_digest_sees_content_names_and_nothing_else(tmp_path: Path) -> None
     (role / "tasks").mkdir(parents=True)
     (role / "tasks" / "main.yml").write_text("a")
     first = manifests.tree_digest([role])
-    (role / "README.md").write_text("words")
+    (role / "README.md").write_text("text")
     (role / "__pycache__").mkdir()
     (role / "__pycache__" / "x.pyc").write_text("cache")
     assert manifests.tree_digest([role]) == first

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core.polling import Judgement, poll
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.polling import Evaluation, poll
 
 
 class Clock:
@@ -24,11 +24,11 @@ class Clock:
         self.now += seconds
 
 
-def judge(letter: str) -> Judgement:
+def evaluate(letter: str) -> Evaluation:
     return {
-        "r": Judgement("ready"),
-        "w": Judgement("wait", "a2 is missing"),
-        "h": Judgement("hopeless", "a2 is quarantined"),
+        "r": Evaluation("ready"),
+        "w": Evaluation("wait", "a2 is missing"),
+        "h": Evaluation("hopeless", "a2 is quarantined"),
     }[letter]
 
 
@@ -49,10 +49,10 @@ def judge(letter: str) -> Judgement:
 )
 def test_ends_as_it_should(seen, deadline, stable_for, hopeless_for, code, reason, seconds):
     clock = Clock()
-    looks = itertools.chain(seen, itertools.repeat(seen[-1]))
+    observations = itertools.chain(seen, itertools.repeat(seen[-1]))
     result = poll(
-        lambda: next(looks),
-        judge,
+        lambda: next(observations),
+        evaluate,
         deadline=deadline,
         interval=1,
         stable_for=stable_for,
@@ -66,26 +66,26 @@ def test_ends_as_it_should(seen, deadline, stable_for, hopeless_for, code, reaso
 
 def test_last_nap_ends_at_the_deadline():
     clock = Clock()
-    result = poll(lambda: "w", judge, deadline=2.5, interval=1, clock=clock, sleep=clock.sleep)
+    result = poll(lambda: "w", evaluate, deadline=2.5, interval=1, clock=clock, sleep=clock.sleep)
     assert clock.naps == [1, 1, 0.5]
     assert result.seconds == 2.5
 
 
 def test_stability_is_not_rounded_up_to_the_interval():
     clock = Clock()
-    result = poll(lambda: "r", judge, deadline=60, interval=5, stable_for=1, clock=clock, sleep=clock.sleep)
+    result = poll(lambda: "r", evaluate, deadline=60, interval=5, stable_for=1, clock=clock, sleep=clock.sleep)
     assert result.seconds == 1
 
 
 def test_every_observation_is_reported():
-    clock, told, looks = Clock(), [], iter("wwr")
+    clock, reported, observations = Clock(), [], iter("wwr")
     poll(
-        lambda: next(looks),
-        judge,
+        lambda: next(observations),
+        evaluate,
         deadline=9,
         interval=1,
         clock=clock,
         sleep=clock.sleep,
-        progress=lambda seen, judgement: told.append((seen, judgement.reason)),
+        progress=lambda seen, evaluation: reported.append((seen, evaluation.reason)),
     )
-    assert told == [("w", "a2 is missing"), ("w", "a2 is missing"), ("r", "")]
+    assert reported == [("w", "a2 is missing"), ("w", "a2 is missing"), ("r", "")]

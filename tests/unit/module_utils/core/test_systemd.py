@@ -1,4 +1,4 @@
-"""What systemctl shows, and what systemd is told."""
+"""What systemctl shows, and what is reported to systemd."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done to a host's packages, decided from what is wanted, offered and installed."""
+"""What is done to a host's packages, decided from what is desired, offered and installed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def plan(packages: dict[str, Any], **more: Any) -> Plan:
 READY = {"libcuda1": package(f"{NEW}-1"), "nvidia-kernel-open-dkms": package(f"{NEW}-1")}
 
 
-def test_a_ready_host_needs_nothing() -> None:
+def test_a_ready_host_is_up_to_date() -> None:
     assert plan(READY).needed is False
 
 
@@ -171,7 +171,7 @@ def test_a_command_past_its_deadline_is_ended() -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "mokutil", "words"),
+    ("files", "mokutil", "fragments"),
     [
         ([], {}, []),
         (["usr/sbin/dkms", "lib/modules/6.1.0/build"], {}, []),
@@ -183,15 +183,15 @@ def test_a_command_past_its_deadline_is_ended() -> None:
         (["var/lib/dkms/mok.pub"], {"--sb-state": "SecureBoot enabled\n", "--test-key": "mok.pub is already enrolled\n"}, []),
     ],
 )  # fmt: skip
-def test_obstacles_to_dkms(tmp_path: Path, files: list[str], mokutil: dict[str, str], words: list[str]) -> None:
+def test_obstacles_to_dkms(tmp_path: Path, files: list[str], mokutil: dict[str, str], fragments: list[str]) -> None:
     for name in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     found = driver_install.obstacles(
         "6.1.0", root=tmp_path, run=lambda argv, _deadline: CommandResult(0, mokutil.get(argv[1], ""))
     )
-    assert len(found) == len(words)
-    assert all(word in line for word, line in zip(words, found, strict=True))
+    assert len(found) == len(fragments)
+    assert all(fragment in line for fragment, line in zip(fragments, found, strict=True))
 
 
 def test_the_run_after_an_upgrade_writes_the_same_preferences() -> None:

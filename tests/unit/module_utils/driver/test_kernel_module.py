@@ -154,7 +154,7 @@ def test_a_stopped_persistence_daemon_is_started_though_nothing_is_loaded(kernel
     assert kernel.calls == ["systemctl start nvidia-persistenced.service"]
 
 
-def test_a_stranger_is_never_stopped(kernel: Kernel) -> None:
+def test_a_unit_that_lockstep_does_not_manage_is_never_stopped(kernel: Kernel) -> None:
     kernel.held_by.add("lockstep-ray.service")
     decision = kernel.load()
     assert decision.action == "reboot"

@@ -45,15 +45,15 @@ def test_conditions(when: dict[str, Any], facts: dict[str, Any], fit: bool) -> N
 
 
 @pytest.mark.parametrize(
-    ("when", "words"),
+    ("when", "fragment"),
     [
         ({"drivr": "550"}, "'drivr' is not a fact"),
         ({"driver": "~> 550"}, "cannot read the condition"),
         ({}, "no condition"),
     ],
 )
-def test_a_row_that_cannot_be_read_is_no_match_but_an_error(when: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_a_row_that_cannot_be_read_is_no_match_but_an_error(when: dict[str, Any], fragment: str) -> None:
+    with pytest.raises(ValueError, match=fragment):
         fits(when, {"driver": "550.90.07"})
 
 

@@ -73,7 +73,7 @@ def test_fabric_manager_is_taken_under_either_name(version: str, names: tuple[st
 
 
 @pytest.mark.parametrize(
-    ("version", "params", "words"),
+    ("version", "params", "fragment"),
     [
         ("550", {}, "expected a full version such as 550.127.05"),
         ("550.127.05-0ubuntu1", {}, "expected a full version"),
@@ -83,8 +83,8 @@ def test_fabric_manager_is_taken_under_either_name(version: str, names: tuple[st
         ("550.127.05", {"prebuilt_for": "6.8.0"}, "only from Ubuntu's archive"),
     ],
 )
-def test_impossible_parameters_are_refused(version: str, params: dict, words: str) -> None:
-    with pytest.raises(PackageError, match=words):
+def test_impossible_parameters_are_refused(version: str, params: dict, fragment: str) -> None:
+    with pytest.raises(PackageError, match=fragment):
         required(version, **params)
 
 
@@ -199,15 +199,15 @@ def test_a_repository_in_any_packing(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "words"),
+    ("url", "fragment"),
     [
         ("file:///nowhere/at/all", "package index cannot be read"),
         ("http://127.0.0.1:9/repo", "refused"),
         ("ftp://example.test", "unknown scheme"),
     ],
 )
-def test_a_repository_that_cannot_be_read(url: str, words: str) -> None:
-    with pytest.raises(apt_repository.UnreadableIndex, match=words):
+def test_a_repository_that_cannot_be_read(url: str, fragment: str) -> None:
+    with pytest.raises(apt_repository.UnreadableIndex, match=fragment):
         apt_repository.offered(url, deadline=2)
 
 

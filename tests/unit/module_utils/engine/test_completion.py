@@ -112,7 +112,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("parts", "failure", "cause"), CASES.values(), ids=CASES.keys())
-def test_every_bad_answer_has_its_word(parts: list[bytes], failure: str, cause: str) -> None:
+def test_every_bad_answer_has_its_code(parts: list[bytes], failure: str, cause: str) -> None:
     with server(parts) as (url, _):
         answer = completion.prove(url, "tiny", "x", "lockstep", deadline=5)
     assert (answer.ok, answer.failure) == (False, failure)

@@ -20,7 +20,7 @@ LEAST: dict[str, Any] = {
 }
 
 
-def test_the_least_that_can_be_said() -> None:
+def test_the_least_configuration() -> None:
     config = engine_config.parse(LEAST)
     assert config.layouts == (Layout("tp2pp1", 2, 1),)
     assert config.ladder == ("none", "piecewise", "full")

@@ -15,7 +15,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.engine.restarts impo
 )
 
 ROOT = Path(__file__).parents[4]
-BOUNDS = Restarts(limit=5, backoff=5, longest=15, settled=120)
+BOUNDS = Restarts(limit=5, backoff=5, longest=15, stable_seconds=120)
 
 
 @pytest.mark.parametrize(("before", "served", "after"), [(0, 0, 1), (2, 0, 3), (2, 119, 3), (2, 120, 1), (0, 9999, 1)])

@@ -1,4 +1,4 @@
-"""Waiting for the engine: a table of what the supervisor and systemd say, and what that means."""
+"""Waiting for the engine: a table of what the supervisor and systemd report, and what that means."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def state(phase: str, **facts: Any) -> EngineState:
     ],
 )
 def test_evaluate(found: EngineState | None, unit: Unit, target: str, answer: str, reason: str) -> None:
-    judgement = engine_state.evaluate(found, unit, Target(target))
-    assert (judgement.answer, judgement.reason) == (answer, reason)
+    evaluation = engine_state.evaluate(found, unit, Target(target))
+    assert (evaluation.answer, evaluation.reason) == (answer, reason)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_state_comes_back_as_it_was_reported() -> None:
     assert state("serving", **facts) == EngineState(Phase.SERVING, "why", pid=7, **facts)
 
 
-def test_a_rung_has_failed_by_its_verdict_whatever_its_note_says() -> None:
+def test_a_rung_has_failed_by_its_verdict_whatever_its_note() -> None:
     assert engine_state.failed(state("serving", ladder=LADDER).ladder) == {"full": LADDER["full"].note}
     assert list(map(str, LADDER.values())) == [
         "proven",

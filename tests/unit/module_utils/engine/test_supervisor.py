@@ -115,7 +115,7 @@ class Lab:
             "ready_port": self.ready_port,
             "deadlines": {"wait": 10, "start": 40, "rung": 40, "drain": 2},
             "heartbeat": {"period": 0.5, "stale": 2.0, "wedged": 5.0},
-            "restarts": {"limit": 3, "backoff": 0.1, "longest": 1, "settled": 60},
+            "restarts": {"limit": 3, "backoff": 0.1, "longest": 1, "stable_seconds": 60},
         }
         self.put("engine.json", {**config, **changes})
 
@@ -152,11 +152,11 @@ class Lab:
             return {}
         return record
 
-    def until(self, wanted: Callable[[dict[str, Any]], bool], seconds: float = 90) -> dict[str, Any]:
+    def until(self, reached: Callable[[dict[str, Any]], bool], seconds: float = 90) -> dict[str, Any]:
         ends = time.monotonic() + seconds
         while time.monotonic() < ends:
             state = self.state()
-            if wanted(state):
+            if reached(state):
                 return state
             time.sleep(0.05)
         raise AssertionError(f"after {seconds} s: {self.state()}\n{self.journal()}")
@@ -273,7 +273,7 @@ def test_a_rung_that_answers_differently_does_not_serve(lab: Lab) -> None:
     assert "token 1 is 'jaw', eager gave 'step'" in lab.ladder()["piecewise"]["cause"]
 
 
-def test_an_engine_that_dies_while_starting_is_told_at_once_and_given_up_in_the_end(lab: Lab) -> None:
+def test_an_engine_that_dies_while_starting_is_reported_at_once_and_given_up_in_the_end(lab: Lab) -> None:
     lab.switch("dies")
     lab.start()
     state = lab.until(lambda state: bool(state.get("failures")))
@@ -287,7 +287,7 @@ def test_an_engine_that_dies_while_starting_is_told_at_once_and_given_up_in_the_
     assert lab.starts() == ["none"] * 3
 
 
-def test_an_engine_that_dies_at_its_first_completion_says_why(lab: Lab) -> None:
+def test_an_engine_that_dies_at_its_first_completion_reports_why(lab: Lab) -> None:
     lab.switch("fails_first")
     lab.start()
     state = lab.until(lambda state: bool(state.get("failures")))
@@ -374,7 +374,7 @@ def test_a_host_that_joined_with_another_fingerprint_is_refused(lab: Lab) -> Non
     assert not (lab.switches / "starts").exists()
 
 
-def test_a_host_lost_while_starting_is_not_held_against_the_rung(lab: Lab) -> None:
+def test_a_host_lost_while_starting_does_not_count_against_the_rung(lab: Lab) -> None:
     lab.configure(ladder=["none", "full"])
     lab.switch("hangs", "full")
     lab.start()

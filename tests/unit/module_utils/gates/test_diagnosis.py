@@ -146,7 +146,7 @@ def test_conclude(hosts, replica, headline, where):
 def test_the_page_names_versions_known_issue_remediation_and_evidence():
     record = {**engine(none=PROVEN), "since": "2026-11-22T01:00:00Z"}
     text = diagnosis.page("replica_a", {"a1": host(), "a2": host()}, {**ALL_GOOD, "graph": HANG}, record, "a1")
-    for word in (
+    for fragment in (
         "VERDICT on replica_a: eager is good",
         "a1 and a2",
         "driver         550.90.07",
@@ -156,7 +156,7 @@ def test_the_page_names_versions_known_issue_remediation_and_evidence():
         "ladder: none: proven",
         "/var/lib/lockstep/evidence/diagnose/graph-replica (1 files)",
     ):
-        assert word in text, word
+        assert fragment in text, fragment
     assert len(text.splitlines()) < 60
 
 

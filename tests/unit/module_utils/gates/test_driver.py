@@ -98,7 +98,7 @@ def test_a_healthy_host_passes_without_warnings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "code", "words"),
+    ("change", "code", "fragment"),
     [
         ({"package_versions": [], "package_version": None}, "package_missing", "no driver package"),
         ({"package_versions": ["550.90.07", VERSION], "package_version": None}, "packages_mixed", "550.90.07, 550.127.05"),
@@ -122,10 +122,10 @@ def test_a_healthy_host_passes_without_warnings() -> None:
          "pending for linux-image-6.1.0"),
     ],
 )  # fmt: skip
-def test_an_inconsistent_driver_fails(change: dict[str, Any], code: str, words: str) -> None:
+def test_an_inconsistent_driver_fails(change: dict[str, Any], code: str, fragment: str) -> None:
     result = evaluated(change)
     assert (result.verdict, result.code) == ("fail", code)
-    assert words in result.cause
+    assert fragment in result.cause
     assert result.next
 
 
@@ -157,7 +157,7 @@ def test_what_is_wrong_comes_before_what_is_not_held() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "gpu", "words"),
+    ("state", "gpu", "fragment"),
     [
         ({"xids": [event("Xid", 31)]}, None, "Xid 31"),
         ({"xids": [event("SXid", 12028, "Non-fatal, Link 32")]}, None, "SXid 12028"),
@@ -166,10 +166,10 @@ def test_what_is_wrong_comes_before_what_is_not_held() -> None:
         ({}, {"pcie_generation": 1, "performance_state": "P8"}, "PCIe generation 1 of 5"),
     ],
 )
-def test_what_only_warns(state: dict[str, Any], gpu: dict[str, Any] | None, words: str) -> None:
+def test_what_only_warns(state: dict[str, Any], gpu: dict[str, Any] | None, fragment: str) -> None:
     result = evaluated(state, gpu)
     assert result.verdict == "pass"
-    assert any(words in warning for warning in result.warnings)
+    assert any(fragment in warning for warning in result.warnings)
 
 
 UNKNOWN = GpuHealth("0F:01:00.0")
@@ -205,10 +205,10 @@ def test_a_link_that_is_down(links: dict[str, list[bool]], named: str) -> None:
     ("script", "verdict", "code"),
     [
         pytest.param("exec sleep 30", "timeout", "driver_hangs", id="hangs"),
-        pytest.param("echo 'GSP: no answer within 5 s'; exit 9", "fail", "smi_fails", id="fails with such words"),
+        pytest.param("echo 'GSP: no answer within 5 s'; exit 9", "fail", "smi_fails", id="fails with such a message"),
     ],
 )
-def test_a_timeout_is_told_from_how_nvidia_smi_ended(script: str, verdict: str, code: str, tmp_path: Path) -> None:
+def test_a_timeout_is_recognised_by_how_nvidia_smi_ended(script: str, verdict: str, code: str, tmp_path: Path) -> None:
     """Fed by a real nvidia-smi that hangs or fails, through the reading of the state and of the health."""
 
     def run(argv: Sequence[str], _deadline: float) -> CommandResult:

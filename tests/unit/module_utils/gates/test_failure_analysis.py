@@ -204,7 +204,7 @@ CASES = [
         ("fail", "killed", ("a1",), None),
     ),
     (
-        "one host done, one failed without a word, though it had just begun a step",
+        "one host done, one failed without an event, though it had just begun a step",
         [report("a1", 0), report("a2", 1, step("a2", 1, 3, "check", at=1059.0), status="failed")],
         ("fail", "error", ("a2",), "init"),
     ),

@@ -1,4 +1,4 @@
-"""The graph gate's verdicts tell apart what hangs, errs, differs or drags."""
+"""The graph gate's verdicts distinguish what hangs, errs, differs or drags."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_too_slow(limit, expected):
     assert (result.verdict, result.code, result.host) == expected
 
 
-def test_it_says_what_stood_for_a_graph():
+def test_the_result_names_what_stood_for_a_graph():
     assert graph_gate.evaluate(pair()).measured["graphs"] == "torch.compile on cpu"
     on_gpu = [report("a1", 0, started("a1", 0, backend="nccl", device="NVIDIA H200", nccl="2.27.5"))]
     assert graph_gate.evaluate(on_gpu).measured["graphs"] == "torch.cuda.CUDAGraph"

@@ -228,7 +228,7 @@ def test_bandwidth(seconds, floor, late, expected):
 
 
 @pytest.mark.parametrize(
-    ("finding", "host", "blamed", "words"),
+    ("finding", "host", "blamed", "fragment"),
     [
         (Finding(hosts=("a3",), rounds=3), "a3", None, "3 round(s) of trials name host a3"),
         (Finding(pairs=(("a1", "a4"),), rounds=3), None, ("a1", "a4"), "the pair a1 and a4"),
@@ -236,11 +236,11 @@ def test_bandwidth(seconds, floor, late, expected):
         (Finding(rounds=3, rest=False), None, ("a1", "a2"), "only with more hosts together"),
     ],
 )
-def test_conclude(finding, host, blamed, words):
+def test_conclude(finding, host, blamed, fragment):
     first = nccl_gate.evaluate(pair([check("a1", 0, 1, **WRONG)], [check("a2", 1, 1, **WRONG)]), None)
     result = nccl_gate.conclude(first, finding)
     assert (result.host, result.pair) == (host, blamed)
-    assert words in result.cause
+    assert fragment in result.cause
     assert result.measured["bisect"]["rounds"] == finding.rounds
 
 

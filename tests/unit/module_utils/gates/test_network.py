@@ -76,7 +76,12 @@ CASES = [
     ("one peer silent", changed(["peers", "a2", "silent"], "timed out"), LIMITS, ("peer_silent", "a2", ("a1", "a2"))),
     ("all peers silent: it is this host", peers(silent="timed out"), LIMITS, ("peer_silent", "a1", ("a1", "a2"))),
     ("a peer's port", changed(["peers", "a2", "unreachable"], [6380]), LIMITS, ("port_blocked", "a2", ("a1", "a2"))),
-    ("own port, says a peer", changed(["complaints", "a3"], [6380]), LIMITS, ("port_blocked", "a1", ("a1", "a3"))),
+    (
+        "own port, reported by a peer",
+        changed(["complaints", "a3"], [6380]),
+        LIMITS,
+        ("port_blocked", "a1", ("a1", "a3")),
+    ),
     ("small packets only", changed(["peers", "a2", "mtu"], 1450), LIMITS, ("mtu", "a1", ("a1", "a2"))),
     ("no datagram", changed(["peers", "a2", "mtu"], None), LIMITS, ("mtu", "a1", ("a1", "a2"))),
     ("another zone", changed(["peers", "a2", "zone"], "z2"), LIMITS, ("zone", "a2", ("a1", "a2"))),
@@ -96,8 +101,8 @@ CASES = [
         LIMITS,
         ("ok", "a1", None),
     ),
-    ("rdma wanted, none there", SEEN, network_gate.Limits(rdma=True), ("rdma_down", "a1", None)),
-    ("rdma wanted and up", {**SEEN, "rdma": [PORT]}, network_gate.Limits(rdma=True), ("ok", "a1", None)),
+    ("rdma demanded, none there", SEEN, network_gate.Limits(rdma=True), ("rdma_down", "a1", None)),
+    ("rdma demanded and up", {**SEEN, "rdma": [PORT]}, network_gate.Limits(rdma=True), ("ok", "a1", None)),
     (
         "rdma without a GID",
         {**SEEN, "rdma": [{**PORT, "gids": {}}]},
@@ -216,15 +221,15 @@ print(json.dumps(network_probe._ask(me, "n2", "10.99.2.2", [], 1500, time.monoto
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 def test_a_narrow_path_is_measured(tmp_path):
-    """Two namespaces joined by a router whose far side is narrower than the near one's interface says."""
+    """Two namespaces joined by a router whose far side is narrower than the near one's interface reports."""
     names = [f"lk{os.getpid() % 10000}{letter}" for letter in "abr"]
     first, second, router = names
 
-    def ip(*words):
-        subprocess.run(["ip", *words], check=True, capture_output=True)
+    def ip(*arguments):
+        subprocess.run(["ip", *arguments], check=True, capture_output=True)
 
-    def inside(space, *words):
-        ip("netns", "exec", space, *words)
+    def inside(space, *arguments):
+        ip("netns", "exec", space, *arguments)
 
     try:
         for space in names:

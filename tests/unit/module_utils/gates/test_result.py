@@ -45,7 +45,7 @@ def test_what_is_no_result_is_refused(change: dict[str, str]) -> None:
         GateResult.from_dict({**as_json(FAILED), **change})
 
 
-def test_a_code_is_its_word_wherever_it_is_written() -> None:
+def test_a_code_is_its_text_wherever_it_is_written() -> None:
     assert f"{Code.WRONG_SUM}" == str(Code.WRONG_SUM) == "wrong_sum"
     assert type(as_json(FAILED)["code"]) is str
 
@@ -67,7 +67,7 @@ def test_a_module_documents_the_codes_of_its_gate(gate: str, module: Any) -> Non
     returned = yaml.safe_load(module.RETURN)["gate"]
     listed = re.findall(r"C\((\w+)\)", returned["description"].partition("one of")[2])
     assert len(listed) == len(set(listed))
-    assert {Code(word) for word in listed} == codes.OF_GATE[gate]
+    assert {Code(code) for code in listed} == codes.OF_GATE[gate]
     assert GateResult.from_dict(returned["sample"]).gate == gate
 
 

@@ -20,7 +20,7 @@ IDENTITY = {
     "peers": PEERS,
     "head": {"host": "a1", "address": "10.0.0.11"},
 }
-WANTED = shape_of(IDENTITY)
+SHAPE = shape_of(IDENTITY)
 RUNNING = UnitStatus("active", "running", "success")
 STOPPED = UnitStatus("inactive", "dead", "success")
 REFUSED = UnitStatus("inactive", "dead", "exec-condition")
@@ -112,12 +112,12 @@ SEEN = [
 
 @pytest.mark.parametrize(("seen", "code", "reason"), SEEN)
 def test_who_is_missing_and_why(seen, code, reason):
-    assessment = assess(WANTED, seen)
+    assessment = assess(SHAPE, seen)
     assert [(one.host, one.code, one.reason) for one in assessment.missing] == [("a2", code, reason)]
     assert not assessment.ready
     assert [counted.host for counted in assessment.counted] == ["a1"]
-    assert evaluate(WANTED, seen).answer == ("hopeless" if code in HOPELESS else "wait")
-    assert reason in evaluate(WANTED, seen).reason
+    assert evaluate(SHAPE, seen).answer == ("hopeless" if code in HOPELESS else "wait")
+    assert reason in evaluate(SHAPE, seen).reason
 
 
 def test_every_cause_is_in_the_table_but_those_of_shapes():
@@ -130,16 +130,16 @@ def test_these_causes_need_somebody_to_act():
 
 
 def test_all_there():
-    assert evaluate(WANTED, Observation(up(A1, A2))).answer == "ready"
+    assert evaluate(SHAPE, Observation(up(A1, A2))).answer == "ready"
 
 
 def test_dead_row_beside_a_living_one_is_history():
-    assert evaluate(WANTED, Observation(up(DEAD, A1, A2))).answer == "ready"
+    assert evaluate(SHAPE, Observation(up(DEAD, A1, A2))).answer == "ready"
 
 
-def test_stranger_does_not_stand_in():
+def test_unexpected_host_does_not_stand_in():
     seen = Observation(up(A1, node("x9"), Node("id", "10.0.0.50", resources={"GPU": 8}, free={"GPU": 8})))
-    assert evaluate(WANTED, seen).answer == "wait"
+    assert evaluate(SHAPE, seen).answer == "wait"
 
 
 def test_spare_stands_in_for_one_in_quarantine():
@@ -153,14 +153,14 @@ def test_spare_does_not_stand_in_while_ray_may_still_place_ranks_on_the_lost_hos
     spare = shape_of({**IDENTITY, "peers": {**PEERS, "a3": "10.0.0.13"}}, {"hosts": 2, "free": True})
     a3, held = node("a3", address="10.0.0.13"), node("a2", free={"GPU": 0})
     for lost in (A2, held):
-        judgement = evaluate(spare, Observation(up(A1, lost, a3), silent=frozenset({"a2"})))
-        assert judgement.answer == "wait"
-        assert judgement.reason.startswith("waiting for Ray to mark a2 dead; a2: is in Ray's table but ")
+        evaluation = evaluate(spare, Observation(up(A1, lost, a3), silent=frozenset({"a2"})))
+        assert evaluation.answer == "wait"
+        assert evaluation.reason.startswith("waiting for Ray to mark a2 dead; a2: is in Ray's table but ")
     assert evaluate(spare, Observation(up(A1, DEAD, a3))).answer == "ready"
 
 
 @pytest.mark.parametrize(
-    ("wanted", "nodes", "lacking"),
+    ("desired", "nodes", "lacking"),
     [
         ({"gpus": 17}, (A1, A2), "16 of 17 GPUs are there"),
         ({"gpus": 12, "gpus_per_host": 4}, (A1, A2), ""),
@@ -173,8 +173,8 @@ def test_spare_does_not_stand_in_while_ray_may_still_place_ranks_on_the_lost_hos
         ({"members": ["a2"]}, (A1,), "0 of 1 hosts, 0 of 8 GPUs are there"),
     ],
 )
-def test_shapes(wanted, nodes, lacking):
-    shape = shape_of({**IDENTITY, "gpus": 8}, wanted)
+def test_shapes(desired, nodes, lacking):
+    shape = shape_of({**IDENTITY, "gpus": 8}, desired)
     assert assess(shape, Observation(up(*nodes))).lacking == lacking
 
 
@@ -194,9 +194,9 @@ DOWN = Table("down", error="connection refused")
 )  # fmt: skip
 def test_head_that_is_away(table, head, answer, reason):
     seen = Observation(table, {"a1": head} if head else {})
-    judgement = evaluate(WANTED, seen)
-    assert judgement.answer == answer
-    assert reason in judgement.reason
+    evaluation = evaluate(SHAPE, seen)
+    assert evaluation.answer == answer
+    assert reason in evaluation.reason
 
 
 def test_head_that_is_gone_ends_the_wait_though_a_spare_could_serve():

@@ -1,4 +1,4 @@
-"""What a host tells its peers, from `systemctl show` to the peer's understanding of it."""
+"""What a host reports to its peers, from `systemctl show` to the peer's understanding of it."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ IDENTITY = {
 
 
 @pytest.mark.parametrize(
-    ("wanted", "reason"),
+    ("desired", "reason"),
     [
         ({}, ""),
         ({"hosts": 3}, "3 hosts are required, the replica has 2: a1, a2"),
@@ -25,17 +25,17 @@ IDENTITY = {
         ({"gpus": 17}, "17 GPUs are required, the inventory declares 8 on 2 hosts"),
     ],
 )
-def test_more_than_the_inventory_has(wanted, reason):
-    assert impossible(shape_of(IDENTITY, wanted)) == reason
+def test_more_than_the_inventory_has(desired, reason):
+    assert impossible(shape_of(IDENTITY, desired)) == reason
 
 
 @pytest.mark.parametrize(
-    ("wanted", "reason"),
+    ("desired", "reason"),
     [({"gpu": 8}, "unknown key: gpu"), ({"members": ["a9"]}, "a9: not in replica replica_a")],
 )
-def test_invalid_shape(wanted, reason):
+def test_invalid_shape(desired, reason):
     with pytest.raises(ShapeError, match=reason):
-        shape_of(IDENTITY, wanted)
+        shape_of(IDENTITY, desired)
 
 
 def test_shape_defaults_to_the_whole_replica():

@@ -49,7 +49,7 @@ def figures(ok: int, tokens: Mapping[float, float] | None = None, **finished: in
 
 
 def samples(now: Counters | None, *changes: Mapping[str, Any], seconds: float = 0.5) -> list[Sample]:
-    """Looks of a bake that began with an engine fresh from its start; the last ones with ``changes``."""
+    """Samples of a bake that began with an engine fresh from its start; the last ones with ``changes``."""
     zero = Counters(latencies={"next token": dict.fromkeys(EDGES, 0.0)})
     good = Sample(True, engine=ENGINE, life=(7, 0), figures=zero, seconds=seconds)
     last = dataclasses.replace(good, figures=now)
@@ -70,7 +70,7 @@ def test_read_adds_engine_cores_up_and_knows_what_is_of_the_api() -> None:
     assert (bake.since(found, later).requests, bake.since(found, later).errors) == (7, 0)
 
 
-def test_read_what_vllm_says_of_itself() -> None:
+def test_read_metrics_of_vllm() -> None:
     found = vllm_metrics.counters((FIXTURES / "metrics_served.txt").read_text(encoding="utf-8"))
     assert (found.requests, found.errors) == (13, 0)
     assert found.answers == {"2xx": 13.0}
@@ -115,10 +115,10 @@ def test_read_what_vllm_says_of_itself() -> None:
 def test_evaluate(before: Before | None, seen: list[Sample], causes: list[str], expected: list[str]) -> None:
     verdict = bake.evaluate(before, seen, Allowed())
     assert bool(verdict.causes) == bool(causes), verdict
-    for words in causes:
-        assert words in "; ".join(verdict.causes)
-    for words in expected:
-        assert words in verdict.seen
+    for fragment in causes:
+        assert fragment in "; ".join(verdict.causes)
+    for fragment in expected:
+        assert fragment in verdict.seen
 
 
 def test_what_is_allowed_is_the_operators_choice() -> None:
@@ -146,7 +146,7 @@ def test_what_was_before_survives_its_record() -> None:
         (None, Sample(False, "starting"), False),
         (None, Sample(True, seconds=None, failure="no token"), False),
     ],
-    ids=["never changed", "no change under way", "amid a change", "does not serve", "does not answer"],
+    ids=["never changed", "no change under way", "within a change", "does not serve", "does not answer"],
 )
 def test_only_what_served_before_a_change_is_kept(change: dict[str, Any] | None, sample: Sample, may: bool) -> None:
     assert bake.may_be_recorded(change, sample) is may

@@ -47,7 +47,7 @@ def test_decide(existing: Any, claim: Any, action: str, record: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("then", "said"),
+    ("then", "text"),
     [
         ("2026-11-22T01:00:00Z", "0 s"),
         ("2026-11-22T00:58:01Z", "119 s"),
@@ -59,15 +59,15 @@ def test_decide(existing: Any, claim: Any, action: str, record: Any) -> None:
         (None, "an unknown time"),
     ],
 )
-def test_age(then: Any, said: str) -> None:
-    assert rollout_lock.age(then, NOW) == said
+def test_age(then: Any, text: str) -> None:
+    assert rollout_lock.age(then, NOW) == text
 
 
 def test_a_refusal_names_the_holder_the_age_and_the_remediation() -> None:
     stop = rollout_lock.refusal({"a1": THEIRS, "b1": THEIRS}, NOW)
-    said = str(stop)
-    assert "run r1 of bob@ops2 (pid 9) holds the lock on a1, b1 for 30 minutes" in said
-    assert "last heartbeat 8 s ago" in said
+    text = str(stop)
+    assert "run r1 of bob@ops2 (pid 9) holds the lock on a1, b1 for 30 minutes" in text
+    assert "last heartbeat 8 s ago" in text
     assert stop.next.endswith("-e rollout_lock_take_over=r1")
 
 

@@ -119,7 +119,7 @@ def test_who_stays_in_quarantine(kept: list[Failure], rolls_back: bool, stays: b
     assert outcome.stays_in_quarantine(kept, rolls_back) == stays
 
 
-def test_the_reason_of_a_quarantine_tells_both_failures() -> None:
+def test_the_reason_of_a_quarantine_names_both_failures() -> None:
     assert outcome.reasons([FAILURE, NOT_RESTORED]) == (
         "stage apply: no space left; then stage restore_driver of the rollback: no such version"
     )
@@ -130,7 +130,7 @@ BACK = {"a1": "550.90.07"}
 
 
 @pytest.mark.parametrize(
-    ("left", "back", "became", "words"),
+    ("left", "back", "became", "fragments"),
     [
         ({}, BACK, RollbackOutcome.ROLLED_BACK, ["Rolled back", "serves: a1 on 550.90.07", "upgrade_driver.yml -e"]),
         (
@@ -154,23 +154,23 @@ BACK = {"a1": "550.90.07"}
         ({}, {}, RollbackOutcome.NOT_POSSIBLE, ["diagnose.yml --limit replica_a"]),
     ],
 )
-def test_the_last_words(
-    left: dict[str, Failure], back: dict[str, str], became: RollbackOutcome, words: list[str]
+def test_the_closing_message(
+    left: dict[str, Failure], back: dict[str, str], became: RollbackOutcome, fragments: list[str]
 ) -> None:
     kept = {"a1": [Failure(Stage.APPLY, False, "Install driver", "no space left", ("/e/r/graph/stack",))]}
     failed = outcome.failures(["a1", "a2"], ["a1"], kept, rolling_back=False)
     assert outcome.rollback_outcome(left, back) is became
     text = str(outcome.verdict(failed, left, back, (1, 3), "replica_a", "runs/r"))
-    for word in (
+    for fragment in (
         "Wave 1 of 3",
         "a1, stage apply: no space left",
         "a1:/e/r/graph",
         "a2",
         "unreachable",
         "runs/r",
-        *words,
+        *fragments,
     ):
-        assert word in text
+        assert fragment in text
     assert text.splitlines()[-1].startswith("Next: ansible-playbook ")
 
 

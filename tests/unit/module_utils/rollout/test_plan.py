@@ -239,7 +239,7 @@ def test_a_new_driver_rolls_canary_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("states", "changes", "limit", "words"),
+    ("states", "changes", "limit", "fragments"),
     [
         ({"a2": Observed(None, "No route to host", False)}, {}, None, ["a2", "unreachable", "No route to host"]),
         ({}, {}, {"a1"}, ["--limit leaves out a2 of ra", "--limit ra"]),
@@ -302,11 +302,13 @@ def test_a_new_driver_rolls_canary_first() -> None:
         ),
     ],
 )
-def test_refusals(states: dict[str, Any], changes: dict[str, Any], limit: set[str] | None, words: list[str]) -> None:
+def test_refusals(
+    states: dict[str, Any], changes: dict[str, Any], limit: set[str] | None, fragments: list[str]
+) -> None:
     planned = build(states, changes, limit)
     text = "\n".join(map(str, planned.refusals))
     assert planned.waves == ()
-    assert all(word in text for word in words), text
+    assert all(fragment in text for fragment in fragments), text
 
 
 def test_known_issues_warn_or_are_overridden_by_name() -> None:
@@ -356,17 +358,17 @@ def test_aborting_takes_the_half_changed_and_the_failed_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "reason"),
     [
         (None, "there is no roll to abort"),
         (OVER, "completed at 2026-11-21T03:00:00Z: every replica ran what it rolled to. To go back: ansible-playbook "
                "playbooks/upgrade_driver.yml -e nvidia_driver_version=550.90.07"),
     ],
 )  # fmt: skip
-def test_a_roll_that_is_over_cannot_be_aborted(change: dict[str, Any] | None, said: str) -> None:
+def test_a_roll_that_is_over_cannot_be_aborted(change: dict[str, Any] | None, reason: str) -> None:
     planned = build({host: edited(host, change=change) for host in ADDRESSES}, mode=Mode.ABORT)
     assert not planned.waves
-    assert said in str(planned.refusals[0])
+    assert reason in str(planned.refusals[0])
 
 
 def test_a_roll_is_over_when_every_replica_runs_it() -> None:
@@ -443,7 +445,7 @@ def test_a_part_that_could_not_be_read_is_a_reason_and_no_exception(part: str) -
     assert planned.refusals or planned.waves or planned.skipped
 
 
-def test_the_plan_for_people_says_who_is_skipped_and_why() -> None:
+def test_the_plan_for_people_names_who_is_skipped_and_why() -> None:
     states = {
         "a2": edited("a2", quarantine={"kind": "operator", "reason": "DIMM"}),
         "b1": good("b1"),

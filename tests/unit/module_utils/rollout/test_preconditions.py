@@ -16,7 +16,7 @@ NOT_STARTED = "wave 2 of 3 not started; no serving replica changed"
 
 
 @pytest.mark.parametrize(
-    ("record", "window", "drains", "aborting", "words"),
+    ("record", "window", "drains", "aborting", "fragments"),
     [
         pytest.param(None, None, True, False, None, id="every precondition is met"),
         pytest.param(PAUSE, None, True, False, ["ada@ops1 asked to pause (traffic peak)", "action=resume"], id="pause"),
@@ -35,19 +35,19 @@ NOT_STARTED = "wave 2 of 3 not started; no serving replica changed"
     ],
 )  # fmt: skip
 def test_requests_and_window(
-    record: dict[str, str] | None, window: str | None, drains: bool, aborting: bool, words: list[str] | None
+    record: dict[str, str] | None, window: str | None, drains: bool, aborting: bool, fragments: list[str] | None
 ) -> None:
     reason = unmet((2, 3), Request.parse(record), Window.parse(window) if window else None, NOON, drains, aborting)
-    if words is None:
+    if fragments is None:
         assert reason is None
     else:
         assert reason is not None
-        for word in (*words, NOT_STARTED, "Next: "):
-            assert word in str(reason)
+        for fragment in (*fragments, NOT_STARTED, "Next: "):
+            assert fragment in str(reason)
 
 
 @pytest.mark.parametrize(
-    ("floor", "unready", "taken", "words"),
+    ("floor", "unready", "taken", "fragments"),
     [
         pytest.param(1, {"a1": "", "b1": ""}, {"b1"}, None, id="another serves"),
         pytest.param(1, {"a1": "no engine", "b1": ""}, {"b1"}, ["a1: no engine", "would leave 0", "floor is 1"], id="it fell over"),
@@ -60,14 +60,19 @@ def test_requests_and_window(
     ],
 )  # fmt: skip
 def test_the_floor_holds_at_the_moment_a_wave_begins(
-    floor: int, unready: dict[str, str], taken: set[str], words: list[str] | None
+    floor: int, unready: dict[str, str], taken: set[str], fragments: list[str] | None
 ) -> None:
     capacity = Capacity(floor, unready, taken)
     assert unmet((2, 3), None, None, NOON, drains=False, capacity=capacity) is None
     reason = unmet((2, 3), None, None, NOON, drains=True, capacity=capacity)
-    if words is None:
+    if fragments is None:
         assert reason is None
     else:
         assert reason is not None
-        for word in (*words, NOT_STARTED, "Next: ansible-playbook playbooks/status.yml", "it goes on with wave 2"):
-            assert word in str(reason)
+        for fragment in (
+            *fragments,
+            NOT_STARTED,
+            "Next: ansible-playbook playbooks/status.yml",
+            "it goes on with wave 2",
+        ):
+            assert fragment in str(reason)

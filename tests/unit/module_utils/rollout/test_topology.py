@@ -1,4 +1,4 @@
-"""Inventories that mean a cluster, and those that cannot: each fault is named with its host and its cure."""
+"""Inventories that mean a cluster, and those that cannot: each fault is named with its host and its remediation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_head_stands_first_and_order_is_the_inventorys() -> None:
 
 
 @pytest.mark.parametrize(
-    ("groups", "replicas", "changes", "words"),
+    ("groups", "replicas", "changes", "fragments"),
     [
         pytest.param({"all": []}, [], {}, ["no group 'lockstep'"], id="no root group"),
         pytest.param({"all": ["a1"], "lockstep": ["a1"]}, [], {}, ["no child groups"], id="no replicas"),
@@ -91,8 +91,8 @@ def test_head_stands_first_and_order_is_the_inventorys() -> None:
         pytest.param({**GOOD_GROUPS, "rb": []}, ["ra", "rb"], {}, ["replica rb has no hosts"], id="empty replica"),
     ],
 )
-def test_faults(groups: dict, replicas: list, changes: dict, words: list[str]) -> None:
+def test_faults(groups: dict, replicas: list, changes: dict, fragments: list[str]) -> None:
     found = topology.read(groups, replicas, {**good_vars(), **changes})
     assert found.replicas == ()
     text = "\n".join(found.problems)
-    assert all(word in text for word in words), text
+    assert all(fragment in text for fragment in fragments), text

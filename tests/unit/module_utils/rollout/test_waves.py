@@ -50,7 +50,7 @@ DUE8 = [replica(name) for name in "abcdefgh"]
 
 
 @pytest.mark.parametrize(
-    ("replicas", "policy", "wanted"),
+    ("replicas", "policy", "desired"),
     [
         pytest.param([], {}, [], id="nothing in the inventory"),
         pytest.param([replica("a", "up_to_date")], {}, [], id="all up to date"),
@@ -73,7 +73,7 @@ DUE8 = [replica(name) for name in "abcdefgh"]
             [replica("a"), replica("b", "half_done", serving=False), replica("c")],
             {"order": ("c",)},
             [["b"], ["c"], ["a"]],
-            id="half-done first, whatever the order says",
+            id="half-done first, whatever the order",
         ),
         pytest.param(
             [replica("a"), replica("b", serving=False)], {}, [["b"], ["a"]], id="who doesn't serve is the better canary"
@@ -104,12 +104,12 @@ DUE8 = [replica(name) for name in "abcdefgh"]
         ),
     ],
 )
-def test_waves(replicas: list[ReplicaNeed], policy: dict[str, object], wanted: list[list[str]]) -> None:
-    assert shape(waves(replicas, policy_of(policy), NOON)) == wanted
+def test_waves(replicas: list[ReplicaNeed], policy: dict[str, object], desired: list[list[str]]) -> None:
+    assert shape(waves(replicas, policy_of(policy), NOON)) == desired
 
 
 @pytest.mark.parametrize(
-    ("replicas", "policy", "said"),
+    ("replicas", "policy", "reason"),
     [
         pytest.param(DUE8[:2], {"capacity_floor": 2}, "a, b cannot be drained: 2 of 2 replicas would serve", id="all"),
         pytest.param(
@@ -135,10 +135,10 @@ def test_waves(replicas: list[ReplicaNeed], policy: dict[str, object], wanted: l
         ),
     ],
 )
-def test_refusals(replicas: list[ReplicaNeed], policy: dict[str, object], said: str) -> None:
+def test_refusals(replicas: list[ReplicaNeed], policy: dict[str, object], reason: str) -> None:
     result = waves(replicas, policy_of(policy), NOON)
     assert isinstance(result, Refusals)
-    assert said in "\n".join(result.reasons)
+    assert reason in "\n".join(result.reasons)
 
 
 def test_a_closed_window_keeps_nobody_from_finishing_what_does_not_serve() -> None:
@@ -221,20 +221,20 @@ def test_a_plan_keeps_the_policy_or_is_refused(cluster: list[ReplicaNeed], polic
     names = {replica.name for replica in cluster}
     policy = dataclasses.replace(policy, order=tuple(name for name in policy.order if name in names))
     needs_change = {Need.HALF_DONE, Need.DUE} | ({Need.QUARANTINED} if policy.include_quarantined else set())
-    wanted = {replica.name for replica in cluster if replica.need in needs_change}
+    desired = {replica.name for replica in cluster if replica.need in needs_change}
     result = waves(cluster, policy, NOON)
     by_name = {replica.name: replica for replica in cluster}
     serving = {replica.name for replica in cluster if replica.serving}
     floor = policy.floor(len(cluster))
     if isinstance(result, Refusals):
         assert any("must keep serving" in reason for reason in result.reasons)
-        resting = {name for name in wanted if not by_name[name].serving}
-        assert wanted - resting, "replicas that don't serve are never refused"
+        resting = {name for name in desired if not by_name[name].serving}
+        assert desired - resting, "replicas that don't serve are never refused"
         assert len(serving | resting) <= floor, "the floor is really in the way"
         return
     taken = [name for wave in result.waves for name in wave.replicas]
-    assert sorted(taken) == sorted(wanted), "every due replica exactly once"
-    assert set(result.skipped) == names - wanted
+    assert sorted(taken) == sorted(desired), "every due replica exactly once"
+    assert set(result.skipped) == names - desired
     if not serving:
         assert len(result.waves) <= 1
         return

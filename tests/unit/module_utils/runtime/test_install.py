@@ -67,8 +67,8 @@ def test_built_switched_and_then_left_alone(house):
 
 
 def test_check_mode_reports_and_builds_nothing(house):
-    said = install(house, check=True)
-    assert said.changed
+    checked = install(house, check=True)
+    assert checked.changed
     assert not (house / "root").exists()
 
 

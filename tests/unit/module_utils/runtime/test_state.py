@@ -116,5 +116,5 @@ vllm==0.32.0
     ],
 )
 def test_versions_from_a_lock(lock, promised):
-    wanted = dict.fromkeys(("ray", "vllm", "torch", "nccl", "torch_cuda")) | promised
-    assert runtime_state.promised(lock) == wanted
+    pinned = dict.fromkeys(("ray", "vllm", "torch", "nccl", "torch_cuda")) | promised
+    assert runtime_state.promised(lock) == pinned

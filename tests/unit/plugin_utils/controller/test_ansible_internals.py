@@ -55,7 +55,7 @@ def test_this_version_is_supported() -> None:
     ansible_internals.require_supported_version()
 
 
-def test_an_unsupported_version_is_one_line_that_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsupported_version_is_one_line_that_names_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
     stop = ansible_internals.unsupported("2.18.12")
     assert str(stop) == (
         "ansible-core 2.18.12 is not supported; need >= 2.19.0, < 2.22. Next: pip install 'ansible-core>=2.19.0,<2.22'"
@@ -192,7 +192,9 @@ def test_a_real_run_probes_its_hosts(tmp_path: Path) -> None:
     done = run_playbook(tmp_path, "-v", task={"lockstep.vllm.probe": {}})
     assert done.returncode == 0, done.stdout + done.stderr
     assert '"reachable": true' in done.stdout
-    assert not any(word in done.stdout + done.stderr for word in ("Traceback", "DEPRECAT", "WARNING")), done.stdout
+    assert not any(fragment in done.stdout + done.stderr for fragment in ("Traceback", "DEPRECAT", "WARNING")), (
+        done.stdout
+    )
 
 
 def test_the_plan_reads_extra_variables_of_a_real_run(tmp_path: Path) -> None:

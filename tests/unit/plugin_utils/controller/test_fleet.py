@@ -35,8 +35,8 @@ def test_the_library_is_part_of_the_program() -> None:
 
 
 def test_a_module_that_is_not_there_is_no_program() -> None:
-    with pytest.raises(ModuleNotFoundError, match="survey"):
-        fleet.program("survey", "collect", {})
+    with pytest.raises(ModuleNotFoundError, match="absent"):
+        fleet.program("absent", "collect", {})
 
 
 def test_the_probe_program_is_complete() -> None:

@@ -47,8 +47,8 @@ def test_a_later_process_with_the_same_id_is_another() -> None:
         pytest.param({**HERE, "controller": "ops2", "pid": 10**9, "started": 5}, False, id="another controller"),
         pytest.param({**HERE, "machine": "m2", "boot": "b0", "pid": 10**9}, False, id="a namesake"),
         pytest.param({**HERE, "pid": 10**9, "started": 5}, True, id="no such process"),
-        pytest.param({"controller": "ops1", "machine": "m1"}, False, id="a lock that says little"),
-        pytest.param({}, False, id="a lock that says nothing"),
+        pytest.param({"controller": "ops1", "machine": "m1"}, False, id="a lock with few fields"),
+        pytest.param({}, False, id="a lock without fields"),
     ],
 )
 def test_known_dead(held: dict[str, Any], dead: bool) -> None:
@@ -61,7 +61,7 @@ def test_known_dead(held: dict[str, Any], dead: bool) -> None:
     [
         pytest.param(1001, {}, {1001: "ada"}, "ada", id="no USER, as under cron and in containers"),
         pytest.param(
-            1001, {"USER": "bob", "LOGNAME": "bob"}, {1001: "ada"}, "ada", id="the environment may say anything"
+            1001, {"USER": "bob", "LOGNAME": "bob"}, {1001: "ada"}, "ada", id="the environment may hold anything"
         ),
         pytest.param(0, {"SUDO_USER": "ada"}, {0: "root"}, "ada", id="root on somebody's behalf"),
         pytest.param(1001, {"SUDO_USER": "bob"}, {1001: "ada"}, "ada", id="sudo to an account that is not root"),

@@ -37,7 +37,7 @@ def resolve(*names: str, **own: Any) -> dict[str, Any]:
         pytest.param("model", {}, None, id="a default that is a template"),
         pytest.param("name", {"gpu_model": "H100"}, "H100", id="a default made of another default"),
         pytest.param("packages", {"python": T("{{ 'py' ~ gpus }}")}, ["py8-dev", "gcc"], id="templates in a container"),
-        pytest.param("address", {}, "10.0.0.1", id="what the inventory says of the host"),
+        pytest.param("address", {}, "10.0.0.1", id="what the inventory sets for the host"),
         pytest.param("address", {"ansible_host": "10.0.0.2"}, "10.0.0.2", id="of another host"),
         pytest.param("gpus", {"gpus": "{{ python }}"}, "{{ python }}", id="untrusted text stays as it is"),
     ],

@@ -29,7 +29,7 @@ class Page(html.parser.HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
+        self.texts: list[str] = []
         self._open: list[str] = []
         self.feed(text)
         self.close()
@@ -48,11 +48,11 @@ class Page(html.parser.HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if self._open and self._open[-1] != "style":
-            self.words.append(data)
+            self.texts.append(data)
 
     @property
     def text(self) -> str:
-        return re.sub(r"\s+", " ", " ".join(self.words))
+        return re.sub(r"\s+", " ", " ".join(self.texts))
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.elements if name == tag]
@@ -124,7 +124,7 @@ def test_a_bad_roll_shows_cause_evidence_and_the_next_command_before_all_else() 
 
 
 @pytest.mark.parametrize(
-    ("events", "words"),
+    ("events", "headline"),
     [
         ([], "no end is known"),
         (rolls.killed(), "no end is known; last seen in wave 1 of 3"),
@@ -137,8 +137,8 @@ def test_a_bad_roll_shows_cause_evidence_and_the_next_command_before_all_else() 
         (rolls.good(), "done, 6 hosts in 3 waves"),
     ],
 )
-def test_headline(events: list[dict[str, Any]], words: str) -> None:
-    assert report.headline(timeline.build(events)) == words
+def test_headline(events: list[dict[str, Any]], headline: str) -> None:
+    assert report.headline(timeline.build(events)) == headline
 
 
 def test_fetched_evidence_is_linked(tmp_path: Path) -> None:

@@ -134,8 +134,8 @@ def test_a_refusal_is_a_line() -> None:
 
 def test_the_newest_failure_that_names_a_next_command_is_the_run_s() -> None:
     roll = rolls.Roll(("replica_a",))
-    roll.result("a1", {"msg": "x", "next": "look at a1"}, "failed")
+    roll.result("a1", {"msg": "x", "next": "check a1"}, "failed")
     roll.result("a1", {"msg": "y"}, "failed")
-    assert roll.tracker.next == "look at a1"
-    roll.result("a1", {"msg": "z", "next": "look at a2"}, "failed")
-    assert roll.tracker.next == "look at a2"
+    assert roll.tracker.next == "check a1"
+    roll.result("a1", {"msg": "z", "next": "check a2"}, "failed")
+    assert roll.tracker.next == "check a2"

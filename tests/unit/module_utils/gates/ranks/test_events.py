@@ -88,7 +88,7 @@ def test_a_reporter_waits_for_all_between_two_steps(capfd: pytest.CaptureFixture
         ("", "own"),
     ],
 )
-def test_a_rank_tells_its_own_error_from_a_lost_peer(message: str, code: str) -> None:
+def test_a_rank_distinguishes_its_own_error_from_a_lost_peer(message: str, code: str) -> None:
     assert main.error_code(RuntimeError(message)) == code
 
 

@@ -22,22 +22,22 @@ RANKS = """
 import json, os, signal, sys, time
 job = json.load(sys.stdin)
 todo = job["params"]["todo"]
-def tell(event, rank=0, **more): print(json.dumps({"event": event, "rank": rank, "host": job["host"], **more}), flush=True)
-tell("start", backend="gloo", device="cpu")
+def send(event, rank=0, **more): print(json.dumps({"event": event, "rank": rank, "host": job["host"], **more}), flush=True)
+send("start", backend="gloo", device="cpu")
 if todo.startswith("/"): open(todo, "w").write(json.dumps(dict(os.environ)))
-tell("step", step=1, phase="capture", what="FULL batch 4", waiting=False, at=time.time() - 60)
+send("step", step=1, phase="capture", what="FULL batch 4", waiting=False, at=time.time() - 60)
 print("not an event", flush=True)
 with open(os.environ["NCCL_DEBUG_FILE"].replace("%h", "a1").replace("%p", "1"), "w") as log: log.write("NCCL INFO")
 if todo == "hang": time.sleep(60)
-if todo == "killed": tell("end", status=-9, at=time.time()); sys.exit(1)
+if todo == "killed": send("end", status=-9, at=time.time()); sys.exit(1)
 if todo == "error":
-    tell("error", step=1, phase="capture", what="", code="own", exception="RuntimeError", message="CUDA error", at=time.time()); sys.exit(1)
+    send("error", step=1, phase="capture", what="", code="own", exception="RuntimeError", message="CUDA error", at=time.time()); sys.exit(1)
 """
 
 
 @pytest.fixture
 def library(tmp_path):
-    """A package ``lockstep`` whose ranks do as their job says."""
+    """A package ``lockstep`` whose ranks do as their job demands."""
     package = tmp_path / "lib" / "lockstep" / "gates" / "ranks"
     package.mkdir(parents=True)
     (package / "main.py").write_text(RANKS)
@@ -170,7 +170,7 @@ def test_a_host_without_gpus_gets_one_clear_message(host):
     assert "a1 declares no GPUs" in result.cause
 
 
-def test_a_host_never_prepared_is_told_so(host):
+def test_a_host_never_prepared_is_reported(host):
     request = host("well")
     records.HOST.unlink()
     with pytest.raises(CannotRun, match="never prepared") as raised:
@@ -178,12 +178,12 @@ def test_a_host_never_prepared_is_told_so(host):
     assert raised.value.stop.next == "ansible-playbook site.yml"
 
 
-def test_a_missing_environment_is_told(host):
+def test_a_missing_environment_is_reported(host):
     with pytest.raises(CannotRun, match="no serving environment"):
         runner.run(host("well", python="/nonexistent/python"))
 
 
-def test_an_unknown_host_of_the_replica_is_told(host):
+def test_an_unknown_host_of_the_replica_is_reported(host):
     with pytest.raises(CannotRun, match="a9: not in replica_a, whose hosts are a1, a2"):
         runner.run(runner.Request("graph", "replica", 5.0, {}, hosts=["a9"], python=sys.executable))
 
