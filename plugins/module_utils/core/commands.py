@@ -11,7 +11,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 Value = TypeVar("Value")
@@ -96,3 +96,9 @@ def in_background(function: Callable[[], Value]) -> Callable[[], Value]:
         return results[0]
 
     return result
+
+
+def together(works: Mapping[str, Callable[[], Value]]) -> dict[str, Value]:
+    """Run all at once; what each returned, by its name."""
+    begun = {name: in_background(work) for name, work in works.items()}
+    return {name: result() for name, result in begun.items()}

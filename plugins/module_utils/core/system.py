@@ -1,4 +1,4 @@
-"""Which operating system a host runs."""
+"""Which operating system a host runs, and reading what its kernel shows as files."""
 
 from __future__ import annotations
 
@@ -12,3 +12,11 @@ def os_release(path: Path = OS_RELEASE) -> dict[str, str]:
     lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
     fields = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
     return {name: value.strip("\"'") for name, _, value in fields}
+
+
+def read_text(path: Path) -> str:
+    """The text of a file; empty where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import TypedDict
 
+from ..core.system import read_text
+
 _UNIT = r"(?m)/([\w@.:-]+\.service)(?:/|$)"
 
 
@@ -25,8 +27,8 @@ def holders(root: Path = Path("/")) -> list[Holder]:
     for folder in (root / "proc").glob("[0-9]*"):
         devices = _devices(folder)
         if devices:
-            command = _text(folder / "cmdline").replace("\0", " ").strip() or _text(folder / "comm").strip()
-            unit = re.search(_UNIT, _text(folder / "cgroup"))
+            command = read_text(folder / "cmdline").replace("\0", " ").strip() or read_text(folder / "comm").strip()
+            unit = re.search(_UNIT, read_text(folder / "cgroup"))
             result.append(
                 {
                     "pid": int(folder.name),
@@ -59,10 +61,3 @@ def _devices(process: Path) -> set[str]:
     except OSError:
         pass
     return devices
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

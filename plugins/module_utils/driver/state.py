@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from ..core.commands import Run, in_background, run_command
+from ..core.system import read_text
 from . import dpkg, kernel_log, nvidia_smi
 from . import holders as driver_holders
 from .versions import DRIVER_VERSION, find_driver_version, upstream, version_key
@@ -115,7 +116,7 @@ def driver_state(
         "gpus": gpus,
         "pending_reboot": (root / "run/reboot-required").exists(),
         "pending_reboot_packages": sorted(
-            {line for line in _text(root / "run/reboot-required.pkgs").splitlines() if line}
+            {line for line in read_text(root / "run/reboot-required.pkgs").splitlines() if line}
         ),
         "dpkg_interrupted": dpkg.interrupted(root) or any(package["broken"] for package in packages.values()),
         "smi_failure": smi_failure,
@@ -129,8 +130,8 @@ def driver_state(
 
 def loaded_version(root: Path = Path("/")) -> str | None:
     """The version of the kernel module that is loaded now, as the kernel reports it; None when none is."""
-    proc = parse_proc_version(_text(root / "proc/driver/nvidia/version"))
-    return proc or _text(root / "sys/module/nvidia/version").strip() or None
+    proc = parse_proc_version(read_text(root / "proc/driver/nvidia/version"))
+    return proc or read_text(root / "sys/module/nvidia/version").strip() or None
 
 
 def modules(root: Path = Path("/")) -> dict[str, KernelModule]:
@@ -138,7 +139,7 @@ def modules(root: Path = Path("/")) -> dict[str, KernelModule]:
     result: dict[str, KernelModule] = {}
     for folder in sorted((root / "sys/module").glob("*")):
         if folder.name.startswith("nvidia") or folder.name in ("gdrdrv", "nvidia_fs", "nouveau"):
-            count = _text(folder / "refcnt").strip()
+            count = read_text(folder / "refcnt").strip()
             used_by = sorted(entry.name for entry in (folder / "holders").glob("*"))
             result[folder.name] = {"refcount": int(count) if count.isdigit() else None, "used_by": used_by}
     return result
@@ -149,7 +150,7 @@ def nvswitches(root: Path = Path("/")) -> int:
     return sum(
         1
         for device in (root / "sys/bus/pci/devices").glob("*")
-        if _text(device / "vendor").strip() == "0x10de" and _text(device / "class").startswith("0x0680")
+        if read_text(device / "vendor").strip() == "0x10de" and read_text(device / "class").startswith("0x0680")
     )
 
 
@@ -187,10 +188,3 @@ def _fabric_manager(packages: dpkg.Packages, run: Run, deadline: float) -> Fabri
         "version": find_driver_version(version.stdout),
         "active": active.stdout.strip() == "active",
     }
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

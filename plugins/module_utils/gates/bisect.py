@@ -52,11 +52,6 @@ class Finding:
     rest: bool | None = None
     rounds: int = 0
 
-    @property
-    def located(self) -> bool:
-        """Whether something was accused and nothing remains unexplained."""
-        return bool(self.hosts or self.pairs) and not self.unclear and self.rest is not False
-
 
 def locate(
     hosts: Sequence[str], run: Callable[[list[Group]], Sequence[bool | None]], *, seed: int | None = None

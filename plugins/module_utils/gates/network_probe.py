@@ -22,9 +22,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ..core import systemd
+from ..core.commands import together
+from ..core.system import read_text
 from ..host import probe as host_probe
 from ..ray.ports import NETWORK_GATE
 from .network_observations import Clock, Interface, NameLookup, Observations, Peer, RdmaPort, UnitLimits
@@ -36,7 +38,6 @@ DATAGRAM_TRIES = 3
 _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE = 10, 3
 _HEADERS = 28
 LOOK_UP_LIMIT = 8.0
-T = TypeVar("T")
 
 
 class Responder:
@@ -138,7 +139,7 @@ def probe(job: Mapping[str, Any]) -> Observations:
     interface = _interface(str(identity["interface"]), str(identity["address"]))
     observed: Observations = {
         "interface": interface,
-        "names": _together(
+        "names": together(
             {name: functools.partial(_names, name, address) for name, address in identity["peers"].items()}
         ),
         "peers": {},
@@ -156,7 +157,7 @@ def probe(job: Mapping[str, Any]) -> Observations:
         return {**observed, "control_error": f"port {NETWORK_GATE}: {error}"}
     try:
         ports_of = {name: [*job["ports"], *(job["head_ports"] if head == name else [])] for name in others}
-        peers = _together(
+        peers = together(
             {
                 name: functools.partial(_ask, identity, name, address, ports_of[name], interface["mtu"], end)
                 for name, address in others.items()
@@ -167,21 +168,6 @@ def probe(job: Mapping[str, Any]) -> Observations:
     finally:
         responder.close()
     return {**observed, "peers": peers, "complaints": responder.farewells, "held": responder.held}
-
-
-def _together(works: Mapping[str, Callable[[], T]]) -> dict[str, T]:
-    """Run all at once; what a work returns, by its name."""
-    results: dict[str, T] = {}
-
-    def run(name: str, work: Callable[[], T]) -> None:
-        results[name] = work()
-
-    threads = [threading.Thread(target=run, args=item, daemon=True) for item in works.items()]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
 
 
 def _names(name: str, address: str) -> NameLookup:
@@ -272,7 +258,7 @@ def _clock(stream: Any) -> Clock:
 
 def _unreachable(local: str, address: str, ports: Sequence[int]) -> list[int]:
     """Ports that accept no connection. All at once, each tried twice."""
-    accepted = _together({str(port): functools.partial(_accepts, local, address, port) for port in ports})
+    accepted = together({str(port): functools.partial(_accepts, local, address, port) for port in ports})
     return sorted(int(port) for port, accepts in accepted.items() if not accepts)
 
 
@@ -350,27 +336,20 @@ def _rdma(root: Path = Path("/sys/class/infiniband")) -> list[RdmaPort]:
     for port in sorted(root.glob("*/ports/*")):
         gids = {}
         for path in sorted((port / "gids").glob("*")):
-            value = _text(path)
+            value = read_text(path).strip()
             if value and set(value) - set("0:"):
-                gids[path.name] = {"gid": value, "type": _text(port / "gid_attrs" / "types" / path.name)}
+                gids[path.name] = {"gid": value, "type": read_text(port / "gid_attrs" / "types" / path.name).strip()}
         found.append(
             {
                 "device": port.parts[-3],
                 "port": port.name,
-                "state": _text(port / "state").partition(": ")[2],
-                "rate": _text(port / "rate"),
-                "link_layer": _text(port / "link_layer"),
+                "state": read_text(port / "state").strip().partition(": ")[2],
+                "rate": read_text(port / "rate").strip(),
+                "link_layer": read_text(port / "link_layer").strip(),
                 "gids": gids,
             }
         )
     return found
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
 
 
 def main() -> int:

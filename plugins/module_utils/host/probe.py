@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..admission import fingerprint
 from ..core import manifests, processes, records, systemd
-from ..core.commands import Run, in_background, run_command
+from ..core.commands import Run, run_command, together
 from ..core.system import os_release
 from ..driver import state as driver_state
 from ..runtime import state as runtime_state
@@ -200,8 +200,7 @@ def driver_refusal(driver: DriverRequest) -> str | None:
 
 def _name_problems(peers: Mapping[str, str]) -> dict[str, str | None]:
     """Problems by name, all looked up at once: where name servers do not answer, each look-up takes many seconds."""
-    lookups = {name: in_background(partial(name_problem, name, address)) for name, address in peers.items()}
-    return {name: result() for name, result in lookups.items()}
+    return together({name: partial(name_problem, name, address) for name, address in peers.items()})
 
 
 def name_problem(name: str, address: str) -> str | None:

@@ -95,31 +95,6 @@ class Stage(Code):
     """The host became unreachable, in whatever stage."""
 
 
-ROLL_STAGES = (
-    Stage.DRAIN_REPLICA,
-    Stage.APPLY,
-    Stage.HOST_GATES,
-    Stage.STAMP_HOSTS,
-    Stage.START_RAY,
-    Stage.REPLICA_GATES,
-    Stage.START_ENGINE,
-    Stage.ENABLE_IN_ROUTER,
-    Stage.BAKE,
-    Stage.ACCEPT_DRIVER,
-)
-ROLLBACK_STAGES = (
-    Stage.DRAIN_REPLICA,
-    Stage.RESTORE_DRIVER,
-    Stage.HOST_GATES,
-    Stage.STAMP_HOSTS,
-    Stage.START_RAY,
-    Stage.REPLICA_GATES,
-    Stage.START_ENGINE,
-    Stage.ENABLE_IN_ROUTER,
-    Stage.ACCEPT_RESTORED,
-)
-
-
 class RequestAction(Code):
     """What a person requests of a roll."""
 

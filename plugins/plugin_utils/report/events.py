@@ -143,9 +143,7 @@ class GateEvent:
         return self.verdict == "pass"
 
     def as_event(self, elapsed: float) -> Event:
-        return event(
-            "gate", elapsed, **{key: value for key, value in dataclasses.asdict(self).items() if key != "elapsed"}
-        )
+        return event("gate", elapsed, **dataclasses.asdict(self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,9 +199,7 @@ class Failure:
         )
 
     def as_event(self, elapsed: float) -> Event:
-        return event(
-            "failed", elapsed, **{key: value for key, value in dataclasses.asdict(self).items() if key != "elapsed"}
-        )
+        return event("failed", elapsed, **dataclasses.asdict(self))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,13 +11,31 @@ from ansible_collections.lockstep.vllm.plugins.filter import wave as filters
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import outcome
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.outcome import Failure
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import (
-    ROLL_STAGES,
-    ROLLBACK_STAGES,
-    RollbackOutcome,
-    Stage,
-)
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import RollbackOutcome, Stage
 
+ROLL_STAGES = (
+    Stage.DRAIN_REPLICA,
+    Stage.APPLY,
+    Stage.HOST_GATES,
+    Stage.STAMP_HOSTS,
+    Stage.START_RAY,
+    Stage.REPLICA_GATES,
+    Stage.START_ENGINE,
+    Stage.ENABLE_IN_ROUTER,
+    Stage.BAKE,
+    Stage.ACCEPT_DRIVER,
+)
+ROLLBACK_STAGES = (
+    Stage.DRAIN_REPLICA,
+    Stage.RESTORE_DRIVER,
+    Stage.HOST_GATES,
+    Stage.STAMP_HOSTS,
+    Stage.START_RAY,
+    Stage.REPLICA_GATES,
+    Stage.START_ENGINE,
+    Stage.ENABLE_IN_ROUTER,
+    Stage.ACCEPT_RESTORED,
+)
 SHARED = Path(__file__).parents[4] / "playbooks/shared"
 FAILURE = Failure(Stage.APPLY, False, "Install driver", "no space left")
 NOT_RESTORED = Failure(Stage.RESTORE_DRIVER, True, "Restore driver", "no such version")
