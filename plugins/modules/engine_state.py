@@ -97,8 +97,6 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.engine.states import
 
 UNIT = "lockstep-vllm.service"
 
-Sample = tuple[engine_state.EngineState | None, engine_state.Unit]
-
 
 def main() -> None:
     module = AnsibleModule(
@@ -113,7 +111,7 @@ def main() -> None:
     params = module.params
     target = None if params["state"] is None else Target(params["state"])
 
-    def sample() -> Sample:
+    def sample() -> tuple[engine_state.EngineState | None, engine_state.Unit]:
         try:
             shown = systemd.show([UNIT], ("ActiveState", "MainPID", "Result"))
             return engine_state.read(), engine_state.parse_unit(shown[UNIT])

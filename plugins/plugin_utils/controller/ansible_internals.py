@@ -8,6 +8,7 @@ meta/runtime.yml alone. Nothing private is imported when this file is: an unsupp
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +18,6 @@ from ansible import release
 from ansible.errors import AnsibleError
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.loader import become_loader, connection_loader
-from packaging.specifiers import SpecifierSet
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import stops
@@ -35,19 +35,27 @@ class Connection(Protocol):
 
 
 @functools.cache
-def supported_versions() -> SpecifierSet:
-    """The range of ansible-core that meta/runtime.yml declares."""
-    return SpecifierSet(yaml.safe_load(_RUNTIME.read_text(encoding="utf-8"))["requires_ansible"])
+def supported_versions() -> tuple[str, str]:
+    """The lowest version of ansible-core that meta/runtime.yml declares, and the lowest that is too new."""
+    declared = str(yaml.safe_load(_RUNTIME.read_text(encoding="utf-8"))["requires_ansible"])
+    lowest, too_new = (part.strip("<>= ") for part in declared.split(","))
+    return lowest, too_new
 
 
 def unsupported(version: str = release.__version__) -> Stop | None:
     """Why it stops where ``version`` of ansible-core is not supported, None where it is."""
-    supported = supported_versions()
-    if supported.contains(version, prereleases=True):
+    lowest, too_new = supported_versions()
+    final = not re.search("[a-z]", version)
+    if _numbers(lowest) <= _numbers(version) < _numbers(too_new) and (final or _numbers(version) != _numbers(lowest)):
         return None
-    parts = sorted(supported, key=lambda part: part.operator, reverse=True)  # >= before <
-    need, install = ", ".join(f"{part.operator} {part.version}" for part in parts), ",".join(map(str, parts))
-    return Stop(f"ansible-core {version} is not supported; need {need}", f"pip install 'ansible-core{install}'")
+    need = f"need >= {lowest}, < {too_new}"
+    return Stop(f"ansible-core {version} is not supported; {need}", f"pip install 'ansible-core>={lowest},<{too_new}'")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Major, minor and patch; what follows, as of a release candidate, is left out."""
+    numbers = [int(number) for number in re.findall(r"\d+", version)[:3]]
+    return (*numbers, *(0,) * (3 - len(numbers)))
 
 
 def require_supported_version() -> None:
