@@ -30,7 +30,7 @@ demo-down: env ## remove everything that `make demo` made
 quick: env ## after every edit: ruff, mypy, and the unit tests of what changed (seconds)
 	@tools/quick
 
-check: env ## the fast half of the tests, no testbed: linters and types beside the unit tests (3 minutes on two cores)
+check: env ## the fast half of the tests, no testbed: linters and types beside the unit tests (4 minutes on two cores)
 	@tools/beside .cache/lint.log '$(MAKE) --keep-going lint' $(MAKE) --keep-going unit alerts
 
 lint: env ## yamllint, ruff, mypy --strict, ansible-lint's production profile
