@@ -83,11 +83,14 @@ def result(
     refused = [*planned.refusals, *_router_refusals(cluster, observed, run.limit or ())]
     if refused:
         following = next((refusal.next for refusal in refused if refusal.next), "")
+        message, reasons = render.refused(refused)
         return {
             "failed": True,
-            "msg": render.refused(refused),
+            "msg": message,
+            # Not in the message, which Ansible prints twice; one text, as it folds the lines of a list.
+            "reasons": "".join(f"- {reason}\n" for reason in reasons),
             **({"next": following} if following else {}),
-            "lockstep_plan": {"refusals": [str(refusal) for refusal in refused], "waves": []},
+            "lockstep_plan": {"refused": True, "waves": []},
         }
     routers = [] if run.mode in (Mode.ABORT, Mode.VERIFY) else _due_routers(cluster, observed, run.limit or ())
     name = f"{run.now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
@@ -101,7 +104,7 @@ def result(
 
 def _router_refusals(cluster: Cluster, observed: Mapping[str, Observed], limit: Collection[str]) -> list[Stop]:
     return [
-        Stop(f"{host} (router) does not answer: {observed[host].error}", f"ansible {host} -m ansible.builtin.ping")
+        Stop("the router does not answer", f"ansible {host} -m ansible.builtin.ping", host, observed[host].error or "")
         for host in cluster.routers
         if host in limit and host in observed and observed[host].state is None
     ]

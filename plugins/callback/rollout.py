@@ -154,7 +154,7 @@ class CallbackModule(CallbackBase):
         self._publish(self._tracker.task_ends(report))
 
     def _outcome(self, failed: bool) -> events.RunOutcome:
-        if self._tracker.plan.refusals:
+        if self._tracker.plan.refused:
             return "refused"
         if failed:
             return "failed"

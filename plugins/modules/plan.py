@@ -116,8 +116,13 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+reasons:
+  description: Why the run must not begin, one line per reason, with the hosts that it is true of and what to do.
+  returned: when the run is refused
+  type: str
+  sample: "- a1, a2: /opt has 12 MiB free, the runtime step needs 4096: make room\n"
 lockstep_plan:
-  description: The plan. A refused run has RV(lockstep_plan.refusals) and no waves.
+  description: The plan. A refused run has RV(lockstep_plan.refused) and no waves.
   returned: always
   type: dict
   contains:
@@ -165,10 +170,9 @@ lockstep_plan:
       description: Replicas that are in no wave, with the reason.
       type: dict
       sample: {replica_c: up to date, replica_d: "quarantined (d1: gates: in quarantine: Xid 79)"}
-    refusals:
-      description: Why the run must not begin; each names host and remediation.
-      type: list
-      elements: str
+    refused:
+      description: Whether the run must not begin.
+      type: bool
     warnings:
       description: What the operator should know all the same, such as suspect version combinations.
       type: list

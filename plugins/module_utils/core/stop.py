@@ -12,10 +12,14 @@ class Stop:
     Attributes:
         cause: what and where; one line or several.
         next: the next command to type; empty where none is known.
+        where: host or replica, where ``cause`` does not name it: what is true of many is then shown once, with their names.
+        detail: what differs from host to host, such as an error with its address.
     """
 
     cause: str
     next: str = ""
+    where: str = ""
+    detail: str = ""
 
     @classmethod
     def of(cls, error: Exception, next: str = "") -> Stop:
@@ -23,10 +27,12 @@ class Stop:
         return error.stop if isinstance(error, StopError) and error.stop.next else cls(str(error), next)
 
     def __str__(self) -> str:
+        cause = f"{self.where}: {self.cause}" if self.where else self.cause
+        cause = f"{cause} ({self.detail})" if self.detail else cause
         if not self.next:
-            return self.cause
-        between = "\n" if "\n" in self.cause else ". "
-        return f"{self.cause}{between}Next: {self.next}"
+            return cause
+        between = "\n" if "\n" in cause else ". "
+        return f"{cause}{between}Next: {self.next}"
 
     def as_result(self) -> dict[str, str]:
         """What a module or an action fails with."""

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
+_NUMBERED = re.compile(r"(.*?)(\d+)([^\d]*)")
+
 
 def clock(seconds: float) -> str:
     """Seconds as on a clock: ``3:07`` or ``1:02:09``."""
@@ -23,6 +28,29 @@ def span(seconds: float) -> str:
     if not hours:
         return f"{minutes} min"
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def names(all_of_them: Sequence[str], most: int = 8) -> str:
+    """``a1, a2``; more than ``most`` as ranges, ``gpu[001-064]``; where there are too many of these, the first ones."""
+    shown = list(all_of_them) if len(all_of_them) <= most else _ranges(all_of_them)
+    if len(shown) <= most:
+        return ", ".join(shown)
+    return f"{', '.join(all_of_them[:most])} and {len(all_of_them) - most} others"
+
+
+def _ranges(all_of_them: Sequence[str]) -> list[str]:
+    """Names that differ by consecutive numbers of one width become one, as Slurm and ClusterShell write them."""
+    parts = [match.groups() if (match := _NUMBERED.fullmatch(name)) else (name, "", "") for name in all_of_them]
+    result: list[str] = []
+    start = 0
+    for here, (head, number, tail) in enumerate(parts):
+        following = parts[here + 1] if here + 1 < len(parts) else ("", "", "")
+        if number and following == (head, str(int(number) + 1).zfill(len(number)), tail):
+            continue
+        first = parts[start][1]
+        result.append(f"{head}[{first}-{number}]{tail}" if start < here else f"{head}{number}{tail}")
+        start = here + 1
+    return result
 
 
 def many(count: int, thing: str) -> str:

@@ -69,7 +69,7 @@ class Plan:
     completed: tuple[str, ...] = ()
     skipped: Mapping[str, Skip] = dataclasses.field(default_factory=dict)
     refusals: tuple[Stop, ...] = ()
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Stop, ...] = ()
 
 
 def build(

@@ -38,14 +38,13 @@ def unanswered(asked: Iterable[Replica], observed: Mapping[str, Observed]) -> It
             if answer.state is not None:
                 continue
             if answer.reachable:
-                yield Stop(
-                    f"{host} ({replica.name}) cannot be probed: {answer.error}",
-                    f"ansible {host} -m lockstep.vllm.host_probe",
-                )
+                yield Stop("cannot be probed", f"ansible {host} -m lockstep.vllm.host_probe", host, answer.error or "")
             else:
                 yield Stop(
-                    f"{host} ({replica.name}) is unreachable: {answer.error}. Bring it back or remove it from the inventory",
+                    "unreachable: bring it back or remove it from the inventory",
                     f"ansible {host} -m ansible.builtin.ping",
+                    host,
+                    answer.error or "",
                 )
 
 
@@ -55,31 +54,31 @@ def replica_refusals(
     observed: Mapping[str, Observed],
     needs: Mapping[str, HostNeed],
     issues: Sequence[Mapping[str, Any]],
-) -> tuple[list[Stop], list[str]]:
+) -> tuple[list[Stop], list[Stop]]:
     """Refusals and warnings for one replica whose hosts have all answered."""
-    lines: list[str] = []
-    warnings: list[str] = []
+    refusals: list[Stop] = []
+    warnings: list[Stop] = []
     states = {host: state for host in replica.hosts if (state := observed[host].state) is not None}
     for host, state in states.items():
-        lines += host_refusals(host, desired[host].settings, state, needs[host])
+        refusals += host_refusals(host, desired[host].settings, state, needs[host])
         runtime = desired[host].runtime if Step.RUNTIME in needs[host].steps else None
         bad, suspect = known_issue_lines(host, desired[host].settings, state, issues, runtime)
-        lines += bad
+        refusals += bad
         warnings += suspect
-    refusals = [Stop(line) for line in (*lines, *_uneven(replica, desired))]
+    refusals += _uneven(replica, desired)
     kept = {host: state.runtime for host, state in states.items() if Step.RUNTIME not in needs[host].steps}
     if len(kept) == len(replica.hosts):
         refusals += [
-            Stop(f"{replica.name}: {line}", f"ansible-playbook playbooks/verify.yml --limit {replica.name}")
+            Stop(line, f"ansible-playbook playbooks/verify.yml --limit {replica.name}", replica.name)
             for line in runtime_state.differences(kept)
         ]
     return refusals, warnings
 
 
-def host_refusals(host: str, settings: Mapping[str, Any], state: HostState, need: HostNeed) -> list[str]:
+def host_refusals(host: str, settings: Mapping[str, Any], state: HostState, need: HostNeed) -> list[Stop]:
     """Why this host must not be changed as the inventory declares it."""
     return [
-        f"{host}: {line}"
+        Stop(line, where=host)
         for check in (_system, _driver, _network, _disk)
         for line in check(settings, state, need)
     ]  # fmt: skip
@@ -139,7 +138,7 @@ def known_issue_lines(
     state: HostState,
     issues: Sequence[Mapping[str, Any]],
     promised: Mapping[str, str | None] | None = None,
-) -> tuple[list[str], list[str]]:
+) -> tuple[list[Stop], list[Stop]]:
     """Refusals for known-bad combinations that are not overridden by name, warnings for suspect or overridden ones.
 
     ``promised`` is the serving environment that the host will have, where that will change.
@@ -155,17 +154,14 @@ def known_issue_lines(
     overridden = set(settings.get("nvidia_driver_allow_known_bad") or [])
     refusals, warnings = [], []
     for match in known_issues.match(issues, facts):
-        line = (
-            f"{host}: {match.effect} ({match.id}, {match.confidence} confidence; {match.source}). {match.remediation}"
-        )
+        line = f"{match.effect} ({match.id}, {match.confidence} confidence; {match.source}). {match.remediation}"
         if match.severity == "bad" and match.id not in overridden:
-            refusals.append(
-                f'{line}. To go on all the same: -e \'{{"nvidia_driver_allow_known_bad": ["{match.id}"]}}\''
-            )
+            override = f'-e \'{{"nvidia_driver_allow_known_bad": ["{match.id}"]}}\''
+            refusals.append(Stop(f"{line}. To go on all the same: {override}", where=host))
         else:
-            warnings.append(line)
+            warnings.append(Stop(line, where=host))
     unfit = driver_packages.combination_refusal(str(facts["driver"]), runtime.get("torch_cuda"))
-    return ([*refusals, f"{host}: {unfit}"] if unfit else refusals), warnings
+    return ([*refusals, Stop(unfit, where=host)] if unfit else refusals), warnings
 
 
 def _fabric_manager(settings: Mapping[str, Any], state: HostState) -> str | None:
@@ -175,12 +171,13 @@ def _fabric_manager(settings: Mapping[str, Any], state: HostState) -> str | None
     return settings.get("nvidia_driver_version")
 
 
-def _uneven(replica: Replica, desired: Mapping[str, Desired]) -> Iterator[str]:
+def _uneven(replica: Replica, desired: Mapping[str, Desired]) -> Iterator[Stop]:
     for name in ALIKE:
         values = {host: desired[host].settings.get(name) for host in replica.hosts}
         if len({str(value) for value in values.values()}) > 1:
             shown = ", ".join(f"{host}={value}" for host, value in values.items())
-            yield f"{replica.name}: {name} differs inside the replica ({shown}): set it once, for the whole replica"
+            cause = f"{name} differs inside the replica ({shown}): set it once, for the whole replica"
+            yield Stop(cause, where=replica.name)
 
 
 def nothing_to_abort(observed: Mapping[str, Observed]) -> str:

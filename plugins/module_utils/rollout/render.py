@@ -2,51 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..core.stop import Stop
-from ..core.wording import many
+from ..core.wording import many, names
 from .observed import Observed
 from .plan import Plan
 from .states import SkipCode, Step
 from .topology import Topology
+from .waves import Wave
 
 
 def text(plan: Plan, topology: Topology, observed: Mapping[str, Observed]) -> str:
-    """What is done to whom, why, and who serves meanwhile."""
+    """What is done to whom, why, and who serves meanwhile. What is alike for several hosts or waves is shown once."""
     if plan.refusals:
-        return refused(plan.refusals)
-    lines = [f"warning: {line}" for line in plan.warnings]
-    only_prepare = [host for host in plan.prepare if all(host not in wave.hosts for wave in plan.waves)]
-    for host in only_prepare:
-        lines.append(f"{host}: prepare ({plan.steps[host][Step.PREPARE]}), under whatever serves")
-    for wave in plan.waves:
-        name = "canary" if wave.canary else "wave"
-        serving = f"; meanwhile {', '.join(wave.serving)} serve" if wave.serving else ""
-        lines.append(f"{name} {wave.n} of {len(plan.waves)}: {', '.join(wave.replicas)}{serving}")
-        lines += [f"  {host}: {reason}" for host in wave.hosts for reason in wave.reasons.get(host, ())]
+        return _listed(*refused(plan.refusals))
+    shown = [f"warning: {line}" for line in lines(plan.warnings)]
+    in_waves = {host for wave in plan.waves for host in wave.hosts}
+    for reason, hosts in _by_value(
+        {host: plan.steps[host][Step.PREPARE] for host in plan.prepare if host not in in_waves}
+    ):
+        shown.append(f"{names(hosts)}: prepare ({reason}), under whatever serves")
+    for alike in _runs_of_alike(plan.waves):
+        shown += _wave(alike[0], len(plan.waves))
+        if len(alike) > 1:
+            replicas = [name for wave in alike[1:] for name in wave.replicas]
+            numbers = f"wave {alike[1].n}" if len(alike) == 2 else f"waves {alike[1].n} to {alike[-1].n}"
+            shown.append(f"{numbers} of {len(plan.waves)}: {names(replicas)}, for the same reasons")
     up_to_date = [name for name, skip in plan.skipped.items() if skip.code is SkipCode.UP_TO_DATE]
-    lines += [f"{name}: skipped: {skip.reason}" for name, skip in plan.skipped.items() if name not in up_to_date]
+    skipped = {name: skip.reason for name, skip in plan.skipped.items() if name not in up_to_date}
+    shown += [f"{names(replicas)}: skipped: {reason}" for reason, replicas in _by_value(skipped)]
     if up_to_date:
         states = {replica.name: observed[replica.head].state for replica in topology.replicas}
         answering = [name for name, state in states.items() if state is not None and state.serves]
-        lines.append(f"up to date: {', '.join(up_to_date)} (serving: {', '.join(answering) or 'none'})")
-    return "\n".join(lines)
+        shown.append(f"up to date: {names(up_to_date)} (serving: {names(answering) or 'none'})")
+    return "\n".join(shown)
 
 
-def refused(refusals: Sequence[Stop]) -> str:
-    """The message of a run that must not begin. Only for what decides before any host is changed."""
-    return "\n".join([f"Refused before anything was changed, for {_reasons(refusals)}:", *_listed(refusals)])
+def refused(refusals: Sequence[Stop]) -> tuple[str, list[str]]:
+    """The message of a run that must not begin, and its reasons. Only for what decides before any host is changed."""
+    reasons = lines(refusals)
+    return f"Refused before anything was changed, for {many(len(reasons), 'reason')}", reasons
 
 
 def invalid_inventory(problems: Sequence[str]) -> str:
     """The message of whatever needs the topology of an inventory that has none."""
-    return "\n".join([f"The inventory means no cluster, for {_reasons(problems)}:", *_listed(problems)])
+    return _listed(f"The inventory means no cluster, for {many(len(problems), 'reason')}", problems)
 
 
-def _reasons(lines: Sequence[object]) -> str:
-    return many(len(lines), "reason")
+def lines(stops: Iterable[Stop]) -> list[str]:
+    """One line per reason: what is true of several hosts is shown once, with their names and the first one's details."""
+    alike: dict[tuple[str, bool], list[Stop]] = {}
+    for stop in stops:
+        alike.setdefault((stop.cause, bool(stop.where)), []).append(stop)
+    result = []
+    for (_cause, placed), group in alike.items():
+        if not placed:
+            result += list(dict.fromkeys(map(str, group)))
+            continue
+        first, where = group[0], list(dict.fromkeys(stop.where for stop in group))
+        detail = f"{first.where}: {first.detail}" if first.detail and len(where) > 1 else first.detail
+        result.append(str(dataclasses.replace(first, where=names(where), detail=detail)))
+    return result
 
 
-def _listed(lines: Sequence[object]) -> list[str]:
-    return [f"  - {line}" for line in lines]
+def _wave(wave: Wave, of: int) -> list[str]:
+    name = "canary" if wave.canary else "wave"
+    serving = f"; meanwhile {names(wave.serving)} serve" if wave.serving else ""
+    hosts_of: dict[str, list[str]] = {}
+    for host in wave.hosts:
+        for reason in wave.reasons.get(host, ()):
+            hosts_of.setdefault(reason, []).append(host)
+    return [
+        f"{name} {wave.n} of {of}: {names(wave.replicas)}{serving}",
+        *(f"  {names(hosts)}: {reason}" for reason, hosts in hosts_of.items()),
+    ]
+
+
+def _runs_of_alike(waves: Sequence[Wave]) -> list[list[Wave]]:
+    """Waves in order; those that follow each other for the same reasons are together. The canary stands alone."""
+    result: list[list[Wave]] = []
+    for wave in waves:
+        if result and not result[-1][0].canary and _why(result[-1][0]) == _why(wave):
+            result[-1].append(wave)
+        else:
+            result.append([wave])
+    return result
+
+
+def _why(wave: Wave) -> set[str]:
+    return {reason for reasons in wave.reasons.values() for reason in reasons}
+
+
+def _by_value(value_of: Mapping[str, str]) -> list[tuple[str, list[str]]]:
+    result: dict[str, list[str]] = {}
+    for name, value in value_of.items():
+        result.setdefault(value, []).append(name)
+    return list(result.items())
+
+
+def _listed(what: str, reasons: Sequence[str]) -> str:
+    return "\n".join([f"{what}:", *(f"  - {line}" for line in reasons)])

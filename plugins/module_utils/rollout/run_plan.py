@@ -9,7 +9,7 @@ from typing import Any
 from ..core.codes import as_json
 from .observed import Observed
 from .plan import Plan, Run
-from .render import text
+from .render import lines, text
 from .states import Step
 from .topology import Topology
 
@@ -86,8 +86,8 @@ def as_dict(
         "disturbed": list(plan.disturbed),
         "gated": list(plan.gated),
         "skipped": {replica: skip.reason for replica, skip in plan.skipped.items()},
-        "refusals": [str(refusal) for refusal in plan.refusals],
-        "warnings": list(plan.warnings),
+        "refused": bool(plan.refusals),
+        "warnings": lines(plan.warnings),
         "members": as_json(members(plan, topology, observed)),
         "routers": routers,
         "floor": run.policy.floor(len(topology.replicas)),

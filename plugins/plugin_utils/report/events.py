@@ -1,7 +1,7 @@
 """What tasks report and what the journal keeps, parsed once, into types, where it enters.
 
 A result is read by its fields, never by its text: ``lockstep_plan``, ``gate`` (a gate's result), ``fingerprint``,
-``evidence``, ``cause``, ``next``, ``lockstep_event``. A message is for people alone.
+``evidence``, ``cause``, ``reasons``, ``next``, ``lockstep_event``. A message is for people alone.
 """
 
 from __future__ import annotations
@@ -68,13 +68,13 @@ class RunPlan:
 
     Attributes:
         skipped: replica that is in no wave to the reason: up to date, quarantined, outside of the limit.
-        refusals: why the run does not begin; empty where it does.
+        refused: whether the run does not begin; the failure of its task has the reasons.
     """
 
     run: str = ""
     waves: tuple[PlannedWave, ...] = ()
     skipped: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    refusals: tuple[str, ...] = ()
+    refused: bool = False
     warnings: tuple[str, ...] = ()
 
     @classmethod
@@ -84,7 +84,7 @@ class RunPlan:
             run=str(plan.get("run") or ""),
             waves=tuple(PlannedWave.parse(wave) for wave in _mappings(plan.get("waves")) if "n" in wave),
             skipped={str(name): str(why) for name, why in _mapping(plan.get("skipped")).items()},
-            refusals=_texts(plan.get("refusals")),
+            refused=plan.get("refused") is True,
             warnings=_texts(plan.get("warnings")),
         )
 
@@ -271,6 +271,8 @@ def _cause(result: Result, gate: Mapping[str, Any]) -> str:
     message = result.get("cause") or gate.get("cause") or result.get("msg") or ""
     if not isinstance(message, str):
         message = json.dumps(message, default=str, ensure_ascii=False)
+    if isinstance(result.get("reasons"), str):
+        message = f"{message}\n{result['reasons']}"
     tail = str(result.get("stderr") or "").strip()
     if tail and "cause" not in result and tail not in message:
         message = f"{message}\n{tail[-CAUSE_LENGTH // 2 :]}"

@@ -19,9 +19,9 @@ def line(event: Event, tracker: Tracker) -> str | None:
     return None if text is None else f"{clock(event['elapsed']):>7}  {text}"
 
 
-def _planned(event: Event, tracker: Tracker) -> str:
-    if tracker.plan.refusals:
-        return f"refused: {'; '.join(tracker.plan.refusals)}"
+def _planned(event: Event, tracker: Tracker) -> str | None:
+    if tracker.plan.refused:
+        return None  # the task that failed has said why
     if not tracker.waves:
         return "nothing to do"
     hosts = sum(len(wave.hosts) for wave in tracker.plan.waves)
@@ -65,7 +65,7 @@ def _ended(event: Event, tracker: Tracker) -> str:
     return f"{str(event['outcome']).replace('_', ' ')} after {span(event['elapsed'])}{following}"
 
 
-_LINES: dict[str, Callable[[Event, Tracker], str]] = {
+_LINES: dict[str, Callable[[Event, Tracker], str | None]] = {
     "planned": _planned,
     "wave_started": _wave,
     "step_started": _step,

@@ -103,15 +103,17 @@ def test_everything_that_is_returned_is_documented() -> None:
 def test_a_refused_run_has_its_reasons_and_no_waves() -> None:
     refused = result({**STATES, "b1": state("b1", addresses={"eth0": ["10.9.9.9"]})})
     assert refused["failed"]
-    assert refused["msg"].startswith("Refused before anything was changed, for 1 reason:\n  - b1: gpu_host_address")
+    assert refused["msg"] == "Refused before anything was changed, for 1 reason"
+    assert refused["reasons"].startswith("- b1: gpu_host_address")
     track = tracker.Tracker(lambda: 0.0)
     track.task_ends(events.TaskReport.parse("a1", "Plan", "failed", refused))
-    assert len(track.plan.refusals) == 1
+    assert track.plan.refused
 
 
 def test_a_refused_run_says_what_to_type_next() -> None:
     cut = result(STATES, unreachable={"b1"})
-    assert "b1 (replica_b) is unreachable: no route" in cut["msg"]
+    reason = "b1: unreachable: bring it back or remove it from the inventory (no route)"
+    assert cut["reasons"] == f"- {reason}. Next: ansible b1 -m ansible.builtin.ping\n"
     told = tracker.Tracker(lambda: 0.0)
     told.task_ends(events.TaskReport.parse("a1", "Plan", "failed", cut))
     assert told.next == "ansible b1 -m ansible.builtin.ping"

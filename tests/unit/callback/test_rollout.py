@@ -50,7 +50,7 @@ PLAN = {
     "run": "20261122T003000Z-ab12",
     "waves": [wave(1, "replica_a", ["replica_b"]), wave(2, "replica_b", ["replica_a"])],
     "skipped": {"replica_c": "quarantined (c1: Xid 79)"},
-    "refusals": [],
+    "refused": False,
 }
 GATE = {
     "gate": "nccl",

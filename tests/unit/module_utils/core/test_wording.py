@@ -27,3 +27,18 @@ def test_clock(seconds: float, text: str) -> None:
 )
 def test_span(seconds: float, text: str) -> None:
     assert wording.span(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        ([], ""),
+        (["a1", "a2"], "a1, a2"),
+        ([f"gpu{n:03}" for n in range(1, 17)], "gpu[001-016]"),
+        ([f"gpu{n:03}.example" for n in range(98, 110)] + ["ctl"], "gpu[098-109].example, ctl"),
+        ([f"a{n}" for n in range(1, 13)], "a[1-12]"),  # numbers without leading zeros grow in width
+        ([f"{letter}1" for letter in "abcdefghij"], "a1, b1, c1, d1, e1, f1, g1, h1 and 2 others"),
+    ],
+)
+def test_names(names: list[str], text: str) -> None:
+    assert wording.names(names) == text

@@ -27,7 +27,7 @@ def test_a_wave_of_several_replicas_drains_each_by_itself() -> None:
     roll = rolls.Roll(())
     members = {"replica_a": ["a1", "a2"], "replica_b": ["b1"]}
     wave = {"n": 1, "replicas": list(members), "hosts": ["a1", "a2", "b1"], "members": members}
-    plan = {"run": "r", "waves": [{**wave, "drained": list(members), "serving": ["replica_c"]}], "refusals": []}
+    plan = {"run": "r", "waves": [{**wave, "drained": list(members), "serving": ["replica_c"]}], "refused": False}
     roll.result("ops1", {"lockstep_plan": plan})
     roll.step(("a1", "a2"), "drain", 1)
     assert roll.tracker.serving == ["replica_c", "replica_b"]
@@ -125,11 +125,11 @@ def test_lines() -> None:
     )
 
 
-def test_a_refusal_is_a_line() -> None:
+def test_a_refusal_is_shown_once() -> None:
     roll = rolls.Roll(())
-    result = {"lockstep_plan": {"refusals": ["a1 is down"]}, "msg": "no"}
+    result = {"lockstep_plan": {"refused": True}, "msg": "Refused: a1 is down"}
     report = events.TaskReport.parse("ops1", "Plan", "failed", result)
-    assert lines(roll, roll.tracker.task_ends(report))[0] == "   0:00  refused: a1 is down"
+    assert lines(roll, roll.tracker.task_ends(report)) == ["   0:00  ops1         FAILED at Plan: Refused: a1 is down"]
 
 
 def test_the_newest_failure_that_names_a_next_command_is_the_run_s() -> None:
