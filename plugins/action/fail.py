@@ -7,6 +7,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import stops
 
 
 class ActionModule(ActionBase):
@@ -20,4 +21,4 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         text = {"type": "str", "required": True}
         _result, arguments = self.validate_argument_spec(argument_spec={"cause": text, "next": text})
-        return {"failed": True, **Stop(arguments["cause"], arguments["next"]).as_result()}
+        return {"failed": True, **stops.as_result(Stop(arguments["cause"], arguments["next"]))}

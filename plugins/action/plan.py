@@ -18,6 +18,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states impor
 from ansible_collections.lockstep.vllm.plugins.modules import plan as documented
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, stops
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import Cluster, ClusterAction
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.invocation import Invocation
 
 _CHECKED = ("type", "elements", "choices", "default", "required")
 _ROLL = "ansible-playbook playbooks/upgrade_driver.yml"
@@ -54,9 +55,8 @@ class ActionModule(ClusterAction):
         run = plan.Run(mode, policy, datetime.datetime.now(datetime.UTC), set(variables["ansible_play_hosts_all"]))
         answers = {} if cluster.topology.problems else self.probe(cluster, variables, preflight=True)
         observed = {host: Observed.parse(each.value, each.error, each.reachable) for host, each in answers.items()}
-        return result(cluster, observed, run, fingerprints={
-            host: each.value.get("fingerprint") for host, each in answers.items() if each.value
-        })  # fmt: skip
+        fingerprints = {host: each.value.get("fingerprint") for host, each in answers.items() if each.value}
+        return Invocation.of_this_run().in_result(result(cluster, observed, run, fingerprints))
 
     def _mode(self, arguments: Mapping[str, Any]) -> Mode:
         mode = Mode(arguments["mode"])

@@ -11,7 +11,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import lock as rollout_lock
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import LockAction
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import identity
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import identity, stops
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.heads import HeadsAction
 
@@ -62,7 +62,7 @@ class ActionModule(HeadsAction):
             if problem:
                 fresh = [host for host, answer in answers.items() if _action(answer) is LockAction.TAKE]
                 self.ask(fresh, {"do": "release", "run": run}, self._variables)
-                return {**_result(answers, changed=False), "failed": True, **problem.as_result()}
+                return {**_result(answers, changed=False), "failed": True, **stops.as_result(problem)}
         return _result(answers, changed=any(_action(answer) is LockAction.TAKE for answer in answers.values()))
 
     def _claim(self, hosts: list[str], claim: dict[str, Any], here: Mapping[str, Any]) -> dict[str, Answer]:

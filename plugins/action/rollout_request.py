@@ -7,7 +7,7 @@ from typing import Any
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import RequestAction
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import identity
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import identity, stops
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.heads import HeadsAction
 
 
@@ -42,8 +42,8 @@ class ActionModule(HeadsAction):
         result: dict[str, Any] = {"changed": len(silent) < len(due), "request": request, "silent": silent}
         if len(silent) == len(heads):
             shown = "; ".join(f"{host}: {error}" for host, error in silent.items())
-            stop = Stop(f"no head could be reached: {shown}", f"ansible {heads[0]} -m ping")
-            result |= {"failed": True, **stop.as_result()}
+            stop = Stop(f"no head could be reached: {shown}", f"ansible {heads[0]} -m ansible.builtin.ping")
+            result |= {"failed": True, **stops.as_result(stop)}
         elif silent:
             result["warnings"] = [f"{host} could not be reached: {error}" for host, error in silent.items()]
         return result

@@ -8,6 +8,7 @@ from ansible.utils.display import Display
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import render
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import ClusterAction
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.invocation import Invocation
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import cluster_status, status_table, status_types
 
 _RENDER = {"table": status_table.as_text, "json": status_table.as_json}
@@ -29,5 +30,6 @@ class ActionModule(ClusterAction):
             return {"failed": True, "msg": render.invalid_inventory(cluster.topology.problems)}
         found = self.probe(cluster, variables, ray=True)
         status = cluster_status.build(cast(status_types.Probe, cluster.probed(found)))
-        Display().display(_RENDER[arguments["format"]](status))
+        text = _RENDER[arguments["format"]](status)
+        Display().display(Invocation.of_this_run().repeated(text) if arguments["format"] == "table" else text)
         return {"changed": False, "status": status}

@@ -53,6 +53,7 @@ from ansible import context
 from ansible.plugins.callback import CallbackBase
 
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, identity
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.invocation import Invocation
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import events, journal, live_lines, page, timeline
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import Event
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.tracker import STEPS, Tracker
@@ -163,7 +164,7 @@ class CallbackModule(CallbackBase):
         return "checked" if context.CLIARGS.get("check") else "done"
 
     def _publish(self, happened: list[Event]) -> None:
-        for event in happened:
+        for event in map(Invocation.of_this_run().in_result, happened):
             self._record({"at": journal.stamp(self._began + event["elapsed"]), **event})
             line = live_lines.line(event, self._tracker) if self.get_option("live") else None
             if line:

@@ -9,6 +9,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.driver.known_issues 
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import diagnosis
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.codes import Code
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import GateResult
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.invocation import Invocation
 
 RUNNING = ("active", "activating", "reloading")
 
@@ -20,7 +21,8 @@ def lockstep_diagnosis(hostvars: Mapping[str, Any], head: str) -> str:
     on_head = hostvars[head]
     across = _gates(on_head, diagnosis.REPLICA_GATES, "_replica")
     state = on_head.get("lockstep_seen_state", {}).get("state", {})
-    return diagnosis.page(identity.get("replica", "this replica"), found, across, state.get("engine"), head)
+    page = diagnosis.page(identity.get("replica", "this replica"), found, across, state.get("engine"), head)
+    return Invocation.of_this_run().repeated(page)
 
 
 def lockstep_engine_runs(hostvars: Mapping[str, Any], host: str) -> bool:

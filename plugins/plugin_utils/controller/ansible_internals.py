@@ -15,12 +15,11 @@ from typing import Any, Protocol
 
 import yaml
 from ansible import release
-from ansible.errors import AnsibleError
+from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.loader import become_loader, connection_loader
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import stops
 
 _RUNTIME = Path(__file__).resolve().parents[3] / "meta" / "runtime.yml"
 
@@ -62,7 +61,7 @@ def require_supported_version() -> None:
     """Fail the task, before anything was asked of a host, on an ansible-core that is not supported."""
     stop = unsupported()
     if stop:
-        raise stops.fail(stop)
+        raise AnsibleActionFail(str(stop), result=stop.as_result())
 
 
 def raw_variables(hostvars: Any, host: str) -> Mapping[str, Any]:

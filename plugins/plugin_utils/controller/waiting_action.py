@@ -10,6 +10,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import stops
 
 ROUND = 15.0
 """Seconds of one call: how often the play can hear of a change."""
@@ -51,7 +52,7 @@ class WaitingAction(ActionBase):
             result["seconds"] = round(elapsed, 1)
         result["changed"] = any(one.get("changed") for one in rounds)
         if result.get("failed") and result.get("reason"):
-            result |= self.stop(result, elapsed).as_result()
+            result |= stops.as_result(self.stop(result, elapsed))
         return result
 
     def next_round(self, result: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,20 @@
+"""Run a module of this collection on its host; the commands in what it reports are ones that this run's operator can paste.
+
+Behind every module that has no action of its own: meta/runtime.yml says which.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.plugins.action import normal
+
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.invocation import Invocation
+
+
+class ActionModule(normal.ActionModule):
+    """What Ansible does for any module, and then the commands."""
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        return Invocation.of_this_run().in_result(result)

@@ -1,0 +1,162 @@
+"""How this run was started, so that a command that it prints works when it is pasted.
+
+All code writes a command in one form, ``ansible-playbook playbooks/<name>.yml …``, also on hosts, which cannot know how
+they were reached. On the controller, where a message leaves for a person, :meth:`Invocation.repeated` gives each such command
+what this run was given: the folder, the inventory, ``-e``, the vault's and the connection's options, and the collection's name
+where it was started by that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible import constants, context
+
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import settings
+
+COLLECTION = "lockstep.vllm."
+_PLAYBOOK = re.compile(r"(?<!&& )ansible-playbook (?:playbooks/)?(?P<name>[a-z_]+)\.yml\b")
+_MODULE = re.compile(r"(?<!&& )ansible (?=\S+ -m (?:lockstep\.vllm|ansible\.builtin)\.)")
+_ONE_OFF = ("rollout_action", "verify_disturb", "diagnose_disturb")
+"""What is asked of one run alone; a command that needs it names it itself."""
+_PATHS = {"vault_password_files": "--vault-password-file", "private_key_file": "--private-key"}
+_VALUES = {
+    "vault_ids": "--vault-id",
+    "remote_user": "--user",
+    "become_user": "--become-user",
+    "become_method": "--become-method",
+}
+_FLAGS = {
+    "ask_vault_pass": "--ask-vault-password",
+    "ask_pass": "--ask-pass",
+    "become_ask_pass": "--ask-become-pass",
+    "become": "--become",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Invocation:
+    """How a run was started.
+
+    Attributes:
+        folder: where; empty where nothing depends on it.
+        playbook: what was typed, such as ``site.yml`` or ``lockstep.vllm.site``; empty where it was no ``ansible-playbook``.
+        options: the inventory, ``-e``, the vault and the connection, as `ansible-playbook` and `ansible` take them.
+    """
+
+    folder: str = ""
+    playbook: str = ""
+    options: tuple[str, ...] = ()
+
+    @classmethod
+    @functools.cache
+    def of_this_run(cls) -> Invocation:
+        """From the command line and the configuration of the running ``ansible-playbook``."""
+        here = os.getcwd()
+        config = constants.CONFIG_FILE
+        typed: Iterable[str] = context.CLIARGS.get("args") or ()
+        return cls(
+            folder=here if config and Path(config).parent == Path(here) else "",
+            playbook=next(iter(typed), "") if isinstance(typed, (list, tuple)) else "",
+            options=tuple(_options(context.CLIARGS, here)),
+        )
+
+    def repeated(self, text: str) -> str:
+        """``text`` with every command of ours in it as this run's operator can paste it, from any folder."""
+        if not self.playbook:
+            return text
+        start = f"cd {shlex.quote(self.folder)} && " if self.folder else ""
+        given = "".join(f" {option}" for option in self.options)
+
+        def playbook(match: re.Match[str]) -> str:
+            return f"{start}ansible-playbook{given} {self._sibling(match['name'])}"
+
+        return _MODULE.sub(lambda _match: f"{start}ansible{given} ", _PLAYBOOK.sub(playbook, text))
+
+    def in_result(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """A task's result with the commands in its texts as :meth:`repeated` gives them."""
+        return {key: self._in_value(value) for key, value in result.items()}
+
+    def _in_value(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.repeated(value) if "ansible" in value else value
+        if isinstance(value, Mapping):
+            return {key: self._in_value(inner) for key, inner in value.items()}
+        return [self._in_value(inner) for inner in value] if isinstance(value, list) else value
+
+    def _sibling(self, name: str) -> str:
+        """The playbook ``name``, named as the one that was started."""
+        if self.playbook.startswith(COLLECTION):
+            return COLLECTION + name
+        folder = Path(self.playbook).parent
+        if folder.name == "playbooks":
+            folder = folder.parent
+        root = Path(self.folder or os.getcwd(), folder)
+        if not (root / "playbooks" / f"{name}.yml").is_file():
+            return COLLECTION + name  # a playbook of the operator's own imports ours
+        path = folder if self.folder else root
+        at_the_top = name == "site" and (root / "site.yml").is_file()
+        return shlex.quote(str(path / "site.yml" if at_the_top else path / "playbooks" / f"{name}.yml"))
+
+
+def _options(arguments: Mapping[str, Any], here: str) -> Iterator[str]:
+    inventory = _texts(arguments.get("inventory"))
+    for source in inventory if inventory != _texts(constants.DEFAULT_HOST_LIST) else ():
+        yield f"-i {shlex.quote(_below(source, here))}"
+    for key, option in _PATHS.items():
+        for value in _texts(arguments.get(key)):
+            if value not in _texts(getattr(constants, f"DEFAULT_{key.upper()}", None)):
+                yield f"{option} {shlex.quote(_below(value, here))}"
+    for key, option in _VALUES.items():
+        for value in _texts(arguments.get(key)):
+            if value not in _texts(getattr(constants, f"DEFAULT_{key.upper()}", None)):
+                yield f"{option} {shlex.quote(value)}"
+    for key, option in _FLAGS.items():
+        if arguments.get(key) and not getattr(constants, f"DEFAULT_{key.upper()}", False):
+            yield option
+    for value in _variables(_texts(arguments.get("extra_vars"))):
+        yield f"-e {shlex.quote(value)}"
+
+
+def _variables(given: Iterable[str]) -> Iterator[str]:
+    """Values of ``-e`` to repeat. A secret is not printed: of such a value its name alone, to be filled in."""
+    for value in given:
+        name = re.match(r"\s*(\w+)=", value)
+        secret = next((secret for secret in _secrets() if secret in value), None)
+        if name and name[1] in _ONE_OFF:
+            continue
+        yield f"{secret}=…" if secret else value
+
+
+@functools.cache
+def _secrets() -> frozenset[str]:
+    roles = (*settings.HOST_ROLES, *settings.ROUTER_ROLES)
+    return frozenset(
+        name
+        for role in roles
+        for entry in settings.argument_specs(role).values()
+        for name, option in entry.get("options", {}).items()
+        if option.get("no_log")
+    )
+
+
+def _below(path: str, here: str) -> str:
+    """An absolute path, relative where it lies below ``here``, which the command goes to first."""
+    relative = os.path.relpath(path, here) if os.path.isabs(path) else path
+    inside = (
+        not relative.startswith("..") and constants.CONFIG_FILE and Path(constants.CONFIG_FILE).parent == Path(here)
+    )
+    return relative if inside else path
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    return [str(each) for each in value or ()]

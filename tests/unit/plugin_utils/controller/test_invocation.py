@@ -1,0 +1,113 @@
+"""Commands in messages: as they are written, and as an operator who started the run in some way can paste them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import invocation
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.invocation import Invocation
+
+ROOT = Path(__file__).resolve().parents[4]
+VERIFY = "ansible-playbook playbooks/verify.yml --limit replica_a"
+PLAYBOOK = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - lockstep.vllm.fail:
+        cause: no
+        next: ansible-playbook playbooks/verify.yml --limit replica_a
+"""
+
+
+@pytest.mark.parametrize(
+    ("started", "written", "pasted"),
+    [
+        (Invocation(str(ROOT), "site.yml"), VERIFY, f"cd {ROOT} && {VERIFY}"),
+        (Invocation(str(ROOT), "playbooks/status.yml"), "ansible-playbook site.yml", f"cd {ROOT} && ansible-playbook site.yml"),
+        (
+            Invocation("", "lockstep.vllm.site", ("-i inventory.yml", "-e a=b")),
+            VERIFY,
+            "ansible-playbook -i inventory.yml -e a=b lockstep.vllm.verify --limit replica_a",
+        ),
+        (
+            Invocation("", f"{ROOT}/site.yml", ("-i /etc/lab.yml",)),
+            VERIFY,
+            f"ansible-playbook -i /etc/lab.yml {ROOT}/playbooks/verify.yml --limit replica_a",
+        ),
+        (Invocation("", "/srv/mine.yml"), VERIFY, "ansible-playbook lockstep.vllm.verify --limit replica_a"),
+        (
+            Invocation(str(ROOT), "site.yml", ("-i lab",)),
+            "Next: ansible a1 -m ansible.builtin.ping; once it answers, the same command again",
+            f"Next: cd {ROOT} && ansible -i lab a1 -m ansible.builtin.ping; once it answers, the same command again",
+        ),
+        (Invocation(str(ROOT), "site.yml", ("-i lab",)), "ansible-core 2.18 is not supported", "ansible-core 2.18 is not supported"),
+    ],
+)  # fmt: skip
+def test_repeated(started: Invocation, written: str, pasted: str) -> None:
+    assert started.repeated(written) == pasted
+    assert started.repeated(pasted) == pasted or not started.folder, "a text that passes here twice stays as it is"
+
+
+def test_every_text_of_a_result_is_repeated_and_nothing_else() -> None:
+    started = Invocation("", "lockstep.vllm.site")
+    result = {"msg": VERIFY, "gate": {"next": VERIFY, "seconds": 1.5, "hosts": ["a1", VERIFY]}, "rc": 0, "ok": None}
+    command = "ansible-playbook lockstep.vllm.verify --limit replica_a"
+    gate = {"next": command, "seconds": 1.5, "hosts": ["a1", command]}
+    assert started.in_result(result) == {"msg": command, "gate": gate, "rc": 0, "ok": None}
+
+
+def test_a_secret_is_not_repeated_and_what_was_asked_once_neither() -> None:
+    given = [
+        "vllm_server_api_key=abc",
+        '{"ray_node_token": "x"}',
+        "rollout_action=pause",
+        "nvidia_driver_version=1",
+        "@/f.yml",
+    ]
+    assert list(invocation._variables(given)) == [
+        "vllm_server_api_key=…",
+        "ray_node_token=…",
+        "nvidia_driver_version=1",
+        "@/f.yml",
+    ]
+
+
+def run(tmp_path: Path, config: bool) -> str:
+    """The ``next`` of a run in ``tmp_path``, which has an ansible.cfg of its own or not."""
+    (tmp_path / "play.yml").write_text(PLAYBOOK)
+    (tmp_path / "hosts.yml").write_text("all: {vars: {ansible_connection: local}, hosts: {h1: {}}}\n")
+    (tmp_path / "vault").write_text("secret\n")
+    settings = f"[defaults]\ncollections_path = {ROOT}/collections\n"
+    path = (tmp_path if config else tmp_path.parent) / "ansible.cfg"
+    path.write_text(settings)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "LOCKSTEP_"))}
+    environment |= {"ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_NOCOLOR": "1"}
+    if not config:
+        environment["ANSIBLE_CONFIG"] = str(path)
+    typed = ["-i", "hosts.yml", "--vault-password-file", "vault", "-e", "a=b c", "play.yml"]
+    program = [str(Path(sys.executable).with_name("ansible-playbook")), *typed]
+    done = subprocess.run(
+        program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    lines = [line for line in done.stdout.splitlines() if '"next": ' in line]
+    assert lines, done.stdout + done.stderr
+    return lines[0].partition('"next": "')[2].rstrip('",}')
+
+
+@pytest.mark.parametrize("config", [True, False])
+def test_a_run_repeats_how_it_was_started(tmp_path: Path, config: bool) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    said = run(folder, config)
+    where = "" if config else f"{folder}/"
+    start = f"cd {shlex.quote(str(folder))} && " if config else ""
+    assert said == (
+        f"{start}ansible-playbook -i {where}hosts.yml --vault-password-file {where}vault -e 'a=b c' "
+        "lockstep.vllm.verify --limit replica_a"
+    )
