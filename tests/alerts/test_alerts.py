@@ -39,3 +39,18 @@ def test_rules_use_metrics_that_exist_and_every_rule_has_a_case() -> None:
     assert used <= {f"lockstep_{metric.name}" for metric in metrics.METRICS}
     cases = Path(__file__).with_name("alerts_test.yml").read_text()
     assert [rule for rule in re.findall(r"alert: (\w+)", text) if f'alertname="{rule}"' not in cases] == []
+
+
+def test_no_command_names_the_address_that_is_scraped() -> None:
+    commands = re.findall(r"next: (.+)", RULES.read_text())
+    assert commands
+    assert [command for command in commands if "labels.instance" in command] == []
+
+
+def test_every_sample_names_host_and_replica() -> None:
+    for state in (HEAD, WORKER):
+        for sample in metrics.samples(state):
+            assert (sample.labels["host"], sample.labels["replica"]) == (
+                state["host"]["host"],
+                state["host"]["replica"],
+            )

@@ -111,6 +111,9 @@ def metrics(lab: Lab, promtool: str, host: str) -> dict[str, float]:
     text = lab.on(host, f"{command} && cat /tmp/lockstep.prom && rm /tmp/lockstep.prom") + "\n"
     linted = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
     assert (linted.returncode, linted.stderr) == (0, "")
+    text = re.sub(r'\{host="\w+",replica="\w+"(?:,|\})', "{", text).replace(
+        "{ ", " "
+    )  # the labels that every series has
     return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if line[0] != "#"}
 
 

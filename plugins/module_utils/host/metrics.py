@@ -87,8 +87,13 @@ METRICS = (
 
 
 def samples(state: State) -> list[Sample]:
-    """All that a probed state holds in numbers. What it does not hold yields no sample, rather than a zero."""
-    return [
+    """All that a probed state holds in numbers. What it does not hold yields no sample, rather than a zero.
+
+    Each has labels for the host and its replica as the inventory calls them, where the host knows: as commands want them.
+    """
+    host = _part(state, "host")
+    own = {name: str(host[key]) for name, key in (("host", "host"), ("replica", "replica")) if host.get(key)}
+    found = [
         *_host(state),
         *_units(state),
         *_driver(state),
@@ -98,6 +103,7 @@ def samples(state: State) -> list[Sample]:
         *_rollout(state),
         *_collection(state),
     ]
+    return [dataclasses.replace(sample, labels={**own, **sample.labels}) for sample in found]
 
 
 def render(found: Iterable[Sample]) -> str:

@@ -13,7 +13,9 @@ ROOT = Path(__file__).parents[4]
 
 
 def values(state: dict[str, Any]) -> dict[str, float]:
-    text = metrics.render(metrics.samples(state))
+    """Series to value, without the labels that every series has."""
+    text = re.sub(r'\{host="\w+",replica="\w+"(?:,|\})', "{", metrics.render(metrics.samples(state)))
+    text = re.sub(r"\{ ", " ", text)
     return {
         line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if not line.startswith("#")
     }
