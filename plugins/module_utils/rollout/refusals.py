@@ -15,6 +15,9 @@ from .states import Step
 from .topology import Replica
 
 NEEDED_FREE_MIB = {Step.DRIVER: {"/var": 2048}, Step.RUNTIME: {"/opt": 4096}}
+SECRETS = ("ray_node_token", "vllm_server_api_key")
+SHORTEST_SECRET = 32
+"""Characters: fewer can be guessed from what they protect."""
 ALIKE = ("nvidia_driver_version", "serving_runtime_lock", "ray_node_port")
 """Settings in which the hosts of one replica must not differ."""
 
@@ -79,7 +82,7 @@ def host_refusals(host: str, settings: Mapping[str, Any], state: HostState, need
     """Why this host must not be changed as the inventory declares it."""
     return [
         Stop(line, where=host)
-        for check in (_system, _driver, _network, _disk)
+        for check in (_system, _secrets, _driver, _network, _disk)
         for line in check(settings, state, need)
     ]  # fmt: skip
 
@@ -92,6 +95,13 @@ def _system(settings: Mapping[str, Any], state: HostState, need: HostNeed) -> It
     for name in ("gpu_host_gpus", "nvidia_driver_version"):
         if settings.get(name) in (None, ""):
             yield f"{name} is not set; see inventories/examples"
+
+
+def _secrets(settings: Mapping[str, Any], _state: HostState, _need: HostNeed) -> Iterator[str]:
+    for name in SECRETS:
+        secret = settings.get(name)
+        if secret is not None and len(str(secret)) < SHORTEST_SECRET:
+            yield f"{name} is shorter than {SHORTEST_SECRET} characters: make one with openssl rand -hex 32"
 
 
 def _driver(settings: Mapping[str, Any], state: HostState, need: HostNeed) -> Iterator[str]:

@@ -293,6 +293,7 @@ def test_a_new_driver_rolls_canary_first() -> None:
             None,
             ["a1", "deadlock", "nvidia_driver_allow_known_bad", "never"],
         ),
+        ({}, {"a1": {"ray_node_token": "changeme"}}, None, ["a1", "ray_node_token is shorter than 32", "openssl"]),
         ({}, {"a1": {"gpu_host_gpus": None}}, None, ["a1", "gpu_host_gpus is not set"]),
         (
             {"a1": edited("a1", driver__loaded_version="550.90.07")},
