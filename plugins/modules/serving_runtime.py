@@ -20,7 +20,7 @@ options:
     description: Folder on the host, or URL, with all wheels. With it, no index is asked.
     type: str
   index_url:
-    description: Package index instead of PyPI.
+    description: Package index instead of PyPI. It may hold a password, and is in no log and in no argument of a process.
     type: str
   deadline:
     description: Seconds that the installation may take.
@@ -39,7 +39,7 @@ EXAMPLES = r"""
 - name: Install serving environment
   lockstep.vllm.serving_runtime:
     lock: /opt/lockstep/share/serving_runtime.lock
-    wheelhouse: http://mirror.example.org/wheels/
+    wheelhouse: https://mirror.example.org/wheels/
 """
 
 RETURN = r"""
@@ -85,7 +85,7 @@ def main() -> None:
             "extra_requirements": {"type": "list", "elements": "str", "default": []},
             "python": {"type": "str", "default": "python3"},
             "wheelhouse": {"type": "str"},
-            "index_url": {"type": "str"},
+            "index_url": {"type": "str", "no_log": True},
             "deadline": {"type": "float", "default": 3600.0},
         },
         mutually_exclusive=[["wheelhouse", "index_url"]],

@@ -25,6 +25,11 @@ def _digest(*paths: Path) -> str:
     return state.hexdigest()
 
 
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def _fresh(mark: str, digest: str) -> bool:
     """Whether what ``mark`` stands for was made from the same sources."""
     path = CACHE / f"{mark}.digest"
@@ -62,10 +67,9 @@ def build_wheelhouse() -> None:
             wheels.download(wheelhouse)
         _made("wheels", digest)
     own = _digest(*wheels.DISTRIBUTIONS)
-    if not _fresh("testbed-wheels", own) or not list(wheelhouse.glob("lockstep_testbed_platform-*.whl")):
-        for source in wheels.DISTRIBUTIONS:
-            wheels.build_wheel(source, wheelhouse)
-        _made("testbed-wheels", own)
+    if not _fresh("own-wheels", own) or not list(wheelhouse.glob("lockstep_testbed_platform-*.whl")):
+        made = [wheels.build_wheel(source, wheelhouse) for source in wheels.DISTRIBUTIONS]
+        _made("own-wheels", own, **{f"{path.name.partition('-')[0]}_sha256": _sha256(path) for path in made})
 
 
 def build_model() -> None:

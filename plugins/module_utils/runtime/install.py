@@ -23,6 +23,7 @@ ROOT = records.RUNTIME.parent
 UV = ROOT.parent / "bin" / "uv"
 CHECK_DEADLINE = 600.0
 """Seconds for the first import of everything, on a cold disk."""
+EXTRA = "extra-requirements.txt"
 _COMPLETE = "lockstep.json"
 _VERSION = "import sys; print('%d.%d' % sys.version_info[:2])"
 # Serving may not write into the environment, so this also leaves the compiled form of nearly all that it imports.
@@ -48,7 +49,8 @@ class Environment:
 
     Attributes:
         lock: requirements file in which every distribution is pinned, all dependencies included.
-        extra: further pinned requirements, such as plug-ins, that no lock has.
+        extra: further pinned requirements, such as plug-ins, that no lock has; each with its hash (``name==1 --hash=sha256:…``)
+            where the lock has hashes.
         python: interpreter of the host that it is built for; name or path.
         wheelhouse: folder or URL with all wheels; with it, no index is asked.
         index_url: package index to use; None for uv's default.
@@ -106,11 +108,11 @@ def pins(lock: str) -> dict[str, str]:
 
 def commands(environment: Environment, lock: str, folder: Path, cache: Path) -> list[list[str]]:
     """The uv commands that build the environment, in order."""
-    source = ["--no-index", "--find-links", environment.wheelhouse] if environment.wheelhouse else []
-    if environment.index_url and not environment.wheelhouse:
-        source = ["--default-index", environment.index_url]
+    source = ["--no-index"] if environment.wheelhouse else []
     common = ["--python", str(folder / "bin" / "python"), "--cache-dir", str(cache), "--no-config", *source]
-    hashes = ["--require-hashes"] if "--hash=" in lock else []
+    # A source distribution is built by code that nothing pins, as root.
+    checked = ["--only-binary", ":all:", *(["--require-hashes"] if has_hashes(lock) else [])]
+    install = [str(environment.uv), "pip", "install", "--no-deps", *common, *checked, "--requirements"]
     made = [
         [
             str(environment.uv),
@@ -123,11 +125,33 @@ def commands(environment: Environment, lock: str, folder: Path, cache: Path) -> 
             environment.python,
             str(folder),
         ],
-        [str(environment.uv), "pip", "install", "--no-deps", *common, *hashes, "--requirements", str(environment.lock)],
+        [*install, str(environment.lock)],
     ]
     if environment.extra:
-        made.append([str(environment.uv), "pip", "install", "--no-deps", *common, *environment.extra])
+        made.append([*install, str(folder / EXTRA)])
     return made
+
+
+def sources(environment: Environment) -> dict[str, str]:
+    """Where uv looks, for its environment rather than its arguments, which anybody may read: the URLs may hold a password."""
+    if environment.wheelhouse:
+        return {"UV_FIND_LINKS": environment.wheelhouse}
+    return {"UV_DEFAULT_INDEX": environment.index_url} if environment.index_url else {}
+
+
+def has_hashes(lock: str) -> bool:
+    return "--hash=" in lock
+
+
+def unsafe(environment: Environment, lock: str) -> str | None:
+    """Why whoever is between this host and its packages could run code as root; None where nothing is installed unchecked."""
+    without = [requirement for requirement in environment.extra if not has_hashes(requirement)]
+    if has_hashes(lock) and without:
+        return f"serving_runtime_extra_requirements: {', '.join(without)} without a hash; all else is locked by hashes"
+    where = environment.wheelhouse or environment.index_url or ""
+    if where.startswith("http://") and not has_hashes(lock):
+        return "the lock has no hashes, and packages would come over http://"
+    return None
 
 
 def kept(environments: Mapping[str, float], current: str, before: str | None) -> set[str]:
@@ -149,6 +173,8 @@ def install(environment: Environment, *, check: bool = False, root: Path = ROOT)
         InstallError: it cannot be built; what was in use stays in use.
     """
     lock = _read(environment.lock)
+    if refusal := unsafe(environment, lock):
+        raise InstallError(refusal, "write name==version --hash=sha256:…, or use a lock with hashes or https://")
     digest = digest_of(lock, environment.extra, _python_minor(environment.python))
     before = _current(root)
     folder = root / digest
@@ -184,15 +210,18 @@ def expected_digest(environment: Environment) -> str:
 
 def _build(environment: Environment, lock: str, folder: Path, cache: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    for argv in commands(environment, lock, folder, cache):
-        _run(argv, environment.deadline)
+    make, *fill = commands(environment, lock, folder, cache)
+    _run(make, environment.deadline)
+    (folder / EXTRA).write_text("".join(f"{requirement}\n" for requirement in environment.extra), encoding="utf-8")
+    for argv in fill:
+        _run(argv, environment.deadline, sources(environment))
     _run([str(folder / "bin" / "python"), "-Ic", _TRY], CHECK_DEADLINE)
     shutil.rmtree(cache, ignore_errors=True)
     records.write(folder / _COMPLETE, {"lock": folder.name, "extra": list(environment.extra), "at": records.now()})
 
 
-def _run(argv: list[str], seconds: float) -> None:
-    outcome = deadline.run(argv, deadline=seconds)
+def _run(argv: list[str], seconds: float, environment: Mapping[str, str] | None = None) -> None:
+    outcome = deadline.run(argv, deadline=seconds, env={**os.environ, **(environment or {})})
     if outcome.status == "timeout":
         raise InstallError(f"{' '.join(argv[:3])} did not end within {seconds:g} s", "raise serving_runtime_deadline")
     if outcome.status != "done":
@@ -203,8 +232,7 @@ def explain(argv: Sequence[str], output: str) -> InstallError:
     """The cause of a failed command, from the end of its output, and the next step."""
     tail = "\n".join(output.splitlines()[-15:]) or "no output"
     if "--no-index" in argv and re.search(r"no versions? of|was not found|not found in the", output):
-        folder = argv[list(argv).index("--find-links") + 1]
-        cause = f"the wheelhouse {folder} lacks a wheel that the lock pins. uv: {tail}"
+        cause = f"the wheelhouse lacks a wheel that the lock pins. uv: {tail}"
         return InstallError(cause, "fill it from the same lock")
     if re.search(r"does not satisfy Python|No interpreter found", output):
         return InstallError(f"the host's Python does not suit the lock. uv: {tail}", "set serving_runtime_python")

@@ -42,7 +42,9 @@ def test_one_version_of_each_testbed_wheel_everywhere() -> None:
     projects = [tomllib.loads((source / "pyproject.toml").read_text())["project"] for source in wheels.DISTRIBUTIONS]
     assert listed == [f"{project['name']}=={project['version']}" for project in projects]
     inventory = yaml.safe_load((ROOT / "inventories/testbed/base/group_vars/all/testbed.yml").read_text())
-    assert inventory["serving_runtime_extra_requirements"] == listed
+    extra = inventory["serving_runtime_extra_requirements"]
+    assert [requirement.split()[0] for requirement in extra] == listed
+    assert all("--hash=sha256:" in requirement for requirement in extra)
 
 
 def test_the_metadata_distribution_is_of_the_locked_vllm() -> None:

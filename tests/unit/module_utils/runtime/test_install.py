@@ -124,7 +124,7 @@ def test_an_environment_that_cannot_be_imported_is_not_used(house):
 
 def test_wheel_that_is_not_in_the_wheelhouse(house):
     (house / "lock.txt").write_text("torch==2.13.0\nray==2.61.0\nvllm==0.32.0\n")
-    with pytest.raises(InstallError, match=r"the wheelhouse .* lacks a wheel ") as failed:
+    with pytest.raises(InstallError, match="the wheelhouse lacks a wheel ") as failed:
         install(house)
     assert failed.value.stop.next == "fill it from the same lock"
 
