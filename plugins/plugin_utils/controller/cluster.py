@@ -171,7 +171,8 @@ class ClusterAction(ActionBase):
 def _wanted(declared: settings.Declared, context: Mapping[str, Any]) -> Desired:
     values = declared.values
     inputs = {role: settings.role_inputs(role, values, context) for role in declared.roles}
-    return Desired(values, inputs, settings.promised_runtime(values.get("serving_runtime_lock")))
+    lock = values.get("serving_runtime_lock")
+    return Desired(values, inputs, settings.promised_runtime(lock if isinstance(lock, str) else None))
 
 
 def _questions(cluster: Cluster, host: str, wanted: Desired) -> dict[str, Any]:

@@ -19,7 +19,9 @@ ROLES = (*settings.HOST_ROLES, *settings.ROUTER_ROLES, "admission")
 PREFIXES = (*(f"{role}_" for role in ROLES), "rollout_", "diagnose_", "verify_", "status_")
 """How the names of our variables begin."""
 MOST_SLIPS = 2
-"""Letters wrong, missing, too many or swapped, with which a name still is a known one misspelt."""
+"""Letters wrong, missing, too many or swapped, with which a name still is a known one misspelt; one where what follows the
+prefix is short, as two slips make another word of ``order``."""
+_SHORT = 8
 
 
 def _options(module: Any) -> dict[str, Any]:
@@ -115,12 +117,20 @@ def unknown(name: str) -> Unknown | None:
     folded = name.lower().replace("-", "_")
     for known, pieces in _pieces().items():
         near = abs(len(known) - len(folded)) <= MOST_SLIPS and any(piece in folded for piece in pieces)
-        if near and distance(folded, known) <= MOST_SLIPS:
+        if near and distance(folded, known) <= _slips(folded, known):
             return Unknown(name, known, slip=True)
-    if not name.startswith(PREFIXES):
+    prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), None)
+    if prefix is None:
         return None
-    close = difflib.get_close_matches(name, options(), n=1, cutoff=0.8)
-    return Unknown(name, close[0] if close else None, slip=False)
+    ours = [known.removeprefix(prefix) for known in options() if known.startswith(prefix)]
+    close = difflib.get_close_matches(name.removeprefix(prefix), ours, n=1, cutoff=0.7)
+    return Unknown(name, prefix + close[0] if close else None, slip=False)
+
+
+def _slips(name: str, known: str) -> int:
+    """How many slips may lie between a name and the known one."""
+    prefix = next(prefix for prefix in PREFIXES if known.startswith(prefix))
+    return 1 if name.startswith(prefix) and len(known) - len(prefix) < _SHORT else MOST_SLIPS
 
 
 @functools.cache

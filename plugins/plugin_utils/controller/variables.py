@@ -80,7 +80,7 @@ def check(
     Args:
         declared: what is declared for each host of the cluster.
         extra: the names that the command line sets.
-        limit: the hosts of the run. Of others only what fails to be templated counts: the plan reads them too.
+        limit: the hosts of the run; others may be as they are.
         without: variables that this run needs not, whatever the roles' specs say.
         groups: the inventory's groups with their hosts: what is true of just those hosts is said of the group.
         places: where a variable of a host is set.
@@ -90,13 +90,16 @@ def check(
     faults: list[Fault] = []
     known: dict[tuple[str, str], tuple[str, ...]] = {}
     for host, each in declared.items():
-        mine = [*untemplated(host, each, given=True)]
-        if host in limit:
-            mine += [*values(host, each, known, given=True), *missing(host, each, {*without, *misspelt})]
+        if host not in limit:
+            continue
+        mine = [
+            *untemplated(host, each, given=True),
+            *values(host, each, known, given=True),
+            *missing(host, each, {*without, *misspelt}),
+        ]
         # A default that is worked out of other variables is wrong because of them, which is said already.
         if not mine and not any(slip.slip and host in hosts for slip, hosts in mistaken.items()):
-            mine = [*untemplated(host, each, given=False)]
-            mine += values(host, each, known, given=False) if host in limit else ()
+            mine = [*untemplated(host, each, given=False), *values(host, each, known, given=False)]
         faults += mine
     say = functools.partial(_line, extra=extra, groups=groups, places=places)
     slips = [say(str(slip), slip.name, hosts) for slip, hosts in mistaken.items() if slip.slip]
@@ -196,14 +199,16 @@ def _not_text(name: str, what: str, option: Mapping[str, Any], value: Any) -> It
         yield f"{what} is {_shown(option, value)}: expected text"
         return
     hidden = bool(option.get("no_log"))
+    shown = "" if hidden else f" {_shown(option, value)}"
+    quoted = "…" if hidden else str(value)
     if isinstance(value, bool):
         read, quoted = f"{_shown(option, value)} to YAML, as yes, no, on and off are", "yes" if value else "no"
-    elif isinstance(value, (int, float)):
-        read, quoted = f"the number {_shown(option, value)} to YAML, which drops zeros at its end", str(value)
+    elif isinstance(value, float):
+        read = f"the number{shown} to YAML, which drops zeros at its end"
     else:
-        read, quoted = f"{_shown(option, value)} to YAML, and no text", str(value)
-    shown = f'"{"…" if hidden else quoted}"'
-    yield f"{what} is {read}: write it whole and in quotes, as {f'{name}: {shown}' if what == name else shown}"
+        read = f"the {'number' if isinstance(value, int) else 'date'}{shown} to YAML"
+    written = f'{name}: "{quoted}"' if what == name else f'"{quoted}"'
+    yield f"{what} is {read}: write it whole and in quotes, as {written}"
 
 
 @functools.cache
