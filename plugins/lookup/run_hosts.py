@@ -10,6 +10,7 @@ description:
     also when every task is left out.
   - Fails where C(--tags), C(--skip-tags) or C(--start-at-task) leave tasks out. A run is planned as a whole; Ansible itself
     would do nothing, or a part, and exit with 0.
+  - Fails on an ansible-core that is not supported.
   - Fails where C(-e) sets a variable whose name is one of Lockstep's misspelt, which would do nothing.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
@@ -50,7 +51,8 @@ class LookupModule(LookupBase):
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
         self.set_options(var_options=variables, direct=kwargs)
         left_out = [] if self.get_option("partial") else ansible_internals.left_out()
-        refusal = command_line.refusal(left_out, ansible_internals.extra_variables(self._loader))
+        extra = ansible_internals.extra_variables(self._loader)
+        refusal = ansible_internals.unsupported() or command_line.refusal(left_out, extra)
         if refusal is not None:
             raise AnsibleError(str(refusal))
         return terms

@@ -135,7 +135,7 @@ def lines(found: variables.Found) -> list[str]:
     return [str(refusal) for refusal in found.refusals]
 
 
-def test_nothing_is_wrong_and_a_router_needs_nothing_of_a_gpu_host(found: Callable[..., variables.Found]) -> None:
+def test_nothing_is_wrong_and_a_router_is_asked_for_no_gpus(found: Callable[..., variables.Found]) -> None:
     assert found({}) == variables.Found()
 
 
@@ -205,6 +205,11 @@ def test_values_are_those_of_each_host(found: Callable[..., variables.Found]) ->
 def test_a_default_that_is_worked_out_of_others_is_checked(found: Callable[..., variables.Found]) -> None:
     said = lines(found({"vllm_server_proof_deadline": 1e308, "vllm_server_start_deadline": 1e308}))
     assert said == ["every host of lockstep: vllm_server_serving_deadline is inf: expected seconds, more than 0"]
+
+
+def test_a_number_that_the_command_line_gives_as_text_is_one(found: Callable[..., variables.Found]) -> None:
+    """``-e vllm_server_wait_deadline=3600`` is text; what the roles' defaults work out of it has to bear that."""
+    assert found({"vllm_server_wait_deadline": "3600", "gpu_host_gpus": "8"}) == variables.Found()
 
 
 def test_hosts_that_are_not_in_the_run_may_be_as_they_are(found: Callable[..., variables.Found]) -> None:
