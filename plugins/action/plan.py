@@ -51,22 +51,29 @@ class ActionModule(ClusterAction):
             groups=task_vars["groups"],
             places=lambda host, name: next(map(ansible_internals.written_at, declared[host].named(name)), ""),
         )
+        mode, policy, faults = self._arguments(asked, found)
         if found.refusals:
-            return refused([*found.refusals, *self._misplaced(task_vars, declared, found), *([unfit] if unfit else [])])
-        if unfit:
-            raise stops.fail(unfit)
-        _validated, arguments = self.validate_argument_spec(argument_spec=SPEC)
-        mode = asked or Mode(arguments["mode"])
-        try:
-            policy = Policy.parse(**arguments["policy"])
-        except ValueError as error:
-            raise stops.fail(Stop.of(error)) from error
+            misplaced = self._misplaced(task_vars, declared, found)
+            return refused([*found.refusals, *misplaced, *([unfit] if unfit else []), *faults])
+        if unfit or faults:
+            raise stops.fail(unfit or Stop("\n".join(map(str, faults))))
         cluster = self.cluster(task_vars, declared=declared)
         run = plan.Run(mode, policy, datetime.datetime.now(datetime.UTC), set(task_vars["ansible_play_hosts_all"]))
         answers = {} if cluster.topology.problems else self.probe(cluster, task_vars, preflight=True)
         observed = {host: Observed.parse(each.value, each.error, each.reachable) for host, each in answers.items()}
         fingerprints = {host: each.value.get("fingerprint") for host, each in answers.items() if each.value}
         return result(cluster, observed, run, fingerprints, found.warnings)
+
+    def _arguments(self, asked: Mode | None, found: variables.Found) -> tuple[Mode, Policy, list[Stop]]:
+        """The mode and the policy; and what is wrong with the policy beside what was ``found`` of its variables."""
+        if any(name.startswith("rollout_") for name in found.names):
+            return asked or Mode.CONVERGE, Policy(), []
+        _validated, arguments = self.validate_argument_spec(argument_spec=SPEC)
+        mode = asked or Mode(arguments["mode"])
+        try:
+            return mode, Policy.parse(**arguments["policy"]), []
+        except ValueError as error:
+            return mode, Policy(), [Stop(line) for line in str(error).splitlines()]
 
     def _misplaced(
         self, task_vars: Mapping[str, Any], declared: Mapping[str, Declared], found: variables.Found

@@ -113,7 +113,7 @@ def test_all_that_is_wrong_with_the_variables_is_said_at_once_and_no_host_is_ask
         "vllm_server_model": ["m"],
     }
     folder = inventory(tmp_path, **wrong)
-    ran = play(folder, "playbooks/preflight.yml", "-e", "vllm_server_port=70000", "-e", "rollout_canary=many")
+    ran = play(folder, "playbooks/preflight.yml", "-e", "vllm_server_port=70000", "-e", "rollout_wave_size=400%")
     text = ran.stdout + ran.stderr
     assert ran.returncode not in (0, 250), text
     assert "Refused before anything was changed, for 7 reasons:\n" in text
@@ -126,7 +126,7 @@ def test_all_that_is_wrong_with_the_variables_is_said_at_once_and_no_host_is_ask
         'whole and in quotes, as nvidia_driver_version: "550.9" (',
         "  - every host of lockstep: vllm_server_model is a list: expected text (",
         "  - -e: vllm_server_port is 70000: expected a port, 1 to 65535\n",
-        "  - -e: rollout_canary is 'many': expected a whole number\n",
+        "  - rollout_wave_size is 400%: expected a number of replicas (1 or more) or a percentage (1% to 100%)\n",
     ):
         assert said in text
     assert ASKED not in text
