@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import data_tables
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop, StopError
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import needs, plan, render, run_plan
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import needs, plan, render, run_plan, topology
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import Observed
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Policy
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode
 from ansible_collections.lockstep.vllm.plugins.modules import plan as documented
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, stops
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import (
+    ansible_internals,
+    known_variables,
+    stops,
+    variables,
+)
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import Cluster, ClusterAction
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.invocation import Invocation
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.settings import Declared
 
-_CHECKED = ("type", "elements", "choices", "default", "required")
 _ROLL = "ansible-playbook playbooks/upgrade_driver.yml"
 
 
-def argument_spec(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The argument spec that documented ``options`` mean; suboptions have their defaults also where none is given."""
-    spec: dict[str, Any] = {}
-    for name, option in options.items():
-        spec[name] = {key: option[key] for key in _CHECKED if key in option}
-        if "suboptions" in option:
-            spec[name] |= {"options": argument_spec(option["suboptions"]), "apply_defaults": True}
-    return spec
-
-
-SPEC = argument_spec(yaml.safe_load(documented.DOCUMENTATION)["options"])
+SPEC = variables.argument_spec(yaml.safe_load(documented.DOCUMENTATION)["options"], apply_defaults=True)
 
 
 class ActionModule(ClusterAction):
@@ -44,54 +40,83 @@ class ActionModule(ClusterAction):
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
-        _validated, arguments = self.validate_argument_spec(argument_spec=SPEC)
-        variables = task_vars or {}
-        mode = self._mode(arguments)
-        try:
-            policy = Policy.parse(**arguments["policy"])
-        except ValueError as error:
-            raise stops.fail(Stop.of(error)) from error
-        cluster = self.cluster(variables)
-        run = plan.Run(mode, policy, datetime.datetime.now(datetime.UTC), set(variables["ansible_play_hosts_all"]))
-        answers = {} if cluster.topology.problems else self.probe(cluster, variables, preflight=True)
+        task_vars = task_vars or {}
+        extra = ansible_internals.extra_variables(self._loader)
+        asked, unfit = _mode(self._task.args, extra)
+        declared = self.declared(task_vars, further=known_variables.beside_roles(extra))
+        found = variables.check(
+            declared,
+            extra=extra,
+            limit=set(task_vars["ansible_play_hosts_all"]),
+            without=needs.DRIVER if asked is Mode.ABORT else (),
+            groups=task_vars["groups"],
+            places=lambda host, name: next(map(ansible_internals.written_at, declared[host].named(name)), ""),
+        )
+        mode, policy, faults = self._arguments(asked, found)
+        if found.refusals:
+            misplaced = self._misplaced(task_vars, declared, found)
+            return Invocation.of_this_run().in_result(refused([*found.refusals, *misplaced, *([unfit] if unfit else []), *faults]))
+        if unfit or faults:
+            raise stops.fail(unfit or Stop("\n".join(map(str, faults))))
+        cluster = self.cluster(task_vars, declared=declared)
+        run = plan.Run(mode, policy, datetime.datetime.now(datetime.UTC), set(task_vars["ansible_play_hosts_all"]))
+        answers = {} if cluster.topology.problems else self.probe(cluster, task_vars, preflight=True)
         observed = {host: Observed.parse(each.value, each.error, each.reachable) for host, each in answers.items()}
         fingerprints = {host: each.value.get("fingerprint") for host, each in answers.items() if each.value}
-        return Invocation.of_this_run().in_result(result(cluster, observed, run, fingerprints))
+        return Invocation.of_this_run().in_result(result(cluster, observed, run, fingerprints, found.warnings))
 
-    def _mode(self, arguments: Mapping[str, Any]) -> Mode:
-        mode = Mode(arguments["mode"])
+    def _arguments(self, asked: Mode | None, found: variables.Found) -> tuple[Mode, Policy, list[Stop]]:
+        """The mode and the policy; and what is wrong with the policy beside what was ``found`` of its variables."""
+        if any(name.startswith("rollout_") for name in found.names):
+            return asked or Mode.CONVERGE, Policy(), []
+        _validated, arguments = self.validate_argument_spec(argument_spec=SPEC)
+        mode = asked or Mode(arguments["mode"])
         try:
-            mode = plan.mode_of(arguments["action"]) if arguments["action"] is not None else mode
-        except StopError as error:
-            raise stops.fail(error.stop) from error
-        extra = ansible_internals.extra_variables(self._loader)
-        if "rollout_action" in extra and arguments["action"] is None:
-            cause = "rollout_action is for playbooks/upgrade_driver.yml alone; nothing was changed"
-            raise stops.fail(Stop(cause, f"{_ROLL} -e rollout_action={extra['rollout_action']}"))
-        declared = sorted({*needs.DRIVER} & {*extra})
-        if mode is Mode.ABORT and declared:
-            cause = f"-e {declared[0]}=… says where to go, and aborting goes back to what each host ran before the roll"
-            raise stops.fail(Stop(cause, f"{_ROLL} -e rollout_action=abort"))
-        return mode
+            return mode, Policy.parse(**arguments["policy"]), []
+        except ValueError as error:
+            return mode, Policy(), [Stop(line) for line in str(error).splitlines()]
+
+    def _misplaced(
+        self, task_vars: Mapping[str, Any], declared: Mapping[str, Declared], found: variables.Found
+    ) -> list[Stop]:
+        """What else is wrong with the inventory, where that does not come of what was found already."""
+        if not found.names.isdisjoint(topology.VARIABLES):
+            return []
+        return [Stop(problem) for problem in self.topology(task_vars, declared).problems]
+
+
+def _mode(arguments: Mapping[str, Any], extra: Mapping[str, Any]) -> tuple[Mode | None, Stop | None]:
+    """What a roll is asked for by ``action``, None where none is given; and why it cannot be done."""
+    action = arguments.get("action")
+    if action is None:
+        if "rollout_action" not in extra:
+            return None, None
+        cause = "rollout_action is for playbooks/upgrade_driver.yml alone; nothing was changed"
+        return None, Stop(cause, f"{_ROLL} -e rollout_action={extra['rollout_action']}")
+    try:
+        mode = plan.mode_of(action)
+    except StopError as error:
+        return None, error.stop
+    declared = sorted({*needs.DRIVER} & {*extra})
+    if mode is Mode.ABORT and declared:
+        cause = f"-e {declared[0]}=… says where to go, and aborting goes back to what each host ran before the roll"
+        return mode, Stop(cause, f"{_ROLL} -e rollout_action=abort")
+    return mode, None
 
 
 def result(
-    cluster: Cluster, observed: Mapping[str, Observed], run: plan.Run, fingerprints: Mapping[str, Any]
+    cluster: Cluster,
+    observed: Mapping[str, Observed],
+    run: plan.Run,
+    fingerprints: Mapping[str, Any],
+    warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What the action returns: the plan, or its refusals."""
+    """What the action returns: the plan, or its refusals. ``warnings`` are those of the request, before the plan's own."""
     planned = plan.build(cluster.topology, cluster.wanted, observed, run, data_tables.read("known_issues"))
-    refused = [*planned.refusals, *_router_refusals(cluster, observed, run.limit or ())]
-    if refused:
-        following = next((refusal.next for refusal in refused if refusal.next), "")
-        message, reasons = render.refused(refused)
-        return {
-            "failed": True,
-            "msg": message,
-            # Not in the message, which Ansible prints twice; one text, as it folds the lines of a list.
-            "reasons": "".join(f"- {reason}\n" for reason in reasons),
-            **({"next": following} if following else {}),
-            "lockstep_plan": {"refused": True, "waves": []},
-        }
+    planned = dataclasses.replace(planned, warnings=(*map(Stop, warnings), *planned.warnings))
+    stops = [*planned.refusals, *_router_refusals(cluster, observed, run.limit or ())]
+    if stops:
+        return refused(stops)
     routers = [] if run.mode in (Mode.ABORT, Mode.VERIFY) else _due_routers(cluster, observed, run.limit or ())
     name = f"{run.now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
     hosts = [host for wave in planned.waves for host in wave.hosts]
@@ -99,6 +124,20 @@ def result(
         "changed": False,
         "lockstep_plan": run_plan.as_dict(name, run, planned, cluster.topology, observed, routers),
         "fingerprints": {host: fingerprints.get(host) for host in hosts},
+    }
+
+
+def refused(reasons: Sequence[Stop]) -> dict[str, Any]:
+    """What the action returns of a run that must not begin."""
+    following = next((reason.next for reason in reasons if reason.next), "")
+    message, lines = render.refused(reasons)
+    return {
+        "failed": True,
+        "msg": message,
+        # Not in the message, which Ansible prints twice; one text, as it folds the lines of a list.
+        "reasons": "".join(f"- {line}\n" for line in lines),
+        **({"next": following} if following else {}),
+        "lockstep_plan": {"refused": True, "waves": []},
     }
 
 

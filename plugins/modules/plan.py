@@ -9,6 +9,8 @@ short_description: Probe every host at once and plan the run
 description:
   - Reads the state of every host of group C(lockstep) and of the routers, all at once and in one read-only call each, and
     decides what each needs and in which waves it gets it.
+  - First, without asking a host, checks every variable of the hosts of the run, and of the playbooks, against its spec, and
+    every name against those known. Where something is wrong with them, fails with all of it and asks nobody.
   - Fails, with every reason, when the run must not begin; nothing has been changed then.
   - The playbooks of this collection take the variables that are named here, in the inventory or with C(-e).
 version_added: 0.1.0

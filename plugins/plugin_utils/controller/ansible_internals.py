@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
-from ansible import release
+from ansible import context, release
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.loader import become_loader, connection_loader
@@ -108,6 +108,36 @@ def extra_variables(loader: Any) -> Mapping[str, Any]:
 
     variables: Mapping[str, Any] = load_extra_vars(loader)
     return variables
+
+
+def written_at(text: str) -> str:
+    """The file and line that a name in the inventory comes from; empty where Ansible does not know.
+
+    The tag ``Origin``: undocumented, but what Ansible's own errors show. Read in 2.19.0, 2.20.0, 2.21.5.
+    """
+    from ansible._internal._datatag._tags import Origin
+
+    origin = Origin.get_tag(text)
+    if origin is None or not origin.path:
+        return ""
+    path = Path(origin.path)
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return f"{shown}:{origin.line_num}" if origin.line_num else str(shown)
+
+
+def left_out(options: Mapping[str, Any] | None = None) -> list[str]:
+    """The options of the command line that leave tasks of a playbook out, as they are typed.
+
+    ``context.CLIARGS``: undocumented for plugins; ``ansible_run_tags`` knows nothing of ``--start-at-task``. Read in 2.19.0,
+    2.20.0, 2.21.5.
+    """
+    given = context.CLIARGS if options is None else options
+    tags, skipped, start = given.get("tags") or (), given.get("skip_tags") or (), given.get("start_at_task")
+    return [
+        *(["--tags"] if set(tags) - {"all"} else []),
+        *(["--skip-tags"] if skipped else []),
+        *(["--start-at-task"] if start else []),
+    ]
 
 
 def playbook_name(playbook: Any) -> str:

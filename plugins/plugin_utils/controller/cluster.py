@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
@@ -63,42 +63,86 @@ class ClusterAction(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         return result
 
-    def cluster(
-        self, task_vars: Mapping[str, Any], only: str | None = None, over: Mapping[str, Any] | None = None
-    ) -> Cluster:
-        """Read the inventory; with ``only``, what is wanted of that one host alone, with the variables ``over`` its own.
+    def declared(
+        self,
+        task_vars: Mapping[str, Any],
+        only: str | None = None,
+        over: Mapping[str, Any] | None = None,
+        further: Collection[str] = (),
+    ) -> dict[str, settings.Declared]:
+        """What is declared for every host of group ``lockstep`` and every router, or for the host ``only``.
 
-        Its problems are in ``topology.problems``; wrong templates raise Ansible's own error.
+        Args:
+            task_vars: those of the task.
+            only: leaves out all other hosts.
+            over: variables over the host's own.
+            further: variables beside those of the hosts' roles to read where they are set.
         """
         groups, hostvars = task_vars["groups"], task_vars["hostvars"]
-        declared, routers = set(groups.get(topology.ROOT, ())), tuple(groups.get(ROUTER_GROUP, ()))
+        routers = groups.get(ROUTER_GROUP, ())
+        roles = {
+            **dict.fromkeys(groups.get(topology.ROOT, ()), settings.HOST_ROLES),
+            **dict.fromkeys(routers, settings.ROUTER_ROLES),
+        }
+        return {
+            host: settings.declared(
+                self._templar,
+                {**ansible_internals.raw_variables(hostvars, host), **(over or {})},
+                self._loader,
+                mine,
+                further,
+            )
+            for host, mine in roles.items()
+            if only in (None, host)
+        }
+
+    def topology(self, task_vars: Mapping[str, Any], declared: Mapping[str, settings.Declared]) -> topology.Topology:
+        """The inventory's replicas; what places a host is taken from what is ``declared`` where that has it."""
+        groups, hostvars = task_vars["groups"], task_vars["hostvars"]
+        hosts = set(groups.get(topology.ROOT, ()))
         default = settings.defaults(self._loader)
         placed = {
-            host: settings.resolve(
+            host: declared[host].values
+            if host in declared and declared[host].roles == settings.HOST_ROLES
+            else settings.resolve(
                 self._templar,
                 ansible_internals.raw_variables(hostvars, host),
-                default if host in declared else {},
+                default if host in hosts else {},
                 topology.VARIABLES,
             )
             for host in groups["all"]
         }
-        read = topology.read(groups, ansible_internals.child_groups(hostvars, topology.ROOT), placed)
+        return topology.read(groups, ansible_internals.child_groups(hostvars, topology.ROOT), placed)
+
+    def cluster(
+        self,
+        task_vars: Mapping[str, Any],
+        only: str | None = None,
+        over: Mapping[str, Any] | None = None,
+        declared: Mapping[str, settings.Declared] | None = None,
+    ) -> Cluster:
+        """Read the inventory; with ``only``, what is wanted of that one host alone, with the variables ``over`` its own.
+
+        Its problems are in ``topology.problems``. Templates that fail raise an error that names host and variable, unless the
+        caller has read what is ``declared`` itself and answers for it.
+        """
+        routers = tuple(task_vars["groups"].get(ROUTER_GROUP, ()))
+        mine = self.declared(task_vars, only, over) if declared is None else declared
+        read = self.topology(task_vars, mine)
+        faults = [
+            f"{host}: {name} cannot be templated: {reason}"
+            for host, each in mine.items()
+            for name, reason in each.faults.items()
+        ]
+        if faults and declared is None and not read.problems:
+            raise AnsibleActionFail("\n".join(faults))
         wanted: dict[str, Desired] = {}
         for replica in read.replicas:
             context = {"replica": replica.name, "head": replica.head, "peers": dict(replica.addresses)}
-            for host in replica.hosts:
-                if only in (None, host):
-                    wanted[host] = self._wanted(
-                        {**ansible_internals.raw_variables(hostvars, host), **(over or {})},
-                        settings.HOST_ROLES,
-                        context,
-                    )
+            wanted |= {host: _wanted(mine[host], context) for host in replica.hosts if host in mine}
         everything = {replica.name: dict(replica.addresses) for replica in read.replicas}
-        for host in routers if read.replicas else ():
-            if only in (None, host):
-                wanted[host] = self._wanted(
-                    ansible_internals.raw_variables(hostvars, host), settings.ROUTER_ROLES, everything
-                )
+        if read.replicas:
+            wanted |= {host: _wanted(mine[host], everything) for host in routers if host in mine}
         return Cluster(read, wanted, routers)
 
     def probe(self, cluster: Cluster, task_vars: Mapping[str, Any], **parameters: Any) -> dict[str, Answer]:
@@ -123,11 +167,12 @@ class ClusterAction(ActionBase):
     def _connection_variables(self, host: str, task_vars: Mapping[str, Any]) -> ConnectionVariables:
         return settings.connection(self._templar, ansible_internals.raw_variables(task_vars["hostvars"], host))
 
-    def _wanted(self, raw: Mapping[str, Any], roles: tuple[str, ...], context: Mapping[str, Any]) -> Desired:
-        names = sorted({name for role in roles for name in settings.public_variables(role)})
-        mine = settings.resolve(self._templar, raw, settings.defaults(self._loader, roles), names)
-        inputs = {role: settings.role_inputs(role, mine, context) for role in roles}
-        return Desired(mine, inputs, settings.promised_runtime(mine.get("serving_runtime_lock")))
+
+def _wanted(declared: settings.Declared, context: Mapping[str, Any]) -> Desired:
+    values = declared.values
+    inputs = {role: settings.role_inputs(role, values, context) for role in declared.roles}
+    lock = values.get("serving_runtime_lock")
+    return Desired(values, inputs, settings.promised_runtime(lock if isinstance(lock, str) else None))
 
 
 def _questions(cluster: Cluster, host: str, wanted: Desired) -> dict[str, Any]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
 import yaml
+from ansible.errors import AnsibleError
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 
@@ -20,20 +22,27 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet imp
 ROOT = Path(__file__).resolve().parents[3]
 HOST_ROLES = ("gpu_host", "nvidia_driver", "serving_runtime", "ray_node", "vllm_server", "node_metrics")
 ROUTER_ROLES = ("vllm_haproxy",)
-_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C, where it was built, takes a tenth of the time
+YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C, where it was built, takes a tenth of the time
 
 
 @functools.cache
 def argument_specs(role: str) -> Mapping[str, Any]:
     """The role's documented entry points."""
     path = ROOT / "roles" / role / "meta" / "argument_specs.yml"
-    return MappingProxyType(yaml.load(path.read_text(encoding="utf-8"), Loader=_YAML)["argument_specs"])
+    return MappingProxyType(yaml.load(path.read_text(encoding="utf-8"), Loader=YAML)["argument_specs"])
 
 
 @functools.cache
 def public_variables(role: str) -> tuple[str, ...]:
     """Names in the role's argument_specs, all entry points together."""
     return tuple(sorted({name for entry in argument_specs(role).values() for name in entry.get("options", {})}))
+
+
+@functools.cache
+def written_defaults(role: str) -> Mapping[str, Any]:
+    """The role's defaults as they are written; templates are text."""
+    path = ROOT / "roles" / role / "defaults" / "main.yml"
+    return MappingProxyType(yaml.load(path.read_text(encoding="utf-8"), Loader=YAML) or {} if path.exists() else {})
 
 
 @functools.cache
@@ -54,6 +63,50 @@ def resolve(
     variables = {**default, **raw}
     scoped = ansible_internals.host_templar(templar, variables)
     return {name: scoped.template(variables[name]) for name in names if name in variables}
+
+
+@dataclasses.dataclass(frozen=True)
+class Declared:
+    """What inventory and command line declare for one host.
+
+    Attributes:
+        roles: the roles that the host has.
+        raw: everything that is set for it, untemplated, Ansible's own variables included.
+        values: the variables of its roles, what is set over the roles' defaults, and what is set of the further ones.
+        faults: variable to why it has no value: its template fails.
+    """
+
+    roles: tuple[str, ...]
+    raw: Mapping[str, Any]
+    values: Mapping[str, Any]
+    faults: Mapping[str, str]
+
+    def named(self, name: str) -> Iterator[str]:
+        """The variable's name as it stands in the inventory, with the tags that say where; nothing where it is not set."""
+        return (key for key in self.raw if key == name)
+
+
+def declared(
+    templar: Templar, raw: Mapping[str, Any], loader: DataLoader, roles: tuple[str, ...], further: Iterable[str] = ()
+) -> Declared:
+    """What ``raw``, all variables of a host, means for its ``roles``; of the names in ``further``, those that are set too."""
+    default = defaults(loader, roles)
+    variables = {**default, **raw}
+    scoped = ansible_internals.host_templar(templar, variables)
+    values: dict[str, Any] = {}
+    faults: dict[str, str] = {}
+    for name in [*_names(roles), *(name for name in further if name in raw)]:
+        if name in variables and name not in values:
+            try:
+                values[name] = scoped.template(variables[name])
+            except AnsibleError as error:
+                faults[name] = str(error).strip().splitlines()[0]
+    return Declared(roles, raw, values, faults)
+
+
+@functools.cache
+def _names(roles: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted({name for role in roles for name in public_variables(role)}))
 
 
 def connection(templar: Templar, raw: Mapping[str, Any]) -> ConnectionVariables:

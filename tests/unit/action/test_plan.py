@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,10 @@ def state(host: str, **changes: Any) -> dict[str, Any]:
 
 
 def result(
-    states: dict[str, dict[str, Any]], limit: set[str] | None = None, unreachable: Collection[str] = ()
+    states: dict[str, dict[str, Any]],
+    limit: set[str] | None = None,
+    unreachable: Collection[str] = (),
+    warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What the action returns of a cluster whose hosts answer so."""
     replicas = tuple(topology.Replica(name, f"{name[-1]}1", (), {f"{name[-1]}1": "10.0.0.1"}) for name in NAMES)
@@ -61,7 +64,7 @@ def result(
     observed |= {host: Observed(None, "no route", False) for host in unreachable}
     run = plan.Run(Mode.UPGRADE, Policy(), NOON, limit or set(desired))
     fingerprints = {host: answer["fingerprint"] for host, answer in states.items()}
-    return action.result(Cluster(topology.Topology(replicas), desired, ()), observed, run, fingerprints)
+    return action.result(Cluster(topology.Topology(replicas), desired, ()), observed, run, fingerprints, warnings)
 
 
 OLD = {"package_version": "550.90.07", "loaded_version": "550.90.07", "packages": {}, "gpus": []}
@@ -98,6 +101,12 @@ def test_a_result_is_no_skipped_task() -> None:
 def test_everything_that_is_returned_is_documented() -> None:
     documentation = yaml.safe_load(documented.RETURN)
     assert set(result(STATES)["lockstep_plan"]) == set(documentation["lockstep_plan"]["contains"])
+
+
+def test_a_warning_of_the_request_stands_in_the_plan() -> None:
+    planned = result(STATES, warnings=["every host: rollout_hurry is set"])["lockstep_plan"]
+    assert planned["warnings"] == ["every host: rollout_hurry is set"]
+    assert planned["text"].startswith("warning: every host: rollout_hurry is set\n")
 
 
 def test_a_refused_run_has_its_reasons_and_no_waves() -> None:

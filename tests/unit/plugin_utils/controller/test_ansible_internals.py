@@ -156,7 +156,9 @@ def test_become_options_are_the_host_s() -> None:
     assert "-u svc" in command
 
 
-def run_playbook(folder: Path, *arguments: str, task: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+def run_playbook(
+    folder: Path, *arguments: str, task: dict[str, Any], hosts: str = "all"
+) -> subprocess.CompletedProcess[str]:
     """One task on one local host in a real run, with the callback."""
     host = {
         "ansible_connection": "local",
@@ -171,7 +173,7 @@ def run_playbook(folder: Path, *arguments: str, task: dict[str, Any]) -> subproc
     inventory = {"all": {"children": {"lockstep": {"children": {"replica_a": {"hosts": {"a1": host}}}}}}}
     (folder / "inventory.yml").write_text(yaml.safe_dump(inventory))
     (folder / "my.play.yml").write_text(
-        yaml.safe_dump([{"name": "Play", "hosts": "all", "gather_facts": False, "tasks": [{"name": "Task", **task}]}])
+        yaml.safe_dump([{"name": "Play", "hosts": hosts, "gather_facts": False, "tasks": [{"name": "Task", **task}]}])
     )
     (folder / "ansible.cfg").write_text(
         textwrap.dedent(f"""\
@@ -201,6 +203,32 @@ def test_the_plan_reads_extra_variables_of_a_real_run(tmp_path: Path) -> None:
     done = run_playbook(tmp_path, "-e", "rollout_action=abort", task={"lockstep.vllm.plan": {}})
     assert done.returncode == 2, done.stdout + done.stderr
     assert "-e rollout_action=abort" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "left_out"),
+    [
+        ({}, []),
+        ({"tags": ("all",), "skip_tags": (), "start_at_task": None}, []),
+        ({"tags": ("all", "x")}, ["--tags"]),
+        (
+            {"tags": ["x"], "skip_tags": ["always"], "start_at_task": "Roll"},
+            ["--tags", "--skip-tags", "--start-at-task"],
+        ),
+    ],
+)
+def test_options_that_leave_tasks_out(options: dict[str, Any], left_out: list[str]) -> None:
+    assert ansible_internals.left_out(options) == left_out
+
+
+@pytest.mark.parametrize("option", ["--tags", "--skip-tags", "--start-at-task"])
+def test_the_hosts_of_a_play_are_asked_for_even_where_no_task_is_left(tmp_path: Path, option: str) -> None:
+    """What keeps a cut run from ending with 0: Ansible evaluates ``hosts`` before it looks at tags."""
+    hosts = "{{ lookup('lockstep.vllm.run_hosts', 'all') }}"
+    done = run_playbook(tmp_path, option, "x", task={"ansible.builtin.debug": {}}, hosts=hosts)
+    assert done.returncode not in (0, 250), done.stdout + done.stderr
+    assert f"{option} would leave out tasks" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
 

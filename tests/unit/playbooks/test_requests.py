@@ -1,0 +1,138 @@
+"""Requests that cannot be meant, by ansible-playbook itself: each ends non-zero, says why, and asks no host."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+ASKED = "a host was asked"
+HOST = {"ansible_connection": "local", "ansible_python_interpreter": f"echo {ASKED} >&2; false #"}
+VARIABLES = {
+    "gpu_host_interface": "eth0",
+    "gpu_host_gpus": 8,
+    "nvidia_driver_version": "550.127.05",
+    "ray_node_token": "t",
+    "vllm_server_model": "m",
+}
+
+
+def play(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """``ansible-playbook playbooks/…`` of this checkout, on the inventory of the folder."""
+    return subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", folder / "inventory.yml", *arguments],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_LOCAL_TEMP": str(folder / "tmp"),
+            "ANSIBLE_NOCOLOR": "1",
+            "LOCKSTEP_RUNS": str(folder / "runs"),
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return inventory(tmp_path)
+
+
+def inventory(folder: Path, **wrong: object) -> Path:
+    """A replica of two hosts whose variables are those that are needed, and what is ``wrong``."""
+    hosts = {"a1": {**HOST, "ray_node_role": "head"}, "a2": {**HOST, "ray_node_role": "worker"}}
+    lockstep = {"children": {"replica_a": {"hosts": hosts}}, "vars": {**VARIABLES, **wrong}}
+    text = yaml.safe_dump({"all": {"children": {"lockstep": lockstep}}})
+    (folder / "inventory.yml").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("playbook", "options"),
+    [
+        ("site", ["--tags", "no-such-tag"]),
+        ("upgrade_driver", ["--skip-tags", "always"]),
+        ("upgrade_driver", ["--start-at-task", "Run the stages of the wave"]),
+        ("preflight", ["--start-at-task", "no such task"]),
+        ("verify", ["--tags", "gates"]),
+        ("metrics", ["--skip-tags", "x"]),
+    ],
+)
+def test_a_run_that_leaves_tasks_out_is_refused(folder: Path, playbook: str, options: list[str]) -> None:
+    ran = play(folder, f"playbooks/{playbook}.yml", *options)
+    text = ran.stdout + ran.stderr
+    assert ran.returncode not in (0, 250), text
+    assert (
+        f"{options[0]} would leave out tasks that the run needs, and nothing was done: type the command without" in text
+    )
+    assert "TASK" not in text
+    assert ASKED not in text
+
+
+def test_tags_of_the_configuration_are_no_other(folder: Path) -> None:
+    ran = play(folder, "playbooks/site.yml", ANSIBLE_RUN_TAGS="no-such-tag")
+    assert ran.returncode not in (0, 250)
+    assert "--tags would leave out tasks" in ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("playbook", ["status", "diagnose"])
+def test_playbooks_that_only_look_may_be_cut(folder: Path, playbook: str) -> None:
+    ran = play(folder, f"playbooks/{playbook}.yml", "--tags", "no-such-tag")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("playbook", "name", "meant"),
+    [
+        ("upgrade_driver", "nvidia_driver_verison", "nvidia_driver_version"),
+        ("diagnose", "diagnose_distrub", "diagnose_disturb"),
+        ("status", "status_fromat", "status_format"),
+    ],
+)
+def test_a_misspelt_variable_of_the_command_line_is_refused(folder: Path, playbook: str, name: str, meant: str) -> None:
+    ran = play(folder, f"playbooks/{playbook}.yml", "-e", f"{name}=580.95.05")
+    text = ran.stdout + ran.stderr
+    assert ran.returncode not in (0, 250), text
+    assert f"-e: there is no variable {name}: did you mean {meant}? Nothing was done" in text
+    assert ASKED not in text
+
+
+def test_all_that_is_wrong_with_the_variables_is_said_at_once_and_no_host_is_asked(tmp_path: Path) -> None:
+    wrong = {
+        "nvidia_driver_version": 550.90,
+        "nvidia_driver_source": None,
+        "gpu_host_gpus": "{{ no_such }}",
+        "vllm_server_prot": 8000,
+        "vllm_server_model": ["m"],
+    }
+    folder = inventory(tmp_path, **wrong)
+    ran = play(folder, "playbooks/preflight.yml", "-e", "vllm_server_port=70000", "-e", "rollout_wave_size=400%")
+    text = ran.stdout + ran.stderr
+    assert ran.returncode not in (0, 250), text
+    assert "Refused before anything was changed, for 7 reasons:\n" in text
+    at = folder / "inventory.yml"
+    for said in (
+        "  - every host of lockstep: there is no variable vllm_server_prot: did you mean vllm_server_port? (",
+        f"  - every host of lockstep: gpu_host_gpus cannot be templated: 'no_such' is undefined ({at}:",
+        "  - every host of lockstep: nvidia_driver_source has no value: give it one, or remove it (",
+        "  - every host of lockstep: nvidia_driver_version is the number 550.9 to YAML, which drops zeros at its end: write it "
+        'whole and in quotes, as nvidia_driver_version: "550.9" (',
+        "  - every host of lockstep: vllm_server_model is a list: expected text (",
+        "  - -e: vllm_server_port is 70000: expected a port, 1 to 65535\n",
+        "  - rollout_wave_size is 400%: expected a number of replicas (1 or more) or a percentage (1% to 100%)\n",
+    ):
+        assert said in text
+    assert ASKED not in text
+
+
+def test_hosts_are_asked_where_nothing_is_wrong(folder: Path) -> None:
+    """Else the tests above would hold of a playbook that never asks anybody."""
+    ran = play(folder, "playbooks/preflight.yml")
+    assert ASKED in ran.stdout + ran.stderr
