@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import yaml
@@ -16,7 +17,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed imp
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Policy
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode
 from ansible_collections.lockstep.vllm.plugins.modules import plan as documented
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, stops
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, driver_preflight, stops
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import Cluster, ClusterAction
 
 _CHECKED = ("type", "elements", "choices", "default", "required")
@@ -34,6 +35,10 @@ def argument_spec(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 SPEC = argument_spec(yaml.safe_load(documented.DOCUMENTATION)["options"])
+
+
+Examine = Callable[[Mapping[str, Mapping[str, Any]]], driver_preflight.Findings]
+"""Asks hosts, each with the driver that it is to run, whether their packages let it be installed."""
 
 
 class ActionModule(ClusterAction):
@@ -54,9 +59,19 @@ class ActionModule(ClusterAction):
         run = plan.Run(mode, policy, datetime.datetime.now(datetime.UTC), set(variables["ansible_play_hosts_all"]))
         answers = {} if cluster.topology.problems else self.probe(cluster, variables, preflight=True)
         observed = {host: Observed.parse(each.value, each.error, each.reachable) for host, each in answers.items()}
-        return result(cluster, observed, run, fingerprints={
-            host: each.value.get("fingerprint") for host, each in answers.items() if each.value
-        })  # fmt: skip
+        fingerprints = {host: each.value.get("fingerprint") for host, each in answers.items() if each.value}
+        return result(cluster, observed, run, fingerprints, lambda due: self._driver_findings(cluster, due, variables))
+
+    def _driver_findings(
+        self, cluster: Cluster, due: Mapping[str, Mapping[str, Any]], variables: Mapping[str, Any]
+    ) -> driver_preflight.Findings:
+        """Whether the packages of those hosts let their driver be installed; a call to each, and none where there are none."""
+        requests = {host: driver_preflight.request(cluster.wanted[host], driver) for host, driver in due.items()}
+        return driver_preflight.find(
+            requests,
+            lambda some: self.ask_each("driver.preflight", "check", some, variables),
+            driver_preflight.lock_deadline({host: cluster.wanted[host] for host in due}),
+        )
 
     def _mode(self, arguments: Mapping[str, Any]) -> Mode:
         mode = Mode(arguments["mode"])
@@ -76,11 +91,17 @@ class ActionModule(ClusterAction):
 
 
 def result(
-    cluster: Cluster, observed: Mapping[str, Observed], run: plan.Run, fingerprints: Mapping[str, Any]
+    cluster: Cluster,
+    observed: Mapping[str, Observed],
+    run: plan.Run,
+    fingerprints: Mapping[str, Any],
+    examine: Examine = lambda _due: driver_preflight.Findings(),
 ) -> dict[str, Any]:
-    """What the action returns: the plan, or its refusals."""
+    """What the action returns: the plan, or its refusals. ``examine`` asks the hosts whose driver is due."""
     planned = plan.build(cluster.topology, cluster.wanted, observed, run, data_tables.read("known_issues"))
-    refused = [*planned.refusals, *_router_refusals(cluster, observed, run.limit or ())]
+    found = examine(planned.due_drivers)
+    planned = dataclasses.replace(planned, warnings=(*planned.warnings, *found.warnings))
+    refused = [*planned.refusals, *found.refusals, *_router_refusals(cluster, observed, run.limit or ())]
     if refused:
         following = next((refusal.next for refusal in refused if refusal.next), "")
         return {

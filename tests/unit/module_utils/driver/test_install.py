@@ -170,30 +170,6 @@ def test_a_command_past_its_deadline_is_ended() -> None:
         driver_install._command(["sleep", "30"], 0.2, "waiting")
 
 
-@pytest.mark.parametrize(
-    ("files", "mokutil", "fragments"),
-    [
-        ([], {}, []),
-        (["usr/sbin/dkms", "lib/modules/6.1.0/build"], {}, []),
-        (["usr/sbin/dkms"], {}, ["headers are missing (apt install linux-headers-6.1.0)"]),
-        ([], {"--sb-state": "SecureBoot disabled\n"}, []),
-        ([], {"--sb-state": "SecureBoot enabled\n"}, ["key is not enrolled"]),
-        (["var/lib/dkms/mok.pub"], {"--sb-state": "SecureBoot enabled\n", "--test-key": "mok.pub is not enrolled\n"},
-         ["key is not enrolled"]),
-        (["var/lib/dkms/mok.pub"], {"--sb-state": "SecureBoot enabled\n", "--test-key": "mok.pub is already enrolled\n"}, []),
-    ],
-)  # fmt: skip
-def test_obstacles_to_dkms(tmp_path: Path, files: list[str], mokutil: dict[str, str], fragments: list[str]) -> None:
-    for name in files:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    found = driver_install.obstacles(
-        "6.1.0", root=tmp_path, run=lambda argv, _deadline: CommandResult(0, mokutil.get(argv[1], ""))
-    )
-    assert len(found) == len(fragments)
-    assert all(fragment in line for fragment, line in zip(fragments, found, strict=True))
-
-
 def test_the_run_after_an_upgrade_writes_the_same_preferences() -> None:
     """What is carried along on the way is no longer carried once it is there: that must not show in the file."""
     old = {name: package(f"{OLD}-1") for name in OFFER}
