@@ -52,8 +52,11 @@ class AptRoot:
         return self.command([argv[0], "-c", str(self.folder / "apt.conf"), *argv[1:]], deadline)
 
     def apt_get(self, arguments: Sequence[str], deadline: float) -> apt_output.AptAnswer:
-        """Run ``apt-get`` and read what it said; one that was ended at its deadline says so."""
-        answer = self.run(["apt-get", "-q", *arguments], deadline)
+        """Run ``apt-get`` and read what it said; one that was ended at its deadline says so.
+
+        ``-q`` may stand among the arguments once at most: twice it hides what stands under "unmet dependencies".
+        """
+        answer = self.run(["apt-get", *arguments], deadline)
         if answer.returncode is None:
             said = answer.stderr or f"apt-get gave no answer within {deadline:g} s"
             return apt_output.AptAnswer(False, fault=apt_output.AptFault.OTHER, said=(said,))
@@ -96,17 +99,16 @@ class AptRoot:
 
 @contextlib.contextmanager
 def throw_away(
-    *, root: Path = Path("/"), below: Path = RUN, ignore: Collection[str] = (), command: Run = run_command
+    *, root: Path = Path("/"), ignore: Collection[str] = (), command: Run = run_command
 ) -> Iterator[AptRoot]:
-    """The throw-away root, removed again.
+    """The throw-away root, removed again. Only root can read it, as a copied description may hold a password.
 
     Args:
         root: the host's file system.
-        below: where it is made; only root can read it, as a copied description may hold a password.
         ignore: names of preference files that are to be left out.
         command: runs apt.
     """
-    with tempfile.TemporaryDirectory(prefix="lockstep-apt-", dir=below) as name:
+    with tempfile.TemporaryDirectory(prefix="lockstep-apt-", dir=RUN) as name:
         folder = Path(name)
         for part in _PARTS:
             (folder / part).mkdir(parents=True)

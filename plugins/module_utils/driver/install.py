@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.commands import run_command
-from . import apt_lock, dpkg
+from . import apt_lock, apt_output, dpkg
 from . import repository as apt_repository
 from .packages import FAMILY, PINNING, Requirement, select, takes_part
 from .versions import upstream
@@ -255,9 +255,10 @@ def _command(argv: Sequence[str], deadline: float, what: str) -> str:
 
 
 def failure_reason(text: str, code: int) -> str:
-    """Why apt or dpkg failed, from their output: their own error lines, or the exit status when there are none."""
+    """Why apt or dpkg failed: what cannot be satisfied, then their own error lines, or the exit status when there are none."""
     marks = ("E: ", "dpkg: error", "Error! ", "dpkg: unrecoverable")
-    lines = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.startswith(marks)))
+    lines = [str(unmet) for unmet in apt_output.unmet(text)]
+    lines += dict.fromkeys(line.strip() for line in text.splitlines() if line.startswith(marks))
     return "; ".join(lines[:6]) if lines else f"exit status {code}"
 
 

@@ -83,21 +83,20 @@ def unfinished_packages(found: Iterable[Unfinished], own_change: bool) -> list[P
     Packages of the driver are replaced or repaired by the install. So is all that a change of ours which was stopped left
     (``own_change``): to run again is how that is finished. Anything else makes apt fail in the middle of ours.
     """
-    problems = []
-    for one in found:
-        what = f"package {one.name}{f' {one.version}' if one.version else ''} is {_LEFT[one.left]}"
-        command = _finish(one)
-        if one.ours or own_change:
-            problems.append(Problem(ProblemKind.UNFINISHED, f"{what}: this run repairs it", command, warns=True))
-            continue
-        also = (
-            f"; if that fails too, it says why, and apt-get remove {one.name} ends it"
-            if one.left is not Left.AUDIT
-            else ""
-        )
-        cause = f"{what}, so an install of anything ends in failure. Finish it with '{command}'{also}"
-        problems.append(Problem(ProblemKind.UNFINISHED, cause, command))
-    return problems
+    return [_unfinished(one, repaired=one.ours or own_change) for one in found]
+
+
+def _unfinished(one: Unfinished, repaired: bool) -> Problem:
+    what = f"package {one.name}{f' {one.version}' if one.version else ''} is {_LEFT[one.left]}"
+    command = _finish(one)
+    if one.left is Left.AUDIT:  # apt installs all the same
+        return Problem(ProblemKind.UNFINISHED, f"{what}: '{command}' repairs it", command, warns=True)
+    if repaired:
+        return Problem(ProblemKind.UNFINISHED, f"{what}: this run repairs it", command, warns=True)
+    cause = (
+        f"{what}, so an install of anything ends in failure. Finish it with '{command}'; if that fails too, it says why"
+    )
+    return Problem(ProblemKind.UNFINISHED, f"{cause}, and 'apt-get remove {one.name}' ends it", command)
 
 
 def _finish(one: Unfinished) -> str:

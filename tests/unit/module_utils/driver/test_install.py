@@ -124,8 +124,10 @@ def test_preferences_pin_every_package_and_its_kin() -> None:
     text = driver_install.preferences(NEW, {"libcuda1": f"{NEW}-1"})
     assert f"Package: libcuda1\nPin: version {NEW}-1\nPin-Priority: 1001" in text
     assert (
-        f"nvidia-* libnvidia-* libcuda1 libcudadebugger1 cuda-drivers* firmware-nvidia-*\nPin: version {NEW}-*" in text
+        "nvidia-* libnvidia-* libcuda1 libcudadebugger1 cuda-drivers* firmware-nvidia-* xserver-xorg-video-nvidia*"
+        in text
     )
+    assert f"\nPin: version {NEW}-*" in text
 
 
 def test_a_changed_preferences_file_is_noticed(tmp_path: Path) -> None:
