@@ -27,12 +27,14 @@ class Kernels:
         bootable: every kernel that may run after the next boot, and the running one, first.
         headers: those of them that have headers.
         dkms: whether DKMS is installed.
+        built: those of them that DKMS has built NVIDIA's modules for, of whatever version.
     """
 
     running: str
     bootable: tuple[str, ...]
     headers: frozenset[str]
     dkms: bool
+    built: frozenset[str] = frozenset()
 
     def without_headers(self) -> tuple[str, ...]:
         return tuple(kernel for kernel in self.bootable if kernel not in self.headers)
@@ -45,7 +47,10 @@ def read(root: Path = Path("/"), running: str | None = None) -> Kernels:
     told = "\n".join(read_text(root / name) for name in ("boot/grub/grubenv", "etc/default/grub"))
     kernels = bootable(running, installed, told)
     headers = frozenset(kernel for kernel in kernels if (root / "lib/modules" / kernel / "build").exists())
-    return Kernels(running, kernels, headers, (root / "usr/sbin/dkms").exists())
+    built = frozenset(
+        kernel for kernel in kernels if any((root / "lib/modules" / kernel / "updates/dkms").glob("nvidia*.ko*"))
+    )
+    return Kernels(running, kernels, headers, (root / "usr/sbin/dkms").exists(), built)
 
 
 def bootable(running: str, installed: Sequence[str], loader: str = "") -> tuple[str, ...]:

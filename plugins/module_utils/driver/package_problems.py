@@ -180,14 +180,20 @@ def transaction(answer: AptAnswer, work: Plan, version: str, held: Collection[st
     return problems
 
 
-def modules_for_kernels(kernels: Kernels, brought: Collection[str]) -> list[Problem]:
-    """Kernels for which DKMS could not build, given what the transaction brings along (``linux-headers-…``, ``dkms``)."""
+def modules_for_kernels(kernels: Kernels, brought: Collection[str], built: Collection[str] = ()) -> list[Problem]:
+    """Kernels for which DKMS could not build.
+
+    Args:
+        kernels: those of the host.
+        brought: packages that the transaction installs, such as ``linux-headers-…`` and ``dkms``.
+        built: kernels whose modules are there and stay.
+    """
     if not (kernels.dkms or "dkms" in brought):
         return []
     problems = []
     for kernel in kernels.without_headers():
         headers = f"linux-headers-{kernel}"
-        if headers in brought:
+        if headers in brought or kernel in built:
             continue
         which = "the running kernel" if kernel == kernels.running else "a kernel that the next boot may take"
         cause = f"DKMS cannot build for {kernel}, {which}: its headers are missing"

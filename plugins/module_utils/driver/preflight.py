@@ -48,8 +48,9 @@ class Preflight(TypedDict):
 
 def check(request: Mapping[str, Any]) -> Preflight:
     """What keeps this host from the driver that ``request`` declares (the fields of ``transaction.Declared``)."""
-    declared = Declared.parse(request)
-    return {"locks": locks(), "problems": [as_json(problem) for problem in problems(declared)]}
+    held = locks()
+    found = problems(Declared.parse(request), busy=bool(held))
+    return {"locks": held or locks(), "problems": [as_json(problem) for problem in found]}
 
 
 def locks(root: Path = Path("/")) -> dict[str, str]:
@@ -57,8 +58,10 @@ def locks(root: Path = Path("/")) -> dict[str, str]:
     return {name: apt_lock.describe(pid) for name, pid in sorted(apt_lock.holders(root).items())}
 
 
-def problems(declared: Declared, *, root: Path = Path("/"), run: Run = run_command) -> list[Problem]:
-    """All that is wrong; of packages only while nobody holds a lock."""
+def problems(
+    declared: Declared, *, busy: bool = False, root: Path = Path("/"), run: Run = run_command
+) -> list[Problem]:
+    """All that is wrong; of packages not while apt is in use (``busy``)."""
     if declared.source == "verify":
         return []
     unsupported = refused_system(apt_repository.this_distribution(root / "etc/os-release"))
@@ -71,7 +74,7 @@ def problems(declared: Declared, *, root: Path = Path("/"), run: Run = run_comma
     devices = gpu_support.cards(root).values()
     found = [Problem(ProblemKind.FLAVOR, line) for line in gpu_support.refusals(devices, number, declared.flavor)]
     twice = sources(declared, root=root)
-    if locks(root):
+    if busy:
         return [*found, *twice]
     return [*found, *twice, *_packages(declared, root, run, described_twice=bool(twice))]
 
@@ -137,7 +140,7 @@ def _transaction(declared: Declared, apt: apt_root.AptRoot, root: Path, run: Run
     except (PackageError, apt_repository.UnreadableIndex) as error:
         return [Problem(ProblemKind.NOT_ON_OFFER, str(error))]
     if not (work.install or work.remove):
-        return []
+        return [] if declared.prebuilt_modules else package_problems.modules_for_kernels(kernels, (), kernels.built)
     pins = driver_install.PINS if work.purge else ()
     apt.prefer(driver_install.PREFERENCES.name, driver_install.preferences(declared.version, work.pins), pins)
     gone = [f"{name}-" for name in work.purge if name in state["packages"]]

@@ -54,10 +54,10 @@ def declared(tmp_path: Path, key: Key) -> Declared:
     )
 
 
-def look(host: Host, declared: Declared) -> list[Problem]:
+def look(host: Host, declared: Declared, busy: bool = False) -> list[Problem]:
     """What is found; that nothing is changed is part of every case."""
     files = digest(host.root)
-    found = preflight.problems(declared, root=host.root)
+    found = preflight.problems(declared, busy=busy, root=host.root)
     assert digest(host.root) == files
     assert list(apt_root.RUN.iterdir()) == []
     return found
@@ -260,6 +260,24 @@ def test_kernels_of_the_next_boot_need_headers(host: Host, declared: Declared) -
     assert look(host, declared) == []
 
 
+def test_a_driver_that_is_installed_needs_its_modules_for_the_next_boot_too(host: Host, declared: Declared) -> None:
+    """Where nothing is to be installed, a kernel that modules were built for is in order without headers."""
+    old = dataclasses.replace(declared, version="550.90.07")
+    host.has("usr/sbin/dkms")
+    host.kernels(["6.8.0-60-generic"], [])
+    assert kinds(look(host, old)) == [ProblemKind.HEADERS]
+    host.has("lib/modules/6.8.0-60-generic/updates/dkms/nvidia.ko.zst")
+    assert look(host, old) == []
+
+
+def test_a_lock_taken_while_the_host_is_looked_at_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else packages that somebody is just changing would be judged."""
+    answers = [{}, {"/var/lib/dpkg/lock": "pid 812"}]
+    monkeypatch.setattr(preflight, "locks", lambda: answers.pop(0))
+    monkeypatch.setattr(preflight, "problems", lambda _declared, busy: [])
+    assert preflight.check({"version": VERSION})["locks"] == {"/var/lib/dpkg/lock": "pid 812"}
+
+
 def test_without_dkms_the_transaction_must_bring_it_before_headers_are_asked_for(
     host: Host, declared: Declared
 ) -> None:
@@ -319,7 +337,7 @@ def test_while_a_lock_is_held_its_holder_is_named_and_no_package_is_judged(host:
         assert child.stdout is not None
         assert child.stdout.readline() == "held\n"
         assert preflight.locks(host.root)["/var/lib/dpkg/lock-frontend"].startswith(f"pid {child.pid} (")
-        assert look(host, declared) == []
+        assert look(host, declared, busy=True) == []
         child.kill()
     assert preflight.locks(host.root) == {}
     assert kinds(look(host, declared)) == [ProblemKind.UNFINISHED]
