@@ -191,6 +191,23 @@ def test_a_second_description_with_our_own_key_is_harmless(host: Host, declared:
     assert look(host, declared) == []
 
 
+def test_lists_that_the_host_has_of_the_repository_are_read_anew_and_not_written(
+    host: Host, declared: Declared, tmp_path: Path, key: Key
+) -> None:
+    """They are links in the throw-away root: apt must not write through them."""
+    path = preflight.keyring_path(declared)
+    own = apt_root.OwnSource(str(declared.repository_url), key.public.read_bytes(), False, path)
+    with apt_root.throw_away(root=host.root) as apt:
+        assert apt.add(own).ok
+        lists = [each for each in (apt.folder / "state/lists").iterdir() if each.is_file()]
+        assert lists
+        for each in lists:
+            (host.root / "var/lib/apt/lists" / each.name).write_bytes(each.read_bytes())
+    index = (DESKTOP / "Packages").read_text()
+    publish(tmp_path / "repo", index.replace(f"{VERSION}-0ubuntu1", f"{VERSION}-0ubuntu2"), key)
+    assert look(host, declared) == []  # 0ubuntu2 is in no list that the host has
+
+
 def test_a_repository_that_this_key_has_not_signed(host: Host, declared: Declared, tmp_path: Path) -> None:
     (tmp_path / "repo/InRelease").unlink()
     (problem,) = look(host, declared)
