@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +71,12 @@ class Plan:
 
 
 def plan(version: str, requirements: Sequence[Requirement], offered: apt_repository.Offer, packages: dpkg.Packages, *,
-         interrupted: bool, leftover_pins: Sequence[str] = ()) -> Plan:  # fmt: skip
+         interrupted: bool, leftover_pins: Sequence[str] = (), unwanted: Collection[str] = ()) -> Plan:  # fmt: skip
     """Decide from what is desired, what the repository offers and what is installed.
 
     Packages of the driver that came along as dependencies are carried to that version where the repository has
-    them in it, and removed where it has not. ``leftover_pins`` are pinning packages of which only the preferences remain.
+    them in it, and removed where it has not. ``leftover_pins`` are pinning packages of which only the preferences remain;
+    ``unwanted`` are the kernel modules of the other flavour, which go whatever their version is.
 
     Raises:
         PackageError: the repository does not offer the driver.
@@ -85,6 +86,9 @@ def plan(version: str, requirements: Sequence[Requirement], offered: apt_reposit
     remove: list[str] = []
     purge = [name for name in leftover_pins if name not in desired]
     for name, package in packages.items():
+        if name in unwanted and name not in desired:
+            remove.append(name)
+            continue
         if name in desired or not takes_part(name, package["version"]) or upstream(package["version"]) == version:
             continue
         carried = next((offer for offer in offered.get(name, ()) if upstream(offer) == version), None)

@@ -73,14 +73,19 @@ def decide(
     Raises:
         PackageError: the repository does not offer it; where it offers it with the other kernel modules, that is said.
     """
+    other: Flavor = "proprietary" if declared.flavor == "open" else "open"
+    wanted = requirements(declared, state, distribution, kernels)
     try:
-        wanted = requirements(declared, state, distribution, kernels)
+        instead = requirements(dataclasses.replace(declared, flavor=other), state, distribution, kernels)
+    except PackageError:
+        instead = ()  # this branch has none
+    try:
         return install.plan(declared.version, wanted, offered, state["packages"], interrupted=interrupted,
-                            leftover_pins=leftover_pins)  # fmt: skip
+                            leftover_pins=leftover_pins, unwanted=_names(instead) - _names(wanted))  # fmt: skip
     except PackageError as error:
-        other: Flavor = "proprietary" if declared.flavor == "open" else "open"
+        if not instead:
+            raise
         try:
-            instead = requirements(dataclasses.replace(declared, flavor=other), state, distribution, kernels)
             driver_packages.select(instead, offered)
         except PackageError:
             raise error from None
@@ -96,10 +101,14 @@ def names(declared: Declared, state: DriverState, distribution: str, kernels: Se
     found: set[str] = {*state["packages"]}
     for one in (dataclasses.replace(declared, flavor=flavor) for flavor in flavors):
         try:
-            found |= {name for each in requirements(one, state, distribution, kernels) for name in each.names}
+            found |= _names(requirements(one, state, distribution, kernels))
         except PackageError:
             continue
     return sorted(found)
+
+
+def _names(requirements: Sequence[driver_packages.Requirement]) -> set[str]:
+    return {name for each in requirements for name in each.names}
 
 
 def plan(

@@ -46,6 +46,15 @@ def test_a_lost_hold_is_noticed() -> None:
     assert not work.install
 
 
+def test_modules_of_the_other_flavour_go_whatever_their_version() -> None:
+    """They conflict with the declared ones, or would be built and loaded in their place."""
+    other = {"nvidia-kernel-dkms": package(f"{NEW}-1")}
+    assert plan({**READY, **other}, unwanted={"nvidia-kernel-dkms"}).remove == ("nvidia-kernel-dkms",)
+    assert plan({**READY, **other}).remove == ()
+    older = {"nvidia-kernel-open-dkms": package(f"{OLD}-1")}
+    assert plan(older, unwanted={"nvidia-kernel-open-dkms"}).remove == ()  # it is desired
+
+
 def test_an_install_ends_with_every_driver_package_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[list[str]] = []
     rows = ["install\tinstalled\tlibcuda1\t580.95.05-1", "hold\tinstalled\tlibnvidia-ml1\t580.95.05-1"]
