@@ -122,7 +122,7 @@ def fetch(work: Plan, version: str, *, deadline: float, lock_deadline: float) ->
     if not work.install:
         return False
     with _preferences(version, work) as options:
-        arguments = [*options, "--download-only", "install", *_named(work)]
+        arguments = [*options, "--download-only", *transaction(work)]
         if not missing_files(_apt(["--print-uris", *arguments], deadline, lock_deadline, "apt-get --print-uris")):
             return False
         _apt(arguments, deadline, lock_deadline, f"downloading driver {version}")

@@ -72,6 +72,25 @@ def test_an_install_ends_with_every_driver_package_held(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("verb", ["fetch", "install"])
+def test_what_goes_is_named_when_it_is_fetched_too(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else apt refuses to fetch what conflicts with a package that the install removes."""
+    ran: list[list[str]] = []
+    monkeypatch.setattr(driver_install, "pin", lambda version, exact: None)
+    monkeypatch.setattr(driver_install, "hold", lambda deadline: [])
+    monkeypatch.setattr(driver_install.apt_lock, "wait", lambda deadline: None)
+    monkeypatch.setattr(driver_install, "run_command", lambda argv, deadline: CommandResult(1))
+    monkeypatch.setattr(
+        driver_install, "_command", lambda argv, deadline, what: ran.append(list(argv)) or "'uri' file 1 x"
+    )
+    work = plan({"nvidia-kernel-dkms": package(f"{OLD}-1")}, unwanted={"nvidia-kernel-dkms"})
+    getattr(driver_install, verb)(work, NEW, deadline=5, lock_deadline=5)
+    asked = [argv for argv in ran if "install" in argv]
+    assert asked
+    assert all(argv[-len(driver_install.transaction(work)) :] == driver_install.transaction(work) for argv in asked)
+    assert driver_install.transaction(work)[-1] == "nvidia-kernel-dkms-"
+
+
+@pytest.mark.parametrize("verb", ["fetch", "install"])
 def test_apt_may_change_what_is_held_and_go_back(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every driver package is held, so without these options no change would ever be made."""
     ran: list[list[str]] = []
