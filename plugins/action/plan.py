@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -19,6 +19,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states impor
 from ansible_collections.lockstep.vllm.plugins.modules import plan as documented
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import (
     ansible_internals,
+    driver_preflight,
     known_variables,
     stops,
     variables,
@@ -33,6 +34,10 @@ _ROLL = "ansible-playbook playbooks/upgrade_driver.yml"
 SPEC = variables.argument_spec(yaml.safe_load(documented.DOCUMENTATION)["options"], apply_defaults=True)
 
 
+Examine = Callable[[Mapping[str, Mapping[str, Any]]], driver_preflight.Findings]
+"""Asks hosts, each with the driver that it is to run, whether their packages let it be installed."""
+
+
 class ActionModule(ClusterAction):
     """One call per host, all hosts at once; then the plan, on the controller."""
 
@@ -40,7 +45,9 @@ class ActionModule(ClusterAction):
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
-        task_vars = task_vars or {}
+        return Invocation.of_this_run().in_result(self._planned(task_vars or {}))
+
+    def _planned(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         extra = ansible_internals.extra_variables(self._loader)
         asked, unfit = _mode(self._task.args, extra)
         declared = self.declared(task_vars, further=known_variables.beside_roles(extra))
@@ -55,7 +62,7 @@ class ActionModule(ClusterAction):
         mode, policy, faults = self._arguments(asked, found)
         if found.refusals:
             misplaced = self._misplaced(task_vars, declared, found)
-            return Invocation.of_this_run().in_result(refused([*found.refusals, *misplaced, *([unfit] if unfit else []), *faults]))
+            return refused([*found.refusals, *misplaced, *([unfit] if unfit else []), *faults])
         if unfit or faults:
             raise stops.fail(unfit or Stop("\n".join(map(str, faults))))
         cluster = self.cluster(task_vars, declared=declared)
@@ -63,7 +70,25 @@ class ActionModule(ClusterAction):
         answers = {} if cluster.topology.problems else self.probe(cluster, task_vars, preflight=True)
         observed = {host: Observed.parse(each.value, each.error, each.reachable) for host, each in answers.items()}
         fingerprints = {host: each.value.get("fingerprint") for host, each in answers.items() if each.value}
-        return Invocation.of_this_run().in_result(result(cluster, observed, run, fingerprints, found.warnings))
+        return result(
+            cluster,
+            observed,
+            run,
+            fingerprints,
+            found.warnings,
+            lambda due: self._driver_findings(cluster, due, task_vars),
+        )
+
+    def _driver_findings(
+        self, cluster: Cluster, due: Mapping[str, Mapping[str, Any]], task_vars: Mapping[str, Any]
+    ) -> driver_preflight.Findings:
+        """Whether the packages of those hosts let their driver be installed; a call to each, and none where there are none."""
+        requests = {host: driver_preflight.request(cluster.wanted[host], driver) for host, driver in due.items()}
+        return driver_preflight.find(
+            requests,
+            lambda some: self.ask_each("driver.preflight", "check", some, task_vars),
+            driver_preflight.lock_deadline({host: cluster.wanted[host] for host in due}),
+        )
 
     def _arguments(self, asked: Mode | None, found: variables.Found) -> tuple[Mode, Policy, list[Stop]]:
         """The mode and the policy; and what is wrong with the policy beside what was ``found`` of its variables."""
@@ -110,11 +135,20 @@ def result(
     run: plan.Run,
     fingerprints: Mapping[str, Any],
     warnings: Sequence[str] = (),
+    examine: Examine = lambda _due: driver_preflight.Findings(),
 ) -> dict[str, Any]:
-    """What the action returns: the plan, or its refusals. ``warnings`` are those of the request, before the plan's own."""
+    """What the action returns: the plan, or its refusals.
+
+    Args:
+        cluster, observed, run: what was read and asked.
+        fingerprints: of the hosts that answered.
+        warnings: those of the request, before the plan's own.
+        examine: asks the hosts whose driver is due.
+    """
     planned = plan.build(cluster.topology, cluster.wanted, observed, run, data_tables.read("known_issues"))
-    planned = dataclasses.replace(planned, warnings=(*map(Stop, warnings), *planned.warnings))
-    stops = [*planned.refusals, *_router_refusals(cluster, observed, run.limit or ())]
+    found = examine(planned.due_drivers)
+    planned = dataclasses.replace(planned, warnings=(*map(Stop, (*warnings, *found.warnings)), *planned.warnings))
+    stops = [*planned.refusals, *found.refusals, *_router_refusals(cluster, observed, run.limit or ())]
     if stops:
         return refused(stops)
     routers = [] if run.mode in (Mode.ABORT, Mode.VERIFY) else _due_routers(cluster, observed, run.limit or ())

@@ -9,9 +9,9 @@ short_description: Fetch or install the packages of one exact NVIDIA driver
 description:
   - Works out the compute-only package set of one driver version as the repository in question names it, with the exact
     apt version of every package.
-  - V(fetched) downloads it and changes nothing else; it fails where DKMS lacks the kernel's headers, or where Secure
-    Boot would refuse what DKMS builds. V(installed) installs it in one transaction, removes what
-    belongs to another version, pins every package and holds it.
+  - V(fetched) downloads it and changes nothing else. V(installed) installs it in one transaction, removes what
+    belongs to another version, pins every package and holds it. M(lockstep.vllm.nvidia_driver_preflight) says beforehand
+    whether that can succeed.
   - An interrupted dpkg is repaired first. Locks of apt are waited for, and their holder is named when they are not freed.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
@@ -43,7 +43,9 @@ options:
     choices: [auto, present, absent]
     default: auto
   prebuilt_modules:
-    description: Take Ubuntu's signed prebuilt modules for the running kernel instead of DKMS. Only with O(source=ubuntu).
+    description: >-
+      Take Ubuntu's signed prebuilt modules, for every kernel that may boot next, instead of DKMS. Only with
+      O(source=ubuntu).
     type: bool
     default: false
   repository_url:
@@ -98,7 +100,6 @@ next:
   type: str
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,12 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import evidence, records
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
-from ansible_collections.lockstep.vllm.plugins.module_utils.driver import apt_lock, change_record, dpkg
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import (
+    apt_lock,
+    boot_kernels,
+    change_record,
+    transaction,
+)
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import install as driver_install
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import packages as driver_packages
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import repository as apt_repository
@@ -162,8 +168,6 @@ def apply(module: AnsibleModule) -> None:
     limits = {"deadline": float(params["deadline"]), "lock_deadline": float(params["lock_deadline"])}
     if params["state"] == "fetched":
         changed = bool(work.install)
-        if changed and not params["prebuilt_modules"]:
-            stop_at(module, driver_install.obstacles(os.uname().release))
         if changed and not module.check_mode:
             refresh(params, work, limits)
             changed = driver_install.fetch(work, params["version"], **limits)
@@ -178,34 +182,8 @@ def apply(module: AnsibleModule) -> None:
     module.exit_json(changed=work.needed or not pinned, **result)
 
 
-def stop_at(module: AnsibleModule, obstacles: list[str]) -> None:
-    if obstacles:
-        module.fail_json(msg="; ".join(obstacles))
-
-
 def plan(params: dict[str, Any], state: driver_state.DriverState) -> driver_install.Plan:
-    requirements = driver_packages.package_set(
-        params["version"],
-        source=params["source"],
-        flavor=params["flavor"],
-        distribution=apt_repository.this_distribution(),
-        fabric_manager=driver_packages.needs_fabric_manager(params["fabric_manager"], state),
-        prebuilt_for=os.uname().release if params["prebuilt_modules"] else None,
-    )
-    names = sorted({*(name for requirement in requirements for name in requirement.names), *state["packages"]})
-    offered = (
-        apt_repository.offered(params["repository_url"])
-        if params["repository_url"]
-        else apt_repository.offered_by_apt(names)
-    )
-    return driver_install.plan(
-        params["version"],
-        requirements,
-        offered,
-        state["packages"],
-        interrupted=dpkg.interrupted(),
-        leftover_pins=driver_install.leftover_pins(),
-    )
+    return transaction.plan(transaction.Declared.parse(params), state, boot_kernels.read().bootable)
 
 
 def refresh(params: dict[str, Any], work: driver_install.Plan, limits: dict[str, float]) -> None:

@@ -15,6 +15,7 @@ from tests.e2e.rolls import testbed_four
 ORDER = (
     # one replica of two hosts (fixture `lab`)
     "test_refusals",  # wants bare hosts, and leaves them bare
+    "test_preflight_packages",  # the same
     "test_site",  # makes the cluster of them, and leaves it serving, as all that follow
     "test_status",
     "test_recovery",

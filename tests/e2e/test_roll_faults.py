@@ -59,7 +59,7 @@ class Fault:
 
 FAULTS = (
     # before the first wave
-    Fault("apt_lock_held", ("a1", "locks were not free"), "untouched", "fault a1 apt_lock_held"),
+    Fault("apt_lock_held", ("a1", "apt is in use"), "untouched", "fault a1 apt_lock_held"),
     Fault("disk_full", ("a1", "space"), "untouched", "fault a1 disk_full"),
     Fault(
         "router_unreachable",

@@ -6,7 +6,7 @@ import fcntl
 import os
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 LOCKS = (
@@ -19,7 +19,11 @@ _FLOCK = "hhqqi4x"  # struct flock of Linux on 64 bits: type, whence, start, len
 
 
 class Locked(Exception):
-    """A lock was not free before the deadline; the message names who holds it."""
+    """A lock was not free before the deadline; the message names who holds it, and ``held`` all of them."""
+
+    def __init__(self, message: str, held: str) -> None:
+        super().__init__(message)
+        self.held = held
 
 
 def holder(path: Path) -> int | None:
@@ -57,10 +61,18 @@ def wait(
     start = clock()
     while held := holders(root):
         if clock() - start >= deadline:
-            who = "; ".join(f"{name} by {describe(pid)}" for name, pid in sorted(held.items()))
-            raise Locked(f"apt's locks were not free within {deadline:g} s: {who}")
+            who = shown({name: describe(pid) for name, pid in held.items()})
+            raise Locked(f"apt's locks were not free within {deadline:g} s: {who}", who)
         sleep(min(1.0, max(0.05, deadline - (clock() - start))))
     return clock() - start
+
+
+def shown(held: Mapping[str, str]) -> str:
+    """Who holds which lock; one that holds several is named once."""
+    files: dict[str, list[str]] = {}
+    for name, who in sorted(held.items()):
+        files.setdefault(who, []).append(name)
+    return "; ".join(f"{', '.join(names)} by {who}" for who, names in files.items())
 
 
 def describe(pid: int) -> str:

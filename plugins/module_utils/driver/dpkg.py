@@ -20,8 +20,16 @@ PATTERNS = (
     "firmware-nvidia-*",
     "linux-modules-nvidia-*",
     "nvlsm",
+    # What a desktop or a display needs of the driver: it has to go to the new version with the rest, or apt refuses.
+    "xserver-xorg-video-nvidia*",
+    "libgl1-nvidia-*",
+    "libegl-nvidia*",
+    "libgles-nvidia*",
+    "libglx-nvidia*",
+    "libnvcuvid1",
+    "libnvoptix1",
 )
-_NOT_THE_DRIVER = (
+NOT_THE_DRIVER = (
     r"(lib)?nvidia-(container|ctk|cuda|cudnn|cg|docker|nsight|profiler|visual|support"
     r"|installer|legacy|egl-wayland|vaapi|ml-dev)"
 )
@@ -53,7 +61,7 @@ def parse(text: str) -> dict[str, Package]:
     packages: dict[str, Package] = {}
     for line in text.splitlines():
         want, status, name, version = (line.split("\t") + [""] * 4)[:4]
-        if (status == "installed" or status in _INCOMPLETE) and not re.match(_NOT_THE_DRIVER, name):
+        if (status == "installed" or status in _INCOMPLETE) and not re.match(NOT_THE_DRIVER, name):
             packages[name.split(":")[0]] = {"version": version, "hold": want == "hold", "broken": status != "installed"}
     return packages
 

@@ -13,22 +13,21 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core.commands import Run, run_command
-from . import apt_lock, dpkg
+from ..core.commands import run_command
+from . import apt_lock, apt_output, dpkg
 from . import repository as apt_repository
 from .packages import FAMILY, PINNING, Requirement, select, takes_part
 from .versions import upstream
 
 PREFERENCES = Path("/etc/apt/preferences.d/lockstep-nvidia-driver.pref")
-_APT = (
-    "apt-get", "-q", "-y", "--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages",
+APT_OPTIONS = (
+    "-q", "-y", "--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages",
     "-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold", "-o", "DPkg::Lock::Timeout=60",
 )  # fmt: skip
-MOK_KEYS = ("var/lib/shim-signed/mok/MOK.der", "var/lib/dkms/mok.pub")
 PINS = ("nvidia-driver-pinning", "nvidia-driver-pinning.pref")
 """Names under which NVIDIA's pinning packages put their preferences."""
 SERVICES = ("nvidia-persistenced.service", "nvidia-fabricmanager.service")
@@ -72,11 +71,12 @@ class Plan:
 
 
 def plan(version: str, requirements: Sequence[Requirement], offered: apt_repository.Offer, packages: dpkg.Packages, *,
-         interrupted: bool, leftover_pins: Sequence[str] = ()) -> Plan:  # fmt: skip
+         interrupted: bool, leftover_pins: Sequence[str] = (), unwanted: Collection[str] = ()) -> Plan:  # fmt: skip
     """Decide from what is desired, what the repository offers and what is installed.
 
     Packages of the driver that came along as dependencies are carried to that version where the repository has
-    them in it, and removed where it has not. ``leftover_pins`` are pinning packages of which only the preferences remain.
+    them in it, and removed where it has not. ``leftover_pins`` are pinning packages of which only the preferences remain;
+    ``unwanted`` are the kernel modules of the other flavour, which go whatever their version is.
 
     Raises:
         PackageError: the repository does not offer the driver.
@@ -86,6 +86,9 @@ def plan(version: str, requirements: Sequence[Requirement], offered: apt_reposit
     remove: list[str] = []
     purge = [name for name in leftover_pins if name not in desired]
     for name, package in packages.items():
+        if name in unwanted and name not in desired:
+            remove.append(name)
+            continue
         if name in desired or not takes_part(name, package["version"]) or upstream(package["version"]) == version:
             continue
         carried = next((offer for offer in offered.get(name, ()) if upstream(offer) == version), None)
@@ -119,32 +122,11 @@ def fetch(work: Plan, version: str, *, deadline: float, lock_deadline: float) ->
     if not work.install:
         return False
     with _preferences(version, work) as options:
-        arguments = [*options, "--download-only", "install", *_named(work)]
+        arguments = [*options, "--download-only", *transaction(work)]
         if not missing_files(_apt(["--print-uris", *arguments], deadline, lock_deadline, "apt-get --print-uris")):
             return False
         _apt(arguments, deadline, lock_deadline, f"downloading driver {version}")
     return True
-
-
-def obstacles(kernel: str, *, root: Path = Path("/"), run: Run = run_command) -> list[str]:
-    """Why DKMS could not give the running ``kernel`` a module that it accepts; empty where nothing stands in the way.
-
-    A host on which DKMS is yet to be installed brings what it needs along, and is not asked.
-    """
-    found = []
-    if (root / "usr/sbin/dkms").exists() and not (root / "lib/modules" / kernel / "build").exists():
-        found.append(
-            f"DKMS cannot build for kernel {kernel}: its headers are missing (apt install linux-headers-{kernel})"
-        )
-    if "SecureBoot enabled" in run(["mokutil", "--sb-state"], 10.0).stdout:
-        keys = [root / name for name in MOK_KEYS if (root / name).exists()]
-        enrolled = any("is already enrolled" in run(["mokutil", "--test-key", str(key)], 10.0).stdout for key in keys)
-        if not enrolled:
-            found.append(
-                "Secure Boot is on and DKMS' signing key is not enrolled (mokutil --import, then a reboot at the console), "
-                "or take Ubuntu's signed modules: nvidia_driver_source: ubuntu, nvidia_driver_prebuilt_modules: true"
-            )
-    return found
 
 
 def missing_files(uris: str) -> list[str]:
@@ -161,8 +143,7 @@ def install(work: Plan, version: str, *, deadline: float, lock_deadline: float) 
         apt_lock.wait(lock_deadline)
         _command(["dpkg", "--force-hold", "--purge", *work.purge], deadline, "removing the pin of another driver")
     if work.install or work.remove:
-        arguments = ["install", *_named(work), *(f"{name}-" for name in work.remove)]
-        _apt(arguments, deadline, lock_deadline, f"installing driver {version}")
+        _apt(transaction(work), deadline, lock_deadline, f"installing driver {version}")
     hold(deadline)
     for unit in SERVICES:
         if run_command(["systemctl", "cat", unit], deadline).ok:
@@ -227,6 +208,11 @@ def update(source: Path, *, deadline: float, lock_deadline: float) -> None:
         raise StepFailed(f"{failure}. Check nvidia_driver_repository_url and the keyring", failure.log) from failure
 
 
+def transaction(work: Plan) -> list[str]:
+    """The one transaction, as arguments of ``apt-get``: every package with its version, and those that go."""
+    return ["install", *_named(work), *(f"{name}-" for name in work.remove)]
+
+
 def _named(work: Plan) -> list[str]:
     return [f"{name}={exact}" for name, exact in work.install.items()]
 
@@ -249,7 +235,7 @@ def _preferences(version: str, work: Plan) -> Iterator[list[str]]:
 
 def _apt(arguments: Sequence[str], deadline: float, lock_deadline: float, what: str) -> str:
     apt_lock.wait(lock_deadline)
-    return _command([*_APT, *arguments], deadline, what)
+    return _command(["apt-get", *APT_OPTIONS, *arguments], deadline, what)
 
 
 def _command(argv: Sequence[str], deadline: float, what: str) -> str:
@@ -273,9 +259,10 @@ def _command(argv: Sequence[str], deadline: float, what: str) -> str:
 
 
 def failure_reason(text: str, code: int) -> str:
-    """Why apt or dpkg failed, from their output: their own error lines, or the exit status when there are none."""
+    """Why apt or dpkg failed: what cannot be satisfied, then their own error lines, or the exit status when there are none."""
     marks = ("E: ", "dpkg: error", "Error! ", "dpkg: unrecoverable")
-    lines = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.startswith(marks)))
+    lines = [str(unmet) for unmet in apt_output.unmet(text)]
+    lines += dict.fromkeys(line.strip() for line in text.splitlines() if line.startswith(marks))
     return "; ".join(lines[:6]) if lines else f"exit status {code}"
 
 

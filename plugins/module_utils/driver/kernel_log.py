@@ -73,6 +73,28 @@ def xids(root: Path = Path("/"), run: Run = run_command, deadline: float = 5.0) 
     return parse_xids(parse_journal(kept.stdout) or messages)
 
 
+def refusal(since: float, root: Path = Path("/")) -> str | None:
+    """Why the module refused a card ``since`` then (seconds after boot), as the kernel's buffer has it; None if it did not."""
+    records, _lost = parse_kmsg(_kmsg(root / "dev/kmsg"), 0.0)
+    return parse_refusal([message for when, message in records if when >= since])
+
+
+def parse_refusal(messages: Sequence[str]) -> str | None:
+    """The last sentence of the module that begins with the card it is about; it goes over several lines."""
+    sentences: list[list[str]] = []
+    inside = False
+    for message in messages:
+        said = re.match(r"NVRM: ?(.*)$", message.strip())
+        if said and re.match(r"The NVIDIA GPU \S+ \(PCI ID:", said[1]):
+            sentences.append([])
+            inside = True
+        inside = inside and said is not None
+        if inside and said:
+            sentences[-1].append(said[1].strip())
+            inside = not said[1].rstrip().endswith(".")
+    return " ".join(sentences[-1]) if sentences else None
+
+
 def parse_kmsg(text: str, boot: float) -> tuple[list[tuple[float, str]], bool]:
     """Kernel messages as (unix time, message) from ``/dev/kmsg`` records, and whether the first ones were lost.
 

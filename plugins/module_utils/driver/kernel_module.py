@@ -17,6 +17,7 @@ from typing import Literal
 from ..core.commands import Run, run_command
 from ..core.stop import StopError
 from . import holders as driver_holders
+from . import kernel_log
 from . import state as driver_state
 from .holders import Holder, describe
 
@@ -180,6 +181,7 @@ def _unload(deadline: float, run: Run) -> tuple[str, ...]:
 
 
 def _insert(version: str, deadline: float, run: Run) -> None:
+    begun = time.clock_gettime(time.CLOCK_MONOTONIC) - 1.0
     for name in LOADED_ALWAYS:
         answer = run(["modprobe", name], deadline)
         if answer.timed_out:
@@ -188,7 +190,9 @@ def _insert(version: str, deadline: float, run: Run) -> None:
             hint = (
                 " (Secure Boot refuses a module without an enrolled key)" if "Key was rejected" in answer.stderr else ""
             )
-            raise LoadFailed(f"modprobe {name}: {answer.stderr.strip()}{hint}", "dmesg; dkms status")
+            said = kernel_log.refusal(begun)
+            why = f"; the kernel says: {said}" if said else ""
+            raise LoadFailed(f"modprobe {name}: {answer.stderr.strip()}{hint}{why}", "dmesg; dkms status")
     loaded = driver_state.loaded_version()
     if loaded != version:
         raise LoadFailed(

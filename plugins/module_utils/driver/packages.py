@@ -27,7 +27,11 @@ Flavor = Literal["open", "proprietary"]
 Offer = Mapping[str, Sequence[str]]
 
 # What apt's preferences keep at the driver's version, named or not.
-FAMILY = ("nvidia-*", "libnvidia-*", "libcuda1", "libcudadebugger1", "cuda-drivers*", "firmware-nvidia-*")
+FAMILY = (
+    "nvidia-*", "libnvidia-*", "libcuda1", "libcudadebugger1", "cuda-drivers*", "firmware-nvidia-*",
+    "xserver-xorg-video-nvidia*", "libgl1-nvidia-*", "libegl-nvidia*", "libgles-nvidia*", "libglx-nvidia*",
+    "libnvcuvid1", "libnvoptix1",
+)  # fmt: skip
 PINNING = "nvidia-driver-pinning-"
 SUPPORTED = ("Debian", "Ubuntu")
 UNSUFFIXED_FROM = 590
@@ -80,7 +84,7 @@ def package_set(
     flavor: Flavor,
     distribution: str,
     fabric_manager: bool,
-    prebuilt_for: str | None = None,
+    prebuilt_for: Sequence[str] = (),
 ) -> tuple[Requirement, ...]:
     """The compute-only package set for one exact driver version.
 
@@ -90,7 +94,7 @@ def package_set(
         flavor: kernel modules ``open`` or ``proprietary``.
         distribution: ``Debian`` or ``Ubuntu``, as ``ansible_facts.distribution`` has it.
         fabric_manager: whether the host has NVSwitches and so needs fabric manager in the same version.
-        prebuilt_for: kernel release (``uname -r``) to take Ubuntu's signed prebuilt modules for, instead of DKMS.
+        prebuilt_for: kernel releases (``uname -r``) to take Ubuntu's signed prebuilt modules for, instead of DKMS.
 
     Raises:
         PackageError: the parameters contradict each other, or the distribution is not supported.
@@ -242,7 +246,7 @@ def _nvidia_for_debian(version: str, number: int, flavor: Flavor) -> tuple[Requi
     )
 
 
-def _ubuntu_archive(version: str, number: int, flavor: Flavor, prebuilt_for: str | None) -> tuple[Requirement, ...]:
+def _ubuntu_archive(version: str, number: int, flavor: Flavor, prebuilt_for: Sequence[str]) -> tuple[Requirement, ...]:
     server, opened = f"-{number}-server", "-open" if flavor == "open" else ""
     required = [
         f"nvidia-kernel-common{server}",
@@ -250,13 +254,9 @@ def _ubuntu_archive(version: str, number: int, flavor: Flavor, prebuilt_for: str
         f"nvidia-utils{server}",
         f"nvidia-compute-utils{server}",
     ]
-    kernel = (
-        Requirement((f"linux-modules-nvidia{server}{opened}-{prebuilt_for}",), None)
-        if prebuilt_for
-        else Requirement((f"nvidia-dkms{server}{opened}",), version)
-    )
+    prebuilt = [Requirement((f"linux-modules-nvidia{server}{opened}-{kernel}",), None) for kernel in prebuilt_for]
     return (
-        kernel,
+        *(prebuilt or [Requirement((f"nvidia-dkms{server}{opened}",), version)]),
         *_requirements(
             version,
             required,

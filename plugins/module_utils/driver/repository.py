@@ -58,7 +58,7 @@ def offered(repository_url: str, *, deadline: float = 20.0) -> dict[str, list[st
     for name in _COMPRESSED:
         address = f"{repository_url.rstrip('/')}/{name}"
         try:
-            text = _unpacked(name, _fetch(address, deadline))
+            text = _unpacked(name, fetch(address, deadline))
         except (OSError, EOFError, ValueError, lzma.LZMAError) as error:
             reasons.append(f"{name}: {getattr(error, 'reason', None) or error}")
             if not isinstance(error, HTTPError) and not isinstance(error, FileNotFoundError):
@@ -86,7 +86,13 @@ def this_distribution(release: Path = OS_RELEASE) -> str:
     return known.get(fields.get("ID", "")) or fields.get("NAME", "an unknown system")
 
 
-def _fetch(address: str, deadline: float) -> bytes:
+def fetch(address: str, deadline: float) -> bytes:
+    """What lies at an address (http, https or file), within ``deadline`` seconds.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: the scheme is unknown.
+    """
     # Imported where it is needed: it takes longer than the rest of a probe, and most probes read no index.
     import urllib.parse
     import urllib.request

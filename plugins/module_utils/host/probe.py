@@ -28,7 +28,7 @@ from ..driver import state as driver_state
 from ..runtime import state as runtime_state
 
 if TYPE_CHECKING:
-    from .state import Boot, DriverRequest, HostState, Manifest, Preflight, Record, Request, System, Unit, Unread
+    from .state import Boot, HostState, Manifest, Preflight, Record, Request, System, Unit, Unread
 
 UNITS = (
     "lockstep-ray.service",
@@ -71,7 +71,7 @@ def collect(request: Request) -> HostState:
         "addresses": _guarded(_addresses),
     }
     if request.get("preflight"):
-        state["preflight"] = _guarded(lambda: _preflight(request, driver.get("package_version")))
+        state["preflight"] = _guarded(lambda: _preflight(request))
     if request.get("ray"):
         state["ray"] = {**_guarded(_ray)}
     return state
@@ -160,42 +160,11 @@ def _addresses() -> dict[str, list[str]]:
     return {item["ifname"]: [address["local"] for address in item.get("addr_info", [])] for item in shown}
 
 
-def _preflight(request: Request, package_version: object) -> Preflight:
-    result: Preflight = {
+def _preflight(request: Request) -> Preflight:
+    return {
         "taken_ports": taken_ports(request.get("ports", [])),
         "names": _name_problems(request.get("peers", {})),
     }
-    driver = request.get("driver")
-    if driver and package_version != driver["version"]:
-        result["driver_refusal"] = driver_refusal(driver)
-    return result
-
-
-def driver_refusal(driver: DriverRequest) -> str | None:
-    """Why this exact driver is not on offer here, from the repository as it is now; None when it is."""
-    if driver["source"] == "verify":
-        return None
-    from ..driver import packages as driver_packages
-    from ..driver import repository as apt_repository
-
-    try:
-        requirements = driver_packages.package_set(
-            driver["version"],
-            source=driver["source"],
-            flavor=driver["flavor"],
-            distribution=apt_repository.this_distribution(),
-            fabric_manager=driver["fabric_manager"],
-        )
-        url = driver["repository_url"]
-        offered = (
-            apt_repository.offered(url)
-            if url
-            else apt_repository.offered_by_apt([name for requirement in requirements for name in requirement.names])
-        )
-        driver_packages.select(requirements, offered)
-    except (driver_packages.PackageError, apt_repository.UnreadableIndex) as error:
-        return str(error)
-    return None
 
 
 def _name_problems(peers: Mapping[str, str]) -> dict[str, str | None]:

@@ -9,22 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
-    from ..driver import packages as driver_packages
     from ..driver import state as driver_state
     from ..runtime import state as runtime_state
 
 Record = dict[str, Any]
 """A record of this host as it lies on the disk, or ``Unread``."""
-
-
-class DriverRequest(TypedDict):
-    """A driver that the plan asks for: is it on offer?"""
-
-    version: str
-    source: driver_packages.Source
-    flavor: driver_packages.Flavor
-    fabric_manager: bool
-    repository_url: str | None
 
 
 class Request(TypedDict, total=False):
@@ -38,7 +27,6 @@ class Request(TypedDict, total=False):
     preflight: bool
     ports: Sequence[int]
     peers: Mapping[str, str]
-    driver: DriverRequest | None
     ray: bool
     driver_also: Sequence[str]
 
@@ -91,11 +79,10 @@ class Manifest(TypedDict):
 
 
 class Preflight(TypedDict, total=False):
-    """``taken_ports``: port to its listener; ``names``: peer to its problem or None; ``driver_refusal``: why there is none."""
+    """``taken_ports``: port to its listener; ``names``: peer to its problem or None."""
 
     taken_ports: dict[str, str]
     names: dict[str, str | None]
-    driver_refusal: str | None
 
 
 class Stamps(TypedDict):

@@ -66,7 +66,6 @@ class Quarantine:
 class Preflight:
     """What would keep a role from its work: refusals and owners as text, names with their resolution problem."""
 
-    driver_refusal: str | None = None
     taken_ports: Mapping[str, str] = dataclasses.field(default_factory=dict)
     name_problems: tuple[str, ...] = ()
     error: str | None = None
@@ -74,7 +73,6 @@ class Preflight:
     @classmethod
     def parse(cls, answer: Mapping[str, Any]) -> Preflight:
         return cls(
-            driver_refusal=answer.get("driver_refusal"),
             taken_ports=answer.get("taken_ports", {}),
             name_problems=tuple(str(problem) for problem in answer.get("names", {}).values() if problem),
             error=answer.get("error"),

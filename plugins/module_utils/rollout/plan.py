@@ -53,7 +53,8 @@ class Plan:
         prepare: hosts whose ``prepare`` step is due; done before the first wave, under whatever serves.
         disturbed: replicas whose Ray and engine are stopped in their wave.
         gated: replicas whose gates across hosts are due.
-        drivers: per host of the waves, the driver that it is to run: ``version``, ``source`` and ``flavor``.
+        drivers: per host of the waves, the driver that it is to run: ``version``, ``source`` and ``flavor``; in a refused
+            plan, of the hosts whose driver would be due.
         completed: hosts whose roll is complete once the waves are done: then every replica runs what was rolled to.
         skipped: replica to why it is in no wave.
         refusals: why the run must not begin; empty otherwise.
@@ -70,6 +71,15 @@ class Plan:
     skipped: Mapping[str, Skip] = dataclasses.field(default_factory=dict)
     refusals: tuple[Stop, ...] = ()
     warnings: tuple[Stop, ...] = ()
+
+    @property
+    def due_drivers(self) -> dict[str, Mapping[str, Any]]:
+        """Those of ``drivers`` that have to be installed or loaded."""
+        return {
+            host: driver
+            for host, driver in self.drivers.items()
+            if self.refusals or Step.DRIVER in self.steps.get(host, {})
+        }
 
 
 def build(
@@ -96,7 +106,7 @@ def build(
     if refused:
         return Plan(refusals=refused)
     if run.mode is Mode.ABORT:
-        desired, observed, issues = before_roll(topology, desired, observed), without_offers(observed), ()
+        desired, issues = before_roll(topology, desired, observed), ()
         if not desired:
             return Plan(refusals=(Stop(refusals.nothing_to_abort(observed)),))
     needs: dict[str, HostNeed] = {}
@@ -113,13 +123,20 @@ def build(
     ]
     warnings = tuple(line for _refused, warned in examined for line in warned)
     refused = tuple(line for lines, _warned in examined for line in lines)
+    due = {
+        host: desired[host].driver
+        for replica in asked
+        for host in replica.hosts
+        if host in needs and Step.DRIVER in needs[host].steps
+    }
     if refused:
-        return Plan(refusals=refused, warnings=warnings)
+        return Plan(refusals=refused, warnings=warnings, drivers=due)
     replicas = [replica_need(replica, observed, needs, run.mode) for replica in topology.replicas]
     names = {replica.name for replica in asked}
     decided = waves(replicas, run.policy, run.now, names)
     if isinstance(decided, Refusals):
-        return Plan(refusals=tuple(map(Stop, decided.reasons)), skipped=decided.skipped, warnings=warnings)
+        reasons = tuple(map(Stop, decided.reasons))
+        return Plan(refusals=reasons, skipped=decided.skipped, warnings=warnings, drivers=due)
     planned = dataclasses.replace(_in_waves(topology, observed, needs, decided, names), warnings=warnings)
     return dataclasses.replace(
         planned,
@@ -202,17 +219,6 @@ def before_roll(
             driver = change_record.before_roll(record) or record.get("verified") or {}
             back = {name: driver[key] for name in DRIVER if (key := name.rpartition("_")[2]) in driver}
             result[host] = dataclasses.replace(desired[host], settings={**desired[host].settings, **back})
-    return result
-
-
-def without_offers(observed: Mapping[str, Observed]) -> dict[str, Observed]:
-    """What was observed, less whether the declared driver can be had: an abort goes back to another one."""
-    result = {}
-    for host, answer in observed.items():
-        if answer.state is not None:
-            preflight = dataclasses.replace(answer.state.preflight, driver_refusal=None)
-            answer = dataclasses.replace(answer, state=dataclasses.replace(answer.state, preflight=preflight))
-        result[host] = answer
     return result
 
 

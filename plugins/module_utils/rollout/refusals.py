@@ -112,8 +112,6 @@ def _driver(settings: Mapping[str, Any], state: HostState, need: HostNeed) -> It
         if reason:
             version = settings.get("nvidia_driver_version")
             yield f"{reason}, and nvidia_driver_source is 'verify': the platform's owner has to install {version} here"
-    elif state.preflight.driver_refusal:
-        yield f"{state.preflight.driver_refusal}. Set nvidia_driver_version to one that is on offer, or repair the repository"
 
 
 def _network(settings: Mapping[str, Any], state: HostState, need: HostNeed) -> Iterator[str]:

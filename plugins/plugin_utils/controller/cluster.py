@@ -156,6 +156,15 @@ class ClusterAction(ActionBase):
             for host, wanted in cluster.wanted.items()
         )
 
+    def ask_each(
+        self, module: str, function: str, requests: Mapping[str, Any], task_vars: Mapping[str, Any]
+    ) -> dict[str, Answer]:
+        """Call one read-only function of the library on every host of ``requests``, all at once, each with its request."""
+        return self._fleet(task_vars).run_read_only(
+            (host, program(module, function, request), self._connection_variables(host, task_vars))
+            for host, request in requests.items()
+        )
+
     def run_on(self, hosts: Iterable[str], text: str, task_vars: Mapping[str, Any]) -> dict[str, Answer]:
         """Run one program on each of ``hosts``, all at once."""
         connections = {host: self._connection_variables(host, task_vars) for host in hosts}
@@ -180,17 +189,9 @@ def _questions(cluster: Cluster, host: str, wanted: Desired) -> dict[str, Any]:
         return {}
     mine = wanted.settings
     replica = cluster.topology.replica_of(host)
-    repository = mine.get("nvidia_driver_repository_url")
     return {
         "ports": _ports(mine, host == replica.head),
         "peers": dict(replica.addresses),
-        "driver": {
-            "version": mine.get("nvidia_driver_version"),
-            "source": mine.get("nvidia_driver_source"),
-            "flavor": mine.get("nvidia_driver_flavor"),
-            "fabric_manager": mine.get("nvidia_driver_fabric_manager") == "present",
-            "repository_url": repository if mine.get("nvidia_driver_source") in ("nvidia", "mirror") else None,
-        },
     }
 
 

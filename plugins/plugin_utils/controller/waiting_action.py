@@ -26,9 +26,13 @@ class WaitingAction(ActionBase):
 
     Attributes:
         MODULE: its full name.
+        SECONDS: how long one call is.
+        REPEATS: whether the reason is shown after every call, not only when it changes.
     """
 
     MODULE: ClassVar[str]
+    SECONDS: ClassVar[float] = ROUND
+    REPEATS: ClassVar[bool] = False
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
@@ -38,13 +42,13 @@ class WaitingAction(ActionBase):
         rounds: list[dict[str, Any]] = []
         while True:
             left = max(0.0, deadline - (time.monotonic() - started))
-            arguments["deadline"] = min(left, ROUND + stable)
+            arguments["deadline"] = min(left, self.SECONDS + stable)
             result = dict(self._execute_module(self.MODULE, arguments, task_vars=variables))
             rounds.append(result)
             elapsed = time.monotonic() - started
             if result.get("code") != "deadline" or elapsed >= deadline or self._task.check_mode:
                 break
-            if result["reason"] != shown:
+            if self.REPEATS or result["reason"] != shown:
                 shown = result["reason"]
                 _display.display(f"{variables['inventory_hostname']}: waiting for {elapsed:.0f} s: {shown}")
             arguments |= self.next_round(result)

@@ -13,11 +13,13 @@ import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.lockstep.vllm.plugins.action import plan as action
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import needs, plan, topology
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import Observed
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Policy
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode
 from ansible_collections.lockstep.vllm.plugins.modules import plan as documented
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import driver_preflight
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import Cluster
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import events, page, timeline, tracker
 
@@ -50,6 +52,7 @@ def result(
     limit: set[str] | None = None,
     unreachable: Collection[str] = (),
     warnings: Sequence[str] = (),
+    examine: action.Examine = lambda _due: driver_preflight.Findings(),
 ) -> dict[str, Any]:
     """What the action returns of a cluster whose hosts answer so."""
     replicas = tuple(topology.Replica(name, f"{name[-1]}1", (), {f"{name[-1]}1": "10.0.0.1"}) for name in NAMES)
@@ -64,7 +67,8 @@ def result(
     observed |= {host: Observed(None, "no route", False) for host in unreachable}
     run = plan.Run(Mode.UPGRADE, Policy(), NOON, limit or set(desired))
     fingerprints = {host: answer["fingerprint"] for host, answer in states.items()}
-    return action.result(Cluster(topology.Topology(replicas), desired, ()), observed, run, fingerprints, warnings)
+    cluster = Cluster(topology.Topology(replicas), desired, ())
+    return action.result(cluster, observed, run, fingerprints, warnings, examine)
 
 
 OLD = {"package_version": "550.90.07", "loaded_version": "550.90.07", "packages": {}, "gpus": []}
@@ -181,3 +185,38 @@ def test_every_variable_of_the_playbooks_is_documented() -> None:
     named = set(re.findall(r"C\((\w+)\)", documented.DOCUMENTATION))
     assert used - of_roles <= named
     assert {"rollout_wave_size", "rollout_lock_without", "diagnose_disturb", "status_format"} <= used
+
+
+def examined(
+    states: dict[str, dict[str, Any]], found: driver_preflight.Findings
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What the action returns where the hosts whose driver is due answer so, and whom it asked."""
+    asked: list[dict[str, Any]] = []
+
+    def examine(due: Any) -> driver_preflight.Findings:
+        asked.append(dict(due))
+        return found if due else driver_preflight.Findings()
+
+    return result(states, examine=examine), asked
+
+
+def test_what_is_wrong_with_packages_refuses_the_run() -> None:
+    stop = Stop(
+        "a1: package demo is half-configured", "ansible a1 -b -m ansible.builtin.command -a 'dpkg --configure demo'"
+    )
+    returned, asked = examined({**STATES, "c1": state("c1")}, driver_preflight.Findings((stop,)))
+    assert [*asked[0]] == ["a1"]
+    assert asked[0]["a1"]["version"] == "550.127.05"
+    assert returned["failed"]
+    assert "a1: package demo is half-configured" in returned["msg"]
+    assert returned["next"] == stop.next
+
+
+def test_what_a_run_repairs_is_a_warning_of_the_plan() -> None:
+    returned, _asked = examined(STATES, driver_preflight.Findings(warnings=("a1: package x: this run repairs it",)))
+    assert returned["lockstep_plan"]["warnings"] == ["a1: package x: this run repairs it"]
+
+
+def test_hosts_whose_driver_is_not_due_are_not_asked() -> None:
+    _returned, asked = examined({host: state(host) for host in ("a1", "b1", "c1")}, driver_preflight.Findings())
+    assert asked == [{}]

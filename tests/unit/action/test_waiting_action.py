@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.lockstep.vllm.plugins.action import engine_state, ray_wait_for_resources
+from ansible_collections.lockstep.vllm.plugins.action import (
+    engine_state,
+    nvidia_driver_preflight,
+    ray_wait_for_resources,
+)
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import waiting_action
 
 LOGS = "journalctl -u lockstep-vllm -n 200"
@@ -71,3 +75,35 @@ def test_what_the_first_call_changed_and_forgave_outlives_it(monkeypatch: pytest
     assert play.calls[1]["failures_before"] == 2
     assert result["msg"].startswith("the engine is not serving: no GPU. Next: journalctl")
     assert result["next"] == LOGS
+
+
+def preflight(code: str, reason: str, *problems: dict[str, Any]) -> dict[str, Any]:
+    return {"failed": code != "ready", "code": code, "reason": reason, "problems": list(problems)}
+
+
+def test_who_uses_apt_is_named_each_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = preflight("deadline", "apt is in use: /var/lib/dpkg/lock by pid 812 (apt-get)")
+    play = Play(nvidia_driver_preflight, monkeypatch, [busy, busy, preflight("ready", "")], deadline=300)
+    assert play.run()["code"] == "ready"
+    assert play.shown == [f"a1: waiting for {seconds} s: {busy['reason']}" for seconds in (10, 20)]
+    assert [call["deadline"] for call in play.calls] == [10.0, 10.0, 10.0]
+
+
+def test_apt_that_stays_in_use_fails_with_its_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = preflight("deadline", "apt is in use: /var/lib/dpkg/lock by pid 812 (apt-get)")
+    result = Play(nvidia_driver_preflight, monkeypatch, [busy] * 9, deadline=20).run()
+    assert "a1: apt is in use: /var/lib/dpkg/lock by pid 812 (apt-get); waited 20 s" in result["msg"]
+    assert result["next"] == "ansible-playbook playbooks/preflight.yml -e nvidia_driver_apt_lock_deadline=1800"
+
+
+def test_packages_that_are_not_ready_fail_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = {
+        "kind": "unfinished",
+        "cause": "package demo is half-configured",
+        "fix": "dpkg --configure demo",
+        "warns": False,
+    }
+    flavor = {"kind": "flavor", "cause": "GPU 10de:1db5 is older", "fix": "", "warns": False}
+    result = Play(nvidia_driver_preflight, monkeypatch, [preflight("refused", "…", flavor, broken)]).run()
+    assert "a1: GPU 10de:1db5 is older; a1: package demo is half-configured" in result["msg"]
+    assert result["next"] == "ansible a1 -b -m ansible.builtin.command -a 'dpkg --configure demo'"

@@ -13,9 +13,10 @@ from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import apt_lock, kernel_module, preflight
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import install as driver_install
-from ansible_collections.lockstep.vllm.plugins.module_utils.driver import kernel_module
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import state as driver_state
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver.package_problems import Problem, ProblemKind
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import driver as driver_gate
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.codes import Code
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import GateResult
@@ -164,3 +165,48 @@ def test_load_in_check_mode_only_decides(capsys: pytest.CaptureFixture[str], mon
 @pytest.mark.parametrize("source", ["nvidia", "mirror"])
 def test_a_repository_has_to_be_given(capsys: pytest.CaptureFixture[str], source: str) -> None:
     assert "repository_url" in call(capsys, "nvidia_driver_packages", version="550.127.05", source=source)["msg"]
+
+
+@pytest.fixture
+def packages(monkeypatch: pytest.MonkeyPatch) -> list[Problem]:
+    """What the look at the host's packages finds."""
+    found: list[Problem] = []
+    monkeypatch.setattr(preflight, "problems", lambda _declared: found)
+    monkeypatch.setattr(preflight, "sources", lambda _declared: [])
+    monkeypatch.setattr(apt_lock, "wait", lambda _deadline: 0.0)
+    return found
+
+
+def test_preflight_fails_with_every_cause_and_the_first_command(
+    packages: list[Problem], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warned: list[str] = []
+    monkeypatch.setattr(AnsibleModule, "warn", lambda _module, text: warned.append(text))
+    asked = {"version": "550.127.05", "checks": ["locks", "packages"]}
+    assert call(capsys, "nvidia_driver_preflight", **asked)["code"] == "ready"
+    packages += [Problem(ProblemKind.UNFINISHED, "nvidia-dkms is half-configured", "dpkg --configure -a", warns=True)]
+    result = call(capsys, "nvidia_driver_preflight", **asked)
+    assert (result["code"], result["changed"], warned) == ("ready", False, ["nvidia-dkms is half-configured"])
+    packages += [
+        Problem(ProblemKind.FLAVOR, "GPU is older"),
+        Problem(ProblemKind.HEADERS, "no headers", "apt-get install -y h"),
+    ]
+    result = call(capsys, "nvidia_driver_preflight", **asked)
+    assert (result["code"], result["reason"], result["next"]) == (
+        "refused",
+        "GPU is older; no headers",
+        "apt-get install -y h",
+    )
+    assert [each["kind"] for each in result["problems"]] == ["unfinished", "flavor", "headers"]
+    assert call(capsys, "nvidia_driver_preflight", checks=["locks", "sources"])["code"] == "ready"
+
+
+def test_preflight_names_who_uses_apt(
+    packages: list[Problem], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait(_deadline: float) -> float:
+        raise apt_lock.Locked("apt's locks were not free within 10 s", "/var/lib/dpkg/lock by pid 812 (apt-get)")
+
+    monkeypatch.setattr(apt_lock, "wait", wait)
+    result = call(capsys, "nvidia_driver_preflight", version="550.127.05", deadline=10)
+    assert (result["code"], result["reason"]) == ("deadline", "apt is in use: /var/lib/dpkg/lock by pid 812 (apt-get)")

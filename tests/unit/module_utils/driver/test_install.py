@@ -46,6 +46,15 @@ def test_a_lost_hold_is_noticed() -> None:
     assert not work.install
 
 
+def test_modules_of_the_other_flavour_go_whatever_their_version() -> None:
+    """They conflict with the declared ones, or would be built and loaded in their place."""
+    other = {"nvidia-kernel-dkms": package(f"{NEW}-1")}
+    assert plan({**READY, **other}, unwanted={"nvidia-kernel-dkms"}).remove == ("nvidia-kernel-dkms",)
+    assert plan({**READY, **other}).remove == ()
+    older = {"nvidia-kernel-open-dkms": package(f"{OLD}-1")}
+    assert plan(older, unwanted={"nvidia-kernel-open-dkms"}).remove == ()  # it is desired
+
+
 def test_an_install_ends_with_every_driver_package_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[list[str]] = []
     rows = ["install\tinstalled\tlibcuda1\t580.95.05-1", "hold\tinstalled\tlibnvidia-ml1\t580.95.05-1"]
@@ -60,6 +69,25 @@ def test_an_install_ends_with_every_driver_package_held(tmp_path: Path, monkeypa
     driver_install.install(plan({}), NEW, deadline=5, lock_deadline=5)
     assert "install" in ran[0]
     assert ran[-1] == ["apt-mark", "hold", "libcuda1"]
+
+
+@pytest.mark.parametrize("verb", ["fetch", "install"])
+def test_what_goes_is_named_when_it_is_fetched_too(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else apt refuses to fetch what conflicts with a package that the install removes."""
+    ran: list[list[str]] = []
+    monkeypatch.setattr(driver_install, "pin", lambda version, exact: None)
+    monkeypatch.setattr(driver_install, "hold", lambda deadline: [])
+    monkeypatch.setattr(driver_install.apt_lock, "wait", lambda deadline: None)
+    monkeypatch.setattr(driver_install, "run_command", lambda argv, deadline: CommandResult(1))
+    monkeypatch.setattr(
+        driver_install, "_command", lambda argv, deadline, what: ran.append(list(argv)) or "'uri' file 1 x"
+    )
+    work = plan({"nvidia-kernel-dkms": package(f"{OLD}-1")}, unwanted={"nvidia-kernel-dkms"})
+    getattr(driver_install, verb)(work, NEW, deadline=5, lock_deadline=5)
+    asked = [argv for argv in ran if "install" in argv]
+    assert asked
+    assert all(argv[-len(driver_install.transaction(work)) :] == driver_install.transaction(work) for argv in asked)
+    assert driver_install.transaction(work)[-1] == "nvidia-kernel-dkms-"
 
 
 @pytest.mark.parametrize("verb", ["fetch", "install"])
@@ -124,8 +152,10 @@ def test_preferences_pin_every_package_and_its_kin() -> None:
     text = driver_install.preferences(NEW, {"libcuda1": f"{NEW}-1"})
     assert f"Package: libcuda1\nPin: version {NEW}-1\nPin-Priority: 1001" in text
     assert (
-        f"nvidia-* libnvidia-* libcuda1 libcudadebugger1 cuda-drivers* firmware-nvidia-*\nPin: version {NEW}-*" in text
+        "nvidia-* libnvidia-* libcuda1 libcudadebugger1 cuda-drivers* firmware-nvidia-* xserver-xorg-video-nvidia*"
+        in text
     )
+    assert f"\nPin: version {NEW}-*" in text
 
 
 def test_a_changed_preferences_file_is_noticed(tmp_path: Path) -> None:
@@ -168,30 +198,6 @@ def test_a_failing_command_carries_its_output() -> None:
 def test_a_command_past_its_deadline_is_ended() -> None:
     with pytest.raises(StepFailed, match=r"ended at its deadline of 0\.2 s"):
         driver_install._command(["sleep", "30"], 0.2, "waiting")
-
-
-@pytest.mark.parametrize(
-    ("files", "mokutil", "fragments"),
-    [
-        ([], {}, []),
-        (["usr/sbin/dkms", "lib/modules/6.1.0/build"], {}, []),
-        (["usr/sbin/dkms"], {}, ["headers are missing (apt install linux-headers-6.1.0)"]),
-        ([], {"--sb-state": "SecureBoot disabled\n"}, []),
-        ([], {"--sb-state": "SecureBoot enabled\n"}, ["key is not enrolled"]),
-        (["var/lib/dkms/mok.pub"], {"--sb-state": "SecureBoot enabled\n", "--test-key": "mok.pub is not enrolled\n"},
-         ["key is not enrolled"]),
-        (["var/lib/dkms/mok.pub"], {"--sb-state": "SecureBoot enabled\n", "--test-key": "mok.pub is already enrolled\n"}, []),
-    ],
-)  # fmt: skip
-def test_obstacles_to_dkms(tmp_path: Path, files: list[str], mokutil: dict[str, str], fragments: list[str]) -> None:
-    for name in files:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    found = driver_install.obstacles(
-        "6.1.0", root=tmp_path, run=lambda argv, _deadline: CommandResult(0, mokutil.get(argv[1], ""))
-    )
-    assert len(found) == len(fragments)
-    assert all(fragment in line for fragment, line in zip(fragments, found, strict=True))
 
 
 def test_the_run_after_an_upgrade_writes_the_same_preferences() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.commands import CommandResult
-from ansible_collections.lockstep.vllm.plugins.module_utils.driver import holders, kernel_module
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import holders, kernel_log, kernel_module
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import state as driver_state
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.kernel_module import (
     SERVICES,
@@ -180,6 +181,26 @@ def test_the_wrong_module_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(LoadFailed, match=r"loaded driver 550\.54\.15, 550\.127\.05 is installed"):
         kernel.load()
     assert "nvidia-persistenced.service" in kernel.active
+
+
+def test_what_the_kernel_says_of_the_card_is_quoted(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open modules on Volta: modprobe alone says "No such device"."""
+    case = Path(__file__).parents[2] / "fixtures/cases/open-module-on-volta"
+    said = kernel_log.parse_refusal((case / "kmsg.txt").read_text().splitlines())
+    assert said == (
+        "The NVIDIA GPU 0000:af:00.0 (PCI ID: 10de:1db5) installed in this system is not supported by open nvidia.ko "
+        "because it does not include the required GPU System Processor (GSP)."
+    )
+    assert kernel_log.parse_refusal(["NVRM: loading NVIDIA UNIX x86_64 Kernel Module"]) is None
+    monkeypatch.setattr(kernel_log, "refusal", lambda _since: said)
+
+    def run(argv: Sequence[str], deadline: float) -> CommandResult:
+        if list(argv) == ["modprobe", "nvidia"]:
+            return CommandResult(1, stderr=(case / "modprobe.txt").read_text())
+        return kernel.run(argv, deadline)
+
+    with pytest.raises(LoadFailed, match=r"No such device; the kernel says: The NVIDIA GPU 0000:af:00\.0"):
+        kernel_module.load(NEW, "either", run=run, sleep=lambda _seconds: None)
 
 
 def test_a_refused_key_is_explained(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ def required(version: str, **params: object) -> set[str]:
         ("550.127.05", {"source": "ubuntu"}, {"nvidia-dkms-550-server-open", "nvidia-kernel-common-550-server",
                                               "libnvidia-compute-550-server", "nvidia-utils-550-server",
                                               "nvidia-compute-utils-550-server"}),
-        ("550.127.05", {"source": "ubuntu", "prebuilt_for": "6.8.0-49-generic"},
+        ("550.127.05", {"source": "ubuntu", "prebuilt_for": ["6.8.0-49-generic"]},
          {"linux-modules-nvidia-550-server-open-6.8.0-49-generic", "nvidia-kernel-common-550-server",
           "libnvidia-compute-550-server", "nvidia-utils-550-server", "nvidia-compute-utils-550-server"}),
         ("535.261.03", {"source": "debian", "distribution": "Debian"}, {"nvidia-open-kernel-dkms", "nvidia-smi",
@@ -80,7 +80,7 @@ def test_fabric_manager_is_taken_under_either_name(version: str, names: tuple[st
         ("510.47.03", {}, "has no open kernel modules"),
         ("550.127.05", {"distribution": "Rocky"}, "installs on Debian and Ubuntu, this host runs Rocky"),
         ("550.127.05", {"source": "ubuntu", "distribution": "Debian"}, "nvidia_driver_source is ubuntu"),
-        ("550.127.05", {"prebuilt_for": "6.8.0"}, "only from Ubuntu's archive"),
+        ("550.127.05", {"prebuilt_for": ["6.8.0"]}, "only from Ubuntu's archive"),
     ],
 )
 def test_impossible_parameters_are_refused(version: str, params: dict, fragment: str) -> None:

@@ -251,18 +251,6 @@ def test_a_new_driver_rolls_canary_first() -> None:
         ),
         ({"b1": edited("b1", addresses={"eth0": ["10.9.9.9"]})}, {}, None, ["b1", "not on eth0 (10.9.9.9)"]),
         (
-            {
-                "b1": edited(
-                    "b1",
-                    preflight={"driver_refusal": "driver 999.1 is not in the repository"},
-                    driver__package_version="550.90.07",
-                )
-            },
-            {},
-            None,
-            ["b1", "not in the repository"],
-        ),
-        (
             {"a2": edited("a2", stamps__host=None, preflight={"taken_ports": {"6379": "redis.service"}})},
             {},
             None,
@@ -344,10 +332,18 @@ def test_aborting_takes_back_what_the_roll_changed_and_nothing_else() -> None:
     assert planned.completed == ()
 
 
-def test_an_abort_does_not_ask_whether_the_declared_driver_is_on_offer() -> None:
-    offer = {"driver_refusal": f"driver {VERSION} is not in the repository"}
-    states = {host: edited(host, change=ROLLED, preflight=offer) for host in ("a1", "a2")}
-    assert build(states, mode=Mode.ABORT).refusals == ()
+def test_an_abort_asks_for_the_driver_that_it_goes_back_to() -> None:
+    planned = build({host: edited(host, change=ROLLED) for host in ("a1", "a2")}, mode=Mode.ABORT)
+    assert planned.due_drivers == dict.fromkeys(("a1", "a2"), OLD)
+
+
+def test_whose_driver_is_due_is_known_of_a_refused_plan_too() -> None:
+    """So that one run says all that is wrong."""
+    states = {"b1": edited("b1", driver__package_version="550.90.07", addresses={"eth0": ["10.9.9.9"]})}
+    refused = build(states)
+    assert refused.refusals
+    assert set(refused.due_drivers) == {"b1"}
+    assert build({}).due_drivers == {}
 
 
 def test_aborting_takes_the_half_changed_and_the_failed_first() -> None:

@@ -1,0 +1,169 @@
+"""Is a host ready for the packages of a driver? Read-only, in one call: the plan asks, and the role before it downloads.
+
+Everything that apt would write goes to a throw-away root (``apt_root``). While somebody holds a lock of apt nothing is
+said of packages, whose state is just being changed: then the holders are named, and the caller asks again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypedDict
+
+from ..core import records
+from ..core.codes import as_json
+from ..core.commands import Run, run_command
+from . import (
+    apt_lock,
+    apt_root,
+    apt_sources,
+    boot_kernels,
+    change_record,
+    dpkg,
+    gpu_support,
+    package_problems,
+    package_state,
+)
+from . import install as driver_install
+from . import repository as apt_repository
+from . import state as driver_state
+from . import transaction as driver_transaction
+from .package_problems import Problem, ProblemKind
+from .packages import PackageError, branch, refused_system
+from .transaction import Declared
+from .versions import find_driver_version
+
+KEYRINGS = "/etc/apt/keyrings/lockstep-nvidia"
+DEADLINE = 60.0
+
+
+class Preflight(TypedDict):
+    """``locks``: who holds which of apt's locks; ``problems``: each as JSON of ``Problem``."""
+
+    locks: dict[str, str]
+    problems: list[dict[str, Any]]
+
+
+def check(request: Mapping[str, Any]) -> Preflight:
+    """What keeps this host from the driver that ``request`` declares (the fields of ``transaction.Declared``)."""
+    held = locks()
+    found = problems(Declared.parse(request), busy=bool(held))
+    return {"locks": held or locks(), "problems": [as_json(problem) for problem in found]}
+
+
+def locks(root: Path = Path("/")) -> dict[str, str]:
+    """Who holds apt's and dpkg's locks now, by lock file."""
+    return {name: apt_lock.describe(pid) for name, pid in sorted(apt_lock.holders(root).items())}
+
+
+def problems(
+    declared: Declared, *, busy: bool = False, root: Path = Path("/"), run: Run = run_command
+) -> list[Problem]:
+    """All that is wrong; of packages not while apt is in use (``busy``)."""
+    if declared.source == "verify":
+        return []
+    unsupported = refused_system(apt_repository.this_distribution(root / "etc/os-release"))
+    if unsupported:
+        return [Problem(ProblemKind.NOT_ON_OFFER, unsupported)]
+    try:
+        number = branch(declared.version)
+    except PackageError as error:
+        return [Problem(ProblemKind.NOT_ON_OFFER, str(error))]
+    devices = gpu_support.cards(root).values()
+    found = [Problem(ProblemKind.FLAVOR, line) for line in gpu_support.refusals(devices, number, declared.flavor)]
+    twice = sources(declared, root=root)
+    if busy:
+        return [*found, *twice]
+    return [*found, *twice, *_packages(declared, root, run, described_twice=bool(twice))]
+
+
+def sources(declared: Declared, *, root: Path = Path("/")) -> list[Problem]:
+    """Descriptions of the repository that would make apt fail beside ours."""
+    if not (declared.has_repository and declared.repository_url):
+        return []
+    keyring = keyring_path(declared)
+    others = apt_sources.contradicting(apt_sources.described(root), declared.repository_url, keyring)
+    return package_problems.described_twice(others, declared.repository_url, keyring)
+
+
+def keyring_path(declared: Declared) -> str:
+    """Where the role puts the repository's key: apt tells armoured keys from binary ones by the name."""
+    return f"{KEYRINGS}.{'gpg' if str(declared.keyring_url).endswith('.gpg') else 'asc'}"
+
+
+def _packages(declared: Declared, root: Path, run: Run, *, described_twice: bool) -> list[Problem]:
+    try:
+        own_change = change_record.parse(records.read(records.DRIVER))["change"] is not None
+    except records.RecordError as error:
+        return [
+            Problem(ProblemKind.RECORD, f"{error}: which driver to go back to is not known", f"less {records.DRIVER}")
+        ]
+    found = package_problems.unfinished_packages(package_state.unfinished(run), own_change)
+    found += package_problems.interrupted(dpkg.interrupted(root), own_change)
+    with apt_root.throw_away(root=root, command=run, ignore=[driver_install.PREFERENCES.name]) as apt:
+        if not (own_change or found):
+            found += package_problems.before(apt.check())
+        if described_twice:
+            return found  # apt reads nothing beside both descriptions
+        added = _add(declared, apt) if declared.has_repository else []
+        return [*found, *added, *(() if added else _transaction(declared, apt, root, run))]
+
+
+def _add(declared: Declared, apt: apt_root.AptRoot) -> list[Problem]:
+    """Describe the repository in the throw-away root; what is wrong with it or its key."""
+    missing = [name for name in ("repository_url", "keyring_url", "keyring_sha256") if not getattr(declared, name)]
+    if missing:
+        names = " and ".join(f"nvidia_driver_{name}" for name in missing)
+        return [Problem(ProblemKind.KEYRING, f"nvidia_driver_source is {declared.source}, so set {names}")]
+    try:
+        keyring = apt_repository.fetch(str(declared.keyring_url), 20.0)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        return [Problem(ProblemKind.KEYRING, f"{declared.keyring_url}: the repository's key cannot be read ({reason})")]
+    digest = hashlib.sha256(keyring).hexdigest()
+    if digest != str(declared.keyring_sha256).lower():
+        cause = f"{declared.keyring_url} has the SHA-256 {digest}, nvidia_driver_keyring_sha256 is {declared.keyring_sha256}"
+        return [Problem(ProblemKind.KEYRING, f"{cause}: compare both with what its publisher says")]
+    path = keyring_path(declared)
+    source = apt_root.OwnSource(str(declared.repository_url), keyring, path.endswith(".asc"), path)
+    return package_problems.repository(apt.add(source), source.uri)
+
+
+def _transaction(declared: Declared, apt: apt_root.AptRoot, root: Path, run: Run) -> list[Problem]:
+    """Simulate the very transaction, and look at what it brings for every kernel that may boot next."""
+    state = driver_state.driver_state(also=(), root=root, run=run)
+    kernels = boot_kernels.read(root)
+    try:
+        work = driver_transaction.plan(declared, state, kernels.bootable, root=root, run=apt.run)
+    except (PackageError, apt_repository.UnreadableIndex) as error:
+        return [Problem(ProblemKind.NOT_ON_OFFER, str(error))]
+    if not (work.install or work.remove):
+        return [] if declared.prebuilt_modules else package_problems.modules_for_kernels(kernels, (), kernels.built)
+    pins = driver_install.PINS if work.purge else ()
+    apt.prefer(driver_install.PREFERENCES.name, driver_install.preferences(declared.version, work.pins), pins)
+    gone = [f"{name}-" for name in work.purge if name in state["packages"]]
+    answer = apt.apt_get([*driver_install.APT_OPTIONS, "-s", *driver_install.transaction(work), *gone], DEADLINE)
+    held = apt.run(["apt-mark", "showhold"], DEADLINE).stdout.split()
+    found = package_problems.transaction(answer, work, declared.version, held)
+    if declared.prebuilt_modules:
+        return [*found, *package_problems.prebuilt_modules(_made_for(work, apt), declared.version)]
+    found += package_problems.modules_for_kernels(kernels, {one.name for one in answer.installs})
+    refused = boot_kernels.unsigned_modules_refused(root, run)
+    return [*found, *([Problem(ProblemKind.SECURE_BOOT, refused)] if refused else [])]
+
+
+def _made_for(work: driver_install.Plan, apt: apt_root.AptRoot) -> dict[str, str | None]:
+    """The driver that each package of prebuilt modules was made for."""
+    return {
+        f"{name} {exact}": made_for(apt.run(["apt-cache", "show", f"{name}={exact}"], DEADLINE).stdout)
+        for name, exact in work.desired.items()
+        if name.startswith("linux-modules-nvidia-")
+    }
+
+
+def made_for(text: str) -> str | None:
+    """The driver of a package of prebuilt modules, from its dependency on that driver's common files; None if it has none."""
+    match = re.search(r"nvidia-kernel-common-[\w-]+ \(>= ([^)]+)\)", text)
+    return find_driver_version(match.group(1)) if match else None

@@ -1,0 +1,152 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The Lockstep authors
+# GNU General Public License v3.0+ (see https://www.gnu.org/licenses/gpl-3.0.txt)
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: nvidia_driver_preflight
+short_description: Find out whether a host's packages let a driver be installed
+description:
+  - Looks for packages that dpkg left half-way, unmet dependencies, another description of the same repository, a
+    repository or key that apt does not accept, missing kernel headers or prebuilt modules for a kernel that may boot next,
+    Secure Boot, and cards that the kernel modules do not run; and simulates the very transaction.
+  - Writes no file of the host. What apt has to write goes to a folder of its own below C(/run), which is removed.
+  - Waits for apt's locks, saying every ten seconds who holds them, and fails where they are not freed.
+version_added: 0.1.0
+author: The Lockstep authors (@lockstep)
+extends_documentation_fragment:
+  - lockstep.vllm.fleet.read_only
+options:
+  checks:
+    description: >-
+      What is looked at: V(locks) (are they free), V(sources) (descriptions of the repository, no apt is run),
+      V(packages) (all of it).
+    type: list
+    elements: str
+    choices: [locks, sources, packages]
+    default: [locks, packages]
+  version:
+    description: Full driver version, such as V(550.127.05). Needed for O(checks=packages).
+    type: str
+  source:
+    description: Where the packages come from.
+    type: str
+    choices: [nvidia, mirror, ubuntu, debian]
+    default: nvidia
+  flavor:
+    description: Which kernel modules.
+    type: str
+    choices: [open, proprietary]
+    default: open
+  fabric_manager:
+    description: As for M(lockstep.vllm.nvidia_driver_packages).
+    type: str
+    choices: [auto, present, absent]
+    default: auto
+  prebuilt_modules:
+    description: As for M(lockstep.vllm.nvidia_driver_packages).
+    type: bool
+    default: false
+  repository_url:
+    description: The flat repository, with O(source=nvidia) and O(source=mirror).
+    type: str
+  keyring_url:
+    description: Where its key is.
+    type: str
+  keyring_sha256:
+    description: SHA-256 of the key.
+    type: str
+  deadline:
+    description: Seconds to wait for apt's locks.
+    type: float
+    default: 300
+"""
+
+EXAMPLES = r"""
+- name: Check packages before a driver is installed
+  lockstep.vllm.nvidia_driver_preflight:
+    version: 550.127.05
+    repository_url: https://developer.download.nvidia.com/compute/cuda/repos/ubuntu2204/x86_64
+    keyring_url: https://developer.download.nvidia.com/compute/cuda/repos/ubuntu2204/x86_64/3bf863cc.pub
+    keyring_sha256: "{{ my_keyring_sha256 }}"
+"""
+
+RETURN = r"""
+code:
+  description: V(ready), V(deadline) (apt's locks were not freed) or V(refused).
+  returned: always
+  type: str
+reason:
+  description: Why it is not ready; empty where it is.
+  returned: always
+  type: str
+problems:
+  description: Every problem with its C(kind), C(cause), the command C(fix) that repairs it, and whether it only C(warns).
+  returned: always
+  type: list
+  elements: dict
+next:
+  description: The command that repairs the first problem, on the host.
+  returned: when refused and one is known
+  type: str
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import apt_lock, preflight
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver.package_problems import Problem
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver.transaction import Declared
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "checks": {
+                "type": "list",
+                "elements": "str",
+                "choices": ["locks", "sources", "packages"],
+                "default": ["locks", "packages"],
+            },
+            "version": {"type": "str"},
+            "source": {"type": "str", "choices": ["nvidia", "mirror", "ubuntu", "debian"], "default": "nvidia"},
+            "flavor": {"type": "str", "choices": ["open", "proprietary"], "default": "open"},
+            "fabric_manager": {"type": "str", "choices": ["auto", "present", "absent"], "default": "auto"},
+            "prebuilt_modules": {"type": "bool", "default": False},
+            "repository_url": {"type": "str"},
+            "keyring_url": {"type": "str"},
+            "keyring_sha256": {"type": "str", "no_log": False},
+            "deadline": {"type": "float", "default": 300.0},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    try:
+        if "locks" in params["checks"]:
+            apt_lock.wait(params["deadline"])
+    except apt_lock.Locked as error:
+        reason = f"apt is in use: {error.held}"
+        module.fail_json(**Stop(reason).as_result(), code="deadline", reason=reason, problems=[])
+    declared = Declared.parse(params)
+    found = preflight.problems(declared) if "packages" in params["checks"] else []
+    found = found or (preflight.sources(declared) if "sources" in params["checks"] else [])
+    finish(module, found)
+
+
+def finish(module: AnsibleModule, found: list[Problem]) -> None:
+    for problem in found:
+        if problem.warns:
+            module.warn(problem.cause)
+    refused = [problem for problem in found if not problem.warns]
+    result: dict[str, Any] = {"problems": as_json(found), "reason": "; ".join(problem.cause for problem in refused)}
+    if refused:
+        fix = next((problem.fix for problem in refused if problem.fix), "")
+        module.fail_json(**Stop(result["reason"], fix).as_result(), code="refused", **result)
+    module.exit_json(changed=False, code="ready", **result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Ask the hosts whose driver is due whether their packages let it be installed: one read-only call each, all at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible.utils.display import Display
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import apt_lock
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver.package_problems import Problem
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.needs import Desired
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer
+
+ROUND = 10.0
+"""Seconds between two questions to a host whose apt is in use."""
+FIELDS = (
+    "version", "source", "flavor", "fabric_manager", "prebuilt_modules", "repository_url", "keyring_url", "keyring_sha256",
+)  # fmt: skip
+Ask = Callable[[Mapping[str, Any]], Mapping[str, Answer]]
+"""Asks each host one request, all at once."""
+_display = Display()
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """What the hosts answered, in the words of a plan."""
+
+    refusals: tuple[Stop, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def request(desired: Desired, driver: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``driver.preflight.check`` is asked: what the inventory declares, with the driver that the run takes the host to."""
+    declared = {name: desired.settings.get(f"nvidia_driver_{name}") for name in FIELDS}
+    return {**declared, **{name: value for name, value in driver.items() if value is not None}}
+
+
+def lock_deadline(desired: Mapping[str, Desired]) -> float:
+    """Seconds that apt's locks are waited for: the longest that any host declares."""
+    return max(
+        (float(each.settings.get("nvidia_driver_apt_lock_deadline") or 0) for each in desired.values()), default=0.0
+    )
+
+
+def find(
+    requests: Mapping[str, Any],
+    ask: Ask,
+    deadline: float,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Findings:
+    """Ask every host; those whose apt is in use again, until ``deadline`` seconds have passed, saying who uses it."""
+    started = clock()
+    answers = dict(ask(requests)) if requests else {}
+    while busy := {host: locks for host, answer in answers.items() if (locks := _locks(answer))}:
+        waited = clock() - started
+        if waited >= deadline:
+            break
+        for host, locks in busy.items():
+            _display.display(f"{host}: waiting for {waited:.0f} s: apt is in use: {apt_lock.shown(locks)}")
+        sleep(min(ROUND, deadline - waited))
+        answers |= ask({host: requests[host] for host in busy})
+    waited = clock() - started
+    refusals: list[Stop] = []
+    warnings: list[str] = []
+    for host, answer in answers.items():
+        refused, warned = findings(host, answer, waited)
+        refusals += refused
+        warnings += warned
+    return Findings(tuple(refusals), tuple(warnings))
+
+
+def findings(host: str, answer: Answer, waited: float) -> tuple[list[Stop], list[str]]:
+    """What one host's last answer means: refusals and warnings."""
+    if answer.value is None:
+        cause = f"{host}: its packages cannot be looked at: {answer.error}"
+        return [Stop(cause, f"ansible {host} -m lockstep.vllm.host_probe")], []
+    problems = [Problem.parse(each) for each in answer.value["problems"]]
+    refusals = [problem.stop(host) for problem in problems if not problem.warns]
+    if locks := _locks(answer):
+        cause = (
+            f"{host}: apt is in use, waited {waited:.0f} s: {apt_lock.shown(locks)}. Let it end, or wait longer with "
+        )
+        cause += "nvidia_driver_apt_lock_deadline"
+        refusals.append(Stop(cause, "ansible-playbook playbooks/preflight.yml -e nvidia_driver_apt_lock_deadline=1800"))
+    return refusals, [f"{host}: {problem.cause}" for problem in problems if problem.warns]
+
+
+def _locks(answer: Answer) -> dict[str, str]:
+    return dict((answer.value or {}).get("locks", {}))
