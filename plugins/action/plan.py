@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import secrets
 from collections.abc import Collection, Mapping
@@ -11,7 +12,14 @@ import yaml
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import data_tables
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop, StopError
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import needs, plan, render, run_plan
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import (
+    needs,
+    own_ports,
+    plan,
+    refusals,
+    render,
+    run_plan,
+)
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import Observed
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Policy
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode
@@ -20,6 +28,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import an
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import Cluster, ClusterAction
 
 _CHECKED = ("type", "elements", "choices", "default", "required")
+ROUTER_UNIT = "haproxy.service"
 _ROLL = "ansible-playbook playbooks/upgrade_driver.yml"
 
 
@@ -54,6 +63,8 @@ class ActionModule(ClusterAction):
         run = plan.Run(mode, policy, datetime.datetime.now(datetime.UTC), set(variables["ansible_play_hosts_all"]))
         answers = {} if cluster.topology.problems else self.probe(cluster, variables, preflight=True)
         observed = {host: Observed.parse(each.value, each.error, each.reachable) for host, each in answers.items()}
+        for host, name in self.unresolved([host for host, each in observed.items() if not each.reachable], variables):
+            observed[host] = dataclasses.replace(observed[host], unresolved=name)
         return result(cluster, observed, run, fingerprints={
             host: each.value.get("fingerprint") for host, each in answers.items() if each.value
         })  # fmt: skip
@@ -100,11 +111,23 @@ def result(
 
 
 def _router_refusals(cluster: Cluster, observed: Mapping[str, Observed], limit: Collection[str]) -> list[Stop]:
-    return [
-        Stop(f"{host} (router) does not answer: {observed[host].error}", f"ansible {host} -m ansible.builtin.ping")
-        for host in cluster.routers
-        if host in limit and host in observed and observed[host].state is None
-    ]
+    stops = []
+    for host in cluster.routers:
+        answer = observed.get(host) if host in limit else None
+        if answer is not None and answer.state is not None:
+            stops += [
+                Stop(f"{host} (router): port {port} is taken by {owner}: stop it, or set another {name}")
+                for name, taken in own_ports.of_router(cluster.wanted[host].settings).items()
+                for port in taken
+                if (owner := answer.state.preflight.taken_ports.get(str(port), ROUTER_UNIT)) != ROUTER_UNIT
+            ]
+        elif answer is not None and answer.unresolved:
+            stops.append(refusals.unresolved(f"{host} (router)", host, answer.unresolved))
+        elif answer is not None:
+            stops.append(
+                Stop(f"{host} (router) does not answer: {answer.error}", f"ansible {host} -m ansible.builtin.ping")
+            )
+    return stops
 
 
 def _due_routers(cluster: Cluster, observed: Mapping[str, Observed], limit: Collection[str]) -> list[str]:

@@ -129,7 +129,7 @@ class HostState:
     disk_free_mib: Mapping[str, int] = dataclasses.field(default_factory=dict)
     addresses: Mapping[str, list[str]] | None = None
     networks: Mapping[str, tuple[Network, ...]] = dataclasses.field(default_factory=dict)
-    machine: Machine = Machine()
+    machine: Machine = dataclasses.field(default_factory=Machine)
     preflight: Preflight = Preflight()
 
     @classmethod

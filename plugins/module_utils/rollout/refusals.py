@@ -9,13 +9,14 @@ from ..core.stop import Stop
 from ..driver import known_issues
 from ..driver import packages as driver_packages
 from ..runtime import state as runtime_state
+from . import own_ports
 from .needs import Desired, HostNeed, driver_reason
 from .observed import HostState, Observed
 from .states import Step
 from .topology import Replica
 
 NEEDED_FREE_MIB = {Step.DRIVER: {"/var": 2048}, Step.RUNTIME: {"/opt": 4096}}
-ALIKE = ("nvidia_driver_version", "serving_runtime_lock", "ray_node_port")
+ALIKE = ("nvidia_driver_version", "serving_runtime_lock", "ray_node_port", "ray_node_ports")
 """Settings in which the hosts of one replica must not differ."""
 
 
@@ -37,7 +38,9 @@ def unanswered(asked: Iterable[Replica], observed: Mapping[str, Observed]) -> It
             answer = observed[host]
             if answer.state is not None:
                 continue
-            if answer.reachable:
+            if answer.unresolved:
+                yield unresolved(f"{host} ({replica.name})", host, answer.unresolved)
+            elif answer.reachable:
                 yield Stop(
                     f"{host} ({replica.name}) cannot be probed: {answer.error}",
                     f"ansible {host} -m lockstep.vllm.host_probe",
@@ -47,6 +50,15 @@ def unanswered(asked: Iterable[Replica], observed: Mapping[str, Observed]) -> It
                     f"{host} ({replica.name}) is unreachable: {answer.error}. Bring it back or remove it from the inventory",
                     f"ansible {host} -m ansible.builtin.ping",
                 )
+
+
+def unresolved(who: str, host: str, name: str) -> Stop:
+    """Of a host that cannot be reached because its name means no address on the controller."""
+    if name == host:
+        cause = f"{who} has no ansible_host, and its name does not resolve on this controller: set ansible_host to its address"
+    else:
+        cause = f"{who}: its ansible_host {name} does not resolve on this controller: correct it, or repair DNS"
+    return Stop(cause, f"ansible {host} -m ansible.builtin.ping")
 
 
 def replica_refusals(
@@ -118,7 +130,10 @@ def _network(settings: Mapping[str, Any], state: HostState, need: HostNeed) -> I
         yield f"its preflight could not be done: {state.preflight.error}"
     if not need.steps:
         return
+    routers = {str(port) for taken in own_ports.of_router(settings).values() for port in taken}
     for port, owner in sorted(state.preflight.taken_ports.items()):
+        if port in routers:
+            continue  # the router's: its own refusals tell HAProxy from others
         yield f"port {port} is taken by {owner}: stop it, or choose another port"
     if not settings.get("gpu_host_manage_names", True):
         for problem in state.preflight.name_problems:

@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine import config as engine_config
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray import ports
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import topology
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import model_request, own_ports, topology
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.needs import Desired
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, settings
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, fleet, settings
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import (
     Answer,
     ConnectionVariables,
@@ -92,13 +92,15 @@ class ClusterAction(ActionBase):
                         {**ansible_internals.raw_variables(hostvars, host), **(over or {})},
                         settings.HOST_ROLES,
                         context,
+                        head=host == replica.head,
                     )
         everything = {replica.name: dict(replica.addresses) for replica in read.replicas}
         for host in routers if read.replicas else ():
             if only in (None, host):
-                wanted[host] = self._wanted(
+                of_router = self._wanted(
                     ansible_internals.raw_variables(hostvars, host), settings.ROUTER_ROLES, everything
                 )
+                wanted[host] = _both(wanted[host], of_router) if host in wanted else of_router
         return Cluster(read, wanted, routers)
 
     def probe(self, cluster: Cluster, task_vars: Mapping[str, Any], **parameters: Any) -> dict[str, Answer]:
@@ -123,21 +125,44 @@ class ClusterAction(ActionBase):
     def _connection_variables(self, host: str, task_vars: Mapping[str, Any]) -> ConnectionVariables:
         return settings.connection(self._templar, ansible_internals.raw_variables(task_vars["hostvars"], host))
 
-    def _wanted(self, raw: Mapping[str, Any], roles: tuple[str, ...], context: Mapping[str, Any]) -> Desired:
+    def _wanted(
+        self, raw: Mapping[str, Any], roles: tuple[str, ...], context: Mapping[str, Any], head: bool = False
+    ) -> Desired:
         names = sorted({name for role in roles for name in settings.public_variables(role)})
         mine = settings.resolve(self._templar, raw, settings.defaults(self._loader, roles), names)
         inputs = {role: settings.role_inputs(role, mine, context) for role in roles}
-        return Desired(mine, inputs, settings.promised_runtime(mine.get("serving_runtime_lock")))
+        if roles != settings.HOST_ROLES:
+            return Desired(mine, inputs)
+        lock = settings.lock(mine.get("serving_runtime_lock"))
+        engine = None
+        if head and mine.get("vllm_server_model"):
+            engine = settings.engine_record(self._templar, self._loader, mine)
+        return Desired(mine, inputs, lock.promises, engine, lock.problem)
+
+    def unresolved(self, hosts: Iterable[str], task_vars: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Of ``hosts``, those whose name (``ansible_host``, else their own) means no address on this controller, with it."""
+        names = {host: str(self._connection_variables(host, task_vars).get("ansible_host", host)) for host in hosts}
+        without = fleet.unresolved(names.values())
+        return [(host, name) for host, name in names.items() if name in without]
+
+
+def _both(host: Desired, router: Desired) -> Desired:
+    """What is wanted of a host that is in a replica and a router too."""
+    return dataclasses.replace(
+        host, settings={**router.settings, **host.settings}, inputs={**router.inputs, **host.inputs}
+    )
 
 
 def _questions(cluster: Cluster, host: str, wanted: Desired) -> dict[str, Any]:
-    if host in cluster.routers:
-        return {}
     mine = wanted.settings
+    of_router = [port.start for port in own_ports.of_router(mine).values()] if host in cluster.routers else []
+    if not any(host in replica.hosts for replica in cluster.topology.replicas):
+        return {"ports": of_router}
     replica = cluster.topology.replica_of(host)
     repository = mine.get("nvidia_driver_repository_url")
     return {
-        "ports": _ports(mine, host == replica.head),
+        "ports": [*_ports(mine, host == replica.head), *of_router],
+        "model": _model(cluster.wanted.get(replica.head)),
         "peers": dict(replica.addresses),
         "driver": {
             "version": mine.get("nvidia_driver_version"),
@@ -151,11 +176,14 @@ def _questions(cluster: Cluster, host: str, wanted: Desired) -> dict[str, Any]:
 
 def _ports(settings: Mapping[str, Any], head: bool) -> list[int]:
     """The ports that a host's units are to listen on, by its inventory."""
-    chosen = {"gcs": settings.get("ray_node_port"), **(settings.get("ray_node_ports") or {})}
-    given = {"port": settings.get("vllm_server_port"), "ready_port": settings.get("vllm_server_ready_port")}
     try:
-        ray = ports.RayPorts.parse({"ports": {name: port for name, port in chosen.items() if port is not None}})
-        engine = ports.EnginePorts.parse({name: port for name, port in given.items() if port is not None})
-    except ValueError as error:
-        raise AnsibleActionFail(str(error)) from error
+        ray, engine = own_ports.chosen(settings)
+    except ValueError:
+        return []  # the plan says what is wrong with them
     return list(ports.listened_on(ray, engine, head))
+
+
+def _model(head: Desired | None) -> str | None:
+    """The path of the replica's model, where there is one that hosts can be asked about."""
+    config, _problems = engine_config.examine(dict(head.engine)) if head and head.engine else (None, ())
+    return None if config is None else model_request.path_asked_for(config)

@@ -31,7 +31,12 @@ def state(host: str, **changes: Any) -> dict[str, Any]:
     """A replica of one host that serves and is up to date."""
     return {
         "os": {"distribution": "debian", "version": "12", "kernel": "6.1"},
-        "driver": {"package_version": "550.127.05", "loaded_version": "550.127.05", "packages": {}, "gpus": []},
+        "driver": {
+            "package_version": "550.127.05",
+            "loaded_version": "550.127.05",
+            "packages": {},
+            "gpus": [{"name": "NVIDIA H200"}],
+        },
         "runtime": {},
         "fingerprint": {"driver": "550.127.05"},
         "fingerprint_digest": f"digest-{host}",
@@ -55,6 +60,7 @@ def result(
         "gpu_host_gpus": 1,
         "gpu_host_address": "10.0.0.1",
         "gpu_host_interface": "eth0",
+        "vllm_server_model": "owner/model",
     }
     desired = {replica.head: needs.Desired(settings, dict.fromkeys(ROLES, "same")) for replica in replicas}
     observed = {host: Observed.parse(answer, None, True) for host, answer in states.items()}
@@ -64,7 +70,7 @@ def result(
     return action.result(Cluster(topology.Topology(replicas), desired, ()), observed, run, fingerprints)
 
 
-OLD = {"package_version": "550.90.07", "loaded_version": "550.90.07", "packages": {}, "gpus": []}
+OLD = {"package_version": "550.90.07", "loaded_version": "550.90.07", "packages": {}, "gpus": [{"name": "NVIDIA H200"}]}
 STATES = {
     "a1": state("a1", driver=OLD),
     "b1": state("b1"),
