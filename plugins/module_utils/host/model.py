@@ -61,8 +61,9 @@ def _read(path: str, size: int, run: Run) -> tuple[ModelFile, set[str]]:
         return {"size": size, "sha256": None}, set()
     digest = hashlib.sha256(shown.stdout.encode()).hexdigest()
     try:
-        named = json.loads(shown.stdout).get("weight_map", {}).values() if path.endswith(INDEX) else ()
-        return {"size": size, "sha256": digest}, set(map(str, named))
+        content = json.loads(shown.stdout)
+        named = content.get("weight_map", {}) if path.endswith(INDEX) else {}
+        return {"size": size, "sha256": digest}, set(map(str, named.values()))
     except (AttributeError, ValueError):
         return {"size": size, "sha256": None}, set()
 

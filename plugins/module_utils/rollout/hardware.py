@@ -12,7 +12,6 @@ from ..engine.layouts import Layout
 from .findings import Finding, refuse, warn
 from .needs import DISTURBING, Desired, HostNeed
 from .observed import HostState
-from .states import Step
 from .topology import Replica
 
 
@@ -130,7 +129,7 @@ def host_findings(
         by_driver = state.driver.shown is not None
         if count is not None and expected is not None and (count < expected or (by_driver and count != expected)):
             source = "nvidia-smi" if by_driver else "the PCI bus"
-            final = gated and not (by_driver and Step.DRIVER in steps)
+            final = gated and not (by_driver and state.driver.loaded_version != settings.get("nvidia_driver_version"))
             yield (refuse if final else warn)(
                 f"{host} ({replica.name}): {source} shows {many(count, 'GPU')}, gpu_host_gpus is {expected}: repair the "
                 "host, or correct gpu_host_gpus",

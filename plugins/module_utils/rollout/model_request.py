@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -20,7 +20,7 @@ WRITABLE = (HOME, "/var/lib/lockstep/ray", "/run/lockstep", "/tmp", "/dev/shm")
 """What both units may write: ProtectSystem=strict leaves the rest read-only."""
 HIDDEN = ("/home", "/root", "/run/user")
 """What ProtectHome=yes hides from both units."""
-_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _TRUE = {"1", "ON", "YES", "TRUE"}
 # Formats of --load-format whose weights are files that we know by their names.
 _FILES_OF_WEIGHTS = ("auto", "hf", "safetensors", "pt", "mistral", "gguf")
@@ -92,21 +92,22 @@ def _cache(replica: Replica, config: Config) -> Iterator[Finding]:
 
 def _cached(replica: Replica, config: Config, path: str, states: Mapping[str, HostState]) -> Iterator[Finding]:
     """Of a model that may not be fetched: it has to be there already."""
-    models = {host: state.preflight.model for host, state in states.items()}
-    without = [host for host, model in models.items() if model is not None and model.kind == "absent"]
     if _below(path, HIDDEN):
         yield refuse(
             f"{replica.head} ({replica.name}): {path} is hidden from the engine (ProtectHome=yes): keep models elsewhere"
         )
-    if without:
-        yield refuse(
-            f"{', '.join(without)} ({replica.name}): vllm_server_environment forbids fetching (HF_HUB_OFFLINE), and "
-            f"{config.model} is not in the cache: there is no {path}. Fetch it there, or give the model's path",
-            _listing(without, path),
-        )
-    for host, model in models.items():
+    offline = "vllm_server_environment forbids fetching (HF_HUB_OFFLINE)"
+    for host, state in states.items():
+        model = state.preflight.model
         if model is not None and model.error:
             yield refuse(f"{host} ({replica.name}): {path} cannot be read: {model.error}", _listing([host], path))
+    without = [host for host, state in states.items() if (found := state.preflight.model) and found.kind == "absent"]
+    if without:
+        yield refuse(
+            f"{', '.join(without)} ({replica.name}): {offline}, and {config.model} is not in the cache: there is no {path}. "
+            "Fetch it there, or give the model's path",
+            _listing(without, path),
+        )
 
 
 def _at_path(replica: Replica, config: Config, models: Mapping[str, Model]) -> Iterator[Finding]:
@@ -116,31 +117,41 @@ def _at_path(replica: Replica, config: Config, models: Mapping[str, Model]) -> I
             f"{replica.head} ({name}): vllm_server_model {path} is hidden from the engine (ProtectHome=yes): move it, for "
             "example to /srv/models"
         )
-    absent = [host for host, model in models.items() if model.kind == "absent"]
-    if absent:
-        yield refuse(
-            f"{', '.join(absent)} ({name}): there is no {path} (vllm_server_model): copy the model there; every host of the "
-            "replica needs it at this path",
-            _listing(absent, path),
-        )
-    for host, model in models.items():
-        if model.error:
-            yield refuse(f"{host} ({name}): {path} cannot be read: {model.error}", _listing([host], path))
+    problems = {host: list(_problems(path, model, config.arguments)) for host, model in models.items()}
+    for problem, hosts in _hosts_of(problems).items():
+        yield refuse(f"{', '.join(hosts)} ({name}): {problem}", _listing(hosts, path))
     there = {host: model for host, model in models.items() if not model.error and model.kind != "absent"}
-    for host, model in there.items():
-        for incomplete in _incomplete(model, config.arguments):
-            yield refuse(f"{host} ({name}): {path} {incomplete}: copy it anew", _listing([host], path))
-        if model.unreadable_for == "lockstep":
-            yield refuse(
-                f"{host} ({name}): the user lockstep, who runs the engine, cannot read {path}",
-                f"ansible {host} --become -m ansible.builtin.file -a 'path={path} mode=a+rX recurse=true'",
-            )
-        elif model.unreadable_for:
-            yield warn(
-                f"{host} ({name}): {path} is not readable for everybody; the user lockstep, who will run the engine, has to be "
-                "able to read it"
-            )
+    unreadable = [host for host, model in there.items() if model.unreadable_for == "lockstep"]
+    if unreadable:
+        yield refuse(
+            f"{', '.join(unreadable)} ({name}): the user lockstep, who runs the engine, cannot read {path}",
+            f"ansible {':'.join(unreadable)} --become -m ansible.builtin.file -a 'path={path} mode=a+rX recurse=true'",
+        )
+    closed = [host for host, model in there.items() if model.unreadable_for not in (None, "lockstep")]
+    if closed:
+        yield warn(
+            f"{', '.join(closed)} ({name}): {path} is not readable for everybody; the user lockstep, who will run the engine, "
+            "has to be able to read it"
+        )
     yield from _different(replica, path, there)
+
+
+def _hosts_of(problems: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    """Problem to the hosts that have it."""
+    found: dict[str, list[str]] = {}
+    for host, mine in problems.items():
+        for problem in mine:
+            found.setdefault(problem, []).append(host)
+    return found
+
+
+def _problems(path: str, model: Model, arguments: Mapping[str, Any]) -> Iterator[str]:
+    if model.error:
+        yield f"{path} cannot be read: {model.error}"
+    elif model.kind == "absent":
+        yield f"there is no {path} (vllm_server_model): copy the model there; every host of the replica needs it at this path"
+    else:
+        yield from (f"{path} {incomplete}: copy it anew" for incomplete in _incomplete(model, arguments))
 
 
 def _incomplete(model: Model, arguments: Mapping[str, Any]) -> Iterator[str]:

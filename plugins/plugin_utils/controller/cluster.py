@@ -129,6 +129,9 @@ class ClusterAction(ActionBase):
         self, raw: Mapping[str, Any], roles: tuple[str, ...], context: Mapping[str, Any], head: bool = False
     ) -> Desired:
         names = sorted({name for role in roles for name in settings.public_variables(role)})
+        raw = (
+            {"vllm_server_model": "", **raw} if roles == settings.HOST_ROLES else raw
+        )  # a default needs it; the plan refuses
         mine = settings.resolve(self._templar, raw, settings.defaults(self._loader, roles), names)
         inputs = {role: settings.role_inputs(role, mine, context) for role in roles}
         if roles != settings.HOST_ROLES:

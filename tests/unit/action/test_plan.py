@@ -13,7 +13,7 @@ import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.lockstep.vllm.plugins.action import plan as action
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import needs, plan, topology
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import needs, plan, refusals, topology
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import Observed
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Policy
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode
@@ -176,3 +176,39 @@ def test_every_variable_of_the_playbooks_is_documented() -> None:
     named = set(re.findall(r"C\((\w+)\)", documented.DOCUMENTATION))
     assert used - of_roles <= named
     assert {"rollout_wave_size", "rollout_lock_without", "diagnose_disturb", "status_format"} <= used
+
+
+def refused_routers(**answers: Observed) -> list[str]:
+    """What keeps a run from its routers, of which each answers so."""
+    wanted = {"vllm_haproxy_api_port": 8080, "vllm_haproxy_stats_port": 8404}
+    cluster = Cluster(topology.Topology(), {host: needs.Desired(wanted, {}) for host in answers}, tuple(answers))
+    return [str(stop) for stop in action._router_refusals(cluster, answers, set(answers))]
+
+
+def taken(**ports: str) -> Observed:
+    return Observed.parse(
+        {"preflight": {"taken_ports": {name[1:]: owner for name, owner in ports.items()}}}, None, True
+    )
+
+
+def test_a_router_s_ports_have_to_be_free() -> None:
+    found = refused_routers(r1=taken(), r2=taken(p8080="haproxy.service"), r3=taken(p8080="nginx.service"))
+    assert found == ["r3 (router): port 8080 is taken by nginx.service: stop it, or set another vllm_haproxy_api_port"]
+
+
+def test_a_router_that_does_not_answer_is_told_from_one_without_an_address() -> None:
+    first, second = refused_routers(r1=Observed(None, "no route", False), r2=Observed(None, "no route", False, "r2"))
+    assert first.startswith("r1 (router) does not answer: no route")
+    assert second == (
+        "r2 (router) has no ansible_host, and its name does not resolve on this controller: set ansible_host to its address. "
+        "Next: ansible r2 -m ansible.builtin.ping"
+    )
+
+
+def test_a_host_whose_name_does_not_resolve_is_not_to_be_brought_back() -> None:
+    replica = topology.Replica("ra", "a1", ("a2",), {"a1": "10.0.0.1", "a2": "10.0.0.2"})
+    seen = {"a1": Observed(None, "x", False, "a1"), "a2": Observed(None, "x", False, "a2.example")}
+    first, second = (str(stop) for stop in refusals.unanswered([replica], seen))
+    assert first.startswith("a1 (ra) has no ansible_host, and its name does not resolve on this controller")
+    assert second.startswith("a2 (ra): its ansible_host a2.example does not resolve on this controller")
+    assert "Bring it back" not in first + second
