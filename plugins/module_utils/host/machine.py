@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..core.system import read_text
-from .state import Machine, Network
+
+if TYPE_CHECKING:
+    from .state import Machine, Network
 
 # PCI class of VGA and of 3D controllers, as their first four digits; data centre cards are the latter.
 _DISPLAY = ("0x0300", "0x0302")

@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import pwd
+from typing import TYPE_CHECKING
 
 from ..core.commands import Run, run_command
-from .state import Model, ModelFile
+
+if TYPE_CHECKING:
+    from .state import Model, ModelFile
 
 DEADLINE = 5.0
 LARGEST_READ = 64 << 20
