@@ -12,7 +12,7 @@ _FIELDS = ("index", "uuid", "name", "memory.total", "persistence_mode", "pci.bus
 QUERY = ("nvidia-smi", f"--query-gpu={','.join(_FIELDS)}", "--format=csv,nounits")
 
 FailureCode = Literal["timed_out", "not_found", "no_devices", "failed", "unreadable"]
-_NO_DEVICES = "No devices were found"
+_NO_DEVICES = 6  # nvidia-smi(1): a query to find an object was unsuccessful; QUERY asks for all there are
 
 
 class Failure(TypedDict):
@@ -51,7 +51,7 @@ def failure(result: CommandResult) -> Failure | None:
     text = lines[0] if lines else f"nvidia-smi ended with {result.returncode}"
     if result.returncode is None:
         return {"code": "not_found", "text": text}
-    return {"code": "no_devices" if text.startswith(_NO_DEVICES) else "failed", "text": text}
+    return {"code": "no_devices" if result.returncode == _NO_DEVICES else "failed", "text": text}
 
 
 def parse_csv(text: str) -> list[dict[str, str]]:

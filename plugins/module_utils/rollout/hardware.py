@@ -65,7 +65,7 @@ def layout_findings(
     idle = [host for host in replica.workers if all(gpus[host] < layout.on(gpus[head])[1] for layout in config.layouts)]
     if idle:
         yield warn(
-            f"{replica.name}: {_listed(gpus, idle)} can take part in no layout: fewer GPUs than it needs of a host"
+            f"{replica.name}: {_listed(gpus, idle)}, fewer GPUs than any layout needs of a host: it serves nothing"
         )
     if not desired[head].settings.get("vllm_server_tensor_parallel_size") and sizes != "vllm_server_layouts" and (
         sum(gpus.values()) > config.layouts[0].gpus

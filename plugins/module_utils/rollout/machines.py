@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Network
 
 from .findings import Finding, refuse, warn
+from .machine import Network
 from .observed import HostState
 
 
@@ -57,22 +58,28 @@ def _alike(states: Mapping[str, HostState]) -> dict[str, list[str]]:
 
 
 def networks(host: str, interface: str, state: HostState) -> Iterator[Finding]:
-    """Another interface in the network of the one that Ray and NCCL use: the kernel answers by either.
+    """Interfaces of one host in one network: the kernel answers by the route of the lowest metric, or by whichever came up
+    first; that has to be the interface that Ray and NCCL use.
 
-    Where that has the route of the lowest metric, all traffic leaves by it.
+    Args:
+        interface: ``gpu_host_interface``.
     """
-    pairs = itertools.product(state.networks.get(interface, ()), sorted(state.networks.items()))
-    for mine, (other, theirs) in pairs:
-        if other in (interface, "lo"):
+    inside: dict[IPv4Network, dict[str, Network]] = {}
+    for name, found in state.networks.items():
+        for each in found:
+            if name != "lo" and each.network.prefixlen < 32:
+                inside.setdefault(each.network, {}).setdefault(name, each)
+    for network, found_in in inside.items():
+        metrics = {name: each.metric for name, each in found_in.items() if each.metric is not None}
+        lowest = [name for name, metric in metrics.items() if metric == min(metrics.values())]
+        if len(found_in) < 2 or lowest == [interface] or (interface not in found_in and len(lowest) < 2):
             continue
-        for each in theirs:
-            if each.network != mine.network or each.network.prefixlen == 32:
-                continue
-            if mine.metric is not None and (each.metric is None or mine.metric < each.metric):
-                continue
-            yield warn(
-                f"{other} ({each.address}) and {interface} ({mine.address}) of {host} are both in {mine.network}: answers "
-                "leave by whichever route came up first. Give them networks of their own, or metrics of their own, that of "
-                f"{interface} the lower",
-                f"ansible {host} -m ansible.builtin.command -a 'ip -4 route show {mine.network}'",
-            )
+        listed = [f"{name} ({each.address})" for name, each in found_in.items()]
+        remedy = (
+            f"metrics of their own, that of {interface} the lowest" if interface in found_in else "metrics of their own"
+        )
+        yield warn(
+            f"{', '.join(listed[:-1])} and {listed[-1]} of {host} are {'both' if len(listed) == 2 else 'all'} in {network}: "
+            f"answers leave by whichever route came up first. Give them networks of their own, or {remedy}",
+            f"ansible {host} -m ansible.builtin.command -a 'ip -4 route show {network}'",
+        )

@@ -44,7 +44,7 @@ def findings(replica: Replica, config: Config, states: Mapping[str, HostState]) 
             f"{replica.head} ({replica.name}): vllm_server_model {config.model} is neither an absolute path nor a name such as "
             "owner/model: write a path from / on"
         )
-    elif "://" not in config.model:
+    elif "://" not in config.model and config.environment.get("VLLM_USE_MODELSCOPE", "").upper() not in _TRUE:
         yield from _cache(replica, config)
 
 

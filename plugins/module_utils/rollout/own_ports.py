@@ -61,6 +61,17 @@ def findings(host: str, settings: Mapping[str, Any], head: bool, state: HostStat
         yield from _ephemeral(host, {**named, **router}, state)
 
 
+def router_findings(host: str, settings: Mapping[str, Any]) -> Iterator[Finding]:
+    """What is wrong with the ports of a router that is no host of a replica."""
+    try:
+        router = of_router(settings)
+    except ValueError as error:
+        yield refuse(f"{host}: {error}")
+        return
+    for one, other, both in ports.clashes(router):
+        yield refuse(f"{host}: {one} and {other} are both {_shown(both)}: choose another port for one of them")
+
+
 def _ephemeral(host: str, named: Mapping[str, range], state: HostState) -> Iterator[Finding]:
     """Ours are outside of the kernel's default range; where a host widened it, a connection may hold one when we start."""
     machine = state.machine

@@ -109,7 +109,7 @@ def build(
         for replica in asked
         if replica.head in desired
     ]
-    requested, warned = request.examine(asked, desired, observed, needs, run.mode)
+    requested, warned = request.examine(topology, asked, desired, observed, needs, run.mode)
     warnings = (*(line for _refused, lines in examined for line in lines), *warned)
     refused += [*(line for lines, _warned in examined for line in lines), *requested]
     if refused:

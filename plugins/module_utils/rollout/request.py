@@ -11,13 +11,14 @@ from .findings import Finding
 from .needs import Desired, HostNeed
 from .observed import HostState, Observed
 from .states import Mode
-from .topology import Replica
+from .topology import Replica, Topology
 
 REPAIRS = (Mode.VERIFY, Mode.ABORT)
 """These apply nothing that the inventory says of engines: what is wrong with that is only told."""
 
 
 def examine(
+    topology: Topology,
     asked: Sequence[Replica],
     desired: Mapping[str, Desired],
     observed: Mapping[str, Observed],
@@ -27,6 +28,7 @@ def examine(
     """Refusals and warnings.
 
     Args:
+        topology: all replicas.
         asked: the replicas that the run may change.
         desired: what the inventory declares; replicas whose head is not in it are passed over.
         observed: of all hosts, also of those that the run does not ask about; those that did not answer are passed over.
@@ -38,6 +40,9 @@ def examine(
     for replica in asked:
         if replica.head in desired:
             found += _replica(replica, desired, {host: states[host] for host in replica.hosts if host in states}, needs)
+    members = {host for replica in topology.replicas for host in replica.hosts}
+    for host, wanted in desired.items():
+        found += own_ports.router_findings(host, wanted.settings) if host not in members else ()
     if mode in REPAIRS:
         found = findings.as_warnings(found)
     return findings.told_apart([*machines.one_machine(states), *found])

@@ -131,6 +131,7 @@ def declare(tmp_path: Path) -> Callable[..., controller.Cluster]:
             "vllm_server_pipeline_parallel_size": hosts,
             **variables,
         }
+        common = {name: value for name, value in common.items() if value is not ...}
         root = {"children": {"replica_a": {"hosts": replica}}, "vars": common}
         path = tmp_path / "hosts.yml"
         path.write_text(yaml.safe_dump({"all": {"children": {"lockstep": root}}}))
@@ -239,6 +240,66 @@ def test_two_interfaces_in_one_network_warn(
         assert "of gpu-02 are both in 10.40.0.0/20" in second
     else:
         assert result.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ((0, 0, 0), "ib0 (10.50.0.10), ib1 (10.50.0.11) and ib2 (10.50.0.12) of gpu-01 are all in 10.50.0.0/24"),
+        ((100, 101, 102), ""),
+        ((None, None, None), ""),
+    ],
+)
+def test_rails_in_one_network_warn_once(
+    metrics: tuple[int | None, ...], said: str, declare: Callable[..., controller.Cluster]
+) -> None:
+    shown = answer("gpu-01", "10.30.0.1")
+    for n, metric in enumerate(metrics):
+        shown["networks"][f"ib{n}"] = [{"address": f"10.50.0.1{n}", "prefix": 24, "metric": metric}]
+    warnings = planned(declare(), {"gpu-01": shown}).warnings
+    assert len(warnings) == bool(said)
+    assert all(said in line and "metrics of their own\n" not in line for line in warnings)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "variables", "by_host", "said"),
+    [
+        pytest.param(
+            2, {"vllm_server_tensor_parallel_size": ..., "vllm_server_pipeline_parallel_size": 1}, {},
+            "vllm_server_tensor_parallel_size is not set, so the engine takes 1 GPU of 16", id="no size",
+        ),
+        pytest.param(
+            3, {"vllm_server_pipeline_parallel_size": 2}, {"gpu-03": {"gpu_host_gpus": 4}},
+            "replica_a: gpu-03 has 4, fewer GPUs than any layout needs of a host", id="a worker that never counts",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_probably_a_mistake_warns(
+    hosts: int,
+    variables: dict[str, Any],
+    by_host: dict[str, dict[str, Any]],
+    said: str,
+    declare: Callable[..., controller.Cluster],
+) -> None:
+    found = planned(declare(hosts=hosts, by_host=by_host, **variables))
+    assert lines(found) == []
+    (warning,) = found.warnings
+    assert said in warning
+
+
+def test_a_router_s_ports_are_held_against_each_other_and_the_head_s(
+    tmp_path: Path, declare: Callable[..., controller.Cluster]
+) -> None:
+    declare(hosts=1, vllm_haproxy_api_port=8000)
+    inventory_of = yaml.safe_load((tmp_path / "hosts.yml").read_text())
+    inventory_of["all"]["children"]["router"] = {
+        "hosts": {"gpu-01": {}, "r1": {"vllm_haproxy_api_port": 8404}},
+    }
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory_of))
+    assert lines(planned(read(tmp_path / "hosts.yml"))) == [
+        "gpu-01: vllm_server_port and vllm_haproxy_api_port are both 8000: choose another port for one of them",
+        "r1: vllm_haproxy_api_port and vllm_haproxy_stats_port are both 8404: choose another port for one of them",
+    ]
 
 
 SMALL_HEAD = {"gpu-01": {"gpu_host_gpus": 4}}
