@@ -20,7 +20,7 @@ WRITABLE = (HOME, "/var/lib/lockstep/ray", "/run/lockstep", "/tmp", "/dev/shm")
 """What both units may write: ProtectSystem=strict leaves the rest read-only."""
 HIDDEN = ("/home", "/root", "/run/user")
 """What ProtectHome=yes hides from both units."""
-_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+_HUB_NAME = re.compile(r"(\w[\w.-]*(?:/\w[\w.-]*)?)(?::[\w.-]+)?")  # what follows a colon names a file of several
 _TRUE = {"1", "ON", "YES", "TRUE"}
 # Formats of --load-format whose weights are files that we know by their names.
 _FILES_OF_WEIGHTS = ("auto", "hf", "safetensors", "pt", "mistral", "gguf")
@@ -34,11 +34,11 @@ def findings(replica: Replica, config: Config, states: Mapping[str, HostState]) 
         states: of the hosts that answered.
     """
     path = path_asked_for(config)
-    if path is not None and path != config.model:
-        yield from _cached(replica, config, path, states)
-    elif path is not None:
+    if config.model.startswith("/"):
         models = {host: state.preflight.model for host, state in states.items()}
         yield from _at_path(replica, config, {host: model for host, model in models.items() if model is not None})
+    elif path is not None:
+        yield from _cached(replica, config, path, states)
     elif "://" not in config.model and not _HUB_NAME.fullmatch(config.model):
         yield refuse(
             f"{replica.head} ({replica.name}): vllm_server_model {config.model} is neither an absolute path nor a name such as "
@@ -52,8 +52,9 @@ def path_asked_for(config: Config) -> str | None:
     """The path that the hosts are asked about: of the model, or of its cache where nothing may be fetched; None for none."""
     if config.model.startswith("/"):
         return config.model.rstrip("/") or "/"
-    if _HUB_NAME.fullmatch(config.model) and _offline(config):
-        return f"{_hub_cache(config)[1]}/models--{config.model.replace('/', '--')}"
+    named = _HUB_NAME.fullmatch(config.model)
+    if named and _offline(config):
+        return f"{_hub_cache(config)[1]}/models--{named[1].replace('/', '--')}"
     return None
 
 

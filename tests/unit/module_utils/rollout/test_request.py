@@ -623,7 +623,9 @@ def test_a_model_that_is_not_there_names_all_hosts_at_once(
     (line,) = lines(with_model(declare, absent))
     assert line.startswith("gpu-01, gpu-02 (replica_a): there is no /srv/m (vllm_server_model)")
     assert line.endswith("Next: ansible gpu-01:gpu-02 --become -m ansible.builtin.command -a 'ls -lL /srv/m'")
-    offline = {"vllm_server_model": "owner/model", "vllm_server_environment": {"HF_HUB_OFFLINE": "1"}}
+    (line,) = lines(with_model(declare, absent, vllm_server_model="/srv/m/"))
+    assert "there is no /srv/m/ (vllm_server_model)" in line
+    offline = {"vllm_server_model": "owner/model:Q4_K_M", "vllm_server_environment": {"HF_HUB_OFFLINE": "1"}}
     (line,) = lines(with_model(declare, absent, **offline))
     assert "there is no /var/lib/lockstep/engine/.cache/huggingface/hub/models--owner--model" in line
     assert "forbids fetching" in line
