@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv4Network
 
 from .findings import Finding, refuse, warn
@@ -53,8 +53,16 @@ def _alike(states: Mapping[str, HostState]) -> dict[str, list[str]]:
         for host in hosts:
             by_id.setdefault(states[host].machine.id, []).append(host)
         for machine_id, same in by_id.items():
+            if _have_cards_of_their_own([states[host] for host in same]):
+                continue
             found[f"the same boot id {boot}, machine id {machine_id}"] = same
     return {what: hosts for what, hosts in found.items() if len(hosts) > 1}
+
+
+def _have_cards_of_their_own(states: Sequence[HostState]) -> bool:
+    """Whether all show GPUs and no two the same one: clones of a running virtual machine, or containers, not one machine."""
+    uuids = [uuid for state in states for uuid in set(state.driver.uuids)]
+    return all(state.driver.uuids for state in states) and len(set(uuids)) == len(uuids)
 
 
 def networks(host: str, interface: str, state: HostState) -> Iterator[Finding]:

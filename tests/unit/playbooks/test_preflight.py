@@ -32,7 +32,7 @@ VARIABLES = {
 }
 EXPECTED = (
     "gpu-03.invalid (replica_a) has no ansible_host, and its name does not resolve on this controller",
-    "gpu-01 and gpu-02 are one machine (the same boot id ",
+    "gpu-01 and gpu-02 are one machine (",
     "gpu-01 (replica_a): vllm_server_ladder is ['eager', 'full']",
     "gpu-01 (replica_a): vllm_server_args sets tensor-parallel-size; use vllm_server_tensor_parallel_size instead",
     "gpu-01, gpu-02 (replica_a): there is no /nowhere/moe (vllm_server_model)",

@@ -515,7 +515,10 @@ def same(first: dict[str, Any], second: dict[str, Any], *parts: str) -> dict[str
 @pytest.mark.parametrize(
     ("parts", "refused", "warned"),
     [
-        pytest.param(("boot", "machine"), "the same boot id boot-gpu-01, machine id id-gpu-01", "", id="one machine"),
+        pytest.param(
+            ("driver", "boot", "machine"), "the same boot id boot-gpu-01, machine id id-gpu-01", "", id="no driver yet"
+        ),
+        pytest.param(("boot", "machine"), "", "same /etc/machine-id", id="clones of a running virtual machine"),
         pytest.param(("driver.gpus",), "both show GPU-gpu-01-0", "", id="the same cards"),
         pytest.param(("boot.id", "machine"), "", "same /etc/machine-id", id="clones as containers on one kernel"),
         pytest.param(("boot",), "", "", id="containers on one kernel, begun at once"),
@@ -528,6 +531,8 @@ def test_one_machine_under_two_names(
     parts: tuple[str, ...], refused: str, warned: str, declare: Callable[..., controller.Cluster]
 ) -> None:
     first, second = answer("gpu-01", "10.30.0.1"), answer("gpu-02", "10.30.0.2")
+    if "driver" in parts:
+        first["driver"] |= {"loaded_version": None, "gpus": []}
     found = planned(declare(), {"gpu-01": first, "gpu-02": same(first, second, *parts)})
     assert len(lines(found)) == bool(refused)
     assert all(line.startswith("gpu-01 and gpu-02 are one machine") and refused in line for line in lines(found))
