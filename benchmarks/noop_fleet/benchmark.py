@@ -125,7 +125,9 @@ def write_inventory(folder: Path, hosts: list[str], port: int, options: list[str
         members = {
             f"sim{number + place}": {
                 "ansible_host": address,
-                "gpu_host_address": address,
+                "gpu_host_address": address.replace(
+                    "127.", "10.", 1
+                ),  # nobody connects there; loopback means no cluster
                 "ray_node_role": "worker" if place else "head",
             }
             for place, address in enumerate(hosts[number : number + 2])

@@ -12,7 +12,15 @@ import yaml
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import data_tables
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop, StopError
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import needs, plan, render, run_plan, topology
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import (
+    needs,
+    own_ports,
+    plan,
+    refusals,
+    render,
+    run_plan,
+    topology,
+)
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import Observed
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Policy
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode
@@ -28,6 +36,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster i
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.invocation import Invocation
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.settings import Declared
 
+ROUTER_UNIT = "haproxy.service"
 _ROLL = "ansible-playbook playbooks/upgrade_driver.yml"
 
 
@@ -69,6 +78,8 @@ class ActionModule(ClusterAction):
         run = plan.Run(mode, policy, datetime.datetime.now(datetime.UTC), set(task_vars["ansible_play_hosts_all"]))
         answers = {} if cluster.topology.problems else self.probe(cluster, task_vars, preflight=True)
         observed = {host: Observed.parse(each.value, each.error, each.reachable) for host, each in answers.items()}
+        for host, name in self.unresolved([host for host, each in observed.items() if not each.reachable], task_vars):
+            observed[host] = dataclasses.replace(observed[host], unresolved=name)
         fingerprints = {host: each.value.get("fingerprint") for host, each in answers.items() if each.value}
         return result(
             cluster,
@@ -148,9 +159,9 @@ def result(
     planned = plan.build(cluster.topology, cluster.wanted, observed, run, data_tables.read("known_issues"))
     found = examine(planned.due_drivers)
     planned = dataclasses.replace(planned, warnings=(*map(Stop, (*warnings, *found.warnings)), *planned.warnings))
-    stops = [*planned.refusals, *found.refusals, *_router_refusals(cluster, observed, run.limit or ())]
-    if stops:
-        return refused(stops)
+    reasons = [*planned.refusals, *found.refusals, *_router_refusals(cluster, observed, run.limit or ())]
+    if reasons:
+        return refused(reasons)
     routers = [] if run.mode in (Mode.ABORT, Mode.VERIFY) else _due_routers(cluster, observed, run.limit or ())
     name = f"{run.now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
     hosts = [host for wave in planned.waves for host in wave.hosts]
@@ -176,11 +187,22 @@ def refused(reasons: Sequence[Stop]) -> dict[str, Any]:
 
 
 def _router_refusals(cluster: Cluster, observed: Mapping[str, Observed], limit: Collection[str]) -> list[Stop]:
-    return [
-        Stop("the router does not answer", f"ansible {host} -m ansible.builtin.ping", host, observed[host].error or "")
-        for host in cluster.routers
-        if host in limit and host in observed and observed[host].state is None
-    ]
+    stops = []
+    for host in cluster.routers:
+        answer = observed.get(host) if host in limit else None
+        if answer is not None and answer.state is not None:
+            stops += [
+                Stop(f"port {port} is taken by {owner}: stop it, or set another {name}", where=host)
+                for name, taken in own_ports.of_router(cluster.wanted[host].settings).items()
+                for port in taken
+                if (owner := answer.state.preflight.taken_ports.get(str(port), ROUTER_UNIT)) != ROUTER_UNIT
+            ]
+        elif answer is not None and answer.unresolved:
+            stops.append(refusals.unresolved(host, answer.unresolved))
+        elif answer is not None:
+            ping = f"ansible {host} -m ansible.builtin.ping"
+            stops.append(Stop("the router does not answer", ping, host, answer.error or ""))
+    return stops
 
 
 def _due_routers(cluster: Cluster, observed: Mapping[str, Observed], limit: Collection[str]) -> list[str]:

@@ -27,7 +27,7 @@ options:
     type: int
     required: true
   gpu_model:
-    description: A substring of the name of every GPU, such as V(H100).
+    description: Whole words of the name of every GPU, such as V(H100).
     type: str
   fabric_manager:
     description: V(auto) wants fabric manager where NVSwitches are found.

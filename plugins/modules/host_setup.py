@@ -24,7 +24,7 @@ options:
     description: How many GPUs the host has. Needed with O(interface).
     type: int
   gpu_model:
-    description: A substring of the name of every GPU.
+    description: Whole words of the name of every GPU.
     type: str
   zone:
     description: The zone or rack that the host stands in.

@@ -4,7 +4,7 @@ A row's ``when`` maps a fact to a condition; the row fits when every condition h
 fits: no host is refused for what is unknown.
 
 Conditions: ``"550.90.07"`` or ``"==550.90.07"`` exactly; ``">=2.28,<2.30.4"`` a range, all parts of which must hold;
-``"!=driver"`` different from another fact; for ``gpu``, a substring of its name.
+``"!=driver"`` different from another fact; for ``gpu``, whole words of its name (cards.py).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
+from .cards import is_card
 from .versions import release_key
 
 Facts = Mapping[str, "str | None"]
@@ -118,7 +119,7 @@ def _holds(issue: str, fact: str, condition: str, facts: Facts) -> bool:
     if actual is None:
         return False
     if fact == "gpu":
-        return condition.lower() in str(actual).lower()
+        return is_card(condition, str(actual))
     return all(_part_holds(issue, str(actual), part.strip(), facts) for part in condition.split(","))
 
 

@@ -11,13 +11,15 @@ from ..core.commands import CommandResult
 _FIELDS = ("index", "uuid", "name", "memory.total", "persistence_mode", "pci.bus_id", "driver_version")
 QUERY = ("nvidia-smi", f"--query-gpu={','.join(_FIELDS)}", "--format=csv,nounits")
 
-FailureCode = Literal["timed_out", "not_found", "failed", "unreadable"]
+FailureCode = Literal["timed_out", "not_found", "no_devices", "failed", "unreadable"]
+_NO_DEVICES = 6  # nvidia-smi(1): a query to find an object was unsuccessful; QUERY asks for all there are
 
 
 class Failure(TypedDict):
     """Why nvidia-smi gave no figures.
 
-    ``code``: ``timed_out`` (the driver or a GPU hangs), ``not_found`` (it cannot be started), ``failed`` (it ended with an
+    ``code``: ``timed_out`` (the driver or a GPU hangs), ``not_found`` (it cannot be started), ``no_devices`` (the
+    driver has no GPU), ``failed`` (it ended with an
     error), ``unreadable`` (its output cannot be parsed). ``text``: the cause for people, its own text where it had any.
     """
 
@@ -47,7 +49,9 @@ def failure(result: CommandResult) -> Failure | None:
         }
     lines = (result.stdout.strip() or result.stderr.strip()).splitlines()
     text = lines[0] if lines else f"nvidia-smi ended with {result.returncode}"
-    return {"code": "not_found" if result.returncode is None else "failed", "text": text}
+    if result.returncode is None:
+        return {"code": "not_found", "text": text}
+    return {"code": "no_devices" if result.returncode == _NO_DEVICES else "failed", "text": text}
 
 
 def parse_csv(text: str) -> list[dict[str, str]]:

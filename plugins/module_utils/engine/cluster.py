@@ -101,13 +101,8 @@ class ReplicaCluster:
             deadline: seconds.
             report: called with who is missing and why, each time that it changes.
         """
-        each = max(1, int(self._host["gpus"]))
-        required = {
-            "hosts": -(-layout.gpus // each),
-            "gpus_per_host": min(each, layout.gpus),
-            "gpus": layout.gpus,
-            "free": True,
-        }
+        hosts, each = layout.on(int(self._host["gpus"]))
+        required = {"hosts": hosts, "gpus_per_host": each, "gpus": layout.gpus, "free": True}
         shape = shape_of(self._host, required)
 
         def progress(seen: Observation) -> None:

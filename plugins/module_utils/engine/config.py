@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..core import records
 from ..ray.ports import EnginePorts
+from . import arguments as vllm_arguments
+from .arguments import merge, normalised
 from .ladder import RUNGS, Rung, rung_arguments
 from .layouts import Layout, MoveUp, Policy, Window
 from .restarts import Restarts
-
-_OWNED_ARGUMENTS: dict[str, str] = {
-    "model": "vllm_server_model",
-    "served_model_name": "vllm_server_served_model_name",
-    "tensor_parallel_size": "vllm_server_tensor_parallel_size",
-    "pipeline_parallel_size": "vllm_server_pipeline_parallel_size",
-    "distributed_executor_backend": "nothing: Lockstep runs vLLM on Ray",
-    "host": "gpu_host_address",
-    "port": "vllm_server_port",
-    "api_key": "vllm_server_api_key",
-    "enforce_eager": "vllm_server_ladder: [none]",
-    "shutdown_timeout": "vllm_server_drain_deadline",
-}
 
 _DEFAULTS: dict[str, Any] = {
     # The supervisor asks both every second: two lines of log each time would drown the engine's own.
     "disable_access_log_for_endpoints": "/health,/metrics",
 }
+
+Value = TypeVar("Value")
 
 
 class ConfigError(Exception):
@@ -106,17 +97,31 @@ def parse(record: dict[str, Any]) -> Config:
     Raises:
         ConfigError: something is missing, unknown or contradicts itself.
     """
-    try:
-        config = _build(record)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"engine.json: {type(error).__name__}: {error}") from error
-    for where, arguments in (("", config.arguments), *((f" of layout {x.name}", x.arguments) for x in config.layouts)):
-        for name in arguments:
-            if name in _OWNED_ARGUMENTS:
-                raise ConfigError(
-                    f"vllm_server_args{where} sets {name.replace('_', '-')}; use {_OWNED_ARGUMENTS[name]} instead"
-                )
+    config, problems = examine(record)
+    if config is None or problems:
+        raise ConfigError("\n".join(problems))
     return config
+
+
+def examine(record: dict[str, Any]) -> tuple[Config | None, tuple[str, ...]]:
+    """The configuration in an engine.json, and all that is wrong with it.
+
+    The configuration is None where it cannot be read; where there are problems it is only good for finding more of them.
+    """
+    problems: list[str] = []
+    try:
+        config = _build(record, problems)
+    except ConfigError as error:
+        return None, (*problems, str(error))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        return None, (*problems, f"engine.json: {type(error).__name__}: {error}")
+    for layout in config.layouts:
+        both = merge(config.arguments, layout.arguments)
+        problems += vllm_arguments.data_parallel_problems(both, layout.data_parallel_size)
+    problems += vllm_arguments.owned(config.arguments, "vllm_server_args")
+    for layout in config.layouts:
+        problems += vllm_arguments.owned(layout.arguments, f"vllm_server_args of layout {layout.name}")
+    return config, tuple(dict.fromkeys(problems))
 
 
 def command(vllm: str, config: Config, layout: Layout, rung: Rung, address: str) -> list[str]:
@@ -137,79 +142,77 @@ def command(vllm: str, config: Config, layout: Layout, rung: Rung, address: str)
         "pipeline_parallel_size": layout.pipeline_parallel_size,
         "shutdown_timeout": int(config.deadlines.drain),
     }
-    return [vllm, "serve", config.model, *flags(arguments)]
+    return [vllm, "serve", config.model, *vllm_arguments.flags(arguments)]
 
 
-def flags(arguments: dict[str, Any]) -> list[str]:
-    """Arguments as data to a command line: true is a bare flag, false its ``--no-`` form, none is left out, a list
-    gives several values, a mapping one JSON value."""
-    line: list[str] = []
-    for name, value in sorted(arguments.items()):
-        flag = name.replace("_", "-")
-        if value is None:
-            continue
-        if isinstance(value, bool):
-            line.append(f"--{flag}" if value else f"--no-{flag}")
-        elif isinstance(value, dict):
-            line += [f"--{flag}", json.dumps(value, sort_keys=True)]
-        elif isinstance(value, (list, tuple)):
-            line += [f"--{flag}", *map(str, value)]
-        else:
-            line += [f"--{flag}", str(value)]
-    return line
-
-
-def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """``base`` with ``over`` on top; mappings are merged, everything else is replaced."""
-    merged = dict(base)
-    for name, value in over.items():
-        below = merged.get(name)
-        merged[name] = merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-    return merged
-
-
-def _build(record: dict[str, Any]) -> Config:
+def _build(record: dict[str, Any], problems: list[str]) -> Config:
+    """Raises what reading it raises where there is nothing to go on with; other problems are added to ``problems``."""
     proof = dict(record["proof"])
     proof["prompts"] = tuple(proof.get("prompts", ()))
-    layouts = tuple(_layout(entry) for entry in record["layouts"])
-    ladder = tuple(record.get("ladder", RUNGS))
+    arguments = normalised(record.get("args") or {})
+    layouts = tuple(_layout(entry, arguments) for entry in record["layouts"])
     if not layouts:
         raise ConfigError("vllm_server_layouts: at least one layout is needed")
     if len({layout.name for layout in layouts}) != len(layouts):
-        raise ConfigError("vllm_server_layouts: two layouts have one name")
-    if not ladder or list(ladder) != [rung for rung in RUNGS if rung in ladder]:
-        raise ConfigError(f"vllm_server_ladder is {list(ladder)}: give some of {', '.join(RUNGS)}, in this order")
-    heartbeat = Heartbeat(**_numbers(record.get("heartbeat", {})))
-    if not 0 < heartbeat.period < heartbeat.stale < heartbeat.wedged:
-        raise ConfigError("vllm_server_heartbeat: expected 0 < period < stale < wedged")
-    restarts = _numbers(record.get("restarts", {}))
+        problems.append("vllm_server_layouts: two layouts have one name")
     return Config(
         model=str(record["model"]),
         served_model_name=str(record["served_model_name"]),
         layouts=layouts,
         proof=Proof(**proof),
-        arguments=normalised(record.get("args", {})),
-        environment={name: str(value) for name, value in record.get("environment", {}).items()},
-        ladder=ladder,
+        arguments=arguments,
+        environment={name: str(value) for name, value in (record.get("environment") or {}).items()},
+        ladder=_or(problems, RUNGS, lambda: _ladder(record.get("ladder", RUNGS))),
         ports=EnginePorts.parse(record),
-        policy=_policy(record.get("policy", {})),
-        heartbeat=heartbeat,
-        restarts=Restarts(**(restarts | {"limit": int(restarts["limit"])} if "limit" in restarts else restarts)),
-        deadlines=Deadlines(**_numbers(record.get("deadlines", {}))),
+        policy=_or(problems, Policy(), lambda: _policy(record.get("policy", {}))),
+        heartbeat=_or(problems, Heartbeat(), lambda: _heartbeat(record.get("heartbeat", {}))),
+        restarts=_or(problems, Restarts(), lambda: _restarts(record.get("restarts", {}))),
+        deadlines=_or(problems, Deadlines(), lambda: Deadlines(**_numbers(record.get("deadlines", {})))),
     )
 
 
-def normalised(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Arguments under one spelling: underscores, no leading dashes."""
-    return {str(name).lstrip("-").replace("-", "_"): value for name, value in arguments.items()}
+def _or(problems: list[str], default: Value, read: Callable[[], Value]) -> Value:
+    """What ``read`` gives; where it raises, ``default``, and why in ``problems``."""
+    try:
+        return read()
+    except ConfigError as error:
+        problems.append(str(error))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        problems.append(f"engine.json: {type(error).__name__}: {error}")
+    return default
 
 
-def _layout(entry: dict[str, Any]) -> Layout:
-    tensor, pipeline = int(entry["tensor_parallel_size"]), int(entry.get("pipeline_parallel_size", 1))
+def _layout(entry: dict[str, Any], of_replica: dict[str, Any]) -> Layout:
+    tensor, pipeline = int(entry["tensor_parallel_size"]), int(entry.get("pipeline_parallel_size") or 1)
     if tensor < 1 or pipeline < 1:
         raise ConfigError(f"a layout has TP{tensor}×PP{pipeline}: both sizes are at least 1")
-    name = str(entry.get("name") or f"tp{tensor}pp{pipeline}")
-    return Layout(name, tensor, pipeline, normalised(entry.get("args", {})))
+    arguments = normalised(entry.get("args") or {})
+    given = merge(of_replica, arguments).get("data_parallel_size")
+    data = 1 if given is None else int(given)
+    if data < 1:
+        raise ConfigError(f"vllm_server_args sets data-parallel-size {data}: it is at least 1")
+    sizes = f"tp{tensor}pp{pipeline}{f'dp{data}' if data > 1 else ''}"
+    return Layout(str(entry.get("name") or sizes), tensor, pipeline, arguments, data)
+
+
+def _ladder(given: Iterable[str]) -> tuple[Rung, ...]:
+    wanted = list(given)
+    ladder = tuple(rung for rung in RUNGS if rung in wanted)
+    if not wanted or wanted != list(ladder):
+        raise ConfigError(f"vllm_server_ladder is {wanted}: give some of {', '.join(RUNGS)}, in this order")
+    return ladder
+
+
+def _heartbeat(record: dict[str, Any]) -> Heartbeat:
+    heartbeat = Heartbeat(**_numbers(record))
+    if not 0 < heartbeat.period < heartbeat.stale < heartbeat.wedged:
+        raise ConfigError("vllm_server_heartbeat: expected 0 < period < stale < wedged")
+    return heartbeat
+
+
+def _restarts(record: dict[str, Any]) -> Restarts:
+    numbers = _numbers(record)
+    return Restarts(**(numbers | {"limit": int(numbers["limit"])} if "limit" in numbers else numbers))
 
 
 def _policy(record: dict[str, Any]) -> Policy:

@@ -18,17 +18,30 @@ class Layout:
     Attributes:
         name: how it is called in records and messages.
         arguments: vLLM arguments of this layout, on top of those of the replica.
+        data_parallel_size: engines behind one API, each with TP × PP GPUs of its own; vLLM's argument of that name.
     """
 
     name: str
     tensor_parallel_size: int
     pipeline_parallel_size: int = 1
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+    data_parallel_size: int = 1
 
     @property
     def gpus(self) -> int:
-        """GPUs that it needs: TP × PP."""
-        return self.tensor_parallel_size * self.pipeline_parallel_size
+        """GPUs that it needs: TP × PP × DP."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size * self.data_parallel_size
+
+    def on(self, gpus_of_head: int) -> tuple[int, int]:
+        """How many hosts must be there, and the GPUs that each must have in order to count: those of the head, at most."""
+        each = max(1, gpus_of_head)
+        return -(-self.gpus // each), min(each, self.gpus)
+
+    @property
+    def sizes(self) -> str:
+        """``TP 8 × PP 2``, with ``× DP 2`` where there are several engines."""
+        data = f" × DP {self.data_parallel_size}" if self.data_parallel_size > 1 else ""
+        return f"TP {self.tensor_parallel_size} × PP {self.pipeline_parallel_size}{data}"
 
 
 @dataclasses.dataclass(frozen=True)

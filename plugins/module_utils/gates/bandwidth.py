@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..driver.cards import is_card
 from ..driver.versions import release_key
 
 OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "broadcast")
@@ -90,7 +91,8 @@ def choose(
 
 
 def _fits(row: Mapping[str, Any], gpu: str | None, link: str, gpus_per_host: int, hosts: int, nccl: str | None) -> bool:
-    if row["link"] != link or (row.get("gpu") or "").lower() not in (gpu or "").lower():
+    card = row.get("gpu")
+    if row["link"] != link or (card and not is_card(card, gpu or "")):
         return False
     if row.get("gpus_per_host") not in (None, gpus_per_host):
         return False

@@ -17,6 +17,7 @@ from ..core.codes import as_json
 from ..driver import health as gpu_health
 from ..driver import kernel_log, known_issues, nvidia_smi
 from ..driver import state as driver_state
+from ..driver.cards import is_card
 from ..driver.health import GpuHealth, Health
 from ..driver.state import DriverState, FullDriverState
 from ..runtime import state as runtime_state
@@ -45,7 +46,7 @@ class Expected:
     Attributes:
         version: exact driver version; None accepts any, as long as all its parts agree.
         gpus: how many GPUs the host has to show.
-        gpu_model: a substring that every GPU's name has to contain.
+        gpu_model: words that every GPU's name has to contain, such as ``H100``.
         fabric_manager: ``present``, ``absent``, or ``auto``, which requires it where there are NVSwitches.
         packaged: whether the driver came as packages (false where a platform's owner installs it otherwise).
         allowed: ids of known-bad combinations that the operator overrides.
@@ -272,7 +273,7 @@ def _gpus(state: DriverState, health: Health, expected: Expected, host: str) -> 
             f"On {host}: lspci -d 10de: and dmesg | grep -i nvrm; correct gpu_host_gpus if that is the mistake",
         )
     model = expected.gpu_model
-    unexpected = sorted({gpu["name"] for gpu in gpus if model and model.lower() not in gpu["name"].lower()})
+    unexpected = sorted({gpu["name"] for gpu in gpus if model and not is_card(model, gpu["name"])})
     if unexpected:
         yield Finding(
             "gpu_model",

@@ -9,7 +9,6 @@ it is needed, and files are read where a command would report the same.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import subprocess
@@ -18,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..admission import fingerprint
 from ..core import manifests, processes, records, systemd
@@ -26,9 +25,22 @@ from ..core.commands import Run, run_command, together
 from ..core.system import os_release
 from ..driver import state as driver_state
 from ..runtime import state as runtime_state
+from . import machine
 
 if TYPE_CHECKING:
-    from .state import Boot, HostState, Manifest, Preflight, Record, Request, System, Unit, Unread
+    from .state import (
+        Boot,
+        HostState,
+        Manifest,
+        Model,
+        Network,
+        Preflight,
+        Record,
+        Request,
+        System,
+        Unit,
+        Unread,
+    )
 
 UNITS = (
     "lockstep-ray.service",
@@ -49,6 +61,7 @@ def collect(request: Request) -> HostState:
     driver = _guarded(lambda: driver_state.driver_state(also=request.get("driver_also", ())))
     runtime = _guarded(runtime_state.state)
     identity = fingerprint.compose(driver, runtime, os.uname().release)
+    networks = _guarded(_networks)
     state: HostState = {
         "schema": 1,
         "os": _guarded(_system),
@@ -68,7 +81,9 @@ def collect(request: Request) -> HostState:
         "request": _record(records.REQUEST),
         "manifest": _guarded(_manifest),
         "disk_free_mib": _guarded(_disk),
-        "addresses": _guarded(_addresses),
+        "addresses": _addresses(networks),
+        "networks": networks,
+        "machine": _guarded(machine.machine),
     }
     if request.get("preflight"):
         state["preflight"] = _guarded(lambda: _preflight(request))
@@ -154,17 +169,34 @@ def _disk() -> dict[str, int]:
     return {folder: about.f_bavail * about.f_frsize >> 20 for folder, about in free.items()}
 
 
-def _addresses() -> dict[str, list[str]]:
+def _networks() -> dict[str, list[Network]]:
+    """IPv4 networks by interface."""
+    shown = _command(["ip", "-json", "-4", "address", "show"])
+    return machine.networks(shown, Path("/proc/net/route").read_text(encoding="ascii"))
+
+
+def _addresses(networks: dict[str, list[Network]] | Unread) -> dict[str, list[str]] | Unread:
     """IPv4 addresses by interface."""
-    shown = json.loads(_command(["ip", "-json", "-4", "address", "show"]))
-    return {item["ifname"]: [address["local"] for address in item.get("addr_info", [])] for item in shown}
+    if "error" in networks:
+        return cast("Unread", networks)
+    return {name: [each["address"] for each in inside] for name, inside in cast(dict[str, Any], networks).items()}
 
 
 def _preflight(request: Request) -> Preflight:
-    return {
+    result: Preflight = {
         "taken_ports": taken_ports(request.get("ports", [])),
         "names": _name_problems(request.get("peers", {})),
     }
+    path = request.get("model")
+    if path:
+        result["model"] = _guarded(lambda: _model(path))
+    return result
+
+
+def _model(path: str) -> Model:
+    from . import model
+
+    return model.model(path)
 
 
 def _name_problems(peers: Mapping[str, str]) -> dict[str, str | None]:

@@ -20,13 +20,15 @@ class Request(TypedDict, total=False):
     """What the caller asks about, beyond what is always read.
 
     ``preflight``: check ``ports`` (that Lockstep's units will listen on), ``peers`` (host name to address, to be resolved
-    both ways) and ``driver``, that only while the host does not already have that version. ``ray``: ask Ray for its nodes.
+    both ways), ``driver``, that only while the host does not already have that version, and what lies at the path ``model``.
+    ``ray``: ask Ray for its nodes.
     ``driver_also``: those of ``driver_state.COSTLY`` to be read.
     """
 
     preflight: bool
     ports: Sequence[int]
     peers: Mapping[str, str]
+    model: str | None
     ray: bool
     driver_also: Sequence[str]
 
@@ -59,6 +61,46 @@ class Boot(TypedDict):
     monotonic_us: str
 
 
+class Machine(TypedDict):
+    """What tells a machine from others (``/etc/machine-id``), NVIDIA's cards on its PCI bus, and the ports that the kernel
+    gives to outgoing connections: first and last, and those that it never gives, as sysctl(8) prints them."""
+
+    id: str
+    pci_gpus: int
+    ephemeral_ports: list[int]
+    reserved_ports: str
+
+
+class Network(TypedDict):
+    """An IPv4 address of an interface; ``metric`` of the route to its own network, None where there is no such route."""
+
+    address: str
+    prefix: int
+    metric: int | None
+
+
+class ModelFile(TypedDict):
+    """``sha256`` is None where the file could not be read, or holds no JSON."""
+
+    size: int
+    sha256: str | None
+
+
+class Model(TypedDict):
+    """What lies at a model's path: ``kind`` is ``absent``, ``folder`` or ``file``.
+
+    ``files``: its configuration and the index of its weights; ``weights``: sizes; ``missing``: what the index names and is
+    not there; ``readable_by``: a user's name and whether it can read all that.
+    """
+
+    path: str
+    kind: str
+    files: dict[str, ModelFile]
+    weights: dict[str, int]
+    missing: list[str]
+    readable_by: dict[str, bool]
+
+
 class Unit(TypedDict):
     """A systemd unit; ``since`` in Unix seconds."""
 
@@ -79,10 +121,12 @@ class Manifest(TypedDict):
 
 
 class Preflight(TypedDict, total=False):
-    """``taken_ports``: port to its listener; ``names``: peer to its problem or None."""
+    """``taken_ports``: port to its listener; ``names``: peer to its problem or None; ``model``: what lies at the path that was
+    asked for."""
 
     taken_ports: dict[str, str]
     names: dict[str, str | None]
+    model: Model | Unread
 
 
 class Stamps(TypedDict):
@@ -112,6 +156,8 @@ class CoreState(TypedDict):
     manifest: dict[str, Manifest] | Unread
     disk_free_mib: dict[str, int] | Unread
     addresses: dict[str, list[str]] | Unread
+    networks: dict[str, list[Network]] | Unread
+    machine: Machine | Unread
 
 
 class HostState(CoreState, total=False):

@@ -7,7 +7,8 @@ host in ``/etc/lockstep/ray.json`` and ``/etc/lockstep/engine.json``; the rest i
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..core import records
@@ -100,6 +101,34 @@ def listened_on(ray: RayPorts, engine: EnginePorts, head: bool) -> tuple[int, ..
     """Every port that a host must have free, in order; of ranges, whose takers pass over what is taken, none."""
     of_head = (ray.gcs, ray.autoscaler_metrics, ray.dashboard_metrics, ray.dashboard, engine.api, engine.ready)
     return tuple(sorted({*ray.on_every_host, PEER_STATUS, NETWORK_GATE, *(of_head if head else ())}))
+
+
+def named(ray: RayPorts, engine: EnginePorts, head: bool) -> dict[str, range]:
+    """Every port and range that a host's units and gates may listen on, by what moves it, or by what it is for."""
+    single = {
+        **{
+            f"ray_node_ports: {field.name}": getattr(ray, field.name)
+            for field in dataclasses.fields(ray)
+            if field.name not in ("workers_first", "workers_last", "gcs")
+            and (head or getattr(ray, field.name) in ray.on_every_host)
+        },
+        "the status for peers": PEER_STATUS,
+        **(
+            {"ray_node_port": ray.gcs, "vllm_server_port": engine.api, "vllm_server_ready_port": engine.ready}
+            if head
+            else {}
+        ),
+    }
+    ranges = {"ray_node_ports: workers_first to workers_last": range(ray.workers_first, ray.workers_last + 1)}
+    return {name: range(port, port + 1) for name, port in single.items()} | ranges | {"the gates": GATES}
+
+
+def clashes(ports: Mapping[str, range]) -> Iterator[tuple[str, str, range]]:
+    """Pairs that overlap, with what they share."""
+    for (one, first), (other, second) in itertools.combinations(ports.items(), 2):
+        both = range(max(first.start, second.start), min(first.stop, second.stop))
+        if both:
+            yield one, other, both
 
 
 def filtered(ray: RayPorts) -> tuple[range, ...]:

@@ -46,11 +46,15 @@ class Desired:
         settings: every role's public variables with their values.
         inputs: role name to digest of its inputs (module_utils/core/manifests.py).
         runtime: what its lock promises of the serving environment (runtime_state.promised); empty where unknown.
+        engine: of a head, the engine.json that it would get; None where its model is not set.
+        lock_problem: why the lock cannot be read on the controller; None where it can.
     """
 
     settings: Mapping[str, Any]
     inputs: Mapping[str, str]
     runtime: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+    engine: Mapping[str, Any] | None = None
+    lock_problem: str | None = None
 
     @property
     def driver(self) -> dict[str, Any]:

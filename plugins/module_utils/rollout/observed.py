@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..admission.quarantine import QuarantineKind
+from .machine import Machine, Model, Network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,6 +17,8 @@ class Driver:
     Attributes:
         unheld: packages that apt may upgrade, sorted.
         gpus: names of the GPU models, sorted.
+        shown: how many GPUs the loaded driver shows; None where none is loaded or it does not say.
+        uuids: of these GPUs.
         fabric_manager: whether it is installed, and ``fabric_manager_version`` as which.
     """
 
@@ -23,6 +26,8 @@ class Driver:
     loaded_version: str | None = None
     unheld: tuple[str, ...] = ()
     gpus: tuple[str, ...] = ()
+    shown: int | None = None
+    uuids: tuple[str, ...] = ()
     fabric_manager: bool = False
     fabric_manager_version: str | None = None
     error: str | None = None
@@ -30,11 +35,16 @@ class Driver:
     @classmethod
     def parse(cls, answer: Mapping[str, Any]) -> Driver:
         manager = answer.get("fabric_manager") or {}
+        gpus = answer.get("gpus", [])
+        failure = (answer.get("smi_failure") or {}).get("code")
+        shows = answer.get("loaded_version") is not None and failure in (None, "no_devices")
         return cls(
             package_version=answer.get("package_version"),
             loaded_version=answer.get("loaded_version"),
             unheld=tuple(sorted(name for name, about in answer.get("packages", {}).items() if not about.get("hold"))),
-            gpus=tuple(sorted({str(gpu.get("name")) for gpu in answer.get("gpus", [])})),
+            gpus=tuple(sorted({str(gpu.get("name")) for gpu in gpus})),
+            shown=len(gpus) if shows else None,
+            uuids=tuple(str(gpu["uuid"]) for gpu in gpus if gpu.get("uuid")),
             fabric_manager=bool(manager),
             fabric_manager_version=manager.get("package_version"),
             error=answer.get("error"),
@@ -68,6 +78,7 @@ class Preflight:
 
     taken_ports: Mapping[str, str] = dataclasses.field(default_factory=dict)
     name_problems: tuple[str, ...] = ()
+    model: Model | None = None
     error: str | None = None
 
     @classmethod
@@ -75,6 +86,7 @@ class Preflight:
         return cls(
             taken_ports=answer.get("taken_ports", {}),
             name_problems=tuple(str(problem) for problem in answer.get("names", {}).values() if problem),
+            model=Model.parse(answer["model"]) if answer.get("model") else None,
             error=answer.get("error"),
         )
 
@@ -93,6 +105,8 @@ class HostState:
         engine_phase, engine_reason: what the engine reports of itself; None where there is no engine.
         change: the driver change record (module_utils/driver/change_record.py); empty where there is none.
         addresses: IPv4 addresses by interface; None where they could not be read.
+        networks: the networks of these addresses, by interface.
+        machine: which machine it is, and what that has.
     """
 
     distribution: str | None = None
@@ -112,6 +126,8 @@ class HostState:
     manifests: Mapping[str, Manifest] = dataclasses.field(default_factory=dict)
     disk_free_mib: Mapping[str, int] = dataclasses.field(default_factory=dict)
     addresses: Mapping[str, list[str]] | None = None
+    networks: Mapping[str, tuple[Network, ...]] = dataclasses.field(default_factory=dict)
+    machine: Machine = dataclasses.field(default_factory=Machine)
     preflight: Preflight = Preflight()
 
     @classmethod
@@ -147,6 +163,8 @@ class HostState:
             },
             disk_free_mib=answer.get("disk_free_mib", {}),
             addresses=None if "error" in addresses else addresses,
+            networks=Network.parse_all(answer.get("networks", {})),
+            machine=Machine.parse(answer.get("machine", {}), answer.get("boot", {})),
             preflight=Preflight.parse(answer.get("preflight", {})),
         )
 
@@ -164,11 +182,16 @@ class HostState:
 
 @dataclasses.dataclass(frozen=True)
 class Observed:
-    """What one host answered: its ``state``, or the ``error`` for which there is none."""
+    """What one host answered: its ``state``, or the ``error`` for which there is none.
+
+    Attributes:
+        unresolved: of a host that was not reached, the name that does not resolve on the controller.
+    """
 
     state: HostState | None = None
     error: str | None = None
     reachable: bool = True
+    unresolved: str | None = None
 
     @classmethod
     def parse(cls, answer: Mapping[str, Any] | None, error: str | None, reachable: bool) -> Observed:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..core.stop import Stop, StopError
 from ..driver import change_record
-from . import refusals
+from . import refusals, request
 from .needs import DRIVER, Desired, HostNeed, host_need, replica_need, stale_hosts
 from .observed import Observed
 from .policy import Policy
@@ -102,12 +102,10 @@ def build(
         return Plan(refusals=tuple(map(Stop, topology.problems)))
     allowed = set(desired) if run.limit is None else set(run.limit)
     asked = [replica for replica in topology.replicas if allowed & set(replica.hosts)]
-    refused = (*refusals.cut_replicas(asked, allowed), *refusals.unanswered(asked, observed))
-    if refused:
-        return Plan(refusals=refused)
+    refused = [*refusals.cut_replicas(asked, allowed), *refusals.unanswered(asked, observed)]
     if run.mode is Mode.ABORT:
         desired, issues = before_roll(topology, desired, observed), ()
-        if not desired:
+        if not desired and not refused:
             return Plan(refusals=(Stop(refusals.nothing_to_abort(observed)),))
     needs: dict[str, HostNeed] = {}
     for replica in topology.replicas:
@@ -121,8 +119,9 @@ def build(
         for replica in asked
         if replica.head in desired
     ]
-    warnings = tuple(line for _refused, warned in examined for line in warned)
-    refused = tuple(line for lines, _warned in examined for line in lines)
+    requested, warned = request.examine(topology, asked, desired, observed, needs, run.mode)
+    warnings = (*(line for _refused, lines in examined for line in lines), *warned)
+    refused += [*(line for lines, _warned in examined for line in lines), *requested]
     due = {
         host: desired[host].driver
         for replica in asked
@@ -130,7 +129,7 @@ def build(
         if host in needs and Step.DRIVER in needs[host].steps
     }
     if refused:
-        return Plan(refusals=refused, warnings=warnings, drivers=due)
+        return Plan(refusals=tuple(refused), warnings=warnings, drivers=due)
     replicas = [replica_need(replica, observed, needs, run.mode) for replica in topology.replicas]
     names = {replica.name for replica in asked}
     decided = waves(replicas, run.policy, run.now, names)

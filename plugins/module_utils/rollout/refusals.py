@@ -9,6 +9,7 @@ from ..core.stop import Stop
 from ..driver import known_issues
 from ..driver import packages as driver_packages
 from ..runtime import state as runtime_state
+from . import own_ports
 from .needs import Desired, HostNeed, driver_reason
 from .observed import HostState, Observed
 from .states import Step
@@ -18,7 +19,7 @@ NEEDED_FREE_MIB = {Step.DRIVER: {"/var": 2048}, Step.RUNTIME: {"/opt": 4096}}
 SECRETS = ("ray_node_token", "vllm_server_api_key")
 SHORTEST_SECRET = 32
 """Characters: fewer can be guessed from what they protect."""
-ALIKE = ("nvidia_driver_version", "serving_runtime_lock", "ray_node_port")
+ALIKE = ("nvidia_driver_version", "serving_runtime_lock", "ray_node_port", "ray_node_ports")
 """Settings in which the hosts of one replica must not differ."""
 
 
@@ -40,7 +41,9 @@ def unanswered(asked: Iterable[Replica], observed: Mapping[str, Observed]) -> It
             answer = observed[host]
             if answer.state is not None:
                 continue
-            if answer.reachable:
+            if answer.unresolved:
+                yield unresolved(host, answer.unresolved)
+            elif answer.reachable:
                 yield Stop("cannot be probed", f"ansible {host} -m lockstep.vllm.host_probe", host, answer.error or "")
             else:
                 yield Stop(
@@ -49,6 +52,17 @@ def unanswered(asked: Iterable[Replica], observed: Mapping[str, Observed]) -> It
                     host,
                     answer.error or "",
                 )
+
+
+def unresolved(host: str, name: str) -> Stop:
+    """Of a host that cannot be reached because its name means no address on the controller."""
+    if name == host:
+        cause = (
+            "it has no ansible_host, and its name does not resolve on this controller: set ansible_host to its address"
+        )
+        return Stop(cause, f"ansible {host} -m ansible.builtin.ping", host)
+    cause = "its ansible_host does not resolve on this controller: correct it, or repair DNS"
+    return Stop(cause, f"ansible {host} -m ansible.builtin.ping", host, name)
 
 
 def replica_refusals(
@@ -125,7 +139,10 @@ def _network(settings: Mapping[str, Any], state: HostState, need: HostNeed) -> I
         yield f"its preflight could not be done: {state.preflight.error}"
     if not need.steps:
         return
+    routers = {str(port) for taken in own_ports.of_router(settings).values() for port in taken}
     for port, owner in sorted(state.preflight.taken_ports.items()):
+        if port in routers:
+            continue  # the router's: its own refusals tell HAProxy from others
         yield f"port {port} is taken by {owner}: stop it, or choose another port"
     if not settings.get("gpu_host_manage_names", True):
         for problem in state.preflight.name_problems:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 ROOT = "lockstep"
 ROLES = ("head", "worker")
+GROUPS_OF_OURS = ("all", "ungrouped", ROOT, "router")
+"""Groups that mean something else; so do those that a plan makes, which begin with ``lockstep_``."""
 VARIABLES = ("ray_node_role", "gpu_host_address", "gpu_host_interface", "gpu_host_zone")
 
 
@@ -74,6 +77,9 @@ def _group_problems(
         return
     if not names:
         yield f"group '{ROOT}' has no child groups: each replica is a child group of '{ROOT}' with its hosts"
+    for name in names:
+        if name in GROUPS_OF_OURS or name.startswith(f"{ROOT}_"):
+            yield f"replica {name} has the name of a group that Lockstep uses itself: give the replica another name"
     members: dict[str, list[str]] = {}
     for name in names:
         for host in groups.get(name, []):
@@ -106,6 +112,11 @@ def _replica(name: str, hosts: list[str], hostvars: Mapping[str, Mapping[str, An
             if not variables.get(needed):
                 problems.append(f"{host} ({name}): {needed} is not set; see inventories/examples")
         addresses[host] = str(variables.get("gpu_host_address", ""))
+        if addresses[host] and (problem := address_problem(addresses[host])):
+            problems.append(
+                f"{host} ({name}): gpu_host_address {addresses[host]} {problem}: set it, or ansible_host, to the IPv4 address "
+                "by which the hosts of its replica reach it"
+            )
     if not heads:
         problems.append(f"replica {name} has no head: set ray_node_role: head on one of {', '.join(hosts)}")
     if len(heads) > 1:
@@ -121,6 +132,21 @@ def _replica(name: str, hosts: list[str], hostvars: Mapping[str, Mapping[str, An
     zone = zones.pop()
     workers = tuple(host for host in hosts if host != heads[0])
     return Replica(name, heads[0], workers, addresses, None if zone is None else str(zone))
+
+
+def address_problem(address: str) -> str | None:
+    """Why hosts cannot reach one another at ``address``; None where they may."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return "is no IP address"
+    if parsed.version != 4:
+        return "is no IPv4 address, which names, units and gates need"
+    if parsed.is_loopback:
+        return "is a loopback address, which means another machine on every host"
+    if parsed.is_unspecified or parsed.is_multicast or address == "255.255.255.255":
+        return "is no address of a host"
+    return None
 
 
 def _shared_addresses(replicas: list[Replica]) -> Iterable[str]:

@@ -9,10 +9,11 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine import config as engine_config
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray import ports
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import topology
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import model_request, own_ports, topology
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.needs import Desired
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, settings
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, fleet, settings
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import (
     Answer,
     ConnectionVariables,
@@ -80,10 +81,8 @@ class ClusterAction(ActionBase):
         """
         groups, hostvars = task_vars["groups"], task_vars["hostvars"]
         routers = groups.get(ROUTER_GROUP, ())
-        roles = {
-            **dict.fromkeys(groups.get(topology.ROOT, ()), settings.HOST_ROLES),
-            **dict.fromkeys(routers, settings.ROUTER_ROLES),
-        }
+        roles = dict.fromkeys(groups.get(topology.ROOT, ()), settings.HOST_ROLES)
+        roles |= {host: (*roles.get(host, ()), *settings.ROUTER_ROLES) for host in routers}
         return {
             host: settings.declared(
                 self._templar,
@@ -103,7 +102,7 @@ class ClusterAction(ActionBase):
         default = settings.defaults(self._loader)
         placed = {
             host: declared[host].values
-            if host in declared and declared[host].roles == settings.HOST_ROLES
+            if host in declared and set(settings.HOST_ROLES) <= set(declared[host].roles)
             else settings.resolve(
                 self._templar,
                 ansible_internals.raw_variables(hostvars, host),
@@ -139,10 +138,14 @@ class ClusterAction(ActionBase):
         wanted: dict[str, Desired] = {}
         for replica in read.replicas:
             context = {"replica": replica.name, "head": replica.head, "peers": dict(replica.addresses)}
-            wanted |= {host: _wanted(mine[host], context) for host in replica.hosts if host in mine}
+            for host in replica.hosts:
+                if host in mine:
+                    wanted[host] = self._wanted(mine[host], settings.HOST_ROLES, context, head=host == replica.head)
         everything = {replica.name: dict(replica.addresses) for replica in read.replicas}
-        if read.replicas:
-            wanted |= {host: _wanted(mine[host], everything) for host in routers if host in mine}
+        for host in routers if read.replicas else ():
+            if host in mine:
+                of_router = self._wanted(mine[host], settings.ROUTER_ROLES, everything)
+                wanted[host] = _both(wanted[host], of_router) if host in wanted else of_router
         return Cluster(read, wanted, routers)
 
     def probe(self, cluster: Cluster, task_vars: Mapping[str, Any], **parameters: Any) -> dict[str, Answer]:
@@ -176,32 +179,56 @@ class ClusterAction(ActionBase):
     def _connection_variables(self, host: str, task_vars: Mapping[str, Any]) -> ConnectionVariables:
         return settings.connection(self._templar, ansible_internals.raw_variables(task_vars["hostvars"], host))
 
+    def _wanted(
+        self, declared: settings.Declared, roles: tuple[str, ...], context: Mapping[str, Any], head: bool = False
+    ) -> Desired:
+        values = declared.values
+        inputs = {role: settings.role_inputs(role, values, context) for role in roles}
+        if roles != settings.HOST_ROLES:
+            return Desired(values, inputs)
+        lock = settings.lock(values.get("serving_runtime_lock"))
+        engine = None
+        if head and values.get("vllm_server_model"):
+            engine = settings.engine_record(self._templar, self._loader, values)
+        return Desired(values, inputs, lock.promises, engine, lock.problem)
 
-def _wanted(declared: settings.Declared, context: Mapping[str, Any]) -> Desired:
-    values = declared.values
-    inputs = {role: settings.role_inputs(role, values, context) for role in declared.roles}
-    lock = values.get("serving_runtime_lock")
-    return Desired(values, inputs, settings.promised_runtime(lock if isinstance(lock, str) else None))
+    def unresolved(self, hosts: Iterable[str], task_vars: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Of ``hosts``, those whose name (``ansible_host``, else their own) means no address on this controller, with it."""
+        names = {host: str(self._connection_variables(host, task_vars).get("ansible_host", host)) for host in hosts}
+        without = fleet.unresolved(names.values())
+        return [(host, name) for host, name in names.items() if name in without]
+
+
+def _both(host: Desired, router: Desired) -> Desired:
+    """What is wanted of a host that is in a replica and a router too."""
+    return dataclasses.replace(
+        host, settings={**router.settings, **host.settings}, inputs={**router.inputs, **host.inputs}
+    )
 
 
 def _questions(cluster: Cluster, host: str, wanted: Desired) -> dict[str, Any]:
-    if host in cluster.routers:
-        return {}
     mine = wanted.settings
+    of_router = [port.start for port in own_ports.of_router(mine).values()] if host in cluster.routers else []
+    if not any(host in replica.hosts for replica in cluster.topology.replicas):
+        return {"ports": of_router}
     replica = cluster.topology.replica_of(host)
     return {
-        "ports": _ports(mine, host == replica.head),
+        "ports": [*_ports(mine, host == replica.head), *of_router],
+        "model": _model(cluster.wanted.get(replica.head)),
         "peers": dict(replica.addresses),
     }
 
 
 def _ports(settings: Mapping[str, Any], head: bool) -> list[int]:
     """The ports that a host's units are to listen on, by its inventory."""
-    chosen = {"gcs": settings.get("ray_node_port"), **(settings.get("ray_node_ports") or {})}
-    given = {"port": settings.get("vllm_server_port"), "ready_port": settings.get("vllm_server_ready_port")}
     try:
-        ray = ports.RayPorts.parse({"ports": {name: port for name, port in chosen.items() if port is not None}})
-        engine = ports.EnginePorts.parse({name: port for name, port in given.items() if port is not None})
-    except ValueError as error:
-        raise AnsibleActionFail(str(error)) from error
+        ray, engine = own_ports.chosen(settings)
+    except ValueError:
+        return []  # the plan says what is wrong with them
     return list(ports.listened_on(ray, engine, head))
+
+
+def _model(head: Desired | None) -> str | None:
+    """The path of the replica's model, where there is one that hosts can be asked about."""
+    config, _problems = engine_config.examine(dict(head.engine)) if head and head.engine else (None, ())
+    return None if config is None else model_request.path_asked_for(config)

@@ -22,6 +22,7 @@ from typing import Any, TypedDict
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.module_utils.common.text.converters import to_text
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.commands import run_command
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.ansible_internals import Connection
 
@@ -30,6 +31,8 @@ LIBRARY = Path(__file__).resolve().parents[2] / "module_utils"
 # The program comes on standard input; nothing is written, and nothing of the host's environment, of the user's folder or of
 # site-packages decides what is imported.
 PYTHON_OPTIONS = "-BIS -"
+_LOOK_UP_SECONDS = 5.0
+_NOT_FOUND = 2  # of getent
 
 # Without importlib.abc and base64, which import half of the standard library, and without Python's teardown of its modules,
 # which takes a tenth of a probe's time.
@@ -203,6 +206,16 @@ def read(status: int, out: str, err: str) -> Answer:
     if status == 255 and not mark:
         return Answer(error=_last_line(err) or "ssh exited with status 255", reachable=False)
     return Answer(error=f"the program exited with status {status}: {_last_line(err) or 'no error output'}")
+
+
+def unresolved(names: Iterable[str]) -> set[str]:
+    """Those of ``names`` that mean no address here; one that is not answered for within some seconds is not among them."""
+    once = list(dict.fromkeys(names))
+    if not once:
+        return set()
+    with ThreadPoolExecutor(max_workers=min(16, len(once))) as pool:
+        found = pool.map(lambda name: run_command(["getent", "ahosts", name], _LOOK_UP_SECONDS).returncode, once)
+        return {name for name, status in zip(once, found, strict=True) if status == _NOT_FOUND}
 
 
 def _last_line(text: str) -> str:

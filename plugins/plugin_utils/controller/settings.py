@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import yaml
 from ansible.errors import AnsibleError
@@ -22,6 +23,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet imp
 ROOT = Path(__file__).resolve().parents[3]
 HOST_ROLES = ("gpu_host", "nvidia_driver", "serving_runtime", "ray_node", "vllm_server", "node_metrics")
 ROUTER_ROLES = ("vllm_haproxy",)
+SHIPPED_LOCKS = ("cuda", "cpu")
 YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C, where it was built, takes a tenth of the time
 
 
@@ -114,12 +116,50 @@ def connection(templar: Templar, raw: Mapping[str, Any]) -> ConnectionVariables:
     return cast(ConnectionVariables, resolve(templar, raw, {}, [name for name in raw if name.startswith("ansible_")]))
 
 
+class Lock(NamedTuple):
+    """What a lock promises of the serving environment (runtime_state.promised), or why it cannot be read."""
+
+    promises: Mapping[str, str | None]
+    problem: str | None = None
+
+
 @functools.cache
-def promised_runtime(lock: str | None) -> Mapping[str, str | None]:
-    """What the serving environment of a lock (its shipped name or a path) will hold; empty when it can't be read."""
-    shipped = ROOT / "roles" / "serving_runtime" / "files" / "locks" / f"{lock}.txt"
-    path = shipped if shipped.exists() else Path(lock or "")
-    return runtime_state.promised(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def lock(name: str | None) -> Lock:
+    """The lock of a serving environment, by its shipped name or its path on this controller."""
+    shipped = ROOT / "roles" / "serving_runtime" / "files" / "locks"
+    path = shipped / f"{name}.txt" if name in SHIPPED_LOCKS else Path(name or "")
+    remedy = f"give {' or '.join(SHIPPED_LOCKS)}, or the absolute path of a lock of yours"
+    if not path.is_absolute():
+        return Lock({}, f"is {name!r}: {remedy}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        return Lock({}, f"{name} cannot be read on the controller ({why}): {remedy}")
+    return Lock(runtime_state.promised(text))
+
+
+_engine_records: dict[str, dict[str, Any]] = {}
+
+
+@functools.cache
+def _engine_templates(loader: DataLoader) -> Mapping[str, Any]:
+    return ansible_internals.load_templates(loader, ROOT / "roles" / "vllm_server" / "vars" / "main.yml")
+
+
+def engine_record(templar: Templar, loader: DataLoader, mine: Mapping[str, Any]) -> dict[str, Any]:
+    """The engine.json that the role vllm_server would write on a host with the settings ``mine``: its own template makes it.
+
+    Made once for all heads that are alike: the template takes longer than all else that is read of a host's variables.
+    """
+    name, role = "__vllm_server_engine", "vllm_server"
+    own = {variable: mine[variable] for variable in public_variables(role) if variable in mine}
+    own.pop("vllm_server_api_key", None)  # no part of the record, and a secret
+    key = json.dumps(own, default=str)
+    if key not in _engine_records:
+        made = resolve(templar, {**_engine_templates(loader), **own}, {}, [name])[name]
+        _engine_records[key] = json.loads(json.dumps(made, default=str))
+    return _engine_records[key]
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.lockstep.vllm.plugins.action import plan as action
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import needs, plan, topology
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import needs, plan, refusals, topology
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import Observed
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Policy
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode
@@ -33,7 +33,12 @@ def state(host: str, **changes: Any) -> dict[str, Any]:
     """A replica of one host that serves and is up to date."""
     return {
         "os": {"distribution": "debian", "version": "12", "kernel": "6.1"},
-        "driver": {"package_version": "550.127.05", "loaded_version": "550.127.05", "packages": {}, "gpus": []},
+        "driver": {
+            "package_version": "550.127.05",
+            "loaded_version": "550.127.05",
+            "packages": {},
+            "gpus": [{"name": "NVIDIA H200"}],
+        },
         "runtime": {},
         "fingerprint": {"driver": "550.127.05"},
         "fingerprint_digest": f"digest-{host}",
@@ -61,6 +66,7 @@ def result(
         "gpu_host_gpus": 1,
         "gpu_host_address": "10.0.0.1",
         "gpu_host_interface": "eth0",
+        "vllm_server_model": "owner/model",
     }
     desired = {replica.head: needs.Desired(settings, dict.fromkeys(ROLES, "same")) for replica in replicas}
     observed = {host: Observed.parse(answer, None, True) for host, answer in states.items()}
@@ -71,7 +77,7 @@ def result(
     return action.result(cluster, observed, run, fingerprints, warnings, examine)
 
 
-OLD = {"package_version": "550.90.07", "loaded_version": "550.90.07", "packages": {}, "gpus": []}
+OLD = {"package_version": "550.90.07", "loaded_version": "550.90.07", "packages": {}, "gpus": [{"name": "NVIDIA H200"}]}
 STATES = {
     "a1": state("a1", driver=OLD),
     "b1": state("b1"),
@@ -208,7 +214,7 @@ def test_what_is_wrong_with_packages_refuses_the_run() -> None:
     assert [*asked[0]] == ["a1"]
     assert asked[0]["a1"]["version"] == "550.127.05"
     assert returned["failed"]
-    assert "a1: package demo is half-configured" in returned["msg"]
+    assert "a1: package demo is half-configured" in returned["reasons"]
     assert returned["next"] == stop.next
 
 
@@ -220,3 +226,41 @@ def test_what_a_run_repairs_is_a_warning_of_the_plan() -> None:
 def test_hosts_whose_driver_is_not_due_are_not_asked() -> None:
     _returned, asked = examined({host: state(host) for host in ("a1", "b1", "c1")}, driver_preflight.Findings())
     assert asked == [{}]
+
+
+def refused_routers(**answers: Observed) -> list[str]:
+    """What keeps a run from its routers, of which each answers so."""
+    wanted = {"vllm_haproxy_api_port": 8080, "vllm_haproxy_stats_port": 8404}
+    cluster = Cluster(topology.Topology(), {host: needs.Desired(wanted, {}) for host in answers}, tuple(answers))
+    return [str(stop) for stop in action._router_refusals(cluster, answers, set(answers))]
+
+
+def taken(**ports: str) -> Observed:
+    return Observed.parse(
+        {"preflight": {"taken_ports": {name[1:]: owner for name, owner in ports.items()}}}, None, True
+    )
+
+
+def test_a_router_s_ports_have_to_be_free() -> None:
+    found = refused_routers(r1=taken(), r2=taken(p8080="haproxy.service"), r3=taken(p8080="nginx.service"))
+    assert found == ["r3: port 8080 is taken by nginx.service: stop it, or set another vllm_haproxy_api_port"]
+
+
+def test_a_router_that_does_not_answer_is_told_from_one_without_an_address() -> None:
+    first, second = refused_routers(r1=Observed(None, "no route", False), r2=Observed(None, "no route", False, "r2"))
+    assert first.startswith("r1: the router does not answer (no route)")
+    assert second == (
+        "r2: it has no ansible_host, and its name does not resolve on this controller: set ansible_host to its address. "
+        "Next: ansible r2 -m ansible.builtin.ping"
+    )
+
+
+def test_a_host_whose_name_does_not_resolve_is_not_to_be_brought_back() -> None:
+    replica = topology.Replica("ra", "a1", ("a2",), {"a1": "10.0.0.1", "a2": "10.0.0.2"})
+    seen = {"a1": Observed(None, "x", False, "a1"), "a2": Observed(None, "x", False, "a2.example")}
+    first, second = (str(stop) for stop in refusals.unanswered([replica], seen))
+    assert first.startswith("a1: it has no ansible_host, and its name does not resolve on this controller")
+    assert second.startswith(
+        "a2: its ansible_host does not resolve on this controller: correct it, or repair DNS (a2.example)"
+    )
+    assert "Bring it back" not in first + second

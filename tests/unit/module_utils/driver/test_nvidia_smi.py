@@ -58,6 +58,7 @@ def test_failure(result: CommandResult, failure: nvidia_smi.Failure | None) -> N
     ("argv", "code"),
     [
         (["sh", "-c", "echo 'RM gave no answer within 5 s'; exit 9"], "failed"),
+        (["sh", "-c", "echo 'No devices were found'; exit 6"], "no_devices"),
         (["sleep", "30"], "timed_out"),
         (["no-such-command-of-nvidia"], "not_found"),
     ],

@@ -23,6 +23,7 @@ LEAST: dict[str, Any] = {
 def test_the_least_configuration() -> None:
     config = engine_config.parse(LEAST)
     assert config.layouts == (Layout("tp2pp1", 2, 1),)
+    assert config.layouts[0].gpus == 2
     assert config.ladder == ("none", "piecewise", "full")
     assert (config.heartbeat.wedged, config.restarts.limit, config.deadlines.wait) == (20, 6, 1800)
 
@@ -60,6 +61,13 @@ def test_everything() -> None:
         ({"args": {"enforce-eager": True}}, "use vllm_server_ladder: [none] instead"),
         ({"args": {"--api-key": "x"}}, "use vllm_server_api_key instead"),
         ({"layouts": [{"tensor_parallel_size": 1, "args": {"port": 1}}]}, "of layout tp1pp1 sets port"),
+        ({"args": {"data-parallel-size": 2}}, "add to vllm_server_args: {data-parallel-backend: ray}"),
+        ({"args": {"data_parallel_size": 2, "data-parallel-backend": "mp"}}, "and data-parallel-backend mp"),
+        ({"args": {"data-parallel-size": "some"}}, "some"),
+        ({"args": {"data-parallel-size": 0}}, "at least 1"),
+        ({"args": {"dp": 2}}, "use data-parallel-size instead"),
+        ({"args": {"headless": True}}, "leave it out: Lockstep runs one `vllm serve` per replica"),
+        ({"args": ["a"]}, "engine.json"),
         ({"heartbeat": {"period": 30}}, "0 < period < stale < wedged"),
         ({"heartbeat": {"beat": 1}}, "beat"),
         ({"policy": {"move_up": "never"}}, "at_once, window or command"),
@@ -75,23 +83,47 @@ def test_what_cannot_be_run_is_reported(change: dict[str, Any], expected: str) -
     assert expected in str(refusal.value)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "line"),
-    [
-        ({}, []),
-        ({"max_model_len": 64}, ["--max-model-len", "64"]),
-        ({"enforce_eager": True}, ["--enforce-eager"]),
-        ({"enable_prefix_caching": False}, ["--no-enable-prefix-caching"]),
-        ({"seed": None}, []),
-        ({"lora_modules": ["a=b", "c=d"]}, ["--lora-modules", "a=b", "c=d"]),
-        (
-            {"compilation_config": {"cudagraph_mode": "PIECEWISE"}},
-            ["--compilation-config", '{"cudagraph_mode": "PIECEWISE"}'],
-        ),
-    ],
-)
-def test_flags(arguments: dict[str, Any], line: list[str]) -> None:
-    assert engine_config.flags(arguments) == line
+def test_everything_wrong_is_found_at_once() -> None:
+    wrong = {
+        "args": {"port": 1, "data-parallel-size": 2},
+        "layouts": [{"tensor_parallel_size": 8, "args": {"tensor-parallel-size": 4}}],
+        "ladder": ["eager"],
+        "heartbeat": {"period": 30},
+        "policy": {"move_up": "window"},
+        "restarts": {"limit": "few"},
+    }
+    config, problems = engine_config.examine({**LEAST, **wrong})
+    assert config is not None
+    assert config.layouts[0].gpus == 16
+    for part in (
+        "ladder",
+        "heartbeat",
+        "layout_window",
+        "few",
+        "sets port",
+        "layout tp8pp1dp2 sets tensor-parallel-size",
+        "ray",
+    ):
+        assert len([line for line in problems if part in line]) == 1, (part, problems)
+    with pytest.raises(ConfigError, match="vllm_server_ladder"):
+        engine_config.parse({**LEAST, **wrong})
+
+
+def test_data_parallel_engines_are_counted_per_layout() -> None:
+    config = engine_config.parse(
+        {
+            **LEAST,
+            "layouts": [
+                {"tensor_parallel_size": 8},
+                {"name": "one", "tensor_parallel_size": 8, "args": {"data-parallel-size": 1}},
+            ],
+            "args": {"data-parallel-size": 2, "data-parallel-backend": "ray"},
+        }
+    )
+    assert [(layout.name, layout.gpus, layout.sizes) for layout in config.layouts] == [
+        ("tp8pp1dp2", 16, "TP 8 × PP 1 × DP 2"),
+        ("one", 8, "TP 8 × PP 1"),
+    ]
 
 
 def test_the_command_of_a_rung() -> None:

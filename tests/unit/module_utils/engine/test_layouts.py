@@ -72,3 +72,18 @@ def test_may_move_up(policy: Policy, there_for: float, hour: int, requested: boo
 def test_what_is_no_window(text: str) -> None:
     with pytest.raises(ValueError, match=r"window|unconverted|format"):
         Window.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("layout", "gpus_of_head", "hosts", "each"),
+    [
+        (Layout("", 8, 2), 8, 2, 8),
+        (Layout("", 16, 2), 8, 4, 8),
+        (Layout("", 4), 8, 1, 4),
+        (Layout("", 4, 3), 8, 2, 8),
+        (Layout("", 8, 1, {}, 2), 8, 2, 8),
+        (Layout("", 2), 0, 2, 1),
+    ],
+)
+def test_hosts_that_a_layout_takes(layout: Layout, gpus_of_head: int, hosts: int, each: int) -> None:
+    assert layout.on(gpus_of_head) == (hosts, each)

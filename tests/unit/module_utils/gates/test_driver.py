@@ -115,6 +115,7 @@ def test_a_healthy_host_passes_without_warnings() -> None:
         ({"smi_failure": FAILED, "gpus": []}, "smi_fails", "NVML"),
         ({"gpus": STATE["gpus"][:1]}, "gpu_count", "1 GPUs answer, 2 are declared"),
         ({"gpus": [{"name": "NVIDIA A100", "uuid": "x"}] * 2}, "gpu_model", "NVIDIA A100"),
+        ({"gpus": [{"name": "NVIDIA GH100", "uuid": "x"}] * 2}, "gpu_model", "NVIDIA GH100 found, H100 is declared"),
         ({"xids": [event("Xid", 79)]}, "xid", "Xid 79 (fallen off the bus), 2 times since boot"),
         ({"xids": [event("Xid", 999)]}, "xid", "Xid 999, 2 times"),
         ({"xids": [event("SXid", 23001, "Fatal, Link 12 Always Fatal")]}, "sxid", "SXid 23001"),

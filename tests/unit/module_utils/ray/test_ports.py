@@ -41,7 +41,7 @@ def questions(host: str, **given: Any) -> list[int]:
     given = {"vllm_server_model": "/m", **given}
     mine = settings.resolve(Templar(loader), given, settings.defaults(loader, ("ray_node", "vllm_server")), names)
     read = cluster.Cluster(topology.Topology((REPLICA,), ()), {}, ())
-    asked: list[int] = cluster._questions(read, host, Desired(mine, {}, None))["ports"]
+    asked: list[int] = cluster._questions(read, host, Desired(mine, {}))["ports"]
     return asked
 
 
@@ -100,3 +100,21 @@ def test_no_two_services_share_a_port() -> None:
     assert len(found) == len(set(found)) == 14
     ranges = [*range(RayPorts().workers_first, RayPorts().workers_last + 1), *ports.RENDEZVOUS]
     assert not set(found) & set(ranges)
+
+
+def test_the_default_ports_do_not_clash() -> None:
+    named = ports.named(RayPorts(), EnginePorts(), head=True)
+    assert list(ports.clashes(named)) == []
+    single = {taken.start for taken in named.values() if len(taken) == 1}
+    assert single == set(ports.listened_on(RayPorts(), EnginePorts(), head=True)) - {ports.NETWORK_GATE}
+    worker = {taken.start for taken in ports.named(RayPorts(), EnginePorts(), head=False).values() if len(taken) == 1}
+    assert worker == set(ports.listened_on(RayPorts(), EnginePorts(), head=False)) - {ports.NETWORK_GATE}
+
+
+def test_ports_that_clash_are_named_with_what_moves_them() -> None:
+    named = ports.named(RayPorts(metrics=20000), EnginePorts(29600, 6379), head=True)
+    assert [(one, other, both.start) for one, other, both in ports.clashes(named)] == [
+        ("ray_node_ports: metrics", "ray_node_ports: workers_first to workers_last", 20000),
+        ("ray_node_port", "vllm_server_ready_port", 6379),
+        ("vllm_server_port", "the gates", 29600),
+    ]

@@ -56,6 +56,7 @@ def settings(host: str, **changes: Any) -> dict[str, Any]:
         "gpu_host_address": ADDRESSES[host],
         "gpu_host_interface": "eth0",
         "gpu_host_manage_names": True,
+        "vllm_server_model": "owner/model",
         **changes,
     }
 

@@ -96,3 +96,30 @@ def test_faults(groups: dict, replicas: list, changes: dict, fragments: list[str
     assert found.replicas == ()
     text = "\n".join(found.problems)
     assert all(fragment in text for fragment in fragments), text
+
+
+@pytest.mark.parametrize(
+    ("address", "fragment"),
+    [
+        ("127.0.0.1", "loopback"),
+        ("127.1.2.3", "loopback"),
+        ("::1", "no IPv4 address"),
+        ("2001:db8::1", "no IPv4 address"),
+        ("0.0.0.0", "no address of a host"),
+        ("224.0.0.1", "no address of a host"),
+        ("255.255.255.255", "no address of a host"),
+        ("gpu-01", "no IP address"),
+        ("10.0.0.1/24", "no IP address"),
+    ],
+)
+def test_an_address_that_no_host_reaches(address: str, fragment: str) -> None:
+    (problem,) = topology.read(GOOD_GROUPS, ["ra", "rb"], {**good_vars(), "a1": host("worker", address)}).problems
+    assert problem.startswith(f"a1 (ra): gpu_host_address {address} is ")
+    assert fragment in problem
+
+
+@pytest.mark.parametrize("name", ["router", "lockstep_waves", "lockstep_prepare", "ungrouped"])
+def test_a_replica_is_no_group_of_ours(name: str) -> None:
+    groups = {"all": ["a1"], "lockstep": ["a1"], name: ["a1"]}
+    (problem,) = topology.read(groups, [name], {"a1": host("head", "10.0.0.1")}).problems
+    assert problem == f"replica {name} has the name of a group that Lockstep uses itself: give the replica another name"

@@ -163,7 +163,7 @@ def run_playbook(
     host = {
         "ansible_connection": "local",
         "ansible_python_interpreter": sys.executable,
-        "gpu_host_address": "127.0.0.1",
+        "gpu_host_address": "192.0.2.11",
         "gpu_host_interface": "lo",
         "gpu_host_gpus": 1,
         "ray_node_role": "head",

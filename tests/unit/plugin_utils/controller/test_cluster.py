@@ -45,7 +45,10 @@ class Heads(heads.HeadsAction):
 
 @pytest.fixture
 def action(read_inventory: Callable[[dict[str, Any]], Any]) -> tuple[Heads, dict[str, Any]]:
-    inventory = read_inventory(GROUPS)
+    return acting(read_inventory(GROUPS))
+
+
+def acting(inventory: Any) -> tuple[Heads, dict[str, Any]]:
     made = Heads.__new__(Heads)
     made._loader, made._templar = inventory.loader, inventory.templar
     made._play_context, made._task = PlayContext(), types.SimpleNamespace(become=False)
@@ -106,3 +109,40 @@ def test_a_program_runs_on_the_hosts_that_are_named(action: tuple[Heads, dict[st
 
 def test_cluster_action_is_a_base_only() -> None:
     assert cluster.ClusterAction.BYPASS_HOST_LOOP
+
+
+def test_hosts_are_asked_about_the_model_of_their_head(read_inventory: Callable[[dict[str, Any]], Any]) -> None:
+    def asked(**variables: Any) -> set[Any]:
+        made, task_vars = acting(read_inventory({"children": {"lockstep": {"children": REPLICAS, "vars": variables}}}))
+        read = made.cluster(task_vars)
+        return {cluster._questions(read, host, wanted)["model"] for host, wanted in read.wanted.items()}
+
+    common = {"gpu_host_interface": "eth0"}
+    assert asked(**common, vllm_server_model="/srv/m/") == {"/srv/m"}
+    assert asked(**common, vllm_server_model="owner/m") == {None}
+    assert asked(**common) == {None}
+    offline = {"HF_HUB_OFFLINE": 1, "HF_HOME": "/srv/hf"}
+    assert asked(**common, vllm_server_model="owner/m", vllm_server_environment=offline) == {
+        "/srv/hf/hub/models--owner--m"
+    }
+
+
+def test_a_host_may_be_in_a_replica_and_a_router(read_inventory: Callable[[dict[str, Any]], Any]) -> None:
+    groups = {"children": {**GROUPS["children"], "router": {"hosts": {"b1": {}, "r1": {}}}}}
+    made, task_vars = acting(read_inventory(groups))
+    read = made.cluster(task_vars)
+    both = read.wanted["b1"]
+    assert {"vllm_haproxy", "vllm_server", "gpu_host"} <= set(both.inputs)
+    assert (both.settings["vllm_server_port"], both.settings["vllm_haproxy_api_port"]) == (9000, 8080)
+    assert both.engine is not None
+    assert {8080, 8404, 9000, 6379} <= set(cluster._questions(read, "b1", both)["ports"])
+    assert cluster._questions(read, "r1", read.wanted["r1"]) == {"ports": [8080, 8404]}
+
+
+def test_hosts_whose_names_mean_no_address(
+    read_inventory: Callable[[dict[str, Any]], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts = {"a1": {"ansible_host": "192.0.2.1"}, "a2": {}, "b1": {"ansible_host": "b1.example"}}
+    made, task_vars = acting(read_inventory({"hosts": hosts}))
+    monkeypatch.setattr(fleet, "unresolved", lambda names: set(names) - {"192.0.2.1"})
+    assert made.unresolved(["a1", "a2", "b1"], task_vars) == [("a2", "a2"), ("b1", "b1.example")]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from ansible.playbook.play_context import PlayContext
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.commands import CommandResult
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import fleet
 
 
@@ -154,3 +155,14 @@ def test_read(status: int, out: str, err: str, value: object, error: str | None,
     assert answer.value == value
     assert answer.reachable is reachable
     assert (answer.error is None) if error is None else (error in str(answer.error))
+
+
+def test_names_that_mean_no_address_here() -> None:
+    names = ["localhost", "192.0.2.7", "no-such-host.invalid", "no-such-host.invalid"]
+    assert fleet.unresolved(names) == {"no-such-host.invalid"}
+    assert fleet.unresolved([]) == set()
+
+
+def test_a_look_up_that_does_not_end_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "run_command", lambda _argv, _deadline: CommandResult(None, timed_out=True))
+    assert fleet.unresolved(["slow.example"]) == set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from ansible.errors import AnsibleError
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine import config as engine_config
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import settings
 
 T = trust_as_template
@@ -83,3 +85,56 @@ def test_connection_variables_are_templated_and_nothing_else_is_among_them(
         ("ansible_become", False),
     }
     assert "gpu_host_gpus" not in settings.connection(inventory.templar, inventory.hostvars.raw_get("a1"))
+
+
+@pytest.mark.parametrize("name", settings.SHIPPED_LOCKS)
+def test_a_lock_that_comes_with_lockstep(name: str) -> None:
+    found = settings.lock(name)
+    assert found.problem is None
+    assert found.promises["torch"]
+
+
+def test_the_shipped_locks_are_those_of_the_role() -> None:
+    folder = settings.ROOT / "roles/serving_runtime/files/locks"
+    assert sorted(path.stem for path in folder.glob("*.txt")) == sorted(settings.SHIPPED_LOCKS)
+
+
+def test_a_lock_of_one_s_own(tmp_path: Path) -> None:
+    own, binary = tmp_path / "own.txt", tmp_path / "binary"
+    own.write_text("vllm==0.32.0\n")
+    binary.write_bytes(b"\xff\xfe")
+    assert settings.lock(str(own)).promises["vllm"] == "0.32.0"
+    for name, part in (
+        (str(tmp_path / "nothing"), "No such file"),
+        (str(tmp_path), "Is a directory"),
+        (str(binary), "not UTF-8"),
+        ("own.txt", "is 'own.txt': give cuda or cpu, or the absolute path"),
+        (None, "is None"),
+    ):
+        found = settings.lock(name)
+        assert found.promises == {}
+        assert part in str(found.problem)
+
+
+def test_the_engine_record_is_what_the_role_writes() -> None:
+    loader = DataLoader()
+    defaults = loader.load_from_file(
+        str(settings.ROOT / "roles/vllm_server/defaults/main.yml"), trusted_as_template=True
+    )
+    own = loader.load_from_file(str(settings.ROOT / "roles/vllm_server/vars/main.yml"), trusted_as_template=True)
+    given = {
+        "vllm_server_model": "/srv/m",
+        "vllm_server_api_key": "secret",
+        "vllm_server_layouts": [{"name": "small", "tensor_parallel_size": 4, "args": {"max-model-len": 64}}],
+        "vllm_server_port": T("{{ 8000 + 5 }}"),
+    }
+    by_role = Templar(loader=loader, variables={**defaults, **own, **given}).template(own["__vllm_server_engine"])
+    mine = settings.resolve(
+        Templar(loader=loader), given, settings.defaults(loader), settings.public_variables("vllm_server")
+    )
+    record = settings.engine_record(Templar(loader=loader), loader, mine)
+    assert record == by_role
+    assert record["port"] == 8005
+    assert engine_config.parse(record).layouts[0].gpus == 4
+    other = settings.engine_record(Templar(loader=loader), loader, {**mine, "vllm_server_port": 8006})
+    assert (other["port"], record["port"]) == (8006, 8005)

@@ -1,0 +1,75 @@
+"""Which machine a host is, what cards its PCI bus shows, and its IPv4 networks: read from files and one command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..core.system import read_text
+
+if TYPE_CHECKING:
+    from .state import Machine, Network
+
+# PCI class of VGA and of 3D controllers, as their first four digits; data centre cards are the latter.
+_DISPLAY = ("0x0300", "0x0302")
+_NVIDIA = "0x10de"
+
+
+def machine(root: Path = Path("/")) -> Machine:
+    """What tells this machine from others, and what it has on its PCI bus."""
+    sysctl = root / "proc/sys/net/ipv4"
+    return {
+        "id": read_text(root / "etc/machine-id").strip(),
+        "pci_gpus": pci_gpus(root),
+        "ephemeral_ports": [int(port) for port in read_text(sysctl / "ip_local_port_range").split()],
+        "reserved_ports": read_text(sysctl / "ip_local_reserved_ports").strip(),
+    }
+
+
+def pci_gpus(root: Path = Path("/")) -> int:
+    """NVIDIA's cards on the PCI bus; they are there without a driver too."""
+    return sum(
+        1
+        for device in (root / "sys/bus/pci/devices").glob("*")
+        if read_text(device / "vendor").strip() == _NVIDIA and read_text(device / "class").startswith(_DISPLAY)
+    )
+
+
+def networks(shown: str, routes: str) -> dict[str, list[Network]]:
+    """IPv4 addresses by interface, each with its prefix length and the metric of the route to its own network.
+
+    Args:
+        shown: what ``ip -json -4 address show`` prints.
+        routes: the text of ``/proc/net/route``.
+    """
+    metrics = _metrics(routes)
+    return {
+        item["ifname"]: [
+            {
+                "address": address["local"],
+                "prefix": int(address.get("prefixlen", 32)),
+                "metric": metrics.get((item["ifname"], _network(address["local"], int(address.get("prefixlen", 32))))),
+            }
+            for address in item.get("addr_info", [])
+        ]
+        for item in json.loads(shown)
+    }
+
+
+def _metrics(routes: str) -> dict[tuple[str, tuple[int, int]], int]:
+    """Metric by interface and network of the routes that have no gateway; of several to one network the lowest."""
+    found: dict[tuple[str, tuple[int, int]], int] = {}
+    for line in routes.splitlines()[1:]:
+        fields = line.split()
+        if len(fields) < 8 or int(fields[2], 16):
+            continue
+        mask = bin(int(fields[7], 16)).count("1")
+        key = (fields[0], (int.from_bytes(bytes.fromhex(fields[1]), "little"), mask))
+        found[key] = min(int(fields[6]), found.get(key, int(fields[6])))
+    return found
+
+
+def _network(address: str, prefix: int) -> tuple[int, int]:
+    number = int.from_bytes(bytes(int(part) for part in address.split(".")), "big")
+    return number >> (32 - prefix) << (32 - prefix), prefix

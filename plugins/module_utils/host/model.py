@@ -1,0 +1,84 @@
+"""What lies at the path of a model: enough to tell whether it is whole, readable by the engine, and the same elsewhere.
+
+It may lie on a network file system that hangs, so commands with a deadline read it. Weights are compared by name and size;
+only the configuration and the index of the weights are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pwd
+from typing import TYPE_CHECKING
+
+from ..core.commands import Run, run_command
+
+if TYPE_CHECKING:
+    from .state import Model, ModelFile
+
+DEADLINE = 5.0
+LARGEST_READ = 64 << 20
+WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
+CONFIGS = ("config.json", "params.json")
+INDEX = ".index.json"
+
+
+def model(path: str, run: Run = run_command) -> Model:
+    """What is at ``path``, an absolute one.
+
+    Raises:
+        TimeoutError: its file system does not answer.
+        OSError: it cannot be listed.
+    """
+    found = run(["find", "-L", path, "-maxdepth", "1", "-printf", r"%y %s %P\0"], DEADLINE)
+    if found.timed_out:
+        raise TimeoutError(f"{path} cannot be listed within {DEADLINE:.0f} s: its file system hangs")
+    entries = [entry.split(" ", 2) for entry in found.stdout.split("\0") if entry.count(" ") >= 2]
+    if not entries:
+        if "No such file" in found.stderr or "Not a directory" in found.stderr:
+            return {"path": path, "kind": "absent", "files": {}, "weights": {}, "missing": [], "readable_by": {}}
+        raise OSError(f"{path}: {found.stderr.strip() or f'find ended with {found.returncode}'}")
+    sizes = {name or path.rpartition("/")[2]: int(size) for kind, size, name in entries if kind == "f"}
+    files = {
+        name: _read(f"{path}/{name}", size, run)
+        for name, size in sorted(sizes.items())
+        if name in CONFIGS or name.endswith(INDEX)
+    }
+    weights = {name: size for name, size in sorted(sizes.items()) if name.endswith(WEIGHTS)}
+    folder = entries[0][0] == "d"
+    shards = {shard for _about, named in files.values() for shard in named if "/" not in shard}
+    return {
+        "path": path,
+        "kind": "folder" if folder else "file",
+        "files": {name: about for name, (about, _named) in files.items()},
+        "weights": weights,
+        "missing": sorted(shards - set(sizes)),
+        "readable_by": _readable([path, *(f"{path}/{name}" for name in (*files, *list(weights)[:1]) if folder)], run),
+    }
+
+
+def _read(path: str, size: int, run: Run) -> tuple[ModelFile, set[str]]:
+    """Size and checksum of a file, and the files of weights that it names; what is too large is not read."""
+    shown = run(["cat", path], DEADLINE) if size <= LARGEST_READ else None
+    if shown is None or not shown.ok:
+        return {"size": size, "sha256": None}, set()
+    digest = hashlib.sha256(shown.stdout.encode()).hexdigest()
+    try:
+        content = json.loads(shown.stdout)
+        named = content.get("weight_map", {}) if path.endswith(INDEX) else {}
+        return {"size": size, "sha256": digest}, set(map(str, named.values()))
+    except (AttributeError, ValueError):
+        return {"size": size, "sha256": None}, set()
+
+
+def _readable(paths: list[str], run: Run) -> dict[str, bool]:
+    """Whether the engine's user can read ``paths``, by its name; where it does not exist yet, one who owns nothing stands
+    for it. Empty where that could not be tried."""
+    user = "lockstep"
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        user = "nobody"
+    switch = ["setpriv", "--reuid", user, "--regid", user if user == "lockstep" else "nogroup", "--init-groups"]
+    tried = run([*switch, "sh", "-c", 'for path; do test -r "$path" || exit 3; done', "sh", *paths], DEADLINE)
+    return {user: tried.ok} if tried.returncode in (0, 3) else {}

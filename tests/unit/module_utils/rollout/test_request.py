@@ -1,0 +1,688 @@
+"""What the inventory asks for against what hosts are and have: from real inventories and the probe's own readers to a plan."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import re
+import shutil
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import nvidia_smi
+from ansible_collections.lockstep.vllm.plugins.module_utils.host import machine as host_machine
+from ansible_collections.lockstep.vllm.plugins.module_utils.host import model as host_model
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import plan
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import Observed
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Policy
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import cluster as controller
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import heads
+from tests.unit import inventory
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+CASES = FIXTURES / "cases"
+NOON = datetime.datetime(2026, 11, 22, 12, 0, tzinfo=datetime.UTC)
+VERSION = "580.95.05"
+ROUTE = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n"
+
+
+class Heads(heads.HeadsAction):
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        return super().run(tmp, task_vars)
+
+
+def read(path: Path) -> controller.Cluster:
+    """The cluster that an inventory declares, as the plan's action reads it."""
+    found = inventory.read(path)
+    action = Heads.__new__(Heads)
+    action._loader, action._templar = found.loader, found.templar
+    action._task = types.SimpleNamespace(become=False)
+    return action.cluster(found.task_vars)
+
+
+def smi(rows: list[tuple[str, str]]) -> dict[str, Any]:
+    """The driver's part of a probe for GPUs of these names and UUIDs, through the reader of nvidia-smi."""
+    head = "index, uuid, name, memory.total [MiB], persistence_mode, pci.bus_id, driver_version\n"
+    lines = [
+        f"{n}, {uuid}, {name}, 81559, Enabled, 00000000:0{n}:00.0, {VERSION}\n" for n, (name, uuid) in enumerate(rows)
+    ]
+    return {"gpus": nvidia_smi.parse_gpus(head + "".join(lines)), "smi_failure": None}
+
+
+def answer(host: str, address: str, gpus: int = 8, **changes: Any) -> dict[str, Any]:
+    """What a healthy host on which nothing of Lockstep is yet answers; ``driver`` is merged."""
+    driver = {
+        "package_version": VERSION,
+        "loaded_version": VERSION,
+        "packages": {"libcuda1": {"version": f"{VERSION}-1", "hold": True}},
+        **smi([("NVIDIA H100 80GB HBM3", f"GPU-{host}-{n}") for n in range(gpus)]),
+        **changes.pop("driver", {}),
+    }
+    shown = json.dumps([{"ifname": "bond0", "addr_info": [{"local": address, "prefixlen": 24}]}])
+    return {
+        "os": {"distribution": "ubuntu", "like": "debian", "version": "22.04", "kernel": "6.8.0"},
+        "boot": {"id": f"boot-{host}", "monotonic_us": f"{host[-1]}0000"},
+        "driver": driver,
+        "runtime": {},
+        "units": {},
+        "stamps": {"host": None, "replica": None},
+        "manifest": {},
+        "addresses": {"bond0": [address]},
+        "networks": host_machine.networks(shown, ROUTE),
+        "machine": {
+            "id": f"id-{host}", "pci_gpus": gpus, "ephemeral_ports": [32768, 60999], "reserved_ports": "",
+        },
+        "preflight": {"taken_ports": {}, "names": {}},
+        **changes,
+    }  # fmt: skip
+
+
+def planned(
+    cluster: controller.Cluster,
+    answers: dict[str, dict[str, Any]] | None = None,
+    mode: Mode = Mode.CONVERGE,
+    unreachable: tuple[str, ...] = (),
+) -> plan.Plan:
+    """The plan for ``cluster`` whose hosts answer as fresh ones, but for ``answers``."""
+    assert cluster.topology.problems == ()
+    observed: dict[str, Observed] = {}
+    for replica in cluster.topology.replicas:
+        observed |= {host: Observed.parse(_answer(cluster, host, answers or {}), None, True) for host in replica.hosts}
+    observed |= {host: Observed(None, "no route to host", False) for host in unreachable}
+    return plan.build(cluster.topology, cluster.wanted, observed, plan.Run(mode, Policy(), NOON, None))
+
+
+def _answer(cluster: controller.Cluster, host: str, answers: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    settings = cluster.wanted[host].settings
+    return answers.get(host) or answer(host, settings["gpu_host_address"], settings.get("gpu_host_gpus", 0))
+
+
+def lines(found: plan.Plan) -> list[str]:
+    return [str(stop) for stop in found.refusals]
+
+
+@pytest.fixture
+def declare(tmp_path: Path) -> Callable[..., controller.Cluster]:
+    """A replica of a head ``gpu-01`` and workers, with variables for all, and by host."""
+
+    def made(hosts: int = 2, by_host: dict[str, dict[str, Any]] | None = None, **variables: Any) -> controller.Cluster:
+        names = [f"gpu-{n:02d}" for n in range(1, hosts + 1)]
+        replica = {
+            name: {
+                "gpu_host_address": f"10.30.0.{n}",
+                "ray_node_role": "worker" if n > 1 else "head",
+                **(by_host or {}).get(name, {}),
+            }
+            for n, name in enumerate(names, 1)
+        }
+        common = {
+            "gpu_host_interface": "bond0",
+            "gpu_host_gpus": 8,
+            "nvidia_driver_version": VERSION,
+            "vllm_server_model": "owner/model",
+            "vllm_server_tensor_parallel_size": 8,
+            "vllm_server_pipeline_parallel_size": hosts,
+            **variables,
+        }
+        common = {name: value for name, value in common.items() if value is not ...}
+        root = {"children": {"replica_a": {"hosts": replica}}, "vars": common}
+        path = tmp_path / "hosts.yml"
+        path.write_text(yaml.safe_dump({"all": {"children": {"lockstep": root}}}))
+        return read(path)
+
+    return made
+
+
+def case(name: str, folder: Path) -> controller.Cluster:
+    """The inventory of a case that was seen in the field."""
+    shutil.copy(CASES / name / "hosts.yml", folder / "hosts.yml")
+    (folder / "group_vars").mkdir()
+    shutil.copy(CASES / name / "group_vars.yml", folder / "group_vars/lockstep.yml")
+    return read(folder / "hosts.yml")
+
+
+def test_a_replica_that_can_serve_is_planned(declare: Callable[..., controller.Cluster]) -> None:
+    found = planned(declare())
+    assert lines(found) == []
+    assert found.warnings == ()
+    assert [wave.replicas for wave in found.waves] == [("replica_a",)]
+
+
+def test_data_parallel_engines_are_counted_and_need_ray(tmp_path: Path) -> None:
+    """shared case plan-data-parallel."""
+    cluster = case("plan-data-parallel", tmp_path)
+    (line,) = lines(planned(cluster))
+    assert line.startswith("gpu-01 (replica_a): vllm_server_args sets data-parallel-size 2")
+    assert "add to vllm_server_args: {data-parallel-backend: ray}" in line
+    variables = yaml.safe_load((tmp_path / "group_vars/lockstep.yml").read_text())
+    variables["vllm_server_args"]["data-parallel-backend"] = "ray"
+    (tmp_path / "group_vars/lockstep.yml").write_text(yaml.safe_dump(variables))
+    assert lines(planned(read(tmp_path / "hosts.yml"))) == []
+    variables["vllm_server_args"]["data-parallel-size"] = 4
+    (tmp_path / "group_vars/lockstep.yml").write_text(yaml.safe_dump(variables))
+    (line,) = lines(planned(read(tmp_path / "hosts.yml")))
+    assert "TP 8 × PP 1 × DP 4) wants 32 GPUs, the inventory declares 16 (gpu-01 has 8, gpu-02 has 8)" in line
+
+
+def test_sizes_over_the_gpus_and_an_owned_argument_are_both_refused(tmp_path: Path) -> None:
+    """shared case plan-sizes-over-gpus."""
+    owned, sizes = lines(planned(case("plan-sizes-over-gpus", tmp_path)))
+    assert "sets tensor-parallel-size; use vllm_server_tensor_parallel_size instead" in owned
+    assert "wants 32 GPUs, the inventory declares 16" in sizes
+    assert "change vllm_server_tensor_parallel_size and vllm_server_pipeline_parallel_size" in sizes
+
+
+def test_different_cards_in_one_replica_warn(declare: Callable[..., controller.Cluster]) -> None:
+    """shared case plan-mixed-cards."""
+    answers = {}
+    for n, name in enumerate(("head", "worker"), 1):
+        rows = nvidia_smi.parse_gpus((CASES / "plan-mixed-cards" / f"query-gpu-{name}.csv").read_text())
+        answers[f"gpu-0{n}"] = answer(f"gpu-0{n}", f"10.30.0.{n}", 1, driver={"gpus": rows})
+    sizes = {"vllm_server_tensor_parallel_size": 1, "gpu_host_gpus": 1}
+    found = planned(declare(**sizes), answers)
+    assert lines(found) == []
+    (warning,) = found.warnings
+    assert "NVIDIA A100-SXM4-80GB on gpu-01, NVIDIA H100 80GB HBM3 on gpu-02" in warning
+    named = planned(declare(**sizes, gpu_host_gpu_model="A100"), answers)
+    assert named.warnings == ()
+    (line,) = lines(named)
+    assert line.startswith("gpu-02 (replica_a): NVIDIA H100 80GB HBM3 found, gpu_host_gpu_model is A100")
+
+
+@pytest.mark.parametrize(("word", "card"), [("L4", "NVIDIA L40S"), ("H200", "NVIDIA GH200 480GB")])
+def test_a_declared_card_is_whole_words(word: str, card: str, declare: Callable[..., controller.Cluster]) -> None:
+    answers = {"gpu-01": answer("gpu-01", "10.30.0.1", driver=smi([(card, f"GPU-{n}") for n in range(8)]))}
+    (line,) = lines(planned(declare(hosts=1, gpu_host_gpu_model=word), answers))
+    assert f"{card} found, gpu_host_gpu_model is {word}" in line
+
+
+def two_nics(host: str, metrics: tuple[int, int]) -> dict[str, Any]:
+    """The networks of the shared case net-two-nics-one-subnet, as ip and the kernel's table show them."""
+    given = json.loads((CASES / "net-two-nics-one-subnet/addresses.json").read_text())[host]
+    shown = [
+        {"ifname": name, "addr_info": [{"local": text.split("/")[0], "prefixlen": int(text.split("/")[1])}]}
+        for name, (text,) in given.items()
+    ]
+    table = ROUTE + "".join(
+        f"{name}\t0000280A\t00000000\t0001\t0\t0\t{metric}\t00F0FFFF\t0\t0\t0\n"
+        for name, metric in zip(given, metrics, strict=True)
+    )
+    return host_machine.networks(json.dumps(shown), table)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "warned"), [((0, 0), True), ((100, 100), True), ((100, 101), True), ((101, 100), False)]
+)
+def test_two_interfaces_in_one_network_warn(
+    metrics: tuple[int, int], warned: bool, declare: Callable[..., controller.Cluster]
+) -> None:
+    """shared case net-two-nics-one-subnet; its two remedies are other networks and other metrics."""
+    settings = yaml.safe_load((CASES / "net-two-nics-one-subnet/settings.yml").read_text())
+    answers, by_host = {}, {}
+    for n, address in ((1, "10.40.3.8"), (2, "10.40.3.9")):
+        host = f"gpu-0{n}"
+        by_host[host] = {"gpu_host_address": address}
+        found = two_nics(host, metrics)
+        flat = {name: [each["address"] for each in inside] for name, inside in found.items()}
+        answers[host] = answer(host, address, networks=found, addresses=flat)
+    result = planned(declare(by_host=by_host, **settings), answers)
+    assert lines(result) == []
+    if warned:
+        first, second = result.warnings
+        assert "eno1 (10.40.0.8) and enp37s0f0 (10.40.3.8) of gpu-01 are both in 10.40.0.0/20" in first
+        assert "of gpu-02 are both in 10.40.0.0/20" in second
+    else:
+        assert result.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ((0, 0, 0), "ib0 (10.50.0.10), ib1 (10.50.0.11) and ib2 (10.50.0.12) of gpu-01 are all in 10.50.0.0/24"),
+        ((100, 101, 102), ""),
+        ((None, None, None), ""),
+    ],
+)
+def test_rails_in_one_network_warn_once(
+    metrics: tuple[int | None, ...], said: str, declare: Callable[..., controller.Cluster]
+) -> None:
+    shown = answer("gpu-01", "10.30.0.1")
+    for n, metric in enumerate(metrics):
+        shown["networks"][f"ib{n}"] = [{"address": f"10.50.0.1{n}", "prefix": 24, "metric": metric}]
+    warnings = planned(declare(), {"gpu-01": shown}).warnings
+    assert len(warnings) == bool(said)
+    assert all(said in line and "metrics of their own\n" not in line for line in warnings)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "variables", "by_host", "said"),
+    [
+        pytest.param(
+            2, {"vllm_server_tensor_parallel_size": ..., "vllm_server_pipeline_parallel_size": 1}, {},
+            "vllm_server_tensor_parallel_size is not set, so the engine takes 1 GPU of 16", id="no size",
+        ),
+        pytest.param(
+            3, {"vllm_server_pipeline_parallel_size": 2}, {"gpu-03": {"gpu_host_gpus": 4}},
+            "replica_a: gpu-03 has 4, fewer GPUs than any layout needs of a host", id="a worker that never counts",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_probably_a_mistake_warns(
+    hosts: int,
+    variables: dict[str, Any],
+    by_host: dict[str, dict[str, Any]],
+    said: str,
+    declare: Callable[..., controller.Cluster],
+) -> None:
+    found = planned(declare(hosts=hosts, by_host=by_host, **variables))
+    assert lines(found) == []
+    (warning,) = found.warnings
+    assert said in warning
+
+
+def test_a_router_s_ports_are_held_against_each_other_and_the_head_s(
+    tmp_path: Path, declare: Callable[..., controller.Cluster]
+) -> None:
+    declare(hosts=1, vllm_haproxy_api_port=8000)
+    inventory_of = yaml.safe_load((tmp_path / "hosts.yml").read_text())
+    inventory_of["all"]["children"]["router"] = {
+        "hosts": {"gpu-01": {}, "r1": {"vllm_haproxy_api_port": 8404}},
+    }
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory_of))
+    assert lines(planned(read(tmp_path / "hosts.yml"))) == [
+        "gpu-01: vllm_server_port and vllm_haproxy_api_port are both 8000: choose another port for one of them",
+        "r1: vllm_haproxy_api_port and vllm_haproxy_stats_port are both 8404: choose another port for one of them",
+    ]
+
+
+SMALL_HEAD = {"gpu-01": {"gpu_host_gpus": 4}}
+
+
+@pytest.mark.parametrize(
+    ("variables", "by_host", "expected"),
+    [
+        pytest.param(
+            {"vllm_server_tensor_parallel_size": 4},
+            {"gpu-01": {"gpu_host_gpus": 0}},
+            ["gpu-01 (replica_a): gpu_host_gpus is 0 on the head"],
+            id="a head without GPUs",
+        ),
+        pytest.param(
+            {"vllm_server_tensor_parallel_size": 4},
+            SMALL_HEAD,
+            ["the head has 4 GPUs, and gpu-02 has 8: Ray would put", "Give ray_node_role: head to gpu-02"],
+            id="a head with fewer GPUs than a worker",
+        ),
+        pytest.param(
+            {"vllm_server_tensor_parallel_size": 4, "vllm_server_pipeline_parallel_size": 3},
+            {"gpu-02": {"gpu_host_gpus": 4}},
+            ["tp4pp3 (TP 4 × PP 3) wants 2 hosts with at least 8 GPUs each, and gpu-02 has 4"],
+            id="a worker with fewer",
+        ),
+        pytest.param(
+            {"vllm_server_layouts": [{"tensor_parallel_size": 8}, {"name": "big", "tensor_parallel_size": 64}]},
+            {},
+            ["replica_a: big (TP 64 × PP 1) wants 64 GPUs", "change vllm_server_layouts"],
+            id="every layout counts",
+        ),
+        pytest.param({"vllm_server_model": ""}, {}, ["vllm_server_model is not set"], id="no model"),
+        pytest.param({"vllm_server_model": "../m"}, {}, ["neither an absolute path nor a name"], id="relative path"),
+        pytest.param(
+            {"vllm_server_model": "/root/m"}, {}, ["hidden from the engine (ProtectHome=yes)"], id="in a home"
+        ),
+        pytest.param(
+            {"vllm_server_ladder": ["eager"]}, {}, ["vllm_server_ladder is ['eager']: give some of"], id="rung"
+        ),
+        pytest.param({"vllm_server_args": {"--api-key": "x"}}, {}, ["use vllm_server_api_key instead"], id="owned"),
+        pytest.param({"vllm_server_args": {"host": "x"}}, {}, ["use gpu_host_address instead"], id="owned host"),
+        pytest.param(
+            {"serving_runtime_lock": "/nowhere.txt"},
+            {},
+            ["gpu-01, gpu-02 (replica_a): serving_runtime_lock /nowhere.txt cannot be read on the controller"],
+            id="no lock",
+        ),
+        pytest.param(
+            {"serving_runtime_lock": "mine.txt"},
+            {},
+            ["serving_runtime_lock is 'mine.txt': give cuda or cpu"],
+            id="lock",
+        ),
+        pytest.param(
+            {"vllm_server_environment": {"HF_HOME": "/data/hf"}},
+            {},
+            ["would be kept in /data/hf/hub (HF_HOME in vllm_server_environment), which the engine may not write"],
+            id="a cache that is read-only",
+        ),
+        pytest.param(
+            {"vllm_server_args": {"download-dir": "/models"}}, {}, ["in /models (download-dir in"], id="download-dir"
+        ),
+        pytest.param(
+            {"vllm_server_port": 8001},
+            {},
+            ["gpu-01: vllm_server_port and vllm_server_ready_port are both 8001"],
+            id="two of our ports",
+        ),
+        pytest.param(
+            {"vllm_server_ready_port": 29650}, {}, ["vllm_server_ready_port and the gates are both 29650"], id="gates"
+        ),
+        pytest.param(
+            {"ray_node_ports": {"metrics": 20500}},
+            {},
+            ["ray_node_ports: metrics and ray_node_ports: workers_first to workers_last are both 20500"] * 2,
+            id="in Ray's range, on every host",
+        ),
+        pytest.param(
+            {"vllm_server_port": 443}, {}, ["vllm_server_port is 443: the user lockstep can"], id="privileged"
+        ),
+        pytest.param(
+            {"ray_node_ports": {"workers_first": 21000}}, {}, ["workers_last is 21000-20999"] * 2, id="empty range"
+        ),
+        pytest.param(
+            {"ray_node_ports": {"metrix": 1}}, {}, ["gpu-01: ray_node_ports: unknown metrix", "gpu-02: "], id="no port"
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused(
+    variables: dict[str, Any],
+    by_host: dict[str, dict[str, Any]],
+    expected: list[str],
+    declare: Callable[..., controller.Cluster],
+) -> None:
+    found = lines(planned(declare(by_host=by_host, **variables)))
+    text = "\n".join(found)
+    for part in expected:
+        assert part in text
+        assert text.count(part) == expected.count(part)
+
+
+@pytest.mark.parametrize(
+    ("variables", "by_host"),
+    [
+        pytest.param({"vllm_server_tensor_parallel_size": 4}, {}, id="hosts that the engine does not need are spares"),
+        pytest.param(
+            {"vllm_server_environment": {"HF_HOME": "/var/lib/lockstep/engine/hf"}}, {}, id="a cache of its own"
+        ),
+        pytest.param({"vllm_server_model": "s3://bucket/model"}, {}, id="a model that a loader of vLLM streams"),
+    ],
+)
+def test_what_can_work_is_planned(
+    variables: dict[str, Any], by_host: dict[str, dict[str, Any]], declare: Callable[..., controller.Cluster]
+) -> None:
+    found = planned(declare(by_host=by_host, **variables))
+    assert lines(found) == []
+    assert found.warnings == ()
+
+
+def test_all_reasons_of_all_hosts_are_collected(declare: Callable[..., controller.Cluster]) -> None:
+    cluster = declare(
+        hosts=3,
+        vllm_server_ladder=["eager"],
+        vllm_server_args={"port": 1, "tp": 2},
+        vllm_server_pipeline_parallel_size=9,
+        serving_runtime_lock="x",
+    )
+    short = answer("gpu-02", "10.30.0.2", 7)
+    found = planned(cluster, {"gpu-02": short}, unreachable=("gpu-03",))
+    text = "\n".join(lines(found))
+    for part in (
+        "gpu-03 (replica_a) is unreachable",
+        "vllm_server_ladder",
+        "sets port",
+        "sets tp; use vllm_server_tensor_parallel_size",
+        "wants 72 GPUs",
+        "serving_runtime_lock is 'x'",
+        "gpu-02 (replica_a): nvidia-smi shows 7 GPUs, gpu_host_gpus is 8",
+    ):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "pci", "refused", "warned"),
+    [
+        pytest.param({}, 8, "", "", id="as declared"),
+        pytest.param(smi([("NVIDIA H100", f"GPU-{n}") for n in range(7)]), 8, "nvidia-smi shows 7 GPUs", "", id="one less"),
+        pytest.param(smi([("NVIDIA H100", f"GPU-{n}") for n in range(9)]), 8, "nvidia-smi shows 9 GPUs", "", id="one more"),
+        pytest.param(
+            {"gpus": [], "smi_failure": {"code": "no_devices", "text": "No devices were found"}}, 8,
+            "nvidia-smi shows 0 GPUs", "", id="none",
+        ),
+        pytest.param(
+            {"gpus": [], "smi_failure": {"code": "timed_out", "text": "hangs"}}, 4, "", "", id="a driver that hangs"
+        ),
+        pytest.param(
+            {"loaded_version": "550.90.07", **smi([("NVIDIA H100", f"GPU-{n}") for n in range(7)])}, 8,
+            "", "nvidia-smi shows 7 GPUs", id="one less to a driver that will be replaced",
+        ),
+        pytest.param(
+            {"loaded_version": None, "gpus": []}, 6, "the PCI bus shows 6 GPUs", "", id="fewer cards, no driver yet"
+        ),
+        pytest.param({"loaded_version": None, "gpus": []}, 9, "", "", id="a card for the screen"),
+        pytest.param({"loaded_version": None, "gpus": []}, 0, "", "", id="a bus that shows nothing"),
+    ],
+)  # fmt: skip
+def test_what_a_host_shows_is_held_against_what_it_declares(
+    changes: dict[str, Any], pci: int, refused: str, warned: str, declare: Callable[..., controller.Cluster]
+) -> None:
+    shown = answer("gpu-02", "10.30.0.2", driver=changes)
+    shown["machine"]["pci_gpus"] = pci
+    found = planned(declare(), {"gpu-02": shown})
+    assert [line for line in lines(found) if "GPU" in line] == [
+        line for line in lines(found) if refused and refused in line
+    ]
+    assert bool(refused) == bool(lines(found))
+    assert bool(warned) == any(warned in line for line in found.warnings if warned)
+
+
+def test_a_replica_that_shows_less_says_which_layouts_are_left(declare: Callable[..., controller.Cluster]) -> None:
+    sizes = [{"name": "large", "tensor_parallel_size": 16}, {"name": "small", "tensor_parallel_size": 8}]
+    found = planned(declare(vllm_server_layouts=sizes), {"gpu-02": answer("gpu-02", "10.30.0.2", 4)})
+    assert "gpu-02 (replica_a): nvidia-smi shows 4 GPUs" in lines(found)[0]
+    (warning,) = found.warnings
+    assert "large (TP 16 × PP 1) does not fit the GPUs that its hosts show (gpu-01 has 8, gpu-02 has 4)" in warning
+    assert warning.endswith("what fits: small")
+
+
+@pytest.mark.parametrize("mode", [Mode.VERIFY, Mode.ABORT])
+def test_runs_that_repair_are_only_warned(mode: Mode, declare: Callable[..., controller.Cluster]) -> None:
+    old = {"version": "550.90.07", "source": "nvidia", "flavor": "open"}
+    change = {"change": None, "roll": {"from": old, "over": None}, "verified": {**old, "version": VERSION}}
+    states = {f"gpu-0{n}": answer(f"gpu-0{n}", f"10.30.0.{n}", change=change) for n in (1, 2)}
+    cluster = declare(vllm_server_pipeline_parallel_size=9)
+    found = planned(cluster, states, mode)
+    assert lines(found) == []
+    assert any("wants 72 GPUs" in line for line in found.warnings)
+    assert lines(planned(cluster, states, Mode.UPGRADE))
+
+
+def same(first: dict[str, Any], second: dict[str, Any], *parts: str) -> dict[str, Any]:
+    """``second`` with parts of ``first``."""
+    for part in parts:
+        folder, _dot, name = part.partition(".")
+        if name:
+            second[folder] = {**second[folder], name: first[folder][name]}
+        else:
+            second[folder] = first[folder]
+    return second
+
+
+@pytest.mark.parametrize(
+    ("parts", "refused", "warned"),
+    [
+        pytest.param(
+            ("driver", "boot", "machine"), "the same boot id boot-gpu-01, machine id id-gpu-01", "", id="no driver yet"
+        ),
+        pytest.param(("boot", "machine"), "", "same /etc/machine-id", id="clones of a running virtual machine"),
+        pytest.param(("driver.gpus",), "both show GPU-gpu-01-0", "", id="the same cards"),
+        pytest.param(("boot.id", "machine"), "", "same /etc/machine-id", id="clones as containers on one kernel"),
+        pytest.param(("boot",), "", "", id="containers on one kernel, begun at once"),
+        pytest.param(("boot.id",), "", "", id="containers on one kernel"),
+        pytest.param(("machine",), "", "gpu-01, gpu-02 have the same /etc/machine-id", id="clones"),
+        pytest.param(("boot", "machine", "driver.gpus"), "are one machine", "", id="all of it, said once"),
+    ],
+)
+def test_one_machine_under_two_names(
+    parts: tuple[str, ...], refused: str, warned: str, declare: Callable[..., controller.Cluster]
+) -> None:
+    first, second = answer("gpu-01", "10.30.0.1"), answer("gpu-02", "10.30.0.2")
+    if "driver" in parts:
+        first["driver"] |= {"loaded_version": None, "gpus": []}
+    found = planned(declare(), {"gpu-01": first, "gpu-02": same(first, second, *parts)})
+    assert len(lines(found)) == bool(refused)
+    assert all(line.startswith("gpu-01 and gpu-02 are one machine") and refused in line for line in lines(found))
+    assert len(found.warnings) == bool(warned)
+    assert all(warned in line for line in found.warnings)
+
+
+def test_the_kernel_s_range_for_outgoing_connections(declare: Callable[..., controller.Cluster]) -> None:
+    def warned(first: int, reserved: str) -> str:
+        shown = answer("gpu-02", "10.30.0.2")
+        shown["machine"] |= {"ephemeral_ports": [first, 65535], "reserved_ports": reserved}
+        return "\n".join(planned(declare(), {"gpu-02": shown}).warnings)
+
+    assert warned(32768, "") == ""
+    text = warned(20500, "")
+    assert text.startswith("gpu-02: net.ipv4.ip_local_port_range (20500 65535) holds ports of Lockstep")
+    reserve = text.rpartition("ip_local_reserved_ports=")[2]
+    assert reserve == "20000-20999,29600-29699"
+    assert warned(20500, reserve) == ""
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """The same model in two folders, as on two hosts."""
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.json").write_text('{"model_type": "llama"}')
+        index = {"weight_map": {"a": "m-1.safetensors", "b": "m-2.safetensors"}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        for shard in (1, 2):
+            (folder / f"m-{shard}.safetensors").write_bytes(b"x" * 100)
+        (folder / "README.md").write_text(name)
+    return tmp_path
+
+
+def edit(folder: Path, name: str, text: str | None) -> None:
+    if text is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        pytest.param("README.md", "other", [], id="what does not matter"),
+        pytest.param(
+            "config.json", '{"model_type": "lama!"}', ["is not the model that gpu-01 has: config.json has "], id="config"
+        ),
+        pytest.param("m-2.safetensors", "x" * 99, ["m-2.safetensors has 99 bytes there, 100 here"], id="a shard cut off"),
+        pytest.param(
+            "m-2.safetensors", None, ["lacks m-2.safetensors, which its index names", "it lacks m-2.safetensors"],
+            id="a shard gone",
+        ),
+        pytest.param(
+            "config.json", None, ["holds neither config.json nor params.json", "it lacks config.json"], id="no config"
+        ),
+        pytest.param(
+            "config.json", '{"model_type"', ["has a config.json that cannot be read or is no JSON", "is not the model"],
+            id="half a config",
+        ),
+    ],
+)  # fmt: skip
+def test_a_model_has_to_be_the_same_on_all_hosts(
+    name: str, text: str | None, expected: list[str], models: Path, declare: Callable[..., controller.Cluster]
+) -> None:
+    edit(models / "two", name, text)
+    answers = {}
+    for n, folder in enumerate(("one", "two"), 1):
+        found = host_model.model(str(models / folder))
+        found["readable_by"] = {}
+        answers[f"gpu-0{n}"] = answer(f"gpu-0{n}", f"10.30.0.{n}")
+        answers[f"gpu-0{n}"]["preflight"]["model"] = {**found, "path": "/srv/m"}
+    result = lines(planned(declare(vllm_server_model="/srv/m"), answers))
+    assert len(result) == len(expected)
+    for part, line in zip(expected, result, strict=True):
+        assert line.startswith("gpu-02 (replica_a): /srv/m ")
+        assert part in line
+
+
+def with_model(declare: Callable[..., controller.Cluster], model: dict[str, Any], **variables: Any) -> plan.Plan:
+    answers = {f"gpu-0{n}": answer(f"gpu-0{n}", f"10.30.0.{n}") for n in (1, 2)}
+    for each in answers.values():
+        each["preflight"]["model"] = model
+    return planned(declare(**{"vllm_server_model": "/srv/m", **variables}), answers)
+
+
+def test_a_model_that_is_not_there_names_all_hosts_at_once(
+    declare: Callable[..., controller.Cluster], tmp_path: Path
+) -> None:
+    absent = dict(host_model.model(str(tmp_path / "nothing")))
+    (line,) = lines(with_model(declare, absent))
+    assert line.startswith("gpu-01, gpu-02 (replica_a): there is no /srv/m (vllm_server_model)")
+    assert line.endswith("Next: ansible gpu-01:gpu-02 --become -m ansible.builtin.command -a 'ls -lL /srv/m'")
+    (line,) = lines(with_model(declare, absent, vllm_server_model="/srv/m/"))
+    assert "there is no /srv/m/ (vllm_server_model)" in line
+    offline = {"vllm_server_model": "owner/model:Q4_K_M", "vllm_server_environment": {"HF_HUB_OFFLINE": "1"}}
+    (line,) = lines(with_model(declare, absent, **offline))
+    assert "there is no /var/lib/lockstep/engine/.cache/huggingface/hub/models--owner--model" in line
+    assert "forbids fetching" in line
+
+
+def test_a_model_that_the_engine_cannot_read(models: Path, declare: Callable[..., controller.Cluster]) -> None:
+    found = dict(host_model.model(str(models / "one")))
+    (line,) = lines(with_model(declare, {**found, "readable_by": {"lockstep": False}}))
+    assert line.startswith("gpu-01, gpu-02 (replica_a): the user lockstep, who runs the engine, cannot read /srv/m")
+    (warning,) = with_model(declare, {**found, "readable_by": {"nobody": False}}).warnings
+    assert warning.startswith("gpu-01, gpu-02 (replica_a): /srv/m is not readable for everybody")
+
+
+def test_a_file_system_that_hangs_is_said(declare: Callable[..., controller.Cluster]) -> None:
+    answered = {"error": "TimeoutError: /srv/m cannot be listed within 5 s: its file system hangs"}
+    (line,) = lines(with_model(declare, answered))
+    assert line.startswith("gpu-01, gpu-02 (replica_a): /srv/m cannot be read: TimeoutError: /srv/m cannot be listed")
+
+
+def test_the_checksum_is_that_of_the_file(models: Path) -> None:
+    content = (models / "one/config.json").read_bytes()
+    assert host_model.model(str(models / "one"))["files"]["config.json"] == {
+        "size": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+
+
+TESTBED = Path(__file__).parents[4] / "inventories/testbed"
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in TESTBED.iterdir() if path.is_dir()))
+def test_every_testbed_is_planned_without_a_word(name: str, tmp_path: Path) -> None:
+    """The inventories as they are, but for what only a testbed that runs has: its state and its environment."""
+    copy = tmp_path / name
+    shutil.copytree(TESTBED / name, copy)
+    for path in copy.rglob("*.yml"):
+        text = re.sub(r"\{\{ lookup\('ansible.builtin.env', .*default='(.*?)'\) \}\}", r"\1", path.read_text())
+        text = re.sub(
+            r"\"\{\{ lookup\(.*from_json \}\}\"", "{keyring_sha256: x, proof_prompt: p, proof_answer: a}", text
+        )
+        path.write_text(re.sub(r"\{\{ lookup\(.*\}\}", "x", text))
+    cluster = read(copy / "hosts.yml")
+    answers = {}
+    for host, wanted in cluster.wanted.items():
+        if host in cluster.routers:
+            continue
+        address = wanted.settings["gpu_host_address"]
+        shown = json.dumps([{"ifname": "eth0", "addr_info": [{"local": address, "prefixlen": 24}]}])
+        answers[host] = answer(
+            host, address, 1, networks=host_machine.networks(shown, ROUTE), addresses={"eth0": [address]}
+        )
+        answers[host]["driver"] |= {"package_version": "550.127.05", "loaded_version": "550.127.05"}
+    found = planned(cluster, answers)
+    assert lines(found) == []
+    assert found.warnings == ()
