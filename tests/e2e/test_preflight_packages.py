@@ -89,7 +89,7 @@ def test_a_second_description_of_the_repository_is_refused_by_its_file(lab: Lab)
 
 
 def test_who_holds_a_lock_is_named_while_it_is_waited_for(lab: Lab) -> None:
-    unit = "systemd-run --quiet --unit=apt-user --property=RuntimeMaxSec=600"
+    unit = "systemd-run --quiet --collect --unit=apt-user --property=RuntimeMaxSec=600"
     lab.on("a2", f"{unit} python3 -c {shlex.quote(LOCK)}")
     try:
         play, message = refused(lab, nvidia_driver_apt_lock_deadline=12)

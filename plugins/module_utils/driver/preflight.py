@@ -95,13 +95,16 @@ def keyring_path(declared: Declared) -> str:
 
 def _packages(declared: Declared, root: Path, run: Run, *, described_twice: bool) -> list[Problem]:
     try:
-        own_change = change_record.parse(records.read(records.DRIVER))["change"] is not None
+        open_change = change_record.parse(records.read(records.DRIVER))["change"] is not None
     except records.RecordError as error:
         return [
             Problem(ProblemKind.RECORD, f"{error}: which driver to go back to is not known", f"less {records.DRIVER}")
         ]
-    found = package_problems.unfinished_packages(package_state.unfinished(run), own_change)
-    found += package_problems.interrupted(dpkg.interrupted(root), own_change)
+    left, stopped = package_state.unfinished(run), dpkg.interrupted(root)
+    # A change stays open until it is accepted; where it was stopped in the middle, packages of the driver show it.
+    own_change = open_change and (stopped or any(one.ours for one in left))
+    found = package_problems.unfinished_packages(left, own_change)
+    found += package_problems.interrupted(stopped, own_change)
     with apt_root.throw_away(root=root, command=run, ignore=[driver_install.PREFERENCES.name]) as apt:
         if not (own_change or found):
             found += package_problems.before(apt.check())

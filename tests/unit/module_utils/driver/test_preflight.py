@@ -115,6 +115,14 @@ def test_what_our_own_stopped_change_left_is_finished_by_running_again(
     ]
 
 
+def test_a_change_that_is_not_accepted_yet_excuses_nobody_elses_package(host: Host, declared: Declared) -> None:
+    """The driver is whole: what is half-way is not what a stopped change left."""
+    host.dpkg_status((DESKTOP / "status").read_text() + BROKEN)
+    driver = {"version": "550.90.07", "source": "nvidia", "flavor": "open"}
+    records.write(records.DRIVER, {"change": {"from": None, "to": driver, "began": "t"}})
+    assert [(problem.kind, problem.warns) for problem in look(host, declared)] == [(ProblemKind.UNFINISHED, False)]
+
+
 def test_a_driver_package_whose_module_did_not_build_is_replaced(host: Host, declared: Declared) -> None:
     status = (DESKTOP / "status").read_text()
     before = "Package: nvidia-dkms-550-open\nStatus: install ok installed"
