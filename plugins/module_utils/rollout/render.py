@@ -27,6 +27,8 @@ def text(plan: Plan, topology: Topology, observed: Mapping[str, Observed]) -> st
         lines += [f"  {host}: {reason}" for host in wave.hosts for reason in wave.reasons.get(host, ())]
     up_to_date = [name for name, skip in plan.skipped.items() if skip.code is SkipCode.UP_TO_DATE]
     lines += [f"{name}: skipped: {skip.reason}" for name, skip in plan.skipped.items() if name not in up_to_date]
+    if plan.left_out:
+        lines.append(f"this run will end in a failure. {plan.left_out.stop}")
     if up_to_date:
         states = {replica.name: observed[replica.head].state for replica in topology.replicas}
         answering = [name for name, state in states.items() if state is not None and state.serves]

@@ -12,11 +12,12 @@ from .plan import Plan, Run
 from .render import text
 from .states import Step
 from .topology import Topology
+from .waves import Wave
 
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """One host that needs anything, as the plays take it.
+    """One host that needs anything, as the plays take it; or the controller in a wave, which outlives all of its hosts.
 
     Attributes:
         host: its name.
@@ -41,10 +42,25 @@ class Member:
     serving: bool
 
 
+WATCH = "lockstep_wave_{n}"
+"""Name of the controller in a wave. Ansible ends a play where no host of a batch can be reached any more, whatever was to
+follow; with this one in it, which needs no connection, the verdict is given and the lock released all the same."""
+
+
+def watch(wave: Wave) -> Member:
+    """The controller, as the last member of a batch."""
+    name = WATCH.format(n=wave.n)
+    return Member(name, ("lockstep_waves",), wave.n, wave.hosts, (), {}, wave.replicas[0], False, False)
+
+
 def members(plan: Plan, topology: Topology, observed: Mapping[str, Observed]) -> list[Member]:
-    """One row per host that needs anything, in the order of the waves; those that are in none last."""
+    """One row per host that needs anything, in the order of the waves; those that are in none last.
+
+    After the hosts of each wave comes the controller's own row.
+    """
+    left_out = plan.left_out.hosts if plan.left_out else ()
     wave_of = {host: wave for wave in plan.waves for host in wave.hosts}
-    rest = [host for host in dict.fromkeys([*plan.steps, *plan.completed]) if host not in wave_of]
+    rest = [host for host in dict.fromkeys([*plan.steps, *plan.completed, *left_out]) if host not in wave_of]
     rows = []
     for host in [*wave_of, *rest]:
         steps, wave = plan.steps.get(host, {}), wave_of.get(host)
@@ -53,6 +69,7 @@ def members(plan: Plan, topology: Topology, observed: Mapping[str, Observed]) ->
             "lockstep_prefetch": Step.DRIVER in steps,
             "lockstep_waves": wave is not None,
             "lockstep_completed": host in plan.completed,
+            "lockstep_left_out": host in left_out,
         }
         replica = topology.replica_of(host)
         head = observed[replica.head].state
@@ -69,7 +86,15 @@ def members(plan: Plan, topology: Topology, observed: Mapping[str, Observed]) ->
                 serving=head is not None and head.serves,
             )
         )
+        if wave and host == wave.hosts[-1]:
+            rows.append(watch(wave))
     return rows
+
+
+def as_left_out(plan: Plan) -> dict[str, Any]:
+    """Who is left out, and the message that the run ends with; empty where nobody is."""
+    out = plan.left_out
+    return {"replicas": list(out.replicas), "cause": out.stop.cause, "next": out.stop.next} if out else {}
 
 
 def as_dict(
@@ -86,6 +111,7 @@ def as_dict(
         "disturbed": list(plan.disturbed),
         "gated": list(plan.gated),
         "skipped": {replica: skip.reason for replica, skip in plan.skipped.items()},
+        "left_out": as_left_out(plan),
         "refusals": [str(refusal) for refusal in plan.refusals],
         "warnings": list(plan.warnings),
         "members": as_json(members(plan, topology, observed)),
