@@ -43,14 +43,15 @@ class Member:
 
 
 WATCH = "lockstep_wave_{n}"
-"""Name of the controller in a wave. Ansible ends a play where no host of a batch can be reached any more, whatever was to
+"""Name of the controller in a wave. Ansible ends a run where no host of a batch can be reached any more, whatever was to
 follow; with this one in it, which needs no connection, the verdict is given and the lock released all the same."""
 
 
 def watch(wave: Wave) -> Member:
-    """The controller, as the last member of a batch."""
-    name = WATCH.format(n=wave.n)
-    return Member(name, ("lockstep_waves",), wave.n, wave.hosts, (), {}, wave.replicas[0], False, False)
+    """The controller, as the last member of a batch; the first wave's is in the plays before and after the waves too."""
+    others = ("lockstep_prefetch", "lockstep_completed") if wave.n == 1 else ()
+    groups = ("lockstep_watch", "lockstep_waves", *others)
+    return Member(WATCH.format(n=wave.n), groups, wave.n, wave.hosts, (), {}, wave.replicas[0], False, False)
 
 
 def members(plan: Plan, topology: Topology, observed: Mapping[str, Observed]) -> list[Member]:

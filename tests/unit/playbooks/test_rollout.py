@@ -331,6 +331,23 @@ def test_a_wave_that_is_lost_as_a_whole_ends_in_a_verdict_and_a_released_lock(
     assert done_on_hosts == [], "the controller was taken for a host"
 
 
+def test_the_lock_is_released_where_nobody_can_be_reached_before_the_first_wave(
+    collection: Path, tmp_path: Path
+) -> None:
+    ran = rollout(collection, tmp_path, lost={host: ["nvidia_driver.prefetch"] for host in HOSTS})
+    assert ran.rc != 0
+    assert "lockstep_wave_1 rollout_lock released" in ran.log, ran.text
+    assert "before the first wave, so no serving replica changed" in ran.text
+    assert not [line for line in ran.log if "vllm_server" in line]
+
+
+def test_the_lock_is_released_where_nobody_can_be_reached_after_the_last_wave(collection: Path, tmp_path: Path) -> None:
+    ran = rollout(collection, tmp_path, lost={host: ["nvidia_driver_change completed"] for host in HOSTS})
+    assert ran.rc != 0
+    assert "nvidia_driver.accept" in ran.of("b1")
+    assert ran.log[-1] == "lockstep_wave_1 rollout_lock released", ran.text
+
+
 def test_the_run_ends_in_a_failure_for_who_was_left_out_once_the_others_are_done(
     collection: Path, tmp_path: Path
 ) -> None:
