@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..core.codes import as_json
@@ -47,10 +47,9 @@ WATCH = "lockstep_wave_{n}"
 follow; with this one in it, which needs no connection, the verdict is given and the lock released all the same."""
 
 
-def watch(wave: Wave) -> Member:
-    """The controller, as the last member of a batch; the first wave's is in the plays before and after the waves too."""
-    others = ("lockstep_prefetch", "lockstep_completed") if wave.n == 1 else ()
-    groups = ("lockstep_watch", "lockstep_waves", *others)
+def watch(wave: Wave, others: Collection[str] = ()) -> Member:
+    """The controller, as the last member of a batch; the first wave's is in the ``others`` too, the plays around the waves."""
+    groups = ("lockstep_watch", "lockstep_waves", *(others if wave.n == 1 else ()))
     return Member(WATCH.format(n=wave.n), groups, wave.n, wave.hosts, (), {}, wave.replicas[0], False, False)
 
 
@@ -62,6 +61,9 @@ def members(plan: Plan, topology: Topology, observed: Mapping[str, Observed]) ->
     left_out = plan.left_out.hosts if plan.left_out else ()
     wave_of = {host: wave for wave in plan.waves for host in wave.hosts}
     rest = [host for host in dict.fromkeys([*plan.steps, *plan.completed, *left_out]) if host not in wave_of]
+    driven = any(Step.DRIVER in due for due in plan.steps.values())
+    plays = {"lockstep_prepare": plan.prepare, "lockstep_prefetch": driven, "lockstep_completed": plan.completed}
+    around = [name for name, anyone in plays.items() if anyone]
     rows = []
     for host in [*wave_of, *rest]:
         steps, wave = plan.steps.get(host, {}), wave_of.get(host)
@@ -88,7 +90,7 @@ def members(plan: Plan, topology: Topology, observed: Mapping[str, Observed]) ->
             )
         )
         if wave and host == wave.hosts[-1]:
-            rows.append(watch(wave))
+            rows.append(watch(wave, around))
     return rows
 
 

@@ -140,7 +140,8 @@ def rollout(
         groups = ("lockstep_prefetch", "lockstep_waves", "lockstep_completed")
         rows += [run_plan.Member(host, groups, number, members, (Step.DRIVER,), driver, replica, True, True)
                  for host in members]  # fmt: skip
-        rows.append(run_plan.watch(Wave(number, (replica,), members, {}, None, False, (), (), {})))
+        wave = Wave(number, (replica,), members, {}, None, False, (), (), {})
+        rows.append(run_plan.watch(wave, ("lockstep_prefetch", "lockstep_completed")))
     if left_out:
         rows.append(run_plan.Member("c1", ("lockstep_left_out",), 0, (), (), {}, "replica_c", False, False))
     grouped = yaml.safe_load((ROOT / "playbooks/shared/plan.yml").read_text())[0]

@@ -1,4 +1,4 @@
-"""Packages that dpkg left half-way: which are not the driver's, and what cures them."""
+"""Packages that dpkg left half-way: which are not the driver's, and what finishes them."""
 
 from __future__ import annotations
 
@@ -39,5 +39,5 @@ def test_others_are_told_from_the_drivers_own() -> None:
         (["half-configured", "unpacked"], "sudo apt-get install -f"),
     ],
 )
-def test_the_command_that_cures_them(statuses: list[str], command: str) -> None:
+def test_the_command_that_finishes_them(statuses: list[str], command: str) -> None:
     assert unfinished.remedy([Unfinished("acme-agent", status) for status in statuses]) == command
