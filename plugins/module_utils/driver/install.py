@@ -185,19 +185,23 @@ def _transaction(
             raise
         cause, remedy = unfinished.cause(others), unfinished.remedy(others)
         if not tolerate_unrelated:
-            raise StepFailed(f"{failure}. {cause}", failure.log, remedy) from failure
+            raise StepFailed(f"{_sentence(failure)} {cause}", failure.log, remedy) from failure
         left = unmet(work, dpkg.installed(run_command, deadline))
         if left:
             try:
                 _without_apt(work, version, deadline, lock_deadline)
             except StepFailed as second:
                 log = f"{failure.log}\n{second.log}"
-                raise StepFailed(f"{failure}; and without apt, {second}. {cause}", log, remedy) from second
+                raise StepFailed(f"{failure}; and without apt, {_sentence(second)} {cause}", log, remedy) from second
             left = unmet(work, dpkg.installed(run_command, deadline))
         if left:
             raise StepFailed(f"{failure}: {'; '.join(left)}. {cause}", failure.log, remedy) from failure
         return (f"{cause}. Driver {version} is installed all the same. Next, there: {remedy}",)
     return ()
+
+
+def _sentence(failure: StepFailed) -> str:
+    return f"{str(failure).rstrip('.')}."
 
 
 def unmet(work: Plan, packages: dpkg.Packages) -> tuple[str, ...]:
