@@ -77,6 +77,8 @@ def wave_verdict(
     replica = hostvars[next(iter(failed), host) if host not in members else host]["lockstep_replica"]
     drivers = [hostvars[member]["lockstep_driver"]["version"] for member in members
                if Step.DRIVER in hostvars[member]["lockstep_steps"]]  # fmt: skip
+    fetched = (hostvars[member].get("lockstep_evidence") or {} for member in members)
+    folder = folder or next((str(each["folder"]) for each in fetched if each.get("folder")), "")
     verdict = outcome.verdict(failed, left, _back(hostvars, members), where, replica, folder, drivers)
     return dataclasses.asdict(verdict)
 
