@@ -29,6 +29,7 @@ from tests.e2e.rolls import (
 pytestmark = pytest.mark.long
 
 QUARANTINE = "/var/lib/lockstep/quarantine.json"
+LOCK = "/var/lib/lockstep/lock.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +114,7 @@ FAULTS = (
     # nobody is left to roll it back
     Fault(
         "host_unreachable_mid_install",
-        ("a1", "unreachable"),
+        ("a1", "unreachable", "none of its hosts can be reached"),
         "out",
         "fault a1 driver_install_slow 20 --when-driver NEW",
         during=("installing", "cut a1"),
@@ -125,7 +126,13 @@ FAULTS = (
         "fault a1 never_returns_from_reboot",
         extra={"nvidia_driver_load_policy": "reboot"},
     ),
-    Fault("head_lost", ("a1", "unreachable"), "out", during=("loaded", "kill a1"), repair="start a1"),
+    Fault(
+        "head_lost",
+        ("a1", "unreachable", "none of its hosts can be reached"),
+        "out",
+        during=("loaded", "kill a1"),
+        repair="start a1",
+    ),
 )
 
 
@@ -267,6 +274,32 @@ def test_holds_that_a_killed_controller_left_off_are_back_with_the_next_run(pair
     assert len(holds(pair, "a1")) == len(held)
 
 
+def test_a_replica_that_is_left_out_fails_the_roll_once_the_others_are_done(pair: Lab) -> None:
+    old = serving(pair)["a1"]
+    new = other(old)
+    cordon = pair.ask("quarantine", "b1", reason="DIMM 3", owner="ada@ops", run="by hand", kind="operator")
+    assert cordon.rc == 0, cordon.text
+    command = (
+        f"ansible-playbook playbooks/upgrade_driver.yml -e nvidia_driver_version={new} -e rollout_include_quarantined=true "
+        "--limit replica_b"
+    )
+    rolled = roll(pair, new)
+    assert rolled.play.rc != 0, rolled.play.explained()
+    nothing_lost(rolled)
+    verified(pair, "a1", new)
+    assert driver(pair, "b1") == old
+    (message,) = rolled.play.failures()
+    assert "Asked for and not done:\n  - replica_b was left out: quarantined (b1: " in message
+    assert "DIMM 3" in message
+    assert message.endswith(f"Next: {command}")
+    again = pair.play(UPGRADE, extra=to(new))
+    assert again.rc != 0, "nothing is left to be rolled, and that was taken for success"
+    assert again.failures() == [message]
+    taken = roll(pair, new, "--limit", "replica_b", extra={"rollout_include_quarantined": True})
+    assert taken.play.rc == 0, taken.play.explained()
+    verified(pair, "b1", new)
+
+
 def holds(lab: Lab, host: str) -> list[str]:
     return sorted(lab.on(host, "apt-mark showhold").split())
 
@@ -300,6 +333,7 @@ def left_as_it_should_be(lab: Lab, case: Fault, old: str, rolled: Roll) -> None:
         admitted_rightly(lab, "a1")
     if case.left == "untouched":
         assert rolled.log.changes == ()
+    assert lab.record("b1", LOCK) is None, "the run left its lock behind"
 
 
 def is_up(lab: Lab, host: str) -> bool:

@@ -287,12 +287,23 @@ def _write_preferences(text: str, path: Path) -> None:
 
 
 def hold(deadline: float = 60.0, lock_deadline: float = 60.0) -> list[str]:
-    """Hold every driver package that is installed. Returns those that were not held."""
-    not_held = sorted(name for name, package in dpkg.installed(run_command, deadline).items() if not package["hold"])
+    """Hold every driver package that is installed. Returns those that were not held.
+
+    By dpkg itself: apt-mark looks at what dpkg has written down, finds there a hold that dpkg's journal has dropped where
+    it was killed, and leaves it at that.
+    """
+    not_held = _not_held(deadline)
     if not_held:
         apt_lock.wait(lock_deadline)
-        _command(["apt-mark", "hold", *not_held], deadline, "apt-mark hold")
+        selections = "".join(f"{name}\thold\n" for name in not_held)
+        _command(["dpkg", "--set-selections"], deadline, "holding driver packages", given=selections)
+        if left := _not_held(deadline):
+            raise StepFailed(f"dpkg --set-selections did not hold {', '.join(left)}")
     return not_held
+
+
+def _not_held(deadline: float) -> list[str]:
+    return sorted(name for name, package in dpkg.installed(run_command, deadline).items() if not package["hold"])
 
 
 def repair(deadline: float, lock_deadline: float) -> None:

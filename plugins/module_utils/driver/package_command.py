@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from typing import Any
+from typing import IO, Any
 
 
 class StepFailed(Exception):
@@ -20,15 +20,17 @@ class StepFailed(Exception):
         self.next = next
 
 
-def package_command(argv: Sequence[str], deadline: float, what: str, folder: str | None = None) -> str:
-    """Run a command that changes packages, in ``folder`` where one is given.
+def package_command(argv: Sequence[str], deadline: float, what: str, folder: str | None = None, given: str = "") -> str:
+    """Run a command that changes packages, in ``folder`` where one is given; it reads ``given``.
 
     At its deadline it is asked to end before it is killed, as dpkg deserves.
     """
     environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1",
                    "APT_LISTCHANGES_FRONTEND": "none"}  # fmt: skip
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
-        child = subprocess.Popen(list(argv), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+    with _scratch() as output, _scratch() as source:
+        source.write(given)
+        source.seek(0)
+        child = subprocess.Popen(list(argv), stdin=source, stdout=output, stderr=subprocess.STDOUT,
                                  env=environment, start_new_session=True, cwd=folder)  # fmt: skip
         try:
             code: int | None = child.wait(timeout=deadline)
@@ -41,6 +43,10 @@ def package_command(argv: Sequence[str], deadline: float, what: str, folder: str
         return text
     reason = f"ended at its deadline of {deadline:g} s" if code is None else failure_reason(text, code)
     raise StepFailed(f"{what}: {reason}", text)
+
+
+def _scratch() -> IO[str]:
+    return tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
 
 
 def failure_reason(text: str, code: int) -> str:

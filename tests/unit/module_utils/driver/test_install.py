@@ -52,15 +52,20 @@ def test_an_install_ends_with_every_driver_package_held(tmp_path: Path, monkeypa
     rows = ["install\tinstalled\tlibcuda1\t580.95.05-1", "hold\tinstalled\tlibnvidia-ml1\t580.95.05-1"]
     monkeypatch.setattr(driver_install, "pin", lambda version, exact: None)
     monkeypatch.setattr(driver_install.apt_lock, "wait", lambda deadline: None)
-    monkeypatch.setattr(driver_install, "_command", lambda argv, *_how: ran.append(list(argv)) or "")
     monkeypatch.setattr(
-        driver_install,
-        "run_command",
-        lambda argv, deadline: CommandResult(0, "\n".join(rows)) if argv[0] == "dpkg-query" else CommandResult(1, ""),
+        driver_install, "_command", lambda argv, *_how, **more: ran.append([*argv, *more.values()]) or ""
     )
+
+    def queried(argv: Any, _deadline: float) -> CommandResult:
+        text = "\n".join(rows)
+        if ran and "--set-selections" in ran[-1]:
+            text = text.replace("install\t", "hold\t")
+        return CommandResult(0, text) if argv[0] == "dpkg-query" else CommandResult(1, "")
+
+    monkeypatch.setattr(driver_install, "run_command", queried)
     driver_install.install(plan({}), NEW, deadline=5, lock_deadline=5)
     assert "install" in ran[0]
-    assert ran[-1] == ["apt-mark", "hold", "libcuda1"]
+    assert ran[-1] == ["dpkg", "--set-selections", "libcuda1\thold\n"]
 
 
 @pytest.mark.parametrize("verb", ["fetch", "install"])

@@ -214,3 +214,19 @@ def test_the_next_run_restores_holds_that_a_killed_one_left_off(root: Root) -> N
     driver_install.install(again, NEW, **LIMITS)
     assert installed() == {LIBRARY: f"{NEW}-1 held", DKMS: f"{NEW}-1 held"}
     assert not [line for line in root.ran()[since:] if line.startswith("apt-get")], "it was installed again"
+
+
+def test_holds_are_back_where_dpkg_was_killed(root: Root) -> None:
+    """What it had not written down yet lies in its journal, and apt-get refuses all work until that is configured."""
+    status = root.folder / "root/var/lib/dpkg/status"
+    stanzas = status.read_text().split("\n\n")
+    journal = next(stanza for stanza in stanzas if f"Package: {LIBRARY}\n" in stanza)
+    half = journal.replace("hold ok installed", "install ok unpacked")
+    assert half != journal
+    (root.folder / "root/var/lib/dpkg/updates/0000").write_text(f"{half.strip()}\n")
+    assert dpkg.interrupted(root.folder / "root")
+    assert installed()[LIBRARY] == f"{OLD}-1 half-way"
+    assert driver_install.hold(60.0, 5.0) == [LIBRARY]
+    assert installed()[LIBRARY] == f"{OLD}-1 held half-way"
+    driver_install.install(plan(root, OLD), OLD, tolerate_unrelated=True, **LIMITS)
+    assert installed() == {LIBRARY: f"{OLD}-1 held", DKMS: f"{OLD}-1 held"}
