@@ -57,7 +57,7 @@ class ActionModule(HeadsAction):
         claim = {"run": run, **here, "take_over": [take_over] if take_over else []}
         answers: dict[str, Answer] = {}
         for some in (heads[:1], heads[1:]):
-            answers |= self._claim(some, claim, here)
+            answers |= self._claim(some, heads, claim, here)
             problem = _problem(answers, here, claim)
             if problem:
                 fresh = [host for host, answer in answers.items() if _action(answer) is LockAction.TAKE]
@@ -65,22 +65,34 @@ class ActionModule(HeadsAction):
                 return {**_result(answers, changed=False), "failed": True, **stops.as_result(problem)}
         return _result(answers, changed=any(_action(answer) is LockAction.TAKE for answer in answers.values()))
 
-    def _claim(self, hosts: list[str], claim: dict[str, Any], here: Mapping[str, Any]) -> dict[str, Answer]:
-        """Claim the lock; where a dead process of this controller holds it, claim it again by that run's name."""
+    def _claim(
+        self, hosts: list[str], heads: list[str], claim: dict[str, Any], here: Mapping[str, Any]
+    ) -> dict[str, Answer]:
+        """Claim the lock on ``hosts``; where its holder has ended, claim it again by that run's name.
+
+        That is a dead process of this controller, or a run that has released the lock on another of the ``heads``.
+        """
         params = {"do": "hold", "claim": claim}
         living = [run for run in claim["take_over"] if self._lives(hosts, run, here)]
         if living:
             params = {"do": "hold", "claim": {**claim, "take_over": []}}
         answers = self.ask(hosts, params, self._variables)
-        dead = {
-            host: str(answer.value["lock"]["run"])
-            for host, answer in answers.items()
-            if _action(answer) is LockAction.REFUSE and identity.known_dead(answer.value["lock"], here)
+        refused = {
+            host: answer.value["lock"] for host, answer in answers.items() if _action(answer) is LockAction.REFUSE
         }
+        dead = {host: str(lock.get("run")) for host, lock in refused.items() if identity.known_dead(lock, here)}
+        if len(dead) < len(refused):
+            ended = self._ended(heads)
+            dead |= {host: str(lock.get("run")) for host, lock in refused.items() if lock.get("run") in ended}
         if dead:
             again = {**claim, "take_over": sorted({*claim["take_over"], *dead.values()})}
             answers |= self.ask(list(dead), {"do": "hold", "claim": again}, self._variables)
         return answers
+
+    def _ended(self, heads: list[str]) -> set[str]:
+        """Runs that have released the lock on any head: one that could not be reached then has theirs still."""
+        seen = self.ask(heads, {"do": "read"}, self._variables).values()
+        return {run for answer in seen if answer.value for run in answer.value["ended"]}
 
     def _lives(self, hosts: list[str], run: str, here: Mapping[str, Any]) -> bool:
         """Whether ``run``, which is to be taken over, is a process of this machine that still runs."""

@@ -10,7 +10,7 @@ from typing import Any
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import outcome, preconditions
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Window
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode, Stage
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode, Stage, Step
 
 
 def wave_sizes(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[int]:
@@ -41,6 +41,8 @@ def wave_runs_stage(
     batch: Sequence[str],
 ) -> bool:
     """Whether ``host`` takes part in a stage: of the wave while nobody in it has failed; see outcome for its rollback."""
+    if host not in members:  # the controller, which is in the batch to outlive it
+        return False
     if not rolling_back:
         return not _failures(hostvars, members, batch, rolling_back=False)
     replica = hostvars[host]["lockstep_replica"]
@@ -72,7 +74,12 @@ def wave_verdict(
     mine = hostvars[host]
     failed, left = (_failures(hostvars, members, batch, rolling_back) for rolling_back in (False, True))
     where = (int(mine["lockstep_wave"]), int(mine["lockstep_waves_total"]))
-    verdict = outcome.verdict(failed, left, _back(hostvars, members), where, mine["lockstep_replica"], folder)
+    replica = hostvars[next(iter(failed), host) if host not in members else host]["lockstep_replica"]
+    drivers = [hostvars[member]["lockstep_driver"]["version"] for member in members
+               if Step.DRIVER in hostvars[member]["lockstep_steps"]]  # fmt: skip
+    fetched = (hostvars[member].get("lockstep_evidence") or {} for member in members)
+    folder = folder or next((str(each["folder"]) for each in fetched if each.get("folder")), "")
+    verdict = outcome.verdict(failed, left, _back(hostvars, members), where, replica, folder, drivers)
     return dataclasses.asdict(verdict)
 
 

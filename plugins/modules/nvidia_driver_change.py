@@ -53,18 +53,29 @@ restore:
   description: The driver to roll back to.
   returned: when a change is in progress and a driver was verified before it
   type: dict
+undo:
+  description: >-
+    What rolling back takes on this host now: steps C(repair), C(install), C(hold) and C(load), each with its reason. Empty
+    where the change did not get as far as to change anything.
+  returned: with O(state=restorable)
+  type: dict
 next:
   description: The next command to type, where one is known.
   returned: on failure
   type: str
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import change_record
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import install as driver_install
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import state as driver_state
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import undo as driver_undo
 
 
 def main() -> None:
@@ -99,12 +110,19 @@ def main() -> None:
             records.write(records.DRIVER, record)
         module.exit_json(changed=record != known, record=record)
     try:
-        restore = {"restore": change_record.restore_target(known)}
+        restore: dict[str, Any] = {"restore": change_record.restore_target(known)}
     except change_record.NothingToRestore as error:
         if params["state"] == "restorable":
             module.fail_json(msg=str(error))
         restore = {}
+    if params["state"] == "restorable":
+        restore["undo"] = as_json(undo(known, change_record.restore_target(known)).steps)
     module.exit_json(changed=False, record=known, **restore)
+
+
+def undo(record: change_record.DriverRecord, target: change_record.Driver) -> driver_undo.Undo:
+    state = driver_state.driver_state(also=())
+    return driver_undo.undo(target, change_record.found_before(record), state, driver_install.current_preferences())
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ description:
   - Works out the compute-only package set of one driver version as the repository in question names it, with the exact
     apt version of every package.
   - V(fetched) downloads it and changes nothing else. V(installed) installs it in one transaction, removes what
-    belongs to another version, pins every package and holds it. M(lockstep.vllm.nvidia_driver_preflight) says beforehand
-    whether that can succeed.
+    belongs to another version, pins every package and holds it, also where installing fails. V(kept) installs nothing:
+    what is installed is pinned as it was before the change that is in progress, and held.
+    M(lockstep.vllm.nvidia_driver_preflight) says beforehand whether installing can succeed.
   - An interrupted dpkg is repaired first. Locks of apt are waited for, and their holder is named when they are not freed.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
@@ -23,9 +24,9 @@ options:
     type: str
     required: true
   state:
-    description: Whether the packages are only downloaded, or installed.
+    description: Whether the packages are only downloaded, installed, or kept as they are.
     type: str
-    choices: [fetched, installed]
+    choices: [fetched, installed, kept]
     default: installed
   source:
     description: Where the packages come from.
@@ -49,11 +50,17 @@ options:
     type: bool
     default: false
   repository_url:
-    description: The flat repository. Required with O(source=nvidia) and O(source=mirror).
+    description: The flat repository. Required with O(source=nvidia) and O(source=mirror), unless O(state=kept).
     type: str
   sources_file:
     description: apt's source file for that repository; its list is read anew where apt does not know the driver yet.
     type: path
+  tolerate_unrelated:
+    description: >-
+      Whether the driver counts as installed where apt fails for packages that are no part of it. They are named in a warning
+      then. Without it that is a failure.
+    type: bool
+    default: false
   deadline:
     description: Seconds that one command of apt may take.
     type: int
@@ -83,7 +90,7 @@ plan:
   description: >-
     C(desired) (every package with its exact version), C(pins), C(install), C(remove), C(hold), C(purge), C(broken),
     C(repair).
-  returned: always
+  returned: unless O(state=kept)
   type: dict
 log:
   description: The end of apt's output.
@@ -118,6 +125,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.driver import instal
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import packages as driver_packages
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import repository as apt_repository
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import state as driver_state
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import undo as driver_undo
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import evidence_bundle
 
 LOG_LINES = 30
@@ -127,18 +135,18 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "version": {"type": "str", "required": True},
-            "state": {"type": "str", "choices": ["fetched", "installed"], "default": "installed"},
+            "state": {"type": "str", "choices": ["fetched", "installed", "kept"], "default": "installed"},
             "source": {"type": "str", "choices": ["nvidia", "mirror", "ubuntu", "debian"], "default": "nvidia"},
             "flavor": {"type": "str", "choices": ["open", "proprietary"], "default": "open"},
             "fabric_manager": {"type": "str", "choices": ["auto", "present", "absent"], "default": "auto"},
             "prebuilt_modules": {"type": "bool", "default": False},
             "repository_url": {"type": "str"},
             "sources_file": {"type": "path"},
+            "tolerate_unrelated": {"type": "bool", "default": False},
             "deadline": {"type": "int", "default": 1800},
             "lock_deadline": {"type": "int", "default": 300},
             "run": {"type": "str", "default": "by-hand"},
         },
-        required_if=[("source", "nvidia", ["repository_url"]), ("source", "mirror", ["repository_url"])],
         supports_check_mode=True,
     )
     params = module.params
@@ -154,7 +162,7 @@ def main() -> None:
     except driver_install.StepFailed as failure:
         folder = evidence_bundle.folder(params["run"], f"driver-{params['version']}-{params['state']}")
         module.fail_json(
-            **Stop(str(failure), "less /var/log/apt/term.log").as_result(),
+            **Stop(str(failure), failure.next or "less /var/log/apt/term.log").as_result(),
             log="\n".join(failure.log.splitlines()[-LOG_LINES:]),
             evidence=list(evidence.driver(folder, failure.log)),
         )
@@ -163,9 +171,17 @@ def main() -> None:
 def apply(module: AnsibleModule) -> None:
     params = module.params
     state = driver_state.driver_state(also=())
+    limits = {"deadline": float(params["deadline"]), "lock_deadline": float(params["lock_deadline"])}
+    if params["state"] == "kept":
+        module.exit_json(changed=keep(module, state, limits))
+    if params["source"] in ("nvidia", "mirror") and not params["repository_url"]:
+        module.fail_json(msg=f"source is {params['source']} but all of the following are missing: repository_url")
+    if params["state"] == "installed" and not module.check_mode:
+        differs = {state["package_version"], state["loaded_version"]} != {params["version"]}
+        # Before anything that can fail: from here on the host knows what to go back to.
+        begin(params, state, differs)
     work = plan(params, state)
     result = {"plan": as_json(work)}
-    limits = {"deadline": float(params["deadline"]), "lock_deadline": float(params["lock_deadline"])}
     if params["state"] == "fetched":
         changed = bool(work.install)
         if changed and not module.check_mode:
@@ -176,9 +192,11 @@ def apply(module: AnsibleModule) -> None:
     if not module.check_mode:
         if work.install or work.remove:
             refresh(params, work, limits)
-        begin(params, bool(work.install or work.remove))
+        begin(params, state, bool(work.install or work.remove))
         if work.needed or not pinned:
-            driver_install.install(work, params["version"], **limits)
+            tolerate = params["tolerate_unrelated"]
+            for warning in driver_install.install(work, params["version"], tolerate_unrelated=tolerate, **limits):
+                module.warn(warning)
     module.exit_json(changed=work.needed or not pinned, **result)
 
 
@@ -191,11 +209,27 @@ def refresh(params: dict[str, Any], work: driver_install.Plan, limits: dict[str,
         driver_install.update(Path(params["sources_file"]), **limits)
 
 
-def begin(params: dict[str, Any], touches_packages: bool) -> None:
+def begin(params: dict[str, Any], state: driver_state.DriverState, changes: bool) -> None:
     target = change_record.declared(params)
     record = change_record.parse(records.read(records.DRIVER))
-    if touches_packages or change_record.is_changing_to_another(record, target):
-        records.write(records.DRIVER, change_record.begin(record, target, records.now()))
+    if changes or change_record.is_changing_to_another(record, target):
+        before = driver_undo.before(state["packages"], driver_install.current_preferences())
+        records.write(records.DRIVER, change_record.begin(record, target, records.now(), before))
+
+
+def keep(module: AnsibleModule, state: driver_state.DriverState, limits: dict[str, float]) -> bool:
+    """Pin and hold the driver that is installed, which is where the change in progress goes back to."""
+    target = change_record.declared(module.params)
+    record = change_record.parse(records.read(records.DRIVER))
+    found = change_record.found_before(record)
+    needed = driver_undo.undo(target, found, state, driver_install.current_preferences())
+    if module.check_mode:
+        return bool(needed.steps)
+    records.write(records.DRIVER, change_record.begin(record, target, records.now()))
+    if driver_undo.UndoStep.REPAIR in needed.steps:
+        driver_install.repair(**limits)
+    changed = driver_install.keep(target["version"], found["preferences"] if found else None, **limits)
+    return changed or driver_undo.UndoStep.REPAIR in needed.steps
 
 
 if __name__ == "__main__":

@@ -172,6 +172,11 @@ lockstep_plan:
       description: Replicas that are in no wave, with the reason.
       type: dict
       sample: {replica_c: up to date, replica_d: "quarantined (d1: gates: in quarantine: Xid 79)"}
+    left_out:
+      description: >-
+        The C(replicas) that do not get what was asked for, as they are in quarantine or left out by policy, with the C(cause)
+        and C(next) of the failure that the run ends with. Empty where all do.
+      type: dict
     refused:
       description: Whether the run must not begin.
       type: bool
@@ -180,7 +185,9 @@ lockstep_plan:
       type: list
       elements: str
     members:
-      description: One row for each host that needs anything, with its groups, wave and steps.
+      description: >-
+        One row for each host that needs anything, with its groups, wave and steps; and one for the controller in each wave
+        (C(lockstep_wave_1)), which gives the verdict where no host of the wave can be reached.
       type: list
       elements: dict
     routers:

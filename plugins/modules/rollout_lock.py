@@ -10,8 +10,8 @@ description:
   - Holds, renews, releases or reads the lock that a roll keeps on the head of every replica, whatever C(--limit) says.
     All heads or none, the first by name before the others, so that of two controllers that come at once one is refused.
   - A held lock is renewed by asking for it again with the same run; that is the holder's heartbeat.
-  - A lock left behind by a dead process of the same controller is taken over without being asked. Any other holder has to
-    be named in O(take_over).
+  - A lock left behind by a dead process of the same controller is taken over without being asked, and so is one of a run
+    that has released it on another head, as it could not reach this one. Any other holder has to be named in O(take_over).
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 extends_documentation_fragment:

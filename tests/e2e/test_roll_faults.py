@@ -22,12 +22,14 @@ from tests.e2e.rolls import (
     other,
     roll,
     serving,
+    to,
     verified,
 )
 
 pytestmark = pytest.mark.long
 
 QUARANTINE = "/var/lib/lockstep/quarantine.json"
+LOCK = "/var/lib/lockstep/lock.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +114,7 @@ FAULTS = (
     # nobody is left to roll it back
     Fault(
         "host_unreachable_mid_install",
-        ("a1", "unreachable"),
+        ("a1", "unreachable", "none of its hosts can be reached"),
         "out",
         "fault a1 driver_install_slow 20 --when-driver NEW",
         during=("installing", "cut a1"),
@@ -124,7 +126,13 @@ FAULTS = (
         "fault a1 never_returns_from_reboot",
         extra={"nvidia_driver_load_policy": "reboot"},
     ),
-    Fault("head_lost", ("a1", "unreachable"), "out", during=("loaded", "kill a1"), repair="start a1"),
+    Fault(
+        "head_lost",
+        ("a1", "unreachable", "none of its hosts can be reached"),
+        "out",
+        during=("loaded", "kill a1"),
+        repair="start a1",
+    ),
 )
 
 
@@ -160,6 +168,142 @@ def test_a_fault_stops_the_roll_and_strands_nobody(pair: Lab, case: Fault) -> No
     assert finished.log.rotation == set(REPLICAS)
 
 
+# A package that has nothing to do with Lockstep: its script fails, or what it depends on is not to be had.
+AGENT = "acme-agent"
+BUILD_AGENT = f"""
+set -e
+rm -rf /tmp/{AGENT} && mkdir -p /tmp/{AGENT}/DEBIAN && cd /tmp/{AGENT}
+printf 'Package: {AGENT}\\nVersion: 1.0\\nArchitecture: all\\nMaintainer: Acme <ops@example.com>\\n%sDescription: agent\\n' \
+    "$DEPENDS" > DEBIAN/control
+printf '#!/bin/sh\\nexit 1\\n' > DEBIAN/postinst && chmod 755 DEBIAN/postinst
+dpkg-deb -b . /tmp/{AGENT}.deb
+"""
+DRIVER_IN_DPKG_LOG = "grep -cE ' (install|upgrade|remove) (nvidia|libnvidia|libcuda)' /var/log/dpkg.log"
+
+
+@dataclasses.dataclass(frozen=True)
+class Unrelated:
+    """How that package is broken: what it depends on, how it is installed, what the message has to name.
+
+    ``untouched``: apt refuses to do anything at all, so no driver package was changed, and none is to be.
+    """
+
+    depends: str
+    verb: str
+    names: tuple[str, ...]
+    untouched: bool
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(
+            Unrelated("", "--install", (f"{AGENT} (half-configured)", "sudo dpkg --configure -a"), untouched=False),
+            id="its script fails",
+        ),
+        pytest.param(
+            Unrelated(
+                "Depends: nowhere-to-be-found\\n",
+                "--unpack",
+                (f"{AGENT} (unpacked)", "sudo apt-get install -f"),
+                untouched=True,
+            ),
+            id="its dependencies are unmet",
+        ),
+    ],
+)
+def test_an_unrelated_package_that_breaks_in_mid_roll_costs_nobody_anything(pair: Lab, case: Unrelated) -> None:
+    old = serving(pair, alike=False)["a1"]
+    new = other(old)
+    untouched, held = state(pair, "b1"), holds(pair, "a1")
+    assert held
+    pair.on("a1", f"DEPENDS=$'{case.depends}'\n{BUILD_AGENT}")
+    changes = pair.on("a1", DRIVER_IN_DPKG_LOG, check=False)
+    install = f"dpkg {case.verb} /tmp/{AGENT}.deb || true"
+    breaks = Incident(
+        "a1 is drained", lambda lab: lab.record("a1", QUARANTINE) is not None, lambda lab: lab.on("a1", install)
+    )
+    try:
+        rolled = roll(pair, new, incident=breaks)
+        assert rolled.play.rc != 0, rolled.play.explained()
+        nothing_lost(rolled)
+        for name in ("a1", f"on its way to driver {new}", *case.names, "Rolled back"):
+            assert name in end_of_output(rolled.play), end_of_output(rolled.play)
+        verified(pair, "a1", old)
+        assert holds(pair, "a1") == held
+        assert rolled.log.rotation == set(REPLICAS)
+        assert state(pair, "b1") == untouched, "the other replica was touched"
+        if case.untouched:
+            assert pair.on("a1", DRIVER_IN_DPKG_LOG, check=False) == changes, "packages were installed to undo nothing"
+    finally:
+        pair.on("a1", f"dpkg --purge --force-all {AGENT}; rm -rf /tmp/{AGENT}*", check=False)
+    finished = roll(pair, new, "--limit", "replica_a")
+    assert finished.play.rc == 0, finished.play.explained()
+    verified(pair, "a1", new)
+
+
+def test_holds_that_a_killed_controller_left_off_are_back_with_the_next_run(pair: Lab) -> None:
+    """apt drops the hold of what it changes. Killed right then: the controller, and what it runs on the host; apt goes on."""
+    old = serving(pair, alike=False)["a1"]
+    new = other(old)
+    held = holds(pair, "a1")
+    module_of_apt = "ps -o ppid= -p $(pgrep -o -f '[a]pt-get .*install ')"
+    pair.testbed("fault", "a1", "driver_install_slow", "20", "--when-driver", new)
+    try:
+        with pair.controller(UPGRADE, to(new)) as controller:
+            installs = "pgrep -f '[d]kms.*postinst' || true"
+            eventually("a1 installs", lambda: controller.ended or bool(pair.on("a1", installs)), 300, 0.5)
+            assert not controller.ended, controller.text()[-4000:]
+            controller.kill()
+            pair.on("a1", f"kill -9 $({module_of_apt})")
+        eventually("apt is done", lambda: not pair.on("a1", "pgrep -x apt-get || true"), 120)
+    finally:
+        pair.testbed("fault", "a1", "--clear")
+    assert holds(pair, "a1") != held, "apt kept the hold: this test tries nothing"
+    assert kept_out(pair, "a1")["kind"] == "changing"
+    gate = pair.on(
+        "a1",
+        "cd / && PYTHONPATH=/opt/lockstep/lib python3 -c 'import json; from lockstep.gates import driver; "
+        'print(json.dumps(driver.check(driver.Expected(None, 1))["gate"]["measured"]["findings"]))\'',
+    )
+    assert "not_held" in gate
+    finished = roll(pair, new)
+    assert finished.play.rc == 0, finished.play.explained()
+    nothing_lost(finished)
+    verified(pair, "a1", new)
+    assert len(holds(pair, "a1")) == len(held)
+
+
+def test_a_replica_that_is_left_out_fails_the_roll_once_the_others_are_done(pair: Lab) -> None:
+    old = serving(pair)["a1"]
+    new = other(old)
+    cordon = pair.ask("quarantine", "b1", reason="DIMM 3", owner="ada@ops", run="by hand", kind="operator")
+    assert cordon.rc == 0, cordon.text
+    command = (
+        f"ansible-playbook playbooks/upgrade_driver.yml -e nvidia_driver_version={new} -e rollout_include_quarantined=true "
+        "--limit replica_b"
+    )
+    rolled = roll(pair, new)
+    assert rolled.play.rc != 0, rolled.play.explained()
+    nothing_lost(rolled)
+    verified(pair, "a1", new)
+    assert driver(pair, "b1") == old
+    (message,) = rolled.play.failures()
+    assert "Asked for and not done:\n  - replica_b was left out: quarantined (b1: " in message
+    assert "DIMM 3" in message
+    assert message.endswith(f"Next: {command}")
+    again = pair.play(UPGRADE, extra=to(new))
+    assert again.rc != 0, "nothing is left to be rolled, and that was taken for success"
+    assert again.failures() == [message]
+    taken = roll(pair, new, "--limit", "replica_b", extra={"rollout_include_quarantined": True})
+    assert taken.play.rc == 0, taken.play.explained()
+    verified(pair, "b1", new)
+
+
+def holds(lab: Lab, host: str) -> list[str]:
+    return sorted(lab.on(host, "apt-mark showhold").split())
+
+
 def inflict(lab: Lab, command: str, new: str = "") -> None:
     if command:
         lab.testbed(*command.replace("NEW", new).split())
@@ -189,6 +333,7 @@ def left_as_it_should_be(lab: Lab, case: Fault, old: str, rolled: Roll) -> None:
         admitted_rightly(lab, "a1")
     if case.left == "untouched":
         assert rolled.log.changes == ()
+    assert lab.record("b1", LOCK) is None, "the run left its lock behind"
 
 
 def is_up(lab: Lab, host: str) -> bool:
@@ -199,7 +344,7 @@ def is_up(lab: Lab, host: str) -> bool:
 
 def state(lab: Lab, host: str) -> list[str]:
     """The host's state, less the lock, which a run leaves behind that has nobody left to release it."""
-    return [line for line in lab.snapshot([host])[host] if "/var/lib/lockstep/lock.json" not in line]
+    return [line for line in lab.snapshot([host])[host] if "/var/lib/lockstep/lock" not in line]
 
 
 def end_of_output(play: Play) -> str:

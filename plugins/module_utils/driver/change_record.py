@@ -4,7 +4,7 @@ before the rollout that is not completed yet.
 ``/var/lib/lockstep/driver.json``::
 
     {"verified": {"version": "550.90.07", "source": "nvidia", "flavor": "open", "at": "…"} or null,
-     "change": {"from": what "verified" was, "to": "550.127.05", "began": "…"} or null,
+     "change": {"from": what "verified" was, "to": "550.127.05", "began": "…", "before": what was installed} or null,
      "roll": {"from": what "verified" was before the rollout's first change here, "over": null or when it completed} or null}
 
 A change begins before the first package is touched and ends when the host was accepted: when its gates passed on the new
@@ -39,7 +39,22 @@ class VerifiedDriver(Driver, total=False):
     at: str
 
 
-Change = TypedDict("Change", {"from": "VerifiedDriver | None", "to": Driver, "began": str})
+class Before(TypedDict):
+    """What a change found: the driver's packages with their apt versions, and the preferences that pinned them."""
+
+    packages: dict[str, str]
+    preferences: str | None
+
+
+_Change = TypedDict("_Change", {"from": "VerifiedDriver | None", "to": Driver, "began": str})
+
+
+class Change(_Change, total=False):
+    """A change in progress; one that an older Lockstep began has no ``before``."""
+
+    before: Before
+
+
 Roll = TypedDict("Roll", {"from": VerifiedDriver, "over": "str | None"})
 
 
@@ -78,8 +93,8 @@ def declared(params: Mapping[str, Any]) -> Driver:
     return {"version": params["version"], "source": params["source"], "flavor": params["flavor"]}
 
 
-def begin(stored: Stored | None, target: Driver, now: str) -> DriverRecord:
-    """The record once a change to ``target`` begins. Beginning it again keeps its origin.
+def begin(stored: Stored | None, target: Driver, now: str, before: Before | None = None) -> DriverRecord:
+    """The record once a change to ``target`` begins, which found ``before``. Beginning it again keeps its origin.
 
     A host that is on its way to X and now gets Y as its target still remembers what was verified before X; one whose
     rollout is not completed still remembers what it ran before that.
@@ -93,7 +108,12 @@ def begin(stored: Stored | None, target: Driver, now: str) -> DriverRecord:
         roll = {"from": origin, "over": None}
     if change and _same(change["to"], target):
         return {"verified": verified, "change": change, "roll": roll}
-    return {"verified": verified, "change": {"from": origin, "to": target, "began": now}, "roll": roll}
+    if change:
+        return {"verified": verified, "change": {**change, "to": target, "began": now}, "roll": roll}
+    begun: Change = {"from": origin, "to": target, "began": now}
+    if before is not None:
+        begun["before"] = before
+    return {"verified": verified, "change": begun, "roll": roll}
 
 
 def is_changing_to_another(stored: Stored | None, target: Driver) -> bool:
@@ -173,6 +193,12 @@ def restore_target(stored: Stored | None) -> VerifiedDriver:
     return change["from"]
 
 
+def found_before(stored: Stored | None) -> Before | None:
+    """What the change that is in progress found; None where its record does not have it."""
+    change = parse(stored)["change"]
+    return change.get("before") if change else None
+
+
 def expected_version(stored: Stored | None) -> str | None:
     """The version that the host should run now: the target of its change, else what was accepted last."""
     record = parse(stored)
@@ -181,7 +207,7 @@ def expected_version(stored: Stored | None) -> str | None:
 
 
 def _change_to(change: Change, target: Driver) -> Change:
-    return {"from": change["from"], "to": target, "began": change["began"]}
+    return {**change, "to": target}
 
 
 def _open(roll: Roll | None) -> TypeGuard[Roll]:

@@ -39,7 +39,7 @@ _OWN_VERSIONS = (
     r"|libnvidia-egl"
 )
 _FABRIC = r"nvidia-fabricmanager|libnvidia-nscq|libnvsdm|nvidia-imex|nvlsm"
-_INCOMPLETE = ("half-installed", "half-configured", "unpacked", "triggers-awaited", "triggers-pending")
+INCOMPLETE = ("half-installed", "half-configured", "unpacked", "triggers-awaited", "triggers-pending")
 
 
 class Package(TypedDict):
@@ -61,7 +61,7 @@ def parse(text: str) -> dict[str, Package]:
     packages: dict[str, Package] = {}
     for line in text.splitlines():
         want, status, name, version = (line.split("\t") + [""] * 4)[:4]
-        if (status == "installed" or status in _INCOMPLETE) and not re.match(NOT_THE_DRIVER, name):
+        if (status == "installed" or status in INCOMPLETE) and not re.match(NOT_THE_DRIVER, name):
             packages[name.split(":")[0]] = {"version": version, "hold": want == "hold", "broken": status != "installed"}
     return packages
 

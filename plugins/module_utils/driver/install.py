@@ -10,16 +10,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import signal
-import subprocess
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ..core.commands import run_command
-from . import apt_lock, apt_output, dpkg
+from . import apt_lock, dpkg, unfinished
 from . import repository as apt_repository
+from .package_command import StepFailed as StepFailed
+from .package_command import package_command as _command
 from .packages import FAMILY, PINNING, Requirement, select, takes_part
 from .versions import upstream
 
@@ -28,17 +27,10 @@ APT_OPTIONS = (
     "-q", "-y", "--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages",
     "-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold", "-o", "DPkg::Lock::Timeout=60",
 )  # fmt: skip
+_DPKG = ("dpkg", "--force-hold", "--force-confdef", "--force-confold")
 PINS = ("nvidia-driver-pinning", "nvidia-driver-pinning.pref")
 """Names under which NVIDIA's pinning packages put their preferences."""
 SERVICES = ("nvidia-persistenced.service", "nvidia-fabricmanager.service")
-
-
-class StepFailed(Exception):
-    """A step on the host failed; the message gives the cause, ``log`` the output of the command."""
-
-    def __init__(self, message: str, log: str = "") -> None:
-        super().__init__(message)
-        self.log = log
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,39 +126,165 @@ def missing_files(uris: str) -> list[str]:
     return [line.split()[1] for line in uris.splitlines() if line.startswith("'")]
 
 
-def install(work: Plan, version: str, *, deadline: float, lock_deadline: float) -> None:
-    """Repair, install in one transaction, pin and hold. Safe to repeat wherever it was stopped."""
+def install(
+    work: Plan, version: str, *, deadline: float, lock_deadline: float, tolerate_unrelated: bool = False
+) -> tuple[str, ...]:
+    """Repair, install in one transaction, pin and hold. Safe to repeat wherever it was stopped.
+
+    What is installed at the end is held whatever became of the rest. Where apt fails for a package that is no part of
+    the driver, this fails too, and names it; with ``tolerate_unrelated`` only the driver's own packages count, and
+    what is wrong with others is returned, as warnings.
+
+    Raises:
+        StepFailed: the packages are not as planned, or others are unfinished and that is not tolerated.
+    """
     if work.repair:
         repair(deadline, lock_deadline)
     pin(version, work.pins)
-    if work.purge:
-        apt_lock.wait(lock_deadline)
-        _command(["dpkg", "--force-hold", "--purge", *work.purge], deadline, "removing the pin of another driver")
-    if work.install or work.remove:
-        _apt(transaction(work), deadline, lock_deadline, f"installing driver {version}")
-    hold(deadline)
+    with _held_whatever_happens(deadline, lock_deadline):
+        if work.purge:
+            apt_lock.wait(lock_deadline)
+            _command(["dpkg", "--force-hold", "--purge", *work.purge], deadline, "removing the pin of another driver")
+        warnings = _transaction(work, version, deadline, lock_deadline, tolerate_unrelated)
     for unit in SERVICES:
         if run_command(["systemctl", "cat", unit], deadline).ok:
             _command(["systemctl", "enable", "-q", unit], deadline, f"systemctl enable {unit}")
+    return warnings
 
 
-def is_pinned(version: str, exact: Mapping[str, str], path: Path = PREFERENCES) -> bool:
+def _transaction(
+    work: Plan, version: str, deadline: float, lock_deadline: float, tolerate_unrelated: bool
+) -> tuple[str, ...]:
+    """Install and remove as planned. apt's exit status alone does not show whether that was done: it fails for others too."""
+    if not (work.install or work.remove):
+        return ()
+    try:
+        _apt(transaction(work), deadline, lock_deadline, f"installing driver {version}")
+    except StepFailed as failure:
+        others = unfinished.others(run_command, deadline)
+        if not others:
+            raise
+        cause, remedy = unfinished.cause(others), unfinished.remedy(others)
+        if not tolerate_unrelated:
+            raise StepFailed(f"{_sentence(failure)} {cause}", failure.log, remedy) from failure
+        left = unmet(work, dpkg.installed(run_command, deadline))
+        if left:
+            try:
+                _without_apt(work, version, deadline, lock_deadline)
+            except StepFailed as second:
+                log = f"{failure.log}\n{second.log}"
+                raise StepFailed(f"{failure}; and without apt, {_sentence(second)} {cause}", log, remedy) from second
+            left = unmet(work, dpkg.installed(run_command, deadline))
+        if left:
+            raise StepFailed(f"{failure}: {'; '.join(left)}. {cause}", failure.log, remedy) from failure
+        return (f"{cause}. Driver {version} is installed all the same. Next, there: {remedy}",)
+    return ()
+
+
+def _sentence(failure: StepFailed) -> str:
+    return f"{str(failure).rstrip('.')}."
+
+
+def unmet(work: Plan, packages: dpkg.Packages) -> tuple[str, ...]:
+    """What of the plan is not so, by the packages as they are now."""
+    wrong = []
+    for name, exact in work.desired.items():
+        package = packages.get(name)
+        if package is None or package["version"] != exact:
+            wrong.append(f"{name} is {package['version'] if package else 'absent'}, not {exact}")
+        elif package["broken"]:
+            wrong.append(f"{name} {exact} was left half-way by dpkg")
+    gone = (*work.remove, *work.purge)
+    return (*wrong, *(f"{name} is still there" for name in gone if name in packages))
+
+
+def _without_apt(work: Plan, version: str, deadline: float, lock_deadline: float) -> None:
+    """Have dpkg do it with these packages alone: apt refuses any work while another package's dependencies are unmet."""
+    with tempfile.TemporaryDirectory(prefix="lockstep-") as name:
+        os.chmod(name, 0o755)  # apt fetches as the user _apt
+        if work.install:
+            _apt(["download", *_named(work)], deadline, lock_deadline, f"downloading driver {version}", folder=name)
+        apt_lock.wait(lock_deadline)
+        if work.remove:
+            remove = ["dpkg", "--force-hold", "--force-depends", "--remove", *work.remove]
+            _command(remove, deadline, "removing packages of another driver")
+        files = sorted(str(path) for path in Path(name).glob("*.deb"))
+        if files:
+            _command([*_DPKG, "--unpack", *files], deadline, f"unpacking driver {version}")
+            _command([*_DPKG, "--configure", *work.install], deadline, f"configuring driver {version}")
+
+
+@contextlib.contextmanager
+def _held_whatever_happens(deadline: float, lock_deadline: float) -> Iterator[None]:
+    """apt drops the hold of what it changes: hold what is installed at the end, also where something fails before."""
+    try:
+        yield
+    except BaseException as failure:
+        try:
+            hold(deadline, lock_deadline)
+        except (StepFailed, apt_lock.Locked) as second:
+            if isinstance(failure, StepFailed):
+                raise StepFailed(f"{failure}; nor can it be held: {second}", failure.log, failure.next) from failure
+        raise
+    hold(deadline, lock_deadline)
+
+
+def keep(version: str, text: str | None, *, deadline: float, lock_deadline: float) -> bool:
+    """Pin and hold what is installed, and install nothing. Returns whether anything was changed.
+
+    Args:
+        version: the driver that is installed.
+        text: the preferences that are to pin it; None pins it by what is installed.
+    """
+    packages = dpkg.installed(run_command, deadline)
+    if text is None:
+        text = preferences(version, {name: package["version"] for name, package in packages.items()
+                                     if takes_part(name, package["version"])})  # fmt: skip
+    pinned = current_preferences() == text
+    if not pinned:
+        _write_preferences(text, PREFERENCES)
+    return bool(hold(deadline, lock_deadline)) or not pinned
+
+
+def current_preferences() -> str | None:
+    """The preferences that pin the driver now; None where nothing does."""
+    return PREFERENCES.read_text(encoding="utf-8") if PREFERENCES.exists() else None
+
+
+def is_pinned(version: str, exact: Mapping[str, str], path: Path | None = None) -> bool:
     """Whether the preferences file is up to date."""
+    path = path or PREFERENCES
     return path.exists() and path.read_text(encoding="utf-8") == preferences(version, exact)
 
 
-def pin(version: str, exact: Mapping[str, str], path: Path = PREFERENCES) -> None:
+def pin(version: str, exact: Mapping[str, str], path: Path | None = None) -> None:
     """Write the preferences file."""
-    path.write_text(preferences(version, exact), encoding="utf-8")
+    _write_preferences(preferences(version, exact), path or PREFERENCES)
+
+
+def _write_preferences(text: str, path: Path) -> None:
+    path.write_text(text, encoding="utf-8")
     path.chmod(0o644)
 
 
-def hold(deadline: float = 60.0) -> list[str]:
-    """Hold every driver package that is installed. Returns those that were not held."""
-    not_held = sorted(name for name, package in dpkg.installed(run_command, deadline).items() if not package["hold"])
+def hold(deadline: float = 60.0, lock_deadline: float = 60.0) -> list[str]:
+    """Hold every driver package that is installed. Returns those that were not held.
+
+    By dpkg itself: apt-mark looks at what dpkg has written down, finds there a hold that dpkg's journal has dropped where
+    it was killed, and leaves it at that.
+    """
+    not_held = _not_held(deadline)
     if not_held:
-        _command(["apt-mark", "hold", *not_held], deadline, "apt-mark hold")
+        apt_lock.wait(lock_deadline)
+        selections = "".join(f"{name}\thold\n" for name in not_held)
+        _command(["dpkg", "--set-selections"], deadline, "holding driver packages", given=selections)
+        if left := _not_held(deadline):
+            raise StepFailed(f"dpkg --set-selections did not hold {', '.join(left)}")
     return not_held
+
+
+def _not_held(deadline: float) -> list[str]:
+    return sorted(name for name, package in dpkg.installed(run_command, deadline).items() if not package["hold"])
 
 
 def repair(deadline: float, lock_deadline: float) -> None:
@@ -233,45 +351,6 @@ def _preferences(version: str, work: Plan) -> Iterator[list[str]]:
         yield ["-o", f"Dir::Etc::Preferences={own}", "-o", f"Dir::Etc::PreferencesParts={parts}"]
 
 
-def _apt(arguments: Sequence[str], deadline: float, lock_deadline: float, what: str) -> str:
+def _apt(arguments: Sequence[str], deadline: float, lock_deadline: float, what: str, folder: str | None = None) -> str:
     apt_lock.wait(lock_deadline)
-    return _command(["apt-get", *APT_OPTIONS, *arguments], deadline, what)
-
-
-def _command(argv: Sequence[str], deadline: float, what: str) -> str:
-    """Run a command that changes packages. At its deadline it is asked to end before it is killed, as dpkg deserves."""
-    environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1",
-                   "APT_LISTCHANGES_FRONTEND": "none"}  # fmt: skip
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
-        child = subprocess.Popen(list(argv), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                                 env=environment, start_new_session=True)  # fmt: skip
-        try:
-            code: int | None = child.wait(timeout=deadline)
-        except subprocess.TimeoutExpired:
-            _stop(child)
-            code = None
-        output.seek(0)
-        text = output.read()
-    if code == 0:
-        return text
-    reason = f"ended at its deadline of {deadline:g} s" if code is None else failure_reason(text, code)
-    raise StepFailed(f"{what}: {reason}", text)
-
-
-def failure_reason(text: str, code: int) -> str:
-    """Why apt or dpkg failed: what cannot be satisfied, then their own error lines, or the exit status when there are none."""
-    marks = ("E: ", "dpkg: error", "Error! ", "dpkg: unrecoverable")
-    lines = [str(unmet) for unmet in apt_output.unmet(text)]
-    lines += dict.fromkeys(line.strip() for line in text.splitlines() if line.startswith(marks))
-    return "; ".join(lines[:6]) if lines else f"exit status {code}"
-
-
-def _stop(child: subprocess.Popen[Any]) -> None:
-    for sign, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 2.0)):
-        with contextlib.suppress(OSError):
-            os.killpg(child.pid, sign)
-        try:
-            child.wait(timeout=patience)
-        except subprocess.TimeoutExpired:
-            continue
-        return
+    return _command(["apt-get", *APT_OPTIONS, *arguments], deadline, what, folder)

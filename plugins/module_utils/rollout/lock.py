@@ -3,6 +3,9 @@
 The record ``/var/lib/lockstep/lock.json`` names the run, its holder (``user@controller``), the process, since when, and the
 last heartbeat. :func:`decide` is the whole rule; :func:`apply` carries it out on one host, one process at a time.
 Requests (``/var/lib/lockstep/rollout.json``: pause or abort) are read whenever the lock is taken or renewed.
+
+A run releases its lock on every head that it can reach, and each remembers that (``lock-ended.json``). So the lock that stays
+behind on one that it could not reach is known to be nobody's: another head says that its run has ended.
 """
 
 from __future__ import annotations
@@ -20,8 +23,12 @@ from ..core.stop import Stop
 from .states import LockAction, RequestAction
 
 LOCK = records.LOCK
+ENDED = records.LOCK_ENDED
 REQUEST = records.REQUEST
 _TURNSTILE = records.STATE / ".lock.turnstile"
+
+ENDED_KEPT = 8
+"""How many runs that have released the lock a host remembers."""
 
 RENEWAL = 20.0
 """Seconds between two heartbeats of a run that waits between two waves."""
@@ -65,15 +72,16 @@ def apply(params: Mapping[str, Any]) -> dict[str, Any]:
             ``{"do": "request", "request": {"action": "pause", …} or None}``.
 
     Returns:
-        ``action`` (what was done), ``lock`` and ``request`` (as they stand now; None where there is none). Where the lock is
-        asked for also ``unready``: why the replica of this head answers no requests at this moment; empty where it does.
+        ``action`` (what was done), ``lock`` and ``request`` (as they stand now; None where there is none), ``ended`` (the last
+        runs that have released the lock here). Where the lock is asked for also ``unready``: why the replica of this head
+        answers no requests at this moment; empty where it does.
 
     Raises:
         records.RecordError: a record is damaged; it is for a person to read and remove.
     """
     with _one_at_a_time():
         action = _DO[params["do"]](params)
-        result = {"action": action, "lock": records.read(LOCK), "request": records.read(REQUEST)}
+        result = {"action": action, "lock": records.read(LOCK), "request": records.read(REQUEST), "ended": _ended()}
     return {**result, "unready": _unready()} if params["do"] == "hold" else result
 
 
@@ -99,8 +107,13 @@ def _release(params: Mapping[str, Any]) -> str:
     existing = records.read(LOCK)
     if existing is None or existing.get("run") != params["run"]:
         return "keep"
+    records.write(ENDED, {"runs": [*_ended(), str(params["run"])][-ENDED_KEPT:]})
     records.remove(LOCK)
     return "release"
+
+
+def _ended() -> list[str]:
+    return [str(run) for run in (records.read(ENDED) or {}).get("runs", [])]
 
 
 def _request(params: Mapping[str, Any]) -> str:

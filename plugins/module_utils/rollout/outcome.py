@@ -138,8 +138,9 @@ def rollback_outcome(left: Failures, back: Mapping[str, str]) -> RollbackOutcome
 
 
 def verdict(
-    failed: Failures, left: Failures, back: Mapping[str, str], where: tuple[int, int], replica: str, folder: str = ""
-) -> Stop:
+    failed: Failures, left: Failures, back: Mapping[str, str], where: tuple[int, int], replica: str, folder: str = "",
+    drivers: Collection[str] = (),
+) -> Stop:  # fmt: skip
     """Closing message of a run whose wave failed: causes, hosts, evidence, what became of it, the next command to type.
 
     Args:
@@ -149,17 +150,19 @@ def verdict(
         where: number of the wave, and of all.
         replica: whose hosts are to be examined next.
         folder: where the run's report and evidence lie on the controller.
+        drivers: versions that the wave was to bring; empty where it was not about drivers.
     """
-    lines = [f"Wave {where[0]} of {where[1]} failed; no further wave begins."]
+    on_its_way = f" on its way to driver {' and '.join(sorted(set(drivers)))}" if drivers else ""
+    lines = [f"Wave {where[0]} of {where[1]} failed{on_its_way}; no further wave begins."]
     for host, failure in failed.items():
         lines.append(f"  - {host}, {failure}")
         folders = sorted({os.path.dirname(path) for path in failure.evidence})
         lines += [f"    evidence: {host}:{path}" for path in folders]
     became = rollback_outcome(left, back)
-    drivers = ", ".join(f"{host} on {version}" for host, version in sorted(back.items()))
+    restored = ", ".join(f"{host} on {version}" for host, version in sorted(back.items()))
     lines += {
         RollbackOutcome.NOT_POSSIBLE: [],
-        RollbackOutcome.ROLLED_BACK: [f"Rolled back; it passed its gates again and serves: {drivers}."],
+        RollbackOutcome.ROLLED_BACK: [f"Rolled back; it passed its gates again and serves: {restored}."],
         RollbackOutcome.DRAINED_IN_ROUTER: [
             "Rolled back; it passed its gates again and serves, but is still drained in HAProxy; next run enables it:"
         ],
@@ -167,7 +170,10 @@ def verdict(
     }[became]
     lines += [f"  - {host}, {failure}" for host, failure in left.items()]
     lines += [f"Report and evidence: {folder}"] if folder else []
-    if back and became is not RollbackOutcome.FAILED:
+    if {failure.stage for failure in failed.values()} == {Stage.UNKNOWN} and set(left) == set(failed):
+        lines.append("None of its hosts can be reached, so nothing was rolled back; they stay in quarantine.")
+        following = f"ansible {','.join(failed)} -m ansible.builtin.ping; once they answer, the same command again"
+    elif back and became is not RollbackOutcome.FAILED:
         following = (
             "ansible-playbook playbooks/upgrade_driver.yml -e nvidia_driver_version=… (another version, or this one once "
             "the cause is repaired)"

@@ -15,6 +15,7 @@ from typing import Any
 from ..core.stop import Stop, StopError
 from ..driver import change_record
 from . import refusals, request
+from .left_out import LeftOut, left_out
 from .needs import DRIVER, Desired, HostNeed, host_need, replica_need, stale_hosts
 from .observed import Observed
 from .policy import Policy
@@ -57,6 +58,7 @@ class Plan:
             plan, of the hosts whose driver would be due.
         completed: hosts whose roll is complete once the waves are done: then every replica runs what was rolled to.
         skipped: replica to why it is in no wave.
+        left_out: those of them that do not get what was asked for, which this run ends with; None where all do.
         refusals: why the run must not begin; empty otherwise.
         warnings: what the operator should know all the same.
     """
@@ -69,6 +71,7 @@ class Plan:
     drivers: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     completed: tuple[str, ...] = ()
     skipped: Mapping[str, Skip] = dataclasses.field(default_factory=dict)
+    left_out: LeftOut | None = None
     refusals: tuple[Stop, ...] = ()
     warnings: tuple[Stop, ...] = ()
 
@@ -140,6 +143,9 @@ def build(
     return dataclasses.replace(
         planned,
         drivers={host: desired[host].driver for wave in planned.waves for host in wave.hosts},
+        left_out=left_out(
+            run.mode, topology.replicas, needs, planned.skipped, {host: desired[host].driver for host in needs}
+        ),
         completed=_completed(planned, topology, observed) if run.mode in (Mode.CONVERGE, Mode.UPGRADE) else (),
     )
 

@@ -33,6 +33,8 @@ def text(plan: Plan, topology: Topology, observed: Mapping[str, Observed]) -> st
     up_to_date = [name for name, skip in plan.skipped.items() if skip.code is SkipCode.UP_TO_DATE]
     skipped = {name: skip.reason for name, skip in plan.skipped.items() if name not in up_to_date}
     shown += [f"{names(replicas)}: skipped: {reason}" for reason, replicas in _by_value(skipped)]
+    if plan.left_out:
+        shown.append(f"this run will end in a failure. {plan.left_out.stop}")
     if up_to_date:
         states = {replica.name: observed[replica.head].state for replica in topology.replicas}
         answering = [name for name, state in states.items() if state is not None and state.serves]

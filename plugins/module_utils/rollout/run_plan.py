@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..core.codes import as_json
@@ -12,11 +12,12 @@ from .plan import Plan, Run
 from .render import lines, text
 from .states import Step
 from .topology import Topology
+from .waves import Wave
 
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """One host that needs anything, as the plays take it.
+    """One host that needs anything, as the plays take it; or the controller in a wave, which outlives all of its hosts.
 
     Attributes:
         host: its name.
@@ -41,10 +42,28 @@ class Member:
     serving: bool
 
 
+WATCH = "lockstep_wave_{n}"
+"""Name of the controller in a wave. Ansible ends a run where no host of a batch can be reached any more, whatever was to
+follow; with this one in it, which needs no connection, the verdict is given and the lock released all the same."""
+
+
+def watch(wave: Wave, others: Collection[str] = ()) -> Member:
+    """The controller, as the last member of a batch; the first wave's is in the ``others`` too, the plays around the waves."""
+    groups = ("lockstep_watch", "lockstep_waves", *(others if wave.n == 1 else ()))
+    return Member(WATCH.format(n=wave.n), groups, wave.n, wave.hosts, (), {}, wave.replicas[0], False, False)
+
+
 def members(plan: Plan, topology: Topology, observed: Mapping[str, Observed]) -> list[Member]:
-    """One row per host that needs anything, in the order of the waves; those that are in none last."""
+    """One row per host that needs anything, in the order of the waves; those that are in none last.
+
+    After the hosts of each wave comes the controller's own row.
+    """
+    left_out = plan.left_out.hosts if plan.left_out else ()
     wave_of = {host: wave for wave in plan.waves for host in wave.hosts}
-    rest = [host for host in dict.fromkeys([*plan.steps, *plan.completed]) if host not in wave_of]
+    rest = [host for host in dict.fromkeys([*plan.steps, *plan.completed, *left_out]) if host not in wave_of]
+    driven = any(Step.DRIVER in due for due in plan.steps.values())
+    plays = {"lockstep_prepare": plan.prepare, "lockstep_prefetch": driven, "lockstep_completed": plan.completed}
+    around = [name for name, anyone in plays.items() if anyone]
     rows = []
     for host in [*wave_of, *rest]:
         steps, wave = plan.steps.get(host, {}), wave_of.get(host)
@@ -53,6 +72,7 @@ def members(plan: Plan, topology: Topology, observed: Mapping[str, Observed]) ->
             "lockstep_prefetch": Step.DRIVER in steps,
             "lockstep_waves": wave is not None,
             "lockstep_completed": host in plan.completed,
+            "lockstep_left_out": host in left_out,
         }
         replica = topology.replica_of(host)
         head = observed[replica.head].state
@@ -69,7 +89,15 @@ def members(plan: Plan, topology: Topology, observed: Mapping[str, Observed]) ->
                 serving=head is not None and head.serves,
             )
         )
+        if wave and host == wave.hosts[-1]:
+            rows.append(watch(wave, around))
     return rows
+
+
+def as_left_out(plan: Plan) -> dict[str, Any]:
+    """Who is left out, and the message that the run ends with; empty where nobody is."""
+    out = plan.left_out
+    return {"replicas": list(out.replicas), "cause": out.stop.cause, "next": out.stop.next} if out else {}
 
 
 def as_dict(
@@ -86,6 +114,7 @@ def as_dict(
         "disturbed": list(plan.disturbed),
         "gated": list(plan.gated),
         "skipped": {replica: skip.reason for replica, skip in plan.skipped.items()},
+        "left_out": as_left_out(plan),
         "refused": bool(plan.refusals),
         "warnings": lines(plan.warnings),
         "members": as_json(members(plan, topology, observed)),

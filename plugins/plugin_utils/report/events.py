@@ -68,12 +68,14 @@ class RunPlan:
 
     Attributes:
         skipped: replica that is in no wave to the reason: up to date, quarantined, outside of the limit.
+        left_out: replicas of those that do not get what was asked for: the run ends in a failure.
         refused: whether the run does not begin; the failure of its task has the reasons.
     """
 
     run: str = ""
     waves: tuple[PlannedWave, ...] = ()
     skipped: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
     refused: bool = False
     warnings: tuple[str, ...] = ()
 
@@ -84,6 +86,7 @@ class RunPlan:
             run=str(plan.get("run") or ""),
             waves=tuple(PlannedWave.parse(wave) for wave in _mappings(plan.get("waves")) if "n" in wave),
             skipped={str(name): str(why) for name, why in _mapping(plan.get("skipped")).items()},
+            left_out=_texts(out.get("replicas") if isinstance(out := plan.get("left_out"), Mapping) else out),
             refused=plan.get("refused") is True,
             warnings=_texts(plan.get("warnings")),
         )

@@ -22,10 +22,11 @@ def line(event: Event, tracker: Tracker) -> str | None:
 def _planned(event: Event, tracker: Tracker) -> str | None:
     if tracker.plan.refused:
         return None  # the task that failed has said why
+    left = f"; asked for and left out: {', '.join(tracker.plan.left_out)}" if tracker.plan.left_out else ""
     if not tracker.waves:
-        return "nothing to do"
+        return f"nothing is done{left}" if left else "nothing to do"
     hosts = sum(len(wave.hosts) for wave in tracker.plan.waves)
-    return f"plan: {many(hosts, 'host')} in {many(tracker.waves, 'wave')}{_left(tracker)}"
+    return f"plan: {many(hosts, 'host')} in {many(tracker.waves, 'wave')}{_left(tracker)}{left}"
 
 
 def _wave(event: Event, tracker: Tracker) -> str:

@@ -178,6 +178,25 @@ def test_taken_over_by_name(cluster: Cluster) -> None:
     assert {found["taken_over"] for found in held["locks"].values()} == {"r1"}
 
 
+@pytest.mark.parametrize("lost", ["a1", "b1"])
+def test_a_lock_on_a_head_that_could_not_be_reached_ends_with_its_run(cluster: Cluster, lost: str) -> None:
+    """A whole wave is lost, its run releases the lock elsewhere and ends; the host comes back, and so does another controller."""
+    for head in HEADS:  # held by a process of which this machine knows nothing
+        cluster.leave(head, **THEIRS)
+    python = cluster.folder / f"python-{lost}"
+    reachable = python.read_text()
+    python.write_text("#!/bin/sh\necho no route >&2\nexit 255\n")
+    released = cluster.lock(state="released", run="r1")
+    assert (released["changed"], list(released["silent"])) == (True, [lost])
+    python.write_text(reachable)
+    assert cluster.lock(state="read")["locks"] == {lost: THEIRS}
+    taken = cluster.lock(run="r2")
+    assert not taken["failed"], taken
+    assert {head: found.get("taken_over") for head, found in taken["locks"].items()} == {
+        head: "r1" if head == lost else None for head in HEADS
+    }
+
+
 def test_an_unreachable_head_has_to_be_left_out_by_name(cluster: Cluster) -> None:
     (cluster.folder / "python-b1").write_text("#!/bin/sh\necho no route >&2\nexit 255\n")
     refused = cluster.lock(run="r1")

@@ -13,6 +13,7 @@ from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.commands import CommandResult
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import apt_lock, kernel_module, preflight
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import install as driver_install
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import state as driver_state
@@ -25,6 +26,7 @@ from ansible_collections.lockstep.vllm.plugins.modules import nvidia_driver_pack
 PACKAGE = "ansible_collections.lockstep.vllm.plugins.modules"
 A = {"version": "550.90.07", "source": "nvidia", "flavor": "open"}
 B = {"version": "550.127.05", "source": "nvidia", "flavor": "open"}
+QUERIED = "hold\tinstalled\tlibcuda1\t550.90.07-1"
 
 
 def call(capsys: pytest.CaptureFixture[str], module: str, **arguments: Any) -> dict[str, Any]:
@@ -41,7 +43,7 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "driver.json"
     monkeypatch.setattr(records, "DRIVER", path)
     monkeypatch.setattr(records, "EVIDENCE", tmp_path / "evidence")
-    monkeypatch.setattr(driver_state, "loaded_version", lambda: "550.127.05")
+    monkeypatch.setattr(driver_state, "loaded_version", lambda *_root: "550.127.05")
     return path
 
 
@@ -69,7 +71,12 @@ def test_what_can_be_restored(record: Path, capsys: pytest.CaptureFixture[str]) 
     assert "restore" not in call(capsys, "nvidia_driver_change")
     assert call(capsys, "nvidia_driver_change", state="restorable")["failed"] is True
     records.write(record, {"verified": A, "change": {"from": A, "to": B, "began": "t"}})
-    assert call(capsys, "nvidia_driver_change", state="restorable")["restore"] == A
+    result = call(capsys, "nvidia_driver_change", state="restorable")
+    assert result["restore"] == A
+    assert result["undo"] == {
+        "install": "package absent, 550.90.07 was",
+        "load": "driver 550.127.05 is loaded, 550.90.07 was",
+    }
 
 
 def test_a_damaged_record_is_named(record: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -210,3 +217,56 @@ def test_preflight_names_who_uses_apt(
     monkeypatch.setattr(apt_lock, "wait", wait)
     result = call(capsys, "nvidia_driver_preflight", version="550.127.05", deadline=10)
     assert (result["code"], result["reason"]) == ("deadline", "apt is in use: /var/lib/dpkg/lock by pid 812 (apt-get)")
+
+
+@pytest.fixture
+def state(record: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the host has: A, installed, held and loaded."""
+    packages = {"libcuda1": {"version": "550.90.07-1", "hold": True, "broken": False}}
+    state = {"packages": packages, "package_version": A["version"], "loaded_version": A["version"], "nvswitches": 0,
+             "fabric_manager": None, "dpkg_interrupted": False}  # fmt: skip
+    monkeypatch.setattr(driver_state, "driver_state", lambda **_how: state)
+    monkeypatch.setattr(driver_install, "PREFERENCES", tmp_path / "driver.pref")
+    driver_install.PREFERENCES.write_text("pins of A\n")
+    records.write(record, {"verified": A, "change": None, "roll": None})
+    return state
+
+
+def test_a_host_knows_what_to_go_back_to_before_anything_can_fail(
+    record: Path, state: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The repository is gone when the wave installs: nothing was changed, and the host has to serve again."""
+    repository = "file:///nowhere"
+    failed = call(capsys, "nvidia_driver_packages", **{**B, "source": "mirror"}, repository_url=repository)
+    assert "cannot be read" in failed["msg"]
+    result = call(capsys, "nvidia_driver_change", state="restorable")
+    assert (result["restore"], result["undo"]) == (A, {})
+    assert result["record"]["change"]["before"] == {
+        "packages": {"libcuda1": "550.90.07-1"},
+        "preferences": "pins of A\n",
+    }
+
+
+def test_a_dry_run_begins_no_change(record: Path, state: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    before = record.read_text(encoding="utf-8")
+    call(capsys, "nvidia_driver_packages", **B, repository_url="file:///nowhere", _ansible_check_mode=True)
+    assert record.read_text(encoding="utf-8") == before
+
+
+def test_what_is_kept_is_pinned_as_before_and_can_be_accepted(
+    record: Path, state: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_install, "run_command", lambda *_what: CommandResult(0, QUERIED))
+    call(capsys, "nvidia_driver_packages", **B, repository_url="file:///nowhere")
+    driver_install.PREFERENCES.write_text("pins of B\n")
+    assert call(capsys, "nvidia_driver_change", state="restorable")["undo"] == {
+        "hold": "pinned otherwise than before the change"
+    }
+    assert call(capsys, "nvidia_driver_packages", state="kept", **A, _ansible_check_mode=True)["changed"] is True
+    assert driver_install.PREFERENCES.read_text() == "pins of B\n"
+    assert call(capsys, "nvidia_driver_packages", state="kept", **A)["changed"] is True
+    assert driver_install.PREFERENCES.read_text() == "pins of A\n"
+    assert call(capsys, "nvidia_driver_packages", state="kept", **A)["changed"] is False
+    monkeypatch.setattr(driver_state, "loaded_version", lambda *_root: A["version"])
+    accepted = call(capsys, "nvidia_driver_change", state="accepted", **A)
+    assert (accepted["record"]["verified"], accepted["record"]["change"]) == (A, None)

@@ -1,6 +1,6 @@
 """playbooks/shared in real runs: stages in order, rollback, lock, policy. Roles, lock, probe and plan are stand-ins.
 
-Each stand-in writes down who did what, and fails where the test demands it; the playbooks, the filters and Ansible are real.
+Each stand-in writes down who did what, and fails, or loses its host, where the test demands it; the playbooks, the filters and Ansible are real.
 """
 
 from __future__ import annotations
@@ -11,11 +11,17 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import run_plan
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Step
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.waves import Wave
 
 ROOT = Path(__file__).parents[3]
 HOSTS = {"a1": "replica_a", "a2": "replica_a", "b1": "replica_b", "b2": "replica_b"}
@@ -23,6 +29,7 @@ OLD = {"version": "550.90.07", "source": "mirror", "flavor": "open"}
 
 STAND_IN = """
 import pathlib
+from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
 class ActionModule(ActionBase):
@@ -37,6 +44,8 @@ class ActionModule(ActionBase):
         what = args.get("verb") or " ".join(filter(None, (name, args.get("state") or args.get("action"))))
         with (pathlib.Path(task_vars["log"])).open("a") as log:
             log.write(f"{task_vars['inventory_hostname']} {back}{what}\\n")
+        if back + what in task_vars.get("lost", {}).get(task_vars["inventory_hostname"], []):
+            raise AnsibleConnectionFailure("no route to host")
         if back + what in task_vars.get("fails", {}).get(task_vars["inventory_hostname"], []):
             return {"failed": True, "msg": f"{what} failed {{{{ here }}}}"}
         return {"changed": False, **task_vars.get("answers", {}).get(name.partition(" ")[0], {})}
@@ -97,8 +106,13 @@ def rollout(
     request: dict[str, Any] | None = None,
     change: dict[str, Any] | None = None,
     mode: str = "upgrade",
+    lost: dict[str, list[str]] | None = None,
+    left_out: Mapping[str, str] | None = None,
 ) -> Ran:
-    """Two waves of one replica of two hosts, each of which gets another driver."""
+    """Two waves of one replica of two hosts, each of which gets another driver.
+
+    ``lost`` are hosts that cannot be reached from one task on; ``left_out`` is the message that the run is to end with, for c1.
+    """
     log = folder / "log"
     log.write_text("")
     heads = {host for host in HOSTS if host.endswith("1")}
@@ -114,36 +128,33 @@ def rollout(
             "ray_node_role": "head" if host in heads else "worker",
             "log": str(log),
             "fails": fails or {},
+            "lost": lost or {},
             "answers": answers,
         }
         for host in HOSTS
     }
-    (folder / "inventory.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
-    row = {
-        "name": "{{ item.key }}",
-        "groups": ["lockstep_prefetch", "lockstep_waves", "lockstep_completed"],
-        "lockstep_run": "r",
-        "lockstep_mode": mode,
-        "lockstep_began": 0,
-        "lockstep_wave": "{{ 1 if item.value == 'replica_a' else 2 }}",
-        "lockstep_waves_total": 2,
-        "lockstep_wave_members": "{{ ['a1', 'a2'] if item.value == 'replica_a' else ['b1', 'b2'] }}",
-        "lockstep_steps": ["driver"],
-        "lockstep_driver": {**OLD, "version": "550.127.05"},
-        "lockstep_replica": "{{ item.value }}",
-        "lockstep_disturbed": True,
-        "lockstep_serving": True,
-        "lockstep_floor": 1,
-        "lockstep_window": "",
-        "lockstep_pause_between": 0,
-        "lockstep_bake": {"seconds": 0},
-    }
+    (folder / "inventory.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "vars": {"log": str(log)}}}))
+    driver = {**OLD, "version": "550.127.05"}
+    rows = []
+    for number, replica in enumerate(("replica_a", "replica_b"), 1):
+        members = tuple(host for host, name in HOSTS.items() if name == replica)
+        groups = ("lockstep_prefetch", "lockstep_waves", "lockstep_completed")
+        rows += [run_plan.Member(host, groups, number, members, (Step.DRIVER,), driver, replica, True, True)
+                 for host in members]  # fmt: skip
+        wave = Wave(number, (replica,), members, {}, None, False, (), (), {})
+        rows.append(run_plan.watch(wave, ("lockstep_prefetch", "lockstep_completed")))
+    if left_out:
+        rows.append(run_plan.Member("c1", ("lockstep_left_out",), 0, (), (), {}, "replica_c", False, False))
+    grouped = yaml.safe_load((ROOT / "playbooks/shared/plan.yml").read_text())[0]
+    (group,) = [task for task in grouped["tasks"] if task["name"] == "Group hosts by what they need"]
+    planned = {"members": as_json(rows), "run": "r", "mode": mode, "began": 0, "waves": [1, 2], "floor": 1, "window": "",
+               "pause_between": 0, "bake": {"seconds": 0}, "left_out": dict(left_out or {})}  # fmt: skip
     plan = {
         "name": "Group",
         "hosts": "localhost",
         "gather_facts": False,
-        "tasks": [{"name": "Group", "ansible.builtin.add_host": row, "loop": "{{ replicas | dict2items }}"}],
-        "vars": {"replicas": HOSTS},
+        "tasks": [group],
+        "vars": {"lockstep_plan": planned},
     }
     shared = collection / "ansible_collections/lockstep/vllm/playbooks/shared/rollout.yml"
     (folder / "play.yml").write_text(
@@ -224,7 +235,7 @@ def test_a_failed_wave_is_rolled_back_and_no_other_begins(collection: Path, tmp_
     assert "nvidia_driver.install" not in ran.of("b1"), "the second wave began"
     assert ran.log.count("a1 rollout_lock released") == 1
     for fragment in (
-        "Wave 1 of 2 failed",
+        "Wave 1 of 2 failed on its way to driver 550.127.05; no further wave begins.",
         "a2, stage host_gates: admission.verify_host failed { { here }}",
         "Rolled back; it passed its gates again and serves: a1 on 550.90.07, a2 on 550.90.07.",
         "Report and evidence: runs/r",
@@ -291,3 +302,63 @@ def test_the_plan_is_given_the_variables_that_are_set_and_no_others(collection: 
     ran = run(collection, tmp_path, log)
     assert ran.rc == 0, ran.text
     assert ran.log == ["a1 plan [('bake_seconds', 0), ('leave_serving', False), ('wave_size', '50%')]"]
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        pytest.param({"a1": ["nvidia_driver.load"], "a2": ["nvidia_driver.load"]}, id="at once"),
+        pytest.param({"a1": ["vllm_server.drain"], "a2": ["rollback:nvidia_driver.restore"]}, id="one in its rollback"),
+    ],
+)
+def test_a_wave_that_is_lost_as_a_whole_ends_in_a_verdict_and_a_released_lock(
+    collection: Path, tmp_path: Path, lost: dict[str, list[str]]
+) -> None:
+    change = {"from": OLD, "to": {**OLD, "version": "550.127.05"}, "began": "t"}
+    ran = rollout(collection, tmp_path, lost=lost, change=change)
+    assert ran.rc != 0
+    assert [line for line in ran.log if line.endswith("rollout_lock released")] == [
+        "lockstep_wave_1 rollout_lock released"
+    ]
+    assert "nvidia_driver.install" not in ran.of("b1"), "the second wave began"
+    for fragment in (
+        "Wave 1 of 2 failed on its way to driver 550.127.05; no further wave begins.",
+        "a1, stage unknown: it became unreachable",
+        "a2, stage unknown: it became unreachable",
+        "None of its hosts can be reached, so nothing was rolled back; they stay in quarantine.",
+        "Next: ansible a1,a2 -m ansible.builtin.ping; once they answer, the same command again",
+    ):
+        assert fragment in ran.text, ran.text
+    done_on_hosts = [line for line in ran.of("lockstep_wave_1") if not line.startswith("rollout_lock")]
+    assert done_on_hosts == [], "the controller was taken for a host"
+
+
+def test_the_lock_is_released_where_nobody_can_be_reached_before_the_first_wave(
+    collection: Path, tmp_path: Path
+) -> None:
+    ran = rollout(collection, tmp_path, lost={host: ["nvidia_driver.prefetch"] for host in HOSTS})
+    assert ran.rc != 0
+    assert "lockstep_wave_1 rollout_lock released" in ran.log, ran.text
+    assert "before the first wave, so no serving replica changed" in ran.text
+    assert not [line for line in ran.log if "vllm_server" in line]
+
+
+def test_the_lock_is_released_where_nobody_can_be_reached_after_the_last_wave(collection: Path, tmp_path: Path) -> None:
+    ran = rollout(collection, tmp_path, lost={host: ["nvidia_driver_change completed"] for host in HOSTS})
+    assert ran.rc != 0
+    assert "nvidia_driver.accept" in ran.of("b1")
+    assert ran.log[-1] == "lockstep_wave_1 rollout_lock released", ran.text
+
+
+def test_the_run_ends_in_a_failure_for_who_was_left_out_once_the_others_are_done(
+    collection: Path, tmp_path: Path
+) -> None:
+    following = "ansible-playbook playbooks/upgrade_driver.yml -e rollout_include_quarantined=true --limit replica_c"
+    cause = "Asked for and not done:\n  - replica_c was left out: quarantined (c1: in quarantine: Xid 79)"
+    ran = rollout(collection, tmp_path, left_out={"cause": cause, "next": following})
+    assert ran.rc != 0
+    assert "nvidia_driver.accept" in ran.of("b1"), "the others were not rolled"
+    assert ran.log[-1] == "a1 rollout_lock released"
+    assert "replica_c was left out: quarantined (c1: in quarantine: Xid 79)" in ran.text
+    assert f"Next: {following}" in ran.text
+    assert "Wave" not in ran.text.split("Fail unless every replica was taken")[-1]

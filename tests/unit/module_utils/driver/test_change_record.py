@@ -29,6 +29,16 @@ def test_beginning_again_after_a_crash_changes_nothing() -> None:
     assert change_record.begin(record, B, "t2") == record
 
 
+def test_a_change_keeps_what_it_found_first() -> None:
+    first: change_record.Before = {"packages": {"libcuda1": "550.90.07-1"}, "preferences": "pins"}
+    then: change_record.Before = {"packages": {}, "preferences": None}
+    begun = change_record.begin(ON_A, B, "t1", first)
+    for again in (B, C, A):
+        assert change_record.found_before(change_record.begin(begun, again, "t2", then)) == first
+    assert change_record.found_before(change_record.begin(ON_A, B, "t1")) is None
+    assert change_record.found_before(change_record.accept(begun, B, "550.127.05", "t2")) is None
+
+
 def test_another_target_keeps_the_first_origin() -> None:
     record = change_record.begin(change_record.begin(ON_A, B, "t1"), C, "t2")
     assert change_record.restore_target(record)["version"] == "550.90.07"

@@ -9,6 +9,7 @@ import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.commands import CommandResult
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import install as driver_install
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import package_command
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.install import Plan, StepFailed
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.packages import PackageError, Requirement
 
@@ -60,15 +61,20 @@ def test_an_install_ends_with_every_driver_package_held(tmp_path: Path, monkeypa
     rows = ["install\tinstalled\tlibcuda1\t580.95.05-1", "hold\tinstalled\tlibnvidia-ml1\t580.95.05-1"]
     monkeypatch.setattr(driver_install, "pin", lambda version, exact: None)
     monkeypatch.setattr(driver_install.apt_lock, "wait", lambda deadline: None)
-    monkeypatch.setattr(driver_install, "_command", lambda argv, deadline, what: ran.append(list(argv)) or "")
     monkeypatch.setattr(
-        driver_install,
-        "run_command",
-        lambda argv, deadline: CommandResult(0, "\n".join(rows)) if argv[0] == "dpkg-query" else CommandResult(1, ""),
+        driver_install, "_command", lambda argv, *_how, **more: ran.append([*argv, *more.values()]) or ""
     )
+
+    def queried(argv: Any, _deadline: float) -> CommandResult:
+        text = "\n".join(rows)
+        if ran and "--set-selections" in ran[-1]:
+            text = text.replace("install\t", "hold\t")
+        return CommandResult(0, text) if argv[0] == "dpkg-query" else CommandResult(1, "")
+
+    monkeypatch.setattr(driver_install, "run_command", queried)
     driver_install.install(plan({}), NEW, deadline=5, lock_deadline=5)
     assert "install" in ran[0]
-    assert ran[-1] == ["apt-mark", "hold", "libcuda1"]
+    assert ran[-1] == ["dpkg", "--set-selections", "libcuda1\thold\n"]
 
 
 @pytest.mark.parametrize("verb", ["fetch", "install"])
@@ -95,12 +101,10 @@ def test_apt_may_change_what_is_held_and_go_back(verb: str, monkeypatch: pytest.
     """Every driver package is held, so without these options no change would ever be made."""
     ran: list[list[str]] = []
     monkeypatch.setattr(driver_install, "pin", lambda version, exact: None)
-    monkeypatch.setattr(driver_install, "hold", lambda deadline: [])
+    monkeypatch.setattr(driver_install, "hold", lambda *_limits: [])
     monkeypatch.setattr(driver_install.apt_lock, "wait", lambda deadline: None)
     monkeypatch.setattr(driver_install, "run_command", lambda argv, deadline: CommandResult(1))
-    monkeypatch.setattr(
-        driver_install, "_command", lambda argv, deadline, what: ran.append(list(argv)) or "'uri' file 1 x"
-    )
+    monkeypatch.setattr(driver_install, "_command", lambda argv, *_how: ran.append(list(argv)) or "'uri' file 1 x")
     getattr(driver_install, verb)(plan({"libcuda1": package(f"{OLD}-1")}), NEW, deadline=5, lock_deadline=5)
     assert ran
     for argv in ran:
@@ -186,7 +190,7 @@ def test_files_that_are_missing_from_the_cache() -> None:
     ],
 )  # fmt: skip
 def test_failure_reason(output: str, reason: str) -> None:
-    assert driver_install.failure_reason(output, 100) == reason
+    assert package_command.failure_reason(output, 100) == reason
 
 
 def test_a_failing_command_carries_its_output() -> None:

@@ -88,6 +88,7 @@ def test_strongest(requests: Any, action: str | None) -> None:
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(rollout_lock, "LOCK", tmp_path / "s" / "lock.json")
+    monkeypatch.setattr(rollout_lock, "ENDED", tmp_path / "s" / "lock-ended.json")
     monkeypatch.setattr(rollout_lock, "REQUEST", tmp_path / "s" / "rollout.json")
     monkeypatch.setattr(rollout_lock, "_TURNSTILE", tmp_path / "s" / ".turnstile")
     return tmp_path / "s"
@@ -105,12 +106,13 @@ def test_hold_renew_refuse_release(state: Path) -> None:
     assert rollout_lock.apply({"do": "release", "run": "r2"})["action"] == "keep"
     assert rollout_lock.apply({"do": "read"})["lock"]["run"] == "r1"
     assert hold("r2", "r1")["lock"]["taken_over"] == "r1"
-    assert rollout_lock.apply({"do": "release", "run": "r2"}) == {"action": "release", "lock": None, "request": None}
+    released = {"action": "release", "lock": None, "request": None, "ended": ["r2"]}
+    assert rollout_lock.apply({"do": "release", "run": "r2"}) == released
     assert rollout_lock.apply({"do": "release", "run": "r2"})["action"] == "keep"
 
 
 def test_reading_writes_no_record(state: Path) -> None:
-    assert rollout_lock.apply({"do": "read"}) == {"action": "read", "lock": None, "request": None}
+    assert rollout_lock.apply({"do": "read"}) == {"action": "read", "lock": None, "request": None, "ended": []}
     assert list(state.glob("*.json")) == []
 
 
@@ -123,7 +125,16 @@ def test_requests_come_back_with_the_lock(state: Path) -> None:
         "action": "write",
         "lock": None,
         "request": None,
+        "ended": [],
     }
+
+
+def test_the_last_runs_that_ended_are_remembered(state: Path) -> None:
+    runs = [f"r{number}" for number in range(rollout_lock.ENDED_KEPT + 2)]
+    for run in runs:
+        hold(run)
+        rollout_lock.apply({"do": "release", "run": run})
+    assert rollout_lock.apply({"do": "read"})["ended"] == runs[2:]
 
 
 def test_a_damaged_lock_is_not_a_free_one(state: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -190,6 +191,43 @@ def test_the_closing_message(
     ):
         assert fragment in text
     assert text.splitlines()[-1].startswith("Next: ansible-playbook ")
+
+
+LOST = {host: Failure(Stage.UNKNOWN, False, "", "it became unreachable") for host in ("a1", "a2")}
+
+
+@pytest.mark.parametrize(
+    ("drivers", "begins"),
+    [
+        (["550.127.05", "550.127.05"], "Wave 1 of 3 failed on its way to driver 550.127.05; no further wave begins."),
+        (
+            ["590.48.01", "580.95.05"],
+            "Wave 1 of 3 failed on its way to driver 580.95.05 and 590.48.01; no further wave",
+        ),
+        ([], "Wave 1 of 3 failed; no further wave begins."),
+    ],
+)
+def test_the_closing_message_names_the_driver_that_failed(drivers: list[str], begins: str) -> None:
+    text = str(outcome.verdict({"a1": FAILURE}, {}, BACK, (1, 3), "replica_a", drivers=drivers))
+    assert text.startswith(begins)
+
+
+def test_the_closing_message_of_a_wave_of_which_nobody_can_be_reached() -> None:
+    left = {host: dataclasses.replace(failure, rolling_back=True) for host, failure in LOST.items()}
+    stop = outcome.verdict(LOST, left, {}, (1, 3), "replica_a")
+    assert "None of its hosts can be reached, so nothing was rolled back; they stay in quarantine." in stop.cause
+    assert stop.next == "ansible a1,a2 -m ansible.builtin.ping; once they answer, the same command again"
+    one = outcome.verdict({"a1": LOST["a1"]}, {"a1": left["a1"]}, {}, (1, 3), "replica_a")
+    assert one.next.startswith("ansible a1 -m ansible.builtin.ping")
+    rolled_back = outcome.verdict({"a1": LOST["a1"]}, {}, BACK, (1, 3), "replica_a")
+    assert "None of its hosts" not in rolled_back.cause
+
+
+def test_the_controller_takes_part_in_no_stage() -> None:
+    for rolling_back in (False, True):
+        assert not filters.wave_runs_stage(
+            hostvars(), "drain_replica.yml", rolling_back, "lockstep_wave_1", ["a1"], ["a1", "lockstep_wave_1"]
+        )
 
 
 def hostvars(**kept: list[Failure]) -> dict[str, dict]:

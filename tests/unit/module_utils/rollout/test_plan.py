@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import StopError
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import needs, plan, render, topology
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import needs, plan, render, run_plan, topology
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import HostState, Observed
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Policy
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode, Need, SkipCode
@@ -217,6 +217,87 @@ def test_upgrade_skips_hosts_that_failed_before() -> None:
     operator = {"a2": edited("a2", quarantine={"kind": "operator", "reason": "DIMM"})}
     assert "ra" in build(operator).skipped
     assert build(operator, policy=Policy(include_quarantined=True)).waves[0].replicas == ("ra",)
+
+
+DUE = {host: {"nvidia_driver_version": "580.95.05"} for host in ("a1", "a2", "b1", "b2")}
+APART = {**DUE, **{host: {"nvidia_driver_version": "590.48.01"} for host in ("b1", "b2")}}
+UPGRADE = "ansible-playbook playbooks/upgrade_driver.yml"
+
+
+def in_quarantine(kind: str, *hosts: str, **more: Any) -> dict[str, Any]:
+    return {host: edited(host, quarantine={"kind": kind, "reason": "Xid 79"}, **more) for host in hosts}
+
+
+@pytest.mark.parametrize(
+    ("how", "replicas", "following"),
+    [
+        pytest.param({"changes": DUE}, None, "", id="everybody is taken"),
+        pytest.param({"states": in_quarantine("failed", "b1")}, None, "", id="in quarantine, and runs what was asked"),
+        pytest.param(
+            {"states": in_quarantine("failed", "b1"), "changes": DUE}, ("rb",),
+            f"{UPGRADE} -e nvidia_driver_version=580.95.05 -e rollout_include_quarantined=true --limit rb",
+            id="in quarantine",
+        ),
+        pytest.param(
+            {"states": in_quarantine("operator", "a2", "b1"), "changes": DUE}, ("ra", "rb"),
+            f"{UPGRADE} -e nvidia_driver_version=580.95.05 -e rollout_include_quarantined=true --limit ra,rb",
+            id="all of them",
+        ),
+        pytest.param(
+            {"states": in_quarantine("operator", "b1"), "changes": DUE, "policy": Policy(include_quarantined=True)},
+            None, "", id="in quarantine, and asked for",
+        ),
+        pytest.param(
+            {"states": in_quarantine("failed", "b1"), "changes": DUE, "limit": {"a1", "a2"}}, None, "",
+            id="outside of the limit",
+        ),
+        pytest.param(
+            {"changes": DUE, "policy": Policy(leave_serving=True)}, ("ra", "rb"),
+            f"{UPGRADE} -e nvidia_driver_version=580.95.05 -e rollout_leave_serving=false --limit ra,rb",
+            id="they serve, and serving ones are left",
+        ),
+        pytest.param(
+            {"states": in_quarantine("failed", "a1", "b1"), "changes": APART}, ("ra", "rb"),
+            f"{UPGRADE} -e rollout_include_quarantined=true --limit ra,rb", id="each is to run another driver",
+        ),
+        pytest.param(
+            {"states": in_quarantine("failed", "b1"), "changes": DUE, "mode": Mode.VERIFY}, None, "",
+            id="no driver is asked for",
+        ),
+    ],
+)  # fmt: skip
+def test_who_was_asked_for_and_left_out(how: dict[str, Any], replicas: tuple[str, ...] | None, following: str) -> None:
+    planned = build(**{"mode": Mode.UPGRADE, **how})
+    assert not planned.refusals
+    out = planned.left_out
+    assert (out.replicas if out else None) == replicas
+    if out:
+        assert out.stop.next == following
+        assert out.hosts == tuple(f"{name[1]}{number}" for name in out.replicas for number in (1, 2))
+        text = render.text(planned, TOPOLOGY, observed(how.get("states")))
+        assert f"this run will end in a failure. {out.stop}" in text
+        assert not {host for wave in planned.waves for host in wave.hosts} & set(out.hosts), "it was taken after all"
+
+
+def test_an_abort_that_leaves_a_replica_out_says_so() -> None:
+    states = {host: edited(host, change=ROLLED) for host in ADDRESSES} | in_quarantine("operator", "b1", change=ROLLED)
+    out = build(states, mode=Mode.ABORT).left_out
+    assert out
+    assert out.stop.next == f"{UPGRADE} -e rollout_action=abort -e rollout_include_quarantined=true --limit rb"
+    assert out.stop.cause.startswith("Asked for and not done:\n  - rb was left out: quarantined (b1: driver: package ")
+
+
+def test_rows_of_who_is_left_out_and_of_the_controller_in_each_wave() -> None:
+    states = in_quarantine("failed", "b1")
+    planned = build(states, DUE, mode=Mode.UPGRADE)
+    rows = {row.host: row for row in run_plan.members(planned, TOPOLOGY, observed(states))}
+    assert list(rows) == ["a1", "a2", "lockstep_wave_1", "b1", "b2"]
+    assert rows["lockstep_wave_1"].groups == ("lockstep_watch", "lockstep_waves", "lockstep_prefetch")
+    assert rows["lockstep_wave_1"].wave_hosts == ("a1", "a2")
+    assert {rows[host].groups for host in ("b1", "b2")} == {("lockstep_left_out",)}
+    written = run_plan.as_left_out(planned)
+    assert (written["replicas"], written["next"]) == (["rb"], planned.left_out.stop.next if planned.left_out else "")
+    assert run_plan.as_left_out(build()) == {}
 
 
 def test_verify_runs_every_gate_again_and_changes_nothing() -> None:

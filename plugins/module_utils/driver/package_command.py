@@ -1,0 +1,70 @@
+"""Running a command of apt or dpkg: with a deadline, without questions, its failure told by its own error lines."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from typing import IO, Any
+
+from . import apt_output
+
+
+class StepFailed(Exception):
+    """A step on the host failed; the message gives the cause, ``log`` the output of the command, ``next`` the next one."""
+
+    def __init__(self, message: str, log: str = "", next: str = "") -> None:
+        super().__init__(message)
+        self.log = log
+        self.next = next
+
+
+def package_command(argv: Sequence[str], deadline: float, what: str, folder: str | None = None, given: str = "") -> str:
+    """Run a command that changes packages, in ``folder`` where one is given; it reads ``given``.
+
+    At its deadline it is asked to end before it is killed, as dpkg deserves.
+    """
+    environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1",
+                   "APT_LISTCHANGES_FRONTEND": "none"}  # fmt: skip
+    with _scratch() as output, _scratch() as source:
+        source.write(given)
+        source.seek(0)
+        child = subprocess.Popen(list(argv), stdin=source, stdout=output, stderr=subprocess.STDOUT,
+                                 env=environment, start_new_session=True, cwd=folder)  # fmt: skip
+        try:
+            code: int | None = child.wait(timeout=deadline)
+        except subprocess.TimeoutExpired:
+            _stop(child)
+            code = None
+        output.seek(0)
+        text = output.read()
+    if code == 0:
+        return text
+    reason = f"ended at its deadline of {deadline:g} s" if code is None else failure_reason(text, code)
+    raise StepFailed(f"{what}: {reason}", text)
+
+
+def _scratch() -> IO[str]:
+    return tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+
+
+def failure_reason(text: str, code: int) -> str:
+    """Why apt or dpkg failed: what cannot be satisfied, then their own error lines, or the exit status when there are none."""
+    marks = ("E: ", "dpkg: error", "Error! ", "dpkg: unrecoverable")
+    lines = [str(unmet) for unmet in apt_output.unmet(text)]
+    lines += dict.fromkeys(line.strip() for line in text.splitlines() if line.startswith(marks))
+    return "; ".join(lines[:6]) if lines else f"exit status {code}"
+
+
+def _stop(child: subprocess.Popen[Any]) -> None:
+    for sign, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 2.0)):
+        with contextlib.suppress(OSError):
+            os.killpg(child.pid, sign)
+        try:
+            child.wait(timeout=patience)
+        except subprocess.TimeoutExpired:
+            continue
+        return
