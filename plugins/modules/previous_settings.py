@@ -87,7 +87,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.host import previous
 def restored(check: bool) -> dict[str, Any]:
     """Take the host back, or in check mode tell what would be."""
     change = previous_settings.difference() if check else previous_settings.restore()
-    event = {"lockstep_event": {"event": "note", "text": f"rolled back: {change}"}} if change else {}
+    event = {"lockstep_event": {"event": "note", "text": f"rolled back: {change}"}} if str(change) else {}
     return {
         "changed": bool(change),
         "restored": str(change),

@@ -142,7 +142,7 @@ def restore(place: Place | None = None) -> SettingsChange:
     change = difference(here)
     try:
         for name in change.files:
-            _put_back(here.at(name), kept["files"][name], here.record.parent)
+            _restore_file(here.at(name), kept["files"][name], here.record.parent)
         if change.runtime:
             runtime_install.switch(here.runtime, change.runtime.previous)
     except OSError as error:
@@ -251,7 +251,7 @@ def _linked(source: Path, target: Path) -> bool:
     return True
 
 
-def _put_back(path: Path, kept: KeptFile | None, folder: Path) -> None:
+def _restore_file(path: Path, kept: KeptFile | None, folder: Path) -> None:
     if kept is None:
         records.remove(path)
         return

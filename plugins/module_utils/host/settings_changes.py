@@ -16,6 +16,8 @@ from ..core.previous_settings import KeptFile, Previous
 
 ENGINE, RAY, ENVIRONMENT = "/etc/lockstep/engine.json", "/etc/lockstep/ray.json", "/etc/lockstep/ray.env"
 _PART = {
+    "/opt/lockstep/bin/uv": "serving environment",
+    "/opt/lockstep/share/serving_runtime.lock": "serving environment",
     ENGINE: "vLLM",
     "/etc/lockstep/vllm-api-key": "vLLM",
     "/etc/systemd/system/lockstep-vllm.service": "vLLM",

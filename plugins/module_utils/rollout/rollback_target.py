@@ -44,7 +44,7 @@ def target(state: Mapping[str, Any], restored: str = "") -> RollbackTarget:
 
 
 def targets(of_host: Targets, failed_in: Collection[Stage]) -> Targets:
-    """The targets of a wave; none where it failed before anything was changed, so that what serves is left alone.
+    """The targets of a wave; none where it failed before anything was changed, so that nothing that serves is touched.
 
     Args:
         of_host: the target of each member.

@@ -158,16 +158,16 @@ def test_a_restoration_that_was_killed_is_finished_by_the_next(
     before = host.state()
     host.keep()
     host.apply("new", NEW, {"args": {}}, key=True)
-    put_back, done = previous._put_back, []
+    restore_file, done = previous._restore_file, []
 
     def killed(*arguments: Any) -> None:
         if len(done) == files:
             raise KeyboardInterrupt
         done.append(arguments)
-        put_back(*arguments)
+        restore_file(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(previous, "_put_back", killed)
+        patched.setattr(previous, "_restore_file", killed)
         with pytest.raises(KeyboardInterrupt):
             previous.restore(host.place)
     host.systemctl.asked.clear()
@@ -294,6 +294,12 @@ def test_systemd_that_does_not_follow_is_named(host: Host) -> None:
 
     with pytest.raises(SettingsError, match="systemctl daemon-reload: bus gone"):
         previous.restore(Place(host.place.root, refusing))
+
+
+def test_a_lock_that_could_not_be_built_is_named(host: Host) -> None:
+    host.keep()
+    host.write("/opt/lockstep/share/serving_runtime.lock", "vllm==99\n")
+    assert str(previous.restore(host.place)) == "serving environment (serving_runtime.lock)"
 
 
 def test_nothing_kept_is_nothing_to_restore(host: Host) -> None:
