@@ -15,9 +15,10 @@ from ..core import manifests
 from ..core.previous_settings import KeptFile, Previous
 
 ENGINE, RAY, ENVIRONMENT = "/etc/lockstep/engine.json", "/etc/lockstep/ray.json", "/etc/lockstep/ray.env"
+RUNTIME = "serving environment"
 _PART = {
-    "/opt/lockstep/bin/uv": "serving environment",
-    "/opt/lockstep/share/serving_runtime.lock": "serving environment",
+    "/opt/lockstep/bin/uv": RUNTIME,
+    "/opt/lockstep/share/serving_runtime.lock": RUNTIME,
     ENGINE: "vLLM",
     "/etc/lockstep/vllm-api-key": "vLLM",
     "/etc/systemd/system/lockstep-vllm.service": "vLLM",
@@ -61,8 +62,10 @@ class SettingsChange:
         """One line for people: what was taken back."""
         parts = []
         if self.runtime:
-            parts.append(f"serving environment {self.runtime.present or 'none'} -> {self.runtime.previous}")
+            parts.append(f"{RUNTIME} {self.runtime.present or 'none'} -> {self.runtime.previous}")
         for whose, names in self.names.items():
+            if self.runtime and whose == RUNTIME:
+                continue  # its files follow from the other environment
             more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
             parts.append(f"{whose} ({', '.join(names[:_MOST_NAMES])}{more})")
         return "; ".join(parts)

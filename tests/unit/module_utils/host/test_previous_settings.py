@@ -302,6 +302,13 @@ def test_a_lock_that_could_not_be_built_is_named(host: Host) -> None:
     assert str(previous.restore(host.place)) == "serving environment (serving_runtime.lock)"
 
 
+def test_another_environment_is_named_once_with_its_lock(host: Host) -> None:
+    host.keep()
+    host.write("/opt/lockstep/share/serving_runtime.lock", "vllm==0.33.0\n")
+    host.switch(NEW)
+    assert str(previous.restore(host.place)) == f"serving environment {NEW} -> {OLD}"
+
+
 def test_nothing_kept_is_nothing_to_restore(host: Host) -> None:
     before = host.state()
     assert not previous.restore(host.place)
