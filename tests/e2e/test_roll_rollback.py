@@ -6,6 +6,7 @@ Each change is one that an operator makes in an inventory and that no plan can r
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ ARGUMENTS = {"max_model_len": 256, "max_num_seqs": 8}
 
 
 def change_begun(lab: Lab) -> bool:
-    return "disable_log_stats" in lab.on("a1", f"cat {ENGINE}")
+    return '"max_num_seqs": 7' in lab.on("a1", f"cat {ENGINE}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Change:
     Attributes:
         name: of the row.
         extra: the variables that are changed.
-        stage: the stage of the wave that fails.
+        stage: the stage of the wave that fails, as a pattern.
         taken_back: what the verdict and the report name.
         incident: what happens in the middle, for a change that is bad only then.
     """
@@ -58,7 +59,7 @@ CHANGES = (
     Change(
         "a serving environment that does not start",
         {**ONCE, "serving_runtime_extra_requirements": ["vllm==0.32.0+cpu"]},
-        "start_engine",
+        "(host_gates|replica_gates|start_engine)",  # the gates run on it too
         ("serving environment", "vLLM (restarts."),
     ),
     Change(
@@ -70,12 +71,12 @@ CHANGES = (
     Change(
         "a bake that fails",
         {
-            "vllm_server_args": {**ARGUMENTS, "disable_log_stats": False},
+            "vllm_server_args": {**ARGUMENTS, "max_num_seqs": 7},
             "rollout_bake_seconds": 60,
             "rollout_bake_latency_factor": 3,
         },
         "bake",
-        ("vLLM (args.disable_log_stats)",),
+        ("vLLM (args.max_num_seqs)",),
         Incident("a1 is configured anew", change_begun, lambda lab: lab.testbed("fault", "a1", "engine_slow", "400")),
     ),
 )
@@ -104,9 +105,9 @@ def serves_as_before(lab: Lab, rolled: Roll, change: Change, before: Mapping[str
     assert engine["phase"] == "serving"
     verified(lab, "a1", version)
     assert lab.record("a1", "/var/lib/lockstep/previous/record.json") is None, "the change was not closed"
+    assert re.search(rf"a1, stage {change.stage}: ", rolled.play.text), rolled.play.explained()
     for fragment in (
         "Wave 1 of 2 failed",
-        f"a1, stage {change.stage}: ",
         "Rolled back; it passed its gates again and serves as before.",
         "Next: ansible-playbook site.yml --limit replica_a",
         *change.taken_back,
