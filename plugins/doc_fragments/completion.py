@@ -9,17 +9,16 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 options:
   url:
-    description: Address of vLLM, C(http://host:port), without a path.
+    description: >-
+      Address of vLLM, C(http://host:port), without a path. Without it the engine is asked that this host is configured to run
+      (C(/etc/lockstep/engine.json)), by all that is configured there: address, model, prompt, answer, key, length and deadline.
     type: str
-    required: true
   model:
-    description: The name that the model is served under.
+    description: The name that the model is served under. Required with O(url).
     type: str
-    required: true
   prompt:
-    description: What to complete.
+    description: What to complete. Required with O(url).
     type: str
-    required: true
   expected:
     description: Text that the completion must contain. Without it any token will do.
     type: str

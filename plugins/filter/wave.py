@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import outcome, preconditions
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import outcome, preconditions, rollback_target
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Window
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode, Stage, Step
 
@@ -53,7 +53,7 @@ def wave_runs_stage(
 
 
 def wave_rolls_back(hostvars: Mapping[str, Any], members: Sequence[str]) -> bool:
-    """Whether any host of the wave is within a driver change with a last known good driver to go back to."""
+    """Whether any host of the wave has something to go back to: its last known good driver, or settings that were kept."""
     return bool(_back(hostvars, members))
 
 
@@ -120,12 +120,15 @@ def _failures(
     return outcome.failures(members, set(batch), {host: _kept(hostvars, host) for host in members}, rolling_back)
 
 
-def _back(hostvars: Mapping[str, Any], members: Sequence[str]) -> dict[str, str]:
-    """Host to the driver that was its last known good before the change that it is within."""
-    probes = {host: hostvars[host].get("lockstep_rollback_probe", {}) for host in members}
-    records = {host: probe.get("state", {}).get("change") or {} for host, probe in probes.items()}
-    origins = {host: (record.get("change") or {}).get("from") for host, record in records.items()}
-    return {host: str(origin["version"]) for host, origin in origins.items() if origin}
+def _back(hostvars: Mapping[str, Any], members: Sequence[str]) -> rollback_target.Targets:
+    """Host to what it is, or was, to be rolled back to."""
+    targets = {}
+    for host in members:
+        state = hostvars[host].get("lockstep_rollback_probe", {}).get("state", {})
+        restored = hostvars[host].get("lockstep_settings", {}).get("restored", "")
+        targets[host] = rollback_target.target(state, f"{restored}")
+    failed = [failure.stage for host in members for failure in _kept(hostvars, host) if not failure.rolling_back]
+    return rollback_target.targets(targets, failed)
 
 
 class FilterModule:

@@ -74,6 +74,8 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.host import previous_settings
 from ansible_collections.lockstep.vllm.plugins.module_utils.runtime import install as runtime_install
 from ansible_collections.lockstep.vllm.plugins.module_utils.runtime import state as runtime_state
 
@@ -102,8 +104,9 @@ def main() -> None:
     )
     before = runtime_state.state()
     try:
-        done = runtime_install.install(environment, check=module.check_mode)
-    except runtime_install.InstallError as error:
+        previous = previous_settings.environment_to_keep()
+        done = runtime_install.install(environment, check=module.check_mode, previous=previous)
+    except (runtime_install.InstallError, records.RecordError) as error:
         module.fail_json(**error.stop.as_result())
     module.exit_json(
         changed=done.changed,

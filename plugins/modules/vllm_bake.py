@@ -7,8 +7,8 @@ DOCUMENTATION = r"""
 module: vllm_bake
 short_description: Watch how a replica serves after a change, against how it served before
 description:
-  - V(recorded) keeps on the host how the replica serves now, to be called before it leaves service. While a driver change is
-    under way, or where it does not serve, what was kept before stays.
+  - V(recorded) keeps on the host how the replica serves now, to be called before it leaves service. While a change of
+    driver or settings is under way, or where it does not serve, what was kept before stays.
   - V(watched) samples the replica for a stated time and fails as soon as it is clearly worse, with the figures. It compares
     the errors and latencies of vLLM's own C(/metrics); where there are too few requests, completions of its own.
   - An engine that is not ready, is restarted or fails a completion at any sample has failed.
@@ -23,9 +23,8 @@ options:
     choices: [recorded, watched]
     required: true
   ready_url:
-    description: Address of the supervisor's readiness answer, C(http://host:port), without a path.
+    description: Address of the supervisor's readiness answer, C(http://host:port), without a path. Required with O(url).
     type: str
-    required: true
   seconds:
     description: How long to watch.
     type: float
@@ -105,7 +104,9 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import polling, records
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine import configured
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.vllm_metrics import Counters
+from ansible_collections.lockstep.vllm.plugins.module_utils.host import previous_settings
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import bake
 
 COMPLETIONS_BEFORE = 3
@@ -117,7 +118,7 @@ _NEXT = "journalctl -u lockstep-vllm -n 200"
 def record(module: AnsibleModule, samples: list[bake.Sample], known: bake.Before | None) -> dict[str, Any]:
     """Keep how it serves now, where that is what was before the change."""
     last = samples[-1]
-    if bake.may_be_recorded(records.read(records.DRIVER), last):
+    if bake.may_be_recorded(records.read(records.DRIVER), bool(previous_settings.difference()), last):
         seconds = tuple(sample.seconds for sample in samples if sample.seconds is not None)
         known = bake.Before(last.engine, last.figures or Counters(), seconds, records.now())
         if not module.check_mode:
@@ -159,10 +160,10 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": ["recorded", "watched"], "required": True},
-            "url": {"type": "str", "required": True},
-            "ready_url": {"type": "str", "required": True},
-            "model": {"type": "str", "required": True},
-            "prompt": {"type": "str", "required": True},
+            "url": {"type": "str"},
+            "ready_url": {"type": "str"},
+            "model": {"type": "str"},
+            "prompt": {"type": "str"},
             "expected": {"type": "str"},
             "api_key": {"type": "str", "no_log": True},
             "max_tokens": {"type": "int", "default": 16, "no_log": False},
@@ -173,15 +174,18 @@ def main() -> None:
             "error_share": {"type": "float", "default": 0.02},
             "requests": {"type": "int", "default": 20},
         },
+        required_together=[("url", "ready_url", "model", "prompt")],
+        required_by={"expected": ["url"], "api_key": ["url"]},
         supports_check_mode=True,
     )
     params = module.params
-    how = ("ready_url", "url", "model", "prompt", "expected", "api_key", "deadline", "max_tokens")
-
-    def sample() -> bake.Sample:
-        return bake.sample_replica(**{name: params[name] for name in how})
 
     try:
+        asked = configured.chosen(params)
+
+        def sample() -> bake.Sample:
+            return bake.sample_replica(**vars(asked))
+
         known = bake.Before.from_record(records.read(bake.BEFORE))
         if params["state"] == "recorded":
             module.exit_json(**record(module, [sample() for dummy in range(COMPLETIONS_BEFORE)], known))

@@ -24,6 +24,9 @@ EXAMPLES = r"""
     model: tiny
     prompt: "The cluster says:"
     expected: lockstep holds
+
+- name: Prove the engine that this host is configured to run
+  lockstep.vllm.vllm_completion:
 """
 
 RETURN = r"""
@@ -58,34 +61,39 @@ import dataclasses
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
-from ansible_collections.lockstep.vllm.plugins.module_utils.engine import completion
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine import completion, configured
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "url": {"type": "str", "required": True},
-            "model": {"type": "str", "required": True},
-            "prompt": {"type": "str", "required": True},
+            "url": {"type": "str"},
+            "model": {"type": "str"},
+            "prompt": {"type": "str"},
             "expected": {"type": "str"},
             "api_key": {"type": "str", "no_log": True},
             "max_tokens": {"type": "int", "default": 16, "no_log": False},
             "deadline": {"type": "float", "default": 60},
         },
+        required_together=[("url", "model", "prompt")],
+        required_by={"expected": ["url"], "api_key": ["url"]},
         supports_check_mode=True,
     )
-    params = module.params
     try:
+        asked = configured.chosen(module.params)
         answer = completion.prove(
-            params["url"],
-            params["model"],
-            params["prompt"],
-            params["expected"],
-            params["api_key"],
-            params["deadline"],
-            max_tokens=params["max_tokens"],
+            asked.url,
+            asked.model,
+            asked.prompt,
+            asked.expected,
+            asked.api_key,
+            asked.deadline,
+            max_tokens=asked.max_tokens,
         )
+    except records.RecordError as error:
+        module.fail_json(**error.stop.as_result())
     except ValueError as error:
         module.fail_json(msg=str(error))
     record = dataclasses.asdict(answer)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ..admission import fingerprint
-from ..core import manifests, processes, records, systemd
+from ..core import manifests, previous_settings, processes, records, systemd
 from ..core.commands import Run, run_command, together
 from ..core.system import os_release
 from ..driver import state as driver_state
@@ -76,6 +76,7 @@ def collect(request: Request) -> HostState:
         "stamps": {"host": _record(records.HOST_STAMP), "replica": _record(records.REPLICA_STAMP)},
         "quarantine": _record(records.QUARANTINE),
         "change": _record(records.DRIVER),
+        "previous": _guarded(previous_settings.summary),
         "engine": _record(records.ENGINE_STATE),
         "lock": _record(records.LOCK),
         "request": _record(records.REQUEST),

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
+    from ..core import previous_settings
     from ..driver import state as driver_state
     from ..runtime import state as runtime_state
 
@@ -150,6 +151,7 @@ class CoreState(TypedDict):
     stamps: Stamps
     quarantine: Record | None
     change: Record | None
+    previous: previous_settings.Summary | Unread | None
     engine: Record | None
     lock: Record | None
     request: Record | None

@@ -238,9 +238,9 @@ def sample_replica(
     return Sample(True, "", engine, life, figures, proof.seconds if proof.ok else None, proof.cause)
 
 
-def may_be_recorded(change: Mapping[str, Any] | None, sample: Sample) -> bool:
-    """Whether what is seen now is what was before a change: no change is in progress, and it serves."""
-    return sample.ready and sample.seconds is not None and not (change or {}).get("change")
+def may_be_recorded(change: Mapping[str, Any] | None, settings_changed: bool, sample: Sample) -> bool:
+    """Whether what is seen now is what was before a change: no change has begun, of driver or settings, and it serves."""
+    return sample.ready and sample.seconds is not None and not settings_changed and not (change or {}).get("change")
 
 
 def keep(before: Before) -> None:

@@ -104,6 +104,7 @@ def host_need(
     elif stamp_reason:
         steps[Step.GATES] = stamp_reason
     start_reason = _start_reason(state, is_head) or (None if Step.DRIVER in steps else _unfinished_reason(state))
+    start_reason = start_reason or _unfinished_settings_reason(state)
     if start_reason:
         steps[Step.START] = start_reason
     return HostNeed(host, steps)
@@ -184,6 +185,11 @@ def _unfinished_reason(state: HostState) -> str | None:
     return f"the change to driver {state.unfinished_driver} did not complete" if state.unfinished_driver else None
 
 
+def _unfinished_settings_reason(state: HostState) -> str | None:
+    """Also where the inventory was taken back meanwhile, so that no role is due: what is kept has to be let go of."""
+    return "the change of its settings did not complete" if state.unfinished_settings else None
+
+
 def replica_need(
     replica: Replica, observed: Mapping[str, Observed], needs: Mapping[str, HostNeed], mode: Mode
 ) -> ReplicaNeed:
@@ -205,7 +211,7 @@ def replica_need(
         need=_need(
             {state.quarantine.kind for state in states if state.quarantine is not None},
             due=bool(stale) or any(set(need.steps) - {Step.PREPARE} for need in mine),
-            unfinished=any(state.unfinished_driver for state in states),
+            unfinished=any(state.unfinished_driver or state.unfinished_settings for state in states),
             mode=mode,
         ),
         reasons=reasons,

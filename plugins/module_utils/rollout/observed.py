@@ -104,6 +104,7 @@ class HostState:
         replica_stamp: on a head, digest by host of its replica stamp; None where there is none.
         engine_phase, engine_reason: what the engine reports of itself; None where there is no engine.
         change: the driver change record (module_utils/driver/change_record.py); empty where there is none.
+        unfinished_settings: whether settings are kept: a run was changing them, or was about to, when it ended.
         addresses: IPv4 addresses by interface; None where they could not be read.
         networks: the networks of these addresses, by interface.
         machine: which machine it is, and what that has.
@@ -123,6 +124,7 @@ class HostState:
     engine_phase: str | None = None
     engine_reason: str | None = None
     change: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    unfinished_settings: bool = False
     manifests: Mapping[str, Manifest] = dataclasses.field(default_factory=dict)
     disk_free_mib: Mapping[str, int] = dataclasses.field(default_factory=dict)
     addresses: Mapping[str, list[str]] | None = None
@@ -156,6 +158,7 @@ class HostState:
             engine_phase=engine.get("phase"),
             engine_reason=engine.get("reason"),
             change=answer.get("change") or {},
+            unfinished_settings=bool(answer.get("previous")),
             manifests={
                 role: Manifest(known.get("inputs"), tuple(known.get("drifted") or ()))
                 for role, known in answer.get("manifest", {}).items()

@@ -9,9 +9,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ..core.stop import Stop
+from .rollback_target import Targets, next_command, serves_again
 from .states import RollbackOutcome, Stage
 
-DONE_ALONE = frozenset({Stage.DRAIN_REPLICA, Stage.RESTORE_DRIVER, Stage.HOST_GATES})
+DONE_ALONE = frozenset({Stage.DRAIN_REPLICA, Stage.RESTORE_SETTINGS, Stage.RESTORE_DRIVER, Stage.HOST_GATES})
 """Stages of a rollback that a host goes through whatever became of its mates."""
 UNTRUSTED_AFTER = frozenset({Stage.APPLY, Stage.HOST_GATES, Stage.STAMP_HOSTS, Stage.REPLICA_GATES})
 """Stages whose failure leaves a host that must not serve."""
@@ -95,7 +96,7 @@ def failures(
 def runs_rollback_stage(stage: Stage, itself: bool, mates: Collection[str]) -> bool:
     """Whether a host takes part in a ``stage`` of its wave's rollback.
 
-    What a host does by itself it does whatever became of the others: the driver is restored wherever that can be done.
+    What a host does by itself it does whatever became of the others: settings and driver are restored wherever they can be.
     What the hosts of a replica do together would only wait for one that failed, to its whole deadline.
 
     Args:
@@ -124,12 +125,12 @@ def reasons(kept: Sequence[Failure]) -> str:
     return "; then ".join(str(failure) for failure in kept) or "its wave failed"
 
 
-def rollback_outcome(left: Failures, back: Mapping[str, str]) -> RollbackOutcome:
+def rollback_outcome(left: Failures, back: Targets) -> RollbackOutcome:
     """What became of a failed wave.
 
     Args:
         left: the failures of its rollback.
-        back: driver that each host was rolled back to; without those that had nothing to go back to.
+        back: what each host was to be rolled back to; without those that had nothing to go back to.
     """
     if left:
         drained = all(failure.stage is Stage.ENABLE_IN_ROUTER for failure in left.values())
@@ -138,7 +139,7 @@ def rollback_outcome(left: Failures, back: Mapping[str, str]) -> RollbackOutcome
 
 
 def verdict(
-    failed: Failures, left: Failures, back: Mapping[str, str], where: tuple[int, int], replica: str, folder: str = "",
+    failed: Failures, left: Failures, back: Targets, where: tuple[int, int], replica: str, folder: str = "",
     drivers: Collection[str] = (),
 ) -> Stop:  # fmt: skip
     """Closing message of a run whose wave failed: causes, hosts, evidence, what became of it, the next command to type.
@@ -146,7 +147,7 @@ def verdict(
     Args:
         failed: the wave's failures.
         left: the failures of its rollback.
-        back: driver that each host was to be rolled back to; without those that had nothing to go back to.
+        back: what each host was to be rolled back to; without those that had nothing to go back to.
         where: number of the wave, and of all.
         replica: whose hosts are to be examined next.
         folder: where the run's report and evidence lie on the controller.
@@ -159,10 +160,9 @@ def verdict(
         folders = sorted({os.path.dirname(path) for path in failure.evidence})
         lines += [f"    evidence: {host}:{path}" for path in folders]
     became = rollback_outcome(left, back)
-    restored = ", ".join(f"{host} on {version}" for host, version in sorted(back.items()))
     lines += {
         RollbackOutcome.NOT_POSSIBLE: [],
-        RollbackOutcome.ROLLED_BACK: [f"Rolled back; it passed its gates again and serves: {restored}."],
+        RollbackOutcome.ROLLED_BACK: serves_again(back),
         RollbackOutcome.DRAINED_IN_ROUTER: [
             "Rolled back; it passed its gates again and serves, but is still drained in HAProxy; next run enables it:"
         ],
@@ -174,10 +174,7 @@ def verdict(
         lines.append("None of its hosts can be reached, so nothing was rolled back; they stay in quarantine.")
         following = f"ansible {','.join(failed)} -m ansible.builtin.ping; once they answer, the same command again"
     elif back and became is not RollbackOutcome.FAILED:
-        following = (
-            "ansible-playbook playbooks/upgrade_driver.yml -e nvidia_driver_version=… (another version, or this one once "
-            "the cause is repaired)"
-        )
+        following = next_command(back, replica)
     else:
         following = f"ansible-playbook playbooks/diagnose.yml --limit {replica}"
     return Stop("\n".join(lines), following)

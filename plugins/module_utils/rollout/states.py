@@ -68,6 +68,8 @@ class SkipCode(Code):
 class Stage(Code):
     """The stages of a wave, each a file of the same name in playbooks/shared/wave/."""
 
+    KEEP_SETTINGS = "keep_settings"
+    """What the wave is about to change of serving environment and settings is kept on the host; everything serves on."""
     DRAIN_REPLICA = "drain_replica"
     """The router and vLLM drain, engine and Ray stop, the hosts go into quarantine of kind ``changing``."""
     APPLY = "apply"
@@ -86,11 +88,13 @@ class Stage(Code):
     BAKE = "bake"
     """It serves as well as before, for ``rollout_bake_seconds``."""
     ACCEPT_DRIVER = "accept_driver"
-    """The driver is marked last known good: a later rollback leads here."""
+    """Driver and settings are marked last known good: a later rollback leads here."""
+    RESTORE_SETTINGS = "restore_settings"
+    """Rollback only: serving environment, Ray's and vLLM's settings become what they were."""
     RESTORE_DRIVER = "restore_driver"
     """Rollback only: the last known good driver is installed and loaded."""
     ACCEPT_RESTORED = "accept_restored"
-    """Rollback only: the driver change is closed where it began."""
+    """Rollback only: the changes of driver and settings are closed where they began."""
     UNKNOWN = "unknown"
     """The host became unreachable, in whatever stage."""
 
@@ -118,7 +122,7 @@ class RollbackOutcome(Code):
     """What became of a wave that failed, once its rollback ended."""
 
     NOT_POSSIBLE = "not_possible"
-    """No host of it was within a driver change with a last known good driver: nothing was rolled back."""
+    """No host of it had a driver or settings to go back to, or nothing was changed: nothing was rolled back."""
     ROLLED_BACK = "rolled_back"
     """It passed its gates again and serves."""
     DRAINED_IN_ROUTER = "drained_in_router"

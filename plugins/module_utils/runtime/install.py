@@ -154,20 +154,24 @@ def unsafe(environment: Environment, lock: str) -> str | None:
     return None
 
 
-def kept(environments: Mapping[str, float], current: str, before: str | None) -> set[str]:
-    """Which environments stay: the one in use, and one to roll back to (the one before, else the newest other)."""
+def kept(environments: Mapping[str, float], current: str, before: str | None, previous: str | None = None) -> set[str]:
+    """Which environments stay: the one in use, one to go back to (the one before, else the newest other), and ``previous``,
+    which a change that is not accepted yet is rolled back to."""
     others = sorted((name for name in environments if name != current), key=lambda name: environments[name])
     back = before if before in environments and before != current else (others[-1] if others else None)
-    return {current} | ({back} if back else set())
+    return {current, *filter(None, (back, previous))}
 
 
-def install(environment: Environment, *, check: bool = False, root: Path = ROOT) -> Installed:
+def install(
+    environment: Environment, *, check: bool = False, root: Path = ROOT, previous: str | None = None
+) -> Installed:
     """Have ``root``/current be the desired environment.
 
     Args:
         environment: the environment.
         check: change nothing, only report what would change.
         root: folder of all environments.
+        previous: the environment that a rollback would go back to; it is never removed.
 
     Raises:
         InstallError: it cannot be built; what was in use stays in use.
@@ -176,17 +180,17 @@ def install(environment: Environment, *, check: bool = False, root: Path = ROOT)
     if refusal := unsafe(environment, lock):
         raise InstallError(refusal, "write name==version --hash=sha256:…, or use a lock with hashes or https://")
     digest = digest_of(lock, environment.extra, _python_minor(environment.python))
-    before = _current(root)
+    before = current(root)
     folder = root / digest
-    ready = _complete(folder)
+    ready = is_complete(folder)
     present = _environments(root)
-    surplus = set(present) - kept({**present, digest: 0.0}, digest, before)
+    surplus = set(present) - kept({**present, digest: 0.0}, digest, before, previous)
     remove = tuple(sorted(name for name in surplus if not _in_use(root / name)))
     changed = before != digest or not ready or bool(remove)
     if not check and changed:
         if not ready:
             _build(environment, lock, folder, root / f".cache-{digest}")
-        _switch(root, digest)
+        switch(root, digest)
         for name in remove:
             shutil.rmtree(root / name)
     return Installed(changed, digest, before, not ready, remove, runtime_state.state(root / "current"))
@@ -239,18 +243,21 @@ def explain(argv: Sequence[str], output: str) -> InstallError:
     return InstallError(f"{' '.join(argv[:3])} failed: {tail}")
 
 
-def _switch(root: Path, digest: str) -> None:
+def switch(root: Path, digest: str) -> None:
+    """Have ``root``/current be this environment, in one step."""
     scratch = root / ".current"
     scratch.unlink(missing_ok=True)
     scratch.symlink_to(digest)
     os.replace(scratch, root / "current")
 
 
-def _complete(folder: Path) -> bool:
+def is_complete(folder: Path) -> bool:
+    """Whether an environment was built to its end."""
     return (folder / _COMPLETE).is_file()
 
 
-def _current(root: Path) -> str | None:
+def current(root: Path) -> str | None:
+    """Digest of the environment in use; None where there is none."""
     try:
         return os.readlink(root / "current")
     except OSError:

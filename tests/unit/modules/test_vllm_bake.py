@@ -14,6 +14,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.host.settings_changes import SettingsChange
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import bake
 from ansible_collections.lockstep.vllm.plugins.modules import vllm_bake
 
@@ -109,6 +110,16 @@ def test_what_is_amid_a_change_is_not_what_was_before(url: str, capsys: pytest.C
     SERVER["ready"] = False
     assert run(capsys, url, "recorded")["changed"] is False
     assert bake.BEFORE.read_text() == kept
+
+
+def test_what_runs_on_half_changed_settings_is_not_what_was_before(
+    url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(capsys, url, "recorded")
+    changed = SettingsChange(files=("/etc/lockstep/engine.json",))
+    monkeypatch.setattr(vllm_bake.previous_settings, "difference", lambda: changed)
+    again = run(capsys, url, "recorded")
+    assert (again["changed"], again["recorded_at"]) == (False, first["recorded_at"])
 
 
 def test_a_damaged_record_is_reported(url: str, capsys: pytest.CaptureFixture[str]) -> None:

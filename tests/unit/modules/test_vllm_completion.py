@@ -6,11 +6,14 @@ import http.server
 import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine import configured
 from ansible_collections.lockstep.vllm.plugins.modules import vllm_completion
 
 
@@ -48,6 +51,27 @@ def test_proof(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert result["completion"]["ok"] is True
     assert (result["completion"]["text"], result["changed"]) == (" lockstep holds.", False)
     assert "secret" not in json.dumps(result)
+
+
+def test_the_engine_that_the_host_runs_is_asked_whatever_the_inventory_declares(
+    url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = configured.Target(url, "", "tiny", "The cluster says:", "lockstep holds", "sesame", 16, 30)
+    monkeypatch.setattr(configured, "target", lambda: target)
+    with patch_module_args({}), pytest.raises(SystemExit):
+        vllm_completion.main()
+    printed = capsys.readouterr().out
+    assert json.loads(printed)["completion"]["ok"] is True
+    assert "sesame" not in printed
+
+
+def test_a_host_that_runs_no_engine_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "ENGINE_CONFIG", tmp_path / "engine.json")
+    with patch_module_args({}), pytest.raises(SystemExit):
+        vllm_completion.main()
+    assert "engine.json does not exist" in json.loads(capsys.readouterr().out)["msg"]
 
 
 def test_no_proof(url: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ class ActionModule(ActionBase):
         if name == "plan":
             name = f"plan {sorted(args['policy'].items())}"
         what = args.get("verb") or " ".join(filter(None, (name, args.get("state") or args.get("action"))))
+        if back and what == "vllm_server.start" and "vllm_server_serving_deadline" in task_vars:
+            what += f" (deadline {task_vars['vllm_server_serving_deadline']})"
         with (pathlib.Path(task_vars["log"])).open("a") as log:
             log.write(f"{task_vars['inventory_hostname']} {back}{what}\\n")
         if back + what in task_vars.get("lost", {}).get(task_vars["inventory_hostname"], []):
@@ -57,6 +59,7 @@ STAND_INS = (
     "fetch_evidence",
     "host_probe",
     "nvidia_driver_change",
+    "previous_settings",
     "plan",
 )
 VERBS = {
@@ -108,8 +111,11 @@ def rollout(
     mode: str = "upgrade",
     lost: dict[str, list[str]] | None = None,
     left_out: Mapping[str, str] | None = None,
+    steps: Sequence[str] = ("driver",),
+    previous: dict[str, Any] | None = None,
+    bake: int = 0,
 ) -> Ran:
-    """Two waves of one replica of two hosts, each of which gets another driver.
+    """Two waves of one replica of two hosts, each of which gets another driver, or what ``steps`` name.
 
     ``lost`` are hosts that cannot be reached from one task on; ``left_out`` is the message that the run is to end with, for c1.
     """
@@ -118,7 +124,10 @@ def rollout(
     heads = {host for host in HOSTS if host.endswith("1")}
     answers = {
         "rollout_lock": {"request": request, "unready": dict.fromkeys(sorted(heads), "")},
-        "host_probe": {"state": {"change": {"change": change}, "driver": {"loaded_version": "550.127.05"}}},
+        "host_probe": {
+            "state": {"change": {"change": change}, "previous": previous, "driver": {"loaded_version": "550.127.05"}}
+        },
+        "previous_settings": {"restored": "vLLM (args.max_num_seqs)" if previous else "", "serving_deadline": 77.0},
         "fetch_evidence": {"folder": "runs/r"},
     }
     hosts = {
@@ -139,7 +148,7 @@ def rollout(
     for number, replica in enumerate(("replica_a", "replica_b"), 1):
         members = tuple(host for host, name in HOSTS.items() if name == replica)
         groups = ("lockstep_prefetch", "lockstep_waves", "lockstep_completed")
-        rows += [run_plan.Member(host, groups, number, members, (Step.DRIVER,), driver, replica, True, True)
+        rows += [run_plan.Member(host, groups, number, members, tuple(map(Step, steps)), driver, replica, True, True)
                  for host in members]  # fmt: skip
         wave = Wave(number, (replica,), members, {}, None, False, (), (), {})
         rows.append(run_plan.watch(wave, ("lockstep_prefetch", "lockstep_completed")))
@@ -148,7 +157,7 @@ def rollout(
     grouped = yaml.safe_load((ROOT / "playbooks/shared/plan.yml").read_text())[0]
     (group,) = [task for task in grouped["tasks"] if task["name"] == "Group hosts by what they need"]
     planned = {"members": as_json(rows), "run": "r", "mode": mode, "began": 0, "waves": [1, 2], "floor": 1, "window": "",
-               "pause_between": 0, "bake": {"seconds": 0}, "left_out": dict(left_out or {})}  # fmt: skip
+               "pause_between": 0, "bake": {"seconds": bake, "latency_factor": 2, "error_share": 0, "requests": 0}, "left_out": dict(left_out or {})}  # fmt: skip
     plan = {
         "name": "Group",
         "hosts": "localhost",
@@ -192,6 +201,7 @@ HEAD = [
     "vllm_server.prove",
     "admission.admit",
     "nvidia_driver.accept",
+    "previous_settings accepted",
 ]
 
 
@@ -221,15 +231,17 @@ def test_a_failed_wave_is_rolled_back_and_no_other_begins(collection: Path, tmp_
         "vllm_server.stop",
         "admission.quarantine",
         "ray_node.stop",
+        "previous_settings restored",
         "nvidia_driver.restore",
         "admission.verify_host",
         "admission.stamp_host",
         "ray_node.start",
         "admission.verify_replica",
-        "vllm_server.start",
+        "vllm_server.start (deadline 77.0)",
         "vllm_server.prove",
         "admission.admit",
         "nvidia_driver_change accepted",
+        "previous_settings accepted",
     ], ran.text
     assert "ray_node.start" not in ran.of("a1"), "a stage went on after a mate had failed"
     assert "nvidia_driver.install" not in ran.of("b1"), "the second wave began"
@@ -263,6 +275,77 @@ def test_a_failed_change_with_nothing_to_roll_back_to(collection: Path, tmp_path
     assert ran.of("a1")[-1].startswith("rollout_lock") or ran.of("a1")[-1] == "admission.quarantine"
     assert ran.of("a1").count("admission.quarantine") == 2
     assert ran.of("a2").count("admission.quarantine") == 1
+
+
+SETTINGS = ("runtime", "ray", "serve")
+KEPT = {"run": "r", "at": "t", "roles": ["ray_node", "serving_runtime", "vllm_server"], "runtime": "1a2b"}
+
+
+@pytest.mark.parametrize("failing", ["serving_runtime.install", "vllm_server.start", "vllm_server.bake"])
+def test_a_wave_that_changes_no_driver_is_rolled_back(collection: Path, tmp_path: Path, failing: str) -> None:
+    """A lock that cannot be built, an argument that kills the engine, a bake that fails."""
+    ran = rollout(collection, tmp_path, {"a1": [failing]}, mode="converge", steps=SETTINGS, previous=KEPT, bake=1)
+    assert ran.rc != 0
+    lines = without_lock(ran.of("a1"))
+    assert lines.index("previous_settings kept") < lines.index("vllm_server.drain"), (
+        "it is kept before anything is drained"
+    )
+    back = [line.removeprefix("rollback:") for line in lines if line.startswith("rollback:")]
+    assert back == [
+        "vllm_server.stop",
+        "admission.quarantine",
+        "ray_node.stop",
+        "previous_settings restored",
+        "admission.verify_host",
+        "admission.stamp_host",
+        "ray_node.start",
+        "admission.verify_replica",
+        "vllm_server.start (deadline 77.0)",
+        "vllm_server.prove",
+        "admission.admit",
+        "previous_settings accepted",
+    ], ran.text
+    assert lines.count("admission.quarantine") == 1, "it stays in quarantine though it was rolled back"
+    assert "previous_settings kept" not in ran.of("b1"), "the second wave began"
+    for fragment in (
+        "Rolled back; it passed its gates again and serves as before.",
+        "a1, taken back: vLLM (args.max_num_seqs)",
+        "Next: ansible-playbook site.yml --limit replica_a",
+    ):
+        assert fragment in ran.text
+
+
+def test_settings_that_cannot_be_kept_leave_what_serves_alone(collection: Path, tmp_path: Path) -> None:
+    """A full disk on a2, where a1 has kept its settings already: neither is drained, nor rolled back."""
+    fails = {"a2": ["previous_settings kept"]}
+    ran = rollout(collection, tmp_path, fails, mode="converge", steps=SETTINGS, previous=KEPT)
+    assert ran.rc != 0
+    for host in ("a1", "a2"):
+        assert [
+            line for line in without_lock(ran.of(host)) if "fetch_evidence" not in line and "probe" not in line
+        ] == [
+            "nvidia_driver.prefetch",
+            "previous_settings kept",
+        ], ran.text
+    assert "a2, stage keep_settings: previous_settings kept failed" in ran.text
+    assert "Rolled back" not in ran.text
+
+
+def test_settings_that_cannot_be_restored_keep_the_replica_out(collection: Path, tmp_path: Path) -> None:
+    fails = {"a1": ["vllm_server.start", "rollback:previous_settings restored"]}
+    ran = rollout(collection, tmp_path, fails, mode="converge", steps=SETTINGS, previous=KEPT)
+    assert ran.rc != 0
+    assert "a1, stage restore_settings of the rollback: previous_settings restored failed" in ran.text
+    assert "rollback:ray_node.start" not in ran.of("a2"), "its mate waited for it"
+    assert [line for line in ran.of("a1") if "fetch_evidence" not in line and "lock" not in line][
+        -1
+    ] == "admission.quarantine"
+
+
+def test_verifying_neither_keeps_nor_accepts_settings(collection: Path, tmp_path: Path) -> None:
+    ran = rollout(collection, tmp_path, mode="verify", steps=["gates"])
+    assert ran.rc == 0, ran.text
+    assert not [line for line in ran.log if "previous_settings" in line]
 
 
 def test_a_failed_prefetch_releases_the_lock(collection: Path, tmp_path: Path) -> None:

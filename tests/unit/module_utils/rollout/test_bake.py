@@ -138,15 +138,19 @@ def test_what_was_before_survives_its_record() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "sample", "may"),
+    ("change", "settings_changed", "sample", "may"),
     [
-        (None, samples(GOOD)[-1], True),
-        ({"change": None, "verified": {"version": "550.90.07"}}, samples(GOOD)[-1], True),
-        ({"change": {"to": {"version": "550.127.05"}}}, samples(GOOD)[-1], False),
-        (None, Sample(False, "starting"), False),
-        (None, Sample(True, seconds=None, failure="no token"), False),
+        pytest.param(None, False, samples(GOOD)[-1], True, id="never changed"),
+        pytest.param({"change": None, "verified": {"version": "1"}}, False, samples(GOOD)[-1], True, id="no change"),
+        pytest.param(
+            {"change": {"to": {"version": "2"}}}, False, samples(GOOD)[-1], False, id="within a driver change"
+        ),
+        pytest.param(None, True, samples(GOOD)[-1], False, id="with other settings than before"),
+        pytest.param(None, False, Sample(False, "starting"), False, id="does not serve"),
+        pytest.param(None, False, Sample(True, seconds=None, failure="no token"), False, id="does not answer"),
     ],
-    ids=["never changed", "no change under way", "within a change", "does not serve", "does not answer"],
 )
-def test_only_what_served_before_a_change_is_kept(change: dict[str, Any] | None, sample: Sample, may: bool) -> None:
-    assert bake.may_be_recorded(change, sample) is may
+def test_only_what_served_before_a_change_is_kept(
+    change: dict[str, Any] | None, settings_changed: bool, sample: Sample, may: bool
+) -> None:
+    assert bake.may_be_recorded(change, settings_changed, sample) is may

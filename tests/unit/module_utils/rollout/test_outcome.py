@@ -12,9 +12,11 @@ from ansible_collections.lockstep.vllm.plugins.filter import wave as filters
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import outcome
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.outcome import Failure
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.rollback_target import RollbackTarget
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import RollbackOutcome, Stage
 
 ROLL_STAGES = (
+    Stage.KEEP_SETTINGS,
     Stage.DRAIN_REPLICA,
     Stage.APPLY,
     Stage.HOST_GATES,
@@ -28,6 +30,7 @@ ROLL_STAGES = (
 )
 ROLLBACK_STAGES = (
     Stage.DRAIN_REPLICA,
+    Stage.RESTORE_SETTINGS,
     Stage.RESTORE_DRIVER,
     Stage.HOST_GATES,
     Stage.STAMP_HOSTS,
@@ -98,6 +101,8 @@ def test_a_failure_keeps_its_evidence_and_is_no_template() -> None:
     [
         (Stage.DRAIN_REPLICA, False, ["a2"], True),
         (Stage.RESTORE_DRIVER, False, [], True),
+        (Stage.RESTORE_SETTINGS, False, ["a2"], True),
+        (Stage.RESTORE_SETTINGS, True, [], False),
         (Stage.RESTORE_DRIVER, False, ["a2"], True),
         (Stage.HOST_GATES, False, ["a2"], True),
         (Stage.RESTORE_DRIVER, True, [], False),
@@ -127,6 +132,7 @@ def failed_at(stage: Stage, rolling_back: bool = False) -> Failure:
         pytest.param([failed_at(Stage.STAMP_HOSTS)], False, True, id="network gate"),
         pytest.param([failed_at(Stage.REPLICA_GATES)], False, True, id="replica gate"),
         pytest.param([failed_at(Stage.DRAIN_REPLICA)], False, False, id="never changed"),
+        pytest.param([failed_at(Stage.KEEP_SETTINGS)], False, False, id="serves on: its settings could not be kept"),
         pytest.param([failed_at(Stage.BAKE)], False, False, id="its gates passed"),
         pytest.param([failed_at(Stage.APPLY), NOT_RESTORED], True, True, id="not rolled back"),
         pytest.param([NOT_RESTORED], True, True, id="its mate failed, and it was not rolled back"),
@@ -145,7 +151,12 @@ def test_the_reason_of_a_quarantine_names_both_failures() -> None:
     assert outcome.reasons([]) == "its wave failed"
 
 
-BACK = {"a1": "550.90.07"}
+BACK = {"a1": RollbackTarget("550.90.07")}
+TAKEN = {
+    "a1": RollbackTarget(settings=True, restored="vLLM (args.max_num_seqs)"),
+    "a2": RollbackTarget("550.90.07", True),
+}
+SITE = "Next: ansible-playbook site.yml --limit replica_a (once the inventory"
 
 
 @pytest.mark.parametrize(
@@ -170,11 +181,19 @@ BACK = {"a1": "550.90.07"}
             RollbackOutcome.FAILED,
             ["could not be rolled back", "router1", "diagnose.yml --limit replica_a"],
         ),
+        (
+            {},
+            TAKEN,
+            RollbackOutcome.ROLLED_BACK,
+            ["serves: a2 on 550.90.07.", "  - a1, taken back: vLLM (args.max_num_seqs)", SITE],
+        ),
+        ({}, {"a1": TAKEN["a1"]}, RollbackOutcome.ROLLED_BACK, ["serves as before.", "a1, taken back: vLLM", SITE]),
+        ({"a1": NOT_ENABLED}, TAKEN, RollbackOutcome.DRAINED_IN_ROUTER, ["still drained", SITE]),
         ({}, {}, RollbackOutcome.NOT_POSSIBLE, ["diagnose.yml --limit replica_a"]),
     ],
 )
 def test_the_closing_message(
-    left: dict[str, Failure], back: dict[str, str], became: RollbackOutcome, fragments: list[str]
+    left: dict[str, Failure], back: dict[str, RollbackTarget], became: RollbackOutcome, fragments: list[str]
 ) -> None:
     kept = {"a1": [Failure(Stage.APPLY, False, "Install driver", "no space left", ("/e/r/graph/stack",))]}
     failed = outcome.failures(["a1", "a2"], ["a1"], kept, rolling_back=False)

@@ -562,3 +562,29 @@ def test_disk_space_is_asked_of_the_step_that_needs_it(free: dict[str, int], ste
 def test_why_an_engine_is_started(engine: dict[str, Any] | None, reason: str) -> None:
     planned = build({"a1": edited("a1", engine=engine)})
     assert planned.steps["a1"] == {"start": reason}
+
+
+KEPT = {"run": "r0", "at": "2026-11-22T11:00:00Z", "roles": ["vllm_server"], "runtime": None}
+
+
+@pytest.mark.parametrize("mode", [Mode.CONVERGE, Mode.UPGRADE])
+def test_settings_that_a_run_kept_and_did_not_let_go_of_are_half_a_change(mode: Mode) -> None:
+    """Also where nothing is due, as the inventory was taken back: then it serves on through its wave, which closes it."""
+    made = build({"a1": {**good("a1"), "previous": KEPT}}, mode=mode)
+    assert [wave.replicas for wave in made.waves] == [("ra",)]
+    assert made.steps["a1"] == {"start": "the change of its settings did not complete"}
+    assert made.disturbed == ()
+
+
+def test_half_changed_settings_come_first() -> None:
+    changed = edited("b1", manifest__vllm_server={"inputs": "half", "drifted": []}, units={}, engine=None)
+    half = {**changed, "previous": KEPT, "quarantine": {"kind": "changing", "reason": "changing (serve)"}}
+    also_due = edited("a1", manifest__vllm_server={"inputs": "older", "drifted": []})
+    made = build({"a1": also_due, "b1": half})
+    assert [wave.replicas for wave in made.waves] == [("rb",), ("ra",)]
+    assert "serve" in made.steps["b1"]
+
+
+def test_a_probe_that_could_not_read_what_is_kept_counts_as_half_a_change() -> None:
+    made = build({"a1": {**good("a1"), "previous": {"error": "RecordError: is not JSON"}}})
+    assert [wave.replicas for wave in made.waves] == [("ra",)]

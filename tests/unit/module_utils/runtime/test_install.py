@@ -200,3 +200,17 @@ def test_locks_that_come_with_the_role_pin_what_is_needed(name):
     pinned = runtime_install.pins(lock.read_text())
     assert {"ray", "torch", "py-spy", "grpcio"} <= set(pinned)
     assert "--hash=" in lock.read_text()
+
+
+def test_the_environment_that_a_rollback_goes_back_to_is_never_removed(house):
+    """X serves; a run to Y dies, and the next goes to Z: a rollback then still finds X."""
+    first = install(house)
+    renew(house)
+    second = install(house, extra=("plugin==1.0",))
+    third = runtime_install.install(environment(house), root=house / "root", previous=first.digest)
+    assert third.removed == ()
+    assert {first.digest, second.digest, third.digest} == {
+        each.name for each in (house / "root").iterdir() if not each.is_symlink() and not each.name.startswith(".")
+    }
+    again = install(house)
+    assert again.removed == (first.digest,)

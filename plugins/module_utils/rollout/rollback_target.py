@@ -1,0 +1,73 @@
+"""What a host of a failed wave can be taken back to: its last known good driver, the settings that were kept. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from .states import Stage
+
+
+@dataclasses.dataclass(frozen=True)
+class RollbackTarget:
+    """What one host is to be taken back to; false where there is nothing.
+
+    Attributes:
+        driver: the last known good one, where a change from it is in progress.
+        settings: whether its previous settings are kept (module_utils/core/previous_settings.py).
+        restored: of these, what was taken back, for people; empty before the rollback, and where nothing had been changed.
+    """
+
+    driver: str | None = None
+    settings: bool = False
+    restored: str = ""
+
+    def __bool__(self) -> bool:
+        return self.driver is not None or self.settings
+
+
+Targets = Mapping[str, RollbackTarget]
+"""Host to its target, for the hosts that have one."""
+
+
+def target(state: Mapping[str, Any], restored: str = "") -> RollbackTarget:
+    """The target of one host.
+
+    Args:
+        state: what a probe before the rollback observed; empty where there is none. Settings whose record is damaged count
+            as kept: restoring them fails with the reason, and the host stays out.
+        restored: what the rollback has taken back of the settings.
+    """
+    origin = ((state.get("change") or {}).get("change") or {}).get("from")
+    return RollbackTarget(str(origin["version"]) if origin else None, bool(state.get("previous")), restored)
+
+
+def targets(of_host: Targets, failed_in: Collection[Stage]) -> Targets:
+    """The targets of a wave; none where it failed before anything was changed, so that nothing that serves is touched.
+
+    Args:
+        of_host: the target of each member.
+        failed_in: the stages that members failed in; none of one that became unreachable.
+    """
+    if failed_in and all(stage is Stage.KEEP_SETTINGS for stage in failed_in):
+        return {}
+    return {host: each for host, each in of_host.items() if each}
+
+
+def serves_again(back: Targets) -> list[str]:
+    """The lines that say what a wave was rolled back to, and what was taken back."""
+    drivers = ", ".join(f"{host} on {each.driver}" for host, each in sorted(back.items()) if each.driver)
+    lines = [f"Rolled back; it passed its gates again and serves{f': {drivers}' if drivers else ' as before'}."]
+    taken = [(host, each.restored) for host, each in sorted(back.items()) if each.restored]
+    return lines + [f"  - {host}, taken back: {what}" for host, what in taken]
+
+
+def next_command(back: Targets, replica: str) -> str:
+    """What to type once the cause is repaired, by what was taken back."""
+    if any(each.settings for each in back.values()):
+        return f"ansible-playbook site.yml --limit {replica} (once the inventory is repaired: it still declares what failed)"
+    return (
+        "ansible-playbook playbooks/upgrade_driver.yml -e nvidia_driver_version=… (another version, or this one once "
+        "the cause is repaired)"
+    )
