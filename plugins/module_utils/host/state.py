@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 if TYPE_CHECKING:
     from ..driver import packages as driver_packages
     from ..driver import state as driver_state
+    from ..ray import firewall_live
     from ..runtime import state as runtime_state
 
 Record = dict[str, Any]
@@ -125,6 +126,7 @@ class CoreState(TypedDict):
     manifest: dict[str, Manifest] | Unread
     disk_free_mib: dict[str, int] | Unread
     addresses: dict[str, list[str]] | Unread
+    filter: firewall_live.State
 
 
 class HostState(CoreState, total=False):

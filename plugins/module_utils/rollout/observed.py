@@ -95,6 +95,7 @@ class HostState:
         engine_phase, engine_reason: what the engine reports of itself; None where there is no engine.
         change: the driver change record (module_utils/driver/change_record.py); empty where there is none.
         addresses: IPv4 addresses by interface; None where they could not be read.
+        filter_problem: why its packet filter is not the wanted one; "" where it is, or none is wanted.
     """
 
     distribution: str | None = None
@@ -114,6 +115,7 @@ class HostState:
     manifests: Mapping[str, Manifest] = dataclasses.field(default_factory=dict)
     disk_free_mib: Mapping[str, int] = dataclasses.field(default_factory=dict)
     addresses: Mapping[str, list[str]] | None = None
+    filter_problem: str = ""
     preflight: Preflight = Preflight()
 
     @classmethod
@@ -149,6 +151,7 @@ class HostState:
             },
             disk_free_mib=answer.get("disk_free_mib", {}),
             addresses=None if "error" in addresses else addresses,
+            filter_problem=str(answer.get("filter", {}).get("problem") or ""),
             preflight=Preflight.parse(answer.get("preflight", {})),
         )
 

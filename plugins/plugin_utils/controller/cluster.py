@@ -12,15 +12,13 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray import ports
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import topology
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.needs import Desired
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, settings
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, routers, settings
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import (
     Answer,
     ConnectionVariables,
     Fleet,
     program,
 )
-
-ROUTER_GROUP = "router"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +69,7 @@ class ClusterAction(ActionBase):
         Its problems are in ``topology.problems``; wrong templates raise Ansible's own error.
         """
         groups, hostvars = task_vars["groups"], task_vars["hostvars"]
-        declared, routers = set(groups.get(topology.ROOT, ())), tuple(groups.get(ROUTER_GROUP, ()))
+        declared, before_them = set(groups.get(topology.ROOT, ())), tuple(groups.get(routers.GROUP, ()))
         default = settings.defaults(self._loader)
         placed = {
             host: settings.resolve(
@@ -83,6 +81,7 @@ class ClusterAction(ActionBase):
             for host in groups["all"]
         }
         read = topology.read(groups, ansible_internals.child_groups(hostvars, topology.ROOT), placed)
+        routed = routers.declared_addresses(self._templar, task_vars) if read.replicas else {}
         wanted: dict[str, Desired] = {}
         for replica in read.replicas:
             context = {"replica": replica.name, "head": replica.head, "peers": dict(replica.addresses)}
@@ -92,14 +91,15 @@ class ClusterAction(ActionBase):
                         {**ansible_internals.raw_variables(hostvars, host), **(over or {})},
                         settings.HOST_ROLES,
                         context,
+                        {"gpu_host": routed},
                     )
         everything = {replica.name: dict(replica.addresses) for replica in read.replicas}
-        for host in routers if read.replicas else ():
+        for host in before_them if read.replicas else ():
             if only in (None, host):
                 wanted[host] = self._wanted(
                     ansible_internals.raw_variables(hostvars, host), settings.ROUTER_ROLES, everything
                 )
-        return Cluster(read, wanted, routers)
+        return Cluster(read, wanted, before_them)
 
     def probe(self, cluster: Cluster, task_vars: Mapping[str, Any], **parameters: Any) -> dict[str, Answer]:
         """Read every host's state, all at once; ``parameters`` go to ``host.probe.collect``."""
@@ -123,10 +123,18 @@ class ClusterAction(ActionBase):
     def _connection_variables(self, host: str, task_vars: Mapping[str, Any]) -> ConnectionVariables:
         return settings.connection(self._templar, ansible_internals.raw_variables(task_vars["hostvars"], host))
 
-    def _wanted(self, raw: Mapping[str, Any], roles: tuple[str, ...], context: Mapping[str, Any]) -> Desired:
+    def _wanted(
+        self,
+        raw: Mapping[str, Any],
+        roles: tuple[str, ...],
+        context: Mapping[str, Any],
+        also: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> Desired:
+        """``context`` is what every role reads of the topology; ``also``, by role, what that one reads besides."""
         names = sorted({name for role in roles for name in settings.public_variables(role)})
         mine = settings.resolve(self._templar, raw, settings.defaults(self._loader, roles), names)
-        inputs = {role: settings.role_inputs(role, mine, context) for role in roles}
+        extra = {role: {"also": read} for role, read in (also or {}).items()}
+        inputs = {role: settings.role_inputs(role, mine, {**context, **extra.get(role, {})}) for role in roles}
         return Desired(mine, inputs, settings.promised_runtime(mine.get("serving_runtime_lock")))
 
 

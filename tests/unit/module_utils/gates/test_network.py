@@ -33,6 +33,7 @@ SEEN = {
     "complaints": {"a2": [], "a3": []},
     "limits": {"lockstep-ray.service": {"installed": True, "memlock_bytes": None, "shm_mib": 2048}},
     "rdma": [],
+    "filter_problem": "",
     "held": [],
     "control_error": None,
 }
