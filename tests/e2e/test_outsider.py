@@ -28,7 +28,7 @@ METRICS = "cd /run && PYTHONPATH=/opt/lockstep/lib python3 -m lockstep.host.metr
 NOT_OURS = 2000
 """A UDP port that is none of Lockstep's, where nobody listens: the host itself says so."""
 
-# Finds a TCPStore among the ports as soon as it can, then asks it again and again for as long as it answers. Prints how often it did.
+# Finds a TCPStore among the ports, then asks it again and again for as long as it answers. Prints how often it did.
 CLING = """
 import socket, struct, sys, time
 address, answered, end = sys.argv[1], 0, time.monotonic() + 20

@@ -147,10 +147,11 @@ def _host_stamp(state: HostState) -> str:
 
 def _filter(state: HostState) -> str:
     """``on``, ``off`` where none is wanted, or ``wrong: `` and why; ``unknown`` where the host did not report it."""
-    filtered = state.get("filter")
-    if not filtered:
-        return "unknown"
-    return f"wrong: {filtered['problem']}" if filtered["problem"] else "on" if filtered["wanted"] else "off"
+    filtered: Mapping[str, Any] = state.get("filter") or {}
+    if problem := filtered.get("problem"):
+        return f"wrong: {problem}"
+    wanted = filtered.get("wanted")
+    return "unknown" if wanted is None else "on" if wanted else "off"
 
 
 def _replica_stamp(head: HostState, answers: Mapping[str, Answer]) -> str:

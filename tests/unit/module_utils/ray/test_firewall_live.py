@@ -23,7 +23,7 @@ ABSENT = CommandResult(
 
 
 class Kernel:
-    """nft, in short: what was loaded is listed, in words of its own."""
+    """nft, in short: what was loaded is listed as nft itself puts it."""
 
     def __init__(self) -> None:
         self.table: str | None = None
