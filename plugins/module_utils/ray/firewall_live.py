@@ -67,10 +67,13 @@ def state(run: Run = run_command) -> State:
     if not SETTINGS.exists():
         return {"wanted": False, "problem": ""}
     try:
-        problem = difference(wanted(), run)
+        desired = wanted()
     except Unusable as error:
-        problem = f"its rules cannot be made: {error}"
-    return {"wanted": True, "problem": problem}
+        return {"wanted": True, "problem": f"its rules cannot be made: {error}"}
+    try:
+        return {"wanted": True, "problem": difference(desired, run)}
+    except FilterError as error:
+        return {"wanted": True, "problem": f"its table cannot be read: {error}"}
 
 
 def difference(desired: str, run: Run = run_command) -> str:

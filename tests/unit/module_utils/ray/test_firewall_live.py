@@ -121,7 +121,7 @@ def test_without_settings_none_is_wanted(kernel: Kernel, etc: Path) -> None:
 
 def test_an_nft_that_does_not_answer_is_no_absent_table(etc: Path) -> None:
     hung = firewall_live.state(lambda *_: CommandResult(None, timed_out=True))
-    assert hung == {"wanted": True, "problem": "its rules cannot be made: nft list: no answer within 10 s"}
+    assert hung == {"wanted": True, "problem": "its table cannot be read: nft list: no answer within 10 s"}
 
 
 def test_removed_is_removed(kernel: Kernel) -> None:
