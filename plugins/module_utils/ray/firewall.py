@@ -106,6 +106,15 @@ def chosen_by_kernel(local_range: str, reserved: str) -> tuple[range, ...]:
     return tuple(one for one in free if one)
 
 
+def allowed(engine: EnginePorts, settings: Settings) -> dict[int, tuple[Network, ...]]:
+    """By TCP port, who may come to it besides the hosts of the replica."""
+    found: dict[int, tuple[Network, ...]] = dict.fromkeys((engine.api, engine.ready), settings.clients)
+    for one in settings.openings:
+        if one.protocol == "tcp":
+            found |= {port: (*found.get(port, ()), *one.sources) for port in one.ports}
+    return found if settings.ssh_port is None else {**found, settings.ssh_port: ANY}
+
+
 def rules(identity: HostRecord, ray: RayPorts, engine: EnginePorts, settings: Settings, chosen: Sequence[range]) -> str:
     """The table for a host: what ``nft -f`` loads in one step, whether or not there is one already.
 

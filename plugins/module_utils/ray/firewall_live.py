@@ -13,7 +13,7 @@ from typing import TypedDict
 
 from ..core import host_record, records
 from ..core.commands import Run, run_command
-from . import firewall
+from . import firewall, firewall_sessions
 from .ports import engine_ports, ray_ports
 
 NFT = "/usr/sbin/nft"
@@ -132,6 +132,19 @@ def load(desired: str, run: Run = run_command) -> None:
     if done.returncode:
         raise FilterError(f"nft -f: {_reason(False, done.stderr)}")
     records.write(LOADED, {"rules": desired, "listed": listed(run) or ""}, mode=0o600)
+
+
+def end_uninvited(run: Run = run_command) -> int:
+    """End the connections that came in while no table was loaded. Returns how many there were.
+
+    Raises:
+        RecordError, OSError, ValueError, KeyError: as :func:`wanted`.
+    """
+    identity, settings = host_record.require(), firewall.Settings.parse(records.read(SETTINGS) or {})
+    allowed = firewall.allowed(engine_ports(), settings)
+    found = firewall_sessions.uninvited(firewall_sessions.read(), closed(), identity["peers"].values(), allowed)
+    firewall_sessions.end(found, run)
+    return len(found)
 
 
 def remove(run: Run = run_command) -> bool:

@@ -117,7 +117,14 @@ class Watch:
             self._once(f"{difference}, and loading it fails: {error}")
         else:
             self._failing_since = None
-            self._say(f"{difference}: loaded it again")
+            self._say(f"{difference}: loaded it again{self._ended()}")
+
+    def _ended(self) -> str:
+        try:
+            ended = firewall_live.end_uninvited()
+        except firewall_live.Unusable as error:
+            return f"; what came in meanwhile could not be ended: {error}"
+        return f"; ended {ended} connections that came in meanwhile" if ended else ""
 
     def _once(self, line: str) -> None:
         if line not in self._said:
