@@ -54,7 +54,7 @@ while time.monotonic() < end:
 print("connected", flush=True)
 began = last = time.monotonic()
 try:
-    while last < began + 60 and one.recv(64):
+    while last < began + 300 and one.recv(64):
         last = time.monotonic()
 except OSError:
     pass
@@ -111,16 +111,16 @@ def test_what_an_outsider_began_meanwhile_ends_and_everybody_says_so(lab: Lab, s
     lab.on(HEAD, f"systemd-run --quiet --collect --unit=publisher python3 -c '{PUBLISH}'")
     lab.on(HEAD, "systemctl stop lockstep-filter-watch; nft delete table inet lockstep")
     try:
-        lab.on(OUTSIDER, f"nohup python3 -c '{SUBSCRIBE}' {lab.address(HEAD)} >/tmp/subscriber 2>&1 &")
         (host,) = [host for host in lab.status()["replicas"][0]["hosts"] if host["host"] == HEAD]
         assert host["filter"] == "wrong: its table is not loaded"
         assert lab.on(HEAD, CHECK, check=False) == "its table is not loaded"
         assert "\nlockstep_filter_ok 0\n" in lab.on(HEAD, METRICS)
+        lab.on(OUTSIDER, f"nohup python3 -c '{SUBSCRIBE}' {lab.address(HEAD)} >/tmp/subscriber 2>&1 &")
         eventually("the outsider is in", lambda: "connected" in lab.on(OUTSIDER, "cat /tmp/subscriber"), 20)
     finally:
         lab.on(HEAD, "systemctl start lockstep-filter-watch")
     eventually("its connection has ended", lambda: len(lab.on(OUTSIDER, "cat /tmp/subscriber").split()) == 2, 20)
-    assert 0 < float(lab.on(OUTSIDER, "cat /tmp/subscriber").split()[1]) < 50
+    assert 0 < float(lab.on(OUTSIDER, "cat /tmp/subscriber").split()[1]) < 200
     assert lab.on(HEAD, CHECK) == "the packet filter is as wanted"
     lab.on(HEAD, "systemctl stop publisher")
 
