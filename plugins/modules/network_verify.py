@@ -63,7 +63,7 @@ gate:
   description: >-
     The gate's result: its C(verdict) (V(pass), V(fail), or V(timeout) when its deadline ended it), the C(host) or
     C(pair) to blame, the C(cause), what to type C(next), and its C(code), one of C(ok), C(could_not_run), C(names),
-    C(names_slow), C(interface), C(port_taken), C(peer_silent), C(port_blocked), C(mtu), C(zone), C(rtt),
+    C(names_slow), C(interface), C(port_taken), C(unfiltered), C(peer_silent), C(port_blocked), C(mtu), C(zone), C(rtt),
     C(clock_skew), C(shm), C(memlock), C(rdma_down), C(probe_hangs) and C(probe_failed). C(gate.measured.problems)
     lists all that was found.
   returned: always

@@ -18,6 +18,7 @@ ORDER = (
     "test_preflight_packages",  # the same
     "test_site",  # makes the cluster of them, and leaves it serving, as all that follow
     "test_status",
+    "test_outsider",
     "test_recovery",
     "test_gates",
     "test_ladder",

@@ -32,7 +32,10 @@ def commands() -> list[tuple[str, str]]:
 
 def test_commands_are_found() -> None:
     found = {path for path, _name in commands()}
-    assert {"roles/ray_node/tasks/_filter.yml", "roles/ray_node/templates/lockstep-ray.service.j2"} <= found
+    assert {
+        "roles/gpu_host/templates/lockstep-filter.service.j2",
+        "roles/ray_node/templates/lockstep-ray.service.j2",
+    } <= found
 
 
 @pytest.mark.parametrize(("path", "name"), commands())

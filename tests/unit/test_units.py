@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.admission import condition
 
@@ -42,6 +43,25 @@ def test_a_refusal_is_no_success(unit: str, kind: str) -> None:
 @pytest.mark.parametrize(("unit", "kind"), UNITS)
 def test_nothing_runs_as_root(unit: str, kind: str) -> None:
     assert setting(unit, "User") == ["lockstep"]
+
+
+FILTER = "gpu_host/templates/lockstep-filter.service.j2"
+REQUIREMENT = "gpu_host/templates/require-filter.conf.j2"
+
+
+def test_ray_and_vllm_do_not_start_without_the_packet_filter() -> None:
+    assert setting(REQUIREMENT, "Requires") == setting(REQUIREMENT, "After") == ["lockstep-filter.service"]
+    required_by = yaml.safe_load((ROLES / "gpu_host/vars/main.yml").read_text())["__gpu_host_filter_requirements"]
+    units = [Path(unit).name.removesuffix(".j2") for unit, _ in UNITS]
+    assert required_by == [f"/etc/systemd/system/{unit}.d/filter.conf" for unit in units]
+
+
+def test_a_restart_of_nftables_does_not_reach_ray_by_way_of_the_filter() -> None:
+    """Ray requires the filter: what stops or restarts that one stops Ray. The watch loads the rules again."""
+    for name in ("PartOf", "BindsTo", "Requires", "StopPropagatedFrom"):
+        assert setting(FILTER, name) == []
+    assert setting(FILTER, "ReloadPropagatedFrom") == ["nftables.service"]
+    assert setting(FILTER, "ExecReload") == setting(FILTER, "ExecStart")
 
 
 ROOT = ROLES.parent

@@ -88,6 +88,8 @@ class Code(codes.Code):
     """The declared interface does not own the declared address."""
     PORT_TAKEN = "port_taken"
     """The gate's own port is taken on this host."""
+    UNFILTERED = "unfiltered"
+    """The packet filter is not loaded as wanted: what the gate measures would prove nothing."""
     PEER_SILENT = "peer_silent"
     """A peer does not answer the gate's questions."""
     PORT_BLOCKED = "port_blocked"

@@ -57,6 +57,7 @@ def evaluate(seen: Observations, identity: Mapping[str, Any], limits: Limits, se
     problems = [
         *_names(seen, me, limits),
         *_interface(seen, identity),
+        *_filter(seen, me),
         *_silent(seen, me),
         *_ports(seen, me),
         *_mtu(seen, me),
@@ -167,6 +168,12 @@ def _interface(seen: Observations, identity: Mapping[str, Any]) -> Iterator[Prob
         yield Problem(
             Code.PORT_TAKEN, me, f"on {me} {seen['control_error']}", f"On {me}: ss -ltnp 'sport = :{NETWORK_GATE}'"
         )
+
+
+def _filter(seen: Observations, me: str) -> Iterator[Problem]:
+    if seen["filter_problem"]:
+        cause = f"the packet filter of {me} is not as wanted: {seen['filter_problem']}"
+        yield Problem(Code.UNFILTERED, me, cause, f"ansible-playbook site.yml --limit {me}")
 
 
 def _silent(seen: Observations, me: str) -> Iterator[Problem]:
@@ -294,6 +301,9 @@ def _rdma(seen: Observations, me: str, limits: Limits) -> Iterator[Problem]:
 
 
 def _warnings(seen: Observations, me: str) -> Iterator[str]:
+    active = [f"{port['device']}/{port['port']}" for port in seen["rdma"] if port["state"] == "ACTIVE" and port["gids"]]
+    if active:
+        yield f"RDMA on {me}, {', '.join(active)}: no packet filter sees it and nothing encrypts it"
     down = [f"{port['device']}/{port['port']} is {port['state']}" for port in seen["rdma"] if port["state"] != "ACTIVE"]
     if down:
         yield f"RDMA on {me}: {', '.join(down)}"

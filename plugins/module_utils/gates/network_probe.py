@@ -28,6 +28,7 @@ from ..core import systemd
 from ..core.commands import together
 from ..core.system import read_text
 from ..host import probe as host_probe
+from ..ray import firewall_live
 from ..ray.ports import NETWORK_GATE
 from .network_observations import Clock, Interface, NameLookup, Observations, Peer, RdmaPort, UnitLimits
 
@@ -55,6 +56,8 @@ class Responder:
         datagrams.bind((address, NETWORK_GATE))
         self._sockets.append(datagrams)
         _start(lambda: self._echo(datagrams))
+        # As vLLM, torch and NCCL do: whatever port the kernel hands out has to be open to peers, too.
+        self.chosen = self._listen(address, 0, lambda peer: peer.close())
         for port in ports:
             try:
                 self._listen(address, port, lambda peer: peer.close())
@@ -72,7 +75,7 @@ class Responder:
             with contextlib.suppress(OSError):
                 one.close()
 
-    def _listen(self, address: str, port: int, serve: Callable[[socket.socket], None]) -> None:
+    def _listen(self, address: str, port: int, serve: Callable[[socket.socket], None]) -> int:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -83,6 +86,7 @@ class Responder:
         listener.listen(64)
         self._sockets.append(listener)
         _start(lambda: self._accept(listener, serve))
+        return int(listener.getsockname()[1])
 
     def _accept(self, listener: socket.socket, serve: Callable[[socket.socket], None]) -> None:
         while True:
@@ -101,6 +105,7 @@ class Responder:
                 answer: dict[str, Any] = {}
                 if question["ask"] == "hello":
                     answer = {"host": self.identity["host"], "zone": self.identity.get("zone"), "held": self.held}
+                    answer["chosen"] = self.chosen
                 elif question["ask"] == "time":
                     answer = {"arrived": arrived, "left": time.time()}
                 elif question["ask"] == "bye":
@@ -146,6 +151,7 @@ def probe(job: Mapping[str, Any]) -> Observations:
         "complaints": {},
         "limits": {unit: _limits(unit) for unit in job["units"]},
         "rdma": _rdma(),
+        "filter_problem": firewall_live.state()["problem"],
         "held": [],
         "control_error": None,
     }
@@ -211,7 +217,7 @@ def _ask(identity: Mapping[str, Any], name: str, address: str, ports: Sequence[i
             hello = _exchange(stream, {"ask": "hello"})
             found["zone"] = hello["zone"]
             found = {**found, **_clock(stream)}
-            found["unreachable"] = _unreachable(local, address, ports)
+            found["unreachable"] = _unreachable(local, address, [*ports, hello["chosen"]])
             found["mtu"] = _path_mtu(local, address, mtu)
             _exchange(stream, {"ask": "bye", "host": identity["host"], "unreachable": found["unreachable"]})
         except (OSError, ValueError, KeyError) as error:

@@ -63,6 +63,9 @@ METRICS = (
     Metric("xid_errors", "gauge", "Xid errors that the kernel reported since this host booted."),
     Metric("reboot_pending", "gauge", "1 where packages ask for a reboot."),
     Metric("files_drifted", "gauge", "Managed files that differ from what was applied; label role says whose."),
+    Metric(
+        "filter_ok", "gauge", "1 where the packet filter in the kernel is the wanted one (where there is to be one)."
+    ),
     Metric("ray_up", "gauge", "1 where the head's control store answers (heads only)."),
     Metric("ray_host_joined", "gauge", "1 for each host of the replica that Ray counts as alive (heads only)."),
     Metric("ray_gpus", "gauge", "GPUs that Ray counts in this cluster (heads only)."),
@@ -98,6 +101,7 @@ def samples(state: State) -> list[Sample]:
         *_units(state),
         *_driver(state),
         *_manifest(state),
+        *_filter(state),
         *_ray(state),
         *_engine(state),
         *_rollout(state),
@@ -167,6 +171,12 @@ def _manifest(state: State) -> Iterator[Sample]:
     for role, known in _part(state, "manifest").items():
         if isinstance(known, Mapping):
             yield Sample("files_drifted", len(known.get("drifted") or []), {"role": role})
+
+
+def _filter(state: State) -> Iterator[Sample]:
+    filtered = _part(state, "filter")
+    if filtered.get("wanted"):
+        yield Sample("filter_ok", not filtered.get("problem"))
 
 
 def _ray(state: State) -> Iterator[Sample]:

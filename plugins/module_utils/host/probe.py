@@ -24,6 +24,7 @@ from ..core import manifests, previous_settings, processes, records, systemd
 from ..core.commands import Run, run_command, together
 from ..core.system import os_release
 from ..driver import state as driver_state
+from ..ray import firewall_live
 from ..runtime import state as runtime_state
 from . import machine
 
@@ -85,6 +86,7 @@ def collect(request: Request) -> HostState:
         "addresses": _addresses(networks),
         "networks": networks,
         "machine": _guarded(machine.machine),
+        "filter": firewall_live.state(),
     }
     if request.get("preflight"):
         state["preflight"] = _guarded(lambda: _preflight(request))
@@ -225,8 +227,11 @@ def name_problem(name: str, address: str) -> str | None:
     return None
 
 
-def taken_ports(ports: Iterable[int]) -> dict[str, str]:
-    """Ports that something other than Lockstep's own units listens on: port to the listener's unit or process."""
+def taken_ports(ports: Iterable[int], from_outside: bool = False) -> dict[str, str]:
+    """Ports that something other than Lockstep's own units listens on: port to the listener's unit or process.
+
+    With ``from_outside``, without those on loopback.
+    """
     asked = set(ports)
     if not asked:
         return {}
@@ -234,14 +239,20 @@ def taken_ports(ports: Iterable[int]) -> dict[str, str]:
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text(encoding="ascii").splitlines()[1:]:
             fields = line.split()
-            port = int(fields[1].rsplit(":", 1)[1], 16)
-            if fields[3] == "0A" and port in asked:
+            address, _, number = fields[1].rpartition(":")
+            port = int(number, 16)
+            if fields[3] == "0A" and port in asked and not (from_outside and _on_loopback(address)):
                 listening[fields[9]] = port
     if not listening:
         return {}
     holders = _socket_holders(set(listening))
     named = {port: _listener(holders.get(inode), port) for inode, port in listening.items()}
     return {str(port): owner for port, owner in named.items() if not owner.startswith("lockstep-")}
+
+
+def _on_loopback(address: str) -> bool:
+    """Whether an address of /proc/net/tcp is 127.0.0.0/8 or ::1; its words are in the machine's order."""
+    return address.endswith("7F") if len(address) == 8 else address == "0" * 24 + "01000000"
 
 
 def _socket_holders(inodes: set[str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 if TYPE_CHECKING:
     from ..core import previous_settings
     from ..driver import state as driver_state
+    from ..ray import firewall_live
     from ..runtime import state as runtime_state
 
 Record = dict[str, Any]
@@ -160,6 +161,7 @@ class CoreState(TypedDict):
     addresses: dict[str, list[str]] | Unread
     networks: dict[str, list[Network]] | Unread
     machine: Machine | Unread
+    filter: firewall_live.State
 
 
 class HostState(CoreState, total=False):

@@ -1,36 +1,126 @@
-"""Ray's ports, open to the hosts of the replica alone.
+"""The packet filter's rules: what Ray, vLLM and the gates listen on is open to the hosts of the replica alone.
 
-Ray listens on every address of a host and has no setting against it. ``python3 -m lockstep.ray.firewall apply`` (at boot
-from ``lockstep-filter.service``) loads one nftables table that drops what others send to these ports, and touches no
-other rule.
+Ray listens on every address of a host; vLLM, torch, NCCL and Gloo take whatever port the kernel hands out, and answer whoever
+asks. So the whole range that it hands out is closed to others than the replica's hosts, with every fixed port of ours.
+One table of nftables does it; all other ports, and all other rules, stay as they are. Pure; ``firewall_live`` loads it.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+import dataclasses
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from ..core import records
-from .ports import RayPorts, filtered, ray_ports
+from ..core.host_record import HostRecord
+from .ports import EnginePorts, RayPorts, closed
 
-NFT = "/usr/sbin/nft"
-RULES = Path("/run/lockstep-filter.nft")
-
-
-def port_set(ray: RayPorts) -> str:
-    """The filtered ports and ranges, as nftables writes them."""
-    return ", ".join(str(some[0]) if len(some) == 1 else f"{some[0]}-{some[-1]}" for some in filtered(ray))
+if TYPE_CHECKING:
+    Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Protocol = Literal["tcp", "udp"]
+PROTOCOLS: tuple[Protocol, ...] = ("tcp", "udp")
+ANY = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 
 
-def rules(identity: Mapping[str, Any], ray: RayPorts) -> str:
-    """The table for a host: what ``nft -f`` loads, whether or not there is one already."""
-    peers = "\n".join(
-        f"    {'ip6' if ':' in address else 'ip'} saddr {address} accept"
-        for address in sorted(identity["peers"].values())
-    )
+@dataclasses.dataclass(frozen=True)
+class Opening:
+    """Ports that others may reach although they lie among those that are closed: another service of the host."""
+
+    protocol: Protocol
+    ports: range
+    sources: tuple[Network, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Who may reach what, besides the hosts of the replica: ``filter.json``.
+
+    Attributes:
+        clients: who may reach the API and the readiness answer on the head: named clients, routers, the controller.
+        ssh_port: where the controller reached this host; open to all, whatever range it lies in.
+        openings: for other services of this host.
+    """
+
+    clients: tuple[Network, ...] = ()
+    ssh_port: int | None = None
+    openings: tuple[Opening, ...] = ()
+
+    @classmethod
+    def parse(cls, record: Mapping[str, Any]) -> Settings:
+        """From JSON. Raises ValueError, naming the entry, for one that means no network, protocol or ports."""
+        clients = [network for entry in record.get("clients", ()) for network in networks(entry)]
+        port = record.get("ssh_port")
+        return cls(tuple(clients), None if port is None else int(port), tuple(map(opening, record.get("open", ()))))
+
+
+def networks(entry: object) -> tuple[Network, ...]:
+    """What an entry of a list of sources means: ``any``, an address, or a network in CIDR notation."""
+    if entry == "any":
+        return ANY
+    try:
+        return (ipaddress.ip_network(str(entry), strict=False),)
+    except ValueError:
+        raise ValueError(f"{entry!r} is neither an address nor a network (10.0.0.0/8) nor any") from None
+
+
+def opening(entry: Mapping[str, Any]) -> Opening:
+    """An entry of gpu_host_filter_open: ``{ports: 51820, protocol: udp, from: [10.0.0.0/8]}``; tcp and any when left out."""
+    if unknown := sorted(set(entry) - {"ports", "protocol", "from"}):
+        raise ValueError(f"gpu_host_filter_open: unknown {', '.join(unknown)}; known are ports, protocol, from")
+    protocol = entry.get("protocol", "tcp")
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"gpu_host_filter_open: protocol is {protocol!r}; tcp or udp")
+    sources = entry.get("from", ["any"])
+    listed = [sources] if isinstance(sources, str) else sources
+    return Opening(protocol, port_range(entry.get("ports")), tuple(one for item in listed for one in networks(item)))
+
+
+def port_range(entry: object) -> range:
+    """``51820`` or ``4000-4100``. Raises ValueError for what is neither."""
+    first, _, last = str(entry).partition("-")
+    try:
+        found = range(int(first), int(last or first) + 1)
+    except ValueError:
+        found = range(0)
+    if not found or not (found[0] > 0 and found[-1] < 65536):
+        raise ValueError(f"{entry!r} is no port (51820) and no range of ports (4000-4100)")
+    return found
+
+
+def chosen_by_kernel(local_range: str, reserved: str) -> tuple[range, ...]:
+    """The ports that the kernel hands out to whoever asks for any.
+
+    Args:
+        local_range: text of /proc/sys/net/ipv4/ip_local_port_range.
+        reserved: text of /proc/sys/net/ipv4/ip_local_reserved_ports, which it never hands out: ``8080,9100-9110``.
+    """
+    first, last = (int(word) for word in local_range.split())
+    free = [range(first, last + 1)]
+    for part in filter(None, reserved.strip().split(",")):
+        taken = port_range(part)
+        free = [
+            some
+            for one in free
+            for some in (range(one.start, min(one.stop, taken.start)), range(max(one.start, taken.stop), one.stop))
+        ]
+    return tuple(one for one in free if one)
+
+
+def allowed(engine: EnginePorts, settings: Settings) -> dict[int, tuple[Network, ...]]:
+    """By TCP port, who may come to it besides the hosts of the replica."""
+    found: dict[int, tuple[Network, ...]] = dict.fromkeys((engine.api, engine.ready), settings.clients)
+    for one in settings.openings:
+        if one.protocol == "tcp":
+            found |= {port: (*found.get(port, ()), *one.sources) for port in one.ports}
+    return found if settings.ssh_port is None else {**found, settings.ssh_port: ANY}
+
+
+def rules(identity: HostRecord, ray: RayPorts, engine: EnginePorts, settings: Settings, chosen: Sequence[range]) -> str:
+    """The table for a host: what ``nft -f`` loads in one step, whether or not there is one already.
+
+    Raises:
+        ValueError: an address of the replica is none.
+    """
     return f"""\
 table inet lockstep {{}}
 delete table inet lockstep
@@ -38,51 +128,60 @@ table inet lockstep {{
   chain input {{
     type filter hook input priority filter - 5; policy accept;
     iif lo accept
-    tcp dport != {{ {port_set(ray)} }} accept
-{peers}
-    ct state established,related accept
+    meta l4proto != {{ tcp, udp }} accept
+    th dport != {{ {_listed(closed_here(identity, ray, engine, chosen))} }} accept
+{_lines(_accepts(identity, engine if identity["ray_role"] == "head" else None, settings))}
     counter drop
   }}
 }}
 """
 
 
-def apply() -> bool:
-    """Load the table where it is absent or another one. Returns whether it was loaded."""
-    identity = records.read(records.HOST)
-    if identity is None:
-        raise records.RecordError(f"{records.HOST} does not exist", "ansible-playbook site.yml")
-    desired = rules(identity, ray_ports())
-    if _loaded() and RULES.is_file() and RULES.read_text(encoding="utf-8") == desired:
-        return False
-    subprocess.run([NFT, "-f", "-"], input=desired, text=True, check=True, timeout=30)
-    RULES.write_text(desired, encoding="utf-8")
-    return True
+def closed_here(identity: HostRecord, ray: RayPorts, engine: EnginePorts, chosen: Sequence[range]) -> tuple[range, ...]:
+    """The ports that the table of a host closes."""
+    return closed(ray, engine if identity["ray_role"] == "head" else None, chosen)
 
 
-def _loaded() -> bool:
-    return subprocess.run([NFT, "list", "table", "inet", "lockstep"], capture_output=True, timeout=30).returncode == 0
+def _accepts(identity: HostRecord, engine: EnginePorts | None, settings: Settings) -> Iterable[str]:
+    yield from _from([_address(name, where) for name, where in identity["peers"].items()], "accept")
+    # Replies to what this host asked, and no more: what others began while no table was loaded ends with this.
+    yield "ct direction reply accept"
+    yield "ct state related accept"
+    if settings.ssh_port is not None:
+        yield f"tcp dport {settings.ssh_port} accept"
+    if engine:
+        yield from _from(settings.clients, f"tcp dport {{ {engine.api}, {engine.ready} }} accept")
+    for one in settings.openings:
+        yield from _from(one.sources, f"{one.protocol} dport {{ {_listed([one.ports])} }} accept")
 
 
-def remove() -> bool:
-    """Take the table away. Returns whether it was there."""
-    RULES.unlink(missing_ok=True)
-    return subprocess.run([NFT, "delete", "table", "inet", "lockstep"], capture_output=True, timeout=30).returncode == 0
-
-
-def main(arguments: list[str]) -> int:
-    """``apply`` or ``remove``; prints ``changed`` or ``unchanged``."""
-    if arguments not in (["apply"], ["remove"]):
-        print("usage: python3 -m lockstep.ray.firewall apply|remove", file=sys.stderr)
-        return 2
+def _address(name: str, where: str) -> Network:
     try:
-        changed = apply() if arguments == ["apply"] else remove()
-    except (records.RecordError, subprocess.SubprocessError, OSError) as error:
-        print(f"Ray's ports are not filtered: {error}", file=sys.stderr)
-        return 1
-    print("changed" if changed else "unchanged")
-    return 0
+        return ipaddress.ip_network(where)
+    except ValueError:
+        raise ValueError(f"the address of {name} is {where!r}: set gpu_host_address of {name} to an address") from None
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def _from(sources: Iterable[Network], then: str) -> Iterable[str]:
+    """A rule for each family that has sources; networks that hold one another are one."""
+    for version, family in ((4, "ip"), (6, "ip6")):
+        some = cast("list[ipaddress.IPv4Network]", [source for source in sources if source.version == version])
+        if not some:
+            continue
+        alone = list(ipaddress.collapse_addresses(some))
+        if alone[0].prefixlen == 0:
+            yield f"meta nfproto ipv{version} {then}"
+        else:
+            yield f"{family} saddr {{ {', '.join(map(_network, alone))} }} {then}"
+
+
+def _network(network: Network) -> str:
+    return str(network.network_address if network.prefixlen == network.max_prefixlen else network)
+
+
+def _listed(ranges: Iterable[range]) -> str:
+    return ", ".join(str(one[0]) if len(one) == 1 else f"{one[0]}-{one[-1]}" for one in ranges)
+
+
+def _lines(written: Iterable[str]) -> str:
+    return "\n".join(f"    {line}" for line in written)

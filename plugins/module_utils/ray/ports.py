@@ -1,4 +1,4 @@
-"""Every TCP port of Lockstep, in one place: units, packet filter, network gate and plan take theirs from here.
+"""Every port of Lockstep, in one place: units, packet filter, network gate and plan take theirs from here.
 
 What an operator may move (``ray_node_port``, ``ray_node_ports``, ``vllm_server_port``, ``vllm_server_ready_port``) reaches a
 host in ``/etc/lockstep/ray.json`` and ``/etc/lockstep/engine.json``; the rest is the same everywhere.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..core import records
@@ -25,6 +25,10 @@ NETWORK_GATE = 29698
 """Where hosts meet during the network gate, TCP and UDP."""
 GATE_SAMPLE = 29697
 """The port that the network gate tries on behalf of ``GATES``."""
+FRAMEWORKS = (range(5557, 5558), range(5600, 5608), range(5710, 5718), range(8998, 8999), range(29500, 29600))
+"""What vLLM and torch listen on by default when asked for more than Lockstep sets up: KV events, the side channels of NIXL, of
+the encoder's cache and of P2P, Mooncake's bootstrap, rendezvous of torch and of data parallelism (vllm 0.32: envs.py and
+config/parallel.py)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,11 +135,29 @@ def clashes(ports: Mapping[str, range]) -> Iterator[tuple[str, str, range]]:
             yield one, other, both
 
 
-def filtered(ray: RayPorts) -> tuple[range, ...]:
-    """Ports that only hosts of the replica may reach, in order. The dashboard is on loopback; the engine's are for clients."""
-    single = (*ray.on_every_host, ray.gcs, ray.autoscaler_metrics, ray.dashboard_metrics, PEER_STATUS)
+def closed(ray: RayPorts, engine: EnginePorts | None, chosen: Sequence[range]) -> tuple[range, ...]:
+    """Every port that only the packet filter opens, TCP and UDP, in order and without overlap.
+
+    Args:
+        ray: the same on every host.
+        engine: on the head; None elsewhere.
+        chosen: what the kernel hands out to whoever asks for any port, as vLLM, torch, NCCL and Gloo do.
+    """
+    single = [*ray.on_every_host, ray.gcs, ray.autoscaler_metrics, ray.dashboard_metrics, ray.dashboard, PEER_STATUS]
+    single += [engine.api, engine.ready] if engine else []
     workers = range(ray.workers_first, ray.workers_last + 1)
-    return (*(range(port, port + 1) for port in sorted(single)), workers, GATES)
+    return merged([*(range(port, port + 1) for port in single), workers, GATES, *FRAMEWORKS, *chosen])
+
+
+def merged(ranges: Iterable[range]) -> tuple[range, ...]:
+    """The same numbers in as few ranges as possible, in order."""
+    found: list[range] = []
+    for one in sorted((some for some in ranges if some), key=lambda some: some.start):
+        if found and one.start <= found[-1].stop:
+            found[-1] = range(found[-1].start, max(found[-1].stop, one.stop))
+        else:
+            found.append(one)
+    return tuple(found)
 
 
 def reached_by_peers(ray: RayPorts) -> tuple[int, ...]:

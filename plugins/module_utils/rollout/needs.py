@@ -96,6 +96,8 @@ def host_need(
             reason = _driver_step_reason(role, desired, state, mode)
         else:
             reason = manifest_reason(role, desired, state)
+        if step is Step.PREPARE and not reason and state.filter_problem:
+            reason = f"packet filter: {state.filter_problem}"
         if reason:
             steps[step] = reason
     stamp_reason = _host_stamp_reason(host, steps, state) or (_replica_stamp_reason(replica, head) if is_head else None)

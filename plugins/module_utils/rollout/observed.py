@@ -108,6 +108,7 @@ class HostState:
         addresses: IPv4 addresses by interface; None where they could not be read.
         networks: the networks of these addresses, by interface.
         machine: which machine it is, and what that has.
+        filter_problem: why its packet filter is not the wanted one; "" where it is, or none is wanted.
     """
 
     distribution: str | None = None
@@ -130,6 +131,7 @@ class HostState:
     addresses: Mapping[str, list[str]] | None = None
     networks: Mapping[str, tuple[Network, ...]] = dataclasses.field(default_factory=dict)
     machine: Machine = dataclasses.field(default_factory=Machine)
+    filter_problem: str = ""
     preflight: Preflight = Preflight()
 
     @classmethod
@@ -168,6 +170,7 @@ class HostState:
             addresses=None if "error" in addresses else addresses,
             networks=Network.parse_all(answer.get("networks", {})),
             machine=Machine.parse(answer.get("machine", {}), answer.get("boot", {})),
+            filter_problem=str(answer.get("filter", {}).get("problem") or ""),
             preflight=Preflight.parse(answer.get("preflight", {})),
         )
 

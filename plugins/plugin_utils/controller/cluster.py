@@ -13,15 +13,18 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.engine import config
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray import ports
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import model_request, own_ports, topology
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.needs import Desired
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, fleet, settings
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import (
+    ansible_internals,
+    fleet,
+    routers,
+    settings,
+)
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import (
     Answer,
     ConnectionVariables,
     Fleet,
     program,
 )
-
-ROUTER_GROUP = "router"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +83,8 @@ class ClusterAction(ActionBase):
             further: variables beside those of the hosts' roles to read where they are set.
         """
         groups, hostvars = task_vars["groups"], task_vars["hostvars"]
-        routers = groups.get(ROUTER_GROUP, ())
         roles = dict.fromkeys(groups.get(topology.ROOT, ()), settings.HOST_ROLES)
-        roles |= {host: (*roles.get(host, ()), *settings.ROUTER_ROLES) for host in routers}
+        roles |= {host: (*roles.get(host, ()), *settings.ROUTER_ROLES) for host in groups.get(routers.GROUP, ())}
         return {
             host: settings.declared(
                 self._templar,
@@ -125,7 +127,7 @@ class ClusterAction(ActionBase):
         Its problems are in ``topology.problems``. Templates that fail raise an error that names host and variable, unless the
         caller has read what is ``declared`` itself and answers for it.
         """
-        routers = tuple(task_vars["groups"].get(ROUTER_GROUP, ()))
+        before_them = tuple(task_vars["groups"].get(routers.GROUP, ()))
         mine = self.declared(task_vars, only, over) if declared is None else declared
         read = self.topology(task_vars, mine)
         faults = [
@@ -135,18 +137,19 @@ class ClusterAction(ActionBase):
         ]
         if faults and declared is None and not read.problems:
             raise AnsibleActionFail("\n".join(faults))
+        also = {"gpu_host": routers.declared_addresses(self._templar, task_vars)} if read.replicas else {}
         wanted: dict[str, Desired] = {}
         for replica in read.replicas:
             context = {"replica": replica.name, "head": replica.head, "peers": dict(replica.addresses)}
             for host in replica.hosts:
                 if host in mine:
-                    wanted[host] = self._wanted(mine[host], settings.HOST_ROLES, context, head=host == replica.head)
+                    wanted[host] = self._wanted(mine[host], settings.HOST_ROLES, context, also, host == replica.head)
         everything = {replica.name: dict(replica.addresses) for replica in read.replicas}
-        for host in routers if read.replicas else ():
+        for host in before_them if read.replicas else ():
             if host in mine:
                 of_router = self._wanted(mine[host], settings.ROUTER_ROLES, everything)
                 wanted[host] = _both(wanted[host], of_router) if host in wanted else of_router
-        return Cluster(read, wanted, routers)
+        return Cluster(read, wanted, before_them)
 
     def probe(self, cluster: Cluster, task_vars: Mapping[str, Any], **parameters: Any) -> dict[str, Answer]:
         """Read every host's state, all at once; ``parameters`` go to ``host.probe.collect``."""
@@ -180,10 +183,17 @@ class ClusterAction(ActionBase):
         return settings.connection(self._templar, ansible_internals.raw_variables(task_vars["hostvars"], host))
 
     def _wanted(
-        self, declared: settings.Declared, roles: tuple[str, ...], context: Mapping[str, Any], head: bool = False
+        self,
+        declared: settings.Declared,
+        roles: tuple[str, ...],
+        context: Mapping[str, Any],
+        also: Mapping[str, Mapping[str, str]] | None = None,
+        head: bool = False,
     ) -> Desired:
+        """``context`` is what every role reads of the topology; ``also``, by role, what that one reads besides."""
         values = declared.values
-        inputs = {role: settings.role_inputs(role, values, context) for role in roles}
+        extra = {role: {"also": read} for role, read in (also or {}).items()}
+        inputs = {role: settings.role_inputs(role, values, {**context, **extra.get(role, {})}) for role in roles}
         if roles != settings.HOST_ROLES:
             return Desired(values, inputs)
         lock = settings.lock(values.get("serving_runtime_lock"))

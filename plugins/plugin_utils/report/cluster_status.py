@@ -103,6 +103,7 @@ def _host(
         "driver": driver.get("loaded_version") or driver.get("package_version"),
         "driver_problem": _driver_problem(driver),
         "stamp": _host_stamp(state),
+        "filter": _filter(state),
         "quarantine": quarantine,
         "ray": _ray(answer, host, nodes),
         "gpus": _gpus((state.get("host") or {}).get("gpus", alike), host, nodes),
@@ -142,6 +143,15 @@ def _host_stamp(state: HostState) -> str:
         return f"void: {stamp['error']}"
     changed = fingerprint.changes(stamp.get("fingerprint") or {}, state.get("fingerprint") or {})
     return f"void: {', '.join(changed)}" if changed else "valid"
+
+
+def _filter(state: HostState) -> str:
+    """``on``, ``off`` where none is wanted, or ``wrong: `` and why; ``unknown`` where the host did not report it."""
+    filtered: Mapping[str, Any] = state.get("filter") or {}
+    if problem := filtered.get("problem"):
+        return f"wrong: {problem}"
+    wanted = filtered.get("wanted")
+    return "unknown" if wanted is None else "on" if wanted else "off"
 
 
 def _replica_stamp(head: HostState, answers: Mapping[str, Answer]) -> str:
@@ -203,6 +213,9 @@ def _host_reason(answer: Answer, host: str, nodes: Mapping[str, Record] | None) 
     stamp = _host_stamp(state)
     if stamp not in ("valid", "unknown"):
         return "no host stamp: its gates have not passed" if stamp == "none" else f"host stamp {stamp}"
+    filtered = _filter(state)
+    if filtered.startswith("wrong"):
+        return f"packet filter {filtered}"
     if nodes is not None and host in nodes:
         return ""
     unit = _unit(state, RAY)

@@ -45,6 +45,7 @@ class HostStatus(TypedDict):
     driver: str | None
     driver_problem: str
     stamp: str
+    filter: str
     quarantine: Record | None
     ray: str
     gpus: HostGpus

@@ -33,6 +33,7 @@ SEEN = {
     "complaints": {"a2": [], "a3": []},
     "limits": {"lockstep-ray.service": {"installed": True, "memlock_bytes": None, "shm_mib": 2048}},
     "rdma": [],
+    "filter_problem": "",
     "held": [],
     "control_error": None,
 }
@@ -72,6 +73,12 @@ CASES = [
         {**SEEN, "interface": {"name": "eth0", "owns": False, "owners": ["eth1"], "mtu": 1500}, "peers": {}},
         LIMITS,
         ("interface", "a1", None),
+    ),
+    (
+        "no packet filter, whatever else",
+        {**changed(["peers", "a2", "unreachable"], [6380]), "filter_problem": "its table is not loaded"},
+        LIMITS,
+        ("unfiltered", "a1", None),
     ),
     ("one peer silent", changed(["peers", "a2", "silent"], "timed out"), LIMITS, ("peer_silent", "a2", ("a1", "a2"))),
     ("all peers silent: it is this host", peers(silent="timed out"), LIMITS, ("peer_silent", "a1", ("a1", "a2"))),
@@ -126,11 +133,17 @@ def test_evaluate(seen, limits, expected):
     assert bool(result.cause) == bool(result.next) == (not result.passed)
 
 
+def test_rdma_goes_past_every_filter_and_that_is_said():
+    assert network_gate.evaluate({**SEEN, "rdma": [PORT]}, IDENTITY, LIMITS, 1.0).warnings == (
+        "RDMA on a1, mlx5_0/1: no packet filter sees it and nothing encrypts it",
+    )
+
+
 def test_low_memlock_without_rdma_and_idle_rdma_ports_only_warn():
     seen = changed(["limits", "lockstep-ray.service", "memlock_bytes"], 65536)
     assert "65536" in network_gate.evaluate(seen, IDENTITY, LIMITS, 1.0).warnings[0]
     down = {**SEEN, "rdma": [PORT, {**PORT, "device": "mlx5_1", "state": "DOWN"}]}
-    assert network_gate.evaluate(down, IDENTITY, LIMITS, 1.0).warnings == ("RDMA on a1: mlx5_1/1 is DOWN",)
+    assert network_gate.evaluate(down, IDENTITY, LIMITS, 1.0).warnings[1:] == ("RDMA on a1: mlx5_1/1 is DOWN",)
 
 
 def test_every_problem_is_listed():
@@ -168,11 +181,13 @@ def responders():
         one.close()
 
 
-def test_two_hosts_ask_each_other(responders):
-    end = time.monotonic() + 10
+def test_two_hosts_ask_each_other(responders, monkeypatch):
+    end, tried, really = time.monotonic() + 10, [], network_probe._unreachable
+    monkeypatch.setattr(network_probe, "_unreachable", lambda *asked: tried.append(asked[2]) or really(*asked))
     seen = network_probe._ask(node("n1"), "n2", loopback(2), [29651, 29652], 1500, end)
     assert seen["silent"] is None
     assert seen["unreachable"] == [29652]  # n2 does not listen there
+    assert tried == [[29651, 29652, responders[1].chosen]]  # the last as vLLM and NCCL get theirs: from the kernel
     assert seen["zone"] == "z1"
     assert seen["mtu"] == 1500
     assert 0 < seen["rtt_ms"] < 1000

@@ -35,6 +35,7 @@ HEAD: dict[str, Any] = {
         "pending_reboot": True,
     },
     "manifest": {"gpu_host": {"inputs": "x", "drifted": ["/etc/hosts"]}},
+    "filter": {"wanted": True, "problem": ""},
     "ray": {
         "head": "up",
         "nodes": [

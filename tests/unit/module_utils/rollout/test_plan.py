@@ -139,6 +139,12 @@ def edited(host: str, **changes: Any) -> dict[str, Any]:
     return state
 
 
+def test_a_packet_filter_that_is_gone_is_loaded_again_without_a_wave() -> None:
+    planned = build({"a1": edited("a1", filter={"wanted": True, "problem": "its table is not loaded"})})
+    assert planned.steps["a1"] == {"prepare": "packet filter: its table is not loaded"}
+    assert (planned.prepare, planned.waves, planned.refusals) == (("a1",), (), ())
+
+
 def test_a_cluster_as_declared_is_up_to_date() -> None:
     planned = build()
     assert (planned.waves, planned.steps, planned.refusals) == ((), {}, ())

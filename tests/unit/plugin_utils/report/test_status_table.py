@@ -30,6 +30,7 @@ def state(head: bool) -> dict[str, Any]:
         "units": {"lockstep-ray.service": unit()},
         "host": {"gpus": 1},
         "stamps": {"host": {"fingerprint": FINGERPRINT, "digest": "d1"}, "replica": None},
+        "filter": {"wanted": True, "problem": ""},
         "quarantine": None,
         "engine": None,
         "lock": None,
@@ -96,6 +97,7 @@ def test_all_is_well() -> None:
                         "driver": "550.127.05",
                         "driver_problem": "",
                         "stamp": "valid",
+                        "filter": "on",
                         "quarantine": None,
                         "ray": "joined",
                         "gpus": {"declared": 1, "total": 1, "used": 1, "missing": 0},
@@ -186,6 +188,22 @@ QUARANTINED = {"kind": "failed", "reason": "graph gate timed out", "owner": "ada
             "a2",
             {"stamp": "none", "reason": "no host stamp: its gates have not passed"},
             id="no stamp",
+        ),
+        pytest.param(
+            [of("a2", filter={"wanted": True, "problem": "its table is not loaded"})],
+            "a2",
+            {
+                "filter": "wrong: its table is not loaded",
+                "reason": "packet filter wrong: its table is not loaded",
+                "ray": "joined",
+            },
+            id="no packet filter",
+        ),
+        pytest.param(
+            [of("a2", filter={"wanted": False, "problem": ""})],
+            "a2",
+            {"filter": "off", "reason": ""},
+            id="packet filter turned off",
         ),
         pytest.param(
             [of("a2", driver={"loaded_version": "550.90.07", "package_version": "550.127.05"})],
