@@ -32,7 +32,8 @@ class Request(TypedDict, total=False):
 
     ``preflight``: check ``ports`` (that Lockstep's units will listen on), ``peers`` (host name to address, to be resolved
     both ways) and ``driver``, that only while the host does not already have that version. ``ray``: ask Ray for its nodes.
-    ``driver_also``: those of ``driver_state.COSTLY`` to be read.
+    ``driver_also``: those of ``driver_state.COSTLY`` to be read. ``inputs``: digest of what is wanted of each role; a role that
+    is not named is not current.
     """
 
     preflight: bool
@@ -41,6 +42,7 @@ class Request(TypedDict, total=False):
     driver: DriverRequest | None
     ray: bool
     driver_also: Sequence[str]
+    inputs: Mapping[str, str]
 
 
 class Unread(TypedDict):
@@ -84,9 +86,9 @@ class Unit(TypedDict):
 
 
 class Manifest(TypedDict):
-    """What a role was applied from, and the files that have been changed since."""
+    """Whether a role was applied from what is wanted of it now, and the files that have been changed since."""
 
-    inputs: str
+    current: bool
     drifted: list[str]
 
 
@@ -119,7 +121,7 @@ class CoreState(TypedDict):
     stamps: Stamps
     quarantine: Record | None
     change: Record | None
-    engine: Record | None
+    engine: Record | Unread | None
     lock: Record | None
     request: Record | None
     manifest: dict[str, Manifest] | Unread
