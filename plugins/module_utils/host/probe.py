@@ -63,7 +63,7 @@ def collect(request: Request) -> HostState:
         "stamps": {"host": _record(records.HOST_STAMP), "replica": _record(records.REPLICA_STAMP)},
         "quarantine": _record(records.QUARANTINE),
         "change": _record(records.DRIVER),
-        "engine": _guarded(_engine),
+        "engine": _engine(),
         "lock": _record(records.LOCK),
         "request": _record(records.REQUEST),
         "manifest": _guarded(lambda: _manifest(request.get("inputs", {}))),
@@ -143,13 +143,16 @@ def _unit(properties: systemd.Properties) -> Unit:
 
 def _engine() -> Record | None:
     """What the engine's supervisor reports: a file of the user who serves."""
-    found = records.read(records.ENGINE_STATE)
-    if found is None:
-        return None
-    from ..core.codes import as_json
-    from ..engine.record import EngineState
+    try:
+        found = records.read(records.ENGINE_STATE)
+        if found is None:
+            return None
+        from ..core.codes import as_json
+        from ..engine.record import EngineState
 
-    state: Record = as_json(EngineState.parse(found))
+        state: Record = as_json(EngineState.parse(found))
+    except records.RecordError as error:
+        return {"error": str(error)}
     return state
 
 

@@ -121,7 +121,7 @@ class CoreState(TypedDict):
     stamps: Stamps
     quarantine: Record | None
     change: Record | None
-    engine: Record | Unread | None
+    engine: Record | None
     lock: Record | None
     request: Record | None
     manifest: dict[str, Manifest] | Unread
