@@ -7,12 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
 _NAMES = {"dict": "object", "str": "text", "int": "whole number", "NoneType": "nothing"}
 
 
@@ -31,10 +39,11 @@ def parse(kind: type[T], value: Any, *, known_only: bool = False) -> T:
     Raises:
         ShapeError: it is none.
     """
+    what: Any = kind
     if known_only and isinstance(value, Mapping):
-        names = typing.get_type_hints(kind)
+        names = _hints(what)
         value = {name: each for name, each in value.items() if name in names}
-    result: T = _as(kind, value, "it")
+    result: T = _as(what, value, "it")
     return result
 
 
@@ -97,7 +106,7 @@ def _tuple(inside: Sequence[Any], value: Any, where: str) -> tuple[Any, ...]:
 
 
 def _typed_dict(kind: Any, value: Mapping[str, Any], where: str) -> dict[str, Any]:
-    return _fields(typing.get_type_hints(kind), kind.__required_keys__, value, where)
+    return _fields(_hints(kind), kind.__required_keys__, value, where)
 
 
 def _dataclass(kind: Any, value: Mapping[str, Any], where: str) -> Any:
@@ -105,7 +114,7 @@ def _dataclass(kind: Any, value: Mapping[str, Any], where: str) -> Any:
     needed = {
         field.name for field in dataclasses.fields(kind) if field.default is empty and field.default_factory is empty
     }
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     return kind(**_fields({field.name: hints[field.name] for field in dataclasses.fields(kind)}, needed, value, where))
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -66,9 +67,15 @@ def read_below(folder: int, parts: Sequence[str], limit: int = LIMIT) -> bytes:
     return content
 
 
-def end_of_file(path: Path, limit: int) -> bytes:
-    """The last ``limit`` bytes of a file; raises as ``read_file``, except that it may have any size."""
+def end_of_file(path: Path, limit: int, within: Path | None = None) -> bytes:
+    """The last ``limit`` bytes of a file; raises as ``read_file``, except that it may have any size.
+
+    Args:
+        within: where links on the way to the file may not lead out of.
+    """
     with _opened(os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as folder:
+        if within is not None and not Path(os.readlink(f"/proc/self/fd/{folder}")).is_relative_to(within.resolve()):
+            raise RefusedError(f"{path} leads out of {within}")
         return end_below(folder, (path.name,), limit)
 
 
@@ -118,49 +125,48 @@ def files_below(folder: int, most: int = MOST_FILES, deepest: int = DEEPEST) -> 
             return
 
 
-def parse_json(text: bytes | str) -> Any:
+def parse_json(text: bytes | str, *, finite: bool = True) -> Any:
     """JSON of modest depth, numbers and text.
+
+    Args:
+        finite: refuse NaN and infinities, which are no JSON, though Python writes them.
 
     Raises:
         ValueError: it is no JSON, or more than that.
     """
     try:
-        value = json.loads(text, parse_constant=_refuse)
+        value = json.loads(text)
     except RecursionError as error:
         raise ValueError(f"it is nested deeper than {DEEPEST}") from error
     level: list[Any] = [value]
     for _ in range(DEEPEST):
-        level = [inner for one in level for inner in _inside(one)]
+        level = [inner for one in level for inner in _inside(one, finite)]
         if not level:
             return value
     raise ValueError(f"it is nested deeper than {DEEPEST}")
 
 
-def _inside(value: Any) -> Iterator[Any]:
+def _inside(value: Any, finite: bool) -> Iterator[Any]:
     """What a value of JSON holds, once it is checked itself."""
     if isinstance(value, dict):
         for name in value:
-            _check(name)
+            _check(name, finite)
         yield from value.values()
     elif isinstance(value, list):
         yield from value
     else:
-        _check(value)
+        _check(value, finite)
 
 
-def _check(value: Any) -> None:
+def _check(value: Any, finite: bool) -> None:
     if isinstance(value, str):
         if not value.isascii():
             value.encode()  # half of a surrogate pair, which nothing can write, is a ValueError
     elif isinstance(value, float):
-        if value != value or value in (float("inf"), float("-inf")):
-            raise ValueError("it holds a number that is not finite")
+        if finite and not math.isfinite(value):
+            raise ValueError(f"it holds the number {value}")
     elif isinstance(value, int) and not -LARGEST < value < LARGEST:
         raise ValueError("it holds a whole number of more than 63 bits")
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"it holds {constant}, which is no JSON")
 
 
 @contextlib.contextmanager
