@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ def condition(unit: Path, library: Path, home: Path, **environment: str) -> subp
     (command,) = settings(unit, "ExecCondition")
     given = dict(pair.split("=", 1) for line in settings(unit, "Environment") for pair in line.split())
     given = {name: value.replace("/opt/lockstep/lib", str(library)) for name, value in given.items()}
-    user = {} if command.startswith("+") else {"user": USER.pw_uid, "group": USER.pw_gid, "extra_groups": []}
+    user: dict[str, Any] = {"user": USER.pw_uid, "group": USER.pw_gid, "extra_groups": []}
     return subprocess.run(
         [part.replace("/opt/lockstep/lib", str(library)) for part in command.lstrip("+").split()],
         env={**given, "HOME": str(home), **environment},
@@ -40,7 +41,7 @@ def condition(unit: Path, library: Path, home: Path, **environment: str) -> subp
         text=True,
         capture_output=True,
         check=False,
-        **user,  # type: ignore[call-overload]
+        **({} if command.startswith("+") else user),
     )
 
 

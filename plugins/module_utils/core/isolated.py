@@ -1,9 +1,9 @@
 """Run one module of this library as root, with nothing of any user in it.
 
-``/usr/bin/python3 -I -S -B /opt/lockstep/lib/lockstep/core/isolated.py lockstep.admission.condition host``: Python
-itself reads no ``usercustomize``, no ``.pth`` file and no variable under ``-I -S``, where it would read those of the home folder
-that the unit's environment names, and so let whoever serves decide whether the host may serve. What the module starts gets
-an environment of fixed content.
+``/usr/bin/python3 -I -S -B /opt/lockstep/lib/lockstep/core/isolated.py lockstep.admission.condition host``: under ``-I -S``
+Python reads no ``usercustomize``, no ``.pth`` file and no variable. Without, it would read those of the home folder that the
+unit's environment names, and so let whoever serves decide whether the host may serve. What the module starts gets an
+environment of fixed content.
 """
 
 import os
