@@ -145,23 +145,3 @@ def test_the_network_is_probed_by_the_user_who_serves(place: Path, monkeypatch: 
     assert f"on a1 uid {USER.pw_uid}" in probed().cause
     (package / "network_probe.py").write_text("print('[' * 200000)")
     assert (probed().verdict, str(probed().code)) == ("fail", "probe_failed")
-
-
-@pytest.mark.parametrize(
-    ("kind", "value", "place"),
-    [
-        (EngineState, {"phase": "serving", "findings": [{"id": 1}]}, r"it\.findings\[0\] lacks"),
-        (
-            EngineState,
-            {"phase": "serving", "ladder": {"none": {"verdict": "odd"}}},
-            r"it\.ladder\.none\.verdict is 'odd'",
-        ),
-        (EngineState, {"phase": "serving", "pid": 1.5}, r"it\.pid is float, expected whole number"),
-        (EngineState, {}, "it lacks phase"),
-        (GateResult, {**RESULT, "pair": ["a1"]}, r"it\.pair has 1 items, expected 2"),
-        (GateResult, {**RESULT, "verdict": True}, "expected one of pass, fail, timeout"),
-    ],
-)
-def test_a_refusal_says_where(kind: type[Any], value: Any, place: str) -> None:
-    with pytest.raises(typed.ShapeError, match=place):
-        typed.parse(kind, value)
