@@ -17,6 +17,7 @@ ORDER = (
     "test_refusals",  # wants bare hosts, and leaves them bare
     "test_site",  # makes the cluster of them, and leaves it serving, as all that follow
     "test_status",
+    "test_user",
     "test_recovery",
     "test_gates",
     "test_ladder",
