@@ -40,7 +40,7 @@ lint: env ## yamllint, ruff, mypy --strict, ansible-lint's production profile
 	@$(STAGE) ansible-lint ansible-lint --offline --strict
 
 unit: env ## unit tests, and the built collection from an empty path
-	@$(STAGE) unit pytest -n 4 tests/unit tests/collection tests/security
+	@$(STAGE) unit pytest -n 4 tests/unit tests/security tests/collection
 
 contract: env ## tests of what is used of ansible-core, under the lowest supported version
 	@$(STAGE) contract tools/contract

@@ -206,8 +206,4 @@ def _router_refusals(cluster: Cluster, observed: Mapping[str, Observed], limit: 
 
 
 def _due_routers(cluster: Cluster, observed: Mapping[str, Observed], limit: Collection[str]) -> list[str]:
-    return [
-        host
-        for host in cluster.routers
-        if host in limit and needs.router_reason(cluster.wanted[host], observed[host].state)
-    ]
+    return [host for host in cluster.routers if host in limit and needs.router_reason(observed[host].state)]

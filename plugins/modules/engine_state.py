@@ -93,6 +93,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core import polling,
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import state as engine_state
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine.record import EngineState
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.states import Target
 
 UNIT = "lockstep-vllm.service"
@@ -111,7 +112,7 @@ def main() -> None:
     params = module.params
     target = None if params["state"] is None else Target(params["state"])
 
-    def sample() -> tuple[engine_state.EngineState | None, engine_state.Unit]:
+    def sample() -> tuple[EngineState | None, engine_state.Unit]:
         try:
             shown = systemd.show([UNIT], ("ActiveState", "MainPID", "Result"))
             return engine_state.read(), engine_state.parse_unit(shown[UNIT])
@@ -155,7 +156,7 @@ def main() -> None:
     module.exit_json(**result)
 
 
-def _warn(module: AnsibleModule, engine: engine_state.EngineState) -> None:
+def _warn(module: AnsibleModule, engine: EngineState) -> None:
     for rung, why in engine_state.failed(engine.ladder).items():
         cause = f"rung {rung} does not hold, the one below serves: {why}"
         module.warn(str(Stop(cause, "ansible-playbook playbooks/diagnose.yml")))

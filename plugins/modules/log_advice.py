@@ -80,20 +80,26 @@ read:
 """
 
 import glob
+import itertools
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import records, untrusted
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import log_advice
 
+MOST_LOGS = 200
 
-def tail(path: str, size: int) -> list[str]:
-    with open(path, "rb") as stream:
-        stream.seek(0, 2)
-        stream.seek(max(0, stream.tell() - size))
-        return stream.read().decode("utf-8", "replace").splitlines()
+
+def tail(path: str, size: int) -> list[str] | None:
+    """The last lines of a log, which the user who serves writes; None where it is no file that root may read for him."""
+    within = records.STATE if Path(path).is_relative_to(records.STATE) else None
+    try:
+        return untrusted.end_of_file(Path(path), size, within).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return None
 
 
 def main() -> None:
@@ -121,8 +127,11 @@ def main() -> None:
     if not known:
         missing = Stop(f"{module.params['patterns']} is not there", "ansible-playbook playbooks/site.yml")
         module.fail_json(**missing.as_result())
-    read = [path for pattern in module.params["paths"] for path in sorted(glob.glob(pattern))]
-    logs = [tail(path, module.params["last_bytes"]) for path in read]
+    paths = itertools.chain.from_iterable(
+        sorted(itertools.islice(glob.iglob(pattern), MOST_LOGS)) for pattern in module.params["paths"]
+    )
+    found = {path: lines for path in paths if (lines := tail(path, module.params["last_bytes"])) is not None}
+    read, logs = list(found), list(found.values())
     findings = log_advice.read((line for log in logs for line in log), known)
     reason = log_advice.failure_reason(logs[0]) if logs else ""
     module.exit_json(changed=False, findings=as_json(findings), reason=reason, read=read)

@@ -128,6 +128,7 @@ def main() -> None:
             wait=params["wait"],
             evidence=evidence_bundle.folder(params["run"], "network"),
             library=records.LIB,
+            user=runner.rank_user("lockstep"),
         ),
     )
 

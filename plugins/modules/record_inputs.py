@@ -8,7 +8,8 @@ module: record_inputs
 short_description: Record what a role was applied from, so that a later run knows that nothing changed
 description:
   - Writes C(/var/lib/lockstep/manifest/<role>.json) with a digest of the role's files, its variables' values and the
-    topology that it reads, and the checksum of every file that the role manages.
+    topology that it reads, and the checksum of every file that the role manages. Root alone reads it, and both are keyed with
+    a random key that the host makes for itself (C(/var/lib/lockstep/manifest/key)), since secrets are among them.
   - The digest is taken on the controller, in an action of the same name. Where the inventory has no group C(lockstep) there is
     no later run that would compare, and nothing is recorded.
 version_added: 0.1.0
@@ -53,8 +54,6 @@ missing:
   elements: str
 """
 
-from pathlib import Path
-
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import manifests, records
@@ -66,20 +65,20 @@ def main() -> None:
             "role": {"type": "str", "required": True},
             "files": {"type": "list", "elements": "str", "default": []},
             "variables": {"type": "dict"},
-            "inputs": {"type": "str"},
+            "inputs": {"type": "str", "no_log": True},
         },
         supports_check_mode=True,
     )
     role, files = module.params["role"], module.params["files"]
     path = records.MANIFEST / f"{role}.json"
-    record = manifests.manifest(role, module.params["inputs"], files)
+    key = manifests.key() if module.check_mode else manifests.make_key()
+    record = manifests.manifest(role, module.params["inputs"], files, key)
     missing = [name for name, digest in record["files"].items() if digest is None]
     if module.check_mode:
         module.exit_json(changed=records.read(path) != record)
     if missing:
         module.fail_json(msg=f"role {role} manages {', '.join(missing)}, which is not there", missing=missing)
-    Path(records.MANIFEST).mkdir(parents=True, exist_ok=True)
-    module.exit_json(changed=records.write(path, record))
+    module.exit_json(changed=records.write(path, record, mode=0o600))
 
 
 if __name__ == "__main__":

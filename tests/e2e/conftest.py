@@ -19,6 +19,7 @@ ORDER = (
     "test_site",  # makes the cluster of them, and leaves it serving, as all that follow
     "test_status",
     "test_outsider",
+    "test_user",
     "test_recovery",
     "test_gates",
     "test_ladder",

@@ -17,6 +17,10 @@ UNITS = [
 ]
 
 
+ISOLATED = ["+/usr/bin/python3", "-I", "-S", "-B", "/opt/lockstep/lib/lockstep/core/isolated.py"]
+"""As root, whatever the unit's user; see core/isolated.py."""
+
+
 def setting(unit: str, name: str) -> list[str]:
     """Every value that a unit gives a setting, in order."""
     return re.findall(rf"^{name}=(.*)$", (ROLES / unit).read_text(), re.MULTILINE)
@@ -26,8 +30,7 @@ def setting(unit: str, name: str) -> list[str]:
 def test_no_unit_starts_without_its_stamp(unit: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (command,) = setting(unit, "ExecCondition")
     *program, asked = command.split()
-    assert program == ["/usr/bin/python3", "-m", "lockstep.admission.condition"]
-    assert "PYTHONPATH=/opt/lockstep/lib" in setting(unit, "Environment")[0].split()
+    assert program == [*ISOLATED, "lockstep.admission.condition"]
     seen: list[str] = []
     monkeypatch.setattr(condition, "decide_here", lambda of: seen.append(of) or condition.Decision(False, "no stamp"))
     assert condition.main([asked]) == 1

@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import IO
 
 from . import processes
 
@@ -100,10 +101,17 @@ def output(folder: Path, name: str, text: str) -> tuple[str, ...]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / name
-        path.write_text(text, encoding="utf-8", errors="replace")
+        with _new(path) as stream:
+            stream.write(text.encode("utf-8", "replace"))
     except OSError:
         return ()
     return (str(path),)
+
+
+def _new(path: Path) -> IO[bytes]:
+    """A file for evidence, open for writing: for its owner and group alone, as memory's contents may be in it."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+    return os.fdopen(handle, "wb")
 
 
 def kernel_messages(folder: Path) -> tuple[str, ...]:
@@ -234,7 +242,7 @@ def _gather(
 
 def _start(path: Path, argv: list[str]) -> tuple[Path, subprocess.Popen[bytes]] | None:
     try:
-        with path.open("wb") as stream:
+        with _new(path) as stream:
             return path, subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
     except OSError:
         return None

@@ -2,17 +2,25 @@
 
 The controller digests a role's files and the values of its variables; the host keeps that digest with the checksums of
 the files that the role manages. Either side changing makes the role due, with the reason.
+
+Secrets are among both. So the host keeps no plain hash, by which a guess could be tried elsewhere, but one that is keyed with a
+random key of its own, which root alone reads and which never leaves it: the controller sends what it wants, and the host
+says whether that is what it has.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import hmac
 import json
+import os
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
-from . import records
+from . import records, untrusted
 
 # Role to the part of the tree, besides its own folder, that it installs on hosts.
 ALSO_INSTALLED = {"gpu_host": ("plugins/module_utils", "data")}
@@ -31,7 +39,7 @@ LEFT_OUT = {"__pycache__", "molecule", "README.md"}
 
 
 class Manifest(TypedDict):
-    """The record of a role just applied on a host: the digest of its inputs, and its files' checksums, None where absent."""
+    """The record of a role just applied on a host: its inputs and its files, all as keyed digests, None where absent."""
 
     role: str
     inputs: str
@@ -62,10 +70,36 @@ def digest(files: str, variables: Mapping[str, Any], context: Mapping[str, Any])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def file_digest(path: Path) -> str | None:
-    """The sha256 of a file's content; of its target for a link; None where there is nothing to read."""
+def key(path: Path | None = None) -> bytes:
+    """This host's key; empty where it has made none, and then nothing is as it was recorded."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return untrusted.read_file(path or records.MANIFEST_KEY)
+    except OSError:
+        return b""
+
+
+def make_key(path: Path | None = None) -> bytes:
+    """This host's key, made where there is none."""
+    path = path or records.MANIFEST_KEY
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(handle, "w", encoding="ascii") as stream:
+            stream.write(secrets.token_hex(32))
+            stream.flush()
+            os.fsync(handle)
+    return key(path)
+
+
+def keyed(content: bytes, with_key: bytes) -> str:
+    """The digest by which this host knows ``content`` again, and nobody without the key can try a guess at it."""
+    return hmac.new(with_key, content, hashlib.sha256).hexdigest()
+
+
+def file_digest(path: Path, with_key: bytes) -> str | None:
+    """The keyed digest of a file's content; of its target for a link; None where there is nothing to read."""
+    try:
+        return keyed(path.read_bytes(), with_key)
     except OSError:
         return None
 
@@ -81,11 +115,22 @@ def parse(stored: Mapping[str, Any]) -> Manifest:
     return cast(Manifest, stored)
 
 
-def manifest(role: str, inputs: str, files: Sequence[str]) -> Manifest:
+def manifest(role: str, inputs: str, files: Sequence[str], with_key: bytes) -> Manifest:
     """The record of a role just applied on this host: its inputs and the checksums of the files it manages."""
-    return {"role": role, "inputs": inputs, "files": {name: file_digest(Path(name)) for name in sorted(files)}}
+    return {
+        "role": role,
+        "inputs": keyed(inputs.encode(), with_key),
+        "files": {name: file_digest(Path(name), with_key) for name in sorted(files)},
+    }
 
 
-def drifted(record: Manifest) -> list[str]:
+def applied(record: Manifest, inputs: str | None, with_key: bytes) -> bool:
+    """Whether a role was applied from just these inputs. Nothing was, where the key is lost."""
+    if inputs is None or not with_key:
+        return False
+    return hmac.compare_digest(record["inputs"], keyed(inputs.encode(), with_key))
+
+
+def drifted(record: Manifest, with_key: bytes) -> list[str]:
     """The files of a manifest whose content is no longer what the role left."""
-    return [name for name, known in sorted(record["files"].items()) if file_digest(Path(name)) != known]
+    return [name for name, known in sorted(record["files"].items()) if file_digest(Path(name), with_key) != known]

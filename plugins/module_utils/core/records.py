@@ -1,7 +1,8 @@
 """Records that Lockstep keeps on a host: where they lie, and reading and writing them so that a crash cannot tear one.
 
 The shapes of the records are given in docs/architecture.md. Nothing here imports Ansible: hosts run the same file as
-``lockstep.core.records``.
+``lockstep.core.records``. Some lie in folders of the user ``lockstep`` and are read by root, so all are read as ``untrusted``
+reads; what root writes goes to folders of root alone.
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from . import untrusted
 from .stop import StopError
 
 ETC = Path("/etc/lockstep")
 STATE = Path("/var/lib/lockstep")
 RUN = Path("/run/lockstep")
+"""Of the user ``lockstep``: what the running units report."""
+REQUESTS = Path("/run/lockstep-requests")
+"""Of root: what is asked of the running units."""
 LIB = Path("/opt/lockstep/lib")
 SHARE = Path("/opt/lockstep/share")
 RUNTIME = Path("/opt/lockstep/runtime/current")
@@ -30,6 +35,7 @@ DRIVER = STATE / "driver.json"
 MANIFEST = STATE / "manifest"
 SETTINGS = STATE / "settings.json"
 PREVIOUS = STATE / "previous" / "record.json"
+MANIFEST_KEY = MANIFEST / "key"
 LOCK = STATE / "lock.json"
 LOCK_ENDED = STATE / "lock-ended.json"
 REQUEST = STATE / "rollout.json"
@@ -48,22 +54,22 @@ def now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def read(path: Path) -> dict[str, Any] | None:
-    """The record at ``path``, or None where there is none.
+def read(path: Path, limit: int = untrusted.LIMIT) -> dict[str, Any] | None:
+    """The record at ``path``, of at most ``limit`` bytes, or None where there is none.
 
     Raises:
         RecordError: it is there but is not a JSON object. A damaged record is never taken for an absent one.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = untrusted.read_file(path, limit).decode()
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise RecordError(f"{path}: cannot be read: {error}") from error
     try:
-        value = json.loads(text)
+        value = untrusted.parse_json(text)
     except ValueError as error:
-        raise RecordError(f"{path}: is not JSON: {error}") from error
+        raise RecordError(f"{path}: is not JSON that can be used: {error}") from error
     if not isinstance(value, dict):
         raise RecordError(f"{path}: holds {type(value).__name__}, expected an object")
     return value
@@ -73,9 +79,9 @@ def write(path: Path, record: Mapping[str, Any], mode: int = 0o644) -> bool:
     """Replace the record at ``path`` in one step that survives a power cut. Returns whether its content changed."""
     text = json.dumps(record, indent=1, sort_keys=True) + "\n"
     try:
-        if path.read_text(encoding="utf-8") == text:
+        if untrusted.read_file(path, len(text)) == text.encode():
             return False
-    except (OSError, UnicodeDecodeError):
+    except OSError:
         pass
     import tempfile  # where it is needed: a probe writes nothing
 
@@ -85,8 +91,8 @@ def write(path: Path, record: Mapping[str, Any], mode: int = 0o644) -> bool:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
+            os.fchmod(stream.fileno(), mode)  # by its handle: its name is another's to change where the folder is
             os.fsync(stream.fileno())
-        os.chmod(scratch, mode)
         os.replace(scratch, path)
     except BaseException:
         Path(scratch).unlink(missing_ok=True)

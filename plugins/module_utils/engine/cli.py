@@ -15,6 +15,7 @@ from ..core import records
 from ..core.codes import as_json
 from . import cluster, state
 from .config import ConfigError, parse
+from .record import EngineState
 from .replica import Replica, credential
 from .states import Phase, Target
 from .supervisor import GAVE_UP, Stop, Supervisor
@@ -30,7 +31,7 @@ def run() -> int:
             raise records.RecordError(f"{missing} is missing", "ansible-playbook site.yml")
     except (records.RecordError, ConfigError) as error:
         print(f"given up: {error}", file=sys.stderr, flush=True)
-        given_up = state.EngineState(Phase.GIVEN_UP, str(error), records.now(), pid=os.getpid())
+        given_up = EngineState(Phase.GIVEN_UP, str(error), records.now(), pid=os.getpid())
         records.write(records.ENGINE_STATE, as_json(given_up))
         return GAVE_UP
     signal.signal(signal.SIGTERM, _on_stop)
@@ -49,7 +50,7 @@ def resume() -> int:
 
 
 def move_up() -> int:
-    records.write(state.MOVE_UP, {"at": records.now()})
+    state.request_move_up()
     return 0
 
 

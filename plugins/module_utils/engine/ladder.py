@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 from .completion import Token
+from .record import RungState
 from .states import EndCode, Verdict
 
 Rung = Literal["none", "piecewise", "full"]
@@ -153,19 +154,6 @@ def _distance(expected: Token, other: str) -> str:
     if expected.logprob is None or rival is None:
         return ""
     return f" ({expected.logprob - rival:.2f} nat likelier)"
-
-
-@dataclasses.dataclass(frozen=True)
-class RungState:
-    """What is shown of a rung: proven, with a remark where one is due, or why it failed."""
-
-    verdict: Verdict
-    note: str = ""
-
-    def __str__(self) -> str:
-        if self.verdict is Verdict.FAILED:
-            return self.note
-        return f"proven ({self.note})" if self.note else "proven"
 
 
 def shown(ladder: Ladder) -> dict[str, RungState]:

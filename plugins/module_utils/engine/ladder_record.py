@@ -12,12 +12,15 @@ from .ladder import Ladder
 from .layouts import Layout
 from .replica import Replica
 
+_LIMIT = 32 << 20
+"""Bytes; the eager engine's tokens are kept with their alternatives."""
+
 
 def load(replica: Replica, layout: Layout) -> Ladder:
     """What is known for this layout, fingerprint and command; nothing where one of them has changed."""
     config = replica.config
     lowest = engine_config.command("vllm", config, layout, config.ladder[0], replica.address)
-    record = (records.read(state.LADDER) or {}).get("layouts", {}).get(layout.name)
+    record = (records.read(state.LADDER, _LIMIT) or {}).get("layouts", {}).get(layout.name)
     platform = "cpu" if str(runtime_state.state().get("vllm")).endswith("+cpu") else "cuda"
     known = ladder.from_record(record, ladder.key(replica.stamp.get("hosts", {}), lowest))
     return dataclasses.replace(known, platform=platform)
@@ -25,6 +28,6 @@ def load(replica: Replica, layout: Layout) -> Ladder:
 
 def save(layout: Layout, known: Ladder) -> None:
     """Keep it, beside what is known of other layouts."""
-    record = records.read(state.LADDER) or {}
+    record = records.read(state.LADDER, _LIMIT) or {}
     others = {name: entry for name, entry in record.get("layouts", {}).items() if name != layout.name}
     records.write(state.LADDER, {"layouts": {**others, layout.name: ladder.as_record(known)}})

@@ -97,7 +97,7 @@ class MoveUp:
         now = self._clock()
         preferred = self._config.layouts[0]
         if self._layout == preferred:
-            state.MOVE_UP.unlink(missing_ok=True)  # fulfilled: it is not to be kept for another day
+            state.follow_move_up()
             return None
         if now - self._sampled < _MEMBERS_EVERY:
             return None
@@ -111,9 +111,9 @@ class MoveUp:
             return Choice(None, layouts.short_of(preferred, seen.gpus))
         self._since = now if self._since is None else self._since
         moment = datetime.datetime.now(datetime.timezone.utc).time()
-        requested = state.MOVE_UP.exists()
+        requested = state.move_up_requested()
         allowed, why = layouts.may_move_up(self._config.policy, now - self._since, moment, requested)
         if allowed:
-            state.MOVE_UP.unlink(missing_ok=True)
+            state.follow_move_up()
             return Choice(larger, "")
         return Choice(None, f"{larger.name} could serve, {why}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import records
+from .record import Finding
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _PREFIX = re.compile(
@@ -53,24 +54,6 @@ class Pattern:
     level: str
     source: str
     at_least: int = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """A known line that occurred.
-
-    Attributes:
-        line: its first occurrence.
-        count: how often it occurred.
-    """
-
-    id: str
-    level: str
-    finding: str
-    remediation: str
-    source: str
-    line: str
-    count: int
 
 
 def patterns(rows: Iterable[Mapping[str, Any]]) -> tuple[Pattern, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 from ..core import records
 from ..core.codes import as_json
 from ..core.systemd import notify
-from .state import EngineState
+from .record import EngineState
 from .states import Phase
 
 

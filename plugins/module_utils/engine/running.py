@@ -7,7 +7,6 @@ import shutil
 import time
 from pathlib import Path
 
-from ..core.codes import as_json
 from . import log_advice, state
 from .config import command
 from .heartbeat import Heartbeat
@@ -59,12 +58,12 @@ class RunningEngine:
     def advise(self) -> None:
         """Keep what the known lines of its log mean; what is new is printed, with its remediation."""
         found = log_advice.read(self.process.lines(), log_advice.load())
-        known = {finding["id"] for finding in self._reporter.state.findings}
+        known = {finding.id for finding in self._reporter.state.findings}
         for finding in found:
             if finding.id not in known and finding.level != "info":
                 print(f"advice: {finding.finding} {finding.remediation}", flush=True)
         self._advised = time.monotonic()
-        self._reporter.update(findings=tuple(as_json(found)))
+        self._reporter.update(findings=tuple(found))
 
     def advise_now_and_then(self) -> None:
         if time.monotonic() - self._advised > _ADVISES_EVERY:

@@ -3,86 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..core import records
+from ..core import records, untrusted
 from ..core.polling import Evaluation
 from ..core.systemd import Properties
-from .ladder import RungState
+from .record import EngineState, RungState
 from .states import Phase, Target, Verdict
 
-DRAIN = records.RUN / "drain.json"
-MOVE_UP = records.RUN / "move-up.json"
+DRAIN = records.REQUESTS / "drain.json"
+MOVE_UP = records.REQUESTS / "move-up.json"
+MOVED_UP = records.RUN / "moved-up.json"
+"""Of the supervisor: the request to move up that it has followed. The request itself is root's, and stays."""
 LADDER = records.STATE / "engine" / "ladder.json"
 EVIDENCE = records.STATE / "engine" / "evidence"
 LOG = records.STATE / "engine" / "engine.log"
-
-
-@dataclasses.dataclass(frozen=True)
-class EngineState:
-    """What runs now and why.
-
-    Attributes:
-        reason: why it is in this phase, for people.
-        since: when the phase began, RFC 3339.
-        ready: what ``GET /ready`` answers.
-        layout: name of the layout that runs or starts; None while there is none.
-        tensor_parallel_size: of that layout.
-        pipeline_parallel_size: of that layout.
-        rung: of the ladder, that runs or starts.
-        ladder: what is known of each rung that was tried.
-        last_completion: when a token was last seen, RFC 3339.
-        last_failure: how the engine last ended or failed to start; empty when it never did.
-        restarts: how often the engine was started again since the supervisor began.
-        failures: failures in a row.
-        pid: of the supervisor.
-        findings: advice from the log (``log_advice.Finding``).
-        evidence: files saved at the last failure.
-    """
-
-    phase: Phase
-    reason: str = ""
-    since: str = ""
-    ready: bool = False
-    layout: str | None = None
-    tensor_parallel_size: int | None = None
-    pipeline_parallel_size: int | None = None
-    rung: str | None = None
-    ladder: Mapping[str, RungState] = dataclasses.field(default_factory=dict)
-    last_completion: str | None = None
-    last_failure: str = ""
-    restarts: int = 0
-    failures: int = 0
-    pid: int = 0
-    findings: tuple[Mapping[str, Any], ...] = ()
-    evidence: tuple[str, ...] = ()
-
-    @classmethod
-    def parse(cls, record: Mapping[str, Any]) -> EngineState:
-        """From engine.json; a key that it does not know is passed over.
-
-        Raises:
-            RecordError: it is no such record.
-        """
-        known = {field.name for field in dataclasses.fields(cls)}
-        given = {name: value for name, value in record.items() if name in known}
-        try:
-            return cls(
-                **{
-                    **given,
-                    "phase": Phase(record["phase"]),
-                    "ladder": rungs(record),
-                    "findings": tuple(given.get("findings", ())),
-                    "evidence": tuple(given.get("evidence", ())),
-                }
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise records.RecordError(f"{records.ENGINE_STATE}: {type(error).__name__}: {error}") from error
-
-    def __str__(self) -> str:
-        return f"{self.phase}: {self.reason}" if self.reason else str(self.phase)
 
 
 def rungs(record: Mapping[str, Any]) -> dict[str, RungState]:
@@ -165,7 +104,7 @@ def request_differs(target: Target) -> bool:
 def request(target: Target, reason: str) -> None:
     """Ask the supervisor to drain, or to serve again; it follows within a second. A reboot forgets the request."""
     if target is Target.DRAINED:
-        records.write(DRAIN, {"reason": reason, "at": records.now()})
+        _ask(DRAIN, {"reason": reason, "at": records.now()})
     else:
         records.remove(DRAIN)
 
@@ -176,3 +115,36 @@ def drain_reason() -> str:
         return str((records.read(DRAIN) or {}).get("reason", "asked to drain"))
     except records.RecordError:
         return "asked to drain"
+
+
+def request_move_up() -> None:
+    """Ask the supervisor to move up to a better layout; a reboot forgets the request."""
+    _ask(MOVE_UP, {"id": secrets.token_hex(8), "at": records.now()})
+
+
+def move_up_requested() -> bool:
+    """Whether a request to move up was not followed yet."""
+    asked = _id_of(MOVE_UP)
+    return asked is not None and asked != _id_of(MOVED_UP)
+
+
+def follow_move_up() -> None:
+    """The request to move up, if there is one, is fulfilled: it is not to be kept for another day."""
+    if move_up_requested():
+        records.write(MOVED_UP, {"id": _id_of(MOVE_UP)})
+
+
+def _ask(path: Path, record: Mapping[str, Any]) -> None:
+    """Leave a request where root alone can, and where the supervisor reads it."""
+    path.parent.mkdir(exist_ok=True)
+    with untrusted.open_folder(path.parent) as folder:
+        os.fchmod(folder, 0o755)
+    records.write(path, record)
+
+
+def _id_of(path: Path) -> str | None:
+    try:
+        record = records.read(path)
+    except records.RecordError as error:
+        return str(error)
+    return None if record is None else str(record.get("id"))

@@ -6,15 +6,18 @@ import base64
 import re
 import shutil
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..core import records
+from ..core import records, untrusted
 from ..engine import state as engine_state
 
 FILE_LIMIT = 256 << 10
 HOST_LIMIT = 4 << 20
+File = tuple[float, str, Callable[[], bytes]]
+"""When it was written, its path, and reading its end."""
 
 
 def folder(run: str, part: str) -> Path:
@@ -25,8 +28,9 @@ def folder(run: str, part: str) -> Path:
 
 
 def plain(name: str) -> str:
-    """``name`` as a file may be called."""
-    return re.sub(r"[^\w.+-]", "_", name) or "run"
+    """``name`` as a file may be called: one name, whatever it was, that does not lead out of its folder."""
+    found = re.sub(r"[^\w.+-]", "_", name, flags=re.ASCII)
+    return found.replace(".", "_") if not found.strip(".") and found else found[:200] or "run"
 
 
 def collect(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,15 +45,17 @@ def collect(params: Mapping[str, Any]) -> dict[str, Any]:
     files: dict[str, str] = {}
     left_out: list[str] = []
     room = HOST_LIMIT
-    for path in _newest_first(_found(str(params["run"]), float(params.get("since", 0)))):
-        kept = _end_of(path)
-        if kept is None:
+    found = _found(str(params["run"]), float(params.get("since", 0)))
+    for _modified, path, read in sorted(found, key=lambda one: one[:2], reverse=True):
+        try:
+            kept = read()
+        except OSError:
             continue
         if len(kept) > room:
-            left_out.append(str(path))
+            left_out.append(path)
             continue
         room -= len(kept)
-        files[str(path)] = base64.b64encode(zlib.compress(kept)).decode("ascii")
+        files[path] = base64.b64encode(zlib.compress(kept)).decode("ascii")
     return {"files": files, "left_out": left_out}
 
 
@@ -58,33 +64,28 @@ def unpack(packed: str) -> bytes:
     return zlib.decompress(base64.b64decode(packed))
 
 
-def _found(run: str, since: float) -> Iterable[Path]:
+def _found(run: str, since: float) -> Iterator[File]:
     if run and "/" not in run and run not in (".", ".."):
-        yield from (records.EVIDENCE / run).rglob("*")
-    for path in [*engine_state.EVIDENCE.rglob("*"), engine_state.LOG]:
-        try:
-            if path.stat().st_mtime >= since:
-                yield path
-        except OSError:
-            continue
+        yield from _below(records.EVIDENCE / run, 0)
+    yield from _below(engine_state.EVIDENCE, since)
+    log = engine_state.LOG
+    moment = untrusted.modified(log)
+    if moment is not None and moment >= since:
+        yield moment, str(log), partial(untrusted.end_of_file, log, FILE_LIMIT)
 
 
-def _newest_first(paths: Iterable[Path]) -> list[Path]:
-    dated = []
-    for path in paths:
-        try:
-            if path.is_file() and not path.is_symlink():
-                dated.append((path.stat().st_mtime, path))
-        except OSError:
-            continue
-    return [path for _moment, path in sorted(dated, reverse=True)]
-
-
-def _end_of(path: Path) -> bytes | None:
+def _below(top: Path, since: float) -> Iterator[File]:
+    """The files below a folder that its owner may have filled with links; each is opened anew when it is read."""
     try:
-        with path.open("rb") as stream:
-            size = stream.seek(0, 2)
-            stream.seek(max(size - FILE_LIMIT, 0))
-            return stream.read(FILE_LIMIT)
+        with untrusted.open_folder(top) as folder:
+            found = list(untrusted.files_below(folder))
     except OSError:
-        return None
+        return
+    for parts, moment in found:
+        if moment >= since:
+            yield moment, str(top.joinpath(*parts)), partial(_end_of, top, parts)
+
+
+def _end_of(top: Path, parts: Sequence[str]) -> bytes:
+    with untrusted.open_folder(top) as folder:
+        return untrusted.end_below(folder, parts, FILE_LIMIT)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core import deadline
+from ..core import deadline, typed, untrusted
 from ..core.codes import as_json
 from ..ray.ports import NETWORK_GATE, engine_ports, ray_ports, reached_by_peers, reached_on_head
 from .codes import Code
@@ -95,7 +95,14 @@ def evaluate(seen: Observations, identity: Mapping[str, Any], limits: Limits, se
 
 
 def check(
-    identity: Mapping[str, Any], limits: Limits, *, seconds: float, wait: float, evidence: Path, library: Path
+    identity: Mapping[str, Any],
+    limits: Limits,
+    *,
+    seconds: float,
+    wait: float,
+    evidence: Path,
+    library: Path,
+    user: str | None = None,
 ) -> GateResult:
     """Probe from this host, under a deadline, and evaluate.
 
@@ -106,20 +113,27 @@ def check(
         wait: how long the hosts wait for each other; all have to be asked within it.
         evidence: folder for evidence.
         library: folder that holds the package ``lockstep``.
+        user: who probes; None keeps the caller.
     """
     began = time.monotonic()
     job = {"identity": identity, "seconds": wait, "units": UNITS, **ports()}
     outcome = deadline.run(
-        [sys.executable, "-m", "lockstep.gates.network_probe"],
+        [sys.executable, "-s", "-B", "-m", "lockstep.gates.network_probe"],
         deadline=seconds,
         env={"PYTHONPATH": str(library), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
+        cwd="/",
         input=json.dumps(job),
         evidence=evidence,
+        user=user,
     )
     spent = round(time.monotonic() - began, 3)
-    if outcome.status == "done":
-        return evaluate(json.loads(outcome.stdout), identity, limits, spent)
     last = (outcome.stderr.strip().splitlines() or ["no output"])[-1]
+    if outcome.status == "done":
+        try:
+            seen = typed.parse(Observations, untrusted.parse_json(outcome.stdout))
+            return evaluate(seen, identity, limits, spent)
+        except (ValueError, KeyError) as error:  # a peer that answers nonsense, or a probe that is not ours
+            last = f"its observations cannot be used: {error}"
     hung = outcome.status == "timeout"
     return GateResult(
         GATE,

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core import systemd
+from ..core import systemd, untrusted
 from ..core.commands import together
 from ..core.system import read_text
 from ..host import probe as host_probe
@@ -39,6 +39,7 @@ DATAGRAM_TRIES = 3
 _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE = 10, 3
 _HEADERS = 28
 LOOK_UP_LIMIT = 8.0
+LONGEST_LINE = 1 << 16
 
 
 class Responder:
@@ -99,18 +100,22 @@ class Responder:
     def _control(self, peer: socket.socket) -> None:
         """Answer one peer's lines: ``hello``, ``time``, ``bye``."""
         with peer, peer.makefile("rwb") as stream:
-            for line in stream:
+            while line := stream.readline(LONGEST_LINE):
                 arrived = time.time()
-                question = json.loads(line)
+                try:
+                    question = _object(line)
+                except ValueError:
+                    return
                 answer: dict[str, Any] = {}
-                if question["ask"] == "hello":
+                ask, host = question.get("ask"), question.get("host")
+                if ask == "hello":
                     answer = {"host": self.identity["host"], "zone": self.identity.get("zone"), "held": self.held}
                     answer["chosen"] = self.chosen
-                elif question["ask"] == "time":
+                elif ask == "time":
                     answer = {"arrived": arrived, "left": time.time()}
-                elif question["ask"] == "bye":
+                elif ask == "bye" and host in self.identity["peers"]:
                     with self._lock:
-                        self.farewells[question["host"]] = question["unreachable"]
+                        self.farewells[str(host)] = _port_list(question.get("unreachable"))
                 stream.write(json.dumps(answer).encode() + b"\n")
                 stream.flush()
 
@@ -215,12 +220,12 @@ def _ask(identity: Mapping[str, Any], name: str, address: str, ports: Sequence[i
     with control, control.makefile("rwb") as stream:
         try:
             hello = _exchange(stream, {"ask": "hello"})
-            found["zone"] = hello["zone"]
+            found["zone"] = None if hello["zone"] is None else str(hello["zone"])
             found = {**found, **_clock(stream)}
             found["unreachable"] = _unreachable(local, address, [*ports, hello["chosen"]])
             found["mtu"] = _path_mtu(local, address, mtu)
             _exchange(stream, {"ask": "bye", "host": identity["host"], "unreachable": found["unreachable"]})
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             found["silent"] = f"{name} stopped answering: {error}"
     return found
 
@@ -240,8 +245,24 @@ def _connect(local: str, address: str, port: int, end: float) -> socket.socket |
 def _exchange(stream: Any, question: Mapping[str, Any]) -> dict[str, Any]:
     stream.write(json.dumps(question).encode() + b"\n")
     stream.flush()
-    answer: dict[str, Any] = json.loads(stream.readline())
-    return answer
+    return _object(stream.readline(LONGEST_LINE))
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    """One line of a peer, which may say anything.
+
+    Raises:
+        ValueError: it is no JSON object.
+    """
+    found = untrusted.parse_json(line)
+    if not isinstance(found, dict):
+        raise ValueError("it said something that is no JSON object")
+    return found
+
+
+def _port_list(told: object) -> list[int]:
+    """The ports that a peer complains of."""
+    return [port for port in told if isinstance(port, int)] if isinstance(told, list) else []
 
 
 def _clock(stream: Any) -> Clock:

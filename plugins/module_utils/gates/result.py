@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
+from ..core import typed
 from ..core.stop import StopError
 from .codes import Code
 
@@ -59,16 +60,11 @@ class GateResult:
         """A result from its JSON form.
 
         Raises:
-            ValueError: the code or the verdict is none of a gate.
-            TypeError: a key is missing or unknown.
+            ShapeError: a key is missing, unknown or of another type, or the code or the verdict is none of a gate.
         """
-        if record.get("verdict") not in ("pass", "fail", "timeout"):
-            raise ValueError(f"{record.get('verdict')!r} is no verdict of a gate")
-        fields = {
-            **record,
-            "code": Code(record["code"]),
-            "pair": tuple(record["pair"]) if record["pair"] else None,
-            "evidence": tuple(record["evidence"]),
-            "warnings": tuple(record["warnings"]),
-        }
-        return cls(**fields)
+        return typed.parse(cls, record)
+
+    def is_of(self, gate: str, hosts: Collection[str]) -> bool:
+        """Whether this is about this gate and these hosts: ranks, which run as a user, speak for no other."""
+        named = {self.host, *(self.pair or ())} - {None}
+        return self.gate == gate and named <= set(hosts)

@@ -10,18 +10,16 @@ import dataclasses
 import json
 import os
 import pwd
-import shutil
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
-from ..core import data_tables, deadline, records
+from ..core import data_tables, deadline, evidence, records, typed, untrusted
 from ..driver import memory as gpu_memory
 from ..ray import gcs
 from ..ray.ports import ray_ports
-from . import bandwidth, evidence_bundle
+from . import bandwidth, evidence_bundle, nccl_tests
 from . import graph as graph_gate
 from . import nccl as nccl_gate
 from .codes import Code
@@ -31,7 +29,6 @@ from .ranks.launcher import Job, Launch, Report
 from .result import CannotRun, GateResult
 
 WORKS = {"nccl": "collectives", "graph": "graphs"}
-NCCL_TESTS = "all_reduce_perf"
 OUTER_MARGIN = 4.0
 """Seconds that a replica's gate may take beyond its deadline, to bring the evidence home."""
 
@@ -180,49 +177,23 @@ def _on_host(request: Request, identity: Mapping[str, Any], folder: Path) -> Gat
         request.deadline,
         folder,
         {**launcher.ray_environment(), **_local_sockets(), **request.environment},
-        _user(request.user),
+        rank_user(request.user),
         request.python,
         request.library,
     )
     report = launcher.run(job, launch, existing)
     if tool and report.status == "done" and any(event.backend == "nccl" for event in report.of(events.Started)):
-        report = _with_nccl_tests(tool, report, request, folder)
+        environment = {**launcher.ray_environment(), **request.environment}
+        report = nccl_tests.measured(
+            tool, report, request.deadline - report.seconds, environment, folder, rank_user(request.user)
+        )
     # On one host there is only one to blame.
     return dataclasses.replace(evaluate(request, [report]), host=host, pair=None)
 
 
 def _nccl_tests_tool(request: Request) -> str | None:
     desired = request.gate == "nccl" and request.nccl_tests and request.backend != "gloo"
-    return shutil.which(NCCL_TESTS) if desired else None
-
-
-def _with_nccl_tests(tool: str, report: Report, request: Request, folder: Path) -> Report:
-    """The report with the figures of nccl-tests, which checks its own results as well."""
-    seconds = request.deadline - report.seconds
-    if seconds <= 0:
-        return dataclasses.replace(report, status="timeout")
-    with tempfile.TemporaryDirectory(prefix="lockstep-nccl-tests-") as scratch:
-        written = Path(scratch) / "result.json"
-        sizes = ["-b", "8", "-e", "512M", "-f", "8"]
-        outcome = deadline.run(
-            [tool, *sizes, "-g", str(report.here), "-c", "1", "-T", str(int(seconds) + 1), "-J", str(written)],
-            deadline=seconds,
-            env={**os.environ, **launcher.ray_environment(), **request.environment},
-            evidence=folder,
-        )
-        spent = round(report.seconds + outcome.seconds, 3)
-        if outcome.status != "done" or not written.exists():
-            tail = f"{tool}: {outcome.stderr or outcome.stdout}"[-launcher.TAIL :]
-            return dataclasses.replace(
-                report,
-                status="timeout" if outcome.status == "timeout" else "failed",
-                seconds=spent,
-                evidence=outcome.evidence,
-                tail=tail,
-            )
-        found = nccl_gate.from_nccl_tests(json.loads(written.read_text(encoding="utf-8")), report.host, spent)
-    figures = (*found.of(events.Check), *found.of(events.Busbw))
-    return dataclasses.replace(report, seconds=spent, events=(*report.events, *figures))
+    return nccl_tests.tool() if desired else None
 
 
 def _on_replica(request: Request, identity: Mapping[str, Any], folder: Path) -> GateResult:
@@ -250,12 +221,12 @@ def _on_replica(request: Request, identity: Mapping[str, Any], folder: Path) -> 
         cwd="/",
         input=json.dumps(ask),
         evidence=folder,
-        user=_user(request.user),
+        user=rank_user(request.user),
     )
     answer = _answer(outcome.stdout)
-    if answer is None:
+    if answer is None or not answer["result"].is_of(request.gate, chosen):
         return _no_answer(request, host, outcome)
-    result = GateResult.from_dict(answer["result"])
+    result = answer["result"]
     paths = _keep(folder, answer["files"]) if not result.passed else ()
     return dataclasses.replace(result, evidence=(*outcome.evidence, *paths))
 
@@ -277,7 +248,7 @@ def identity() -> dict[str, Any]:
     return found
 
 
-def _user(name: str | None) -> str | None:
+def rank_user(name: str | None) -> str | None:
     """Only root can become somebody else, and only somebody who exists."""
     if name is None or os.geteuid() != 0:
         return None
@@ -302,22 +273,29 @@ def _ray_environment(request: Request) -> dict[str, str]:
         "LC_ALL": "C.UTF-8",
         "PYTHONPATH": request.library,
         "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONNOUSERSITE": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEDUP_LOGS": "0",
         **secret,
     }
 
 
-def _answer(text: str) -> dict[str, Any] | None:
-    """The JSON after the mark: Ray writes to standard output as well."""
+class Answer(TypedDict):
+    """What the launcher of the ranks answers: the result, and the text of evidence files by name."""
+
+    result: GateResult
+    files: dict[str, str]
+
+
+def _answer(text: str) -> Answer | None:
+    """The JSON after the mark: Ray writes to standard output as well. It was written by the user of the ranks."""
     _, mark, rest = text.rpartition("LOCKSTEP-RESULT ")
     if not mark:
         return None
     try:
-        found: dict[str, Any] = json.loads(rest.splitlines()[0])
-    except (ValueError, IndexError):
+        return typed.parse(Answer, untrusted.parse_json(rest.split("\n")[0], finite=False))
+    except ValueError:
         return None
-    return found
 
 
 def _no_answer(request: Request, host: str, outcome: deadline.Outcome) -> GateResult:
@@ -350,13 +328,8 @@ def existing_gpu_processes(request: Request, host: str, held: Sequence[str]) -> 
 
 
 def _keep(folder: Path, files: Mapping[str, str]) -> tuple[str, ...]:
-    kept = []
+    kept: list[str] = []
     for name, text in sorted(files.items()):
         path = folder / "/".join(evidence_bundle.plain(part) for part in name.split("/"))
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-        except OSError:
-            continue
-        kept.append(str(path))
+        kept += evidence.output(path.parent, path.name, text)
     return tuple(kept)

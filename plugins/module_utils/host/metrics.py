@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
+import math
 import os
 import sys
 import tempfile
@@ -252,6 +253,8 @@ def _escaped(text: str) -> str:
 
 
 def _value(value: float) -> str:
+    if value != value or value in (math.inf, -math.inf):  # as the format writes them
+        return "NaN" if value != value else f"{'+' if value > 0 else '-'}Inf"
     return str(int(value)) if float(value).is_integer() else repr(float(value))
 
 
@@ -261,7 +264,7 @@ def write(path: Path, text: str) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(text)
-        os.chmod(scratch, 0o644)
+            os.fchmod(stream.fileno(), 0o644)
         os.replace(scratch, path)
     except BaseException:
         Path(scratch).unlink(missing_ok=True)

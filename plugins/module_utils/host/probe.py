@@ -78,10 +78,10 @@ def collect(request: Request) -> HostState:
         "quarantine": _record(records.QUARANTINE),
         "change": _record(records.DRIVER),
         "previous": _guarded(previous_settings.summary),
-        "engine": _record(records.ENGINE_STATE),
+        "engine": _engine(),
         "lock": _record(records.LOCK),
         "request": _record(records.REQUEST),
-        "manifest": _guarded(_manifest),
+        "manifest": _guarded(lambda: _manifest(request.get("inputs", {}))),
         "disk_free_mib": _guarded(_disk),
         "addresses": _addresses(networks),
         "networks": networks,
@@ -159,11 +159,31 @@ def _unit(properties: systemd.Properties) -> Unit:
     }
 
 
-def _manifest() -> dict[str, Manifest]:
+def _engine() -> Record | None:
+    """What the engine's supervisor reports: a file of the user who serves."""
+    try:
+        found = records.read(records.ENGINE_STATE)
+        if found is None:
+            return None
+        from ..core.codes import as_json
+        from ..engine.record import EngineState
+
+        state: Record = as_json(EngineState.parse(found))
+    except records.RecordError as error:
+        return {"error": str(error)}
+    return state
+
+
+def _manifest(desired: Mapping[str, str]) -> dict[str, Manifest]:
+    """Whether each role was applied from what is ``desired`` of it, by role, and which of its files have changed since."""
     found: dict[str, Manifest] = {}
+    key = manifests.key()
     for path in sorted(records.MANIFEST.glob("*.json")):
         record = manifests.parse(records.read(path) or {})
-        found[path.stem] = {"inputs": record["inputs"], "drifted": manifests.drifted(record)}
+        found[path.stem] = {
+            "current": manifests.applied(record, desired.get(path.stem), key),
+            "drifted": manifests.drifted(record, key),
+        }
     return found
 
 

@@ -23,8 +23,8 @@ class Request(TypedDict, total=False):
 
     ``preflight``: check ``ports`` (that Lockstep's units will listen on), ``peers`` (host name to address, to be resolved
     both ways), ``driver``, that only while the host does not already have that version, and what lies at the path ``model``.
-    ``ray``: ask Ray for its nodes.
-    ``driver_also``: those of ``driver_state.COSTLY`` to be read.
+    ``ray``: ask Ray for its nodes. ``driver_also``: those of ``driver_state.COSTLY`` to be read. ``inputs``: digest of what is
+    wanted of each role; a role that is not named is not current.
     """
 
     preflight: bool
@@ -33,6 +33,7 @@ class Request(TypedDict, total=False):
     model: str | None
     ray: bool
     driver_also: Sequence[str]
+    inputs: Mapping[str, str]
 
 
 class Unread(TypedDict):
@@ -116,9 +117,9 @@ class Unit(TypedDict):
 
 
 class Manifest(TypedDict):
-    """What a role was applied from, and the files that have been changed since."""
+    """Whether a role was applied from what is wanted of it now, and the files that have been changed since."""
 
-    inputs: str
+    current: bool
     drifted: list[str]
 
 

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from ..core import records
+from ..core import records, untrusted
 from .ports import ray_ports
 from .private import generated
 
@@ -212,7 +212,7 @@ def summary(runtime: Path = records.RUNTIME, timeout: float = 10.0) -> dict[str,
             timeout=timeout,
             check=True,
         )
-        answer: dict[str, Any] = json.loads(asked.stdout)
+        answer: dict[str, Any] = untrusted.parse_json(asked.stdout)
     except subprocess.CalledProcessError as error:
         return {"head": "absent", "error": _short(str(error.stderr).strip()[-200:]), "nodes": []}
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:

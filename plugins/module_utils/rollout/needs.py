@@ -92,10 +92,9 @@ def host_need(
     for step, role in ROLE_OF_STEP.items():
         if step not in STEPS_OF_MODE[mode] or (step is Step.SERVE and not is_head):
             continue
-        if step is Step.DRIVER:
-            reason = _driver_step_reason(role, desired, state, mode)
-        else:
-            reason = manifest_reason(role, desired, state)
+        reason = (
+            _driver_step_reason(role, desired, state, mode) if step is Step.DRIVER else manifest_reason(role, state)
+        )
         if step is Step.PREPARE and not reason and state.filter_problem:
             reason = f"packet filter: {state.filter_problem}"
         if reason:
@@ -114,7 +113,7 @@ def host_need(
 
 def _driver_step_reason(role: str, desired: Desired, state: HostState, mode: Mode) -> str | None:
     """Aborting goes back from the inventory's declaration, so what was applied of it is no reason then."""
-    last = _unfinished_reason(state) if mode is Mode.ABORT else manifest_reason(role, desired, state)
+    last = _unfinished_reason(state) if mode is Mode.ABORT else manifest_reason(role, state)
     return driver_reason(desired.settings, state) or last
 
 
@@ -134,23 +133,23 @@ def driver_reason(settings: Mapping[str, Any], state: HostState) -> str | None:
     return None
 
 
-def manifest_reason(role: str, desired: Desired, state: HostState) -> str | None:
+def manifest_reason(role: str, state: HostState) -> str | None:
     """Why a role has to be applied (again); None when nothing that it reads or writes has changed."""
     known = state.manifests.get(role)
     if known is None:
         return "never applied"
-    if known.inputs != desired.inputs.get(role):
+    if not known.current:
         return "its variables, files or topology changed"
     if known.drifted:
         return f"changed on the host: {', '.join(known.drifted)}"
     return None
 
 
-def router_reason(desired: Desired, state: HostState | None) -> str | None:
+def router_reason(state: HostState | None) -> str | None:
     """Why a router is due; None when it is configured as declared and running."""
     if state is None or "haproxy.service" not in state.active:
         return "HAProxy is not running"
-    return manifest_reason("vllm_haproxy", desired, state)
+    return manifest_reason("vllm_haproxy", state)
 
 
 def _host_stamp_reason(host: str, steps: Mapping[Step, str], state: HostState) -> str | None:

@@ -53,9 +53,9 @@ class Driver:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What a role was last applied with, and the files of it that were changed on the host since."""
+    """Whether a role was last applied with what is wanted of it now, and its files that were changed on the host since."""
 
-    inputs: str | None
+    current: bool
     drifted: tuple[str, ...] = ()
 
 
@@ -162,7 +162,7 @@ class HostState:
             change=answer.get("change") or {},
             unfinished_settings=bool(answer.get("previous")),
             manifests={
-                role: Manifest(known.get("inputs"), tuple(known.get("drifted") or ()))
+                role: Manifest(known.get("current") is True, tuple(known.get("drifted") or ()))
                 for role, known in answer.get("manifest", {}).items()
                 if isinstance(known, Mapping)
             },

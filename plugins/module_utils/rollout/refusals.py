@@ -19,6 +19,8 @@ NEEDED_FREE_MIB = {Step.DRIVER: {"/var": 2048}, Step.RUNTIME: {"/opt": 4096}}
 SECRETS = ("ray_node_token", "vllm_server_api_key")
 SHORTEST_SECRET = 32
 """Characters: fewer can be guessed from what they protect."""
+RAYS_OWN = {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
+"""Variables of Ray that ray_node sets from the token, and nobody else."""
 ALIKE = ("nvidia_driver_version", "serving_runtime_lock", "ray_node_port", "ray_node_ports")
 """Settings in which the hosts of one replica must not differ."""
 
@@ -96,7 +98,7 @@ def host_refusals(host: str, settings: Mapping[str, Any], state: HostState, need
     """Why this host must not be changed as the inventory declares it."""
     return [
         Stop(line, where=host)
-        for check in (_system, _secrets, _driver, _network, _disk)
+        for check in (_system, _secrets, _driver, _network, _disk, _ray_environment)
         for line in check(settings, state, need)
     ]  # fmt: skip
 
@@ -155,6 +157,11 @@ def _disk(_settings: Mapping[str, Any], state: HostState, need: HostNeed) -> Ite
             free = state.disk_free_mib.get(folder, least)
             if step in need.steps and free < least:
                 yield f"{folder} has {free} MiB free, the {step} step needs {least}: make room"
+
+
+def _ray_environment(settings: Mapping[str, Any], _state: HostState, _need: HostNeed) -> Iterator[str]:
+    for name in sorted(RAYS_OWN & set(settings.get("ray_node_environment") or {})):
+        yield f"ray_node_environment sets {name}, by which Ray would answer without ray_node_token: take it out"
 
 
 def known_issue_lines(

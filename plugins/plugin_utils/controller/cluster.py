@@ -156,7 +156,11 @@ class ClusterAction(ActionBase):
         return self._fleet(task_vars).run_read_only(
             (
                 host,
-                program("host.probe", "collect", {**parameters, **_questions(cluster, host, wanted)}),
+                program(
+                    "host.probe",
+                    "collect",
+                    {**parameters, "inputs": dict(wanted.inputs), **_questions(cluster, host, wanted)},
+                ),
                 self._connection_variables(host, task_vars),
             )
             for host, wanted in cluster.wanted.items()

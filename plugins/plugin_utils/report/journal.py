@@ -47,7 +47,7 @@ class Journal:
         self._root = root
         self._run = run
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     @property
     def run(self) -> str:

@@ -46,7 +46,7 @@ def state(host: str, **changes: Any) -> dict[str, Any]:
         "stamps": {"host": {"digest": f"digest-{host}"}, "replica": {"hosts": {host: f"digest-{host}"}}},
         "quarantine": None,
         "engine": {"phase": "serving"},
-        "manifest": {role: {"inputs": "same", "drifted": []} for role in ROLES},
+        "manifest": {role: {"current": True, "drifted": []} for role in ROLES},
         "addresses": {"eth0": ["10.0.0.1"]},
         **changes,
     }

@@ -14,6 +14,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.admission import con
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import systemd
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import state as states
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine.record import EngineState, Finding
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.states import Phase
 from ansible_collections.lockstep.vllm.plugins.modules import engine_state
 
@@ -38,7 +39,7 @@ class Host:
         return systemd.parse_show(f"Id={units[0]}\n{self.unit}")
 
     def reports(self, phase: Any, **facts: Any) -> None:
-        record = as_json(states.EngineState(Phase(phase), "why", pid=7, **facts))
+        record = as_json(EngineState(Phase(phase), "why", pid=7, **facts))
         self.record.write_text(json.dumps(record), encoding="utf-8")
 
     def run(self, **arguments: Any) -> dict[str, Any]:
@@ -77,10 +78,9 @@ def test_serving_withdraws_the_request(host: Host) -> None:
 
 
 def test_findings_of_the_log_are_warnings_once_it_serves(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    row = {"id": "x", "source": "s", "line": "l", "count": 1}
     findings = (
-        {**row, "level": "warning", "finding": "The kernel is slow.", "remediation": "Tune it."},
-        {**row, "level": "info", "finding": "All is as ever.", "remediation": "Nothing."},
+        Finding("x", "warning", "The kernel is slow.", "Tune it.", "s", "l", 1),
+        Finding("y", "info", "All is as ever.", "Nothing.", "s", "l", 1),
     )
     host.reports("serving", ready=True, findings=findings)
     warned: list[str] = []

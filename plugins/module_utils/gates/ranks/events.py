@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
+from ...core import typed, untrusted
+
 Phase = Literal["load", "init", "local", "check", "busbw", "eager", "capture", "replay", "release", "end"]
 ErrorCode = Literal["own", "peer_lost"]
 """Whether a rank failed by itself, or because the connection to a peer broke."""
@@ -169,15 +171,12 @@ def from_record(record: Mapping[str, Any]) -> Event:
     Raises:
         ValueError: it is no event, or lacks a field or has one too many.
     """
-    fields: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
-    }
-    kind = _KINDS.get(str(fields.pop("event", "")))
+    kind = _KINDS.get(str(record.get("event")))
     if kind is None:
-        raise ValueError(f"{record.get('event')!r} is no event of a rank")
+        raise ValueError(f"{record.get('event')!r:.60} is no event of a rank")
     try:
-        return kind(**fields)
-    except TypeError as error:
+        return typed.parse(kind, {name: value for name, value in record.items() if name != "event"})
+    except typed.ShapeError as error:
         raise ValueError(f"event {record['event']}: {error}") from error
 
 
@@ -192,7 +191,7 @@ def parse(text: str) -> list[Event]:
     for candidate in text.splitlines():
         if candidate.startswith('{"event":'):
             try:
-                events.append(from_record(json.loads(candidate)))
+                events.append(from_record(untrusted.parse_json(candidate, finite=False)))
             except ValueError:
                 continue
     return events

@@ -5,7 +5,9 @@ Used by the gate modules on one host, and by ``ray_launcher`` on each host of a 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fnmatch
 import json
 import os
 import pwd
@@ -14,11 +16,11 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ...core import deadline, records
+from ...core import deadline, evidence, records, untrusted
 from ...driver import memory as gpu_memory
 from ...ray.ports import RENDEZVOUS
 from . import events
@@ -26,6 +28,8 @@ from .events import E
 
 PASSED_ON = ("NCCL_", "GLOO_", "TORCH_", "CUDA_", "UCX_", "OMP_", "LD_LIBRARY_PATH", "FI_")
 RAY_ENVIRONMENT = records.ETC / "ray.env"
+LOG_LIMIT = 1 << 20
+MOST_LOGS = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,21 +137,41 @@ def run(job: Job, launch: Launch, existing_gpu_processes: Sequence[gpu_memory.Ho
 def begin(job: Job, launch: Launch, existing_gpu_processes: Sequence[gpu_memory.Holder] | None = None) -> RunningRanks:
     """Start as ``run`` does and return at once; ``wait`` must be called on the result."""
     before = gpu_memory.holders() if existing_gpu_processes is None else list(existing_gpu_processes)
-    scratch = Path(tempfile.mkdtemp(prefix="lockstep-gate-"))
-    if launch.user is not None:
-        account = pwd.getpwnam(launch.user)
-        os.chown(scratch, account.pw_uid, account.pw_gid)
+    scratch = scratch_folder(launch.user)
     limit_at = time.time() + launch.seconds
     child = deadline.start(
         [launch.python, "-m", "lockstep.gates.ranks.main"],
         deadline=launch.seconds,
-        env=_environment(job, scratch, launch),
-        cwd=scratch,
+        env=_environment(job, scratch.path, launch),
+        cwd=scratch.path,
         input=json.dumps(dataclasses.asdict(job)),
         evidence=launch.evidence,
         user=launch.user,
     )
     return RunningRanks(job, child, scratch, launch.evidence, before, limit_at)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scratch:
+    """A folder that belongs to the user of the ranks: what he puts in its place, or into it, is read through ``handle``."""
+
+    path: Path
+    handle: int
+
+    def remove(self) -> None:
+        """All of it; links in it are not followed."""
+        os.close(self.handle)
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def scratch_folder(user: str | None) -> Scratch:
+    """A new one; of the caller where ``user`` is None."""
+    path = Path(tempfile.mkdtemp(prefix="lockstep-gate-"))
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if user is not None:
+        account = pwd.getpwnam(user)
+        os.fchown(handle, account.pw_uid, account.pw_gid)
+    return Scratch(path, handle)
 
 
 class RunningRanks:
@@ -157,7 +181,7 @@ class RunningRanks:
         self,
         job: Job,
         child: deadline.Running,
-        scratch: Path,
+        scratch: Scratch,
         evidence: Path | None,
         before: Sequence[gpu_memory.Holder],
         limit_at: float,
@@ -181,7 +205,7 @@ class RunningRanks:
             if outcome.status != "done" and self._evidence is not None:
                 saved += _keep_logs(self._scratch, self._evidence)
         finally:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch.remove()
         return Report(
             self._job.host,
             self._job.first,
@@ -236,6 +260,7 @@ def _environment(job: Job, scratch: Path, launch: Launch) -> dict[str, str]:
         "TRITON_CACHE_DIR": str(scratch / "triton"),
         "PYTHONPATH": launch.library,
         "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONNOUSERSITE": "1",
         "PYTHONUNBUFFERED": "1",
         "PYTHONWARNINGS": "ignore",
         "LC_ALL": "C.UTF-8",
@@ -249,19 +274,12 @@ def _environment(job: Job, scratch: Path, launch: Launch) -> dict[str, str]:
     return {**fixed, **inherited, **launch.environment}
 
 
-def _keep_logs(scratch: Path, folder: Path) -> list[str]:
-    kept = []
-    for log in _files(scratch, "nccl.*.log"):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            kept.append(str(shutil.copy(log, folder / log.name)))
-        except OSError:
-            continue
-    return kept
-
-
-def _files(folder: Path, pattern: str) -> Iterable[Path]:
-    try:
-        return sorted(folder.glob(pattern))
-    except OSError:
-        return ()
+def _keep_logs(scratch: Scratch, folder: Path) -> list[str]:
+    """The ends of NCCL's logs, which the ranks wrote."""
+    kept: list[str] = []
+    for found in untrusted.files_below(scratch.handle, deepest=0):
+        if len(kept) < MOST_LOGS and fnmatch.fnmatch(found.parts[-1], "nccl.*.log"):
+            with contextlib.suppress(OSError):
+                text = untrusted.end_below(scratch.handle, found.parts, LOG_LIMIT).decode("utf-8", "replace")
+                kept += evidence.output(folder, found.parts[-1], text)
+    return sorted(kept)

@@ -38,11 +38,20 @@ def test_drift_is_a_changed_or_missing_file(tmp_path: Path) -> None:
     kept, edited, lost = (tmp_path / name for name in ("kept", "edited", "lost"))
     for path in (kept, edited, lost):
         path.write_text("as applied")
-    record = manifests.manifest("r", "digest", [str(path) for path in (kept, edited, lost)])
-    assert manifests.drifted(record) == []
+    key = manifests.make_key(tmp_path / "manifest" / "key")
+    assert manifests.make_key(tmp_path / "manifest" / "key") == key != b""
+    record = manifests.manifest("r", "digest", [str(path) for path in (kept, edited, lost)], key)
+    assert manifests.drifted(record, key) == []
+    assert manifests.applied(record, "digest", key)
+    assert not manifests.applied(record, "another", key)
+    assert not manifests.applied(record, None, key), "it is not wanted here"
     edited.write_text("by hand")
     lost.unlink()
-    assert manifests.drifted(record) == [str(edited), str(lost)]
+    assert manifests.drifted(record, key) == [str(edited), str(lost)]
+    (tmp_path / "manifest" / "key").unlink()
+    lost_key = manifests.key(tmp_path / "manifest" / "key")
+    assert not manifests.applied(record, "digest", lost_key), "a lost key knows nothing again"
+    assert manifests.drifted(record, lost_key) == [str(edited), str(kept), str(lost)]
 
 
 def test_only_what_decides_what_is_left_on_a_host_is_digested() -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import ladder
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.completion import Token
-from ansible_collections.lockstep.vllm.plugins.module_utils.engine.ladder import Rung, RungState, Trial
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine.ladder import Rung, Trial
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine.record import RungState
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.states import EndCode, Verdict
 
 ALL: tuple[Rung, ...] = ("none", "piecewise", "full")

@@ -56,7 +56,8 @@ class Cluster:
 @pytest.fixture(autouse=True)
 def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(records, "ENGINE_STATE", tmp_path / "engine.json")
-    monkeypatch.setattr(state, "MOVE_UP", tmp_path / "move-up.json")
+    monkeypatch.setattr(state, "MOVE_UP", tmp_path / "requests" / "move-up.json")
+    monkeypatch.setattr(state, "MOVED_UP", tmp_path / "moved-up.json")
     return tmp_path
 
 
@@ -131,15 +132,26 @@ def test_gpus_that_go_again_start_the_count_anew() -> None:
     assert [moment for moment, choice in found if choice.layout] == [24.0]
 
 
-def test_by_command_it_waits_for_the_request_and_fulfils_it_once(paths: Path) -> None:
-    (paths / "move-up.json").touch()
+def test_by_command_it_waits_for_the_request_and_fulfils_it_once() -> None:
+    state.request_move_up()
     found = moves(SMALL, lambda now: 4, 3, stable_for=0, move_up="command")
     assert found[0] == (0.0, Choice(LARGE, ""))
     assert found[1][1].layout is None
     assert "it moves up by command: python3 -m lockstep.engine.cli move-up" in found[1][1].reason
 
 
-def test_preferred_layout_has_nowhere_to_move_and_forgets_a_request(paths: Path) -> None:
-    (paths / "move-up.json").touch()
+def test_preferred_layout_has_nowhere_to_move_and_forgets_a_request() -> None:
+    state.request_move_up()
     assert moves(LARGE, lambda now: 4, 3) == []
-    assert not (paths / "move-up.json").exists()
+    assert not state.move_up_requested()
+    state.request_move_up()
+    assert state.move_up_requested(), "the next one is another request"
+
+
+def test_a_request_stays_where_root_alone_writes(paths: Path) -> None:
+    """The supervisor runs as another user than who asks: it only remembers what it has followed."""
+    state.request_move_up()
+    (paths / "requests").chmod(0o555)
+    state.follow_move_up()
+    assert state.MOVE_UP.exists()
+    assert not state.move_up_requested()

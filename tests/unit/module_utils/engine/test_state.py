@@ -11,8 +11,8 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core import systemd
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.records import RecordError
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import state as engine_state
-from ansible_collections.lockstep.vllm.plugins.module_utils.engine.ladder import RungState
-from ansible_collections.lockstep.vllm.plugins.module_utils.engine.state import EngineState, Unit
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine.record import EngineState, Finding, RungState
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine.state import Unit
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.states import Phase, Target, Verdict
 
 UP, STARTING, DOWN, FAILED = Unit("active", 7), Unit("activating", 7), Unit("inactive"), Unit("failed")
@@ -91,6 +91,7 @@ def test_only_a_failure_after_the_wait_began_ends_it(before: int, answer: str) -
     assert engine_state.evaluate(found, STARTING, Target.SERVING, before).answer == answer
 
 
+FOUND = Finding("slow", "warning", "The kernel is slow.", "Tune it.", "vLLM", "WARNING slow", 3)
 LADDER = {
     "none": RungState(Verdict.PROVEN),
     "piecewise": RungState(Verdict.PROVEN, "on CPU: torch.compile, no graph is captured"),
@@ -99,7 +100,7 @@ LADDER = {
 
 
 def test_a_state_comes_back_as_it_was_reported() -> None:
-    facts: dict[str, Any] = {"rung": "piecewise", "ladder": LADDER, "evidence": ("/e",), "findings": ({"id": "x"},)}
+    facts: dict[str, Any] = {"rung": "piecewise", "ladder": LADDER, "evidence": ("/e",), "findings": (FOUND,)}
     assert state("serving", **facts) == EngineState(Phase.SERVING, "why", pid=7, **facts)
 
 

@@ -31,7 +31,7 @@ DRIVER = textwrap.dedent(
     from lockstep.core import records
 
     root = Path(sys.argv[1])
-    records.STATE, records.RUN = root / "state", root / "run"
+    records.STATE, records.RUN, records.REQUESTS = root / "state", root / "run", root / "requests"
     records.HOST, records.ENGINE_CONFIG = root / "host.json", root / "engine.json"
     records.REPLICA_STAMP, records.ENGINE_STATE = root / "stamp.json", root / "run" / "engine.json"
     records.SHARE, records.RUNTIME = root / "share", root / "runtime"
@@ -436,10 +436,10 @@ def test_a_smaller_layout_serves_until_the_larger_one_can(lab: Lab) -> None:
     assert lab.run("move-up").wait(60) == 0
     state = lab.until(lambda state: state["layout"] == "large" and state["ready"])
     assert (state["failures"], state["restarts"]) == (0, 0)
-    request = lab.root / "run" / "move-up.json"
-    assert not request.exists()
+    request, followed = lab.root / "requests" / "move-up.json", lab.root / "run" / "moved-up.json"
     assert lab.run("move-up").wait(60) == 0
-    lab.until(lambda _: not request.exists())
+    asked = json.loads(request.read_text())["id"]
+    lab.until(lambda _: json.loads(followed.read_text())["id"] == asked)
 
 
 def test_a_configuration_that_cannot_be_run_is_given_up_with_its_reason(lab: Lab) -> None:

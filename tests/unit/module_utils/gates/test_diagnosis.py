@@ -11,7 +11,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import known_issues
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import ladder
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.ladder import Trial
-from ansible_collections.lockstep.vllm.plugins.module_utils.engine.state import EngineState
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine.record import EngineState
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.states import EndCode, Phase, Verdict
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import diagnosis
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.codes import Code

@@ -34,7 +34,7 @@ HEAD: dict[str, Any] = {
         "xids": [{"xid": 79}],
         "pending_reboot": True,
     },
-    "manifest": {"gpu_host": {"inputs": "x", "drifted": ["/etc/hosts"]}},
+    "manifest": {"gpu_host": {"current": True, "drifted": ["/etc/hosts"]}},
     "filter": {"wanted": True, "problem": ""},
     "ray": {
         "head": "up",

@@ -86,7 +86,7 @@ def good(host: str) -> dict[str, Any]:
         },
         "quarantine": None,
         "engine": {"phase": "serving"} if head else None,
-        "manifest": {role: {"inputs": "same", "drifted": []} for role in ROLES if head or role != "vllm_server"},
+        "manifest": {role: {"current": True, "drifted": []} for role in ROLES if head or role != "vllm_server"},
         "disk_free_mib": {"/": 99999, "/opt": 99999, "/var": 99999},
         "addresses": {"eth0": [ADDRESSES[host]], "lo": ["127.0.0.1"]},
         "preflight": {"taken_ports": {}, "names": {}},
@@ -165,9 +165,9 @@ def test_a_fresh_cluster_comes_up_in_one_wave() -> None:
         ("a2", {"driver__loaded_version": "550.90.07"}, "driver", "loaded module 550.90.07, desired 550.127.05"),
         ("a2", {"driver__package_version": None}, "driver", "package absent"),
         ("a2", {"driver__packages": {"libcuda1": {"version": VERSION, "hold": False}}}, "driver", "not held: libcuda1"),
-        ("a2", {"manifest__ray_node__inputs": "older"}, "ray", "variables, files or topology changed"),
+        ("a2", {"manifest__ray_node__current": False}, "ray", "variables, files or topology changed"),
         ("a2", {"manifest__ray_node__drifted": ["/etc/x"]}, "ray", "changed on the host: /etc/x"),
-        ("a1", {"manifest__vllm_server__inputs": "older"}, "serve", "changed"),
+        ("a1", {"manifest__vllm_server__current": False}, "serve", "changed"),
         ("a2", {"stamps__host": None}, "gates", "no host stamp"),
         ("a2", {"stamps__host__digest": "else"}, "gates", "void"),
         ("a1", {"stamps__replica": None}, "gates", "no replica stamp"),
@@ -193,7 +193,7 @@ def test_a_worker_that_the_replica_stamp_does_not_know_is_gated_again() -> None:
 
 
 def test_harmless_things_need_no_wave() -> None:
-    planned = build({"a1": edited("a1", manifest__gpu_host__inputs="older")})
+    planned = build({"a1": edited("a1", manifest__gpu_host__current=False)})
     assert planned.waves == ()
     assert planned.prepare == ("a1",)
 
@@ -351,7 +351,7 @@ def test_a_new_driver_rolls_canary_first() -> None:
             ["a2", "a1 does not resolve"],
         ),
         (
-            {"a2": edited("a2", manifest__serving_runtime__inputs="old", disk_free_mib={"/opt": 12})},
+            {"a2": edited("a2", manifest__serving_runtime__current=False, disk_free_mib={"/opt": 12})},
             {},
             None,
             ["/opt has 12 MiB free"],
@@ -553,7 +553,7 @@ def test_the_plan_for_people_names_who_is_skipped_and_why() -> None:
     ],
 )
 def test_disk_space_is_asked_of_the_step_that_needs_it(free: dict[str, int], step: str, refused: bool) -> None:
-    planned = build({"a1": edited("a1", disk_free_mib=free, **{f"manifest__{step}__inputs": "older"})})
+    planned = build({"a1": edited("a1", disk_free_mib=free, **{f"manifest__{step}__current": False})})
     assert bool(planned.refusals) == refused
 
 

@@ -1,0 +1,147 @@
+"""Whatever JSON the user who serves writes: each parser of it gives its type, or the one error that its caller expects."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import records, typed, untrusted
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine import state as engine_state
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine.record import EngineState
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates import network, runner
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.network_observations import Observations
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import events
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import GateResult
+
+from .conftest import PYTHON, USER
+
+CASES = int(os.environ.get("LOCKSTEP_FUZZ_CASES", "300"))
+"""Of each parser; 100,000 were tried."""
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+ANYTHING = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
+)
+
+
+def like(value: Any) -> st.SearchStrategy[Any]:
+    """JSON like a good one, of which any part may be anything."""
+    if isinstance(value, dict):
+        same: st.SearchStrategy[Any] = st.fixed_dictionaries(
+            {}, optional={name: like(each) for name, each in value.items()}
+        )
+    elif isinstance(value, list):
+        same = st.lists(st.one_of(*map(like, value)), max_size=3) if value else st.just([])
+    else:
+        same = st.just(value)
+    return st.one_of(same, same, same, same, ANYTHING)
+
+
+ENGINE = {
+    "phase": "serving", "reason": "r", "since": "2026-11-22T00:30:00Z", "ready": True, "layout": "a", "tensor_parallel_size": 1,
+    "rung": "none", "ladder": {"none": {"verdict": "failed", "note": "x"}}, "restarts": 1, "pid": 7, "evidence": ["/e"],
+    "findings": [{"id": "i", "level": "info", "finding": "f", "remediation": "r", "source": "s", "line": "l", "count": 1}],
+}  # fmt: skip
+RESULT = as_json(GateResult("nccl", "pass", 1.0, host="a1", pair=("a1", "a2"), measured={"x": 1}, evidence=("/e",)))
+EVENTS = [
+    events.to_record(events.Started(0, "a1", "nccl", "gpu", "2.27.5")),
+    events.to_record(events.Check(0, "a1", "all_reduce", "float", 8, 0)),
+    events.to_record(events.Busbw(0, "a1", "all_reduce", 8, 0.1)),
+]
+SEEN: dict[str, Any] = {
+    "interface": {"name": "eth0", "owns": True, "owners": ["eth0"], "mtu": 1500},
+    "names": {"a1": {"problem": None, "seconds": 0.1}},
+    "peers": {"a2": {"silent": None, "unreachable": [1], "zone": None, "mtu": 1500, "rtt_ms": 1.0, "clock_skew_seconds": 0.0}},
+    "complaints": {"a2": [6379]},
+    "limits": {"lockstep-ray.service": {"installed": True, "memlock_bytes": None, "shm_mib": 64}},
+    "rdma": [], "held": [], "control_error": None,
+}  # fmt: skip
+
+
+@settings(max_examples=CASES, deadline=None)
+@given(like(ENGINE))
+def test_engine_json(found: Any) -> None:
+    try:
+        parsed = EngineState.parse(untrusted.parse_json(json.dumps(found)))
+    except (records.RecordError, ValueError):
+        return
+    assert json.loads(json.dumps(as_json(parsed), allow_nan=False))
+    engine_state.advice(as_json(parsed))
+    engine_state.failed(parsed.ladder)
+    assert str(parsed).encode()
+
+
+def test_a_good_engine_json_is_one() -> None:
+    parsed = as_json(EngineState.parse(ENGINE))
+    assert {name: parsed[name] for name in ENGINE} == ENGINE
+
+
+@settings(max_examples=CASES, deadline=None)
+@given(like({"result": RESULT, "files": {"a": "b"}}))
+def test_answers_of_a_replica_s_gate(found: Any) -> None:
+    answer = runner._answer(f"noise\nLOCKSTEP-RESULT {json.dumps(found)}\n")
+    if answer is not None:
+        assert isinstance(answer["result"], GateResult)
+        answer["result"].is_of("nccl", ["a1"])
+
+
+@settings(max_examples=CASES, deadline=None)
+@given(like(EVENTS))
+def test_events_of_ranks(found: Any) -> None:
+    lines = [json.dumps(each) for each in found] if isinstance(found, list) else [json.dumps(found)]
+    for event in events.parse("\n".join(lines)):
+        assert dataclasses.asdict(event)["rank"] == event.rank
+
+
+def test_events_that_are_no_json_are_passed_over() -> None:
+    good = json.dumps(EVENTS[0])
+    assert len(events.parse('{"event":' * 100_000 + "\n" + good)) == 1
+
+
+@settings(max_examples=CASES, deadline=None)
+@given(like(SEEN))
+def test_observations_of_the_network(found: Any) -> None:
+    identity = {"host": "a1", "address": "10.0.0.1", "interface": "eth0", "zone": None}
+    try:
+        seen = typed.parse(Observations, untrusted.parse_json(json.dumps(found)))
+        result = network.evaluate(seen, identity, network.Limits(), 1.0)
+    except (ValueError, KeyError):
+        return
+    assert result.verdict in ("pass", "fail")
+
+
+def test_the_network_is_probed_by_the_user_who_serves(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probe itself is a stand-in that says who it is; who starts it is real."""
+    package = place / "lib/lockstep/gates"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent):
+        (folder / "__init__.py").touch()
+    answer = {**SEEN, "control_error": "uid UID"}
+    text = f"import json, os\nprint({json.dumps(answer)!r}.replace('UID', str(os.getuid())))"
+    (package / "network_probe.py").write_text(text)
+    monkeypatch.setattr(sys, "executable", PYTHON)
+    identity = {"host": "a1", "address": "10.0.0.1", "interface": "eth0", "zone": None}
+
+    def probed() -> GateResult:
+        return network.check(
+            identity,
+            network.Limits(),
+            seconds=20,
+            wait=1,
+            evidence=place / "e",
+            library=place / "lib",
+            user=USER.pw_name,
+        )
+
+    assert f"on a1 uid {USER.pw_uid}" in probed().cause
+    (package / "network_probe.py").write_text("print('[' * 200000)")
+    assert (probed().verdict, str(probed().code)) == ("fail", "probe_failed")
