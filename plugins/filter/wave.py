@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
+from ansible_collections.lockstep.vllm.plugins.module_utils.host import answer as host_answer
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import outcome, preconditions
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Window
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode, Stage
@@ -115,8 +116,8 @@ def _failures(
 
 def _back(hostvars: Mapping[str, Any], members: Sequence[str]) -> dict[str, str]:
     """Host to the driver that was its last known good before the change that it is within."""
-    probes = {host: hostvars[host].get("lockstep_rollback_probe", {}) for host in members}
-    records = {host: probe.get("state", {}).get("change") or {} for host, probe in probes.items()}
+    probes = {host: hostvars[host].get("lockstep_rollback_probe") or {} for host in members}
+    records = {host: host_answer.part(probe.get("state"), "change") for host, probe in probes.items()}
     origins = {host: (record.get("change") or {}).get("from") for host, record in records.items()}
     return {host: str(origin["version"]) for host, origin in origins.items() if origin}
 

@@ -20,7 +20,7 @@ LARGEST = 2**63
 _SHOWN = 40
 
 
-class BadAnswer(StopError):
+class BadAnswer(StopError, ValueError):
     """What somebody else wrote is not what it should be; the cause says where in it, and what was expected there."""
 
     def __init__(self, problem: str, where: tuple[str, ...] = ()) -> None:
@@ -49,6 +49,8 @@ def loads(text: str) -> Any:
     """
     try:
         value = json.loads(text, parse_int=_whole, parse_float=_finite, parse_constant=_constant)
+    except BadAnswer:
+        raise
     except RecursionError:
         raise BadAnswer(f"is nested deeper than {DEEPEST} levels") from None
     except (ValueError, MemoryError) as error:
@@ -116,8 +118,9 @@ def one_of(values: Collection[str]) -> Shape:
     known = frozenset(values)
 
     def check(value: Any) -> None:
-        if not isinstance(value, str) or value not in known:
-            raise _unfit(value, f"one of {', '.join(sorted(known))}")
+        text(value)
+        if value not in known:
+            raise BadAnswer(f"is {printable(value)[:_SHOWN]!r}, expected one of {', '.join(sorted(known))}")
 
     return check
 

@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from ..core import shapes
 from ..core.stop import StopError
+from ..core.wording import printable
 from .codes import Code
 
 Verdict = Literal["pass", "fail", "timeout"]
@@ -14,6 +16,28 @@ Verdict = Literal["pass", "fail", "timeout"]
 
 class CannotRun(StopError):
     """The gate could not begin."""
+
+
+_TEXT = shapes.maybe(shapes.text)
+SHAPE = shapes.record(
+    {
+        "gate": shapes.text,
+        "verdict": shapes.one_of(("pass", "fail", "timeout")),
+        "seconds": shapes.number,
+        "code": shapes.one_of(list(Code)),
+        "host": _TEXT,
+        "pair": shapes.maybe(shapes.items(shapes.text)),
+        "measured": shapes.record({}),
+        "floor": shapes.record({}),
+        "backend": _TEXT,
+        "evidence": shapes.items(shapes.text),
+        "cause": shapes.text,
+        "next": shapes.text,
+        "warnings": shapes.items(shapes.text),
+    },
+    needed=("gate", "verdict", "seconds", "code", "pair", "evidence", "warnings"),
+)
+"""Of a result's JSON form."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,11 +83,12 @@ class GateResult:
         """A result from its JSON form.
 
         Raises:
-            ValueError: the code or the verdict is none of a gate.
-            TypeError: a key is missing or unknown.
+            BadAnswer: it is none of a gate; says where.
         """
-        if record.get("verdict") not in ("pass", "fail", "timeout"):
-            raise ValueError(f"{record.get('verdict')!r} is no verdict of a gate")
+        SHAPE(record)
+        unknown = sorted({*record} - {field.name for field in dataclasses.fields(cls)})
+        if unknown:
+            raise shapes.BadAnswer(f"has an unknown {printable(str(unknown[0]))[:40]}")
         fields = {
             **record,
             "code": Code(record["code"]),

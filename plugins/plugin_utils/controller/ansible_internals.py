@@ -112,6 +112,14 @@ def extra_variables(loader: Any) -> Mapping[str, Any]:
     return variables
 
 
+def full_name(task: Any) -> str:
+    """The full name of a task's action, as ``lockstep.vllm.plan``, whatever the playbook calls it; empty where unknown.
+
+    ``Task.resolved_action``: set when a task is loaded, undocumented. Read in 2.19.0, 2.20.0, 2.21.5.
+    """
+    return str(task.resolved_action or "")
+
+
 def playbook_name(playbook: Any) -> str:
     """The name of the playbook's file without its ending.
 

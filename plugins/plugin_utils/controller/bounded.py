@@ -87,6 +87,15 @@ class Watch:
             with contextlib.suppress(OSError):
                 process.kill()
 
+    def over(self) -> None:
+        """The job has ended: nobody reads what its processes, or what these left, may still print."""
+        for process in self._processes:
+            for stream in (process.stdin, process.stdout, process.stderr):
+                with contextlib.suppress(OSError):
+                    if stream is not None:
+                        stream.close()
+            process.poll()
+
 
 @contextlib.contextmanager
 def watched(watch: Watch) -> Iterator[None]:
@@ -96,6 +105,7 @@ def watched(watch: Watch) -> Iterator[None]:
         yield
     finally:
         _here.watch = None
+        watch.over()
 
 
 class _Counted:

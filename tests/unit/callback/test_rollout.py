@@ -99,7 +99,7 @@ def changed_wave(gates: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def planned(plan: dict[str, Any]) -> dict[str, Any]:
-    return play("a1", report("Plan the run", {"lockstep_plan": plan}))
+    return play("a1", {"name": "Plan the run", "lockstep.vllm.plan": {"result": {"lockstep_plan": plan}}})
 
 
 PLANNED = planned(PLAN)
@@ -113,6 +113,18 @@ GOOD = [
 BAD = [PLANNED, BEFORE, play("a1,a2", *changed_wave({"gate": GATE})), play("b1,b2", *changed_wave(HANG))]
 
 
+def collection(folder: Path) -> Path:
+    """The collection with the stand-in in place of its plan action: a plan is taken from the action of that name alone."""
+    inside = folder / "collections/ansible_collections/lockstep/vllm"
+    (inside / "plugins/action").mkdir(parents=True)
+    for part in (ROOT / "galaxy.yml", ROOT / "meta", *(ROOT / "plugins").iterdir()):
+        place = inside / part.relative_to(ROOT)
+        if not place.exists():
+            place.symlink_to(part)
+    (inside / "plugins/action/plan.py").write_text(GIVEN)
+    return folder / "collections"
+
+
 class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -124,7 +136,7 @@ class Project:
         (folder / "ansible.cfg").write_text(
             textwrap.dedent(f"""
             [defaults]
-            collections_path = {ROOT}/collections
+            collections_path = {collection(folder)}
             callbacks_enabled = lockstep.vllm.rollout, lockstep.vllm.interrupts
             action_plugins = {folder}/action_plugins
             local_tmp = {folder}/tmp
