@@ -52,8 +52,15 @@ def test_whatever_a_peer_says_is_a_status_that_can_be_assessed(key: str, value: 
     assert "\x1b" not in assessed(status)
 
 
-@pytest.mark.parametrize("record", [{"unit": {"active": "failed", "result": [1]}}, {"unit": {"restarts": "many"}},
-                                    {"quarantine": {"reason": {}, "owner": 1}}, {"ray": {"code": [], "reason": 1}}])  # fmt: skip
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"unit": {"active": "failed", "result": [1]}},
+        {"unit": {"restarts": "many"}},
+        {"quarantine": {"reason": {}, "owner": 1}},
+        {"ray": {"code": [], "reason": 1}},
+    ],
+)
 def test_a_part_of_the_wrong_type_is_no_status(record: dict[str, Any]) -> None:
     status = peer_status.parse("a2", json.dumps(record))
     assert (status.answered, status.error) == (False, "invalid status reply")

@@ -32,6 +32,17 @@ class ActionModule(ActionBase):
         return {**super().run(tmp, task_vars), **self._task.args["result"]}
 """
 
+GIVEN_OR_REAL = """
+from ansible_collections.lockstep.vllm.plugins.action import real_plan
+
+class ActionModule(real_plan.ActionModule):
+    _VALID_ARGS = real_plan.ActionModule._VALID_ARGS | {"result"}
+    _requires_connection = False
+
+    def run(self, tmp=None, task_vars=None):
+        return self._task.args.get("result") or super().run(tmp, task_vars)
+"""
+
 
 def wave(n: int, replica: str, serving: list[str]) -> dict[str, Any]:
     hosts = [f"{replica[-1]}1", f"{replica[-1]}2"]
@@ -114,14 +125,19 @@ BAD = [PLANNED, BEFORE, play("a1,a2", *changed_wave({"gate": GATE})), play("b1,b
 
 
 def collection(folder: Path) -> Path:
-    """The collection with the stand-in in place of its plan action: a plan is taken from the action of that name alone."""
+    """The collection, whose plan action also returns what it is given: a plan is taken from the action of that name alone."""
     inside = folder / "collections/ansible_collections/lockstep/vllm"
     (inside / "plugins/action").mkdir(parents=True)
-    for part in (ROOT / "galaxy.yml", ROOT / "meta", *(ROOT / "plugins").iterdir()):
+    for part in (
+        ROOT / "galaxy.yml",
+        ROOT / "meta",
+        *(ROOT / "plugins").iterdir(),
+        *(ROOT / "plugins/action").glob("*.py"),
+    ):
         place = inside / part.relative_to(ROOT)
         if not place.exists():
-            place.symlink_to(part)
-    (inside / "plugins/action/plan.py").write_text(GIVEN)
+            place.with_stem("real_plan" if part.name == "plan.py" else part.stem).symlink_to(part)
+    (inside / "plugins/action/plan.py").write_text(GIVEN_OR_REAL)
     return folder / "collections"
 
 
