@@ -79,7 +79,7 @@ def _gate(name: str, answer: Mapping[str, Any]) -> GateResult | None:
     if answer.get("gate"):
         try:
             return GateResult.from_dict(answer["gate"])
-        except BadAnswer as error:
+        except (ValueError, OverflowError) as error:
             cause = f"its result cannot be used: {error}"
     elif not answer.get("failed"):
         return None

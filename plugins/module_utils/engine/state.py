@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..core import records, shapes
+from ..core import records
 from ..core.polling import Evaluation
 from ..core.systemd import Properties
 from .ladder import RungState
@@ -18,34 +18,6 @@ MOVE_UP = records.RUN / "move-up.json"
 LADDER = records.STATE / "engine" / "ladder.json"
 EVIDENCE = records.STATE / "engine" / "evidence"
 LOG = records.STATE / "engine" / "engine.log"
-
-
-_TEXT = shapes.maybe(shapes.text)
-_WHOLE = shapes.maybe(shapes.whole)
-SHAPE = shapes.record(
-    {
-        "phase": shapes.one_of(list(Phase)),
-        **dict.fromkeys(("reason", "since", "layout", "rung", "last_completion", "last_failure", "error"), _TEXT),
-        **dict.fromkeys(("tensor_parallel_size", "pipeline_parallel_size", "restarts", "failures", "pid"), _WHOLE),
-        "ready": shapes.flag,
-        "ladder": shapes.maybe(
-            shapes.table(
-                shapes.record({"verdict": shapes.one_of(list(Verdict)), "note": shapes.text}, needed=("verdict",))
-            )
-        ),
-        "findings": shapes.maybe(
-            shapes.items(
-                shapes.record(
-                    dict.fromkeys(("finding", "remediation", "level"), shapes.text),
-                    needed=("finding", "remediation", "level"),
-                )
-            )
-        ),
-        "evidence": shapes.maybe(shapes.items(shapes.text)),
-    },
-    needed=("phase",),
-)
-"""Of engine.json: the user that the engine runs as may write there what it likes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,21 +67,19 @@ class EngineState:
             RecordError: it is no such record.
         """
         known = {field.name for field in dataclasses.fields(cls)}
-        try:
-            SHAPE(record)
-        except shapes.BadAnswer as error:
-            raise records.RecordError(f"{records.ENGINE_STATE}: {error}") from error
-        optional = ("layout", "tensor_parallel_size", "pipeline_parallel_size", "rung", "last_completion")
         given = {name: value for name, value in record.items() if name in known}
-        return cls(
-            **{
-                **{name: value for name, value in given.items() if value is not None or name in optional},
-                "phase": Phase(record["phase"]),
-                "ladder": rungs(record),
-                "findings": tuple(given.get("findings") or ()),
-                "evidence": tuple(given.get("evidence") or ()),
-            }
-        )
+        try:
+            return cls(
+                **{
+                    **given,
+                    "phase": Phase(record["phase"]),
+                    "ladder": rungs(record),
+                    "findings": tuple(given.get("findings", ())),
+                    "evidence": tuple(given.get("evidence", ())),
+                }
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise records.RecordError(f"{records.ENGINE_STATE}: {type(error).__name__}: {error}") from error
 
     def __str__(self) -> str:
         return f"{self.phase}: {self.reason}" if self.reason else str(self.phase)

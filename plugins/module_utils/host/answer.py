@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from ..core.shapes import BadAnswer, Shape, flag, items, maybe, number, one_of, record, table, text, whole
-from ..engine import state as engine_state
+from ..engine.states import Phase, Verdict
 from .state import HostState
 
 _TEXT = maybe(text)
@@ -89,6 +89,21 @@ _NODE = record(
     needed=("host",),
 )
 _STAMPED = {"at": _TEXT, "digest": text, "run": _TEXT, "error": _TEXT}
+_FINDING = ("finding", "remediation", "level")
+_ENGINE = record(
+    {
+        "phase": one_of(list(Phase)),
+        **dict.fromkeys(("reason", "since", "layout", "rung", "last_completion", "last_failure", "error"), _TEXT),
+        **dict.fromkeys(
+            ("tensor_parallel_size", "pipeline_parallel_size", "restarts", "failures", "pid"), maybe(whole)
+        ),
+        "ready": flag,
+        "ladder": maybe(table(record({"verdict": one_of(list(Verdict)), "note": text}, needed=("verdict",)))),
+        "findings": maybe(items(record(dict.fromkeys(_FINDING, text), needed=_FINDING))),
+        "evidence": maybe(items(text)),
+    },
+    needed=("phase",),
+)
 _UNREAD = record({"error": text}, needed=("error",))
 _STAMPS: Mapping[str, Shape] = {
     "host": maybe(record({**_STAMPED, "fingerprint": table(_TEXT)})),
@@ -115,10 +130,10 @@ PARTS: Mapping[str, Shape] = {
     "host": maybe(_HOST),
     "quarantine": maybe(record(_OWNED)),
     "change": maybe(_CHANGE),
-    "engine": maybe(engine_state.SHAPE),
+    "engine": maybe(_ENGINE),
     "lock": maybe(LOCK),
     "request": REQUEST,
-    "manifest": table(record({"inputs": _TEXT, "drifted": items(text)})),
+    "manifest": table(record({"inputs": _TEXT, "current": flag, "drifted": items(text)})),
     "disk_free_mib": table(whole),
     "addresses": table(items(text)),
     "preflight": record(

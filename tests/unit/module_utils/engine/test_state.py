@@ -99,8 +99,7 @@ LADDER = {
 
 
 def test_a_state_comes_back_as_it_was_reported() -> None:
-    finding = {"id": "x", "level": "error", "finding": "it is full.", "remediation": "Make room."}
-    facts: dict[str, Any] = {"rung": "piecewise", "ladder": LADDER, "evidence": ("/e",), "findings": (finding,)}
+    facts: dict[str, Any] = {"rung": "piecewise", "ladder": LADDER, "evidence": ("/e",), "findings": ({"id": "x"},)}
     assert state("serving", **facts) == EngineState(Phase.SERVING, "why", pid=7, **facts)
 
 
