@@ -234,7 +234,7 @@ class Fleet:
         try:
             with bounded.watched(watch):
                 found = connection.exec_command(command, in_data=text.encode(), sudoable=bool(connection.become))
-                return read(*found)
+            return _ended_early(watch) or read(*found)
         except AnsibleConnectionFailure as error:
             return _ended_early(watch) or Answer.of_error(AnswerCode.UNREACHABLE, str(error))
         except AnsibleError as error:
