@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import events, journal, live_lines, page, timeline
 from tests.unit.plugin_utils.report import rolls
 
+ROOT = Path(__file__).parents[2]
 MODULE = "lockstep.vllm.nccl_verify"
 
 
@@ -169,3 +171,11 @@ def test_the_next_command_is_ours(roll: rolls.Roll, tmp_path: Path, result: dict
 def test_a_module_s_own_next_command_is_still_shown(roll: rolls.Roll) -> None:
     (failed,) = report(roll, "a1", {"msg": "x", "next": "journalctl -u lockstep-vllm -n 200"}, "failed")
     assert failed["next"] == "journalctl -u lockstep-vllm -n 200"
+
+
+def test_what_the_known_issues_advise_is_shown_too() -> None:
+    """A gate that finds one gives its remediation as the next thing to do."""
+    rows = yaml.safe_load((ROOT / "data/known_issues.yml").read_text())
+    assert rows
+    for row in rows if isinstance(rows, list) else next(iter(rows.values())):
+        assert events.command(row["remediation"]) == row["remediation"]

@@ -36,7 +36,7 @@ REPORTERS = PROBERS | {"lockstep.vllm.fail", "lockstep.vllm.rollout_lock", "lock
 
 CAUSE_LENGTH = 4000
 _TEXT_LENGTH = 2000
-_COMMAND_LENGTH = 300
+_COMMAND_LENGTH = 500
 _MOST_ITEMS = 10_000
 _MOST_FIGURES = 200
 _DEEPEST = 4
