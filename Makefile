@@ -40,7 +40,7 @@ lint: env ## yamllint, ruff, mypy --strict, ansible-lint's production profile
 	@$(STAGE) ansible-lint ansible-lint --offline --strict
 
 unit: env ## unit tests, and the built collection from an empty path
-	@$(STAGE) unit pytest -n 4 tests/unit tests/security tests/collection
+	@$(STAGE) unit pytest -n 4 -m 'not long' tests/unit tests/security tests/collection
 
 contract: env ## tests of what is used of ansible-core, under the lowest supported version
 	@$(STAGE) contract tools/contract
@@ -66,7 +66,7 @@ e2e: env ## the tests of tests/e2e, on a testbed of their own
 test-long: env contract ## the scenarios that `make test` leaves out: every fault of a roll, many killed controllers (hours)
 	@$(STAGE) roles-long env NO_COLOR=1 tools/molecule $(COVERED_BY_E2E); status=$$?; \
 	$(STAGE) standalone env NO_COLOR=1 tools/molecule standalone || status=1; \
-	$(STAGE) long pytest -m long tests/e2e && exit $$status
+	$(STAGE) long pytest -m long tests/e2e tests/security && exit $$status
 
 test: roles e2e ## lint, sanity, unit tests, the scenarios of single roles and tests/e2e
 

@@ -110,7 +110,7 @@ def _problem(answers: Answers, here: Mapping[str, Any], claim: Mapping[str, Any]
     refused = {host: answer.value["lock"] for host, answer in answers.items() if _action(answer) is LockAction.REFUSE}
     if refused:
         reason = rollout_lock.refusal(refused, records.now())
-        alive = [lock["run"] for lock in refused.values() if lock["run"] in claim["take_over"]]
+        alive = [str(lock["run"]) for lock in refused.values() if lock.get("run") in claim["take_over"]]
         if alive:
             here_alive = f"{reason.cause}. Run {alive[0]} cannot be taken over: it is alive on this controller"
             return Stop(here_alive, "wait for it to end")

@@ -151,7 +151,7 @@ class CallbackModule(CallbackBase):
         if _is_include(task) and outcome not in ("failed", "unreachable"):
             return  # it begins nothing and ends nothing: the tasks that it brings do
         host, name = result.host.get_name(), task.get_name().strip()
-        report = events.TaskReport.parse(host, name, outcome, result.result)
+        report = events.TaskReport.parse(host, name, outcome, result.result, ansible_internals.full_name(task))
         self._publish(self._tracker.task_ends(report))
 
     def _outcome(self, failed: bool) -> events.RunOutcome:
@@ -241,5 +241,7 @@ def _convention(variables: dict[str, Any]) -> dict[str, Any]:
 def _write_report(folder: Path) -> None:
     html = page.render(journal.read(folder / journal.NAME), page.fetched_evidence(folder))
     scratch = folder / f".{journal.REPORT}.{os.getpid()}"
-    scratch.write_text(html, encoding="utf-8")
+    handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as stream:
+        stream.write(html)
     os.replace(scratch, folder / journal.REPORT)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
+from ansible_collections.lockstep.vllm.plugins.module_utils.host import answer as host_answer
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import outcome, preconditions, rollback_target
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Window
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode, Stage, Step
@@ -124,8 +125,9 @@ def _back(hostvars: Mapping[str, Any], members: Sequence[str]) -> rollback_targe
     """Host to what it is, or was, to be rolled back to."""
     targets = {}
     for host in members:
-        state = hostvars[host].get("lockstep_rollback_probe", {}).get("state", {})
-        restored = hostvars[host].get("lockstep_settings", {}).get("restored", "")
+        probe = hostvars[host].get("lockstep_rollback_probe") or {}
+        state = {name: host_answer.part(probe.get("state"), name) for name in ("change", "previous")}
+        restored = (hostvars[host].get("lockstep_settings") or {}).get("restored", "")
         targets[host] = rollback_target.target(state, f"{restored}")
     failed = [failure.stage for host in members for failure in _kept(hostvars, host) if not failure.rolling_back]
     return rollback_target.targets(targets, failed)

@@ -42,8 +42,10 @@ routers:
   elements: str
 hosts:
   description: >-
-    Per host, whether it is C(reachable), the C(error) if it did not answer, and its C(state) as
-    M(lockstep.vllm.host_probe) returns it, without the driver's C(holders) and C(xids), which no plan needs.
+    Per host, whether it is C(reachable), the C(error) and its C(code) (C(unreachable), C(no_answer) within 120 seconds,
+    C(too_large), C(failed), C(bad_answer)) if it gave no answer that can be used, and its C(state) as
+    M(lockstep.vllm.host_probe) returns it, without the driver's C(holders) and C(xids), which no plan needs. A part of the
+    state that is not what it should be is C(error) alone.
   returned: always
   type: dict
 """

@@ -150,7 +150,8 @@ def test_a_fault_stops_the_roll_and_strands_nobody(pair: Lab, case: Fault) -> No
             assert name.lower() in end_of_output(rolled.play).lower(), (
                 f"the end of its output does not name {name!r}: {end_of_output(rolled.play)}"
             )
-        assert f'{case.kept}"' in rolled.report() or not case.kept, "the report has no link to the evidence"
+        linked = case.kept if case.kept.endswith(".txt") else f"{case.kept}.txt"  # kept as text, whatever it is called
+        assert f'{linked}"' in rolled.report() or not case.kept, "the report has no link to the evidence"
         assert state(pair, "b1") == untouched, "the other replica was touched"
         left_as_it_should_be(pair, case, old, rolled)
     finally:

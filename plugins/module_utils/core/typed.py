@@ -69,7 +69,10 @@ def _as(kind: Any, value: Any, where: str) -> Any:
     if kind is float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise _wrong("number", value, where)
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ShapeError(f"{where} is too large a number") from None
     if kind is None or kind is type(None):
         return _expect(type(None), value, where)
     if typing.is_typeddict(kind):

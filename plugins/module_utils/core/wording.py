@@ -1,10 +1,14 @@
-"""Times and numbers as people read them."""
+"""Times, numbers and texts as people read them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
+_COLOURS = re.compile("\x1b(?:\\[[0-?]*[ -/]*[@-~]|\\][^\x07\x1b]*(?:\x07|\x1b\\\\))")
+_LINE_ENDS = re.compile("\r\n?|[\u0085\u2028\u2029]")
+# What moves a terminal's cursor, ends its lines, or turns the direction of what follows; and halves of characters.
+_UNPRINTABLE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 _NUMBERED = re.compile(r"(.*?)(\d+)([^\d]*)")
 
 
@@ -56,3 +60,11 @@ def _ranges(all_of_them: Sequence[str]) -> list[str]:
 def many(count: int, thing: str) -> str:
     """``1 host``, ``2 hosts``."""
     return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
+def printable(text: str) -> str:
+    """``text`` as a terminal or a page may show it: lines end in ``\\n``, colours are left out, and every other character
+    that is not to be seen, but tabs, is replaced."""
+    if text.isprintable():
+        return text
+    return _UNPRINTABLE.sub("\ufffd", _LINE_ENDS.sub("\n", _COLOURS.sub("", text)))

@@ -185,14 +185,14 @@ def _insert(version: str, deadline: float, run: Run) -> None:
     for name in LOADED_ALWAYS:
         answer = run(["modprobe", name], deadline)
         if answer.timed_out:
-            raise LoadFailed(f"modprobe {name} gave no answer within {deadline:g} s", "dmesg; then reboot")
+            raise LoadFailed(f"modprobe {name} gave no answer within {deadline:g} s", "dmesg, then reboot")
         if not answer.ok:
             hint = (
                 " (Secure Boot refuses a module without an enrolled key)" if "Key was rejected" in answer.stderr else ""
             )
             said = kernel_log.refusal(begun)
             why = f"; the kernel says: {said}" if said else ""
-            raise LoadFailed(f"modprobe {name}: {answer.stderr.strip()}{hint}{why}", "dmesg; dkms status")
+            raise LoadFailed(f"modprobe {name}: {answer.stderr.strip()}{hint}{why}", "dmesg and dkms status")
     loaded = driver_state.loaded_version()
     if loaded != version:
         raise LoadFailed(

@@ -259,7 +259,7 @@ def _tool(state: DriverState, health: Health, host: str) -> Iterator[Finding]:
             f"On {host}: nvidia-bug-report.sh --safe-mode, then reboot {host}",
         )
     else:
-        yield Finding("smi_fails", f"nvidia-smi: {failure['text']}", f"On {host}: dmesg | grep -i nvrm")
+        yield Finding("smi_fails", f"nvidia-smi: {failure['text']}", f"On {host}: journalctl -k -g NVRM")
 
 
 def _gpus(state: DriverState, health: Health, expected: Expected, host: str) -> Iterator[Finding]:
@@ -270,7 +270,7 @@ def _gpus(state: DriverState, health: Health, expected: Expected, host: str) -> 
         yield Finding(
             "gpu_count",
             f"{len(gpus)} GPUs answer, {expected.gpus} are declared",
-            f"On {host}: lspci -d 10de: and dmesg | grep -i nvrm; correct gpu_host_gpus if that is the mistake",
+            f"On {host}: lspci -d 10de: and journalctl -k -g NVRM, or correct gpu_host_gpus if that is the mistake",
         )
     model = expected.gpu_model
     unexpected = sorted({gpu["name"] for gpu in gpus if model and not is_card(model, gpu["name"])})
@@ -345,7 +345,7 @@ def _links(links: Mapping[str, Sequence[bool]], host: str) -> Iterator[Finding]:
             yield Finding(
                 "nvlink_down",
                 f"{uuid}: NVLink {', '.join(down) or 'absent'} down",
-                f"On {host}: nvidia-smi nvlink -e, and dmesg | grep -i nvlink",
+                f"On {host}: nvidia-smi nvlink -e, and journalctl -k -g NVLink",
             )
 
 
@@ -357,7 +357,7 @@ def _events(
         harmless = event["non_fatal"] or (known is not None and known["origin"] == "application")
         meaning = f" ({known['meaning']})" if known else ""
         cause = f"{event['kind']} {event['code']}{meaning}, {event['count']} times since boot, last {event['last']}"
-        remediation = f"On {host}: dmesg | grep -i xid; reboot {host}, and have the GPU seen to if it comes back"
+        remediation = f"On {host}: journalctl -k -g Xid, then reboot {host} and have the GPU seen to if it comes back"
         yield Finding(event["kind"].lower(), cause, remediation, "warn" if harmless else "fail")
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..core import records, untrusted
+from ..core import records, shapes, untrusted
 from ..engine import state as engine_state
 
 FILE_LIMIT = 256 << 10
@@ -59,9 +59,23 @@ def collect(params: Mapping[str, Any]) -> dict[str, Any]:
     return {"files": files, "left_out": left_out}
 
 
-def unpack(packed: str) -> bytes:
-    """The bytes of one of ``collect``'s files."""
-    return zlib.decompress(base64.b64decode(packed))
+def unpack(packed: Any) -> bytes:
+    """The bytes of one of ``collect``'s files, however much its text would become.
+
+    Raises:
+        BadAnswer: it is none of ``collect``'s, or has more than ``FILE_LIMIT`` bytes.
+    """
+    shapes.text(packed)
+    unpacker = zlib.decompressobj()
+    try:
+        content = unpacker.decompress(base64.b64decode(packed, validate=True), FILE_LIMIT + 1)
+    except (ValueError, zlib.error) as error:
+        raise shapes.BadAnswer(f"is not packed as evidence is: {error}") from error
+    if len(content) > FILE_LIMIT:
+        raise shapes.BadAnswer(f"unpacks to more than {FILE_LIMIT >> 10} KiB")
+    if not unpacker.eof:
+        raise shapes.BadAnswer("ends before its end")
+    return content
 
 
 def _found(run: str, since: float) -> Iterator[File]:

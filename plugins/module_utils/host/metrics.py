@@ -20,6 +20,7 @@ from typing import Any, Literal
 from ..admission import fingerprint
 from ..core import host_record
 from ..engine.states import Phase
+from . import answer as host_answer
 from . import probe as host_probe
 
 State = Mapping[str, Any]
@@ -278,7 +279,8 @@ def main(arguments: list[str]) -> int:
     output = parser.parse_args(arguments).output
     record = host_record.read()
     is_head = record is not None and record["ray_role"] == "head"
-    write(output, render(samples(host_probe.collect({"ray": is_head, "driver_also": ["xids"]}))))
+    state = host_answer.read(host_probe.collect({"ray": is_head, "driver_also": ["xids"]}))
+    write(output, render(samples(state)))
     return 0
 
 

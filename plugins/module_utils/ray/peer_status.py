@@ -12,11 +12,12 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from ..admission import condition
-from ..core import records, systemd
+from ..core import records, shapes, systemd
 from ..driver import state as driver_state
 from .codes import StartCode
 from .ports import PEER_STATUS
@@ -86,6 +87,27 @@ class HostStatus:
     ray: RayStatus = RayStatus()
 
 
+_TEXTS = ("kind", "reason", "owner", "run", "at")
+_SENT = shapes.record(
+    {
+        "answered": shapes.flag,
+        "error": shapes.text,
+        "unit": shapes.record(
+            {
+                **dict.fromkeys(("active", "sub", "result"), shapes.text),
+                "restarts": shapes.whole,
+                **dict.fromkeys(("enabled", "present"), shapes.flag),
+            }
+        ),
+        "quarantine": shapes.maybe(shapes.record(dict.fromkeys(_TEXTS, shapes.maybe(shapes.text)))),
+        "refusal": shapes.text,
+        "driver": shapes.maybe(shapes.text),
+        "ray": shapes.record({"code": shapes.maybe(shapes.text), "reason": shapes.text, "at": shapes.text}),
+    }
+)
+"""Of what a peer sends; a newer one may send more."""
+
+
 def here() -> HostStatus:
     """This host's own status."""
     identity = _record(records.HOST) or {}
@@ -101,27 +123,34 @@ def here() -> HostStatus:
 
 
 def ask(host: str, address: str, port: int = PEER_STATUS, timeout: float = 10.0) -> HostStatus:
-    """The status of the host at ``address``; ``answered`` is False when none comes within ``timeout`` seconds."""
+    """The status of the host at ``address``; ``answered`` is False when none, or none that can be used, has come whole
+    within ``timeout`` seconds."""
+    ends = time.monotonic() + timeout
     try:
         with socket.create_connection((address, port), timeout=timeout) as connection:
-            connection.settimeout(timeout)
-            return parse(host, _read_all(connection))
+            return parse(host, _read_all(connection, ends))
     except OSError as error:
         return HostStatus(host, answered=False, error=_cause(error))
 
 
 def parse(host: str, text: str) -> HostStatus:
-    """The status in the JSON that a host sent."""
+    """The status in the JSON that a host sent. It speaks of ``host`` alone, whatever name it gives."""
     try:
-        sent = json.loads(text)
-        if not isinstance(sent, dict):
-            raise TypeError
-        given = {field.name: sent[field.name] for field in dataclasses.fields(HostStatus) if field.name in sent}
-        units = {field.name for field in dataclasses.fields(UnitStatus)}
-        unit = UnitStatus(**{name: value for name, value in given.get("unit", {}).items() if name in units})
-        return HostStatus(**{**given, "host": host, "unit": unit, "ray": RayStatus.parse(given.get("ray", {}))})
-    except (ValueError, TypeError, AttributeError, KeyError):
+        sent = shapes.loads(text)
+        _SENT(sent)
+    except shapes.BadAnswer:
         return HostStatus(host, answered=False, error="invalid status reply")
+    units = {field.name for field in dataclasses.fields(UnitStatus)}
+    return HostStatus(
+        host,
+        answered=sent.get("answered", True),
+        error=sent.get("error", ""),
+        unit=UnitStatus(**{name: value for name, value in sent.get("unit", {}).items() if name in units}),
+        quarantine=sent.get("quarantine"),
+        refusal=sent.get("refusal", ""),
+        driver=sent.get("driver"),
+        ray=RayStatus.parse(sent.get("ray", {})),
+    )
 
 
 def may_ask(remote: str, identity: Mapping[str, Any]) -> bool:
@@ -163,9 +192,18 @@ def _record(path: Any) -> dict[str, Any] | None:
         return {"reason": str(error)}
 
 
-def _read_all(connection: socket.socket) -> str:
+def _read_all(connection: socket.socket, ends: float) -> str:
+    """What comes until the other side hangs up; of more than ``_LIMIT`` bytes only so many, which are then no status.
+
+    Raises:
+        TimeoutError: it has not hung up when the clock stands at ``ends``.
+    """
     parts, size = [], 0
     while size < _LIMIT:
+        left = ends - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        connection.settimeout(left)
         part = connection.recv(4096)
         if not part:
             break

@@ -9,9 +9,12 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ..core.stop import Stop
+from ..core.wording import printable
 from .rollback_target import Targets, next_command, serves_again
 from .states import RollbackOutcome, Stage
 
+_LONGEST = 8000
+_MOST_PATHS = 100
 DONE_ALONE = frozenset({Stage.DRAIN_REPLICA, Stage.RESTORE_SETTINGS, Stage.RESTORE_DRIVER, Stage.HOST_GATES})
 """Stages of a rollback that a host goes through whatever became of its mates."""
 UNTRUSTED_AFTER = frozenset({Stage.APPLY, Stage.HOST_GATES, Stage.STAMP_HOSTS, Stage.REPLICA_GATES})
@@ -37,15 +40,17 @@ class Failure:
 
     @classmethod
     def of_result(cls, result: Mapping[str, Any], stage: Stage, rolling_back: bool, task: str) -> Failure:
-        """From a failed task's result. New strings throughout: what a message quotes is never a template again."""
-        message = result.get("msg") or result.get("module_stderr") or "it gave no message"
-        evidence = result.get("evidence") or (result.get("gate") or {}).get("evidence") or []
+        """From a failed task's result, whatever its host put there. New strings throughout: what a message quotes is never
+        a template again."""
+        gate = result.get("gate")
+        evidence = result.get("evidence") or (gate.get("evidence") if isinstance(gate, Mapping) else None)
+        paths = [evidence] if isinstance(evidence, str) else evidence if isinstance(evidence, (list, tuple)) else []
         return cls(
             stage=stage,
             rolling_back=rolling_back,
             task=f"{task}",
-            msg=f"{message}".replace("{{", "{ {").replace("{%", "{ %"),
-            evidence=tuple(f"{path}" for path in ([evidence] if isinstance(evidence, str) else evidence)),
+            msg=_plain(result.get("msg") or result.get("module_stderr")) or "it gave no message",
+            evidence=tuple(_plain(path) for path in paths[:_MOST_PATHS]),
         )
 
     @classmethod
@@ -61,6 +66,15 @@ class Failure:
 
     def __str__(self) -> str:
         return f"stage {self.stage}{' of the rollback' if self.rolling_back else ''}: {self.msg}"
+
+
+def _plain(value: Any) -> str:
+    """Text that a host gave, as people may read it, and no template."""
+    try:
+        text = "" if value is None else f"{value}"
+    except (ValueError, RecursionError):  # a number of thousands of digits, or a nest of lists
+        return "what it gave cannot be shown"
+    return printable(text[:_LONGEST]).replace("{{", "{ {").replace("{%", "{ %")
 
 
 Failures = Mapping[str, Failure]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.loader import become_loader, connection_loader
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import bounded
 
 _RUNTIME = Path(__file__).resolve().parents[3] / "meta" / "runtime.yml"
 
@@ -140,6 +142,14 @@ def left_out(options: Mapping[str, Any] | None = None) -> list[str]:
     ]
 
 
+def full_name(task: Any) -> str:
+    """The full name of a task's action, as ``lockstep.vllm.plan``, whatever the playbook calls it; empty where unknown.
+
+    ``Task.resolved_action``: set when a task is loaded, undocumented. Read in 2.19.0, 2.20.0, 2.21.5.
+    """
+    return str(task.resolved_action or "")
+
+
 def playbook_name(playbook: Any) -> str:
     """The name of the playbook's file without its ending.
 
@@ -175,8 +185,21 @@ def connect(play_context: Any, host: str, variables: Mapping[str, Any], become: 
         plugin.set_options(var_options=options)
     connection.set_become_plugin(plugin)
     connection.set_options(var_options=options)
+    _count_what_it_reads(connection)
     opened: Connection = connection
     return opened
+
+
+def _count_what_it_reads(connection: Any) -> None:
+    """Have the processes that the plugin starts be killed at their job's deadline and limit (see bounded.py).
+
+    `ssh` and `local` start theirs by the global ``subprocess`` of their module, read `ssh`'s by ``stdout.read()`` when a
+    selector says so, `local`'s by ``communicate``; neither bounds what it reads. Read in 2.19.0, 2.20.0, 2.21.5. A plugin that
+    starts no process has its deadline alone.
+    """
+    names = type(connection).exec_command.__globals__
+    if names.get("subprocess") is subprocess:
+        names["subprocess"] = bounded.subprocess_that_counts
 
 
 def privileged(connection: Any, command: str) -> str:

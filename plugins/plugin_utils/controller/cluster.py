@@ -9,7 +9,9 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.shapes import BadAnswer
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import config as engine_config
+from ansible_collections.lockstep.vllm.plugins.module_utils.host import answer as host_answer
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray import ports
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import model_request, own_ports, topology
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.needs import Desired
@@ -20,9 +22,11 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import (
     settings,
 )
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import (
+    ANSWER_LIMIT,
     Answer,
     ConnectionVariables,
     Fleet,
+    bad,
     program,
 )
 
@@ -50,7 +54,12 @@ class Cluster:
             },
             "routers": list(self.routers),
             "hosts": {
-                host: {"reachable": answer.reachable, "error": answer.error, "state": answer.value}
+                host: {
+                    "reachable": answer.reachable,
+                    "error": answer.error,
+                    "code": None if answer.code is None else answer.code.value,
+                    "state": answer.value,
+                }
                 for host, answer in answers.items()
             },
         }
@@ -153,7 +162,7 @@ class ClusterAction(ActionBase):
 
     def probe(self, cluster: Cluster, task_vars: Mapping[str, Any], **parameters: Any) -> dict[str, Answer]:
         """Read every host's state, all at once; ``parameters`` go to ``host.probe.collect``."""
-        return self._fleet(task_vars).run_read_only(
+        answers = self._fleet(task_vars).run_read_only(
             (
                 host,
                 program(
@@ -165,6 +174,7 @@ class ClusterAction(ActionBase):
             )
             for host, wanted in cluster.wanted.items()
         )
+        return {host: let_in(answer) for host, answer in answers.items()}
 
     def ask_each(
         self, module: str, function: str, requests: Mapping[str, Any], task_vars: Mapping[str, Any]
@@ -175,13 +185,16 @@ class ClusterAction(ActionBase):
             for host, request in requests.items()
         )
 
-    def run_on(self, hosts: Iterable[str], text: str, task_vars: Mapping[str, Any]) -> dict[str, Answer]:
-        """Run one program on each of ``hosts``, all at once."""
+    def run_on(
+        self, hosts: Iterable[str], text: str, task_vars: Mapping[str, Any], limit: int = ANSWER_LIMIT
+    ) -> dict[str, Answer]:
+        """Run one program on each of ``hosts``, all at once; ``limit`` is how many bytes each may answer."""
         connections = {host: self._connection_variables(host, task_vars) for host in hosts}
-        return self._fleet(task_vars).run(dict.fromkeys(connections, text), connections)
+        return self._fleet(task_vars, limit).run(dict.fromkeys(connections, text), connections)
 
-    def _fleet(self, task_vars: Mapping[str, Any]) -> Fleet:
-        return Fleet(self._play_context, bool(self._task.become), int(task_vars.get("ansible_forks", 5)))
+    def _fleet(self, task_vars: Mapping[str, Any], limit: int = ANSWER_LIMIT) -> Fleet:
+        forks = int(task_vars.get("ansible_forks", 5))
+        return Fleet(self._play_context, bool(self._task.become), forks, limit=limit)
 
     def _connection_variables(self, host: str, task_vars: Mapping[str, Any]) -> ConnectionVariables:
         return settings.connection(self._templar, ansible_internals.raw_variables(task_vars["hostvars"], host))
@@ -218,6 +231,16 @@ def _both(host: Desired, router: Desired) -> Desired:
     return dataclasses.replace(
         host, settings={**router.settings, **host.settings}, inputs={**router.inputs, **host.inputs}
     )
+
+
+def let_in(answer: Answer) -> Answer:
+    """The answer to a probe, looked at (module_utils/host/answer.py); one that is none is its host's failure."""
+    if answer.code is not None:
+        return answer
+    try:
+        return dataclasses.replace(answer, value=host_answer.read(answer.value))
+    except BadAnswer as error:
+        return bad(error)
 
 
 def _questions(cluster: Cluster, host: str, wanted: Desired) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import contextlib
 import dataclasses
 import functools
 import json
@@ -20,10 +21,12 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
-from ansible.module_utils.common.text.converters import to_text
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import shapes
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import Code
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.commands import run_command
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import printable
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, bounded
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.ansible_internals import Connection
 
 LIBRARY = Path(__file__).resolve().parents[2] / "module_utils"
@@ -67,6 +70,23 @@ os._exit(0)
 """
 
 
+DEADLINE = 120.0
+"""Seconds that one host has for all of it: connecting, its program, its answer. What a program does is bounded to less."""
+ANSWER_LIMIT = 4 << 20
+"""Bytes that one host may answer; a probe's answer has some tens of thousands."""
+_ERROR_LENGTH = 500
+
+
+class AnswerCode(Code):
+    """Why a host gave no answer that can be used."""
+
+    UNREACHABLE = "unreachable"
+    NO_ANSWER = "no_answer"
+    TOO_LARGE = "too_large"
+    FAILED = "failed"
+    BAD_ANSWER = "bad_answer"
+
+
 class ConnectionVariables(TypedDict, total=False):
     """One host's ``ansible_*`` variables, templated. Those of its connection and become plugins stand in it too."""
 
@@ -85,11 +105,34 @@ class Answer:
         value: what the program's function returned, from JSON; None where ``error`` is set.
         error: why there is no value, on one line.
         reachable: False where the connection itself failed.
+        code: the kind of error, for programs; None where there is a value.
     """
 
     value: Any = None
     error: str | None = None
     reachable: bool = True
+    code: AnswerCode | None = None
+
+    @classmethod
+    def of_error(cls, code: AnswerCode, error: str) -> Answer:
+        """The answer of a host that gave none: ``error`` may be the host's own words."""
+        line = " ".join(printable(error).split())
+        return cls(error=line[:_ERROR_LENGTH], reachable=code is not AnswerCode.UNREACHABLE, code=code)
+
+    def checked(self, shape: shapes.Shape) -> Answer:
+        """The same where the value has this shape; where it has not, that is the host's failure."""
+        if self.code is not None or self.error is not None:
+            return self
+        try:
+            shape(self.value)
+        except shapes.BadAnswer as error:
+            return bad(error)
+        return self
+
+
+def bad(error: shapes.BadAnswer) -> Answer:
+    """The answer of a host whose program answered what cannot be used."""
+    return Answer.of_error(AnswerCode.BAD_ANSWER, f"its answer cannot be used: {error}")
 
 
 def program(module: str, function: str, argument: Any) -> str:
@@ -148,12 +191,18 @@ class Fleet:
         play_context: the task's play context (timeouts, command line passwords).
         become: whether to escalate privileges where the inventory does not say.
         threads: how many hosts at once.
+        deadline: seconds that each host has.
+        limit: bytes that each host may answer.
     """
 
-    def __init__(self, play_context: Any, become: bool, threads: int) -> None:
+    def __init__(
+        self, play_context: Any, become: bool, threads: int, deadline: float = DEADLINE, limit: int = ANSWER_LIMIT
+    ) -> None:
         self._play_context = play_context
         self._become = become
         self._threads = threads
+        self._deadline = deadline
+        self._limit = limit
 
     def run(self, programs: Mapping[str, str], variables: Mapping[str, ConnectionVariables]) -> dict[str, Answer]:
         """Run each host's program.
@@ -170,42 +219,62 @@ class Fleet:
         """
         return self._run(self._prepare(*program) for program in programs)
 
-    def _run(self, prepared: Iterable[tuple[str, Callable[[], Answer]]]) -> dict[str, Answer]:
-        with ThreadPoolExecutor(max_workers=max(1, self._threads)) as pool:
-            answers = {host: pool.submit(run) for host, run in prepared}
-            return {host: answer.result() for host, answer in answers.items()}
+    def _run(self, prepared: Iterable[tuple[str, Callable[[bounded.Watch], Answer]]]) -> dict[str, Answer]:
+        return bounded.run(prepared, _late, self._threads, self._deadline, self._limit)
 
-    def _prepare(self, host: str, text: str, variables: ConnectionVariables) -> tuple[str, Callable[[], Answer]]:
+    def _prepare(
+        self, host: str, text: str, variables: ConnectionVariables
+    ) -> tuple[str, Callable[[bounded.Watch], Answer]]:
         return host, functools.partial(self._run_one, self._connect(host, variables), text, variables)
 
     def _connect(self, host: str, variables: ConnectionVariables) -> Connection:
         return ansible_internals.connect(self._play_context, host, variables, self._become)
 
-    def _run_one(self, connection: Connection, text: str, variables: ConnectionVariables) -> Answer:
+    def _run_one(
+        self, connection: Connection, text: str, variables: ConnectionVariables, watch: bounded.Watch
+    ) -> Answer:
         interpreter = str(variables.get("ansible_python_interpreter", "/usr/bin/python3"))
         command = ansible_internals.privileged(connection, f"{shlex.quote(interpreter)} {PYTHON_OPTIONS}")
         try:
-            status, out, err = connection.exec_command(command, in_data=text.encode(), sudoable=bool(connection.become))
+            with bounded.watched(watch):
+                found = connection.exec_command(command, in_data=text.encode(), sudoable=bool(connection.become))
+            return _ended_early(watch) or read(*found)
         except AnsibleConnectionFailure as error:
-            return Answer(error=str(error), reachable=False)
+            return _ended_early(watch) or Answer.of_error(AnswerCode.UNREACHABLE, str(error))
         except AnsibleError as error:
-            return Answer(error=str(error))
+            return _ended_early(watch) or Answer.of_error(AnswerCode.FAILED, str(error))
+        except Exception as error:  # whatever a host's words make of its connection is that host's failure
+            return _ended_early(watch) or Answer.of_error(AnswerCode.FAILED, f"{type(error).__name__}: {error}")
         finally:
-            connection.close()
-        return read(status, to_text(out), to_text(err))
+            with contextlib.suppress(Exception):  # of a host that was given up on nothing more is wanted
+                connection.close()
 
 
-def read(status: int, out: str, err: str) -> Answer:
+def _ended_early(watch: bounded.Watch) -> Answer | None:
+    """The answer of a host that was cut off."""
+    if watch.too_much:
+        return Answer.of_error(
+            AnswerCode.TOO_LARGE, f"answered more than {watch.limit >> 20 or 1} MiB, and was cut off"
+        )
+    return _late(watch) if watch.late else None
+
+
+def _late(watch: bounded.Watch) -> Answer:
+    return Answer.of_error(AnswerCode.NO_ANSWER, f"gave no answer within {watch.seconds:g} s")
+
+
+def read(status: int, out: bytes, err: bytes) -> Answer:
     """The answer in a finished program's exit status and output; whatever stands before the RS byte is ignored."""
-    _banner, mark, text = out.rpartition("\x1e")
+    _banner, mark, text = out.rpartition(b"\x1e")
+    words = _last_line(err.decode("utf-8", "replace"))
     if status == 0 and mark:
         try:
-            return Answer(value=json.loads(text))
-        except ValueError as error:
-            return Answer(error=f"printed a result that is not JSON: {error}")
+            return Answer(value=shapes.loads(text.decode("utf-8", "replace")))
+        except shapes.BadAnswer as error:
+            return bad(error)
     if status == 255 and not mark:
-        return Answer(error=_last_line(err) or "ssh exited with status 255", reachable=False)
-    return Answer(error=f"the program exited with status {status}: {_last_line(err) or 'no error output'}")
+        return Answer.of_error(AnswerCode.UNREACHABLE, words or "ssh exited with status 255")
+    return Answer.of_error(AnswerCode.FAILED, f"the program exited with status {status}: {words or 'no error output'}")
 
 
 def unresolved(names: Iterable[str]) -> set[str]:

@@ -6,6 +6,7 @@ Pure. A host that did not answer, or whose state lacks a part, is there as far a
 from __future__ import annotations
 
 import datetime
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -35,7 +36,7 @@ def build(probe: Probe) -> Status:
     answers = probe.get("hosts") or {}
     states = [_state(answer) for answer in answers.values()]
     return {
-        "at": _moment(max((clock for state in states if isinstance(clock := state.get("clock"), float)), default=None)),
+        "at": _moment(_middle([clock for state in states if isinstance(clock := state.get("clock"), float)])),
         "replicas": [
             _replica(name, declared, {host: answers.get(host) or {} for host in declared.get("hosts") or ()})
             for name, declared in (probe.get("replicas") or {}).items()
@@ -254,6 +255,11 @@ def _unit(state: HostState, name: str) -> Mapping[str, Any]:
 def _total(counts: Iterable[float | None]) -> float | None:
     known = [count for count in counts if count is not None]
     return sum(known) if known else None
+
+
+def _middle(clocks: Sequence[float]) -> float | None:
+    """The hosts' clock that as many are behind as ahead of: no single one moves it far."""
+    return statistics.median_high(clocks) if clocks else None
 
 
 def _moment(seconds: float | str | None) -> str | None:

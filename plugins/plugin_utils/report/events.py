@@ -2,14 +2,21 @@
 
 A result is read by its fields, never by its text: ``lockstep_plan``, ``gate`` (a gate's result), ``fingerprint``,
 ``evidence``, ``cause``, ``reasons``, ``next``, ``lockstep_event``. A message is for people alone.
+
+A host's result speaks of that host alone, whatever it says. What concerns others (the plan, states of several hosts) is
+taken from the actions that make it on the controller: :data:`PLANNERS`, :data:`PROBERS`.
+Whatever a result holds is parsed without an error: what is not of its type is left out.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, get_args
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import printable
 
 Event = dict[str, Any]
 """One line of the journal; docs/reference/journal.md lists the keys of each."""
@@ -20,7 +27,20 @@ RunOutcome = Literal["done", "failed", "refused", "nothing_to_do", "checked", "i
 RUN_OUTCOMES: tuple[RunOutcome, ...] = get_args(RunOutcome)
 Fingerprint = Mapping[str, Any]
 
+PLANNERS = frozenset({"lockstep.vllm.plan"})
+"""Actions whose plan is the run's."""
+PROBERS = frozenset({"lockstep.vllm.plan", "lockstep.vllm.probe"})
+"""Actions that speak of all hosts, each by its own answer."""
+REPORTERS = PROBERS | {"lockstep.vllm.fail", "lockstep.vllm.rollout_lock", "lockstep.vllm.rollout_request"}
+"""Actions that run nothing but their own code on the controller: their words are Lockstep's."""
+
 CAUSE_LENGTH = 4000
+_TEXT_LENGTH = 2000
+_COMMAND_LENGTH = 500
+_MOST_ITEMS = 10_000
+_MOST_FIGURES = 200
+_DEEPEST = 4
+_LARGEST = 1e12
 STATUS_COMMAND = "ansible-playbook playbooks/status.yml"
 SAME_COMMAND = "the same command again: it goes on from here"
 
@@ -47,13 +67,13 @@ class PlannedWave:
     @classmethod
     def parse(cls, wave: Mapping[str, Any]) -> PlannedWave:
         return cls(
-            n=int(wave["n"]),
+            n=int(_number(wave["n"])),
             replicas=_texts(wave.get("replicas")),
             hosts=_texts(wave.get("hosts")),
             serving=_texts(wave.get("serving")),
             drained=_texts(wave.get("drained")),
-            members={str(name): _texts(hosts) for name, hosts in _mapping(wave.get("members")).items()},
-            reasons={str(host): _texts(reasons) for host, reasons in _mapping(wave.get("reasons")).items()},
+            members={_text(name): _texts(hosts) for name, hosts in _mapping(wave.get("members")).items()},
+            reasons={_text(host): _texts(reasons) for host, reasons in _mapping(wave.get("reasons")).items()},
         )
 
     @property
@@ -83,9 +103,9 @@ class RunPlan:
     def parse(cls, plan: Mapping[str, Any]) -> RunPlan:
         """``lockstep_plan`` of the plan action's result, or a ``planned`` event."""
         return cls(
-            run=str(plan.get("run") or ""),
+            run=_text(plan.get("run")),
             waves=tuple(PlannedWave.parse(wave) for wave in _mappings(plan.get("waves")) if "n" in wave),
-            skipped={str(name): str(why) for name, why in _mapping(plan.get("skipped")).items()},
+            skipped={_text(name): _text(why) for name, why in _mapping(plan.get("skipped")).items()},
             left_out=_texts(out.get("replicas") if isinstance(out := plan.get("left_out"), Mapping) else out),
             refused=plan.get("refused") is True,
             warnings=_texts(plan.get("warnings")),
@@ -122,21 +142,21 @@ class GateEvent:
 
     @classmethod
     def parse(cls, gate: Mapping[str, Any], on: str = "") -> GateEvent:
-        on = on or str(gate.get("on") or gate.get("host") or "")
+        on = on or _text(gate.get("on")) or _text(gate.get("host"))
         return cls(
-            gate=str(gate.get("gate") or ""),
-            verdict=str(gate.get("verdict") or ""),
+            gate=_text(gate.get("gate")),
+            verdict=_text(gate.get("verdict")),
             on=on,
-            host=str(gate.get("host") or on),
+            host=_text(gate.get("host")) or on,
             seconds=_number(gate.get("seconds")),
-            code=str(gate.get("code") or ""),
-            pair=_texts(gate.get("pair")),
-            measured=_mapping(gate.get("measured")),
-            floor=_mapping(gate.get("floor")),
-            backend=str(gate.get("backend") or ""),
+            code=_text(gate.get("code")),
+            pair=_texts(gate.get("pair"))[:2],
+            measured=_mapping(_plain(gate.get("measured"))),
+            floor=_mapping(_plain(gate.get("floor"))),
+            backend=_text(gate.get("backend")),
             evidence=_texts(gate.get("evidence")),
-            cause=str(gate.get("cause") or ""),
-            next=str(gate.get("next") or ""),
+            cause=_text(gate.get("cause"), CAUSE_LENGTH),
+            next=command(gate.get("next")),
             warnings=_texts(gate.get("warnings")),
             elapsed=_number(gate.get("elapsed")),
         )
@@ -144,6 +164,15 @@ class GateEvent:
     @property
     def passed(self) -> bool:
         return self.verdict == "pass"
+
+    def about(self, mates: Iterable[str]) -> GateEvent:
+        """The same, saying nothing of any host but ``on`` and its ``mates``, the hosts of its replica."""
+        known = {self.on, *mates}
+        return dataclasses.replace(
+            self,
+            host=self.host if self.host in known else self.on,
+            pair=self.pair if known.issuperset(self.pair) else (),
+        )
 
     def as_event(self, elapsed: float) -> Event:
         return event("gate", elapsed, **dataclasses.asdict(self))
@@ -170,18 +199,20 @@ class Failure:
     elapsed: float = 0.0
 
     @classmethod
-    def of_result(cls, host: str, task: str, unreachable: bool, result: Result) -> Failure:
+    def of_result(cls, host: str, task: str, unreachable: bool, result: Result, ours: bool = False) -> Failure:
+        """``ours``: the result is the controller's own; the next command of any other is taken only as one plain command."""
         parts = _failed_items(result) or [result]
         gates = [_mapping(part.get("gate")) for part in parts]
         fields = [*parts, *gates]
-        following = next((str(part["next"]) for part in fields if part.get("next")), "")
+        read = _text if ours else command
+        following = next((text for part in fields if (text := read(part.get("next")))), "")
         if unreachable and not following:  # a host that is gone has no next command
             following = f"ansible {host} -m ansible.builtin.ping; once it answers, {SAME_COMMAND}"
         return cls(
             host=host,
             task=task,
             unreachable=unreachable,
-            cause="\n".join(_cause(part, gate) for part, gate in zip(parts, gates, strict=True))[:CAUSE_LENGTH],
+            cause="\n".join(_cause(part, gate) for part, gate in zip(parts, gates, strict=True))[:CAUSE_LENGTH].strip(),
             evidence=next((found for part in fields if (found := _texts(part.get("evidence")))), ()),
             next=following,
         )
@@ -190,13 +221,13 @@ class Failure:
     def of_event(cls, event: Mapping[str, Any]) -> Failure:
         wave = event.get("wave")
         return cls(
-            host=str(event.get("host") or ""),
-            task=str(event.get("task") or ""),
+            host=_text(event.get("host")),
+            task=_text(event.get("task")),
             unreachable=bool(event.get("unreachable")),
-            cause=str(event.get("cause") or ""),
+            cause=_text(event.get("cause"), CAUSE_LENGTH),
             evidence=_texts(event.get("evidence")),
-            next=str(event.get("next") or ""),
-            step=str(event["step"]) if event.get("step") else None,
+            next=_text(event.get("next")),
+            step=_text(event.get("step")) or None,
             wave=wave if isinstance(wave, int) else None,
             elapsed=_number(event.get("elapsed")),
         )
@@ -210,10 +241,10 @@ class TaskReport:
     """One task's end on one host.
 
     Attributes:
-        plan: what the plan action planned.
+        plan: what the plan action planned; None in any other result.
         gates: results of gates, one per item where the task loops.
         fingerprints: host to what it runs, its own or those of all hosts that were probed.
-        extra: ``lockstep_event``: what a module reports beyond that.
+        notes: ``lockstep_event``: what the host says of itself beyond that, for people.
         failure: set where the task failed or the host was gone.
     """
 
@@ -223,24 +254,28 @@ class TaskReport:
     plan: RunPlan | None = None
     gates: tuple[GateEvent, ...] = ()
     fingerprints: Mapping[str, Fingerprint] = dataclasses.field(default_factory=dict)
-    extra: tuple[Event, ...] = ()
+    notes: tuple[str, ...] = ()
     failure: Failure | None = None
 
     @classmethod
-    def parse(cls, host: str, task: str, outcome: TaskOutcome, result: Result) -> TaskReport:
-        parts = [result, *_mappings(result.get("results"))]
+    def parse(cls, host: str, task: str, outcome: TaskOutcome, result: Result, action: str = "") -> TaskReport:
+        """``action``: the full name of the task's action; what is not one of the controller's own speaks for ``host``."""
+        parts = [result, *_mappings(result.get("results"))][: _MOST_ITEMS + 1]
         failed = outcome in ("failed", "unreachable")
+        ours = action in REPORTERS
+        events = [extra for part in parts for extra in _mappings(part.get("lockstep_event"))][:_MOST_ITEMS]
+        plan = _mapping(result.get("lockstep_plan")) if action in PLANNERS else {}
         return cls(
             host=host,
-            task=task,
+            task=_text(task),
             outcome=outcome,
-            plan=RunPlan.parse(plan) if (plan := _mapping(result.get("lockstep_plan"))) else None,
+            plan=RunPlan.parse(plan) if plan else None,
             gates=tuple(
                 GateEvent.parse(gate, host) for part in parts if "verdict" in (gate := _mapping(part.get("gate")))
             ),
-            fingerprints=dict(_fingerprints(host, result)),
-            extra=tuple(dict(extra) for part in parts for extra in _mappings(part.get("lockstep_event"))),
-            failure=Failure.of_result(host, task, outcome == "unreachable", result) if failed else None,
+            fingerprints={name: _fingerprint(each) for name, each in _fingerprints(host, result, action in PROBERS)},
+            notes=tuple(_text(each.get("text")) for each in events if each.get("event") == "note" and each.get("text")),
+            failure=Failure.of_result(host, _text(task), outcome == "unreachable", result, ours) if failed else None,
         )
 
 
@@ -253,17 +288,31 @@ def of(events: Iterable[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]
     return [event for event in events if event.get("event") == name]
 
 
-def _fingerprints(host: str, result: Result) -> Iterator[tuple[str, Fingerprint]]:
-    """A host's own, its probe's or its new stamp's; the plan's; those of a probe of all hosts."""
+def command(value: Any) -> str:
+    """A next command that a host named, where it is one plain command: what people paste must be what they read."""
+    text = value if isinstance(value, str) else ""
+    hidden = any(mark in text for mark in ("|", ";", "&", "`", "$(", "<", ">", "\n", "\r"))
+    return "" if hidden or len(text) > _COMMAND_LENGTH or not text.isprintable() else text
+
+
+def _fingerprint(given: Mapping[str, Any]) -> Fingerprint:
+    few = itertools.islice(given.items(), _MOST_FIGURES)
+    return {_text(name): None if value is None else _text(value) for name, value in few}
+
+
+def _fingerprints(host: str, result: Result, of_all: bool) -> Iterator[tuple[str, Fingerprint]]:
+    """A host's own, its probe's or its new stamp's; with ``of_all`` the plan's, and those of a probe of all hosts."""
     for place in (result, _mapping(result.get("state")), _mapping(result.get("stamp"))):
         if fingerprint := _mapping(place.get("fingerprint")):
             yield host, fingerprint
+    if not of_all:
+        return
     for name, found in _mapping(result.get("fingerprints")).items():
         if fingerprint := _mapping(found):
-            yield str(name), fingerprint
+            yield _text(name), fingerprint
     for name, answer in _mapping(result.get("hosts")).items():
         if fingerprint := _mapping(_mapping(_mapping(answer).get("state")).get("fingerprint")):
-            yield str(name), fingerprint
+            yield _text(name), fingerprint
 
 
 def _failed_items(result: Result) -> list[Mapping[str, Any]]:
@@ -271,14 +320,15 @@ def _failed_items(result: Result) -> list[Mapping[str, Any]]:
 
 
 def _cause(result: Result, gate: Mapping[str, Any]) -> str:
-    message = result.get("cause") or gate.get("cause") or result.get("msg") or ""
-    if not isinstance(message, str):
-        message = json.dumps(message, default=str, ensure_ascii=False)
+    given = result.get("cause") or gate.get("cause") or result.get("msg") or ""
+    message = given if isinstance(given, str) else json.dumps(_plain(given), ensure_ascii=False)
     if isinstance(result.get("reasons"), str):
         message = f"{message}\n{result['reasons']}"
-    tail = str(result.get("stderr") or "").strip()
+    message = _text(message, CAUSE_LENGTH)
+    stderr = result.get("stderr")
+    tail = printable(stderr[-CAUSE_LENGTH // 2 :]).strip() if isinstance(stderr, str) else ""
     if tail and "cause" not in result and tail not in message:
-        message = f"{message}\n{tail[-CAUSE_LENGTH // 2 :]}"
+        message = f"{message}\n{tail}"
     return message.strip() or "no reason was given"
 
 
@@ -293,11 +343,38 @@ def _mappings(value: Any) -> list[Mapping[str, Any]]:
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, (list, tuple)) else []
 
 
+def _text(value: Any, most: int = _TEXT_LENGTH) -> str:
+    """Text, or what stands for a short value; empty for anything else."""
+    if isinstance(value, str):
+        return printable(value[:most])
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return str(value) if number and abs(value) < _LARGEST else ""
+
+
 def _texts(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
-        return (value,)
-    return tuple(str(item) for item in value) if isinstance(value, (list, tuple)) else ()
+        return (_text(value),)
+    return tuple(filter(None, map(_text, value[:_MOST_ITEMS]))) if isinstance(value, (list, tuple)) else ()
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) else 0.0
+    """A number of seconds or the like; 0 for what is none, negative, or not finite."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _LARGEST:
+        return 0.0
+    return float(value)
+
+
+def _plain(value: Any, levels: int = _DEEPEST) -> Any:
+    """The value as far as it is short texts and usual numbers, nested a few levels."""
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, (int, float)):
+        return value if abs(value) < _LARGEST else None  # neither for what is no number nor for what is not finite
+    if isinstance(value, str):
+        return _text(value)
+    if levels and isinstance(value, Mapping):
+        few = itertools.islice(value.items(), _MOST_FIGURES)
+        return {_text(name): _plain(each, levels - 1) for name, each in few}
+    if levels and isinstance(value, (list, tuple)):
+        return [_plain(each, levels - 1) for each in value[:_MOST_FIGURES]]
+    return None

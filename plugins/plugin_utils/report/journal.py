@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,9 +20,17 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import
 NAME = "journal.jsonl"
 REPORT = "report.html"
 EVIDENCE = "evidence"
-"""Folder beside the report: ``evidence/<host>/<path on the host>``."""
+"""Folder beside the report: ``evidence/<host>/<path on the host>.txt``; see :func:`evidence_name`."""
+_LINE_ENDS = re.compile("[\x7f-\x9f\u2028\u2029]")
 ROOT = ".cache/lockstep/runs"
 ROOT_VARIABLE = "LOCKSTEP_RUNS"
+
+
+def evidence_name(path: str) -> str:
+    """Where a file of a host lies below its folder: its path there, in plain characters, and always as text."""
+    parts = [re.sub(r"[^\w.+@=-]", "_", part)[:200] for part in path.split("/") if part not in ("", ".", "..")]
+    name = "/".join(parts) or "file"
+    return name if name.endswith(".txt") else f"{name}.txt"
 
 
 def new_run(now: datetime.datetime | None = None) -> str:
@@ -46,7 +55,8 @@ class Journal:
     def __init__(self, root: Path, run: str) -> None:
         self._root = root
         self._run = run
-        self.folder.mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, exist_ok=True)
         self._handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     @property
@@ -67,8 +77,7 @@ class Journal:
 
     def write(self, event: Mapping[str, Any]) -> None:
         """Append one event; it is on disk when this returns. Values that JSON does not know are written as text."""
-        line = json.dumps(event, default=str, ensure_ascii=False) + "\n"
-        os.write(self._handle, line.encode("utf-8", errors="replace"))
+        os.write(self._handle, (_line(event) + "\n").encode("utf-8", errors="replace"))
         os.fsync(self._handle)
 
     def close(self) -> None:
@@ -77,21 +86,31 @@ class Journal:
             self._handle = -1
 
 
+def _line(event: Mapping[str, Any]) -> str:
+    """The event on one line, whatever reads it: some take these for ends of a line too."""
+    try:
+        line = json.dumps(event, default=str, ensure_ascii=False)
+    except (ValueError, RecursionError) as error:  # the event must not be lost with what it carries
+        known = {key: value for key, value in event.items() if isinstance(value, (str, float, bool))}
+        line = json.dumps({**known, "unwritable": type(error).__name__}, ensure_ascii=False)
+    return _LINE_ENDS.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
+
+
 def read(path: Path) -> list[Event]:
-    """The events of a journal, in order. A last line that was torn by a crash is left out.
+    """The events of a journal, in order; ``\\n`` alone ends a line. A last line that was torn by a crash is left out.
 
     Raises:
         OSError: it cannot be read.
         ValueError: a line other than the last is not an event; names the line.
     """
     events: list[Event] = []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
     for number, line in enumerate(lines, 1):
         try:
             event = json.loads(line)
             if not isinstance(event, dict) or "event" not in event:
                 raise ValueError("no event")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
             raise ValueError(f"{path}: line {number} is not an event: {error}") from error

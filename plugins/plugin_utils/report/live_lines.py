@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import clock, many, span
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import clock, many, printable, span
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.tracker import Tracker
 
 Event = Mapping[str, Any]
@@ -16,7 +16,7 @@ def line(event: Event, tracker: Tracker) -> str | None:
     """The line of one event; None where it adds nothing."""
     write = _LINES.get(str(event.get("event")))
     text = write(event, tracker) if write else None
-    return None if text is None else f"{clock(event['elapsed']):>7}  {text}"
+    return None if text is None else f"{clock(event['elapsed']):>7}  {' '.join(printable(text).split(chr(10)))}"
 
 
 def _planned(event: Event, tracker: Tracker) -> str | None:
@@ -44,7 +44,9 @@ def _step(event: Event, tracker: Tracker) -> str:
 def _gate(event: Event, tracker: Tracker) -> str:
     verdict = _VERDICTS.get(event["verdict"], event["verdict"])
     cause = f": {_first_line(event['cause'])}" if event.get("cause") else ""
-    return f"{_where(event, tracker)}gate {event['gate']} {verdict} after {span(event['seconds'])}{cause}"
+    about = f" on {event['host']}" if event["host"] != event["on"] else ""
+    where = _where({**event, "host": event["on"]}, tracker)
+    return f"{where}gate {event['gate']} {verdict}{about} after {span(event['seconds'])}{cause}"
 
 
 def _failed(event: Event, tracker: Tracker) -> str:

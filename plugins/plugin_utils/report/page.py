@@ -18,7 +18,7 @@ import markupsafe
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import wording
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import picture, timeline
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import Failure, GateEvent, RunOutcome
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.journal import EVIDENCE
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.journal import EVIDENCE, evidence_name
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.timeline import Event, Row, Timeline
 
 STYLE = Path(__file__).with_name("report.css")
@@ -201,7 +201,7 @@ def _figure(value: float | str) -> str:
 
 
 def _evidence(fetched: Collection[str], host: str, path: str) -> Evidence:
-    local = f"{EVIDENCE}/{host}{path}"
+    local = f"{EVIDENCE}/{host}/{evidence_name(path)}"
     return Evidence(f"{host}:{path}", local if local in fetched else "")
 
 

@@ -132,7 +132,7 @@ class Timeline:
 def build(events: Sequence[Event]) -> Timeline:
     """The timeline of a journal; any prefix of a journal has one."""
     start: Event = next(iter(of(events, "run_started")), {})
-    end: Event = next(iter(of(events, "run_ended")), {})
+    end: Event = next(reversed(of(events, "run_ended")), {})
     plan = RunPlan.parse(next(iter(of(events, "planned")), {}))
     last = max((float(event.get("elapsed", 0.0)) for event in events), default=0.0)
     failures = tuple(Failure.of_event(event) for event in of(events, "failed"))

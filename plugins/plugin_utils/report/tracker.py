@@ -9,8 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import events
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import Event, Fingerprint, RunPlan, TaskReport
@@ -197,9 +196,8 @@ class Tracker:
         found: list[Event] = []
         if report.plan is not None and report.plan != self.plan:
             found += self._follow(report.plan)
-        for extra in report.extra:
-            found += self._extra(report.host, extra)
-        found += [gate.as_event(self.elapsed) for gate in report.gates]
+        found += [events.event("note", self.elapsed, host=report.host, text=text) for text in report.notes]
+        found += [gate.about(self._mates(report.host)).as_event(self.elapsed) for gate in report.gates]
         for host, fingerprint in report.fingerprints.items():
             if self._fingerprints.get(host) != fingerprint:
                 self._fingerprints[host] = fingerprint
@@ -214,11 +212,10 @@ class Tracker:
             self._replica_of.update(wave.replica_of)
         return [plan.as_event(self.elapsed)]
 
-    def _extra(self, host: str, extra: Mapping[str, Any]) -> list[Event]:
-        if extra.get("event") == "serving":
-            return self._serves(str(extra.get("replica", self._replica_of.get(host, host))), bool(extra.get("serving")))
-        facts = {"host": host, **extra}
-        return [events.event(str(facts.pop("event", "note")), self.elapsed, **facts)]
+    def _mates(self, host: str) -> list[str]:
+        """The hosts of the replica of ``host``, by the plan; a gate across hosts may name any of them."""
+        replica = self._replica_of.get(host)
+        return [] if replica is None else [mate for mate, name in self._replica_of.items() if name == replica]
 
 
 def time_left(waves: int, lengths: Sequence[float], current: float, typical: float | None) -> float | None:

@@ -42,3 +42,20 @@ def test_span(seconds: float, text: str) -> None:
 )
 def test_names(names: list[str], text: str) -> None:
     assert wording.names(names) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain, äöü, 漢字, \U0001f600", "plain, äöü, 漢字, \U0001f600"),
+        ("a\tb\nc", "a\tb\nc"),
+        ("a\r\nb\rc\u2028d\u0085e", "a\nb\nc\nd\ne"),
+        ("\x1b[1;31mred\x1b[0m \x1b]0;title\x07\x1b]8;;http://x\x1b\\link", "red link"),
+        ("\x1bc\x9b2J\x00\x08\x7f", "\ufffdc\ufffd2J\ufffd\ufffd\ufffd"),
+        ("user\u202egnp.exe\u2066\u200b", "user\ufffdgnp.exe\ufffd\ufffd"),
+        ("half \ud800", "half \ufffd"),
+    ],
+)
+def test_printable(text: str, shown: str) -> None:
+    assert wording.printable(text) == shown
+    assert wording.printable(shown) == shown

@@ -45,7 +45,7 @@ def test_the_probe_program_is_complete() -> None:
         "host.probe", "collect", {"preflight": True, "ports": [1], "peers": {"localhost": "127.0.0.1"}}
     )
     done = as_on_a_host(text)
-    answer = fleet.read(done.returncode, done.stdout, done.stderr)
+    answer = fleet.read(done.returncode, done.stdout.encode(), done.stderr.encode())
     assert answer.error is None
     assert answer.value["preflight"]["names"] == {"localhost": None}
     assert set(answer.value) >= {
@@ -82,7 +82,7 @@ class Recorder(fleet.Fleet):
             raise ValueError(host)
         return host
 
-    def _run_one(self, connection: Any, text: str, variables: Mapping[str, Any]) -> fleet.Answer:
+    def _run_one(self, connection: Any, text: str, variables: Mapping[str, Any], watch: Any) -> fleet.Answer:
         self.events.append(connection)
         return fleet.Answer(value=text)
 
@@ -151,7 +151,7 @@ def test_a_program_holds_only_what_it_imports() -> None:
     ],
 )
 def test_read(status: int, out: str, err: str, value: object, error: str | None, reachable: bool) -> None:
-    answer = fleet.read(status, out, err)
+    answer = fleet.read(status, out.encode(), err.encode())
     assert answer.value == value
     assert answer.reachable is reachable
     assert (answer.error is None) if error is None else (error in str(answer.error))

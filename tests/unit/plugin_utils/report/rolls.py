@@ -15,6 +15,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.topology imp
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.waves import ReplicaNeed, WavePlan, waves
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import events, journal, tracker
 
+PLAN_ACTION = "lockstep.vllm.plan"
 BEGAN = 1795309800.0  # 2026-11-22T01:10:00Z
 OLD = {"driver": "550.90.07", "fabric_manager": "550.90.07", "kernel": "6.1.0-28", "nccl": "2.27.5", "vllm": "0.32.0"}
 NEW = {**OLD, "driver": "550.127.05", "fabric_manager": "550.127.05"}
@@ -108,7 +109,8 @@ class Roll:
         outcome: events.TaskOutcome = "ok",
         task: str = "Do something",
     ) -> None:
-        self.add(self.tracker.task_ends(events.TaskReport.parse(host, task, outcome, result)))
+        action = PLAN_ACTION if "lockstep_plan" in result else "lockstep.vllm.stand_in"
+        self.add(self.tracker.task_ends(events.TaskReport.parse(host, task, outcome, result, action)))
 
     def step(
         self,

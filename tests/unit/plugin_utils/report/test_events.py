@@ -11,8 +11,8 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import events
 from tests.unit.plugin_utils.report import rolls
 
 
-def parse(result: dict[str, Any], outcome: events.TaskOutcome = "ok") -> events.TaskReport:
-    return events.TaskReport.parse("a1", "Do something", outcome, result)
+def parse(result: dict[str, Any], outcome: events.TaskOutcome = "ok", action: str = "") -> events.TaskReport:
+    return events.TaskReport.parse("a1", "Do something", outcome, result, action)
 
 
 def failure(result: dict[str, Any], outcome: events.TaskOutcome = "failed") -> events.Failure:
@@ -69,7 +69,8 @@ def test_gates_are_read_from_their_field_alone(result: dict[str, Any], gates: li
 def test_a_plan_is_read_and_comes_back_out_of_the_journal() -> None:
     planned = rolls.plan(["replica_a"])
     assert parse(planned).plan is None
-    plan = parse({"lockstep_plan": planned}).plan
+    assert parse({"lockstep_plan": planned}).plan is None, "a host has none to give"
+    plan = parse({"lockstep_plan": planned}, action="lockstep.vllm.plan").plan
     assert plan is not None
     assert [wave.hosts for wave in plan.waves] == [("a1", "a2")]
     assert plan.skipped == {"replica_q": "quarantined (q1: Xid 79)", "replica_z": "up to date"}
@@ -121,9 +122,22 @@ def test_a_host_that_is_gone_is_to_be_brought_back() -> None:
         {"fingerprint": rolls.OLD},
         {"state": {"fingerprint": rolls.OLD}},
         {"stamp": {"fingerprint": rolls.OLD}},
-        {"fingerprints": {"a1": rolls.OLD, "a2": None}},
-        {"hosts": {"a1": {"reachable": True, "state": {"fingerprint": rolls.OLD}}, "a2": {"state": None}}},
     ],
 )
-def test_fingerprints(result: dict[str, Any]) -> None:
+def test_a_host_s_own_fingerprint(result: dict[str, Any]) -> None:
     assert parse(result).fingerprints == {"a1": rolls.OLD}
+
+
+@pytest.mark.parametrize(
+    ("result", "action"),
+    [
+        ({"fingerprints": {"a2": rolls.OLD, "a3": None}}, "lockstep.vllm.plan"),
+        (
+            {"hosts": {"a2": {"reachable": True, "state": {"fingerprint": rolls.OLD}}, "a3": {"state": None}}},
+            "lockstep.vllm.probe",
+        ),
+    ],
+)
+def test_fingerprints_of_others_come_from_the_controller_s_actions_alone(result: dict[str, Any], action: str) -> None:
+    assert parse(result, action=action).fingerprints == {"a2": rolls.OLD}
+    assert parse(result, action="lockstep.vllm.host_probe").fingerprints == {}

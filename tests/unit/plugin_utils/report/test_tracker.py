@@ -87,18 +87,18 @@ def test_a_verdict_on_the_wave_does_not_undo_the_admission_of_a_restored_replica
     assert [event["step"] for event in roll.events if event["event"] == "failed"] == ["gates", None]
 
 
-def test_modules_may_report_what_serves_and_leave_notes() -> None:
+def test_modules_leave_notes_and_nothing_else() -> None:
     roll = rolls.Roll(("replica_a", "replica_b"))
+    before = len(roll.events)
     reported = [
         {"event": "serving", "replica": "replica_b", "serving": False},
-        {"event": "note", "text": "cache is warm"},
+        {"event": "run_ended", "outcome": "done"},
+        {"event": "note", "text": "cache is warm", "host": "a1", "elapsed": 9},
     ]
     roll.result("b1", {"lockstep_event": reported})
-    assert [(event["event"], event.get("text")) for event in roll.events[-2:]] == [
-        ("serving", None),
-        ("note", "cache is warm"),
-    ]
-    assert "replica_b" not in roll.tracker.serving
+    (note,) = roll.events[before:]
+    assert (note["event"], note["host"], note["text"], note["elapsed"]) == ("note", "b1", "cache is warm", 0.0)
+    assert "replica_b" in roll.tracker.serving
 
 
 def lines(roll: rolls.Roll, happened: list[dict[str, Any]]) -> list[str]:
@@ -128,7 +128,7 @@ def test_lines() -> None:
 def test_a_refusal_is_shown_once() -> None:
     roll = rolls.Roll(())
     result = {"lockstep_plan": {"refused": True}, "msg": "Refused: a1 is down"}
-    report = events.TaskReport.parse("ops1", "Plan", "failed", result)
+    report = events.TaskReport.parse("ops1", "Plan", "failed", result, rolls.PLAN_ACTION)
     assert lines(roll, roll.tracker.task_ends(report)) == ["   0:00  ops1         FAILED at Plan: Refused: a1 is down"]
 
 
