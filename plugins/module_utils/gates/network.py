@@ -201,7 +201,7 @@ def _silent(seen: Observations, me: str) -> Iterator[Problem]:
             Code.PEER_SILENT,
             blamed,
             f"{name} does not answer {me} on port {NETWORK_GATE}: {reason}",
-            f"ansible-playbook playbooks/verify.yml --limit {name},{me}  (the gate needs its peers in the same run)",
+            f"ansible-playbook playbooks/verify.yml --limit {name},{me}",
             _pair(me, name),
         )
 

@@ -24,6 +24,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import se
 COLLECTION = "lockstep.vllm."
 _PLAYBOOK = re.compile(r"(?<!&& )ansible-playbook (?:playbooks/)?(?P<name>[a-z_]+)\.yml\b")
 _MODULE = re.compile(r"(?<!&& )ansible (?=\S+ -m (?:lockstep\.vllm|ansible\.builtin)\.)")
+_LIMIT = re.compile(r"--limit (?P<names>[\w.,-]*\w)")
 _ONE_OFF = ("rollout_action", "verify_disturb", "diagnose_disturb")
 """What is asked of one run alone; a command that needs it names it itself."""
 _PATHS = {"vault_password_files": "--vault-password-file", "private_key_file": "--private-key"}
@@ -80,16 +81,19 @@ class Invocation:
 
         return _MODULE.sub(lambda _match: f"{start}ansible{given} ", _PLAYBOOK.sub(playbook, text))
 
-    def in_result(self, result: Mapping[str, Any]) -> dict[str, Any]:
-        """A task's result with the commands in its texts as :meth:`repeated` gives them."""
-        return {key: self._in_value(value) for key, value in result.items()}
+    def in_result(self, result: Mapping[str, Any], replica_of: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """A task's result with the commands in its texts as :meth:`repeated` gives them.
 
-    def _in_value(self, value: Any) -> Any:
+        A gate names its host in ``--limit``; by ``replica_of``, host to replica, the command gets the whole replica, as it must.
+        """
+        return {key: self._in_value(value, replica_of or {}) for key, value in result.items()}
+
+    def _in_value(self, value: Any, replica_of: Mapping[str, str]) -> Any:
         if isinstance(value, str):
-            return self.repeated(value) if "ansible" in value else value
+            return self.repeated(_whole_replicas(value, replica_of)) if "ansible" in value else value
         if isinstance(value, Mapping):
-            return {key: self._in_value(inner) for key, inner in value.items()}
-        return [self._in_value(inner) for inner in value] if isinstance(value, list) else value
+            return {key: self._in_value(inner, replica_of) for key, inner in value.items()}
+        return [self._in_value(inner, replica_of) for inner in value] if isinstance(value, list) else value
 
     def _sibling(self, name: str) -> str:
         """The playbook ``name``, named as the one that was started."""
@@ -104,6 +108,13 @@ class Invocation:
         path = folder if self.folder else root
         at_the_top = name == "site" and (root / "site.yml").is_file()
         return shlex.quote(str(path / "site.yml" if at_the_top else path / "playbooks" / f"{name}.yml"))
+
+
+def _whole_replicas(text: str, replica_of: Mapping[str, str]) -> str:
+    def whole(match: re.Match[str]) -> str:
+        return f"--limit {','.join(dict.fromkeys(replica_of.get(name, name) for name in match['names'].split(',')))}"
+
+    return _LIMIT.sub(whole, text)
 
 
 def _options(arguments: Mapping[str, Any], here: str) -> Iterator[str]:

@@ -62,6 +62,18 @@ def test_every_text_of_a_result_is_repeated_and_nothing_else() -> None:
     assert started.in_result(result) == {"msg": command, "gate": gate, "rc": 0, "ok": None}
 
 
+def test_a_limit_to_a_host_becomes_one_to_its_replica() -> None:
+    started = Invocation("", "lockstep.vllm.verify")
+    result = {
+        "next": "Reboot a2, then ansible-playbook playbooks/verify.yml --limit a2",
+        "msg": f"{VERIFY}; --limit a1,a2.",
+    }
+    assert started.in_result(result, {"a1": "replica_a", "a2": "replica_a"}) == {
+        "next": "Reboot a2, then ansible-playbook lockstep.vllm.verify --limit replica_a",
+        "msg": "ansible-playbook lockstep.vllm.verify --limit replica_a; --limit replica_a.",
+    }
+
+
 def test_a_secret_is_not_repeated_and_what_was_asked_once_neither() -> None:
     given = [
         "vllm_server_api_key=abc",
