@@ -84,7 +84,7 @@ class Invocation:
     def in_result(self, result: Mapping[str, Any], replica_of: Mapping[str, str] | None = None) -> dict[str, Any]:
         """A task's result with the commands in its texts as :meth:`repeated` gives them.
 
-        A gate names its host in ``--limit``; by ``replica_of``, host to replica, the command gets the whole replica, as it must.
+        A gate names its host in ``--limit``; by ``replica_of``, host to replica, the command gets the whole replica.
         """
         return {key: self._in_value(value, replica_of or {}) for key, value in result.items()}
 
