@@ -120,6 +120,19 @@ LOCK = record(
 )
 REQUEST = maybe(record(dict.fromkeys(("action", "reason", "by", "at", "error"), _TEXT)))
 
+_FILE = record({"size": whole, "sha256": _TEXT}, needed=("size", "sha256"))
+_MODEL = record(
+    {
+        "path": text,
+        "kind": one_of(("absent", "folder", "file")),
+        "files": table(_FILE),
+        "weights": table(whole),
+        "missing": items(text),
+        "readable_by": table(flag),
+        "error": _TEXT,
+    }
+)
+
 PARTS: Mapping[str, Shape] = {
     "os": record({"secure_boot": maybe(flag), "error": _TEXT, **dict.fromkeys(
         ("distribution", "like", "version", "codename", "kernel", "arch", "python", "hostname"), text)}),
@@ -130,15 +143,17 @@ PARTS: Mapping[str, Shape] = {
     "host": maybe(_HOST),
     "quarantine": maybe(record(_OWNED)),
     "change": maybe(_CHANGE),
+    "previous": maybe(record({"run": _TEXT, "at": _TEXT, "roles": items(text), "runtime": _TEXT, "error": _TEXT})),
     "engine": maybe(_ENGINE),
     "lock": maybe(LOCK),
     "request": REQUEST,
-    "manifest": table(record({"inputs": _TEXT, "current": flag, "drifted": items(text)})),
+    "manifest": table(record({"current": flag, "drifted": items(text)})),
     "disk_free_mib": table(whole),
     "addresses": table(items(text)),
-    "preflight": record(
-        {"taken_ports": table(text), "names": table(_TEXT), "driver_refusal": _TEXT, "error": _TEXT}
-    ),
+    "networks": table(items(record({"address": text, "prefix": whole, "metric": maybe(whole)}, needed=("address", "prefix")))),
+    "machine": record({"id": text, "pci_gpus": whole, "ephemeral_ports": items(whole), "reserved_ports": text, "error": _TEXT}),
+    "filter": record({"wanted": flag, "problem": text, "error": _TEXT}),
+    "preflight": record({"taken_ports": table(text), "names": table(_TEXT), "model": _MODEL, "error": _TEXT}),
     "ray": record({"head": one_of(("up", "down", "refused", "absent")), "error": _TEXT, "nodes": items(_NODE)}),
 }  # fmt: skip
 """The parts of an answer that may each be ``Unread``."""
