@@ -12,9 +12,10 @@ from typing import Any
 
 from ..core import deadline, typed, untrusted
 from ..core.codes import as_json
+from ..ray import firewall_live
 from ..ray.ports import NETWORK_GATE, engine_ports, ray_ports, reached_by_peers, reached_on_head
 from .codes import Code
-from .network_observations import Observations
+from .network_observations import Observations, Probed
 from .result import GateResult
 
 GATE = "network"
@@ -130,7 +131,8 @@ def check(
     last = (outcome.stderr.strip().splitlines() or ["no output"])[-1]
     if outcome.status == "done":
         try:
-            seen = typed.parse(Observations, untrusted.parse_json(outcome.stdout))
+            probed = typed.parse(Probed, untrusted.parse_json(outcome.stdout))
+            seen: Observations = {**probed, "filter_problem": firewall_live.state()["problem"]}
             return evaluate(seen, identity, limits, spent)
         except (ValueError, KeyError) as error:  # a peer that answers nonsense, or a probe that is not ours
             last = f"its observations cannot be used: {error}"

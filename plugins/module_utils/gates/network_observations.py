@@ -61,11 +61,10 @@ class RdmaPort(TypedDict):
     gids: dict[str, dict[str, str]]
 
 
-class Observations(TypedDict):
-    """Everything that a host observes.
+class Probed(TypedDict):
+    """What the probe observes, which runs as the user who serves.
 
-    ``complaints``: by peer, the ports of this host that it could not reach. ``filter_problem``: why the packet filter that all
-    of this passed is not the wanted one; "" where it is, or none is wanted.
+    ``complaints``: by peer, the ports of this host that it could not reach.
     """
 
     interface: Interface
@@ -74,6 +73,15 @@ class Observations(TypedDict):
     complaints: dict[str, list[int]]
     limits: dict[str, UnitLimits]
     rdma: list[RdmaPort]
-    filter_problem: str
     held: list[int]
     control_error: str | None
+
+
+class Observations(Probed):
+    """Everything that is observed on a host.
+
+    ``filter_problem``: why the packet filter that all of this passed is not the desired one, as root reads it; "" where it
+    is, or none is desired.
+    """
+
+    filter_problem: str

@@ -28,9 +28,8 @@ from ..core import systemd, untrusted
 from ..core.commands import together
 from ..core.system import read_text
 from ..host import probe as host_probe
-from ..ray import firewall_live
 from ..ray.ports import NETWORK_GATE
-from .network_observations import Clock, Interface, NameLookup, Observations, Peer, RdmaPort, UnitLimits
+from .network_observations import Clock, Interface, NameLookup, Peer, Probed, RdmaPort, UnitLimits
 
 PING_COUNT = 20
 RETRY = 0.25
@@ -133,7 +132,7 @@ def _start(work: Callable[[], None]) -> None:
     threading.Thread(target=work, daemon=True).start()
 
 
-def probe(job: Mapping[str, Any]) -> Observations:
+def probe(job: Mapping[str, Any]) -> Probed:
     """Everything that this host can observe.
 
     Args:
@@ -147,7 +146,7 @@ def probe(job: Mapping[str, Any]) -> Observations:
     head = identity["head"]["host"]
     mine = [*job["ports"], *(job["head_ports"] if head == me else [])]
     interface = _interface(str(identity["interface"]), str(identity["address"]))
-    observed: Observations = {
+    observed: Probed = {
         "interface": interface,
         "names": together(
             {name: functools.partial(_names, name, address) for name, address in identity["peers"].items()}
@@ -156,7 +155,6 @@ def probe(job: Mapping[str, Any]) -> Observations:
         "complaints": {},
         "limits": {unit: _limits(unit) for unit in job["units"]},
         "rdma": _rdma(),
-        "filter_problem": firewall_live.state()["problem"],
         "held": [],
         "control_error": None,
     }
