@@ -8,7 +8,6 @@ import http.server
 import json
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from . import completion
 from .states import PROVEN_ENGINE, Phase
@@ -70,23 +69,19 @@ def evaluate(signs: Signs, stale: float, wedged: float) -> Readiness:
     return Readiness(True)
 
 
-def ask(base_url: str, deadline: float = 5.0) -> tuple[bool, dict[str, Any]]:
-    """What ``GET /ready`` answers at ``http://host:port``: whether ready, and the record, which has a ``reason`` where not."""
+def ask(base_url: str, deadline: float = 5.0) -> tuple[bool, str]:
+    """What ``GET /ready`` answers at ``http://host:port``: whether ready, and where not, why that could not be known better.
+
+    Why a replica is not ready stands in its engine.json, which only its host reads: the answer is for whoever asks.
+    """
     answer = completion.get(base_url, "/ready", deadline=deadline)
     if answer is None:
-        return False, {"reason": "its supervisor does not answer"}
-    status, text = answer
-    try:
-        record = json.loads(text)
-    except ValueError:
-        record = None
-    return status == 200, record if isinstance(record, dict) else {"reason": f"its supervisor answers HTTP {status}"}
+        return False, "its supervisor does not answer"
+    return answer[0] == 200, "" if answer[0] in (200, 503) else f"its supervisor answers HTTP {answer[0]}"
 
 
-def serve(
-    address: str, port: int, answer: Callable[[], tuple[bool, dict[str, Any]]]
-) -> http.server.ThreadingHTTPServer:
-    """Answer ``GET /ready`` at ``address:port`` from a thread of its own: 200 or 503, with ``answer()``'s record as JSON.
+def serve(address: str, port: int, ready: Callable[[], bool]) -> http.server.ThreadingHTTPServer:
+    """Answer ``GET /ready`` at ``address:port`` from a thread of its own: 200 or 503, and no more than ``ready()``.
 
     Raises:
         OSError: the address cannot be listened at.
@@ -105,9 +100,9 @@ def serve(
             if self.path.split("?")[0] != "/ready":
                 self.send_error(404)
                 return
-            ready, record = answer()
-            body = json.dumps(record, sort_keys=True).encode() + b"\n"
-            self.send_response(200 if ready else 503)
+            is_ready = ready()
+            body = json.dumps({"ready": is_ready}).encode() + b"\n"
+            self.send_response(200 if is_ready else 503)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

@@ -90,9 +90,9 @@ def evaluate(state: EngineState | None, unit: Unit, target: Target, failures_bef
     return Evaluation("wait", str(state))
 
 
-def read(path: Path = records.ENGINE_STATE) -> EngineState | None:
+def read(path: Path | None = None) -> EngineState | None:
     """The state as the supervisor last reported it; None where it never did. Raises RecordError when damaged."""
-    record = records.read(path)
+    record = records.read(path or records.ENGINE_STATE)
     return None if record is None else EngineState.parse(record)
 
 

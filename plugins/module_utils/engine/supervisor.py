@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import Any
 
 from ..admission import condition
 from ..core import records
-from ..core.codes import as_json
 from ..core.systemd import notify
 from . import ladder as ladders
 from . import ladder_record, readiness
@@ -52,7 +50,7 @@ class Supervisor:
         self._joined = Members(False)
         self._failures = 0
         self._fails_at: dict[Rung, int] = {}
-        readiness.serve(replica.address, self._config.ports.ready, self.answer)
+        readiness.serve(replica.address, self._config.ports.ready, self.ready)
 
     def run(self) -> int:
         """Serve until stopped (0) or until starting again cannot help (78)."""
@@ -70,10 +68,9 @@ class Supervisor:
             self._reporter.enter(Phase.STOPPED, "the unit was stopped")
         return 0
 
-    def answer(self) -> tuple[bool, dict[str, Any]]:
+    def ready(self) -> bool:
         """What ``GET /ready`` answers now. Called from other threads."""
-        state, found = self._reporter.state, self._readiness()
-        return found.ready, {**as_json(state), "ready": found.ready, "reason": found.reason or state.reason}
+        return self._readiness().ready
 
     def _readiness(self) -> readiness.Readiness:
         beat, state = self._engine.heartbeat, self._reporter.state
@@ -202,5 +199,6 @@ class Supervisor:
             self._reporter.update(failures=0)
         if found.ready != self._reporter.state.ready:
             print("ready" if found.ready else f"not ready: {found.reason}", flush=True)
-        self._reporter.update(ready=found.ready, last_completion=self._engine.heartbeat.last_completion)
+        seen = self._engine.heartbeat.last_completion
+        self._reporter.update(ready=found.ready, reason=found.reason, last_completion=seen)
         self._engine.advise_now_and_then()

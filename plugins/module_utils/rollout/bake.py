@@ -17,6 +17,9 @@ from ..core import records
 from ..core.codes import as_json
 from ..core.wording import many
 from ..engine import completion, readiness, vllm_metrics
+from ..engine import state as engine_state
+from ..engine.record import EngineState
+from ..engine.states import Phase
 from ..engine.vllm_metrics import Buckets, Counters
 
 BEFORE = records.STATE / "before.json"
@@ -220,18 +223,19 @@ def sample_replica(
     deadline: float,
     **how: Any,
 ) -> Sample:
-    """Sample once: readiness, a completion, then the counters, which have that completion in them.
+    """Sample once, on the head: readiness, a completion, then the counters, which have that completion in them.
 
     Args:
         ready_url: ``http://host:port`` of the supervisor's readiness answer.
         url: ``http://host:port`` of vLLM; the other arguments are those of :func:`completion.prove`.
     """
-    ready, record = readiness.ask(ready_url)
+    ready, silent = readiness.ask(ready_url)
+    state = engine_state.read() or EngineState(Phase.STOPPED)
     sizes = ("layout", "tensor_parallel_size", "pipeline_parallel_size")
-    engine = {"model": model, **{name: record.get(name) for name in sizes}}
-    life = (int(record.get("pid") or 0), int(record.get("restarts") or 0))
+    engine = {"model": model, **{name: getattr(state, name) for name in sizes}}
+    life = (state.pid, state.restarts)
     if not ready:
-        return Sample(False, str(record.get("reason")), engine, life)
+        return Sample(False, silent or state.reason or str(state), engine, life)
     proof = completion.prove(url, model, prompt, expected, api_key, deadline, **how)
     shown = completion.get(url, "/metrics", deadline=5)
     figures = vllm_metrics.counters(shown[1]) if shown is not None and shown[0] == 200 else None

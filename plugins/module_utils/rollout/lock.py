@@ -87,13 +87,14 @@ def apply(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def _unready() -> str:
     from ..engine import readiness
+    from ..engine import state as engine_state
     from ..ray.ports import EnginePorts
 
     config, host = records.read(records.ENGINE_CONFIG), records.read(records.HOST)
     if not config or not host:
         return "no engine is configured"
-    ready, record = readiness.ask(f"http://{host['address']}:{EnginePorts.parse(config).ready}")
-    return "" if ready else str(record.get("reason"))
+    ready, silent = readiness.ask(f"http://{host['address']}:{EnginePorts.parse(config).ready}")
+    return "" if ready else silent or str(engine_state.read() or "it is not ready")
 
 
 def _hold(params: Mapping[str, Any]) -> str:

@@ -26,8 +26,15 @@ class Server(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/ready":
-            record = {"layout": "tp1", "pid": 7, "restarts": SERVER["restarts"], "reason": "starting"}
-            return self.answer(200 if SERVER["ready"] else 503, json.dumps(record))
+            state = {
+                "phase": "serving",
+                "layout": "tp1",
+                "pid": 7,
+                "restarts": SERVER["restarts"],
+                "reason": "starting",
+            }
+            records.write(records.ENGINE_STATE, state)
+            return self.answer(200 if SERVER["ready"] else 503, "{}")
         done = SERVER["done"]
         self.answer(200, f'vllm:request_success_total{{engine="0",finished_reason="stop"}} {float(done)}\n')
 
@@ -51,6 +58,7 @@ class Server(http.server.BaseHTTPRequestHandler):
 def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(bake, "BEFORE", tmp_path / "before.json")
     monkeypatch.setattr(records, "DRIVER", tmp_path / "driver.json")
+    monkeypatch.setattr(records, "ENGINE_STATE", tmp_path / "engine.json")
     SERVER.update(ready=True, restarts=0, done=0, pause=0.02)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -44,15 +44,15 @@ def test_evaluate(signs: Signs, ready: bool, wedged: bool, expected: str) -> Non
 
 def test_ready_answers_what_is_true_now() -> None:
     seen = {"ready": False}
-    server = readiness.serve("127.0.0.1", 0, lambda: (seen["ready"], {"phase": "serving"}))
+    server = readiness.serve("127.0.0.1", 0, lambda: seen["ready"])
     url = f"http://127.0.0.1:{server.server_address[1]}"
     try:
         with pytest.raises(urllib.error.HTTPError, match="503") as refusal:
             urllib.request.urlopen(f"{url}/ready", timeout=5)
-        assert json.load(refusal.value) == {"phase": "serving"}
+        assert json.load(refusal.value) == {"ready": False}, "an outsider reads ready or not, and nothing else"
         seen["ready"] = True
         with urllib.request.urlopen(f"{url}/ready", timeout=5) as answer:
-            assert (answer.status, json.load(answer)) == (200, {"phase": "serving"})
+            assert (answer.status, json.load(answer)) == (200, {"ready": True})
         with urllib.request.urlopen(urllib.request.Request(f"{url}/ready", method="HEAD"), timeout=5) as answer:
             assert (answer.status, answer.read()) == (200, b"")
         with pytest.raises(urllib.error.HTTPError, match="404"):

@@ -310,9 +310,8 @@ def test_a_wedged_engine_leaves_the_router_is_ended_with_evidence_and_comes_back
     began = time.monotonic()
     lab.until(lambda state: not state["ready"])
     assert time.monotonic() - began < 10
-    status, record = lab.ready()
-    assert status == 503
-    assert record["reason"]
+    assert lab.ready() == (503, {"ready": False})
+    assert lab.state()["reason"]
     state = lab.until(lambda state: state["failures"] == 1)
     assert time.monotonic() - began < 40
     assert "generates nothing" in state["last_failure"]
@@ -404,9 +403,8 @@ def test_drain_waits_for_requests_and_resume_serves_again(lab: Lab) -> None:
     time.sleep(0.5)
     assert lab.run("drain").wait(60) == 0
     lab.until_phase("draining")
-    status, record = lab.ready()
-    assert status == 503
-    assert "draining" in record["reason"]
+    assert lab.ready() == (503, {"ready": False})
+    assert "drain" in lab.state()["reason"]
     time.sleep(0.3)
     assert lab.state()["phase"] == "draining"
     lab.clear("busy")
