@@ -93,12 +93,13 @@ class Play:
         return total
 
     def failures(self) -> list[str]:
-        """The messages of failed tasks and unreachable hosts, each once."""
+        """The messages of failed tasks and unreachable hosts, each once; of a refused run with its reasons."""
         found: dict[str, None] = {}
         for event in self.events:
             if event["event"] in ("runner_on_failed", "runner_on_unreachable"):
                 result = event["event_data"].get("res") or {}
-                found[str(result.get("msg") or result)] = None
+                message = str(result.get("msg") or result)
+                found["\n".join([message, *([str(result["reasons"]).rstrip()] if result.get("reasons") else [])])] = None
         return list(found)
 
     def explained(self) -> str:
