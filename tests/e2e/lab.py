@@ -99,7 +99,9 @@ class Play:
             if event["event"] in ("runner_on_failed", "runner_on_unreachable"):
                 result = event["event_data"].get("res") or {}
                 message = str(result.get("msg") or result)
-                found["\n".join([message, *([str(result["reasons"]).rstrip()] if result.get("reasons") else [])])] = None
+                found["\n".join([message, *([str(result["reasons"]).rstrip()] if result.get("reasons") else [])])] = (
+                    None
+                )
         return list(found)
 
     def explained(self) -> str:

@@ -46,6 +46,11 @@ PLAYBOOK = """
             "Next: ansible a1 -m ansible.builtin.ping; once it answers, the same command again",
             f"Next: cd {ROOT} && ansible -i lab a1 -m ansible.builtin.ping; once it answers, the same command again",
         ),
+        (
+            Invocation("", "lockstep.vllm.site", ("-i lab",)),
+            "ansible a1 -b -m ansible.builtin.command -a 'dpkg --configure x'",
+            "ansible -i lab a1 -b -m ansible.builtin.command -a 'dpkg --configure x'",
+        ),
         (Invocation(str(ROOT), "site.yml", ("-i lab",)), "ansible-core 2.18 is not supported", "ansible-core 2.18 is not supported"),
     ],
 )  # fmt: skip
