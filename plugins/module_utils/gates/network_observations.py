@@ -64,8 +64,7 @@ class RdmaPort(TypedDict):
 class Observations(TypedDict):
     """Everything that a host observes.
 
-    ``complaints``: by peer, the ports of this host that it could not reach. ``filter_problem``: why the packet filter that all
-    of this passed is not the wanted one; "" where it is, or none is wanted.
+    ``complaints``: by peer, the ports of this host that it could not reach.
     """
 
     interface: Interface
@@ -74,6 +73,5 @@ class Observations(TypedDict):
     complaints: dict[str, list[int]]
     limits: dict[str, UnitLimits]
     rdma: list[RdmaPort]
-    filter_problem: str
     held: list[int]
     control_error: str | None

@@ -28,7 +28,6 @@ from ..core import systemd, untrusted
 from ..core.commands import together
 from ..core.system import read_text
 from ..host import probe as host_probe
-from ..ray import firewall_live
 from ..ray.ports import NETWORK_GATE
 from .network_observations import Clock, Interface, NameLookup, Observations, Peer, RdmaPort, UnitLimits
 
@@ -156,7 +155,6 @@ def probe(job: Mapping[str, Any]) -> Observations:
         "complaints": {},
         "limits": {unit: _limits(unit) for unit in job["units"]},
         "rdma": _rdma(),
-        "filter_problem": firewall_live.state()["problem"],
         "held": [],
         "control_error": None,
     }
