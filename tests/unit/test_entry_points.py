@@ -1,4 +1,4 @@
-"""Every ``-m lockstep.<module>`` that a role, a scenario, a plugin or a page of the docs types names a file of the library."""
+"""Every ``-m lockstep.<module>``, or ``isolated.py lockstep.<module>``, that a role, a scenario, a plugin or a page of the docs types names a file of the library."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FOLDERS = (
     "testbed/runtime",
     "testbed/lib",
 )
-COMMAND = re.compile(r"""-m[,"']*\s*["']?lockstep\.(?!vllm\b)([a-z_][\w.]*\w)""")
+COMMAND = re.compile(r"""(?:-m|isolated\.py)[,"']*\s*["']?lockstep\.(?!vllm\b)([a-z_][\w.]*\w)""")
 
 
 def commands() -> list[tuple[str, str]]:
