@@ -1,4 +1,7 @@
-"""Every ``-m lockstep.<module>``, or ``isolated.py lockstep.<module>``, that a role, a scenario, a plugin or a page of the docs types names a file of the library."""
+"""Every ``-m lockstep.<module>`` that a role, a scenario, a plugin or a page of the docs types names a file of the library.
+
+So does every ``isolated.py lockstep.<module>``, by which root runs one.
+"""
 
 from __future__ import annotations
 
