@@ -13,7 +13,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jinja2
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 USER = pwd.getpwnam("nobody")
@@ -22,6 +24,13 @@ PYTHON = "/usr/bin/python3"
 SECRET = "only-root-may-read-this"
 
 Plant = Callable[..., None]
+
+
+def unit_text(unit: Path) -> str:
+    """A unit as the role writes it by its defaults, with what its template includes; what has no default is left empty."""
+    templates = jinja2.Environment(loader=jinja2.FileSystemLoader(unit.parent), trim_blocks=True)
+    defaults = unit.parent.parent / "defaults/main.yml"
+    return templates.get_template(unit.name).render(yaml.safe_load(defaults.read_text()) if defaults.exists() else {})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

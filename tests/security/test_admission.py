@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .conftest import PYTHON, ROOT, USER, Plant
+from .conftest import PYTHON, ROOT, USER, Plant, unit_text
 
 UNITS = sorted((ROOT / "roles").glob("*/templates/lockstep-*.service.j2"))
 CONDITIONED = {
@@ -20,7 +21,7 @@ CONSENT = "import os\nos._exit(0)\n"
 
 
 def settings(unit: Path, name: str) -> list[str]:
-    return re.findall(rf"^{name}=(.*)$", unit.read_text(), re.MULTILINE)
+    return re.findall(rf"^{name}=(.*)$", unit_text(unit), re.MULTILINE)
 
 
 def minor_version() -> str:
@@ -83,7 +84,9 @@ def test_no_variable_admits(kind: str, trick: str, library: Path, theirs: Path, 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
 def test_what_root_runs_takes_nothing_from_a_home(unit: Path) -> None:
     """``-I -S``: the environment and the folders of packages are the launcher's; a unit's user may be anybody without them."""
-    commands = [line for name in ("ExecCondition", "ExecStart", "ExecStop") for line in settings(unit, name)]
+    commands = [
+        line for name in ("ExecCondition", "ExecStart", "ExecReload", "ExecStop") for line in settings(unit, name)
+    ]
     assert commands
     for command in commands:
         if command.startswith("+") or settings(unit, "User") != ["lockstep"]:
@@ -100,3 +103,23 @@ def test_the_launcher_of_what_root_runs_refuses_to_run_otherwise(library: Path) 
         done = subprocess.run([PYTHON, *flags, launcher, "lockstep.admission.condition", "host"], capture_output=True)
         assert done.returncode == 1
         assert b"usage" in done.stderr
+
+
+def test_a_unit_that_reports_to_systemd_still_does(library: Path, place: Path) -> None:
+    """The watch of the filter is of ``Type=notify``: without a word from it, systemd ends it and starts it again for ever."""
+    unit = ROOT / "roles/gpu_host/templates/lockstep-filter-watch.service.j2"
+    assert settings(unit, "Type") == ["notify"]
+    (command,) = settings(unit, "ExecStart")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(place / "notify"))
+        systemd.settimeout(0)
+        done = subprocess.run(
+            command.replace("/opt/lockstep/lib", str(library)).split(),
+            env={"NOTIFY_SOCKET": str(place / "notify"), "PATH": "/nonexistent"},
+            text=True,
+            capture_output=True,
+            check=False,
+            timeout=30,
+        )
+        assert done.returncode == 0, done.stderr  # no filter is wanted on this machine
+        assert systemd.recv(100) == b"READY=1"

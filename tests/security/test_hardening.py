@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT
+from .conftest import ROOT, unit_text
 
 UNITS = sorted((ROOT / "roles").glob("*/templates/lockstep-*.service.j2"))
 CAPABILITIES = {
     "lockstep-filter.service.j2": {"CAP_NET_ADMIN"},
+    "lockstep-filter-watch.service.j2": {"CAP_NET_ADMIN"},
     "lockstep-metrics.service.j2": {"CAP_DAC_READ_SEARCH", "CAP_SYSLOG"},
     "lockstep-hoststatus@.service.j2": set(),
     "lockstep-ray.service.j2": set(),
@@ -30,7 +31,7 @@ EVERYWHERE = {
 
 def settings(unit: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for name, value in re.findall(r"^(\w+)=(.*)$", unit.read_text(), re.MULTILINE):
+    for name, value in re.findall(r"^(\w+)=(.*)$", unit_text(unit), re.MULTILINE):
         found.setdefault(name, []).append(value)
     return found
 

@@ -170,7 +170,8 @@ def filters(cases: int) -> None:
         result = value if isinstance(value, dict) else {}
         kept = wave.stage_failure(result, "host_gates.yml", False, "x")
         seen = {"lockstep_rollback_probe": result, "lockstep_failures": [kept], "lockstep_wave": 1, "lockstep_waves_total": 1,
-                "lockstep_replica": "replica_a", "lockstep_seen_state": result, "lockstep_seen_nccl": result,
+                "lockstep_replica": "replica_a", "lockstep_steps": ["driver"], "lockstep_driver": {"version": "2"},
+                "lockstep_seen_state": result, "lockstep_seen_nccl": result,
                 "lockstep_seen_driver": result, "lockstep_seen_nccl_replica": result}  # fmt: skip
         other = {**seen, "lockstep_rollback_probe": {"state": state}}
         hostvars = {"a1": seen, "a2": other}

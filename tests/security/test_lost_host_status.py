@@ -45,8 +45,10 @@ def test_no_answer_at_all_is_its_host_s_refusal_in_a_plan(value: Any) -> None:
     answer = let_in(Answer(value=value))
     assert (answer.code, answer.reachable, answer.value) == (AnswerCode.BAD_ANSWER, True, None)
     planned = plans.build(states={"a2": Observed.parse(answer.value, answer.error, answer.reachable)})
-    assert [str(refusal) for refusal in planned.refusals if not str(refusal).startswith("a2 (")] == []
-    assert "its answer cannot be used" in str(planned.refusals[0])
+    (refusal,) = planned.refusals
+    assert (refusal.where, refusal.cause) == ("a2", "cannot be probed")
+    assert refusal.detail.startswith("its answer cannot be used: ")
+    assert refusal.next == "ansible a2 -m lockstep.vllm.host_probe"
 
 
 @pytest.mark.parametrize("part", PARTS, ids=repr)

@@ -21,11 +21,12 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.gates import network
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.network_observations import Observations
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import events
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import GateResult
+from ansible_collections.lockstep.vllm.plugins.module_utils.ray import firewall_live
 
 from .conftest import PYTHON, USER
 
 CASES = int(os.environ.get("LOCKSTEP_FUZZ_CASES", "300"))
-"""Of each parser; 100,000 were tried."""
+"""Of each parser."""
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 ANYTHING = st.recursive(
@@ -126,6 +127,13 @@ def test_the_network_is_probed_by_the_user_who_serves(place: Path, monkeypatch: 
     for folder in (package, package.parent):
         (folder / "__init__.py").touch()
     answer = {**SEEN, "control_error": "uid UID"}
+    asked_by: list[int] = []
+
+    def state() -> firewall_live.State:
+        asked_by.append(os.getuid())
+        return {"wanted": True, "problem": "its table is not loaded"}
+
+    monkeypatch.setattr(firewall_live, "state", state)
     text = f"import json, os\nprint({json.dumps(answer)!r}.replace('UID', str(os.getuid())))"
     (package / "network_probe.py").write_text(text)
     monkeypatch.setattr(sys, "executable", PYTHON)
@@ -142,6 +150,9 @@ def test_the_network_is_probed_by_the_user_who_serves(place: Path, monkeypatch: 
             user=USER.pw_name,
         )
 
-    assert f"on a1 uid {USER.pw_uid}" in probed().cause
+    found = probed()
+    assert f"on a1 uid {USER.pw_uid}" in found.cause
+    assert "the packet filter of a1 is not as wanted: its table is not loaded" in found.cause
+    assert asked_by == [os.getuid()], "root alone may ask nft, and reads what was loaded"
     (package / "network_probe.py").write_text("print('[' * 200000)")
     assert (probed().verdict, str(probed().code)) == ("fail", "probe_failed")

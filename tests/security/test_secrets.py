@@ -118,8 +118,9 @@ def test_what_the_units_write_is_not_everybody_s(unit: str) -> None:
 @pytest.mark.parametrize("name", ["RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"])
 def test_ray_s_token_is_not_turned_off_by_a_variable(name: str) -> None:
     settings = {"gpu_host_gpus": 1, "nvidia_driver_version": "1", "ray_node_environment": {name: "disabled"}}
-    (line,) = refusals.host_refusals("a1", settings, HostState(distribution="debian"), HostNeed("a1", {}))
-    assert line.startswith(f"a1: ray_node_environment sets {name}")
+    (stop,) = refusals.host_refusals("a1", settings, HostState(distribution="debian"), HostNeed("a1", {}))
+    assert stop.where == "a1"
+    assert stop.cause.startswith(f"ray_node_environment sets {name}")
 
 
 def test_ray_s_environment_ends_with_what_is_not_the_operator_s() -> None:

@@ -1,4 +1,7 @@
-"""Every ``-m lockstep.<module>`` that a role, a scenario, a plugin or a page of the docs types names a file of the library."""
+"""Every ``-m lockstep.<module>`` that a role, a scenario, a plugin or a page of the docs types names a file of the library.
+
+So does every ``isolated.py lockstep.<module>``, by which root runs one.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ FOLDERS = (
     "testbed/runtime",
     "testbed/lib",
 )
-COMMAND = re.compile(r"""-m[,"']*\s*["']?lockstep\.(?!vllm\b)([a-z_][\w.]*\w)""")
+COMMAND = re.compile(r"""(?:-m|isolated\.py)[,"']*\s*["']?lockstep\.(?!vllm\b)([a-z_][\w.]*\w)""")
 
 
 def commands() -> list[tuple[str, str]]:

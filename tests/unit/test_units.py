@@ -68,11 +68,11 @@ def test_a_restart_of_nftables_does_not_reach_ray_by_way_of_the_filter() -> None
 
 
 ROOT = ROLES.parent
-ENTRY_POINT = re.compile(r"-m(?:,|'|\"|\s)+\s*['\"]?(lockstep(?!\.vllm\.)(?:\.\w+)+)")
+ENTRY_POINT = re.compile(r"(?:-m|isolated\.py)(?:,|'|\"|\s)+\s*['\"]?(lockstep(?!\.vllm\.)(?:\.[a-z_]\w*)+)")
 
 
 def entry_points() -> list[tuple[str, str]]:
-    """Every ``python -m lockstep.…`` that is typed, run by a unit or printed: the file that names it, and the module."""
+    """Every ``-m lockstep.…`` or ``isolated.py lockstep.…`` that is typed, run by a unit or printed: its file, and the module."""
     files = [
         path
         for folder in ("roles", "playbooks", "molecule", "docs", "plugins", "testbed", "tests/e2e", "benchmarks")

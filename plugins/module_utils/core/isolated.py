@@ -3,7 +3,7 @@
 ``/usr/bin/python3 -I -S -B /opt/lockstep/lib/lockstep/core/isolated.py lockstep.admission.condition host``: under ``-I -S``
 Python reads no ``usercustomize``, no ``.pth`` file and no variable. Without, it would read those of the home folder that the
 unit's environment names, and so let whoever serves decide whether the host may serve. What the module starts gets an
-environment of fixed content.
+environment of fixed content, and the socket on which systemd waits to hear from a ``Type=notify`` unit.
 """
 
 import os
@@ -15,13 +15,17 @@ ENVIRONMENT = {
     "HOME": "/nonexistent",
     "LC_ALL": "C.UTF-8",
 }
+KEPT = ("NOTIFY_SOCKET",)
+"""Variables of systemd's own that are handed on."""
 
 
 def main() -> None:
     if len(sys.argv) < 2 or not sys.flags.isolated or not sys.flags.no_site:
         sys.exit("usage: /usr/bin/python3 -I -S -B isolated.py lockstep.MODULE [ARGUMENT ...]")
+    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     os.environ.clear()
     os.environ.update(ENVIRONMENT)
+    os.environ.update(kept)
     os.chdir("/")
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     sys.path.insert(0, os.path.dirname(package))

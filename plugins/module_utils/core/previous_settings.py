@@ -4,7 +4,7 @@
 
     {"run": "…", "at": "…", "roles": ["ray_node", "serving_runtime", "vllm_server"], "runtime": "digest" or null,
      "files": {"/etc/lockstep/engine.json": {"copy": "0", "mode": 420, "uid": 0, "gid": 0, "sha256": "…"}, "…": null},
-     "enabled": {"lockstep-filter.service": true}}
+     "enabled": {"lockstep-ray.service": true}}
 
 A file that is null was not there before. ``host/previous_settings.py`` keeps, restores and lets go of it; the driver has a
 change record of its own (``driver/change_record.py``).

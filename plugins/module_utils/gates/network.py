@@ -15,7 +15,7 @@ from ..core.codes import as_json
 from ..ray import firewall_live
 from ..ray.ports import NETWORK_GATE, engine_ports, ray_ports, reached_by_peers, reached_on_head
 from .codes import Code
-from .network_observations import Observations, Probed
+from .network_observations import Observations
 from .result import GateResult
 
 GATE = "network"
@@ -52,13 +52,23 @@ class Problem:
     pair: tuple[str, str] | None = None
 
 
-def evaluate(seen: Observations, identity: Mapping[str, Any], limits: Limits, seconds: float) -> GateResult:
-    """Verdict from what ``network_probe.probe`` observed on this host. The first problem gives the code and the host."""
+def evaluate(
+    seen: Observations, identity: Mapping[str, Any], limits: Limits, seconds: float, filter_problem: str = ""
+) -> GateResult:
+    """Verdict from what ``network_probe.probe`` observed on this host. The first problem gives the code and the host.
+
+    Args:
+        seen: the observations.
+        identity: host.json.
+        limits: see Limits.
+        seconds: how long it took.
+        filter_problem: why the packet filter that all of this passed is not the wanted one; "" where it is, or none is wanted.
+    """
     me = str(identity["host"])
     problems = [
         *_names(seen, me, limits),
         *_interface(seen, identity),
-        *_filter(seen, me),
+        *_filter(filter_problem, me),
         *_silent(seen, me),
         *_ports(seen, me),
         *_mtu(seen, me),
@@ -117,6 +127,7 @@ def check(
         user: who probes; None keeps the caller.
     """
     began = time.monotonic()
+    unfiltered = firewall_live.state()["problem"]  # by the caller: who probes may not ask the kernel for its rules
     job = {"identity": identity, "seconds": wait, "units": UNITS, **ports()}
     outcome = deadline.run(
         [sys.executable, "-s", "-B", "-m", "lockstep.gates.network_probe"],
@@ -131,9 +142,8 @@ def check(
     last = (outcome.stderr.strip().splitlines() or ["no output"])[-1]
     if outcome.status == "done":
         try:
-            probed = typed.parse(Probed, untrusted.parse_json(outcome.stdout))
-            seen: Observations = {**probed, "filter_problem": firewall_live.state()["problem"]}
-            return evaluate(seen, identity, limits, spent)
+            seen = typed.parse(Observations, untrusted.parse_json(outcome.stdout))
+            return evaluate(seen, identity, limits, spent, unfiltered)
         except (ValueError, KeyError) as error:  # a peer that answers nonsense, or a probe that is not ours
             last = f"its observations cannot be used: {error}"
     hung = outcome.status == "timeout"
@@ -186,9 +196,9 @@ def _interface(seen: Observations, identity: Mapping[str, Any]) -> Iterator[Prob
         )
 
 
-def _filter(seen: Observations, me: str) -> Iterator[Problem]:
-    if seen["filter_problem"]:
-        cause = f"the packet filter of {me} is not as wanted: {seen['filter_problem']}"
+def _filter(problem: str, me: str) -> Iterator[Problem]:
+    if problem:
+        cause = f"the packet filter of {me} is not as wanted: {problem}"
         yield Problem(Code.UNFILTERED, me, cause, f"ansible-playbook site.yml --limit {me}")
 
 

@@ -61,8 +61,8 @@ class RdmaPort(TypedDict):
     gids: dict[str, dict[str, str]]
 
 
-class Probed(TypedDict):
-    """What the probe observes, which runs as the user who serves.
+class Observations(TypedDict):
+    """Everything that a host observes.
 
     ``complaints``: by peer, the ports of this host that it could not reach.
     """
@@ -75,13 +75,3 @@ class Probed(TypedDict):
     rdma: list[RdmaPort]
     held: list[int]
     control_error: str | None
-
-
-class Observations(Probed):
-    """Everything that is observed on a host.
-
-    ``filter_problem``: why the packet filter that all of this passed is not the desired one, as root reads it; "" where it
-    is, or none is desired.
-    """
-
-    filter_problem: str

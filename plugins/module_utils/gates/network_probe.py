@@ -29,7 +29,7 @@ from ..core.commands import together
 from ..core.system import read_text
 from ..host import probe as host_probe
 from ..ray.ports import NETWORK_GATE
-from .network_observations import Clock, Interface, NameLookup, Peer, Probed, RdmaPort, UnitLimits
+from .network_observations import Clock, Interface, NameLookup, Observations, Peer, RdmaPort, UnitLimits
 
 PING_COUNT = 20
 RETRY = 0.25
@@ -132,7 +132,7 @@ def _start(work: Callable[[], None]) -> None:
     threading.Thread(target=work, daemon=True).start()
 
 
-def probe(job: Mapping[str, Any]) -> Probed:
+def probe(job: Mapping[str, Any]) -> Observations:
     """Everything that this host can observe.
 
     Args:
@@ -146,7 +146,7 @@ def probe(job: Mapping[str, Any]) -> Probed:
     head = identity["head"]["host"]
     mine = [*job["ports"], *(job["head_ports"] if head == me else [])]
     interface = _interface(str(identity["interface"]), str(identity["address"]))
-    observed: Probed = {
+    observed: Observations = {
         "interface": interface,
         "names": together(
             {name: functools.partial(_names, name, address) for name, address in identity["peers"].items()}

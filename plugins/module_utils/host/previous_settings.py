@@ -36,7 +36,6 @@ MANAGED: Mapping[str, Sequence[str]] = {
         "/etc/systemd/system/lockstep-ray.service",
         "/etc/systemd/system/lockstep-hoststatus.socket",
         "/etc/systemd/system/lockstep-hoststatus@.service",
-        "/etc/systemd/system/lockstep-filter.service",
     ),
     VLLM_SERVER: (
         "/etc/lockstep/engine.json",
@@ -45,9 +44,9 @@ MANAGED: Mapping[str, Sequence[str]] = {
     ),
 }
 """Role to the files that it may write: one that is not there before a change is removed when that is taken back."""
-FILTER, SOCKET = "lockstep-filter.service", "lockstep-hoststatus.socket"
+SOCKET = "lockstep-hoststatus.socket"
 UNITS: Mapping[str, Sequence[str]] = {
-    RAY_NODE: ("lockstep-ray.service", SOCKET, FILTER),
+    RAY_NODE: ("lockstep-ray.service", SOCKET),
     VLLM_SERVER: ("lockstep-vllm.service",),
 }
 """Role to the units whose start at boot it decides."""
@@ -309,9 +308,8 @@ def _have_systemd_follow(kept: Previous, here: Place) -> None:
         if enabled:  # others need not be loaded, and systemd has nothing to reset then
             _systemctl(here, "reset-failed", unit)
     if RAY_NODE in kept["roles"]:
-        # Nothing of Ray runs here at this moment. Always both: the restoration before may have been killed at this.
+        # Nothing of Ray runs here at this moment. Always: the restoration before may have been killed at this.
         _systemctl(here, "restart", SOCKET)
-        _systemctl(here, "restart" if kept["enabled"].get(FILTER) else "stop", FILTER)
 
 
 def _now_enabled(kept: Previous, here: Place) -> dict[str, bool]:

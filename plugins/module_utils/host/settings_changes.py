@@ -28,7 +28,6 @@ _PART = {
     "/etc/systemd/system/lockstep-ray.service": "Ray",
     "/etc/systemd/system/lockstep-hoststatus.socket": "Ray",
     "/etc/systemd/system/lockstep-hoststatus@.service": "Ray",
-    "/etc/systemd/system/lockstep-filter.service": "Ray",
 }
 _MOST_NAMES = 8
 

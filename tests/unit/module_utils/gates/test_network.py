@@ -33,7 +33,6 @@ SEEN = {
     "complaints": {"a2": [], "a3": []},
     "limits": {"lockstep-ray.service": {"installed": True, "memlock_bytes": None, "shm_mib": 2048}},
     "rdma": [],
-    "filter_problem": "",
     "held": [],
     "control_error": None,
 }
@@ -73,12 +72,6 @@ CASES = [
         {**SEEN, "interface": {"name": "eth0", "owns": False, "owners": ["eth1"], "mtu": 1500}, "peers": {}},
         LIMITS,
         ("interface", "a1", None),
-    ),
-    (
-        "no packet filter, whatever else",
-        {**changed(["peers", "a2", "unreachable"], [6380]), "filter_problem": "its table is not loaded"},
-        LIMITS,
-        ("unfiltered", "a1", None),
     ),
     ("one peer silent", changed(["peers", "a2", "silent"], "timed out"), LIMITS, ("peer_silent", "a2", ("a1", "a2"))),
     ("all peers silent: it is this host", peers(silent="timed out"), LIMITS, ("peer_silent", "a1", ("a1", "a2"))),
@@ -131,6 +124,14 @@ def test_evaluate(seen, limits, expected):
     assert (result.code, result.host, result.pair) == expected
     assert result.passed == (result.code == "ok")
     assert bool(result.cause) == bool(result.next) == (not result.passed)
+
+
+def test_a_packet_filter_that_is_not_as_wanted_comes_before_ports():
+    seen = changed(["peers", "a2", "unreachable"], [6380])
+    result = network_gate.evaluate(seen, IDENTITY, LIMITS, 1.0, "its table is not loaded")
+    assert (result.verdict, result.code, result.host) == ("fail", "unfiltered", "a1")
+    assert result.cause.startswith("the packet filter of a1 is not as wanted: its table is not loaded; ")
+    assert network_gate.evaluate(seen, IDENTITY, LIMITS, 1.0).code == "port_blocked"
 
 
 def test_rdma_goes_past_every_filter_and_that_is_said():

@@ -21,7 +21,8 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.host.previous_settin
 ROOT = Path(__file__).parents[4]
 OLD, NEW = "1a2b1a2b1a2b1a2b", "9f8e9f8e9f8e9f8e"
 ENGINE, KEY, TOKEN = "/etc/lockstep/engine.json", "/etc/lockstep/vllm-api-key", "/etc/lockstep/ray-token"
-RAY, FILTER = "/etc/lockstep/ray.json", "/etc/systemd/system/lockstep-filter.service"
+RAY, SOCKET = "/etc/lockstep/ray.json", "lockstep-hoststatus.socket"
+HOST_KEY = b"of this host alone"
 
 
 class Systemctl:
@@ -31,8 +32,7 @@ class Systemctl:
         self.asked: list[str] = []
         self.enabled = {
             "lockstep-ray.service",
-            "lockstep-hoststatus.socket",
-            FILTER.rpartition("/")[2],
+            SOCKET,
             "lockstep-vllm.service",
         }
 
@@ -68,7 +68,7 @@ class Host:
                 content = json.dumps(engine) if name == ENGINE else f"{name} of {inputs}\n"
                 self.write(name, content, 0o400 if name in (KEY, TOKEN) else 0o644)
             files = [str(self.place.at(name)) for name in written]
-            records.write(self.place.manifest(role), manifests.manifest(role, inputs, files))
+            records.write(self.place.manifest(role), manifests.manifest(role, inputs, files, HOST_KEY))
         self.switch(runtime)
 
     def write(self, name: str, content: str, mode: int = 0o644) -> None:
@@ -102,7 +102,7 @@ def test_a_host_is_taken_back_to_all_that_it_had(host: Host) -> None:
     before = host.state()
     assert host.keep()
     host.apply("new", NEW, {"args": {"max_num_seqs": 9}, "model": "/other"}, key=True)
-    host.systemctl.enabled.discard("lockstep-filter.service")
+    host.systemctl.enabled.discard(SOCKET)
     change = previous.restore(host.place)
     assert host.state() == before
     assert not host.place.at(KEY).exists(), "a key that the previous settings do not have is left on the host"
@@ -112,13 +112,11 @@ def test_a_host_is_taken_back_to_all_that_it_had(host: Host) -> None:
     assert "/other" not in str(change), "values may be secrets"
     assert host.systemctl.asked == [
         "daemon-reload",
-        "enable lockstep-filter.service",
-        "reset-failed lockstep-filter.service",
+        "enable lockstep-hoststatus.socket",
         "reset-failed lockstep-hoststatus.socket",
         "reset-failed lockstep-ray.service",
         "reset-failed lockstep-vllm.service",
         "restart lockstep-hoststatus.socket",
-        "restart lockstep-filter.service",
     ]
     assert previous.previous_settings.read(host.place.record), "it is kept until the host serves again"
     assert previous.accept(host.place)
@@ -173,9 +171,7 @@ def test_a_restoration_that_was_killed_is_finished_by_the_next(
     host.systemctl.asked.clear()
     previous.restore(host.place)
     assert host.state() == before
-    assert {"daemon-reload", "restart lockstep-hoststatus.socket", "restart lockstep-filter.service"} <= set(
-        host.systemctl.asked
-    )
+    assert {"daemon-reload", "restart lockstep-hoststatus.socket"} <= set(host.systemctl.asked)
 
 
 def test_a_full_disk_keeps_nothing_and_changes_nothing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +219,8 @@ def test_what_a_killed_keep_left_is_not_taken_for_kept(host: Host) -> None:
 )
 def test_only_what_can_be_gone_back_to_is_kept(host: Host, served: bool, accepted: str | None, kept: list[str]) -> None:
     if accepted:
-        records.write(host.place.at(records.SETTINGS), {"verified": dict.fromkeys(MANAGED, accepted), "at": "t"})
+        verified = {role: manifests.manifest(role, accepted, (), HOST_KEY)["inputs"] for role in MANAGED}
+        records.write(host.place.at(records.SETTINGS), {"verified": verified, "at": "t"})
     record, new = previous.keep("r1", served, host.place)
     assert (record["roles"] if record else []) == kept
     assert new is bool(kept)
@@ -246,8 +243,10 @@ def test_the_next_plan_sees_the_change_as_due_again(host: Host) -> None:
     for role in MANAGED:
         stored = records.read(host.place.manifest(role))
         assert stored
-        assert manifests.parse(stored)["inputs"] == "old"
-        assert manifests.drifted(manifests.parse(stored)) == []
+        record = manifests.parse(stored)
+        assert manifests.applied(record, "old", HOST_KEY)
+        assert not manifests.applied(record, "new", HOST_KEY)
+        assert manifests.drifted(record, HOST_KEY) == []
 
 
 def test_accepted_settings_are_kept_again_when_the_replica_is_down(host: Host) -> None:

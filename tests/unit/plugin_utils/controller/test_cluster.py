@@ -114,7 +114,9 @@ def test_cluster_action_is_a_base_only() -> None:
 def test_hosts_are_asked_about_the_model_of_their_head(read_inventory: Callable[[dict[str, Any]], Any]) -> None:
     def asked(**variables: Any) -> set[Any]:
         made, task_vars = acting(read_inventory({"children": {"lockstep": {"children": REPLICAS, "vars": variables}}}))
-        read = made.cluster(task_vars)
+        read = made.cluster(
+            task_vars, declared=made.declared(task_vars)
+        )  # as a plan does, which refuses what is missing
         return {cluster._questions(read, host, wanted)["model"] for host, wanted in read.wanted.items()}
 
     common = {"gpu_host_interface": "eth0"}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible.plugins.loader import init_plugin_loader
+from ansible.utils.collection_loader._collection_finder import _AnsibleCollectionFinder
 
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import (
     ansible_internals,
@@ -235,15 +236,26 @@ def test_there_are_inventories_to_read() -> None:
     assert len(INVENTORIES) >= 9
 
 
-@pytest.mark.filterwarnings("ignore:AnsibleCollectionFinder has already been configured")
+@pytest.fixture(scope="module")
+def lookups() -> Iterator[None]:
+    """The lookups of the inventories; taken away again, as what finds them also finds this collection, by two ways."""
+    init_plugin_loader()
+    yield
+    _AnsibleCollectionFinder._remove()
+
+
+@pytest.mark.usefixtures("lookups")
 @pytest.mark.parametrize("path", INVENTORIES, ids=lambda path: str(path.parent.relative_to(ROOT)))
 def test_every_inventory_of_this_repository_passes(path: Path, tmp_path: Path) -> None:
     """With what the testbed's build and a vault put beside it."""
-    init_plugin_loader()  # for the lookups of the inventories
     (tmp_path / "id_ed25519").write_text("key")
     beside = {
         "testbed_state": str(tmp_path),
-        "testbed_facts": {"keyring_sha256": "0" * 64, "proof_prompt": "p", "proof_answer": "a"},
+        "testbed_facts": {
+            **dict.fromkeys(("keyring_sha256", "vllm_sha256", "lockstep_testbed_platform_sha256"), "0" * 64),
+            "proof_prompt": "p",
+            "proof_answer": "a",
+        },
         "vault_ray_node_token": "t",
         "vault_vllm_server_api_key": "k",
     }
