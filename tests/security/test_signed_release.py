@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.security.galaxy_server import offering
 from tests.security.throwaway_keys import Publisher, publisher
 from tests.unit.tools.scripts import ROOT, script
 
@@ -48,6 +49,19 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def galaxy(folder: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run ansible-galaxy where nothing of this checkout or its user is found."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "GNUPG"))}
+    return subprocess.run(
+        [GALAXY, "collection", *words],
+        env={**environment, "ANSIBLE_HOME": str(folder / "home")},
+        cwd=folder,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+
+
 @dataclass(frozen=True)
 class Installed:
     """A collection as it was downloaded and installed, and the signature that came beside it."""
@@ -56,16 +70,7 @@ class Installed:
     signature: Path
 
     def verify(self, *signed: str | Path) -> subprocess.CompletedProcess[str]:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "GNUPG"))}
-        command = [GALAXY, "collection", "verify", "--offline", "-p", self.path, *signed, "lockstep.vllm"]
-        return subprocess.run(
-            command,
-            env={**environment, "ANSIBLE_HOME": str(self.path / "home")},
-            cwd=self.path,
-            text=True,
-            capture_output=True,
-            check=False,
-        )
+        return galaxy(self.path, "verify", "--offline", "-p", self.path, *signed, "lockstep.vllm")
 
     def verify_signature_of(self, who: Publisher) -> subprocess.CompletedProcess[str]:
         return self.verify("--keyring", who.keyring, "--signature", f"file://{self.signature}")
@@ -134,6 +139,24 @@ def test_another_key_of_the_same_name_fails(installed: Installed, another: Publi
     done = installed.verify_signature_of(another)
     assert done.returncode != 0
     assert "Signature verification failed for 'lockstep.vllm'" in done.stdout
+
+
+@pytest.mark.parametrize("trusted", ["ours", "another"])
+def test_from_a_server_nothing_is_installed_that_we_did_not_sign(
+    tmp_path: Path, released: tuple[Path, Path], ours: Publisher, another: Publisher, trusted: str
+) -> None:
+    tarball, signature = released
+    keyring = {"ours": ours, "another": another}[trusted].keyring
+    version = tarball.name.removesuffix(".tar.gz").rpartition("-")[2]
+    with offering(tarball, version) as server:
+        signed = ("--keyring", keyring, "--signature", f"file://{signature}")
+        done = galaxy(tmp_path, "install", "-s", server.url, *signed, "-p", tmp_path, f"lockstep.vllm:{version}")
+    code = tmp_path / "ansible_collections/lockstep/vllm" / CHANGED
+    if trusted == "ours":
+        assert (done.returncode, code.is_file()) == (0, True), done.stdout + done.stderr
+    else:
+        assert (done.returncode, code.is_file()) == (1, False), done.stdout + done.stderr
+        assert "Not installing lockstep.vllm because GnuPG signature verification failed" in done.stderr
 
 
 @pytest.mark.parametrize(

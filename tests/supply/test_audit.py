@@ -74,7 +74,7 @@ def test_all_locks_as_they_are_are_asked_about_and_nothing_known_ends_with_0(aud
     wanted = set(re.findall(r'^name = "(.+)"\nversion = "(.+)"$', (ROOT / "uv.lock").read_text(), re.M))
     for lock in (CPU, CUDA):
         wanted |= set(re.findall(r"^([a-z0-9][\w.-]*)==([^\s;]+)", (ROOT / lock).read_text(), re.M))
-    assert wanted - set(database.asked) == {("lockstep", "0.1.0")}
+    assert {name for name, _ in wanted - set(database.asked)} == {"lockstep"}
     assert len(wanted) > 250
 
 

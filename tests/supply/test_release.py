@@ -11,10 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.security.throwaway_keys import publisher
 from tests.supply.conftest import ROOT
 
+VERSION = yaml.safe_load((ROOT / "galaxy.yml").read_text())["version"]
 GIT = ("git", "-c", "user.name=t", "-c", "user.email=t@lockstep.invalid")
 
 
@@ -44,9 +46,10 @@ def check(release: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     page = (ROOT / "docs/security.md").read_text()
     found = re.search(r"### Checking a release\n.*?```sh\n(.*?)```", page, re.DOTALL)
     assert found
+    commands = re.sub(r"(?<=lockstep-vllm-)\d+\.\d+\.\d+", VERSION, found[1])
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
     return subprocess.run(
-        ["bash", "-e", "-o", "pipefail", "-c", found[1]],
+        ["bash", "-e", "-o", "pipefail", "-c", commands],
         cwd=release,
         env={
             **environment,
@@ -66,7 +69,7 @@ def test_a_release_says_what_it_was_made_of(checkout: Path, tmp_path: Path) -> N
         command = [ROOT / "tools/release", "--key", ours.address, "--output", output, "--checkout", checkout]
         done = subprocess.run(command, env=ours.environment, text=True, capture_output=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    name = "lockstep-vllm-0.1.0"
+    name = f"lockstep-vllm-{VERSION}"
     assert sorted(path.name for path in output.iterdir()) == [
         "controller.cdx.json",
         f"{name}.MANIFEST.json.asc",
@@ -80,7 +83,7 @@ def test_a_release_says_what_it_was_made_of(checkout: Path, tmp_path: Path) -> N
     (output / "publisher.gpg").write_bytes(ours.keyring.read_bytes())
     checked = check(output, tmp_path)
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "Successfully verified that checksums for 'lockstep.vllm:0.1.0'" in checked.stdout
+    assert f"Successfully verified that checksums for 'lockstep.vllm:{VERSION}'" in checked.stdout
 
     written = (output / f"{name}.provenance.json").read_bytes()
     statement = json.loads(written)
