@@ -13,7 +13,7 @@ COVERED_BY_E2E := serving_runtime admission ray_node vllm_server
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo demo-down quick check contract lint unit alerts mutants test test-long sanity molecule roles e2e benchmark clean
+.PHONY: help env demo demo-down quick check contract lint unit alerts supply audit release mutants test test-long sanity molecule roles e2e benchmark clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -31,7 +31,7 @@ quick: env ## after every edit: ruff, mypy, and the unit tests of what changed (
 	@tools/quick
 
 check: env ## the fast half of the tests, no testbed: linters and types beside the unit tests (4 minutes on two cores)
-	@tools/beside .cache/lint.log '$(MAKE) --keep-going lint' $(MAKE) --keep-going unit alerts
+	@tools/beside .cache/lint.log '$(MAKE) --keep-going lint' $(MAKE) --keep-going unit alerts supply
 
 lint: env ## yamllint, ruff, mypy --strict, ansible-lint's production profile
 	@$(STAGE) yamllint yamllint --strict .
@@ -48,6 +48,15 @@ contract: env ## tests of what is used of ansible-core, under the lowest support
 alerts: env ## metrics and alert rules, checked by Prometheus' promtool (downloaded once)
 	@$(STAGE) alerts pytest tests/alerts
 
+supply: env ## `make audit` and `make release`, tested with a recorded database and throw-away keys (their tools are downloaded once)
+	@$(STAGE) supply pytest -n 2 tests/supply
+
+audit: env ## SBOMs (CycloneDX) of the three locks, and what OSV knows about what they name; needs the network (docs/security.md)
+	@tools/audit
+
+release: env ## the collection, signed: KEY='fingerprint of your gpg key' (CONTRIBUTING.md)
+	@tools/release --key '$(KEY)'
+
 mutants: env ## change the decision code a little, see its tests fail (docs/mutants.md); by hand or nightly: MODULES='engine/ladder …'
 	@tools/mutants $(MODULES)
 
@@ -58,7 +67,7 @@ molecule: env ## every Molecule scenario, on a testbed of their own
 	@$(STAGE) molecule env NO_COLOR=1 tools/molecule $(SCENARIOS)
 
 roles: env # these scenarios wait for hosts: linters, sanity and unit tests run beside them, and report at the end
-	@tools/beside .cache/beside.log '$(MAKE) --keep-going lint sanity unit alerts' $(MAKE) molecule SCENARIOS='$(OWN_SCENARIOS)'
+	@tools/beside .cache/beside.log '$(MAKE) --keep-going lint sanity unit alerts supply' $(MAKE) molecule SCENARIOS='$(OWN_SCENARIOS)'
 
 e2e: env ## the tests of tests/e2e, on a testbed of their own
 	@$(STAGE) e2e pytest -m 'not long' --durations=20 tests/e2e

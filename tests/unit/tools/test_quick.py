@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-from importlib.machinery import SourceFileLoader
-from pathlib import Path, PurePosixPath
-from types import ModuleType
+from pathlib import PurePosixPath
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
-
-
-def script(name: str) -> ModuleType:
-    """A Python script of tools/, whose name has no ``.py``."""
-    loader = SourceFileLoader(f"tools_{name}", str(ROOT / "tools" / name))
-    spec = importlib.util.spec_from_loader(loader.name, loader)
-    assert spec
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
-
+from tests.unit.tools.scripts import ROOT, script
 
 quick = script("quick")
 
