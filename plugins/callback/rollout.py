@@ -151,7 +151,8 @@ class CallbackModule(CallbackBase):
         if _is_include(task) and outcome not in ("failed", "unreachable"):
             return  # it begins nothing and ends nothing: the tasks that it brings do
         host, name = result.host.get_name(), task.get_name().strip()
-        report = events.TaskReport.parse(host, name, outcome, result.result, ansible_internals.full_name(task))
+        action, starts = ansible_internals.full_name(task), Invocation.of_this_run().starts
+        report = events.TaskReport.parse(host, name, outcome, result.result, action, starts)
         self._publish(self._tracker.task_ends(report))
 
     def _outcome(self, failed: bool) -> events.RunOutcome:

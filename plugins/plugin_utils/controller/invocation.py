@@ -69,17 +69,23 @@ class Invocation:
             options=tuple(_options(context.CLIARGS, here)),
         )
 
+    @property
+    def starts(self) -> tuple[str, str]:
+        """What :meth:`repeated` puts before the name of a playbook, and before that of a host."""
+        start = f"cd {shlex.quote(self.folder)} && " if self.folder else ""
+        given = "".join(f" {option}" for option in self.options)
+        return f"{start}ansible-playbook{given} ", f"{start}ansible{given} "
+
     def repeated(self, text: str) -> str:
         """``text`` with every command of ours in it as this run's operator can paste it, from any folder."""
         if not self.playbook:
             return text
-        start = f"cd {shlex.quote(self.folder)} && " if self.folder else ""
-        given = "".join(f" {option}" for option in self.options)
+        playbooks, modules = self.starts
 
         def playbook(match: re.Match[str]) -> str:
-            return f"{start}ansible-playbook{given} {self._sibling(match['name'])}"
+            return playbooks + self._sibling(match["name"])
 
-        return _MODULE.sub(lambda _match: f"{start}ansible{given} ", _PLAYBOOK.sub(playbook, text))
+        return _MODULE.sub(lambda _match: modules, _PLAYBOOK.sub(playbook, text))
 
     def in_result(self, result: Mapping[str, Any], replica_of: Mapping[str, str] | None = None) -> dict[str, Any]:
         """A task's result with the commands in its texts as :meth:`repeated` gives them.

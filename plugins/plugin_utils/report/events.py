@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import printable
@@ -199,13 +199,18 @@ class Failure:
     elapsed: float = 0.0
 
     @classmethod
-    def of_result(cls, host: str, task: str, unreachable: bool, result: Result, ours: bool = False) -> Failure:
-        """``ours``: the result is the controller's own; the next command of any other is taken only as one plain command."""
+    def of_result(
+        cls, host: str, task: str, unreachable: bool, result: Result, ours: bool = False, starts: Sequence[str] = ()
+    ) -> Failure:
+        """``ours``: the result is the controller's own; the next command of any other is taken only as one plain command.
+
+        ``starts``: what the controller itself puts before such a command, so that it can be pasted.
+        """
         parts = _failed_items(result) or [result]
         gates = [_mapping(part.get("gate")) for part in parts]
         fields = [*parts, *gates]
-        read = _text if ours else command
-        following = next((text for part in fields if (text := read(part.get("next")))), "")
+        given = [part.get("next") for part in fields]
+        following = next(filter(None, map(_text, given) if ours else (command(each, starts) for each in given)), "")
         if unreachable and not following:  # a host that is gone has no next command
             following = f"ansible {host} -m ansible.builtin.ping; once it answers, {SAME_COMMAND}"
         return cls(
@@ -258,8 +263,13 @@ class TaskReport:
     failure: Failure | None = None
 
     @classmethod
-    def parse(cls, host: str, task: str, outcome: TaskOutcome, result: Result, action: str = "") -> TaskReport:
-        """``action``: the full name of the task's action; what is not one of the controller's own speaks for ``host``."""
+    def parse(
+        cls, host: str, task: str, outcome: TaskOutcome, result: Result, action: str = "", starts: Sequence[str] = ()
+    ) -> TaskReport:
+        """``action``: the full name of the task's action; what is not one of the controller's own speaks for ``host``.
+
+        ``starts``: as in :meth:`Failure.of_result`.
+        """
         parts = [result, *_mappings(result.get("results"))][: _MOST_ITEMS + 1]
         failed = outcome in ("failed", "unreachable")
         ours = action in REPORTERS
@@ -275,7 +285,9 @@ class TaskReport:
             ),
             fingerprints={name: _fingerprint(each) for name, each in _fingerprints(host, result, action in PROBERS)},
             notes=tuple(_text(each.get("text")) for each in events if each.get("event") == "note" and each.get("text")),
-            failure=Failure.of_result(host, _text(task), outcome == "unreachable", result, ours) if failed else None,
+            failure=Failure.of_result(host, _text(task), outcome == "unreachable", result, ours, starts)
+            if failed
+            else None,
         )
 
 
@@ -288,11 +300,15 @@ def of(events: Iterable[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]
     return [event for event in events if event.get("event") == name]
 
 
-def command(value: Any) -> str:
-    """A next command that a host named, where it is one plain command: what people paste must be what they read."""
+def command(value: Any, starts: Sequence[str] = ()) -> str:
+    """A next command that a host named, where it is one plain command: what people paste must be what they read.
+
+    One of ``starts``, the controller's own words, may stand before it.
+    """
     text = value if isinstance(value, str) else ""
-    hidden = any(mark in text for mark in ("|", ";", "&", "`", "$(", "<", ">", "\n", "\r"))
-    return "" if hidden or len(text) > _COMMAND_LENGTH or not text.isprintable() else text
+    own = text[len(next(filter(text.startswith, starts), "")) :]
+    hidden = any(mark in own for mark in ("|", ";", "&", "`", "$(", "<", ">", "\n", "\r"))
+    return "" if hidden or len(own) > _COMMAND_LENGTH or not own.isprintable() else text
 
 
 def _fingerprint(given: Mapping[str, Any]) -> Fingerprint:

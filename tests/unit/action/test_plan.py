@@ -89,7 +89,7 @@ def test_skipped_and_quarantined_replicas_are_in_the_report() -> None:
     track = tracker.Tracker(lambda: 0.0)
     journal = [
         {"at": "2026-11-22T12:00:00.000Z", **event}
-        for event in track.task_ends(events.TaskReport.parse("a1", "Plan", "ok", result(STATES)))
+        for event in track.task_ends(events.TaskReport.parse("a1", "Plan", "ok", result(STATES), "lockstep.vllm.plan"))
     ]
     read = timeline.build(journal)
     assert set(read.skipped) == {"replica_b", "replica_c"}
@@ -125,7 +125,7 @@ def test_a_refused_run_has_its_reasons_and_no_waves() -> None:
     assert refused["msg"] == "Refused before anything was changed, for 1 reason"
     assert refused["reasons"].startswith("- b1: gpu_host_address")
     track = tracker.Tracker(lambda: 0.0)
-    track.task_ends(events.TaskReport.parse("a1", "Plan", "failed", refused))
+    track.task_ends(events.TaskReport.parse("a1", "Plan", "failed", refused, "lockstep.vllm.plan"))
     assert track.plan.refused
 
 
@@ -134,7 +134,7 @@ def test_a_refused_run_says_what_to_type_next() -> None:
     reason = "b1: unreachable: bring it back or remove it from the inventory (no route)"
     assert cut["reasons"] == f"- {reason}. Next: ansible b1 -m ansible.builtin.ping\n"
     told = tracker.Tracker(lambda: 0.0)
-    told.task_ends(events.TaskReport.parse("a1", "Plan", "failed", cut))
+    told.task_ends(events.TaskReport.parse("a1", "Plan", "failed", cut, "lockstep.vllm.plan"))
     assert told.next == "ansible b1 -m ansible.builtin.ping"
 
 

@@ -26,14 +26,14 @@ VARIABLES = {
     "vllm_server_model": "/nowhere/moe",
     "vllm_server_tensor_parallel_size": 16,
     "vllm_server_pipeline_parallel_size": 2,
-    "vllm_server_ladder": ["eager", "full"],
+    "vllm_server_ladder": ["full", "full"],
     "vllm_server_args": {"tensor-parallel-size": 8},
     "vllm_server_ready_port": 8000,
 }
 EXPECTED = (
     "gpu-03.invalid (replica_a) has no ansible_host, and its name does not resolve on this controller",
     "gpu-01 and gpu-02 are one machine (",
-    "gpu-01 (replica_a): vllm_server_ladder is ['eager', 'full']",
+    "gpu-01 (replica_a): vllm_server_ladder is ['full', 'full']",
     "gpu-01 (replica_a): vllm_server_args sets tensor-parallel-size; use vllm_server_tensor_parallel_size instead",
     "gpu-01, gpu-02 (replica_a): there is no /nowhere/moe (vllm_server_model)",
     "wants 32 GPUs, the inventory declares 24 (gpu-01 has 8, gpu-02 has 8, gpu-03.invalid has 8)",

@@ -47,7 +47,10 @@ def folder(tmp_path: Path) -> Path:
 
 def inventory(folder: Path, **wrong: object) -> Path:
     """A replica of two hosts whose variables are those that are needed, and what is ``wrong``."""
-    hosts = {"a1": {**HOST, "ray_node_role": "head"}, "a2": {**HOST, "ray_node_role": "worker"}}
+    hosts = {
+        "a1": {**HOST, "gpu_host_address": "192.0.2.1", "ray_node_role": "head"},
+        "a2": {**HOST, "gpu_host_address": "192.0.2.2", "ray_node_role": "worker"},
+    }
     lockstep = {"children": {"replica_a": {"hosts": hosts}}, "vars": {**VARIABLES, **wrong}}
     text = yaml.safe_dump({"all": {"children": {"lockstep": lockstep}}})
     (folder / "inventory.yml").write_text(text)
@@ -116,17 +119,17 @@ def test_all_that_is_wrong_with_the_variables_is_said_at_once_and_no_host_is_ask
     ran = play(folder, "playbooks/preflight.yml", "-e", "vllm_server_port=70000", "-e", "rollout_wave_size=400%")
     text = ran.stdout + ran.stderr
     assert ran.returncode not in (0, 250), text
-    assert "Refused before anything was changed, for 7 reasons:\n" in text
+    assert "Refused before anything was changed, for 7 reasons\n" in text
     at = folder / "inventory.yml"
     for said in (
-        "  - every host of lockstep: there is no variable vllm_server_prot: did you mean vllm_server_port? (",
-        f"  - every host of lockstep: gpu_host_gpus cannot be templated: 'no_such' is undefined ({at}:",
-        "  - every host of lockstep: nvidia_driver_source has no value: give it one, or remove it (",
-        "  - every host of lockstep: nvidia_driver_version is the number 550.9 to YAML, which drops zeros at its end: write it "
+        "- every host of lockstep: there is no variable vllm_server_prot: did you mean vllm_server_port? (",
+        f"- every host of lockstep: gpu_host_gpus cannot be templated: 'no_such' is undefined ({at}:",
+        "- every host of lockstep: nvidia_driver_source has no value: give it one, or remove it (",
+        "- every host of lockstep: nvidia_driver_version is the number 550.9 to YAML, which drops zeros at its end: write it "
         'whole and in quotes, as nvidia_driver_version: "550.9" (',
-        "  - every host of lockstep: vllm_server_model is a list: expected text (",
-        "  - -e: vllm_server_port is 70000: expected a port, 1 to 65535\n",
-        "  - rollout_wave_size is 400%: expected a number of replicas (1 or more) or a percentage (1% to 100%)\n",
+        "- every host of lockstep: vllm_server_model is a list: expected text (",
+        "- -e: vllm_server_port is 70000: expected a port, 1 to 65535\n",
+        "- rollout_wave_size is 400%: expected a number of replicas (1 or more) or a percentage (1% to 100%)\n",
     ):
         assert said in text
     assert ASKED not in text

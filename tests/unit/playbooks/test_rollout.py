@@ -205,6 +205,12 @@ HEAD = [
 ]
 
 
+def pasted(folder: Path, command: str) -> str:
+    """``command``, of Ansible, as a run that :func:`run` started repeats it."""
+    program, arguments = command.split(" ", 1)
+    return f"cd {folder} && {program} -i inventory.yml {arguments}"
+
+
 def without_lock(lines: list[str]) -> list[str]:
     return [line for line in lines if not line.startswith("rollout_lock")]
 
@@ -310,7 +316,7 @@ def test_a_wave_that_changes_no_driver_is_rolled_back(collection: Path, tmp_path
     for fragment in (
         "Rolled back; it passed its gates again and serves as before.",
         "a1, taken back: vLLM (args.max_num_seqs)",
-        "Next: ansible-playbook site.yml --limit replica_a",
+        f"Next: {pasted(tmp_path, 'ansible-playbook lockstep.vllm.site --limit replica_a')}\n",
     ):
         assert fragment in ran.text
 
@@ -377,7 +383,8 @@ def test_the_plan_is_given_the_variables_that_are_set_and_no_others(collection: 
         "rollout_leave_serving": False,
         "rollout_bake_seconds": 0,
     }
-    (tmp_path / "inventory.yml").write_text(yaml.safe_dump({"all": {"hosts": {"a1": variables}}}))
+    lockstep = {"children": {"replica_a": {"hosts": {"a1": variables}}}}
+    (tmp_path / "inventory.yml").write_text(yaml.safe_dump({"all": {"children": {"lockstep": lockstep}}}))
     shared = collection / "ansible_collections/lockstep/vllm/playbooks/shared/plan.yml"
     (tmp_path / "play.yml").write_text(
         yaml.safe_dump([{"name": "Plan", "ansible.builtin.import_playbook": str(shared)}])
@@ -409,7 +416,7 @@ def test_a_wave_that_is_lost_as_a_whole_ends_in_a_verdict_and_a_released_lock(
         "a1, stage unknown: it became unreachable",
         "a2, stage unknown: it became unreachable",
         "None of its hosts can be reached, so nothing was rolled back; they stay in quarantine.",
-        "Next: ansible a1,a2 -m ansible.builtin.ping; once they answer, the same command again",
+        f"Next: {pasted(tmp_path, 'ansible a1,a2 -m ansible.builtin.ping')}; once they answer, the same command again",
     ):
         assert fragment in ran.text, ran.text
     done_on_hosts = [line for line in ran.of("lockstep_wave_1") if not line.startswith("rollout_lock")]
@@ -436,12 +443,14 @@ def test_the_lock_is_released_where_nobody_can_be_reached_after_the_last_wave(co
 def test_the_run_ends_in_a_failure_for_who_was_left_out_once_the_others_are_done(
     collection: Path, tmp_path: Path
 ) -> None:
-    following = "ansible-playbook playbooks/upgrade_driver.yml -e rollout_include_quarantined=true --limit replica_c"
+    options = "-e rollout_include_quarantined=true --limit replica_c"
+    following = f"ansible-playbook playbooks/upgrade_driver.yml {options}"
     cause = "Asked for and not done:\n  - replica_c was left out: quarantined (c1: in quarantine: Xid 79)"
     ran = rollout(collection, tmp_path, left_out={"cause": cause, "next": following})
     assert ran.rc != 0
     assert "nvidia_driver.accept" in ran.of("b1"), "the others were not rolled"
     assert ran.log[-1] == "a1 rollout_lock released"
     assert "replica_c was left out: quarantined (c1: in quarantine: Xid 79)" in ran.text
-    assert f"Next: {following}" in ran.text
+    again = pasted(tmp_path, f"ansible-playbook lockstep.vllm.upgrade_driver {options}")
+    assert f"Next: {again}\n" in ran.text
     assert "Wave" not in ran.text.split("Fail unless every replica was taken")[-1]

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.driver import apt_output
-from ansible_collections.lockstep.vllm.plugins.module_utils.driver import install as driver_install
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import apt_output, package_command
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.apt_output import AptFault, Unmet
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -62,7 +61,7 @@ def test_what_stands_under_unmet_dependencies(text: str, unmet: tuple[Unmet, ...
 
 def test_a_failed_install_says_it_too() -> None:
     """ "held broken packages" was all that was told."""
-    assert driver_install.failure_reason(DESKTOP, 100).startswith(
+    assert package_command.failure_reason(DESKTOP, 100).startswith(
         "nvidia-driver-550-open: Depends: xserver-xorg-video-nvidia-550 (= 550.127.05-0ubuntu1) but it is not going"
     )
 

@@ -82,12 +82,10 @@ def test_what_goes_is_named_when_it_is_fetched_too(verb: str, monkeypatch: pytes
     """Else apt refuses to fetch what conflicts with a package that the install removes."""
     ran: list[list[str]] = []
     monkeypatch.setattr(driver_install, "pin", lambda version, exact: None)
-    monkeypatch.setattr(driver_install, "hold", lambda deadline: [])
+    monkeypatch.setattr(driver_install, "hold", lambda *_limits: [])
     monkeypatch.setattr(driver_install.apt_lock, "wait", lambda deadline: None)
     monkeypatch.setattr(driver_install, "run_command", lambda argv, deadline: CommandResult(1))
-    monkeypatch.setattr(
-        driver_install, "_command", lambda argv, deadline, what: ran.append(list(argv)) or "'uri' file 1 x"
-    )
+    monkeypatch.setattr(driver_install, "_command", lambda argv, *_how: ran.append(list(argv)) or "'uri' file 1 x")
     work = plan({"nvidia-kernel-dkms": package(f"{OLD}-1")}, unwanted={"nvidia-kernel-dkms"})
     getattr(driver_install, verb)(work, NEW, deadline=5, lock_deadline=5)
     asked = [argv for argv in ran if "install" in argv]

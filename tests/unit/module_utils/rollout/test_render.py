@@ -34,7 +34,8 @@ def fleet(replicas: int) -> topology.Topology:
 
 def state(address: str, serving: bool) -> dict[str, Any]:
     """A bare host; with ``serving``, one that serves on the driver before the desired one."""
-    driver = {"package_version": "550.90.07", "loaded_version": "550.90.07"} if serving else {}
+    gpus = [{"name": "NVIDIA H200", "uuid": f"GPU-{address}-{n}"} for n in range(8)]
+    driver = {"package_version": "550.90.07", "loaded_version": "550.90.07", "gpus": gpus} if serving else {}
     return {
         "os": {"distribution": "ubuntu", "like": "debian", "version": "24.04", "kernel": "6.8"},
         "driver": {"packages": {}, "gpus": [], **driver},
@@ -44,13 +45,20 @@ def state(address: str, serving: bool) -> dict[str, Any]:
         "engine": {"phase": "serving"} if serving else None,
         "manifest": {},
         "addresses": {"eth0": [address]},
+        "machine": {"id": f"id-{address}", "pci_gpus": 8},
     }
 
 
 def planned(where: topology.Topology, answers: dict[str, Observed]) -> tuple[plan.Plan, str]:
-    common = {"nvidia_driver_version": VERSION, "nvidia_driver_source": "mirror", "gpu_host_gpus": 8}
+    common = {
+        "nvidia_driver_version": VERSION,
+        "nvidia_driver_source": "mirror",
+        "gpu_host_gpus": 8,
+        "gpu_host_interface": "eth0",
+        "vllm_server_model": "owner/model",
+    }
     desired = {
-        host: needs.Desired({**common, "gpu_host_address": address, "gpu_host_interface": "eth0"}, {})
+        host: needs.Desired({**common, "gpu_host_address": address}, {})
         for replica in where.replicas
         for host, address in replica.addresses.items()
     }

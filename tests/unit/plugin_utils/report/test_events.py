@@ -110,6 +110,27 @@ def test_next_is_a_field(result: dict[str, Any], following: str) -> None:
     assert failure(result).next == following
 
 
+STARTS = ("cd /srv/lockstep && ansible-playbook -e 'a=b;c' ", "cd /srv/lockstep && ansible -e 'a=b;c' ")
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        (f"{STARTS[0]}lockstep.vllm.status --limit a1", True),
+        (f"{STARTS[1]}a1 -m ansible.builtin.ping", True),
+        (f"{STARTS[0]}lockstep.vllm.status; reboot", False),
+        (f"{STARTS[0]}lockstep.vllm.status && {STARTS[0]}lockstep.vllm.site", False),
+        (f"reboot && {STARTS[0]}lockstep.vllm.status", False),
+        ("cd /tmp && ansible-playbook x.yml", False),
+    ],
+)
+def test_what_the_controller_puts_before_a_host_s_command_leaves_it_plain(given: str, taken: bool) -> None:
+    """Actions give a host's command what this run was given; with a folder of its own that is no plain command."""
+    read = events.TaskReport.parse("a1", "x", "failed", {"msg": "x", "next": given}, "lockstep.vllm.gate", STARTS)
+    assert read.failure is not None
+    assert read.failure.next == (given if taken else "")
+
+
 def test_a_host_that_is_gone_is_to_be_brought_back() -> None:
     gone = failure({"msg": "Failed to connect to the host via ssh"}, "unreachable")
     assert gone.unreachable

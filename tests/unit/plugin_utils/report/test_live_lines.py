@@ -36,7 +36,7 @@ def test_nothing_to_do_is_said_only_where_everybody_has_what_was_asked_for(
         "skipped": {"replica_b": "quarantined"},
         "left_out": as_left_out(Plan(left_out=out)),
     }
-    report = events.TaskReport.parse("a1", "Plan", "ok", {"lockstep_plan": plan})
+    report = events.TaskReport.parse("a1", "Plan", "ok", {"lockstep_plan": plan}, "lockstep.vllm.plan")
     (planned,) = tracker.task_ends(report)
     line = live_lines.line(planned, tracker)
     assert line
