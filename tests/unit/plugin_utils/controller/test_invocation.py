@@ -46,6 +46,14 @@ PLAYBOOK = """
             "Next: ansible a1 -m ansible.builtin.ping; once it answers, the same command again",
             f"Next: cd {ROOT} && ansible -i lab a1 -m ansible.builtin.ping; once it answers, the same command again",
         ),
+        *(
+            (
+                Invocation(str(ROOT), "site.yml", ("-i lab",)),
+                f"ansible a1:a2 {become} -m ansible.builtin.command -a 'ls -lL /m'",
+                f"cd {ROOT} && ansible -i lab a1:a2 {become} -m ansible.builtin.command -a 'ls -lL /m'",
+            )
+            for become in ("--become", "-b")
+        ),
         (Invocation(str(ROOT), "site.yml", ("-i lab",)), "ansible-core 2.18 is not supported", "ansible-core 2.18 is not supported"),
     ],
 )  # fmt: skip
