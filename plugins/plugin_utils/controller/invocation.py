@@ -23,7 +23,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import se
 
 COLLECTION = "lockstep.vllm."
 _PLAYBOOK = re.compile(r"(?<!&& )ansible-playbook (?:playbooks/)?(?P<name>[a-z_]+)\.yml\b")
-_MODULE = re.compile(r"(?<!&& )ansible (?=\S+ (?:-b |--become )?-m (?:lockstep\.vllm|ansible\.builtin)\.)")
+_MODULE = re.compile(r"(?<!&& )ansible (?=\S+ (?:--become |-b )?-m (?:lockstep\.vllm|ansible\.builtin)\.)")
 _LIMIT = re.compile(r"--limit (?P<names>[\w.,-]*\w)")
 _ONE_OFF = ("rollout_action", "verify_disturb", "diagnose_disturb")
 """What is asked of one run alone; a command that needs it names it itself."""

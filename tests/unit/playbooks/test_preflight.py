@@ -31,7 +31,7 @@ VARIABLES = {
     "vllm_server_ready_port": 8000,
 }
 EXPECTED = (
-    "gpu-03.invalid (replica_a) has no ansible_host, and its name does not resolve on this controller",
+    "gpu-03.invalid: it has no ansible_host, and its name does not resolve on this controller",
     "gpu-01 and gpu-02 are one machine (",
     "gpu-01 (replica_a): vllm_server_ladder is ['full', 'full']",
     "gpu-01 (replica_a): vllm_server_args sets tensor-parallel-size; use vllm_server_tensor_parallel_size instead",

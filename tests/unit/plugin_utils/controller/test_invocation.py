@@ -46,10 +46,13 @@ PLAYBOOK = """
             "Next: ansible a1 -m ansible.builtin.ping; once it answers, the same command again",
             f"Next: cd {ROOT} && ansible -i lab a1 -m ansible.builtin.ping; once it answers, the same command again",
         ),
-        (
-            Invocation("", "lockstep.vllm.site", ("-i lab",)),
-            "ansible a1 -b -m ansible.builtin.command -a 'dpkg --configure x'",
-            "ansible -i lab a1 -b -m ansible.builtin.command -a 'dpkg --configure x'",
+        *(
+            (
+                Invocation(str(ROOT), "site.yml", ("-i lab",)),
+                f"ansible a1:a2 {become} -m ansible.builtin.command -a 'ls -lL /m'",
+                f"cd {ROOT} && ansible -i lab a1:a2 {become} -m ansible.builtin.command -a 'ls -lL /m'",
+            )
+            for become in ("--become", "-b")
         ),
         (Invocation(str(ROOT), "site.yml", ("-i lab",)), "ansible-core 2.18 is not supported", "ansible-core 2.18 is not supported"),
     ],
