@@ -29,6 +29,7 @@ RANKS = "pgrep -f '^ray::RayWorker' | paste -sd' '"
 LEAVES_DEAD = 10.0
 LEAVES_SILENT = 15.0
 RESTARTS_WEDGED = 30.0
+NAMED = 30.0
 LATE = 40.0
 # The testbed's own: two ranks of vLLM start on one slow machine.
 BACK = 300.0
@@ -174,7 +175,36 @@ def test_a_killed_raylet(lab: Lab) -> None:
 
 @pytest.mark.long
 def test_a_wedged_rank_on_the_worker(lab: Lab) -> None:
-    endure(lab, signalled(lab, WORKER, "ray::RayWorker", "--signal", "STOP"), LEAVES_SILENT)
+    (pid,) = lab.on(WORKER, RANKS).split()
+    named: list[float] = []
+
+    def harm() -> float:
+        moment = signalled(lab, WORKER, "ray::RayWorker", "--signal", "STOP")()
+        said = rf"rank 1 on {WORKER} \(pid {pid}\) is stopped \(state T\); stacks in {WORKER}:/var/lib/lockstep/engine/"
+
+        def names_it() -> bool:
+            return re.search(said, engine(lab).get("reason", "")) is not None
+
+        eventually(f"the engine names rank 1 on {WORKER}", names_it, NAMED, interval=0.5)
+        named.append(time.time() - moment)
+        return moment
+
+    began = endure(lab, harm, LEAVES_SILENT)
+    print(f"named {named[0]:.1f} s after it was stopped")
+    assert named[0] <= NAMED
+    now = engine(lab)
+    assert (now["suspect"]["code"], now["suspect"]["where"]) == (
+        "stopped",
+        [{"host": WORKER, "rank": 1, "pid": int(pid)}],
+    )
+    assert f"rank 1 on {WORKER}" in now["last_failure"]
+    folders = dict(one.split(":", 1) for one in now["suspect"]["evidence"])
+    assert sorted(folders) == [HEAD, WORKER]
+    for host, folder in folders.items():
+        assert "ray::RayWorker" in lab.on(host, f"cat {shlex.quote(folder)}/threads.txt")
+    assert '"MainThread"' in lab.on(WORKER, f"cat {shlex.quote(folders[WORKER])}/stack.{pid}.txt")
+    restarted = next(at for at, line in phases(lab, began) if line.startswith("starting"))
+    assert restarted - began <= RESTARTS_WEDGED
 
 
 @pytest.mark.long

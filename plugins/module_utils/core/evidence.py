@@ -108,6 +108,18 @@ def output(folder: Path, name: str, text: str) -> tuple[str, ...]:
     return (str(path),)
 
 
+def room_for(folder: Path, kept: int) -> Path:
+    """A folder of pieces of evidence, made when missing, with its oldest removed: less than ``kept`` are left in it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in sorted(folder.iterdir())[: -kept + 1]:
+        shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
 def _new(path: Path) -> IO[bytes]:
     """A file for evidence, open for writing: for its owner and group alone, as memory's contents may be in it."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
@@ -173,7 +185,18 @@ def _stack_commands(pids: Sequence[int]) -> list[tuple[str, list[str]]]:
     py_spy = str(PY_SPY) if PY_SPY.exists() else shutil.which("py-spy")
     if not py_spy:
         return []
-    return [(f"stack.{pid}.txt", [py_spy, "dump", "--pid", str(pid)]) for pid in pythons]
+    return [(stack_name(pid), [py_spy, "dump", *_unpaused(pid), "--pid", str(pid)]) for pid in pythons]
+
+
+def stack_name(pid: int) -> str:
+    """The file in an evidence folder that holds py-spy's stacks of a process."""
+    return f"stack.{pid}.txt"
+
+
+def _unpaused(pid: int) -> list[str]:
+    """py-spy cannot pause a process that is stopped already, and gives nothing of it unless it is told not to."""
+    found = processes.read(pid)
+    return ["--nonblocking"] if found is not None and found.stopped else []
 
 
 def _is_python(pid: int) -> bool:

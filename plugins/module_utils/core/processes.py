@@ -40,6 +40,11 @@ class Process(NamedTuple):
         """False for one that is dead and not reaped yet."""
         return self.state not in "ZX"
 
+    @property
+    def stopped(self) -> bool:
+        """By a signal, or by whoever traces it."""
+        return self.state in "Tt"
+
     def __str__(self) -> str:
         return f"{self.pid} {self.name} {self.state}"
 

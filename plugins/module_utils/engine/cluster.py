@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from ..ray import stacks
 from ..ray import wait as ray_wait
 from ..ray.assessment import Observation, assess
 from ..ray.gcs import Cluster, Table, answers, token
 from ..ray.shape import shape_of
+from ..ray.stacks import Answer
 from .layouts import Layout
 
 
@@ -93,6 +95,14 @@ class ReplicaCluster:
         with concurrent.futures.ThreadPoolExecutor(len(before.endpoints)) as pool:
             answered = pool.map(lambda endpoint: answers(*endpoint), before.endpoints.values())
             return sorted(host for host, answer in zip(before.endpoints, answered, strict=True) if not answer)
+
+    def stacks(self, hosts: Collection[str], deadline: float) -> dict[str, Answer]:
+        """What each of ``hosts`` sees of its own ranks, as far as they answer within ``deadline`` seconds."""
+        head = Cluster(self._host["head"]["address"], token=token(), timeout=1.0)
+        try:
+            return stacks.ask(head, hosts, deadline)
+        finally:
+            head.close()
 
     def wait(self, layout: Layout, deadline: float, report: Callable[[str], None]) -> ray_wait.Waited:
         """Wait until the GPUs of ``layout`` are there and nobody holds them.

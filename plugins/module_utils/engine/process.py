@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..core import evidence, processes
+from ..ray import ranks
 
 _KEPT_LINES = 2000
 _LOG_BYTES = 64 << 20
@@ -70,8 +71,7 @@ class EngineProcess:
         writes every thread's stack into the log at the SIGABRT that ends the process.
         """
         pids = [process.pid for process in processes.below(os.getpid())]
-        workers = [process.pid for process in processes.everything() if _is_ray_worker(process.pid)]
-        saved = evidence.collect([*pids, *workers], folder)
+        saved = evidence.collect([*pids, *(pid for pid in ranks.find() if pid not in pids)], folder)
         for pid in pids:
             processes.send(pid, signal.SIGABRT)
             processes.send(pid, signal.SIGCONT)
@@ -110,7 +110,3 @@ class EngineProcess:
             stream.write(raw)
             stream.flush()
         stream.close()
-
-
-def _is_ray_worker(pid: int) -> bool:
-    return processes.command(pid).startswith(("ray::RayWorkerProc", "ray::RayWorkerWrapper", "VLLM::Worker"))

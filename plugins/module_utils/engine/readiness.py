@@ -24,6 +24,7 @@ class Signs:
         engine_dead: vLLM itself reports a dead engine (``/health`` is not 200; a 200 means nothing).
         silent_for: seconds since the last proven completion or the last token of real traffic; None before the first.
         failure: why the last completion failed; empty when it did not.
+        suspect: who keeps it from generating; empty while that is not known.
     """
 
     phase: Phase
@@ -32,6 +33,7 @@ class Signs:
     engine_dead: bool = False
     silent_for: float | None = None
     failure: str = ""
+    suspect: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +44,13 @@ class Readiness:
         ready: may be sent traffic.
         wedged: the process runs but generates nothing: it must be restarted.
         reason: why not ready.
+        silent: no token comes, for so long that it may get no traffic: time to find out why.
     """
 
     ready: bool
     wedged: bool = False
     reason: str = ""
+    silent: bool = False
 
 
 def evaluate(signs: Signs, stale: float, wedged: float) -> Readiness:
@@ -57,13 +61,14 @@ def evaluate(signs: Signs, stale: float, wedged: float) -> Readiness:
         return Readiness(False, reason="the engine process is gone")
     if signs.silent_for is None:
         return Readiness(False, reason="no completion was proven yet")
-    silence = f"no token for {signs.silent_for:.0f} s" + (f": {signs.failure}" if signs.failure else "")
+    causes = [cause for cause in (signs.suspect, signs.failure) if cause]
+    silence = f"no token for {signs.silent_for:.0f} s" + (f": {'; '.join(causes)}" if causes else "")
     if signs.silent_for >= wedged:
-        return Readiness(False, wedged=True, reason=silence)
+        return Readiness(False, wedged=True, reason=silence, silent=True)
     if signs.engine_dead:
         return Readiness(False, reason="vLLM reports a dead engine (/health is not 200)")
     if signs.silent_for >= stale:
-        return Readiness(False, reason=silence)
+        return Readiness(False, reason=silence, silent=True)
     if signs.phase is not Phase.SERVING:
         return Readiness(False, reason=f"draining: {signs.reason}")
     return Readiness(True)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..core import records, typed
-from .states import Phase, Verdict
+from .states import Phase, SuspectCode, Verdict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +46,43 @@ class Finding:
 
 
 @dataclasses.dataclass(frozen=True)
+class Where:
+    """A process of the engine, or a whole host.
+
+    Attributes:
+        host: its inventory name.
+        rank: its number; None for a process that is no rank, and where it is not known.
+        pid: None for a whole host.
+    """
+
+    host: str
+    rank: int | None = None
+    pid: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Suspect:
+    """Who keeps an engine from generating, as far as the stacks on its hosts tell.
+
+    Attributes:
+        reason: for people; names host and rank.
+        where: whom it is about, at most eight.
+        evidence: ``host:folder`` of the stacks, those of its own hosts first.
+    """
+
+    code: SuspectCode
+    reason: str
+    where: tuple[Where, ...] = ()
+    evidence: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if not self.evidence:
+            return self.reason
+        others = f" and on {len(self.evidence) - 1} other hosts" if len(self.evidence) > 1 else ""
+        return f"{self.reason}; stacks in {self.evidence[0]}{others}"
+
+
+@dataclasses.dataclass(frozen=True)
 class EngineState:
     """What runs now and why.
 
@@ -65,6 +102,7 @@ class EngineState:
         pid: of the supervisor.
         findings: advice from the log.
         evidence: files saved at the last failure.
+        suspect: who keeps it from generating, while no token comes; then, of the last time that it was restarted for that.
     """
 
     phase: Phase
@@ -83,6 +121,7 @@ class EngineState:
     pid: int = 0
     findings: tuple[Finding, ...] = ()
     evidence: tuple[str, ...] = ()
+    suspect: Suspect | None = None
 
     @classmethod
     def parse(cls, record: Mapping[str, Any]) -> EngineState:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime
-import shutil
 import time
-from pathlib import Path
 
+from ..core import evidence
+from ..ray import ranks
 from . import log_advice, state
 from .config import command
 from .heartbeat import Heartbeat
@@ -17,7 +17,6 @@ from .replica import Replica
 from .reporter import Reporter
 
 _ADVISES_EVERY = 60.0
-_KEPT_EVIDENCE = 10
 
 
 class RunningEngine:
@@ -72,7 +71,8 @@ class RunningEngine:
     def save_evidence(self, why: str) -> tuple[str, ...]:
         """Save it; the engine does not survive that."""
         moment = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-        folder = _room_for(state.EVIDENCE) / f"{moment}-{self._reporter.state.rung}-{why}"
+        room = evidence.room_for(state.EVIDENCE, ranks.KEPT)
+        folder = room / f"{moment}-{self._reporter.state.rung}-{why}"
         return self.process.save_evidence(folder)
 
     def end(self, grace: float = 0.0) -> None:
@@ -83,11 +83,3 @@ class RunningEngine:
         if self._process is not None:
             self._process.stop(grace) if grace else self._process.kill()
             self._process = None
-
-
-def _room_for(folder: Path) -> Path:
-    """The folder of evidence, with the oldest pieces removed so that it cannot grow for ever."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in sorted(folder.iterdir())[: -_KEPT_EVIDENCE + 1]:
-        shutil.rmtree(old, ignore_errors=True)
-    return folder

@@ -12,6 +12,7 @@ from typing import Any
 from ..core import records, untrusted
 from ..core.polling import Evaluation
 from ..core.systemd import Properties
+from ..ray import ranks
 from .record import EngineState, RungState
 from .states import Phase, Target, Verdict
 
@@ -20,7 +21,7 @@ MOVE_UP = records.REQUESTS / "move-up.json"
 MOVED_UP = records.RUN / "moved-up.json"
 """Of the supervisor: the request to move up that it has followed. The request itself is root's, and stays."""
 LADDER = records.STATE / "engine" / "ladder.json"
-EVIDENCE = records.STATE / "engine" / "evidence"
+EVIDENCE = ranks.EVIDENCE
 LOG = records.STATE / "engine" / "engine.log"
 
 

@@ -56,6 +56,27 @@ class EndCode(Code):
     """Its rung was to blame: the one below serves from now on."""
 
 
+class SuspectCode(Code):
+    """What the hosts' stacks say of an engine that generates nothing; the first that is true."""
+
+    STOPPED = "stopped"
+    """A process of it is stopped by a signal or a debugger."""
+    UNKILLABLE = "unkillable"
+    """A rank is inside the kernel and stays there."""
+    NO_RANK = "no_rank"
+    """A host answers and has no rank."""
+    SILENT_HOST = "silent_host"
+    """A host does not answer, or could not look at its ranks."""
+    ODD = "odd"
+    """One rank is elsewhere than all the others, who are in one place."""
+    DIFFER = "differ"
+    """The ranks are in different places."""
+    ALIKE = "alike"
+    """All ranks are in the same place."""
+    UNSEEN = "unseen"
+    """Every rank runs, and where it is may not be seen."""
+
+
 class Verdict(Code):
     """What is known of a rung."""
 

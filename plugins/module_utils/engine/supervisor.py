@@ -18,9 +18,11 @@ from . import ladder as ladders
 from . import ladder_record, readiness
 from .cluster import Members, ReplicaCluster
 from .draining import Drain
+from .inquiry import Silence
 from .ladder import Ladder, Rung, Trial
 from .layout_wait import LayoutWait, MoveUp
 from .layouts import Layout
+from .record import Suspect
 from .replica import Replica
 from .reporter import Reporter
 from .restarts import failures_in_a_row, pause_before_restart
@@ -50,6 +52,8 @@ class Supervisor:
         self._joined = Members(False)
         self._failures = 0
         self._fails_at: dict[Rung, int] = {}
+        self._silence: Silence | None = None
+        self._named: Suspect | None = None
         readiness.serve(replica.address, self._config.ports.ready, self.ready)
 
     def run(self) -> int:
@@ -81,6 +85,7 @@ class Supervisor:
             engine_dead=beat is not None and beat.engine_dead,
             silent_for=beat.silent_for() if beat is not None else None,
             failure=beat.failure if beat is not None else "",
+            suspect=str(self._silence.suspect or "") if self._silence is not None else "",
         )
         return readiness.evaluate(signs, self._config.heartbeat.stale, self._config.heartbeat.wedged)
 
@@ -167,15 +172,19 @@ class Supervisor:
         drain.enter()
         self._joined = self._cluster.at_work() or self._joined
         move_up = MoveUp(self._config, layout, self._cluster.members)
+        hosts, self._named = sorted(self._joined.fingerprints), None
+        silence = self._silence = Silence(self._cluster.stacks, hosts, str(self._replica.host["host"]))
         while True:
             drain.follow()
             found = self._readiness()
+            silence.follow(found.silent)
             served = time.monotonic() - began
             if not self._engine.alive():
                 return self._ended(EndCode.DIED, self._engine.death(), served)
             if found.wedged:
-                return self._ended(EndCode.WEDGED, f"the engine generates nothing: {found.reason}", served)
-            self._refresh(found, served)
+                return self._wedged(silence, served)
+            self._refresh(found, served, serves)
+            self._name(silence.suspect, serves)
             if self._reporter.state.phase is Phase.SERVING and (choice := move_up.choose()) is not None:
                 if choice.layout is not None:
                     self._reporter.enter(Phase.DRAINING, f"moving up to layout {choice.layout.name}")
@@ -184,6 +193,20 @@ class Supervisor:
                 self._reporter.explain(f"{serves}: {choice.reason}")
             time.sleep(_TICK)
 
+    def _wedged(self, silence: Silence, served: float) -> End:
+        """The end of an engine that generates nothing, once its hosts have answered for their ranks, or had the time to."""
+        self._reporter.update(suspect=silence.result())
+        return self._ended(EndCode.WEDGED, f"the engine generates nothing: {self._readiness().reason}", served)
+
+    def _name(self, suspect: Suspect | None, serves: str) -> None:
+        """Report who keeps the engine from generating as soon as it is known, and take that back when tokens come again."""
+        if suspect == self._named:
+            return
+        self._named = suspect
+        self._reporter.update(suspect=suspect)
+        if self._reporter.state.phase is Phase.SERVING:
+            self._reporter.explain(f"{serves}, but no token comes: {suspect}" if suspect else serves)
+
     def _ended(self, code: EndCode, cause: str, served: float) -> End:
         """The end of an engine that served, with its evidence; a lost host is what it died of, whatever its log holds."""
         self._reporter.update(ready=False, reason=cause)
@@ -191,14 +214,18 @@ class Supervisor:
         whole = f"lost {', '.join(lost)}; {cause}" if lost else cause
         return End(EndCode.MEMBERS_LOST if lost else code, whole, served, self._engine.save_evidence(code))
 
-    def _refresh(self, found: readiness.Readiness, served: float) -> None:
+    def _refresh(self, found: readiness.Readiness, served: float, serves: str) -> None:
         """Report what changed while it serves."""
         assert self._engine.heartbeat is not None
+        state = self._reporter.state
         if self._failures and served >= self._config.restarts.stable_seconds:
             self._failures = 0
             self._reporter.update(failures=0)
-        if found.ready != self._reporter.state.ready:
+        if found.ready != state.ready:
             print("ready" if found.ready else f"not ready: {found.reason}", flush=True)
+        reason = state.reason
+        if state.phase is Phase.SERVING and found.ready != state.ready:
+            reason = found.reason or serves
         seen = self._engine.heartbeat.last_completion
-        self._reporter.update(ready=found.ready, reason=found.reason, last_completion=seen)
+        self._reporter.update(ready=found.ready, reason=reason, last_completion=seen)
         self._engine.advise_now_and_then()

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from ..core.shapes import BadAnswer, Shape, flag, items, maybe, number, one_of, record, table, text, whole
-from ..engine.states import Phase, Verdict
+from ..engine.states import Phase, SuspectCode, Verdict
 from .state import HostState
 
 _TEXT = maybe(text)
@@ -90,6 +90,15 @@ _NODE = record(
 )
 _STAMPED = {"at": _TEXT, "digest": text, "run": _TEXT, "error": _TEXT}
 _FINDING = ("finding", "remediation", "level")
+_SUSPECT = record(
+    {
+        "code": one_of(list(SuspectCode)),
+        "reason": text,
+        "where": items(record({"host": text, "rank": maybe(whole), "pid": maybe(whole)}, needed=("host",))),
+        "evidence": items(text),
+    },
+    needed=("code", "reason"),
+)
 _ENGINE = record(
     {
         "phase": one_of(list(Phase)),
@@ -101,6 +110,7 @@ _ENGINE = record(
         "ladder": maybe(table(record({"verdict": one_of(list(Verdict)), "note": text}, needed=("verdict",)))),
         "findings": maybe(items(record(dict.fromkeys(_FINDING, text), needed=_FINDING))),
         "evidence": maybe(items(text)),
+        "suspect": maybe(_SUSPECT),
     },
     needed=("phase",),
 )

@@ -5,6 +5,17 @@ from __future__ import annotations
 from ..core.codes import Code
 
 
+class RankState(Code):
+    """What the kernel says of a rank's process."""
+
+    RUNS = "runs"
+    """It computes or waits: both look alike from outside."""
+    STOPPED = "stopped"
+    """By a signal or a debugger (state T)."""
+    UNKILLABLE = "unkillable"
+    """Inside the kernel, often its driver, for as long as was looked (state D)."""
+
+
 class Cause(Code):
     """Why a host does not count in its replica's Ray cluster."""
 

@@ -7,6 +7,7 @@ environment's Python (``grpc`` and Ray's generated messages, imported when first
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -26,6 +27,8 @@ from .private import generated
 HOST_LABEL = "lockstep.host"
 FINGERPRINT_LABEL = "lockstep.fingerprint"
 TOKEN = records.ETC / "ray-token"
+NAMESPACE = b"lockstep"
+"""Of the keys in Ray's store that are Lockstep's."""
 
 Head = Literal["up", "down", "refused"]
 
@@ -139,6 +142,29 @@ class Cluster:
             return Table("down", error="the head is starting")
         metadata = json.loads(answer.value)
         return Versions(str(metadata.get("ray_version")), str(metadata.get("python_version")))
+
+    def get(self, key: str) -> bytes | None:
+        """What lies under a key of Lockstep's own in the head's store; None where nothing does, or nobody answers."""
+        request = self._gcs.InternalKVGetRequest(key=key.encode(), namespace=NAMESPACE)
+        try:
+            return bytes(self._ask(self._store.InternalKVGet, request).value) or None
+        except self._grpc.RpcError:
+            return None
+
+    def put(self, key: str, value: bytes) -> bool:
+        """Put something under a key of Lockstep's own. Returns whether the head has taken it."""
+        request = self._gcs.InternalKVPutRequest(key=key.encode(), value=value, overwrite=True, namespace=NAMESPACE)
+        try:
+            self._ask(self._store.InternalKVPut, request)
+        except self._grpc.RpcError:
+            return False
+        return True
+
+    def remove(self, key: str) -> None:
+        """Remove what lies under a key of Lockstep's own, where the head answers."""
+        request = self._gcs.InternalKVDelRequest(key=key.encode(), namespace=NAMESPACE)
+        with contextlib.suppress(self._grpc.RpcError):
+            self._ask(self._store.InternalKVDel, request)
 
     def drain(self, node_id: str, reason: str, deadline: float) -> str:
         """Ask that no new work is placed on a node, which is to end within ``deadline`` seconds (Ray takes that for

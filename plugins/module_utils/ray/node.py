@@ -7,6 +7,7 @@ waits, for ``lockstep.ray.peer_status`` to report.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -23,7 +24,7 @@ from typing import Any
 from ..admission import fingerprint
 from ..core import processes, records
 from ..runtime import state as runtime_state
-from . import gcs, peer_status, private
+from . import gcs, peer_status, private, stacks
 from .codes import StartCode
 from .gcs import Table, Versions
 from .ports import RAY_SETTINGS, RayPorts
@@ -174,6 +175,7 @@ def _watch(is_head: bool) -> None:
     expected = {"raylet", "gcs_server"} if is_head else {"raylet"}
     while not expected <= processes.children(os.getpid()):
         time.sleep(PAUSE)
+    _answer_for_stacks()
     membership = None if is_head else _Membership()
     while True:
         gone = expected - processes.children(os.getpid())
@@ -182,6 +184,15 @@ def _watch(is_head: bool) -> None:
         if membership and membership.lost():
             _end("the head has started anew and does not know this node")
         time.sleep(PAUSE)
+
+
+def _answer_for_stacks() -> None:
+    """Save the stacks of this host's ranks whenever the engine's supervisor on the head asks for them."""
+    with contextlib.suppress(records.RecordError):
+        identity = records.read(records.HOST) or {}
+        if "head" in identity:
+            head = identity["head"]["address"]
+            stacks.Responder(identity["host"], lambda: gcs.Cluster(head, token=gcs.token())).start()
 
 
 def _end(why: str) -> None:

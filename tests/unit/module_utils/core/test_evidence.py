@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +45,27 @@ def test_logs_that_the_next_change_would_write_over_are_copied(tmp_path: Path, t
     builds = sorted(name for name in kept if name.startswith("dkms-"))
     assert builds == [f"dkms-nvidia-550.9{number}.07-build-make.log" for number in (1, 2, 3, 4)]
     assert {path.parent for path in saved} == {tmp_path / "kept"}
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_py_spy_does_not_try_to_pause_what_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: bool
+) -> None:
+    """py-spy 0.4.3 gives no stacks of a stopped process: ``unexpected waitpid result PtraceEvent``."""
+    put(tmp_path / "py-spy", '#!/bin/sh\necho "$@"\n')
+    (tmp_path / "py-spy").chmod(0o755)
+    monkeypatch.setattr(evidence, "PY_SPY", tmp_path / "py-spy")
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        if stopped:
+            os.kill(child.pid, signal.SIGSTOP)
+            os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
+        saved = evidence.collect([child.pid], tmp_path / "kept", budget=20)
+    finally:
+        child.kill()
+        child.wait()
+    (stack,) = (Path(path) for path in saved if path.endswith(evidence.stack_name(child.pid)))
+    assert stack.read_text() == f"dump {'--nonblocking ' if stopped else ''}--pid {child.pid}\n"
 
 
 def test_a_host_without_logs_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,12 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.engine.states import
         (Signs(Phase.SERVING, silent_for=9.9, failure="timeout"), True, False, ""),
         (Signs(Phase.SERVING, silent_for=10), False, False, "no token for 10 s"),
         (Signs(Phase.SERVING, silent_for=12, failure="timed out"), False, False, "no token for 12 s: timed out"),
+        (
+            Signs(Phase.SERVING, silent_for=12, failure="timed out", suspect="rank 1 on a2 is stopped"),
+            False,
+            False,
+            "no token for 12 s: rank 1 on a2 is stopped; timed out",
+        ),
         (Signs(Phase.SERVING, silent_for=25), False, True, "no token for 25 s"),
         (Signs(Phase.SERVING, silent_for=None), False, False, "no completion was proven yet"),
         (Signs(Phase.SERVING, silent_for=1, alive=False), False, False, "the engine process is gone"),
@@ -40,6 +46,7 @@ def test_evaluate(signs: Signs, ready: bool, wedged: bool, expected: str) -> Non
     verdict = readiness.evaluate(signs, stale=10, wedged=25)
     assert (verdict.ready, verdict.wedged) == (ready, wedged)
     assert verdict.reason == expected if ready else expected in verdict.reason
+    assert verdict.silent == ("no token for" in verdict.reason)
 
 
 def test_ready_answers_what_is_true_now() -> None:

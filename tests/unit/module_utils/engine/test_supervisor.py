@@ -37,6 +37,8 @@ DRIVER = textwrap.dedent(
     records.SHARE, records.RUNTIME = root / "share", root / "runtime"
     from lockstep.engine import cli, cluster as engine_cluster, draining, layout_wait, startup, supervisor
     from lockstep.ray.codes import WaitCode
+    from lockstep.core import typed
+    from lockstep.ray import stacks
     from lockstep.ray import wait as ray_wait
 
     class Cluster:
@@ -52,6 +54,11 @@ DRIVER = textwrap.dedent(
 
         def lost(self, before):
             return engine_cluster.lost(before, self.members())
+
+        def stacks(self, hosts, deadline):
+            (root / "asked").open("a").write(" ".join(hosts) + chr(10))
+            shown = json.loads((root / "stacks.json").read_text()) if (root / "stacks.json").exists() else {}
+            return {host: typed.parse(stacks.Answer, answer) for host, answer in shown.items()}
 
         def wait(self, layout, deadline, report):
             ends, shown = time.monotonic() + deadline, ""
@@ -319,6 +326,49 @@ def test_a_wedged_engine_leaves_the_router_is_ended_with_evidence_and_comes_back
     lab.clear("wedges")
     lab.until_ready()
     assert lab.ready()[0] == 200
+
+
+STOPPED = {"pid": 101, "state": "stopped", "rank": 1}
+SIGHTS = {
+    "a1": {"id": "ab", "sight": {"ranks": [{"pid": 100, "rank": 0}], "folder": "/e/1"}},
+    "a2": {"id": "ab", "sight": {"ranks": [STOPPED], "folder": "/e/2"}},
+}
+NAMED = "rank 1 on a2 (pid 101) is stopped (state T); stacks in a2:/e/2 and on 1 other hosts"
+
+
+def test_a_stopped_rank_is_named_while_it_is_silent_and_when_it_is_restarted(lab: Lab) -> None:
+    lab.configure(ladder=["none"], heartbeat={"period": 0.5, "stale": 2.0, "wedged": 8.0})
+    lab.put("stacks.json", SIGHTS)
+    lab.start()
+    lab.until_ready()
+    lab.switch("wedges")
+    state = lab.until(lambda state: bool(state["suspect"]))
+    assert (state["phase"], state["failures"]) == ("serving", 0)
+    assert NAMED in lab.until(lambda state: "no token comes" in state["reason"])["reason"]
+    status, record = lab.ready()
+    assert status == 503
+    assert NAMED in record["reason"]
+    state = lab.until(lambda state: state["failures"] == 1)
+    assert NAMED in state["last_failure"]
+    assert (state["suspect"]["code"], state["suspect"]["where"]) == ("stopped", [{"host": "a2", "pid": 101, "rank": 1}])
+    assert (lab.root / "asked").read_text(encoding="utf-8") == "a1 a2\n", "asked once"
+    lab.clear("wedges")
+    state = lab.until_ready()
+    assert "no token" not in state["reason"]
+    assert state["suspect"]["code"] == "stopped", "of the last restart"
+
+
+def test_tokens_that_come_again_take_the_name_back(lab: Lab) -> None:
+    lab.configure(ladder=["none"], heartbeat={"period": 0.5, "stale": 2.0, "wedged": 60.0})
+    lab.put("stacks.json", SIGHTS)
+    lab.start()
+    reason = lab.until_ready()["reason"]
+    lab.switch("wedges")
+    lab.until(lambda state: NAMED in state["reason"])
+    lab.clear("wedges")
+    state = lab.until_ready()
+    assert (state["reason"], state["suspect"], state["failures"]) == (reason, None, 0)
+    assert len(lab.starts()) == 1
 
 
 def test_graphs_that_hang_while_serving_cost_the_rung_the_second_time(lab: Lab) -> None:
