@@ -102,7 +102,7 @@ class EngineState:
         pid: of the supervisor.
         findings: advice from the log.
         evidence: files saved at the last failure.
-        suspect: who keeps it from generating, while no token comes; then, of the last time that it was restarted for that.
+        suspect: who keeps it from generating, while no token comes; then, of the last silence or hanging start that ended it.
     """
 
     phase: Phase

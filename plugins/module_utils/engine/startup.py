@@ -9,6 +9,7 @@ from ..core import records
 from . import cluster as engine_cluster
 from . import completion, ladder, log_advice
 from .cluster import Members, ReplicaCluster
+from .inquiry import Silence
 from .ladder import Ladder, Rung, Trial
 from .layouts import Layout
 from .replica import Replica
@@ -55,7 +56,18 @@ class Startup:
         lost = self._cluster.lost(joined)
         if lost:
             return End(EndCode.MEMBERS_LOST, f"lost {', '.join(lost)} while starting: {end.cause}"), known
+        if end.code is EndCode.START_HANGS:
+            end = self._with_suspect(end, joined)
         return dataclasses.replace(end, evidence=self._engine.save_evidence(end.code)), known
+
+    def _with_suspect(self, end: End, joined: Members) -> End:
+        """The end of a start that hangs, with who keeps it from going on where its hosts can tell."""
+        hosts = sorted((self._cluster.at_work() or joined).fingerprints)
+        silence = Silence(self._cluster.stacks, hosts, str(self._replica.host["host"]))
+        silence.follow(True)
+        suspect = silence.result()
+        self._reporter.update(suspect=suspect)
+        return dataclasses.replace(end, cause=f"{end.cause}; {suspect}") if suspect else end
 
     def _await_start(self, deadline: float, joined: Members) -> End | None:
         """None when vLLM reports that it is up, which is then for a completion to prove."""

@@ -24,6 +24,13 @@ ROOT = Path(__file__).parents[4]
 FAKE = ROOT / "tests" / "unit" / "fixtures" / "vllm" / "fake_vllm.py"
 SECRET = "the-secret-of-the-api"
 
+STOPPED = {"pid": 101, "state": "stopped", "rank": 1}
+SIGHTS = {
+    "a1": {"id": "ab", "sight": {"ranks": [{"pid": 100, "rank": 0}], "folder": "/e/1"}},
+    "a2": {"id": "ab", "sight": {"ranks": [STOPPED], "folder": "/e/2"}},
+}
+NAMED = "rank 1 on a2 (pid 101) is stopped (state T); stacks in a2:/e/2 and on 1 other hosts"
+
 DRIVER = textwrap.dedent(
     """
     import dataclasses, json, sys, time
@@ -249,6 +256,7 @@ def test_a_second_start_goes_straight_to_the_highest_proven_rung(lab: Lab) -> No
 def test_a_rung_that_hangs_is_written_down_and_the_one_below_serves(lab: Lab) -> None:
     lab.configure(deadlines={"wait": 10, "start": 40, "rung": 10, "drain": 2})
     lab.switch("hangs", "full")
+    lab.put("stacks.json", SIGHTS)
     lab.start()
     state = lab.until_ready()
     assert lab.starts() == ["none", "piecewise", "full", "piecewise"]
@@ -257,6 +265,7 @@ def test_a_rung_that_hangs_is_written_down_and_the_one_below_serves(lab: Lab) ->
     assert (trial["verdict"], trial["code"]) == ("failed", "start_hangs")
     assert "did not start within 10 s" in trial["cause"]
     assert "No available shared memory broadcast block" in trial["cause"]
+    assert NAMED in trial["cause"]
     assert lab.journal().count("advice: A worker has not taken its next step for minutes (60 s and more)") == 1
     log = next(path for path in trial["evidence"] if path.endswith("engine.log"))
     assert "most recent call first" in Path(log).read_text(encoding="utf-8")
@@ -326,14 +335,6 @@ def test_a_wedged_engine_leaves_the_router_is_ended_with_evidence_and_comes_back
     lab.clear("wedges")
     lab.until_ready()
     assert lab.ready()[0] == 200
-
-
-STOPPED = {"pid": 101, "state": "stopped", "rank": 1}
-SIGHTS = {
-    "a1": {"id": "ab", "sight": {"ranks": [{"pid": 100, "rank": 0}], "folder": "/e/1"}},
-    "a2": {"id": "ab", "sight": {"ranks": [STOPPED], "folder": "/e/2"}},
-}
-NAMED = "rank 1 on a2 (pid 101) is stopped (state T); stacks in a2:/e/2 and on 1 other hosts"
 
 
 def test_a_stopped_rank_is_named_while_it_is_silent_and_when_it_is_restarted(lab: Lab) -> None:

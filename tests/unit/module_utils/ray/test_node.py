@@ -141,6 +141,50 @@ def test_unit_ends_with_its_daemon(tmp_path):
     assert done.stdout == "raylet ended; this unit ends with it\n"
 
 
+class _Asked:
+    """The head's store with a request in it, which ends its reader after some reads."""
+
+    def __init__(self):
+        self.reads, self.put_in = 0, {}
+
+    def get(self, key):
+        self.reads += 1
+        if self.reads > 5:
+            raise SystemExit
+        return b'{"id": "ab12"}' if self.reads > 1 else None
+
+    def put(self, key, value):
+        self.put_in[key] = json.loads(value)
+        return True
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize(("role", "host"), [("head", "a1"), ("worker", "a2")])
+def test_every_host_answers_for_its_ranks(tmp_path, monkeypatch, role, host):
+    import threading
+
+    (tmp_path / "host.json").write_text(json.dumps({**WORKER, "ray_role": role, "host": host}))
+    store, asked = _Asked(), []
+    monkeypatch.setattr(ray_node.records, "HOST", tmp_path / "host.json")
+    monkeypatch.setattr(ray_node.gcs, "Cluster", lambda address, token: asked.append(address) or store)
+    monkeypatch.setattr(ray_node.stacks, "PAUSE", 0.01)
+    monkeypatch.setattr(ray_node.stacks, "look", lambda request, folder: ray_node.stacks.Answer(request.id))
+    ray_node._answer_for_stacks()
+    (responder,) = (thread for thread in threading.enumerate() if thread.name == "stacks")
+    responder.join(30)
+    assert asked == ["10.0.0.11"]
+    assert store.put_in == {f"stacks/answer/{host}": {"id": "ab12", "sight": None}}
+
+
+@pytest.mark.parametrize("content", [None, "{}", "no JSON"])
+def test_a_host_that_is_not_set_up_answers_nothing_and_goes_on(tmp_path, monkeypatch, content):
+    if content is not None:
+        (tmp_path / "host.json").write_text(content)
+    monkeypatch.setattr(ray_node.records, "HOST", tmp_path / "host.json")
+    monkeypatch.setattr(ray_node.stacks, "Responder", None)
+    ray_node._answer_for_stacks()
+
+
 @pytest.mark.parametrize(
     ("seen", "lost"),
     [

@@ -273,6 +273,19 @@ QUARANTINED = {"kind": "failed", "reason": "graph gate timed out", "owner": "ada
         pytest.param([engine(ready=False)], None, {"serving": False, "engine": "serving"}, id="no recent completion"),
         pytest.param(
             [
+                engine(
+                    ready=False, reason="layout tp2pp1, rung full, but no token comes: rank 1 on a2 (pid 7) is stopped"
+                )
+            ],
+            None,
+            {
+                "serving": False,
+                "reason": "layout tp2pp1, rung full, but no token comes: rank 1 on a2 (pid 7) is stopped",
+            },
+            id="no token, and whose rank it is",
+        ),
+        pytest.param(
+            [
                 of(
                     "a1",
                     units={"lockstep-vllm.service": unit("failed", "exit-code"), "lockstep-ray.service": unit()},
