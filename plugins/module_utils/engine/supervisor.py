@@ -183,8 +183,8 @@ class Supervisor:
                 return self._ended(EndCode.DIED, self._engine.death(), served)
             if found.wedged:
                 return self._wedged(silence, served)
-            self._refresh(found, served, serves)
             self._name(silence.suspect, serves)
+            self._refresh(found, served, serves)
             if self._reporter.state.phase is Phase.SERVING and (choice := move_up.choose()) is not None:
                 if choice.layout is not None:
                     self._reporter.enter(Phase.DRAINING, f"moving up to layout {choice.layout.name}")
