@@ -10,8 +10,8 @@ description:
   - Works out the compute-only package set of one driver version as the repository in question names it, with the exact
     apt version of every package.
   - V(fetched) downloads it and changes nothing else. V(installed) installs it in one transaction, removes what
-    belongs to another version, pins every package and holds it, also where installing fails. V(kept) installs nothing:
-    what is installed is pinned as it was before the change that is in progress, and held.
+    belongs to another version, pins every package and holds it, also where installing fails. V(kept) installs nothing.
+    What is installed is pinned as it was before the change that is in progress, and held.
     M(lockstep.vllm.nvidia_driver_preflight) says beforehand whether installing can succeed.
   - An interrupted dpkg is repaired first. Locks of apt are waited for, and their holder is named when they are not freed.
 version_added: 0.1.0

@@ -78,6 +78,6 @@ def test_every_verb_of_every_role_is_documented(run: Any) -> None:
 def test_playbooks_can_be_called_by_their_collection_names(run: Any, elsewhere: Path) -> None:
     assert not [name for name in PLAYBOOKS if "-" in name], "a playbook with a dash cannot be found by its name"
     inventory = elsewhere / "none.yml"
-    inventory.write_text(yaml.safe_dump({"all": {"hosts": {"a1": {}}}}))
+    inventory.write_text(yaml.safe_dump({"lockstep": {"children": {"replica_a": {"hosts": {"a1": {}}}}}}))
     for name in PLAYBOOKS:
         run("ansible-playbook", "-i", inventory, "--syntax-check", f"lockstep.vllm.{name.removesuffix('.yml')}")

@@ -57,6 +57,7 @@ def test_a_wave_that_changed_no_driver_is_rolled_back(stage: Stage) -> None:
     """As the playbook asks it: from the probe before the rollback, and what the restoration then returns."""
     mine: dict[str, Any] = {
         "lockstep_replica": "replica_a",
+        "lockstep_steps": ["serve"],
         "lockstep_wave": 1,
         "lockstep_waves_total": 2,
         "lockstep_failures": [as_json(Failure(stage, False, "task", "msg"))],
