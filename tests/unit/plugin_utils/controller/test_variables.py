@@ -243,7 +243,11 @@ def test_every_inventory_of_this_repository_passes(path: Path, tmp_path: Path) -
     (tmp_path / "id_ed25519").write_text("key")
     beside = {
         "testbed_state": str(tmp_path),
-        "testbed_facts": {"keyring_sha256": "0" * 64, "proof_prompt": "p", "proof_answer": "a"},
+        "testbed_facts": {
+            **dict.fromkeys(("keyring_sha256", "vllm_sha256", "lockstep_testbed_platform_sha256"), "0" * 64),
+            "proof_prompt": "p",
+            "proof_answer": "a",
+        },
         "vault_ray_node_token": "t",
         "vault_vllm_server_api_key": "k",
     }
