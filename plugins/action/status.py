@@ -25,7 +25,7 @@ class ActionModule(ClusterAction):
             argument_spec={"format": {"type": "str", "choices": list(_RENDER), "default": "table"}}
         )
         variables = task_vars or {}
-        cluster = self.cluster(variables)
+        cluster = self.cluster(variables, strict=False)
         if cluster.topology.problems:
             return {"failed": True, "msg": render.invalid_inventory(cluster.topology.problems)}
         found = self.probe(cluster, variables, ray=True)

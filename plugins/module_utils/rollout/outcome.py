@@ -10,7 +10,7 @@ from typing import Any
 
 from ..core.stop import Stop
 from ..core.wording import printable
-from .rollback_target import Targets, next_command, serves_again
+from .rollback_target import Targets, next_step, serves_again
 from .states import RollbackOutcome, Stage
 
 _LONGEST = 8000
@@ -188,7 +188,9 @@ def verdict(
         lines.append("None of its hosts can be reached, so nothing was rolled back; they stay in quarantine.")
         following = f"ansible {','.join(failed)} -m ansible.builtin.ping; once they answer, the same command again"
     elif back and became is not RollbackOutcome.FAILED:
-        following = next_command(back, replica)
+        step = next_step(back, replica, drivers)
+        lines.append(step.cause)
+        following = step.next
     else:
         following = f"ansible-playbook playbooks/diagnose.yml --limit {replica}"
     return Stop("\n".join(lines), following)

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from ..core.stop import Stop
 from .states import Stage
 
 
@@ -63,11 +64,17 @@ def serves_again(back: Targets) -> list[str]:
     return lines + [f"  - {host}, taken back: {what}" for host, what in taken]
 
 
-def next_command(back: Targets, replica: str) -> str:
-    """What to type once the cause is repaired, by what was taken back."""
-    if any(each.settings for each in back.values()):
-        return f"ansible-playbook site.yml --limit {replica} (once the inventory is repaired: it still declares what failed)"
-    return (
-        "ansible-playbook playbooks/upgrade_driver.yml -e nvidia_driver_version=… (another version, or this one once "
-        "the cause is repaired)"
-    )
+def next_step(back: Targets, replica: str, drivers: Collection[str] = ()) -> Stop:
+    """What to repair, and then to type, by what was taken back.
+
+    Args:
+        back: the targets of the wave.
+        replica: whose hosts failed.
+        drivers: versions that the wave was to bring.
+    """
+    if any(each.restored for each in back.values()) or not drivers:
+        remark = "The inventory still declares what failed: repair that first."
+        return Stop(remark, f"ansible-playbook site.yml --limit {replica}")
+    version = sorted(set(drivers))[-1]
+    remark = "Repair the cause first, or give another version."
+    return Stop(remark, f"ansible-playbook playbooks/upgrade_driver.yml -e nvidia_driver_version={version}")

@@ -130,11 +130,12 @@ class ClusterAction(ActionBase):
         only: str | None = None,
         over: Mapping[str, Any] | None = None,
         declared: Mapping[str, settings.Declared] | None = None,
+        strict: bool = True,
     ) -> Cluster:
         """Read the inventory; with ``only``, what is wanted of that one host alone, with the variables ``over`` its own.
 
         Its problems are in ``topology.problems``. Templates that fail raise an error that names host and variable, unless the
-        caller has read what is ``declared`` itself and answers for it.
+        caller has read what is ``declared`` itself and answers for it, or, not ``strict``, only looks.
         """
         before_them = tuple(task_vars["groups"].get(routers.GROUP, ()))
         mine = self.declared(task_vars, only, over) if declared is None else declared
@@ -144,7 +145,7 @@ class ClusterAction(ActionBase):
             for host, each in mine.items()
             for name, reason in each.faults.items()
         ]
-        if faults and declared is None and not read.problems:
+        if faults and strict and declared is None and not read.problems:
             raise AnsibleActionFail("\n".join(faults))
         also = {"gpu_host": routers.declared_addresses(self._templar, task_vars)} if read.replicas else {}
         wanted: dict[str, Desired] = {}

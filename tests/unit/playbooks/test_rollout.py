@@ -316,7 +316,8 @@ def test_a_wave_that_changes_no_driver_is_rolled_back(collection: Path, tmp_path
     for fragment in (
         "Rolled back; it passed its gates again and serves as before.",
         "a1, taken back: vLLM (args.max_num_seqs)",
-        f"Next: {pasted(tmp_path, 'ansible-playbook lockstep.vllm.site --limit replica_a')} (once the inventory",
+        "The inventory still declares what failed: repair that first.",
+        f"Next: {pasted(tmp_path, 'ansible-playbook lockstep.vllm.site --limit replica_a')}\n",
     ):
         assert fragment in ran.text
 

@@ -156,13 +156,18 @@ TAKEN = {
     "a1": RollbackTarget(settings=True, restored="vLLM (args.max_num_seqs)"),
     "a2": RollbackTarget("550.90.07", True),
 }
-SITE = "Next: ansible-playbook site.yml --limit replica_a (once the inventory"
+SITE = "The inventory still declares what failed: repair that first.\nNext: ansible-playbook site.yml --limit replica_a"
 
 
 @pytest.mark.parametrize(
     ("left", "back", "became", "fragments"),
     [
-        ({}, BACK, RollbackOutcome.ROLLED_BACK, ["Rolled back", "serves: a1 on 550.90.07", "upgrade_driver.yml -e"]),
+        (
+            {},
+            BACK,
+            RollbackOutcome.ROLLED_BACK,
+            ["Rolled back", "serves: a1 on 550.90.07", "upgrade_driver.yml -e nvidia_driver_version=550.127.05"],
+        ),
         (
             {"a2": NOT_RESTORED},
             BACK,
@@ -173,7 +178,11 @@ SITE = "Next: ansible-playbook site.yml --limit replica_a (once the inventory"
             {"a1": NOT_ENABLED},
             BACK,
             RollbackOutcome.DRAINED_IN_ROUTER,
-            ["still drained in HAProxy; next run enables it", "router1 is unreachable", "upgrade_driver.yml -e"],
+            [
+                "still drained in HAProxy; next run enables it",
+                "router1 is unreachable",
+                "upgrade_driver.yml -e nvidia_driver_version=550.127.05",
+            ],
         ),
         (
             {"a1": NOT_ENABLED, "a2": NOT_RESTORED},
@@ -198,7 +207,7 @@ def test_the_closing_message(
     kept = {"a1": [Failure(Stage.APPLY, False, "Install driver", "no space left", ("/e/r/graph/stack",))]}
     failed = outcome.failures(["a1", "a2"], ["a1"], kept, rolling_back=False)
     assert outcome.rollback_outcome(left, back) is became
-    text = str(outcome.verdict(failed, left, back, (1, 3), "replica_a", "runs/r"))
+    text = str(outcome.verdict(failed, left, back, (1, 3), "replica_a", "runs/r", ["550.127.05"]))
     for fragment in (
         "Wave 1 of 3",
         "a1, stage apply: no space left",
