@@ -11,6 +11,7 @@ description:
   - Fails where C(--tags), C(--skip-tags) or C(--start-at-task) leave tasks out. A run is planned as a whole; Ansible itself
     would do nothing, or a part, and exit with 0.
   - Fails on an ansible-core that is not supported.
+  - A syntax check (C(--syntax-check)) always passes.
   - Fails where the inventory has no group C(lockstep), as without an inventory; Ansible would skip the play and exit with 0.
   - Fails where C(-e) sets a variable whose name is one of Lockstep's misspelt, which would do nothing.
 version_added: 0.1.0
@@ -53,6 +54,8 @@ class LookupModule(LookupBase):
         self.set_options(var_options=variables, direct=kwargs)
         left_out = [] if self.get_option("partial") else ansible_internals.left_out()
         extra = ansible_internals.extra_variables(self._loader)
+        if ansible_internals.only_checks_syntax():
+            return terms
         refusal = ansible_internals.unsupported() or command_line.refusal(
             left_out, extra, (variables or {}).get("groups", {})
         )

@@ -127,6 +127,14 @@ def written_at(text: str) -> str:
     return f"{shown}:{origin.line_num}" if origin.line_num else str(shown)
 
 
+def only_checks_syntax() -> bool:
+    """Whether nothing is run (``--syntax-check``), as linters do, which have no inventory.
+
+    ``context.CLIARGS``: undocumented for plugins. Read in 2.19.0, 2.20.0, 2.21.5.
+    """
+    return bool(context.CLIARGS.get("syntax"))
+
+
 def left_out(options: Mapping[str, Any] | None = None) -> list[str]:
     """The options of the command line that leave tasks of a playbook out, as they are typed.
 
