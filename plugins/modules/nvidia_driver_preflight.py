@@ -117,7 +117,7 @@ def main() -> None:
             "fabric_manager": {"type": "str", "choices": ["auto", "present", "absent"], "default": "auto"},
             "prebuilt_modules": {"type": "bool", "default": False},
             "repository_url": {"type": "str"},
-            "keyring_url": {"type": "str"},
+            "keyring_url": {"type": "str", "no_log": False},
             "keyring_sha256": {"type": "str", "no_log": False},
             "deadline": {"type": "float", "default": 300.0},
         },

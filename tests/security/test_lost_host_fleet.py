@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from ansible.playbook.play_context import PlayContext
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.host.codes import AnswerCode
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import bounded, fleet
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer, AnswerCode
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer
 
 GOOD = "import sys; sys.stdin.read(); print('\x1e{\"fine\": true}')"
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.host.codes import AnswerCode
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import Observed
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import let_in
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer, AnswerCode
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import cluster_status, status_table
 from tests.unit.module_utils.rollout import test_plan as plans
 from tests.unit.plugin_utils.report import test_status_table as statuses

@@ -23,9 +23,9 @@ from typing import Any, TypedDict
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import shapes
-from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import Code
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.commands import run_command
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import printable
+from ansible_collections.lockstep.vllm.plugins.module_utils.host.codes import AnswerCode
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, bounded
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.ansible_internals import Connection
 
@@ -75,16 +75,6 @@ DEADLINE = 120.0
 ANSWER_LIMIT = 4 << 20
 """Bytes that one host may answer; a probe's answer has some tens of thousands."""
 _ERROR_LENGTH = 500
-
-
-class AnswerCode(Code):
-    """Why a host gave no answer that can be used."""
-
-    UNREACHABLE = "unreachable"
-    NO_ANSWER = "no_answer"
-    TOO_LARGE = "too_large"
-    FAILED = "failed"
-    BAD_ANSWER = "bad_answer"
 
 
 class ConnectionVariables(TypedDict, total=False):

@@ -240,9 +240,9 @@ def argument_spec(options: Mapping[str, Any], apply_defaults: bool = False) -> d
 def _said(name: str, option: Mapping[str, Any], value: Any, error: AnsibleValidationError) -> str:
     """An error of Ansible's validator in one line that begins with the variable."""
     kind = option.get("type", "str")
-    if type(error) is ArgumentTypeError and "options" not in option:
+    if isinstance(error, ArgumentTypeError) and "options" not in option:
         return f"{name} is {_shown(option, value)}: expected {_KINDS.get(kind, kind)}"
-    if type(error) is ArgumentValueError and "options" not in option:
+    if isinstance(error, ArgumentValueError) and "options" not in option:
         choices = [str(choice) for choice in option["choices"]]
         given = [str(each) for each in (value if isinstance(value, list) else [value])]
         wrong = [each for each in given if each not in choices]
