@@ -240,7 +240,7 @@ def test_a_fabric_manager_of_another_version_is_named_before_anything_is_disturb
         assert play.rc != 0
         (message,) = play.failures()
         assert f"on a2: fabric manager is 550.54.15, the driver {driver}" in message, message
-        assert message.endswith(" site.yml")
+        assert message.endswith("site.yml")
     finally:
         clean.on("a2", f"apt-get purge -qq -y {package} >/dev/null 2>&1")
 

@@ -132,7 +132,7 @@ def test_a_wave_does_not_start_below_the_capacity_floor(pair: Lab) -> None:
         "a1: ",
         "the capacity floor is 1",
         "wave 2 of 2 not started",
-        " playbooks/status.yml",
+        "playbooks/status.yml",
     ):
         assert words in message
     assert difference(untouched, pair.snapshot(["b1"])) == {}, "the last replica that serves was touched"
