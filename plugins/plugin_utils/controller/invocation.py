@@ -8,8 +8,10 @@ where it was started by that.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import json
 import os
 import re
 import shlex
@@ -25,6 +27,11 @@ COLLECTION = "lockstep.vllm."
 _PLAYBOOK = re.compile(r"(?<!&& )ansible-playbook (?:playbooks/)?(?P<name>[a-z_]+)\.yml\b")
 _MODULE = re.compile(r"(?<!&& )ansible (?=\S+ (?:--become |-b )?-m (?:lockstep\.vllm|ansible\.builtin)\.)")
 _LIMIT = re.compile(r"--limit (?P<names>[\w.,-]*\w)")
+_NAME = re.compile(r"(\w+)[\"']?\s*[:=]")
+_LIKE_A_SECRET = re.compile(
+    r"pass(?:word|wd|phrase)?(?:$|_)|token(?:$|_)|secret|credential|(?:api|private)_key", re.IGNORECASE
+)
+_URL_WITH_PASSWORD = re.compile(r"://[^/\s@]*:[^/\s@]*@")
 _ONE_OFF = ("rollout_action", "verify_disturb", "diagnose_disturb")
 """What is asked of one run alone; a command that needs it names it itself."""
 _PATHS = {"vault_password_files": "--vault-password-file", "private_key_file": "--private-key"}
@@ -143,13 +150,33 @@ def _options(arguments: Mapping[str, Any], here: str) -> Iterator[str]:
 
 
 def _variables(given: Iterable[str]) -> Iterator[str]:
-    """Values of ``-e`` to repeat. A secret is not printed: of such a value its name alone, to be filled in."""
+    """Values of ``-e`` to repeat. A secret is not printed: of a value that holds one, its name alone, to be filled in.
+
+    Secrets are what a role's spec says so, what is named like one (``ansible_become_password``), and URLs with a password.
+    """
     for value in given:
         name = re.match(r"\s*(\w+)=", value)
-        secret = next((secret for secret in _secrets() if secret in value), None)
         if name and name[1] in _ONE_OFF:
             continue
-        yield f"{secret}=…" if secret else value
+        if value.startswith("@"):  # the name of a file
+            yield value
+            continue
+        named = _secrets_in(value)
+        if named and value.lstrip().startswith("{"):  # the variable, not the key within it
+            with contextlib.suppress(ValueError):
+                parts = {key: json.dumps({key: inner}) for key, inner in json.loads(value).items()}
+                yield from (f"{key}=…" if _secrets_in(part) else part for key, part in parts.items())
+                continue
+        yield from (f"{each}=…" for each in named) if named else (value,)
+
+
+def _secrets_in(value: str) -> list[str]:
+    """The names of the secrets that a value of ``-e`` holds."""
+    named = [match[1] for match in _NAME.finditer(value) if match[1] in _secrets() or _LIKE_A_SECRET.search(match[1])]
+    if not named and _URL_WITH_PASSWORD.search(value):
+        first = _NAME.search(value)
+        named = [first[1] if first else "VARIABLE"]
+    return list(dict.fromkeys(named))
 
 
 @functools.cache

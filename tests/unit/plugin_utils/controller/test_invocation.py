@@ -70,6 +70,24 @@ def test_every_text_of_a_result_is_repeated_and_nothing_else() -> None:
     assert started.in_result(result) == {"msg": command, "gate": gate, "rc": 0, "ok": None}
 
 
+@pytest.mark.parametrize(
+    ("given", "printed"),
+    [
+        ("ansible_become_password=sesame", ["ansible_become_password=…"]),
+        ("a=1 vault_ray_node_token=sesame", ["vault_ray_node_token=…"]),
+        ('{"ansible_password": "sesame", "vllm_server_environment": {"HF_TOKEN": "sesame"}}',
+         ["ansible_password=…", "vllm_server_environment=…"]),
+        ("serving_runtime_index_url=https://me:sesame@index/simple", ["serving_runtime_index_url=…"]),
+        ('{"a": 1, "ansible_password": "sesame"}', ['{"a": 1}', "ansible_password=…"]),
+        ("vllm_server_proof_max_tokens=32", ["vllm_server_proof_max_tokens=32"]),
+        ("nvidia_driver_keyring_url=http://mirror/key.gpg", ["nvidia_driver_keyring_url=http://mirror/key.gpg"]),
+        ("@/etc/secrets.yml", ["@/etc/secrets.yml"]),
+    ],
+)  # fmt: skip
+def test_what_is_like_a_secret_is_not_printed(given: str, printed: list[str]) -> None:
+    assert list(invocation._variables([given])) == printed
+
+
 def test_a_limit_to_a_host_becomes_one_to_its_replica() -> None:
     started = Invocation("", "lockstep.vllm.verify")
     result = {
