@@ -25,7 +25,7 @@ def environment(runtime: Path = records.RUNTIME, folder: Path = FOLDER) -> dict[
 
 
 def prune(runtime: Path = records.RUNTIME, folder: Path = FOLDER) -> None:
-    """Remove what was made for environments that are gone. One that a rollback may go back to is installed, and keeps its own."""
+    """Remove what was made for environments that are gone. One that a rollback may go back to is still installed."""
     installed = {path.name for path in runtime.parent.glob("*")}
     for path in folder.glob("*"):
         if path.name not in installed:

@@ -69,8 +69,13 @@ def test_everything() -> None:
         ({"args": {"compilation-config": {"cudagraph_mode": "SOME"}}}, "vllm_server_args sets cudagraph_mode SOME"),
         ({"args": {"compilation-config.cudagraph_mode": "none"}}, "use vllm_server_ladder: [none] instead"),
         ({"args": {"cc": "some"}}, "write a mapping, {cudagraph_mode: …}"),
-        ({"layouts": [{"tensor_parallel_size": 1, "args": {"cc": '{"cudagraph_mode": "full"}'}}],
-          "ladder": ["none", "piecewise"]}, "use [none, piecewise, full]"),
+        (
+            {
+                "layouts": [{"tensor_parallel_size": 1, "args": {"cc": '{"cudagraph_mode": "full"}'}}],
+                "ladder": ["none", "piecewise"],
+            },
+            "use [none, piecewise, full]",
+        ),
         ({"args": {"headless": True}}, "leave it out: Lockstep runs one `vllm serve` per replica"),
         ({"args": ["a"]}, "engine.json"),
         ({"heartbeat": {"period": 30}}, "0 < period < stale < wedged"),

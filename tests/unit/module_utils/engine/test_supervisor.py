@@ -226,9 +226,7 @@ def test_it_climbs_serves_and_stops(lab: Lab) -> None:
         "tp2pp1",
         2,
     )
-    assert {rung: trial["verdict"] for rung, trial in lab.ladder().items()} == dict.fromkeys(
-        ("none", "full"), "proven"
-    )
+    assert {rung: trial["verdict"] for rung, trial in lab.ladder().items()} == dict.fromkeys(("none", "full"), "proven")
     assert lab.ready()[0] == 200
     assert SECRET not in lab.journal() + json.dumps(state)
     assert '"--shutdown-timeout", "2"' in lab.journal()
