@@ -51,7 +51,9 @@ def test_it_means_what_was_named(tmp_path: Path, arguments: list[str], sizes: li
     hostvars = found["_meta"]["hostvars"]
     groups = {group: list(entry.get("hosts", [])) for group, entry in found.items() if group != "_meta"}
     groups["lockstep"] = [host for child in found["lockstep"]["children"] for host in groups[child]]
-    given = {host: {"gpu_host_address": f"10.0.0.{n}", **hostvars[host]} for n, host in enumerate(groups["lockstep"], 1)}
+    given = {
+        host: {"gpu_host_address": f"10.0.0.{n}", **hostvars[host]} for n, host in enumerate(groups["lockstep"], 1)
+    }
     cluster = topology.read(groups, found["lockstep"]["children"], given)
     assert cluster.problems == ()
     assert [len(replica.hosts) for replica in cluster.replicas] == sizes
