@@ -33,7 +33,10 @@ def hub(lab: Lab) -> Iterator[None]:
         archive.add(ROOT / "testbed/.cache/models/tiny", "tiny")
         archive.add(ROOT / "testbed/stand_ins/hub.py", "hub.py")
     text = base64.b64encode(packed.getvalue()).decode()
-    lab.on("mirror", f"mkdir -p /srv/hub && base64 -d <<'END' | tar -xz -C /srv/hub\n{text}\nEND")
+    lab.on("mirror", "mkdir -p /srv/hub && rm -f /srv/hub/packed")
+    for start in range(0, len(text), 100_000):  # an argument of a command has 128 KiB at most
+        lab.on("mirror", f"printf %s {text[start : start + 100_000]} >> /srv/hub/packed")
+    lab.on("mirror", "base64 -d /srv/hub/packed | tar -xz -C /srv/hub")
     lab.on("mirror", f"systemd-run --unit {UNIT} python3 /srv/hub/hub.py 8900 /srv/hub/tiny owner/tiny {TOKEN}")
     yield
     lab.on("mirror", f"systemctl stop {UNIT}", check=False)
