@@ -34,6 +34,7 @@ _DRIVER = record(
         "pending_reboot_packages": items(text),
         "dpkg_interrupted": flag,
         "smi_failure": maybe(record({"code": _TEXT, "text": _TEXT})),
+        "smi_warnings": items(record({"code": _TEXT, "gpu": _TEXT, "text": _TEXT})),
         "holders": items(record({})),
         "xids": items(record({})),
         "error": _TEXT,

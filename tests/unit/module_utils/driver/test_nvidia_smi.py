@@ -47,7 +47,7 @@ def test_gpus_of_a_text_without_any(garbage: str) -> None:
          {"code": "failed", "text": "Failed to initialize NVML: Driver/library version mismatch"}),
         (CommandResult(None, timed_out=True, seconds=5.0),
          {"code": "timed_out", "text": "nvidia-smi gave no answer within 5 s: the driver or a GPU hangs"}),
-        (CommandResult(15, "", ""), {"code": "failed", "text": "nvidia-smi ended with 15"}),
+        (CommandResult(15, "", ""), {"code": "failed", "text": "nvidia-smi ended with 15: a card has fallen off the bus or cannot be reached"}),
     ],
 )  # fmt: skip
 def test_failure(result: CommandResult, failure: nvidia_smi.Failure | None) -> None:
