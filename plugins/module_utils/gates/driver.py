@@ -23,7 +23,7 @@ from ..driver.state import DriverState, FullDriverState
 from ..runtime import state as runtime_state
 from . import driver_events, driver_gpus
 from .codes import Code
-from .driver_finding import Finding
+from .findings import Finding
 from .result import GateResult
 
 Tables = Mapping[str, Sequence[Mapping[str, Any]]]

@@ -9,7 +9,7 @@ from ..driver import xids
 from ..driver.kernel_log import XidEvent
 from ..driver.nvidia_smi import Gpu
 from ..driver.xids import Action, Catalogue, Cause, LookAt, Seen
-from .driver_finding import Finding, verify_again
+from .findings import Finding
 
 _HINTS = {
     LookAt.LINK: "the signal of the link",
@@ -22,9 +22,9 @@ _HINTS = {
 }
 _AFTERWARDS = {
     Cause.APPLICATION: "",
-    Cause.DRIVER: "; if it comes back, try another driver version (docs/reference/known-issues.md)",
-    Cause.HARDWARE: "; if it comes back, have the GPU seen to",
-    Cause.FABRIC: "; if it comes back, have the link seen to",
+    Cause.DRIVER: " (if it comes back, another driver version: docs/reference/known-issues.md)",
+    Cause.HARDWARE: " (if it comes back, have the GPU seen to)",
+    Cause.FABRIC: " (if it comes back, have the link seen to)",
 }
 
 
@@ -83,4 +83,4 @@ def _remediation(seen: Seen, host: str) -> str:
     if seen.action is Action.REPLACE:
         return f"Have the GPU in {host} seen to or replaced; until then remove {host} from the inventory"
     resets = ", which resets the GPU" if seen.action is Action.RESET else ""
-    return f"Reboot {host}{resets}, then {verify_again(host)}{_AFTERWARDS[cause]}"
+    return f"Reboot {host}{resets}{_AFTERWARDS[cause]}, then ansible-playbook playbooks/verify.yml --limit {host}"

@@ -14,7 +14,7 @@ from ..driver.health import GpuHealth, Health, Links
 from ..driver.nvidia_smi import SmiWarning
 from ..driver.readings import Absence
 from ..driver.smi_fields import Flag, Remedy, matters
-from .driver_finding import Finding, verify_again
+from .findings import Finding
 
 _MOST_NAMED = 4
 
@@ -25,7 +25,7 @@ class Machine:
 
     Attributes:
         host: its name.
-        nvswitches: how many NVSwitches it has; with one, every NVLink of a card is wired.
+        nvswitches: how many NVSwitches its PCI bus shows.
         pcie_width: lanes that the operator stated; None judges by the other cards.
     """
 
@@ -41,7 +41,8 @@ def findings(health: Health, machine: Machine) -> Iterator[Finding]:
         yield from _flags(gpu, machine.host)
         yield from _figures(gpu, machine.host)
     yield from _widths(health.gpus, machine)
-    yield from _links(health.nvlink, machine)
+    switched = machine.nvswitches > 0 or any(gpu.fabric_state for gpu in health.gpus)
+    yield from _links(health.nvlink, switched, machine.host)
 
 
 def warned(warnings: Sequence[SmiWarning]) -> Iterator[Finding]:
@@ -59,6 +60,10 @@ def warned(warnings: Sequence[SmiWarning]) -> Iterator[Finding]:
             yield Finding("smi_warns", f"nvidia-smi: {text}", "See nvidia-smi -q", "warn")
 
 
+def _verify(host: str) -> str:
+    return f"ansible-playbook playbooks/verify.yml --limit {host}"
+
+
 def _where(gpu: GpuHealth) -> str:
     return f"GPU {gpu.index} ({gpu.pci})"
 
@@ -70,12 +75,10 @@ def _unread(gpu: GpuHealth, host: str) -> Iterator[Finding]:
     others = [one for one in gpu.unread if one.absence is Absence.UNREADABLE and not matters(one.field)]
     if lost:
         cause = f"{_where(gpu)} is lost: nvidia-smi says {lost[0].text!r} for {_named([one.field for one in lost])}"
-        yield Finding("gpu_lost", cause, f"Reboot {host}, then {verify_again(host)}; on it: journalctl -k -g NVRM")
+        yield Finding("gpu_lost", cause, f"Reboot {host}, then {_verify(host)}")
     elif silent:
         cause = f"{_where(gpu)} does not answer: nvidia-smi says {silent[0].text!r} for {_named([one.field for one in silent])}"
-        yield Finding(
-            "gpu_silent", cause, f"On {host}: journalctl -k -g 'NVRM|GSP', then reboot {host}; {verify_again(host)}"
-        )
+        yield Finding("gpu_silent", cause, f"On {host}: journalctl -k -g NVRM; reboot {host}, then {_verify(host)}")
     elif others:
         cause = f"{_where(gpu)}: nvidia-smi says {others[0].text!r} for {_named([one.field for one in others])}"
         yield Finding("gpu_silent", cause, f"On {host}: nvidia-smi -q -i {gpu.index}", "warn")
@@ -99,7 +102,7 @@ def _flags(gpu: GpuHealth, host: str) -> Iterator[Finding]:
 
 def remedy(kind: Remedy, index: int, host: str) -> str:
     """What to type for it."""
-    then = f"then {verify_again(host)}"
+    then = f"then {_verify(host)}"
     return {
         Remedy.RESET: f"Reboot {host}, which resets the GPU, {then}",
         Remedy.REBOOT: f"Reboot {host}, {then}",
@@ -156,10 +159,10 @@ def _widths(gpus: Sequence[GpuHealth], machine: Machine) -> Iterator[Finding]:
             )
 
 
-def _links(links: Sequence[Links], machine: Machine) -> Iterator[Finding]:
+def _links(links: Sequence[Links], switched: bool, host: str) -> Iterator[Finding]:
     """NVLinks that are down and should not be.
 
-    Behind NVSwitches every link is wired. Bridged cards leave some unused, the same number on each card of the model: so one
+    Behind NVSwitches (``switched``) every link is wired. Bridged cards leave some unused, the same number on each card of the model: so one
     with fewer than another of its model has some down, and so has a lone card of which some are up. None up anywhere is
     a machine without NVLink.
     """
@@ -170,15 +173,15 @@ def _links(links: Sequence[Links], machine: Machine) -> Iterator[Finding]:
         siblings.setdefault(one.model, []).append(one)
     for one in links:
         best = max(siblings[one.model], key=lambda sibling: sum(sibling.up))
-        due = bool(machine.nvswitches) or sum(one.up) < sum(best.up) or (len(siblings[one.model]) == 1 and any(one.up))
+        due = switched or sum(one.up) < sum(best.up) or (len(siblings[one.model]) == 1 and any(one.up))
         down = [number for number, up in enumerate(one.up) if not up]
         if not due or (one.up and not down):
             continue
-        if not machine.nvswitches:
+        if not switched:
             down = [number for number in down if number < len(best.up) and best.up[number]] or down
         shown = ", ".join(map(str, down)) or "absent"
         yield Finding(
             "nvlink_down",
             f"GPU {one.index} ({one.uuid}): NVLink {shown} down",
-            f"On {machine.host}: nvidia-smi nvlink -e, and journalctl -k -g NVLink",
+            f"On {host}: nvidia-smi nvlink -e, and journalctl -k -g NVLink",
         )

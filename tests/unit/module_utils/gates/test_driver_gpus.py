@@ -43,6 +43,13 @@ def test_links(seen: tuple[Links, ...], nvswitches: int, down: list[str]) -> Non
         assert words in finding.cause
 
 
+def test_a_card_that_reports_a_fabric_is_behind_nvswitches_that_pci_does_not_show() -> None:
+    """HGX B200, and GPUs passed through to a virtual machine."""
+    cards = (GpuHealth("19:00.0", fabric_state="Completed", fabric_status="Success"),)
+    found = driver_gpus.findings(Health(cards, links(SXM, [UP, DOWN], [UP, DOWN])), Machine("a1"))
+    assert [finding.code for finding in found] == ["nvlink_down", "nvlink_down"]
+
+
 CARD = GpuHealth("00000000:19:00.0", model=SXM, performance_state="P0", pcie_width=16, pcie_width_max=16)
 
 

@@ -1,4 +1,4 @@
-"""One thing that the driver gate found wrong."""
+"""What the parts of the driver gate yield."""
 
 from __future__ import annotations
 
@@ -10,13 +10,9 @@ Severity = Literal["fail", "warn"]
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """Its code, the cause, and what to do."""
+    """One thing that is wrong: its code, the cause, and what to do."""
 
     code: str
     cause: str
     remediation: str
     severity: Severity = "fail"
-
-
-def verify_again(host: str) -> str:
-    return f"ansible-playbook playbooks/verify.yml --limit {host}"
