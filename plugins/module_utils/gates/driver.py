@@ -10,7 +10,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 
 from ..core import data_tables
 from ..core.codes import as_json
@@ -21,12 +21,13 @@ from ..driver.cards import is_card
 from ..driver.health import GpuHealth, Health
 from ..driver.state import DriverState, FullDriverState
 from ..runtime import state as runtime_state
+from . import fabric
 from .codes import Code
+from .findings import Finding
 from .result import GateResult
 
 Tables = Mapping[str, Sequence[Mapping[str, Any]]]
 TABLES = ("known_issues", "xids")
-Severity = Literal["fail", "warn"]
 DRIVER_HANGS = "driver_hangs"
 
 
@@ -60,16 +61,6 @@ class Expected:
     allowed: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong: its code, the cause, and what to do."""
-
-    code: str
-    cause: str
-    remediation: str
-    severity: Severity = "fail"
-
-
 def evaluate(
     state: FullDriverState,
     health: Health,
@@ -85,7 +76,7 @@ def evaluate(
     findings = [
         *_versions(state, expected, name),
         *_packages(state, expected),
-        *_fabric_manager(state, expected, name),
+        *fabric.software(state, expected.fabric_manager, name, packaged=expected.packaged),
         *_tool(state, health, name),
         *_gpus(state, health, expected, name),
         *_events(state, xids or {}, name),
@@ -154,10 +145,10 @@ def check(
 
 def facts(state: DriverState, runtime: Mapping[str, str | None], kernel: str) -> known_issues.Facts:
     """What known issues are matched against, from what runs now."""
-    fabric = state["fabric_manager"]
+    manager = state["fabric_manager"]
     return known_issues.facts(
         driver=state["loaded_version"],
-        fabric_manager=(fabric["version"] or fabric["package_version"]) if fabric else None,
+        fabric_manager=(manager["version"] or manager["package_version"]) if manager else None,
         runtime=runtime,
         kernel=kernel,
         gpus=[gpu["name"] for gpu in state["gpus"]],
@@ -221,33 +212,6 @@ def _holds(state: DriverState, expected: Expected) -> Iterator[Finding]:
         )
 
 
-def _fabric_manager(state: DriverState, expected: Expected, host: str) -> Iterator[Finding]:
-    fabric = state["fabric_manager"]
-    required = expected.fabric_manager == "present" or (expected.fabric_manager == "auto" and state["nvswitches"] > 0)
-    if fabric is None:
-        if required:
-            yield Finding(
-                "fabric_manager_missing",
-                "fabric manager is not installed, and this host has NVSwitches",
-                "Set nvidia_driver_fabric_manager: present, then ansible-playbook site.yml",
-            )
-        return
-    for version in dict.fromkeys((fabric["package_version"], fabric["version"])):
-        if version and version != state["loaded_version"]:
-            yield Finding(
-                "fabric_manager_differs",
-                f"fabric manager is {version}, the driver {state['loaded_version']}",
-                "ansible-playbook site.yml",
-            )
-            return
-    if required and not fabric["active"]:
-        yield Finding(
-            "fabric_manager_inactive",
-            "fabric manager does not run",
-            f"On {host}: journalctl -b -u nvidia-fabricmanager",
-        )
-
-
 def _tool(state: DriverState, health: Health, host: str) -> Iterator[Finding]:
     failure = state["smi_failure"] or health.failure
     if failure is None:
@@ -282,6 +246,7 @@ def _gpus(state: DriverState, health: Health, expected: Expected, host: str) -> 
         )
     for health_of_gpu in health.gpus:
         yield from _gpu(health_of_gpu, host)
+    yield from fabric.membership(state, health, host)
     yield from _links(health.nvlink, host)
 
 
@@ -322,12 +287,6 @@ def _gpu(gpu: GpuHealth, host: str) -> Iterator[Finding]:
     if gpu.persistence is False:
         yield Finding(
             "persistence_off", f"{where}: persistence is off", f"On {host}: systemctl restart nvidia-persistenced"
-        )
-    if gpu.fabric_state and (gpu.fabric_state != "Completed" or gpu.fabric_status not in ("Success", None)):
-        yield Finding(
-            "fabric_not_ready",
-            f"{where}: NVLink fabric is {gpu.fabric_state} ({gpu.fabric_status})",
-            f"On {host}: journalctl -b -u nvidia-fabricmanager",
         )
 
 
