@@ -30,7 +30,9 @@ options:
     description: Whole words of the name of every GPU, such as V(H100).
     type: str
   fabric_manager:
-    description: V(auto) wants fabric manager where NVSwitches are found.
+    description: >-
+      V(auto) wants fabric manager where NVSwitches are found, with C(nvlsm) and the module C(ib_umad) where ConnectX
+      functions manage them. V(absent) asks for none of it, nor for IMEX.
     type: str
     choices: [auto, present, absent]
     default: auto

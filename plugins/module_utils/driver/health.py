@@ -31,6 +31,8 @@ class GpuHealth:
         pcie_width_max: lanes of the link at best.
         fabric_state: ``Completed`` once the GPU has joined the NVLink fabric.
         fabric_status: ``Success``, or how joining failed, in NVML's words.
+        fabric_cluster: UUID of the NVLink domain that it has joined; zeros where that ends at the host.
+        fabric_clique: its part of that domain.
     """
 
     pci: str
@@ -46,6 +48,8 @@ class GpuHealth:
     pcie_width_max: int | None = None
     fabric_state: str | None = None
     fabric_status: str | None = None
+    fabric_cluster: str | None = None
+    fabric_clique: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +102,8 @@ def _gpu_health(index: int, gpu: ElementTree.Element) -> GpuHealth:
         pcie_width_max=_number(gpu.findtext(f"{link}/link_widths/max_link_width")),
         fabric_state=_text(gpu.findtext("fabric/state")),
         fabric_status=_text(gpu.findtext("fabric/status")),
+        fabric_cluster=_text(gpu.findtext("fabric/clusterUuid")),
+        fabric_clique=_text(gpu.findtext("fabric/cliqueId")),
     )
 
 

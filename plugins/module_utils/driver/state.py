@@ -15,6 +15,7 @@ from typing import Literal, TypedDict
 from ..core.commands import Run, in_background, run_command
 from ..core.system import read_text
 from . import dpkg, kernel_log, nvidia_smi
+from . import fabric as nvlink_fabric
 from . import holders as driver_holders
 from .versions import DRIVER_VERSION, find_driver_version, upstream, version_key
 
@@ -64,6 +65,7 @@ class DriverState(TypedDict):
     loaded_version: str | None
     fabric_manager: FabricManager | None
     nvswitches: int
+    fabric: nvlink_fabric.Fabric
     persistence: bool | None
     modules: dict[str, KernelModule]
     refcount: int | None
@@ -94,6 +96,7 @@ def driver_state(
     smi = in_background(lambda: run(nvidia_smi.QUERY, deadline))
     holders = in_background(lambda: driver_holders.holders(root)) if "holders" in also else None
     xids = in_background(lambda: kernel_log.xids(root, run, deadline)) if "xids" in also else None
+    nvlink = in_background(lambda: nvlink_fabric.read(root, run, deadline))
     packages = dpkg.installed(run, deadline)
     fabric = _fabric_manager(packages, run, deadline)
     loaded_modules = modules(root)
@@ -112,6 +115,7 @@ def driver_state(
         "loaded_version": loaded,
         "fabric_manager": fabric,
         "nvswitches": nvswitches(root),
+        "fabric": nvlink(),
         "persistence": all(gpu["persistence"] for gpu in gpus) if gpus else None,
         "modules": loaded_modules,
         "refcount": loaded_modules["nvidia"]["refcount"] if "nvidia" in loaded_modules else None,
@@ -149,7 +153,10 @@ def modules(root: Path = Path("/")) -> dict[str, KernelModule]:
 
 
 def nvswitches(root: Path = Path("/")) -> int:
-    """How many NVSwitches this host has: NVIDIA's PCI bridges of class 0x0680. They need fabric manager."""
+    """How many NVSwitches this host has: NVIDIA's PCI bridges of class 0x0680. They need fabric manager.
+
+    Those of HGX B200 and later are no PCI devices: ``fabric.switch_managers``.
+    """
     return sum(
         1
         for device in (root / "sys/bus/pci/devices").glob("*")

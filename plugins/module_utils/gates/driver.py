@@ -21,7 +21,7 @@ from ..driver.cards import is_card
 from ..driver.health import Health
 from ..driver.state import DriverState, FullDriverState
 from ..runtime import state as runtime_state
-from . import driver_events, driver_gpus
+from . import driver_events, driver_gpus, fabric
 from .codes import Code
 from .findings import Finding
 from .result import GateResult
@@ -78,7 +78,7 @@ def evaluate(
     findings = [
         *_versions(state, expected, name),
         *_packages(state, expected),
-        *_fabric_manager(state, expected, name),
+        *fabric.software(state, expected.fabric_manager, name, packaged=expected.packaged),
         *_tool(state, health, name),
         *driver_gpus.warned([*state["smi_warnings"], *health.warnings]),
         *_gpus(state, health, expected, name),
@@ -148,10 +148,10 @@ def check(
 
 def facts(state: DriverState, runtime: Mapping[str, str | None], kernel: str) -> known_issues.Facts:
     """What known issues are matched against, from what runs now."""
-    fabric = state["fabric_manager"]
+    manager = state["fabric_manager"]
     return known_issues.facts(
         driver=state["loaded_version"],
-        fabric_manager=(fabric["version"] or fabric["package_version"]) if fabric else None,
+        fabric_manager=(manager["version"] or manager["package_version"]) if manager else None,
         runtime=runtime,
         kernel=kernel,
         gpus=[gpu["name"] for gpu in state["gpus"]],
@@ -215,33 +215,6 @@ def _holds(state: DriverState, expected: Expected) -> Iterator[Finding]:
         )
 
 
-def _fabric_manager(state: DriverState, expected: Expected, host: str) -> Iterator[Finding]:
-    fabric = state["fabric_manager"]
-    required = expected.fabric_manager == "present" or (expected.fabric_manager == "auto" and state["nvswitches"] > 0)
-    if fabric is None:
-        if required:
-            yield Finding(
-                "fabric_manager_missing",
-                "fabric manager is not installed, and this host has NVSwitches",
-                "Set nvidia_driver_fabric_manager: present, then ansible-playbook site.yml",
-            )
-        return
-    for version in dict.fromkeys((fabric["package_version"], fabric["version"])):
-        if version and version != state["loaded_version"]:
-            yield Finding(
-                "fabric_manager_differs",
-                f"fabric manager is {version}, the driver {state['loaded_version']}",
-                "ansible-playbook site.yml",
-            )
-            return
-    if required and not fabric["active"]:
-        yield Finding(
-            "fabric_manager_inactive",
-            "fabric manager does not run",
-            f"On {host}: journalctl -b -u nvidia-fabricmanager",
-        )
-
-
 def _tool(state: DriverState, health: Health, host: str) -> Iterator[Finding]:
     failure = state["smi_failure"] or health.failure
     if failure is None:
@@ -274,7 +247,9 @@ def _gpus(state: DriverState, health: Health, expected: Expected, host: str) -> 
             f"GPU {', '.join(unexpected)} found, {model} is declared",
             "Correct gpu_host_gpu_model, or remove the host from the inventory",
         )
-    yield from driver_gpus.findings(health, driver_gpus.Machine(host, state["nvswitches"], expected.pcie_width))
+    switches = state["nvswitches"] + state["fabric"]["switch_managers"]
+    yield from driver_gpus.findings(health, driver_gpus.Machine(host, switches, expected.pcie_width))
+    yield from fabric.membership(state, health, host)
 
 
 def _reboot(state: DriverState, host: str) -> Iterator[Finding]:

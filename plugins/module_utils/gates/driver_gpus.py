@@ -25,7 +25,7 @@ class Machine:
 
     Attributes:
         host: its name.
-        nvswitches: how many NVSwitches its PCI bus shows.
+        nvswitches: how many NVSwitches it is known to have.
         pcie_width: lanes that the operator stated; None judges by the other cards.
     """
 
@@ -35,7 +35,7 @@ class Machine:
 
 
 def findings(health: Health, machine: Machine) -> Iterator[Finding]:
-    """What is wrong with the GPUs and links that nvidia-smi reported on."""
+    """What is wrong with the GPUs and links that nvidia-smi reported on, but for NVLink fabrics (``fabric.membership``)."""
     for gpu in health.gpus:
         yield from _unread(gpu, machine.host)
         yield from _flags(gpu, machine.host)
@@ -132,9 +132,6 @@ def _figures(gpu: GpuHealth, host: str) -> Iterator[Finding]:
             f"On {host}: lspci -vv, LnkSta",
             "warn" if idle else "fail",
         )
-    if gpu.fabric_state and (gpu.fabric_state != "Completed" or gpu.fabric_status not in ("Success", None)):
-        cause = f"{where}: NVLink fabric is {gpu.fabric_state} ({gpu.fabric_status})"
-        yield Finding("fabric_not_ready", cause, remedy(Remedy.FABRIC, gpu.index, host))
 
 
 def _widths(gpus: Sequence[GpuHealth], machine: Machine) -> Iterator[Finding]:
@@ -162,9 +159,9 @@ def _widths(gpus: Sequence[GpuHealth], machine: Machine) -> Iterator[Finding]:
 def _links(links: Sequence[Links], switched: bool, host: str) -> Iterator[Finding]:
     """NVLinks that are down and should not be.
 
-    Behind NVSwitches (``switched``) every link is wired. Bridged cards leave some unused, the same number on each card of the model: so one
-    with fewer than another of its model has some down, and so has a lone card of which some are up. None up anywhere is
-    a machine without NVLink.
+    Behind NVSwitches (``switched``) every link is wired. Bridged cards leave some unused, the same number on each card of the
+    model: so one with fewer than another of its model has some down, and so has a lone card of which some are up. None up
+    anywhere is a machine without NVLink.
     """
     if not any(any(one.up) for one in links):
         return

@@ -26,6 +26,15 @@ _DRIVER = record(
         "loaded_version": _TEXT,
         "fabric_manager": maybe(record({"package": _TEXT, "package_version": _TEXT, "version": _TEXT, "active": flag})),
         "nvswitches": whole,
+        "fabric": record(
+            {
+                "switch_managers": whole,
+                "ib_umad": flag,
+                "spans_hosts": flag,
+                "domain": _TEXT,
+                "imex_active": maybe(flag),
+            }
+        ),
         "persistence": maybe(flag),
         "modules": table(record({"refcount": maybe(whole), "used_by": items(text)})),
         "refcount": maybe(whole),
