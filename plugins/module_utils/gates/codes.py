@@ -107,7 +107,7 @@ class Code(codes.Code):
     MEMLOCK = "memlock"
     """A unit may not lock the memory that RDMA needs."""
     RDMA_DOWN = "rdma_down"
-    """RDMA is demanded, and no port is active and has a GID."""
+    """RDMA is demanded, and no rail is active with a GID that reaches other hosts."""
     PROBE_HANGS = "probe_hangs"
     """The network probe did not end before its deadline."""
     PROBE_FAILED = "probe_failed"
