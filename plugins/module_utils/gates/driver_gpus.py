@@ -151,7 +151,7 @@ def _widths(gpus: Sequence[GpuHealth], machine: Machine) -> Iterator[Finding]:
             yield Finding(
                 "pcie_width",
                 f"{_where(gpu)}: PCIe x{gpu.pcie_width}, the card could x{gpu.pcie_width_max}, and no card here has more",
-                f"If these hosts are built so, set gpu_host_pcie_width: {gpu.pcie_width}",
+                f"If these hosts are built so, set nvidia_driver_pcie_width: {gpu.pcie_width}",
                 "warn",
             )
 

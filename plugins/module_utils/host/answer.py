@@ -45,7 +45,7 @@ _DRIVER = record(
         "smi_failure": maybe(record({"code": _TEXT, "text": _TEXT})),
         "smi_warnings": items(record({"code": _TEXT, "gpu": _TEXT, "text": _TEXT})),
         "holders": items(record({})),
-        "xids": items(record({})),
+        "xids": items(record({"count": whole})),
         "error": _TEXT,
     }
 )
