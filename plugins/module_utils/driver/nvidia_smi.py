@@ -128,7 +128,7 @@ def _only_warns(result: CommandResult) -> bool:
 
 
 def _prose(text: str) -> list[str]:
-    """What it says in words: no line of a table or of XML."""
+    """The lines that people read: none of a table or of XML."""
     columns = 0
     found = []
     for line in text.splitlines():

@@ -24,7 +24,7 @@ class Absence(enum.Enum):
 
 Reading = str | Absence
 
-_WORDS = {
+_TEXTS = {
     Absence.NOT_SUPPORTED: (
         "", "n/a", "not supported", "feature is not supported", "not found", "function not found", "no data",
         "requested functionality has been deprecated", "insufficient permissions",
@@ -36,14 +36,13 @@ _WORDS = {
     ),
     Absence.LOST: ("gpu is lost", "gpu requires reset", "gpu requires restart"),
 }  # fmt: skip
-_KINDS = {word: absence for absence, words in _WORDS.items() for word in words}
+_KINDS = {text: absence for absence, texts in _TEXTS.items() for text in texts}
 
 
 def reading(text: str | None) -> Reading:
     """The figure in ``text``, or why it is none; a field that is not there is not supported."""
-    words = (text or "").strip()
-    plain = words.strip("[]<>").strip().lower().rstrip(".")
-    return _KINDS.get(plain, words)
+    value = (text or "").strip()
+    return _KINDS.get(value.strip("[]<>").strip().lower().rstrip("."), value)
 
 
 def figure(value: Reading) -> str | None:
