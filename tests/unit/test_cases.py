@@ -24,7 +24,7 @@ def test_every_case_has_its_files_and_the_right_answer() -> None:
 
 
 def test_every_test_that_is_named_is_there() -> None:
-    files = [path for path in (ROOT / "tests").rglob("test_*.py")]
+    files = list((ROOT / "tests").rglob("test_*.py"))
     for row in ROWS:
         named = re.findall(r"`([\w/.-]*\.py)?::(\w+)`", row[2])
         assert named, row[0]

@@ -149,7 +149,7 @@ def health(*, deadline: float = 10.0, run: Run = run_command) -> Health:
         full = pool.submit(run, ["nvidia-smi", "-q", "-x"], deadline)
         links = pool.submit(run, ["nvidia-smi", "nvlink", "-s"], deadline)
         result, link_result = full.result(), links.result()
-    nvlink = () if nvidia_smi.failure(link_result) else parse_nvlink(link_result.stdout)
+    nvlink = parse_nvlink(link_result.stdout) if nvidia_smi.answered(link_result) else ()
     warned = tuple(nvidia_smi.warnings(result))
     failure = nvidia_smi.failure(result)
     if failure:

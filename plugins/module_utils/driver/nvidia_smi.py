@@ -73,7 +73,7 @@ class SmiWarning(TypedDict):
 
 
 class Gpu(TypedDict):
-    """A GPU as the probe lists it; None where the driver does not report it."""
+    """A GPU as the probe lists it; None, or no text, where the driver does not report it."""
 
     index: int
     name: str
@@ -99,6 +99,11 @@ def failure(result: CommandResult) -> Failure | None:
     meaning = f": {MEANINGS[status]}" if status else ""
     text = lines[0] if lines else f"nvidia-smi ended with {result.returncode}{meaning}"
     return {"code": "no_devices" if status is ExitStatus.NOT_FOUND else "failed", "text": text}
+
+
+def answered(result: CommandResult) -> bool:
+    """Whether it did what it was asked: it ended with 0, or only warned that a card's infoROM is corrupted."""
+    return result.ok or result.returncode == ExitStatus.INFOROM_CORRUPT
 
 
 def status_of(result: CommandResult) -> ExitStatus | None:
@@ -165,8 +170,8 @@ def parse_gpus(text: str) -> list[Gpu]:
     return [
         {
             "index": int(row["index"]),
-            "name": row["name"],
-            "uuid": row["uuid"],
+            "name": figure(reading(row["name"])) or "",
+            "uuid": figure(reading(row["uuid"])) or "",
             "memory_mib": int(row["memory.total"]) if row["memory.total"].isdigit() else None,
             "pci": figure(reading(row.get("pci.bus_id"))),
             "persistence": row.get("persistence_mode") == "Enabled",

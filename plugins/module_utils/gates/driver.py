@@ -240,7 +240,7 @@ def _gpus(state: DriverState, health: Health, expected: Expected, host: str) -> 
             f"On {host}: lspci -d 10de: and journalctl -k -g NVRM, or correct gpu_host_gpus if that is the mistake",
         )
     model = expected.gpu_model
-    unexpected = sorted({gpu["name"] for gpu in gpus if model and not is_card(model, gpu["name"])})
+    unexpected = sorted({gpu["name"] for gpu in gpus if model and gpu["name"] and not is_card(model, gpu["name"])})
     if unexpected:
         yield Finding(
             "gpu_model",

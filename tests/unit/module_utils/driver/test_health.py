@@ -68,11 +68,9 @@ def test_a_health_that_cannot_be_read_has_a_code() -> None:
 
 def test_health_of_a_host_whose_nvidia_smi_warns_after_its_xml() -> None:
     def run(argv: Sequence[str], _deadline: float) -> CommandResult:
-        if "-x" not in argv:
-            return CommandResult(0, "")
-        warning = "WARNING: infoROM is corrupted at gpu 00000000:19:00.0\n"
-        return CommandResult(14, text("nvidia-smi/550.127.05/q-x.xml") + warning)
+        answer = "nvidia-smi/550.127.05/q-x.xml" if "-x" in argv else "nvidia-smi/550.127.05/nvlink-s.txt"
+        return CommandResult(14, text(answer) + "WARNING: infoROM is corrupted at gpu 00000000:19:00.0\n")
 
     health = gpu_health.health(run=run)
-    assert (health.failure, len(health.gpus)) == (None, 2)
+    assert (health.failure, len(health.gpus), len(health.nvlink)) == (None, 2, 2)
     assert [warning["code"] for warning in health.warnings] == ["inforom_corrupt"]
