@@ -59,7 +59,7 @@ def switch_managers(root: Path = Path("/")) -> list[str]:
 
 
 def switch_ports(root: Path = Path("/")) -> list[str]:
-    """RDMA devices of the functions that manage NVSwitches: they lead there and no further, and carry none of NCCL's traffic."""
+    """RDMA devices of the functions that manage NVSwitches: they carry nothing of NCCL's."""
     folders = (root / "sys/bus/pci/devices" / address / "infiniband" for address in switch_managers(root))
     return sorted(device.name for folder in folders for device in folder.glob("*"))
 
