@@ -58,6 +58,12 @@ def switch_managers(root: Path = Path("/")) -> list[str]:
     return [function.name for function in functions if MARK in _vital_product_data(function / "vpd")]
 
 
+def switch_ports(root: Path = Path("/")) -> list[str]:
+    """RDMA devices of the functions that manage NVSwitches: they carry nothing of NCCL's."""
+    folders = (root / "sys/bus/pci/devices" / address / "infiniband" for address in switch_managers(root))
+    return sorted(device.name for folder in folders for device in folder.glob("*"))
+
+
 def _functions(root: Path, vendor: str, kinds: tuple[str, ...]) -> Iterator[Path]:
     """PCI functions of a vendor, by the first digits of their class."""
     for device in sorted((root / "sys/bus/pci/devices").glob("*")):

@@ -81,6 +81,7 @@ _HOST = record(
         "zone": _TEXT,
         "head": record({"host": text, "address": text}),
         "peers": table(text),
+        "nvswitch_ports": items(text),
         "error": _TEXT,
     }
 )

@@ -46,6 +46,14 @@ def test_switches_that_are_no_pci_devices_are_told_by_who_manages_them(tmp_path:
     assert fabric.spans_hosts(tmp_path) is False
 
 
+def test_ports_that_lead_to_nvswitches_and_no_further(tmp_path: Path) -> None:
+    tree(tmp_path, (CASE / "tree.txt").read_text())
+    for number, device in enumerate(("a0", "a1", "a2", "a3")):
+        (tmp_path / f"sys/bus/pci/devices/0000:{device}:00.0/infiniband/mlx5_{number}").mkdir(parents=True)
+    assert fabric.switch_ports(tmp_path) == ["mlx5_0", "mlx5_1", "mlx5_2", "mlx5_3"]
+    assert fabric.switch_ports(tmp_path / "none") == []
+
+
 GPU = ("g/vendor 0x10de", "g/class 0x030200")
 NIC = ("n/vendor 0x15b3", "n/class 0x020700")
 
