@@ -28,7 +28,9 @@ def port(
 ) -> None:
     folder = f"sys/class/infiniband/{device}/ports/1"
     about = {"state": "4: ACTIVE", "link_layer": layer, "rate": rate, **more}
-    files(root, folder, **about, **{f"gids__{name}": gid for name, gid in (gids or {}).items()})
+    files(root, folder, **about)
+    for name, gid in (gids or {}).items():
+        files(root, folder, **{f"gids__{name}": gid, f"gid_attrs__types__{name}": "RoCE v2"})
 
 
 def count(root: Path, device: str, words: int) -> None:
