@@ -6,6 +6,7 @@ The lines are those of NCCL 2.27 to 2.30 (tests/unit/fixtures/nccl has them, wit
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterable
 
@@ -76,8 +77,10 @@ class Said:
 
 
 _LINE = re.compile(r"NCCL (?:INFO|WARN) (.*)")
-_PORT = re.compile(r"\[\d+\]([^:\s]+):(\d+)/")
-_INTERFACE = re.compile(r"\[\d+\]([^:\s]+):")
+_NAME = r"[A-Za-z0-9_.@-]{1,40}"  # a user wrote the log: what is shown of it is names and numbers
+_PORT = re.compile(rf"\[\d+\]({_NAME}):(\d{{1,3}})/")
+_INTERFACE = re.compile(rf"\[\d+\]({_NAME}):")
+_MOST_NAMES = 64
 _HINTS: tuple[tuple[str, Hint], ...] = (
     (r"NCCL_IB_DISABLE set by environment to (?!0\b)\d", Hint.DISABLED),
     (r"NCCL_NET set by environment to Socket\b", Hint.DISABLED),
@@ -97,10 +100,10 @@ def parse(text: str) -> Said:
     hosts, mnnvl, chosen = 0, False, False
     hints: list[Hint] = []
     for line in _LINE.findall(text):
-        if match := re.match(r"NCCL version (\d+(?:\.\d+)+)", line):
+        if match := re.match(r"NCCL version (\d{1,4}(?:\.\d{1,4}){1,3})", line):
             version = match[1]
-        elif match := re.match(r"Using network (.+)", line):
-            said["networks"].append(match[1].strip())
+        elif match := re.match(rf"Using network ({_NAME}(?: {_NAME})?)", line):
+            said["networks"].append(match[1])
         elif match := re.match(r"NET/(IB|Socket) : Using (\[\d+\].*)", line):
             if match[1] == "IB":
                 ports = _PORT.findall(match[2].partition("; OOB")[0])
@@ -110,10 +113,10 @@ def parse(text: str) -> Said:
         elif match := re.match(r"Channel \S+ : .+? via (.+)", line):
             if kind := _path(match[1]):
                 counts[kind] += 1
-        elif match := re.match(r"(\d+) coll channels,(?: \d+ collnet channels,)? (\d+) nvls channels", line):
+        elif match := re.match(r"(\d{1,6}) coll channels,(?: \d+ collnet channels,)? (\d{1,6}) nvls channels", line):
             channels.append(int(match[1]))
             multicast.append(int(match[2]))
-        elif match := re.match(r"comm \S+ rank \d+ nRanks \d+ nNodes (\d+) .*\bMNNVL (\d)", line):
+        elif match := re.match(r"comm \S+ rank \d+ nRanks \d+ nNodes (\d{1,6}) .*\bMNNVL (\d)", line):
             hosts = max(hosts, int(match[1]))
             mnnvl = mnnvl or match[2] != "0"
         elif re.match(r"NCCL_IB_HCA set (?:by environment )?to ", line):
@@ -148,4 +151,4 @@ def _path(path: str) -> str | None:
 
 
 def _once(values: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(values))
+    return tuple(itertools.islice(dict.fromkeys(values), _MOST_NAMES))

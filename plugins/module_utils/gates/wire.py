@@ -22,7 +22,7 @@ from .nccl_log import Said
 Kind = Literal["ib", "roce", "efa", "ethernet"]
 RDMA: tuple[Kind, ...] = ("efa", "ib", "roce")
 MOST_DEVICES = 256
-NVLINK_DEADLINE = 10.0
+NVLINK_DEADLINE = 5.0
 _ROOT = Path("/")
 _ENCODING = {"2.5": 0.8, "5.0": 0.8, "8.0": 128 / 130, "16.0": 128 / 130, "32.0": 128 / 130, "64.0": 242 / 256}
 """Share of a PCIe lane's transfers that are data, by its GT/s (PCI-SIG, "PCI Express Base Specification")."""
@@ -176,7 +176,10 @@ def _count(path: Path, unit: int) -> int | None:
 
 
 def carried(before: Sequence[Nic], after: Sequence[Nic]) -> tuple[Nic, ...]:
-    """The cards as they are after, with the bytes that they carried in between; None where a counter began anew."""
+    """The cards as they are after, with the bytes that they carried in between.
+
+    None where a counter began anew, and where it has never counted anything: not every driver counts.
+    """
     earlier = {(nic.kind, nic.name): nic for nic in before}
     return tuple(
         dataclasses.replace(
@@ -190,7 +193,7 @@ def carried(before: Sequence[Nic], after: Sequence[Nic]) -> tuple[Nic, ...]:
 
 def _difference(before: Nic | None, after: Nic, name: str) -> int | None:
     first, last = getattr(before, name, None), getattr(after, name)
-    return last - first if first is not None and last is not None and last >= first else None
+    return last - first if first is not None and last and last >= first else None
 
 
 def network_kind(found: Sequence[Nic]) -> Kind:

@@ -79,3 +79,13 @@ def test_a_second_port_is_named() -> None:
 @pytest.mark.parametrize("text", ["", "no log of NCCL\n", "a1:1:1 [0] NCCL INFO Channel\nNCCL INFO comm 0x1 rank"])
 def test_anything_else_says_nothing(text: str) -> None:
     assert nccl_log.parse(text) == Said()
+
+
+def test_a_users_log_is_shown_as_names_and_numbers_alone() -> None:
+    hostile = (
+        "NCCL INFO Using network \x1b[31mred\nNCCL INFO Using network " + "x" * 1000 + "\nNCCL INFO NET/Socket : Using "
+    )
+    hostile += "".join(f"[{n}]eth{n}:10.0.0.1<0> " for n in range(500))
+    found = nccl_log.parse(hostile)
+    assert found.networks == ("x" * 40,)
+    assert len(found.interfaces) == 64

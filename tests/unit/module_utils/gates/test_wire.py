@@ -28,7 +28,9 @@ def port(
 ) -> None:
     folder = f"sys/class/infiniband/{device}/ports/1"
     about = {"state": "4: ACTIVE", "link_layer": layer, "rate": rate, **more}
-    files(root, folder, **about, **{f"gids__{name}": gid for name, gid in (gids or {}).items()})
+    files(root, folder, **about)
+    for name, gid in (gids or {}).items():
+        files(root, folder, **{f"gids__{name}": gid, f"gid_attrs__types__{name}": "RoCE v2"})
 
 
 def count(root: Path, device: str, words: int) -> None:
@@ -97,11 +99,15 @@ def test_the_best_network_that_a_host_has(kinds, expected) -> None:
 
 
 def test_what_was_carried_is_the_difference_of_what_is_counted() -> None:
-    before = [Nic("a", "ib", sent=10, received=20), Nic("b", "ib", sent=90, received=5), Nic("c", "ib")]
+    before = [
+        Nic("a", "ib", sent=10, received=20),
+        Nic("b", "ib", sent=90, received=5),
+        Nic("c", "ib", sent=0, received=0),
+    ]
     after = [
         Nic("a", "ib", sent=15, received=20),
         Nic("b", "ib", sent=3, received=9),
-        Nic("c", "ib"),
+        Nic("c", "ib", sent=0, received=0),
         Nic("new", "ib", sent=1),
     ]
     assert [(nic.sent, nic.received, nic.moved) for nic in wire.carried(before, after)] == [

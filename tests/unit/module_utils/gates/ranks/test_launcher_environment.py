@@ -1,4 +1,4 @@
-"""What NCCL is told to write down: a gate reads it, whatever the serving environment asks of NCCL."""
+"""What NCCL is told to write down, and how a gate reads it, whatever the serving environment asks of NCCL."""
 
 from __future__ import annotations
 
@@ -32,3 +32,14 @@ def test_nccl_says_what_it_uses_whatever_the_engine_is_told(monkeypatch: pytest.
 
 def test_who_runs_the_gate_by_hand_may_ask_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
     assert environment(monkeypatch, {}, {"NCCL_DEBUG": "TRACE"})["NCCL_DEBUG"] == "TRACE"
+
+
+def test_logs_of_the_ranks_are_read_and_nothing_else_that_lies_there() -> None:
+    scratch = launcher.scratch_folder(None)
+    try:
+        (scratch.path / "nccl.a1.7.log").write_text("a1:7:7 [0] NCCL INFO Using network Socket\n")
+        (scratch.path / "other.log").write_text("a1:7:7 [0] NCCL INFO Using network IB\n")
+        (scratch.path / "nccl.a1.8.log").symlink_to("/etc/passwd")
+        assert list(launcher._logs(scratch)) == [("nccl.a1.7.log", "a1:7:7 [0] NCCL INFO Using network Socket\n")]
+    finally:
+        scratch.remove()
