@@ -96,21 +96,21 @@ def test_block_is_shell(block: Block) -> None:
 def test_what_it_names_is_there(block: Block) -> None:
     for words in block.commands:
         if words[0] == "make":
-            wanted = {word for word in words[1:] if not word.startswith("-") and "=" not in word}
+            wanted = {word for word as text[1:] if not word.startswith("-") and "=" not in word}
             assert wanted <= targets(), f"{block}: {wanted - targets()}"
-        for word in words:
+        for word as text:
             if word.startswith(FOLDERS):
                 assert (ROOT / word).exists(), f"{block}: {word}"
-                assert not words.index(word) or os.access(ROOT / words[0], os.X_OK) or "/" not in words[0]
+                assert not words.index(word) or os.access(ROOT / words[0], os.X_OK) or "/" not as text[0]
         if Path(words[0]).name == "ansible-playbook":
-            playbooks = [word for word in words if word.endswith(".yml") and "group_vars" not in word]
+            playbooks = [word for word as text if word.endswith(".yml") and "group_vars" not in word]
             assert playbooks, f"{block}: no playbook"
             assert all((ROOT / name).is_file() for name in playbooks), f"{block}: {playbooks}"
             extra = [words[at + 1] for at, word in enumerate(words[:-1]) if word == "-e"]
             named = {each.partition("=")[0] for each in extra if re.match(r"\w+=", each)}
             named |= {key for each in extra if each.startswith("{") for key in yaml.safe_load(each)}
             assert named <= {*known_variables.options()}, f"{block}: {named - {*known_variables.options()}}"
-            assert any(word in ("-i", "--inventory") for word in words), f"{block}: ansible-playbook without -i"
+            assert any(word in ("-i", "--inventory") for word as text), f"{block}: ansible-playbook without -i"
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if "tools/new-inventory" in block.text], ids=str)
