@@ -42,9 +42,15 @@ def of_playbooks() -> Mapping[str, Mapping[str, Any]]:
         "rollout_lock_take_over": lock["take_over"],
         "rollout_lock_without": lock["without"],
         "status_format": _options(status)["format"],
-        "diagnose_deadline": {"type": "float", "default": 120},
-        "diagnose_disturb": {"type": "bool", "default": False},
-        "verify_disturb": {"type": "bool", "default": False},
+        "diagnose_deadline": {
+            "type": "float", "default": 120, "description": "Seconds after which a gate of diagnose.yml is a timeout.",
+        },
+        "diagnose_disturb": {
+            "type": "bool", "default": False, "description": "diagnose.yml stops a running engine for the gates that need the GPUs.",
+        },
+        "verify_disturb": {
+            "type": "bool", "default": False, "description": "verify.yml takes replicas out of service, in waves, to run every gate.",
+        },
     })  # fmt: skip
 
 
