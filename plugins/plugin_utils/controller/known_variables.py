@@ -46,10 +46,10 @@ def of_playbooks() -> Mapping[str, Mapping[str, Any]]:
             "type": "float", "default": 120, "description": "Seconds after which a gate of diagnose.yml is a timeout.",
         },
         "diagnose_disturb": {
-            "type": "bool", "default": False, "description": "diagnose.yml stops a running engine for the gates that need the GPUs.",
+            "type": "bool", "default": False, "description": "diagnose.yml stops the engine for the gates that need GPUs.",
         },
         "verify_disturb": {
-            "type": "bool", "default": False, "description": "verify.yml takes replicas out of service, in waves, to run every gate.",
+            "type": "bool", "default": False, "description": "verify.yml takes replicas out of service to run every gate.",
         },
     })  # fmt: skip
 
