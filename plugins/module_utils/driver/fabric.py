@@ -96,11 +96,12 @@ def read(root: Path, run: Run, deadline: float) -> Fabric:
     spans = spans_hosts(root)
     domain = imex = None
     if spans:
+        from . import nvidia_smi
         from .health import parse_smi_xml
 
         answer = run(["nvidia-smi", "-q", "-x"], deadline)
         try:
-            domain = joined(parse_smi_xml(answer.stdout)) if answer.ok else None
+            domain = joined(parse_smi_xml(answer.stdout)) if nvidia_smi.answered(answer) else None
         except ValueError:
             domain = None
         imex = run(["systemctl", "is-active", IMEX], deadline).stdout.strip() == "active"

@@ -55,7 +55,7 @@ class DriverState(TypedDict):
 
     ``package_version`` is None unless all of ``package_versions`` agree; ``persistence`` is None without GPUs;
     ``dpkg_interrupted`` is true also where a package is broken; ``smi_failure`` is None where nvidia-smi works, and where
-    there is no driver at all.
+    there is no driver at all; ``userspace_version`` is that of the libraries, wherever they lie.
     """
 
     packages: dict[str, dpkg.Package]
@@ -74,6 +74,7 @@ class DriverState(TypedDict):
     pending_reboot_packages: list[str]
     dpkg_interrupted: bool
     smi_failure: nvidia_smi.Failure | None
+    smi_warnings: list[nvidia_smi.SmiWarning]
 
 
 class FullDriverState(DriverState, total=False):
@@ -100,16 +101,17 @@ def driver_state(
     fabric = _fabric_manager(packages, run, deadline)
     loaded_modules = modules(root)
     smi_result = smi()
-    gpus = nvidia_smi.parse_gpus(smi_result.stdout) if smi_result.ok else []
     loaded = loaded_version(root)
     smi_failure = nvidia_smi.failure(smi_result)
+    gpus = [] if smi_failure else nvidia_smi.parse_gpus(smi_result.stdout)
     if smi_failure and smi_failure["code"] == "not_found" and not (packages or loaded):
         smi_failure = None
     state: FullDriverState = {
         "packages": packages,
         "package_versions": dpkg.driver_versions(packages),
         "package_version": dpkg.driver_version(packages),
-        "userspace_version": _userspace_version(root),
+        "userspace_version": _userspace_version(root)
+        or (None if smi_failure else nvidia_smi.driver_version(smi_result.stdout)),
         "loaded_version": loaded,
         "fabric_manager": fabric,
         "nvswitches": nvswitches(root),
@@ -124,6 +126,7 @@ def driver_state(
         ),
         "dpkg_interrupted": dpkg.interrupted(root) or any(package["broken"] for package in packages.values()),
         "smi_failure": smi_failure,
+        "smi_warnings": [] if smi_failure else nvidia_smi.warnings(smi_result),
     }
     if holders:
         state["holders"] = holders()

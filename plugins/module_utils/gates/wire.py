@@ -15,6 +15,7 @@ from typing import Literal
 from ..core import records
 from ..core.commands import in_background, run_command
 from ..core.system import read_text
+from ..driver import nvidia_smi
 from . import nccl_log
 from .nccl_log import Said
 
@@ -97,7 +98,7 @@ class Watch:
 
 def _ask_nvlink() -> str:
     answer = run_command(["nvidia-smi", "nvlink", "-s"], NVLINK_DEADLINE)
-    return answer.stdout if answer.ok else ""
+    return answer.stdout if nvidia_smi.answered(answer) else ""
 
 
 def nvswitch_ports() -> tuple[str, ...]:

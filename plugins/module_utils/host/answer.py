@@ -43,8 +43,9 @@ _DRIVER = record(
         "pending_reboot_packages": items(text),
         "dpkg_interrupted": flag,
         "smi_failure": maybe(record({"code": _TEXT, "text": _TEXT})),
+        "smi_warnings": items(record({"code": _TEXT, "gpu": _TEXT, "text": _TEXT})),
         "holders": items(record({})),
-        "xids": items(record({})),
+        "xids": items(record({"count": whole})),
         "error": _TEXT,
     }
 )
@@ -149,6 +150,7 @@ _MODEL = record(
         "weights": table(whole),
         "missing": items(text),
         "readable_by": table(flag),
+        "free_mib": maybe(whole),
         "error": _TEXT,
     }
 )
