@@ -129,10 +129,8 @@ def _rdma(root: Path, port: RdmaPort) -> Nic:
         kind = "efa"
     elif port["link_layer"] == "Ethernet":
         kind = "roce"
-    counters, unit = (
-        folder / "counters",
-        4,
-    )  # they count fours of bytes (InfiniBand Architecture Specification, PortCounters)
+    # PortCounters of the InfiniBand Architecture Specification count data by four bytes.
+    counters, unit = folder / "counters", 4
     sent, received = "port_xmit_data", "port_rcv_data"
     if kind == "efa":
         counters, unit, sent, received = folder / "hw_counters", 1, "tx_bytes", "rx_bytes"
