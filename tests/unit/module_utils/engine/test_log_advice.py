@@ -65,48 +65,6 @@ def test_nothing_is_found_in_a_log_of_nothing() -> None:
     assert log_advice.read(["INFO 11-22 01:03:30 [core.py:1] all is well", ""], KNOWN) == []
 
 
-REASONS = {
-    "a real engine that died at its first completion": (
-        log("dies_at_first_completion.log"),
-        "RuntimeError: Worker failed with error 'Unsupported CPU attention configuration: head_dim=16 isa=2 kv_cache_idx=0'",
-    ),
-    "a real engine whose workers lack the model, reported through Ray": (
-        log("dies_without_model.log"),
-        "FileNotFoundError: No such file or directory: /srv/models/tiny/model.safetensors",
-    ),
-    "the cause comes before the generic end": (
-        [
-            "(EngineCore pid=9) ERROR 11-22 01:00:00 [core.py:9] Traceback (most recent call last):",
-            "(EngineCore pid=9) ERROR 11-22 01:00:00 [c.py:9] torch.OutOfMemoryError: CUDA out of memory",
-            "(APIServer pid=8) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}",
-        ],
-        "torch.OutOfMemoryError: CUDA out of memory",
-    ),
-    "Ray's colours and prefixes": (
-        ["\x1b[36m(R pid=7, ip=10.0.0.12)\x1b[0m (W pid=7) ERROR 11-22 01:00:00 [x.py:1] ValueError: no such model"],
-        "ValueError: no such model",
-    ),
-    "an argument that vLLM does not know": (
-        ["usage: vllm serve [model_tag] [options]", "vllm serve: error: unrecognized arguments: --nonsense"],
-        "unrecognized arguments: --nonsense",
-    ),
-    "only the generic end": (
-        ["RuntimeError: Engine core initialization failed. See root cause above."],
-        "RuntimeError: Engine core initialization failed. See root cause above.",
-    ),
-    "no exception at all": (
-        ["(APIServer pid=8) INFO 11-22 01:00:00 [a.py:1] Loading weights took 3 s", ""],
-        "Loading weights took 3 s",
-    ),
-    "no log at all": ([], "nothing"),
-}
-
-
-@pytest.mark.parametrize(("lines", "reason"), REASONS.values(), ids=REASONS.keys())
-def test_failure_reason(lines: list[str], reason: str) -> None:
-    assert log_advice.failure_reason(lines).startswith(reason)
-
-
 def test_rows_that_cannot_work_are_named() -> None:
     with pytest.raises(ValueError, match="log_advice row 'x'"):
         log_advice.patterns([{**ROWS[0], "id": "x", "pattern": "("}])

@@ -1,0 +1,122 @@
+"""Why something failed, from what real programs printed: each case's right value stands beside its log (expected.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import causes
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.causes import CauseKind
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+
+
+def case(name: str) -> list[str]:
+    return (FIXTURES / "cases" / name / "engine.log").read_text(encoding="utf-8").splitlines()
+
+
+def log(name: str) -> list[str]:
+    return (FIXTURES / "vllm/0.32.0" / name).read_text(encoding="utf-8").splitlines()
+
+
+CASES = {
+    "log-gloo-barrier-half-hour": (
+        CauseKind.TIMEOUT,
+        "RuntimeError: Application timeout caused pair closure: Timed out waiting 1800000ms for recv operation to complete, "
+        "in in_the_same_node_as",
+    ),
+    "log-ib-gid-timeout": (
+        CauseKind.ECHO,
+        "RuntimeError: NCCL error: remote process exited or there was a network error: NET/IB: Got completion from peer "
+        "10.0.0.14<41001> with status=IBV_WC_RETRY_EXC_ERR(12)",
+    ),
+    "log-mnnvl-imex": (
+        CauseKind.NCCL,
+        "RuntimeError: NCCL error: unhandled system error: MNNVL (cliqueSize 8) is available but not working on this system. "
+        "Check the IMEX channel configuration (/dev/nvidia-caps-imex-channels). Set NCCL_MNNVL_ENABLE=0",
+    ),
+    "log-nccl-capture-refused": (
+        CauseKind.NCCL,
+        "RuntimeError: NCCL error: invalid usage: NCCL cannot be captured in a graph if either it wasn't built with CUDA",
+    ),
+    "log-nccl-connect-wordings": (
+        CauseKind.ECHO,
+        "RuntimeError: NCCL error: unhandled system error: ncclOsSocketStartConnect: connect to 10.0.0.14<41001> returned "
+        "Connection refused",
+    ),
+    "log-nccl-last-error": (
+        CauseKind.NCCL,
+        "Failed to bind NVLink SHARP (NVLS) Multicast memory of size 2097152 : CUDA error 401 'the operation cannot be",
+    ),
+    "log-ptx-toolchain": (
+        CauseKind.EXCEPTION,
+        "torch.AcceleratorError: CUDA error: the provided PTX was compiled with an unsupported toolchain.",
+    ),
+    "log-ptxas-next-line": (
+        CauseKind.COMPILER,
+        "ptxas fatal: Value 'sm_121a' is not defined for option 'gpu-name'",
+    ),
+    "log-pydantic-value-error": (
+        CauseKind.VALIDATION,
+        "Total number of attention heads (128) must be divisible by tensor parallel size (7)",
+    ),
+    "log-rank-prefix": (CauseKind.EXCEPTION, "RuntimeError: NCCL error: unhandled cuda error"),
+    "log-ray-memory-kill": (CauseKind.MEMORY, "a worker on 10.0.0.12 was killed for memory pressure (raylet)"),
+    "log-registry-subprocess": (
+        CauseKind.EXCEPTION,
+        "ImportError: vllm.vllm_flash_attn requires the CUDA flash attention extensions (_vllm_fa2_C or _vllm_fa3_C)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "kind", "text"), [(name, *right) for name, right in CASES.items()], ids=CASES)
+def test_a_case_is_told_by_its_cause(name: str, kind: CauseKind, text: str) -> None:
+    found = causes.of_program(case(name))
+    assert found.kind is kind
+    assert found.text.startswith(text)
+    assert "\n" not in found.text
+
+
+REASONS = {
+    "a real engine that died at its first completion": (
+        log("dies_at_first_completion.log"),
+        "RuntimeError: Worker failed with error 'Unsupported CPU attention configuration: head_dim=16 isa=2 kv_cache_idx=0'",
+    ),
+    "a real engine whose workers lack the model, reported through Ray": (
+        log("dies_without_model.log"),
+        "FileNotFoundError: No such file or directory: /srv/models/tiny/model.safetensors",
+    ),
+    "the cause comes before the generic end": (
+        [
+            "(EngineCore pid=9) ERROR 11-22 01:00:00 [core.py:9] Traceback (most recent call last):",
+            "(EngineCore pid=9) ERROR 11-22 01:00:00 [c.py:9] torch.OutOfMemoryError: CUDA out of memory",
+            "(APIServer pid=8) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}",
+        ],
+        "torch.OutOfMemoryError: CUDA out of memory",
+    ),
+    "Ray's colours and prefixes": (
+        ["\x1b[36m(R pid=7, ip=10.0.0.12)\x1b[0m (W pid=7) ERROR 11-22 01:00:00 [x.py:1] ValueError: no such model"],
+        "ValueError: no such model",
+    ),
+    "an argument that vLLM does not know": (
+        ["usage: vllm serve [model_tag] [options]", "vllm serve: error: unrecognized arguments: --nonsense"],
+        "unrecognized arguments: --nonsense",
+    ),
+    "only the generic end": (
+        ["RuntimeError: Engine core initialization failed. See root cause above."],
+        "RuntimeError: Engine core initialization failed. See root cause above.",
+    ),
+    "no exception at all": (
+        ["(APIServer pid=8) INFO 11-22 01:00:00 [a.py:1] Loading weights took 3 s", ""],
+        "Loading weights took 3 s",
+    ),
+    "no log at all": ([], "nothing"),
+}
+
+
+@pytest.mark.parametrize(("lines", "reason"), REASONS.values(), ids=REASONS.keys())
+def test_failure_reason(lines: list[str], reason: str) -> None:
+    assert causes.of_program(lines).text.startswith(reason)
+
+
