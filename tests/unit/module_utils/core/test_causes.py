@@ -120,3 +120,77 @@ def test_failure_reason(lines: list[str], reason: str) -> None:
     assert causes.of_program(lines).text.startswith(reason)
 
 
+
+
+def text(name: str) -> str:
+    return (FIXTURES / name).read_text(encoding="utf-8")
+
+
+PACKAGES = {
+    "DKMS points at its log (the log has the compiler's error)": (
+        "cases/dkms-reason-in-make-log/said.txt",
+        "cases/dkms-reason-in-make-log/make.log",
+        [
+            (
+                CauseKind.DKMS,
+                "driver 550.163.01 does not build for kernel 6.19.3-amd64: common/inc/nv-mm.h:324:23: error: 'struct "
+                "vm_area_struct' has no member named '__vm_flags'; did you mean 'vm_flags'?",
+            )
+        ],
+    ),
+    "a real build that fails, dkms 3.2.2": (
+        "dkms/3.2.2/dkms-build-fails-apt.txt",
+        "dkms/3.2.2/dkms-build-fails-make.log",
+        [
+            (
+                CauseKind.DKMS,
+                "driver 550.163.01 does not build for kernel 6.12.118+deb13-amd64: nvidia/nv-pci.c:237:9: error: too few "
+                "arguments to function 'pci_resize_resource'",
+            )
+        ],
+    ),
+    "apt's unmet dependencies": (
+        "cases/apt-desktop-driver/said.txt",
+        None,
+        [
+            (
+                CauseKind.UNMET,
+                "nvidia-driver-550-open: Depends: xserver-xorg-video-nvidia-550 (= 550.127.05-0ubuntu1) but it is not going "
+                "to be installed",
+            )
+        ],
+    ),
+    "apt 3's solver": (
+        "apt/errors/apt3-solver-conflict.txt",
+        None,
+        [
+            (
+                CauseKind.UNMET,
+                "nvidia-smi: Depends: libnvidia-ml1 (= 550.163.01-4~bpo13+1) but 580.95.05-1 is to be installed",
+            ),
+        ],
+    ),
+    "sqv refuses a key": (
+        "apt/errors/apt-sqv-sha1-key.txt",
+        None,
+        [
+            (
+                CauseKind.SIGNATURE,
+                "Signing key on DFE600ED80A5D183054253326FE03B048AF4FBAA is not accepted: SHA1 is not considered secure since "
+                "2026-02-01",
+            )
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize(("said", "log", "right"), PACKAGES.values(), ids=PACKAGES)
+def test_why_packages_failed(said: str, log: str | None, right: list[tuple[CauseKind, str]]) -> None:
+    found = causes.of_packages(text(said))
+    if log is not None:
+        assert found[0].log.endswith("/build/make.log")
+        found = tuple(causes.with_build_log(cause, text(log)) for cause in found)
+    assert [cause.kind for cause in found] == [kind for kind, _ in right]
+    for cause, (_, start) in zip(found, right):
+        assert cause.text.startswith(start)
+        assert not cause.text.endswith((".", ":"))
