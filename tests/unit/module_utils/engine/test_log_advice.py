@@ -21,14 +21,54 @@ def log(name: str) -> list[str]:
     return (FIXTURES / "0.32.0" / name).read_text(encoding="utf-8").splitlines()
 
 
-@pytest.mark.parametrize("row", ROWS, ids=[row["id"] for row in ROWS])
-def test_a_row_finds_its_own_line_and_no_other_row_does(row: dict[str, Any]) -> None:
-    found = log_advice.read([row["line"]] * row.get("at_least", 1), KNOWN)
+WORDINGS = [(row, given) for row in ROWS for given in (row, *row.get("also", []))]
+
+
+@pytest.mark.parametrize(("row", "given"), WORDINGS, ids=[row["id"] for row, _ in WORDINGS])
+def test_a_row_finds_its_own_lines_and_no_other_row_does(row: dict[str, Any], given: dict[str, str]) -> None:
+    found = log_advice.read([given["line"]] * row.get("at_least", 1), KNOWN)
     assert [finding.id for finding in found] == [row["id"]]
     assert "{" not in found[0].finding + found[0].remediation
     assert found[0].finding.endswith(".")
     assert found[0].source
-    assert row["line_from"]
+    assert given["line_from"]
+
+
+CASES = FIXTURES.parent / "cases"
+ADVICE = {
+    "log-gloo-barrier-half-hour": ("gloo_half_hour", ["in_the_same_node_as", "vllm-same-node-barrier"]),
+    "log-ib-gid-timeout": (
+        "nccl_link_local_gid",
+        ["mlx5_bond_0", "(Connection timed out)", "local GID index 1, a link-local one", "RoCE v2 GID", "NCCL_IB_GID_INDEX"],
+    ),
+    "log-mnnvl-imex": (
+        "nccl_imex",
+        ["IMEX", "/dev/nvidia-caps-imex-channels", "nvidia-imex-ctl -N", "NCCL_MNNVL_ENABLE=0"],
+    ),
+    "log-nccl-capture-refused": ("nccl_capture_refused", ["libcuda", "LD_LIBRARY_PATH", "second NCCL", "without graphs"]),
+    "log-nccl-connect-wordings": ("nccl_cannot_connect", ["10.0.0.14", "No route to host"]),
+    "log-nccl-last-error": ("nccl_nvls_bind", ["fabric manager", "NVSwitches", "401"]),
+    "log-ptx-toolchain": ("ptx_toolchain", ["driver is older than the CUDA", "serving_runtime_lock"]),
+    "log-ptxas-next-line": ("ptxas_unknown_gpu", ["sm_121a", "TRITON_PTXAS_PATH", "CUDA 13", "newer vLLM and Triton"]),
+    "log-ray-memory-kill": ("ray_memory_kill", ["10.0.0.12", "memory"]),
+}
+
+
+@pytest.mark.parametrize(("case", "advice"), ADVICE.items(), ids=ADVICE)
+def test_a_case_is_advised(case: str, advice: tuple[str, list[str]]) -> None:
+    name, words = advice
+    found = {one.id: one for one in log_advice.read((CASES / case / "engine.log").read_text().splitlines(), KNOWN)}
+    said = found[name].finding + " " + found[name].remediation
+    assert [word for word in words if word not in said] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "why"), [(0, "No route to host"), (2, "No route to host"), (3, "Connection refused")], ids=["2.21", "2.30", "retried"]
+)
+def test_each_wording_of_a_refused_connection_names_peer_and_reason(line: int, why: str) -> None:
+    said = (CASES / "log-nccl-connect-wordings/engine.log").read_text().splitlines()[line]
+    (found,) = log_advice.read([said], KNOWN)
+    assert found.finding == f"NCCL cannot connect to 10.0.0.14: {why}."
 
 
 def test_rows_have_names_of_their_own() -> None:
