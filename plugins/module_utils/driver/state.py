@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Literal, TypedDict
 
+from ..core import elf
 from ..core.commands import Run, in_background, run_command
 from ..core.system import read_text
 from . import dpkg, kernel_log, nvidia_smi
@@ -62,6 +63,8 @@ class DriverState(TypedDict):
     package_version: str | None
     userspace_version: str | None
     loaded_version: str | None
+    loaded_flavor: str | None
+    libcuda_build_id: str | None
     fabric_manager: FabricManager | None
     nvswitches: int
     persistence: bool | None
@@ -108,6 +111,8 @@ def driver_state(
         "package_version": dpkg.driver_version(packages),
         "userspace_version": _userspace_version(root),
         "loaded_version": loaded,
+        "loaded_flavor": loaded_flavor(root) if loaded else None,
+        "libcuda_build_id": libcuda_build_id(root),
         "fabric_manager": fabric,
         "nvswitches": nvswitches(root),
         "persistence": all(gpu["persistence"] for gpu in gpus) if gpus else None,
@@ -132,6 +137,18 @@ def loaded_version(root: Path = Path("/")) -> str | None:
     """The version of the kernel module that is loaded now, as the kernel reports it; None when none is."""
     proc = parse_proc_version(read_text(root / "proc/driver/nvidia/version"))
     return proc or read_text(root / "sys/module/nvidia/version").strip() or None
+
+
+def loaded_flavor(root: Path = Path("/")) -> str | None:
+    """``open`` or ``proprietary``: which kernel modules are loaded now; None when it is not said."""
+    text = read_text(root / "proc/driver/nvidia/version")
+    return None if "Kernel Module" not in text else "open" if "Open Kernel Module" in text else "proprietary"
+
+
+def libcuda_build_id(root: Path = Path("/")) -> str | None:
+    """The build id of the driver's libcuda, which tells apart two builds of one version; None where there is none."""
+    library = next((path for folder in _LIBRARY_FOLDERS if (path := root / folder / "libcuda.so.1").exists()), None)
+    return elf.build_id(library) if library else None
 
 
 def modules(root: Path = Path("/")) -> dict[str, KernelModule]:
