@@ -157,8 +157,12 @@ def result(
         warnings: those of the request, before the plan's own.
         examine: asks the hosts whose driver is due.
     """
-    tables = (data_tables.read(name) for name in ("known_issues", "driver_branches", "cuda_minimum_driver"))
-    known = Known(*tables, today=run.now.date())
+    known = Known(
+        issues=data_tables.read("known_issues"),
+        branches=data_tables.read("driver_branches"),
+        cuda=data_tables.read("cuda_minimum_driver"),
+        today=run.now.date(),
+    )
     planned = plan.build(cluster.topology, cluster.wanted, observed, run, known)
     found = examine(planned.due_drivers)
     planned = dataclasses.replace(planned, warnings=(*map(Stop, (*warnings, *found.warnings)), *planned.warnings))

@@ -30,9 +30,7 @@ class ActionModule(ClusterAction):
         if cluster.topology.problems:
             return {"failed": True, "msg": render.invalid_inventory(cluster.topology.problems)}
         found = self.probe(cluster, variables, ray=True)
-        status = cluster_status.build(
-            cast(status_types.Probe, cluster.probed(found)), data_tables.read("known_issues")
-        )
+        status = cluster_status.build(cast(status_types.Probe, cluster.probed(found)), data_tables.read("known_issues"))
         text = _RENDER[arguments["format"]](status)
         Display().display(Invocation.of_this_run().repeated(text) if arguments["format"] == "table" else text)
         return {"changed": False, "status": status}

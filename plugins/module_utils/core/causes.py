@@ -31,6 +31,7 @@ class CauseKind(Code):
     DKMS = "dkms"  # a kernel module does not build
     DPKG = "dpkg"
     APT = "apt"
+    MODULE = "module"  # the kernel takes a module not in
     ECHO = "echo"  # the end of another process broke a connection
     POINTER = "pointer"  # says only that something else failed
     LINE = "line"  # nothing better than the last line
@@ -79,12 +80,18 @@ _WHAT = re.compile(r"what\(\):\s+(?P<text>.+)")
 _WATCHDOG = re.compile(r"Watchdog caught (?P<text>collective operation timeout: .+)")
 _PTXAS = re.compile(r"(?P<tool>ptxas[\w-]*) (?P<level>fatal|error)\s*: (?P<text>.+)")
 _NCCL_WARN = re.compile(r"NCCL (?:WARN|ERROR) (?P<text>.+)")
-_NCCL_CONSEQUENCE = re.compile(r"Cuda failure|\[(?:Proxy Service|Service thread)|Socket recv failed|\S+ failed in \S+ at")
+_NCCL_CONSEQUENCE = re.compile(
+    r"Cuda failure|\[(?:Proxy Service|Service thread)|Socket recv failed|\S+ failed in \S+ at"
+)
 _NCCL_EXCEPTION = re.compile(r"NCCL (?:error|failure)|\bnccl[A-Z]\w+Error")
 _GLOO = re.compile(r"\[[^\]]*gloo[^\]]*\] (?P<text>.+)")
 _TIMED_OUT = re.compile(r"[Tt]imed? ?out")
-_MEMORY = re.compile(r"(?P<count>[1-9]\d*) Workers \(tasks / actors\) killed due to memory pressure.*IP: (?P<host>[^),]+)")
-_MEMORY_OF_TASK = re.compile(r"Memory on the node \(IP: (?P<host>[^,)]+).* was (?P<used>\S+ / \S+) .*exceeds the memory usage")
+_MEMORY = re.compile(
+    r"(?P<count>[1-9]\d*) Workers \(tasks / actors\) killed due to memory pressure.*IP: (?P<host>[^),]+)"
+)
+_MEMORY_OF_TASK = re.compile(
+    r"Memory on the node \(IP: (?P<host>[^,)]+).* was (?P<used>\S+ / \S+) .*exceeds the memory usage"
+)
 _POINTS = re.compile(
     r"Engine core initialization failed|See stack trace|see root cause|EngineDeadError|Cancelled|KeyboardInterrupt|"
     r"SystemExit|ActorDiedError|RayTaskError\(|EngineCore encountered an issue|returned non-zero exit status|"
@@ -182,7 +189,9 @@ def _own(line: _Line, text: str) -> Cause | None:
         count = int(found.groupdict().get("count") or 1)
         used = f": {found['used']} in use" if "used" in found.groupdict() else ""
         workers = "a worker" if count == 1 else f"{count} workers"
-        killed = f"{workers} on {found['host']} {'was' if count == 1 else 'were'} killed for memory pressure (raylet){used}"
+        killed = (
+            f"{workers} on {found['host']} {'was' if count == 1 else 'were'} killed for memory pressure (raylet){used}"
+        )
         return Cause(CauseKind.MEMORY, killed, line.at)
     if found := _PTXAS.match(text):
         return Cause(CauseKind.COMPILER, f"{found['tool']} {found['level']}: {found['text']}"[:LONGEST], line.at)
@@ -195,9 +204,7 @@ def _own(line: _Line, text: str) -> Cause | None:
     return None
 
 
-def _of_exception(
-    at: int, name: str, text: str, after: Sequence[str], warned: str, function: str
-) -> Cause | None:
+def _of_exception(at: int, name: str, text: str, after: Sequence[str], warned: str, function: str) -> Cause | None:
     """The cause that an exception names, with the lines after it and what NCCL warned of before it."""
     if "validation error" in text and name.endswith("ValidationError"):
         return _of_pydantic(at, text, after)
@@ -247,7 +254,9 @@ def _last_error(lines: Sequence[str]) -> str:
 
 
 def _weighed(text: str, at: int) -> Cause:
-    kind = CauseKind.POINTER if _POINTS.search(text) else CauseKind.ECHO if _ECHOES.search(text) else CauseKind.EXCEPTION
+    kind = (
+        CauseKind.POINTER if _POINTS.search(text) else CauseKind.ECHO if _ECHOES.search(text) else CauseKind.EXCEPTION
+    )
     return Cause(kind, text[:LONGEST], at)
 
 
@@ -265,11 +274,15 @@ _APT_POINTS = re.compile(
     r"E: (?:Unable to correct problems|Error, pkgProblemResolver|Sub-process \S+ returned an error code|The repository .* is "
     r"not signed|The following information from --solver)"
 )
-_SIGNATURE = re.compile(r"^(?:W: )?OpenPGP signature verification failed.*error message is: |^  Sub-process \S*sqv .*message is: ")
+_SIGNATURE = re.compile(
+    r"^(?:W: )?OpenPGP signature verification failed.*error message is: |^  Sub-process \S*sqv .*message is: "
+)
 _BUILD = re.compile(r"Error! Bad return status for module build on kernel: (?P<kernel>\S+)")
 _MODULE = re.compile(r"/dkms/(?P<module>[\w.-]+)/(?P<version>\d[\w.]*)/build")
 _CONSULT = re.compile(r"Consult (?P<log>/\S+?\.log) for more information")
-_COMPILER_ERROR = re.compile(r"\S+:\d+(?::\d+)?: (?:fatal )?error: .+|ERROR: modpost: .+|\S*ld\S*: .*(?:error|undefined).*")
+_COMPILER_ERROR = re.compile(
+    r"\S+:\d+(?::\d+)?: (?:fatal )?error: .+|ERROR: modpost: .+|\S*ld\S*: .*(?:error|undefined).*"
+)
 
 
 def of_packages(text: str) -> tuple[Cause, ...]:
@@ -325,7 +338,9 @@ def _of_dkms(lines: Sequence[str]) -> Iterator[Cause]:
             what = f"{module['module']} {module['version']}" if module else "the module"
             if module and module["module"].startswith("nvidia"):
                 what = f"driver {module['version']}"
-            yield Cause(CauseKind.DKMS, f"{what} does not build for kernel {found['kernel']}", at, log["log"] if log else "")
+            yield Cause(
+                CauseKind.DKMS, f"{what} does not build for kernel {found['kernel']}", at, log["log"] if log else ""
+            )
 
 
 def _of_signature(lines: Sequence[str]) -> list[Cause]:
@@ -363,3 +378,17 @@ def _indented(lines: Sequence[str]) -> Iterator[str]:
         if not line.startswith(" "):
             return
         yield line
+
+
+_NOT_FOUND = re.compile(r"modprobe: FATAL: (?P<text>Module \S+ not found .*)")
+_NOT_INSERTED = re.compile(r"modprobe: ERROR: (?P<text>could not insert .*)")
+
+
+def of_modprobe(text: str) -> Cause:
+    """Why modprobe failed: of its lines the one that says why, which comes before those of what called it."""
+    lines = text.strip().splitlines()
+    for pattern in (_NOT_FOUND, _NOT_INSERTED):
+        for at, line in enumerate(lines):
+            if found := pattern.match(line.strip()):
+                return Cause(CauseKind.MODULE, found["text"].rstrip("."), at)
+    return Cause(CauseKind.LINE, "; ".join(line.strip() for line in lines) or "no reason given")

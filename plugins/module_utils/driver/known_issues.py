@@ -85,7 +85,9 @@ class TimeBomb:
 
     def __str__(self) -> str:
         left = (
-            f"in {self.days_left:.1f} days" if self.days_left > 0 else f"since {-self.days_left:.1f} days it may come any moment"
+            f"in {self.days_left:.1f} days"
+            if self.days_left > 0
+            else f"since {-self.days_left:.1f} days it may come any moment"
         )
         return f"after {self.at_days:g} days of uptime, {left}: {self.issue}"
 
@@ -215,9 +217,8 @@ def _part_holds(issue: str, kind: FactKind, actual: str, part: str, facts: Facts
     condition = re.fullmatch(r"(<=|>=|==|!=|<|>)?\s*([\w.+~-]+)", part)
     if not condition:
         raise ValueError(f"known issue {issue}: cannot read the condition {part!r}")
-    operand: str | None = condition[2]
-    if operand in FACTS:
-        operand = facts.get(operand)
+    written: str = condition[2]
+    operand = facts.get(written) if written in FACTS else written
     if operand is None:
         return False
     compare = _COMPARE[condition[1] or "=="]

@@ -56,7 +56,8 @@ def _scratch() -> IO[str]:
 def failure_reason(text: str, code: int, read: Callable[[Path], str] = read_text) -> str:
     """Why apt, dpkg or DKMS failed, with the compiler's error from the log that DKMS points at; else the exit status."""
     found = [
-        causes.with_build_log(cause, read(Path(cause.log))) if cause.log else cause for cause in causes.of_packages(text)
+        causes.with_build_log(cause, read(Path(cause.log))) if cause.log else cause
+        for cause in causes.of_packages(text)
     ]
     return "; ".join(cause.text for cause in found) or f"exit status {code}"
 

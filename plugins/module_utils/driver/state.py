@@ -139,12 +139,6 @@ def loaded_version(root: Path = Path("/")) -> str | None:
     return proc or read_text(root / "sys/module/nvidia/version").strip() or None
 
 
-def loaded_flavor(root: Path = Path("/")) -> str | None:
-    """``open`` or ``proprietary``: which kernel modules are loaded now; None when it is not said."""
-    text = read_text(root / "proc/driver/nvidia/version")
-    return None if "Kernel Module" not in text else "open" if "Open Kernel Module" in text else "proprietary"
-
-
 def libcuda_build_id(root: Path = Path("/")) -> str | None:
     """The build id of the driver's libcuda, which tells apart two builds of one version; None where there is none."""
     library = next((path for folder in _LIBRARY_FOLDERS if (path := root / folder / "libcuda.so.1").exists()), None)
@@ -175,6 +169,19 @@ def parse_proc_version(text: str) -> str | None:
     """The loaded module's version from ``/proc/driver/nvidia/version``; None when the text has none."""
     line = next((line for line in text.splitlines() if line.startswith("NVRM version:")), "")
     return find_driver_version(line)
+
+
+def loaded_flavor(root: Path = Path("/")) -> Literal["open", "proprietary"] | None:
+    """Whether the loaded module is the open or the proprietary one; None where none is, or where it does not say."""
+    return parse_proc_flavor(read_text(root / "proc/driver/nvidia/version"))
+
+
+def parse_proc_flavor(text: str) -> Literal["open", "proprietary"] | None:
+    """From the line of ``/proc/driver/nvidia/version`` that names the kind of module."""
+    line = next((line for line in text.splitlines() if line.startswith("NVRM version:")), "")
+    if "Open Kernel Module" in line:
+        return "open"
+    return "proprietary" if "Kernel Module" in line else None
 
 
 def parse_library_version(names: Iterable[str]) -> str | None:

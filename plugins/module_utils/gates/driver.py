@@ -16,10 +16,10 @@ from ..core import data_tables
 from ..core.codes import as_json
 from ..driver import health as gpu_health
 from ..driver import kernel_log, known_issues, nvidia_smi
-from ..driver.links import links
 from ..driver import state as driver_state
 from ..driver.cards import is_card
 from ..driver.health import GpuHealth, Health
+from ..driver.links import links
 from ..driver.state import DriverState, FullDriverState
 from ..runtime import state as runtime_state
 from .codes import Code

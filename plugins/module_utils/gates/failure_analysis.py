@@ -157,7 +157,8 @@ def _errors(reports: Sequence[Report]) -> Failure | None:
         "error",
         () if len(hosts) == len(reports) > 1 else hosts,
         first.phase,
-        f"rank {first.rank} on {first.host} failed with {first.exception}: {causes.of_exception(first.message)}{_during(first)}",
+        f"rank {first.rank} on {first.host} failed with {first.exception}: {causes.of_exception(first.message)}"
+        f"{_during(first)}",
     )
 
 

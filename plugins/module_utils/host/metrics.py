@@ -66,7 +66,9 @@ METRICS = (
     Metric("xid_errors", "gauge", "Xid errors that the kernel reported since this host booted."),
     Metric("reboot_pending", "gauge", "1 where packages ask for a reboot."),
     Metric(
-        "known_issue_days_left", "gauge", "Days of uptime until a known issue of what runs may come; label issue names it."
+        "known_issue_days_left",
+        "gauge",
+        "Days of uptime until a known issue of what runs may come; label issue names it.",
     ),
     Metric("files_drifted", "gauge", "Managed files that differ from what was applied; label role says whose."),
     Metric(

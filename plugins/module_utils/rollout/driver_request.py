@@ -1,4 +1,4 @@
-"""The driver that a host is to run against what is known of it: its branch, known issues, and the CUDA of its environment. Pure."""
+"""The driver that a host is to run, against its branch, known issues and the CUDA of the serving environment. Pure."""
 
 from __future__ import annotations
 
@@ -31,6 +31,9 @@ class Known:
     branches: Rows = ()
     cuda: Rows = ()
     today: datetime.date = datetime.date.min
+
+
+NOTHING_KNOWN = Known()
 
 
 def findings(

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..core.stop import Stop, StopError
 from ..driver import change_record
 from . import refusals, request
-from .driver_request import Known
+from .driver_request import NOTHING_KNOWN, Known
 from .left_out import LeftOut, left_out
 from .needs import DRIVER, Desired, HostNeed, host_need, replica_need, stale_hosts
 from .observed import Observed
@@ -91,7 +91,7 @@ def build(
     desired: Mapping[str, Desired],
     observed: Mapping[str, Observed],
     run: Run,
-    known: Known = Known(),
+    known: Known = NOTHING_KNOWN,
 ) -> Plan:
     """Plan a run.
 
@@ -108,7 +108,7 @@ def build(
     asked = [replica for replica in topology.replicas if allowed & set(replica.hosts)]
     refused = [*refusals.cut_replicas(asked, allowed), *refusals.unanswered(asked, observed)]
     if run.mode is Mode.ABORT:
-        desired, known = before_roll(topology, desired, observed), Known()
+        desired, known = before_roll(topology, desired, observed), NOTHING_KNOWN
         if not desired and not refused:
             return Plan(refusals=(Stop(refusals.nothing_to_abort(observed)),))
     needs: dict[str, HostNeed] = {}

@@ -103,6 +103,67 @@ REASONS = {
         ["usage: vllm serve [model_tag] [options]", "vllm serve: error: unrecognized arguments: --nonsense"],
         "unrecognized arguments: --nonsense",
     ),
+    "NCCL's last error, as torch says it (pytorch/pytorch#177472)": (
+        [
+            "torch.distributed.DistBackendError: NCCL error in: /var/lib/jenkins/workspace/torch/csrc/distributed/c10d/NCCLUtils.cpp:"
+            "93, unhandled cuda error (run with NCCL_DEBUG=INFO for details), NCCL version 2.29.3 ",
+            "ncclUnhandledCudaError: Call to CUDA function failed. ",
+            "Last error: ",
+            "Failed to bind NVLink SHARP (NVLS) Multicast memory of size 2097152 : CUDA error 401 'the operation cannot be performed in"
+            " the present state'. ",
+        ],
+        "Failed to bind NVLink SHARP (NVLS) Multicast memory of size 2097152 : CUDA error 401",
+    ),
+    "Ray's own words for a worker that was killed for memory (vllm-project/vllm#2669)": (
+        [
+            "Memory on the node (IP: 169.254.181.2, ID: 708c7baf966d59aa3f08299830c349ca055293ebb1c33d8e72cd3336) where the task (actor "
+            "ID: 0dab4ab45f6c947201afac6d01000000, name=RayWorkerVllm.__init__, pid=308, memory used=11.15GB) was running was 12.49GB / "
+            "13.15GB (0.950003), which exceeds the memory usage threshold of 0.95. Ray killed this worker (ID: "
+            "79a553ea91fe46f95e8384ddf8a8f0a01e3418a975ecd0af983c7bb2) because it was the most recently scheduled task",
+        ],
+        "a worker on 169.254.181.2 was killed for memory pressure (raylet): 12.49GB / 13.15GB in use",
+    ),
+    "torch's watchdog (vllm-project/vllm#13535)": (
+        [
+            "(RayWorkerWrapper pid=270291, ip=10.175.94.190) [rank3]:[E219 08:58:32.606233339 ProcessGroupNCCL.cpp:616] [Rank 3] Watchdog "
+            "caught collective operation timeout: WorkNCCL(SeqNum=31, OpType=ALLREDUCE, NumelIn=117440512, NumelOut=117440512, "
+            "Timeout(ms)=600000) ran for 600031 milliseconds before timing out.",
+        ],
+        "collective operation timeout: WorkNCCL(SeqNum=31, OpType=ALLREDUCE",
+    ),
+    "ptxas without an exception (vllm-project/vllm#29469)": (
+        [
+            "(EngineCore_DP0 pid=93) Internal Triton PTX codegen error",
+            "(EngineCore_DP0 pid=93) `ptxas` stderr:",
+            "(EngineCore_DP0 pid=93) ptxas fatal   : Value 'sm_121a' is not defined for option 'gpu-name'",
+        ],
+        "ptxas fatal: Value 'sm_121a' is not defined for option 'gpu-name'",
+    ),
+    "a peer's broken connection comes first, what broke it later": (
+        [
+            "(W pid=1, ip=10.0.0.11) ERROR 11-22 01:00:00 [x.py:1] RuntimeError: NCCL error: remote process exited or there was a network "
+            "error (run with NCCL_DEBUG=INFO for details)",
+            "(W pid=2, ip=10.0.0.12) ERROR 11-22 01:00:01 [x.py:1] torch.OutOfMemoryError: CUDA out of memory",
+        ],
+        "torch.OutOfMemoryError: CUDA out of memory",
+    ),
+    "a field that pydantic names on a line of its own": (
+        [
+            "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig",
+            "dtype",
+            "  Input should be 'auto', 'half' or 'float16' [type=literal_error, input_value='f8', input_type=str]",
+            "    For further information visit https://errors.pydantic.dev/2.14/v/literal_error",
+        ],
+        "dtype: Input should be 'auto', 'half' or 'float16'",
+    ),
+    "an exception that ends in a colon goes on in the next line": (
+        [
+            "(A pid=1) RuntimeError: Worker failed with:",
+            "(B pid=2) something else",
+            "(A pid=1) no kernel image is available",
+        ],
+        "RuntimeError: Worker failed with: no kernel image is available",
+    ),
     "only the generic end": (
         ["RuntimeError: Engine core initialization failed. See root cause above."],
         "RuntimeError: Engine core initialization failed. See root cause above.",
@@ -118,8 +179,6 @@ REASONS = {
 @pytest.mark.parametrize(("lines", "reason"), REASONS.values(), ids=REASONS.keys())
 def test_failure_reason(lines: list[str], reason: str) -> None:
     assert causes.of_program(lines).text.startswith(reason)
-
-
 
 
 def text(name: str) -> str:
@@ -191,6 +250,28 @@ def test_why_packages_failed(said: str, log: str | None, right: list[tuple[Cause
         assert found[0].log.endswith("/build/make.log")
         found = tuple(causes.with_build_log(cause, text(log)) for cause in found)
     assert [cause.kind for cause in found] == [kind for kind, _ in right]
-    for cause, (_, start) in zip(found, right):
+    for cause, (_, start) in zip(found, right, strict=True):
         assert cause.text.startswith(start)
         assert not cause.text.endswith((".", ":"))
+
+
+MODPROBE = {
+    "Debian's alternative without its file": (
+        "modprobe: FATAL: Module nvidia-current not found in directory /lib/modules/6.18.44-node\n"
+        "modprobe: ERROR: ../libkmod/libkmod-module.c:1047 command_do() Error running install command 'modprobe -i "
+        "nvidia-current ' for module nvidia: retcode 1\n"
+        "modprobe: ERROR: could not insert 'nvidia': Invalid argument\n",
+        "Module nvidia-current not found in directory /lib/modules/6.18.44-node",
+    ),
+    "the kernel refuses": (
+        (FIXTURES / "cases/open-module-on-volta/modprobe.txt").read_text(),
+        "could not insert 'nvidia': No such device",
+    ),
+    "something else": ("modprobe: FATAL: Module nvidia is in use.\n", "modprobe: FATAL: Module nvidia is in use."),
+    "nothing": ("", "no reason given"),
+}
+
+
+@pytest.mark.parametrize(("said", "reason"), MODPROBE.values(), ids=MODPROBE)
+def test_why_modprobe_failed_is_one_line(said: str, reason: str) -> None:
+    assert causes.of_modprobe(said).text == reason

@@ -57,14 +57,23 @@ def note(order: str, owner: bytes, kind: int, content: bytes) -> bytes:
 @pytest.mark.parametrize("wide", [True, False])
 def test_the_note_is_found_behind_others(order: str, wide: bool, tmp_path: Path) -> None:
     path = tmp_path / "lib.so"
-    notes = note(order, b"Go", 3, b"x" * 5) + note(order, b"GNU", 1, bytes(16)) + note(order, b"GNU", 3, b"\xab\xcd" * 10)
+    notes = (
+        note(order, b"Go", 3, b"x" * 5) + note(order, b"GNU", 1, bytes(16)) + note(order, b"GNU", 3, b"\xab\xcd" * 10)
+    )
     path.write_bytes(made(order, wide, notes))
     assert elf.build_id(path) == "abcd" * 10
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\x7fELF", b"#!/bin/sh\n", b"\x7fELF\x02\x01" + bytes(200), made("<", True, b""), made("<", True, b"\xff" * 40)],
+    [
+        b"",
+        b"\x7fELF",
+        b"#!/bin/sh\n",
+        b"\x7fELF\x02\x01" + bytes(200),
+        made("<", True, b""),
+        made("<", True, b"\xff" * 40),
+    ],
     ids=["empty", "cut off", "a script", "no segments", "no notes", "nonsense"],
 )
 def test_what_has_no_build_id(content: bytes, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def said(version: str, today: datetime.date = TODAY, **where: Any) -> list[str]:
 def test_an_ended_branch_is_told_with_its_month(version: str, today: datetime.date, fragments: list[str]) -> None:
     found = said(version, today)
     assert len(found) == len(fragments)
-    for line, fragment in zip(found, fragments):
+    for line, fragment in zip(found, fragments, strict=True):
         assert fragment in line
         assert "Set nvidia_driver_version to one of a supported branch" in line
 
@@ -87,7 +87,19 @@ def test_what_is_not_listed_is_not_judged(version: str | None) -> None:
 
 
 def test_rows_are_complete_and_in_order() -> None:
-    keys = {"branch", "class", "end_of_life", "modules", "names", "fabric_names", "ubuntu", "debian", "cuda", "source", "confidence"}
+    keys = {
+        "branch",
+        "class",
+        "end_of_life",
+        "modules",
+        "names",
+        "fabric_names",
+        "ubuntu",
+        "debian",
+        "cuda",
+        "source",
+        "confidence",
+    }
     assert [row["branch"] for row in ROWS] == sorted(BRANCHES)
     for row in ROWS:
         assert set(row) - {"followed_by"} == keys, row["branch"]

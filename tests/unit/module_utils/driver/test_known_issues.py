@@ -157,7 +157,12 @@ def test_an_issue_that_comes_with_uptime_is_told_before(uptime: str, left: float
 
 @pytest.mark.parametrize(
     "facts",
-    [BOMB, {**BOMB, "uptime_days": "1", "flavor": "proprietary"}, {**BOMB, "uptime_days": "1", "driver": "580.126.09"}, {}],
+    [
+        BOMB,
+        {**BOMB, "uptime_days": "1", "flavor": "proprietary"},
+        {**BOMB, "uptime_days": "1", "driver": "580.126.09"},
+        {},
+    ],
     ids=["uptime unknown", "another flavour", "another driver", "nothing known"],
 )
 def test_no_time_bomb(facts: dict[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import versions
@@ -69,13 +71,14 @@ RELEASES = [
 ]
 
 
-@pytest.mark.parametrize(("earlier", "later"), list(zip(RELEASES, RELEASES[1:])))
+@pytest.mark.parametrize(("earlier", "later"), list(itertools.pairwise(RELEASES)))
 def test_releases_are_ordered_as_they_came(earlier: str, later: str) -> None:
     assert versions.release_key(earlier) < versions.release_key(later)
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("1:550.127.05-1", "550.127.05-1"), ("v2.30.4", "2.30.4"), ("2.15rc1", "2.15.0rc1"), ("", "unknown")]
+    ("one", "other"),
+    [("1:550.127.05-1", "550.127.05-1"), ("v2.30.4", "2.30.4"), ("2.15rc1", "2.15.0rc1"), ("", "unknown")],
 )
 def test_writings_of_one_release(one: str, other: str) -> None:
     assert versions.release_key(one) == versions.release_key(other)

@@ -39,13 +39,22 @@ ADVICE = {
     "log-gloo-barrier-half-hour": ("gloo_half_hour", ["in_the_same_node_as", "vllm-same-node-barrier"]),
     "log-ib-gid-timeout": (
         "nccl_link_local_gid",
-        ["mlx5_bond_0", "(Connection timed out)", "local GID index 1, a link-local one", "RoCE v2 GID", "NCCL_IB_GID_INDEX"],
+        [
+            "mlx5_bond_0",
+            "(Connection timed out)",
+            "local GID index 1, a link-local one",
+            "RoCE v2 GID",
+            "NCCL_IB_GID_INDEX",
+        ],
     ),
     "log-mnnvl-imex": (
         "nccl_imex",
         ["IMEX", "/dev/nvidia-caps-imex-channels", "nvidia-imex-ctl -N", "NCCL_MNNVL_ENABLE=0"],
     ),
-    "log-nccl-capture-refused": ("nccl_capture_refused", ["libcuda", "LD_LIBRARY_PATH", "second NCCL", "without graphs"]),
+    "log-nccl-capture-refused": (
+        "nccl_capture_refused",
+        ["libcuda", "LD_LIBRARY_PATH", "second NCCL", "without graphs"],
+    ),
     "log-nccl-connect-wordings": ("nccl_cannot_connect", ["10.0.0.14", "No route to host"]),
     "log-nccl-last-error": ("nccl_nvls_bind", ["fabric manager", "NVSwitches", "401"]),
     "log-ptx-toolchain": ("ptx_toolchain", ["driver is older than the CUDA", "serving_runtime_lock"]),
@@ -63,7 +72,9 @@ def test_a_case_is_advised(case: str, advice: tuple[str, list[str]]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "why"), [(0, "No route to host"), (2, "No route to host"), (3, "Connection refused")], ids=["2.21", "2.30", "retried"]
+    ("line", "why"),
+    [(0, "No route to host"), (2, "No route to host"), (3, "Connection refused")],
+    ids=["2.21", "2.30", "retried"],
 )
 def test_each_wording_of_a_refused_connection_names_peer_and_reason(line: int, why: str) -> None:
     said = (CASES / "log-nccl-connect-wordings/engine.log").read_text().splitlines()[line]

@@ -392,5 +392,8 @@ def test_ncclsystemerror_is_no_echo_of_a_peer(name: str) -> None:
     """NCCL's fixed text for it has the word "socket"; the reason stands under "Last error:"."""
     result = nccl.evaluate(case_reports(name), None)
     assert (result.verdict, result.code, result.host) == ("fail", Code.INIT_FAILED, "a2")
-    assert "failed with DistBackendError: Error while attaching to shared memory segment /dev/shm/nccl-b7Qx" in result.cause
+    assert (
+        "failed with DistBackendError: Error while attaching to shared memory segment /dev/shm/nccl-b7Qx"
+        in result.cause
+    )
     assert "error: No such file or directory (2)" in result.cause

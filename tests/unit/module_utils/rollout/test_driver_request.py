@@ -31,7 +31,9 @@ ANSWER: dict[str, Any] = {
 }
 
 
-def said(version: str, runtime: dict[str, str] | None = None, settings: Any = (), **changes: Any) -> tuple[list[str], list[str]]:
+def said(
+    version: str, runtime: dict[str, str] | None = None, settings: Any = (), **changes: Any
+) -> tuple[list[str], list[str]]:
     state = HostState.parse({**ANSWER, **changes})
     wanted = {
         "nvidia_driver_version": version,
@@ -59,7 +61,10 @@ def test_proprietary_modules_are_refused_where_they_are_gone() -> None:
     refusals, _ = said("620.12.01", settings={"nvidia_driver_flavor": "proprietary"})
     assert len(refusals) == 1
     assert "branch 620 has open kernel modules alone" in refusals[0]
-    assert said("620.12.01", settings={"nvidia_driver_flavor": "proprietary", "nvidia_driver_source": "verify"}) == ([], [])
+    assert said("620.12.01", settings={"nvidia_driver_flavor": "proprietary", "nvidia_driver_source": "verify"}) == (
+        [],
+        [],
+    )
 
 
 def test_a_driver_that_does_not_build_for_the_kernel_is_refused() -> None:
@@ -84,7 +89,9 @@ def test_a_driver_older_than_the_cuda_of_the_environment_warns() -> None:
     )
     assert refusals == []
     assert any(
-        line.startswith("gpu-01: driver 550.144.03 is older than 570.26, which CUDA 12.8 of the serving environment came with")
+        line.startswith(
+            "gpu-01: driver 550.144.03 is older than 570.26, which CUDA 12.8 of the serving environment came with"
+        )
         and "cannot be compiled" in line
         for line in warnings
     )
@@ -94,7 +101,9 @@ def test_a_time_bomb_is_told_with_the_days_that_are_left() -> None:
     refusals, warnings = said("580.105.08")
     assert refusals == []
     assert len(warnings) == 1
-    assert warnings[0].startswith("gpu-01: after 66 days of uptime, in 12.0 days: nvidia-smi and all new work hang on B200")
+    assert warnings[0].startswith(
+        "gpu-01: after 66 days of uptime, in 12.0 days: nvidia-smi and all new work hang on B200"
+    )
     _, late = said("580.105.08", clock=1000000.0 + 67 * 86400)
     assert len(late) == 1
     assert "smi-hang-66-days" in late[0]

@@ -93,7 +93,10 @@ A = {**NOTHING, "python": "3.11.2", "ray": "2.60.0", "lock": "aa"}
         ({"a1": A, "a2": dict(A)}, []),
         ({"a1": A, "a2": {**A, "python": "3.11.9"}}, ["python differs: 3.11.2 on a1, 3.11.9 on a2"]),
         (
-            {"a1": {**A, "nccl": "2.28.9", "nccl_build_id": "aa"}, "a2": {**A, "nccl": "2.28.9", "nccl_build_id": "bb"}},
+            {
+                "a1": {**A, "nccl": "2.28.9", "nccl_build_id": "aa"},
+                "a2": {**A, "nccl": "2.28.9", "nccl_build_id": "bb"},
+            },
             ["nccl_build_id differs: aa on a1, bb on a2"],
         ),
         (
