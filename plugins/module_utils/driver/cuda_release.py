@@ -22,7 +22,8 @@ def warning(driver: str | None, torch_cuda: str | None, rows: Sequence[Mapping[s
     if shipped is None or version_key(driver) >= version_key(shipped):
         return None
     return (
-        f"driver {driver} is older than {shipped}, which CUDA {release} of the serving environment came with: kernels that come "
-        f'as PTX cannot be compiled ("the provided PTX was compiled with an unsupported toolchain"; {row["shipped_source"]}). Set '
+        f"driver {driver} is older than {shipped}, which CUDA {release} of the serving environment came with: kernels that "
+        f'come as PTX cannot be compiled ("the provided PTX was compiled with an unsupported toolchain"; '
+        f"{row['shipped_source']}). Set "
         f"nvidia_driver_version to {shipped} or newer, or serving_runtime_lock to an environment built for an older CUDA"
     )

@@ -56,7 +56,7 @@ def test_an_ended_branch_is_told_with_its_month(version: str, today: datetime.da
         ("580.159.04", "open", False),
     ],
 )
-def test_modules_that_a_branch_has_no_longer_are_refused_in_words(version: str, flavor: str, refused: bool) -> None:
+def test_modules_that_a_branch_has_no_longer_are_refused(version: str, flavor: str, refused: bool) -> None:
     branch = branches.of(version, BRANCHES)
     assert branch is not None
     reason = branches.refusal(branch, flavor)

@@ -68,7 +68,7 @@ def test_a_case_is_advised(case: str, advice: tuple[str, list[str]]) -> None:
     name, words = advice
     found = {one.id: one for one in log_advice.read((CASES / case / "engine.log").read_text().splitlines(), KNOWN)}
     said = found[name].finding + " " + found[name].remediation
-    assert [word for word in words if word not in said] == []
+    assert [fragment for fragment in words if fragment not in said] == []
 
 
 @pytest.mark.parametrize(
