@@ -16,17 +16,20 @@ def time_bombs(state: Mapping[str, Any], issues: Sequence[Mapping[str, Any]]) ->
 def facts(state: Mapping[str, Any]) -> known_issues.Facts:
     """What known issues are matched against; a part that the state lacks leaves its facts unknown."""
     driver, system, machine = (_part(state, name) for name in ("driver", "os", "machine"))
-    fabric = driver.get("fabric_manager") or {}
+    manager = driver.get("fabric_manager") or {}
     links = list(machine.get("links") or ())
+    fabric = driver.get("fabric") or {}
+    if driver.get("nvswitches") or fabric.get("switch_managers") or fabric.get("spans_hosts"):
+        links.append("nvlink")
     return known_issues.facts(
         driver=driver.get("loaded_version"),
-        fabric_manager=fabric.get("version") or fabric.get("package_version"),
+        fabric_manager=manager.get("version") or manager.get("package_version"),
         runtime=_part(state, "runtime"),
         kernel=system.get("kernel"),
         gpus=[str(gpu.get("name")) for gpu in driver.get("gpus") or ()],
         flavor=driver.get("loaded_flavor"),
         arch=system.get("arch"),
-        links=[*links, "nvlink"] if driver.get("nvswitches") else links,
+        links=links,
         uptime=uptime(state),
     )
 

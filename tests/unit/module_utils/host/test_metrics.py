@@ -49,7 +49,7 @@ def values(state: dict[str, Any]) -> dict[str, float]:
         ({**HEAD, "driver": {"error": "x"}}, "lockstep_driver_consistent", None),
         (HEAD, "lockstep_gpus_declared", 8),
         (HEAD, "lockstep_gpus_found", 7),
-        (HEAD, "lockstep_xid_errors", 1),
+        (HEAD, "lockstep_xid_errors", 3),
         (HEAD, "lockstep_reboot_pending", 1),
         (HEAD, 'lockstep_known_issue_days_left{issue="x"}', 65),
         ({**HEAD, "boot": {"error": "x"}}, 'lockstep_known_issue_days_left{issue="x"}', None),
