@@ -65,10 +65,10 @@ ADVICE = {
 
 @pytest.mark.parametrize(("case", "advice"), ADVICE.items(), ids=ADVICE)
 def test_a_case_is_advised(case: str, advice: tuple[str, list[str]]) -> None:
-    name, words = advice
+    name, fragments = advice
     found = {one.id: one for one in log_advice.read((CASES / case / "engine.log").read_text().splitlines(), KNOWN)}
     said = found[name].finding + " " + found[name].remediation
-    assert [fragment for fragment in words if fragment not in said] == []
+    assert [each for each in fragments if each not in said] == []
 
 
 @pytest.mark.parametrize(
