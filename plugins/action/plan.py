@@ -21,6 +21,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import (
     run_plan,
     topology,
 )
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.driver_request import Known
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import Observed
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Policy
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode
@@ -165,7 +166,13 @@ def result(
         warnings: those of the request, before the plan's own.
         examine: asks the hosts whose driver is due.
     """
-    planned = plan.build(cluster.topology, cluster.wanted, observed, run, data_tables.read("known_issues"))
+    known = Known(
+        issues=data_tables.read("known_issues"),
+        branches=data_tables.read("driver_branches"),
+        cuda=data_tables.read("cuda_minimum_driver"),
+        today=run.now.date(),
+    )
+    planned = plan.build(cluster.topology, cluster.wanted, observed, run, known)
     found = examine(planned.due_drivers)
     planned = dataclasses.replace(planned, warnings=(*map(Stop, (*warnings, *found.warnings)), *planned.warnings))
     reasons = [*planned.refusals, *found.refusals, *_router_refusals(cluster, observed, run.limit or ())]

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
+from ..core import causes
 from ..core.commands import Run, run_command
 from ..core.stop import StopError
 from . import fabric as nvlink_fabric
@@ -179,7 +180,7 @@ def _unload(deadline: float, run: Run) -> tuple[str, ...]:
         if not answer.ok:
             module = driver_state.modules().get(name)
             count = module["refcount"] if module else None
-            return (f"module {name} cannot be unloaded (reference count {count}): {answer.stderr.strip()}",)
+            return (f"module {name} cannot be unloaded (reference count {count}): {causes.of_modprobe(answer.stderr)}",)
     return ()
 
 
@@ -195,7 +196,9 @@ def _insert(version: str, deadline: float, run: Run) -> None:
             )
             said = kernel_log.refusal(begun)
             why = f"; the kernel says: {said}" if said else ""
-            raise LoadFailed(f"modprobe {name}: {answer.stderr.strip()}{hint}{why}", "dmesg and dkms status")
+            raise LoadFailed(
+                f"modprobe {name}: {causes.of_modprobe(answer.stderr)}{hint}{why}", "dmesg and dkms status"
+            )
     loaded = driver_state.loaded_version()
     if loaded != version:
         raise LoadFailed(

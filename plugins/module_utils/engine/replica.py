@@ -17,6 +17,7 @@ from .config import Config
 # vLLM hands its environment on to Ray's workers; these are not for them.
 _NOT_FOR_WORKERS = ("VLLM_API_KEY", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH",
                     "VLLM_CONFIG_ROOT", "PYTHONPATH", "INVOCATION_ID", "JOURNAL_STREAM", "RAY_ADDRESS")  # fmt: skip
+_DEFAULTS = {"NCCL_DEBUG": "WARN"}  # else NCCL says nothing at all of why it fails
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +47,15 @@ class Replica:
         return f"http://{self.address}:{self.config.ports.api}"
 
     def environment(self) -> dict[str, str]:
-        """vLLM's environment: what systemd gave, what the replica's network needs, what the operator wants on top."""
+        """vLLM's environment: what systemd gave, what the replica's network needs, what the operator wants on top.
+
+        vLLM passes it on to its workers, which keep what ray_node_environment gave them.
+        """
         root = records.STATE / "engine" / "config"
         root.mkdir(parents=True, exist_ok=True)
         (root / "ray_non_carry_over_env_vars.json").write_text(json.dumps(_NOT_FOR_WORKERS), encoding="utf-8")
-        env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "NOTIFY_SOCKET")}
+        given = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "NOTIFY_SOCKET")}
+        env = {**_DEFAULTS, **given}
         interface = self.host["interface"]
         env |= {
             "VLLM_HOST_IP": self.address,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 
-from ..core import evidence
+from ..core import causes, evidence
 from ..ray import ranks
 from . import log_advice, state
 from .config import command
@@ -51,7 +51,7 @@ class RunningEngine:
     def death(self, during: str = "") -> str:
         """Why it died, from its status and its log."""
         self.process.finish_reading()
-        reason = log_advice.failure_reason(self.process.lines())
+        reason = causes.of_program(self.process.lines())
         return f"vLLM ended with status {self.process.returncode}{during}: {reason}"
 
     def advise(self) -> None:

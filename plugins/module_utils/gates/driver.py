@@ -19,6 +19,7 @@ from ..driver import known_issues, nvidia_smi, xids
 from ..driver import state as driver_state
 from ..driver.cards import is_card
 from ..driver.health import Health
+from ..driver.links import links
 from ..driver.state import DriverState, FullDriverState
 from ..runtime import state as runtime_state
 from . import driver_events, driver_gpus, fabric
@@ -128,7 +129,7 @@ def check(
     tables = tables or {name: data_tables.read(name) for name in TABLES}
     state = driver_state.driver_state(deadline=deadline / 2)
     health = Health() if _hangs(state["smi_failure"]) else gpu_health.health(deadline=deadline / 2)
-    issues = known_issues.match(tables["known_issues"], facts(state, runtime_state.state(), os.uname().release))
+    issues = known_issues.match(tables["known_issues"], facts(state, health, runtime_state.state()))
     result = evaluate(
         state,
         health,
@@ -146,15 +147,20 @@ def check(
     }
 
 
-def facts(state: DriverState, runtime: Mapping[str, str | None], kernel: str) -> known_issues.Facts:
-    """What known issues are matched against, from what runs now."""
-    manager = state["fabric_manager"]
+def facts(state: DriverState, health: Health, runtime: Mapping[str, str | None]) -> known_issues.Facts:
+    """What known issues are matched against, from what runs on this host now."""
+    manager, system = state["fabric_manager"], os.uname()
+    local = [] if not health.gpus else ["nvlink"] if any(any(gpu.up) for gpu in health.nvlink) else ["pcie"]
     return known_issues.facts(
         driver=state["loaded_version"],
         fabric_manager=(manager["version"] or manager["package_version"]) if manager else None,
         runtime=runtime,
-        kernel=kernel,
+        kernel=system.release,
         gpus=[gpu["name"] for gpu in state["gpus"]],
+        flavor=state["loaded_flavor"],
+        arch=system.machine,
+        links=[*links(), *local],
+        uptime=time.clock_gettime(time.CLOCK_BOOTTIME),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.system import read_text
+from ..driver.links import links
 
 if TYPE_CHECKING:
     from .state import Machine, Network
@@ -24,6 +25,7 @@ def machine(root: Path = Path("/")) -> Machine:
         "pci_gpus": pci_gpus(root),
         "ephemeral_ports": [int(port) for port in read_text(sysctl / "ip_local_port_range").split()],
         "reserved_ports": read_text(sysctl / "ip_local_reserved_ports").strip(),
+        "links": links(root),
     }
 
 

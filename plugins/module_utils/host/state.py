@@ -66,12 +66,14 @@ class Boot(TypedDict):
 
 class Machine(TypedDict):
     """What tells a machine from others (``/etc/machine-id``), NVIDIA's cards on its PCI bus, and the ports that the kernel
-    gives to outgoing connections: first and last, and those that it never gives, as sysctl(8) prints them."""
+    gives to outgoing connections: first and last, and those that it never gives, as sysctl(8) prints them. ``links`` are the
+    kinds of its RDMA devices (driver/links.py)."""
 
     id: str
     pci_gpus: int
     ephemeral_ports: list[int]
     reserved_ports: str
+    links: list[str]
 
 
 class Network(TypedDict):

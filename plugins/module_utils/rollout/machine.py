@@ -18,6 +18,7 @@ class Machine:
         pci_gpus: NVIDIA's cards on the PCI bus, with or without a driver.
         ephemeral: ports that the kernel gives to outgoing connections.
         reserved: ports that it never gives to them.
+        links: kinds of its RDMA devices.
     """
 
     id: str | None = None
@@ -25,6 +26,7 @@ class Machine:
     pci_gpus: int | None = None
     ephemeral: range = range(0)
     reserved: frozenset[int] = frozenset()
+    links: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, answer: Mapping[str, Any], boot: Mapping[str, Any]) -> Machine:
@@ -35,6 +37,7 @@ class Machine:
             pci_gpus=answer.get("pci_gpus"),
             ephemeral=range(first[0], first[1] + 1) if len(first) == 2 else range(0),
             reserved=frozenset(_ports(str(answer.get("reserved_ports") or ""))),
+            links=tuple(answer.get("links") or ()),
         )
 
 

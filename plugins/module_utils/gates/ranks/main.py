@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+from ...core import causes
 from . import collectives, cuda_graphs, events
 from .context import Context
 
@@ -26,15 +27,11 @@ JOB = "LOCKSTEP_JOB"
 WORKS: dict[str, ModuleType] = {"collectives": collectives, "graphs": cuda_graphs}
 """What a job may ask for: modules with ``defaults(backend)`` and ``work(context)``."""
 _PR_SET_PTRACER = 0x59616D61
-_PEER_LOST = ("connection", "closed", "reset by peer", "broken pipe", "remote process", "socket")
-"""Words of gloo (torch 2.13), of torch's TCPStore and of NCCL (ncclRemoteError, 2.27) when the connection to a peer breaks.
-Gloo raises a bare RuntimeError, so its class says nothing."""
 
 
 def error_code(error: BaseException) -> events.ErrorCode:
-    """Whether a rank failed by itself or because it lost a peer: the one place that reads torch's messages."""
-    text = str(error).lower()
-    return "peer_lost" if any(word in text for word in _PEER_LOST) else "own"
+    """Whether a rank failed by itself or because it lost a peer. Gloo raises a bare RuntimeError: its class says nothing."""
+    return "peer_lost" if causes.lost_peer(str(error)) else "own"
 
 
 def work(job: Mapping[str, Any], rank: int) -> int:

@@ -179,11 +179,10 @@ def test_files_that_are_missing_from_the_cache() -> None:
 @pytest.mark.parametrize(
     ("output", "reason"),
     [
-        ("Reading...\nE: Version '1' for 'libcuda1' was not found\n", "E: Version '1' for 'libcuda1' was not found"),
+        ("Reading...\nE: Version '1' for 'libcuda1' was not found\n", "Version '1' for 'libcuda1' was not found"),
         ("Error! Bad return status for module build on kernel: 6.1.0\ndpkg: error processing package nvidia-dkms (--configure):\n"
          "E: Sub-process /usr/bin/dpkg returned an error code (1)\n",
-         "Error! Bad return status for module build on kernel: 6.1.0; dpkg: error processing package nvidia-dkms "
-         "(--configure):; E: Sub-process /usr/bin/dpkg returned an error code (1)"),
+         "the module does not build for kernel 6.1.0"),
         ("nothing that helps\n", "exit status 100"),
     ],
 )  # fmt: skip
@@ -192,7 +191,7 @@ def test_failure_reason(output: str, reason: str) -> None:
 
 
 def test_a_failing_command_carries_its_output() -> None:
-    with pytest.raises(StepFailed, match="trying: E: broken") as caught:
+    with pytest.raises(StepFailed, match="trying: broken") as caught:
         driver_install._command(["sh", "-c", "echo before; echo 'E: broken'; exit 3"], 5, "trying")
     assert caught.value.log == "before\nE: broken\n"
 

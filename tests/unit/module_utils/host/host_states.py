@@ -8,6 +8,7 @@ RUNS = {"driver": "550.127.05", "driver_packages": "550.127.05", "kernel": '6.1"
 
 HEAD: dict[str, Any] = {
     "clock": 1795309800.5,
+    "boot": {"id": "b1", "since": "1795223400", "monotonic_us": "1"},
     "host": {
         "host": "a1",
         "replica": "replica_a",

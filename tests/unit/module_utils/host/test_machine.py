@@ -51,11 +51,12 @@ def test_a_machine_as_its_files_say(tmp_path: Path) -> None:
         "pci_gpus": 2,
         "ephemeral_ports": [32768, 60999],
         "reserved_ports": "8080,9000-9010",
+        "links": [],
     }
 
 
 def test_a_machine_of_which_nothing_can_be_read(tmp_path: Path) -> None:
-    nothing = {"id": "", "pci_gpus": 0, "ephemeral_ports": [], "reserved_ports": ""}
+    nothing = {"id": "", "pci_gpus": 0, "ephemeral_ports": [], "reserved_ports": "", "links": []}
     assert machine.machine(tmp_path) == nothing
 
 

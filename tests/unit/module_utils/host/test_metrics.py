@@ -10,11 +10,15 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.host import metrics
 from tests.unit.module_utils.host.host_states import HEAD, WORKER
 
 ROOT = Path(__file__).parents[4]
+ISSUES = [
+    {"id": "x", "severity": "suspect", "when": {"uptime_days": ">=66"}, "effect": "e", "remediation": "r", "source": "s",
+     "confidence": "low"}
+]  # fmt: skip
 
 
 def values(state: dict[str, Any]) -> dict[str, float]:
     """Series to value, without the labels that every series has."""
-    text = re.sub(r'\{host="\w+",replica="\w+"(?:,|\})', "{", metrics.render(metrics.samples(state)))
+    text = re.sub(r'\{host="\w+",replica="\w+"(?:,|\})', "{", metrics.render(metrics.samples(state, ISSUES)))
     text = re.sub(r"\{ ", " ", text)
     return {
         line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if not line.startswith("#")
@@ -47,6 +51,8 @@ def values(state: dict[str, Any]) -> dict[str, float]:
         (HEAD, "lockstep_gpus_found", 7),
         (HEAD, "lockstep_xid_errors", 3),
         (HEAD, "lockstep_reboot_pending", 1),
+        (HEAD, 'lockstep_known_issue_days_left{issue="x"}', 65),
+        ({**HEAD, "boot": {"error": "x"}}, 'lockstep_known_issue_days_left{issue="x"}', None),
         (HEAD, 'lockstep_files_drifted{role="gpu_host"}', 1),
         (HEAD, "lockstep_filter_ok", 1),
         ({**HEAD, "filter": {"wanted": True, "problem": "its table is not loaded"}}, "lockstep_filter_ok", 0),
