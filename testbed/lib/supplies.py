@@ -83,8 +83,8 @@ def build_model() -> None:
     _made("model", digest, proof_prompt=answer["prompt"], proof_answer=answer["answer"])
 
 
-def build() -> str:
-    """Build everything that is missing or out of date; return the node image's tag.
+def build(suite: str) -> str:
+    """Build everything that is missing or out of date; return the tag of the node image of this Debian release.
 
     The image and the rest have nothing to do with each other: they are made side by side.
     """
@@ -92,13 +92,13 @@ def build() -> str:
     MIRROR.mkdir(exist_ok=True)
     (CACHE / "models").mkdir(exist_ok=True)
     with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
-        node_image = pool.submit(_build_image)
+        node_image = pool.submit(_build_image, suite)
         build_driver_repository()
         build_wheelhouse()
         build_model()
         return node_image.result()
 
 
-def _build_image() -> str:
-    with shell.step("node image"):
-        return image.ensure()
+def _build_image(suite: str) -> str:
+    with shell.step(f"node image ({suite})"):
+        return image.ensure(suite)

@@ -139,7 +139,7 @@ def install(
         StepFailed: the packages are not as planned, or others are unfinished and that is not tolerated.
     """
     if work.repair:
-        repair(deadline, lock_deadline)
+        _before_apt(work, deadline, lock_deadline)
     pin(version, work.pins)
     with _held_whatever_happens(deadline, lock_deadline):
         if work.purge:
@@ -285,6 +285,20 @@ def hold(deadline: float = 60.0, lock_deadline: float = 60.0) -> list[str]:
 
 def _not_held(deadline: float) -> list[str]:
     return sorted(name for name, package in dpkg.installed(run_command, deadline).items() if not package["hold"])
+
+
+def _before_apt(work: Plan, deadline: float, lock_deadline: float) -> None:
+    """What apt asks for before it does anything, where dpkg was stopped.
+
+    Packages of the driver that are half-way are installed or replaced by the transaction, which configures them: to do that
+    here too would build a module twice that fails to build, minutes each. Then dpkg only writes down its journal, which apt
+    insists on.
+    """
+    if not work.broken:
+        repair(deadline, lock_deadline)
+    else:
+        apt_lock.wait(lock_deadline)
+        _command(["dpkg", "--set-selections"], deadline, "dpkg finishes its journal")
 
 
 def repair(deadline: float, lock_deadline: float) -> None:

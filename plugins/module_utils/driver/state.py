@@ -160,6 +160,19 @@ def parse_proc_version(text: str) -> str | None:
     return find_driver_version(line)
 
 
+def loaded_flavor(root: Path = Path("/")) -> Literal["open", "proprietary"] | None:
+    """Whether the loaded module is the open or the proprietary one; None where none is, or where it does not say."""
+    return parse_proc_flavor(read_text(root / "proc/driver/nvidia/version"))
+
+
+def parse_proc_flavor(text: str) -> Literal["open", "proprietary"] | None:
+    """From the line of ``/proc/driver/nvidia/version`` that names the kind of module."""
+    line = next((line for line in text.splitlines() if line.startswith("NVRM version:")), "")
+    if "Open Kernel Module" in line:
+        return "open"
+    return "proprietary" if "Kernel Module" in line else None
+
+
 def parse_library_version(names: Iterable[str]) -> str | None:
     """The user-space version from library file names (``libnvidia-ml.so.550.127.05``); the newest of several."""
     versions = [match.group(1) for name in names if (match := re.search(_USER_LIBRARY, name))]

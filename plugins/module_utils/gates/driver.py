@@ -15,7 +15,7 @@ from typing import Any, Literal, TypedDict
 from ..core import data_tables
 from ..core.codes import as_json
 from ..driver import health as gpu_health
-from ..driver import kernel_log, known_issues, nvidia_smi
+from ..driver import kernel_log, known_issues, module_file, nvidia_smi
 from ..driver import state as driver_state
 from ..driver.cards import is_card
 from ..driver.health import GpuHealth, Health
@@ -49,6 +49,7 @@ class Expected:
         gpu_model: words that every GPU's name has to contain, such as ``H100``.
         fabric_manager: ``present``, ``absent``, or ``auto``, which requires it where there are NVSwitches.
         packaged: whether the driver came as packages (false where a platform's owner installs it otherwise).
+        flavor: ``open`` or ``proprietary`` kernel modules; None accepts either.
         allowed: ids of known-bad combinations that the operator overrides.
     """
 
@@ -57,7 +58,16 @@ class Expected:
     gpu_model: str | None = None
     fabric_manager: str = "auto"
     packaged: bool = True
+    flavor: str | None = None
     allowed: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Modules:
+    """The kernel modules: the flavour of the loaded one, and the file that modprobe would load next."""
+
+    loaded_flavor: str | None
+    next: module_file.ModuleFile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +85,7 @@ def evaluate(
     health: Health,
     expected: Expected,
     *,
+    modules: Modules | None = None,
     issues: Sequence[known_issues.Match] = (),
     xids: Mapping[tuple[kernel_log.Kind, int], kernel_log.XidMeaning] | None = None,
     host: str | None = None,
@@ -84,6 +95,7 @@ def evaluate(
     name = host or "this host"
     findings = [
         *_versions(state, expected, name),
+        *_modules(state, modules, expected, name),
         *_packages(state, expected),
         *_fabric_manager(state, expected, name),
         *_tool(state, health, name),
@@ -139,6 +151,7 @@ def check(
         state,
         health,
         expected,
+        modules=Modules(driver_state.loaded_flavor(), module_file.find(deadline=deadline / 4)),
         issues=issues,
         xids=kernel_log.parse_meanings(tables["xids"]),
         host=host,
@@ -201,6 +214,24 @@ def _versions(state: DriverState, expected: Expected, host: str) -> Iterator[Fin
         )
     elif user and user != loaded:
         yield Finding("userspace_differs", f"user-space libraries are {user}, the loaded module is {loaded}", install)
+
+
+def _modules(state: DriverState, modules: Modules | None, expected: Expected, host: str) -> Iterator[Finding]:
+    """What runs and what a reboot would bring, against what is declared. A platform's own driver may come from elsewhere."""
+    if not modules or not expected.packaged:
+        return
+    loaded, declared = modules.loaded_flavor, expected.flavor
+    if declared and loaded and loaded != declared:
+        yield Finding(
+            "flavor_differs",
+            f"the loaded kernel modules are the {loaded} ones, {declared} is declared",
+            "Correct nvidia_driver_flavor if that is the mistake, or ansible-playbook site.yml",
+        )
+    version = expected.version or state["package_version"]
+    found = module_file.obstacle(modules.next, version, declared) if version else None
+    if found:
+        cause, remedy = found
+        yield Finding("module_file", cause, f"On {host}: {remedy}, then ansible-playbook site.yml")
 
 
 def _packages(state: DriverState, expected: Expected) -> Iterator[Finding]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.commands import CommandResult
-from ansible_collections.lockstep.vllm.plugins.module_utils.driver import dpkg
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import dpkg, package_state
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 
@@ -62,3 +64,21 @@ def test_dpkg_query_is_asked_for_the_driver_s_packages_only() -> None:
 
     assert dpkg.driver_version(dpkg.installed(run)) == "550.127.05"
     assert [list(argv) for argv in calls] == [[*dpkg.QUERY, *dpkg.PATTERNS]]
+
+
+def rows(release: str) -> dict[str, str]:
+    """Packages and versions that the role left on a real host, as ``dpkg -l`` listed them."""
+    lines = (FIXTURES / f"real-packages/{release}/dpkg-l-after-role.txt").read_text().splitlines()
+    split = [line.split() for line in lines if line[:2] in ("hi", "ii")]
+    return {name.partition(":")[0]: version for _state, name, version, *_rest in split}
+
+
+@pytest.mark.parametrize("release", ["debian12", "debian13"])
+def test_every_package_of_the_driver_s_version_is_held(release: str) -> None:
+    """nvidia-legacy-check too: it has the driver's version, and what has it follows the driver."""
+    installed = rows(release)
+    ours = {name for name in installed if package_state.is_driver_part(name)}
+    assert {name for name, version in installed.items() if version == installed["nvidia-smi"]} <= ours
+    assert not {"nvidia-support", "nvidia-installer-cleanup", "glx-alternative-nvidia"} & ours
+    text = "".join(f"install\tinstalled\t{name}\t{installed[name]}\n" for name in ours)
+    assert set(dpkg.parse(text)) == ours
