@@ -8,7 +8,7 @@ import json
 import shutil
 from pathlib import Path
 
-from testbed.lib import debs, image, shell, wheels
+from testbed.lib import debian_drivers, debs, image, shell, wheels
 from testbed.lib.layout import CACHE, ROOT
 
 MIRROR = CACHE / "mirror"
@@ -54,6 +54,22 @@ def build_driver_repository() -> None:
     with shell.step("driver packages"):
         checksum = debs.publish(MIRROR / "nvidia", debs.Signer(CACHE / "gnupg"))
     _made("driver", digest, keyring_sha256=checksum)
+
+
+def build_real_drivers(suite: str, tag: str) -> None:
+    """NVIDIA's real packages for a Debian release, fetched once and again when the code or the node's packages change.
+
+    What the archive has may move on meanwhile; the versions that were fetched stay on offer, and ``facts`` names them.
+    """
+    sources = (ROOT / "lib" / "debian_drivers.py", ROOT / "lib" / "archive.py", ROOT / "image" / "packages.txt")
+    digest, mark = _digest(*sources), f"debian-{suite}"
+    if _fresh(mark, digest):
+        return
+    signer = debs.Signer(CACHE / "gnupg")
+    with shell.step(f"NVIDIA's packages of Debian's archive ({suite})"):
+        found = debian_drivers.make(suite, tag, MIRROR / "debian", signer)
+    signer.close()
+    _made(mark, digest, **found)
 
 
 def build_wheelhouse() -> None:
