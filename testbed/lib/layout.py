@@ -54,7 +54,7 @@ class Instance:
 
 
 def instance_from(environment: Mapping[str, str]) -> Instance:
-    """Read LOCKSTEP_TESTBED (default ``testbed``), LOCKSTEP_TESTBED_PREFIX (``10.89.77``), LOCKSTEP_TESTBED_SUITE (``bookworm``)."""
+    """Read LOCKSTEP_TESTBED (``testbed``), LOCKSTEP_TESTBED_PREFIX (``10.89.77``) and LOCKSTEP_TESTBED_SUITE (``bookworm``)."""
     suite = environment.get("LOCKSTEP_TESTBED_SUITE") or SUITES[0]
     if suite not in SUITES:
         raise UsageError(f"LOCKSTEP_TESTBED_SUITE={suite}: the testbed's hosts run {' or '.join(SUITES)}")

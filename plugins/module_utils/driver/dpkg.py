@@ -19,6 +19,8 @@ PATTERNS = (
     "cuda-drivers*",
     "firmware-nvidia-*",
     "linux-modules-nvidia-*",
+    "linux-objects-nvidia-*",
+    "linux-signatures-nvidia-*",
     "nvlsm",
     # What a desktop or a display needs of the driver: it has to go to the new version with the rest, or apt refuses.
     "xserver-xorg-video-nvidia*",

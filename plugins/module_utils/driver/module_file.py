@@ -17,8 +17,9 @@ from ..core.codes import Code
 from ..core.commands import Run, run_command
 from .packages import Flavor
 
-_TO_ANOTHER = r"modprobe\s+(?:-\S+\s+)*([\w-]+)"
-"""The module that an ``install`` line hands over to: ``modprobe -i nvidia-current-open $CMDLINE_OPTS``."""
+_TO_ANOTHER = r"modprobe\s+(?:-\S+\s+)*?(?:-i|--ignore-install)\s+(?:-\S+\s+)*([\w-]+)"
+"""The module that an ``install`` line ends with: ``modprobe -i nvidia-current-open $CMDLINE_OPTS``. Others that it names come
+before, such as those that a host with confidential computing loads first."""
 
 
 class Lookup(Code):
@@ -79,8 +80,8 @@ def handed_to(shown: str) -> str | None:
     line = next((line for line in shown.splitlines() if line.startswith("install ")), None)
     if line is None:
         return None
-    match = re.search(_TO_ANOTHER, line)
-    return match.group(1) if match else "nvidia"
+    names = re.findall(_TO_ANOTHER, line)
+    return names[-1] if names else "nvidia"
 
 
 def inserted(shown: str) -> str:

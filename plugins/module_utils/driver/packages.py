@@ -14,6 +14,7 @@ A Debian revision (``-0ubuntu1``, ``-1``) does not follow from the driver versio
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -138,6 +139,12 @@ def needs_fabric_manager(setting: str, state: DriverState) -> bool:
 def takes_part(name: str, version: str) -> bool:
     """Whether an installed package belongs to one driver version and has to go when another comes."""
     return name.startswith(PINNING) or (is_driver_version(upstream(version)) and not has_own_version(name))
+
+
+def flavor_of_prebuilt(name: str) -> Flavor | None:
+    """Of which flavour a package of Ubuntu's prebuilt modules is; None for other packages, and for those that serve both."""
+    match = re.match(r"linux-(?:modules|objects)-nvidia-\d+(?:-server)?(-open)?-", name)
+    return None if match is None else "open" if match.group(1) else "proprietary"
 
 
 def select(requirements: Sequence[Requirement], offered: Offer) -> dict[str, str]:
