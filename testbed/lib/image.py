@@ -16,6 +16,9 @@ OVERLAY = ROOT / "image" / "rootfs"
 FAULT_FILES = ROOT / "runtime" / "lockstep-testbed-platform" / "src" / "lockstep_testbed" / "fault_files.py"
 REPOSITORY = "localhost/lockstep-testbed"
 
+# The CPU lock has wheels for Python 3.11 alone, Debian 13 has 3.13: there Debian 12's packages of 3.11 are installed beside it.
+ALSO = {"trixie": ("bookworm", ("python3.11", "python3.11-dev"))}
+
 # What a fresh host has, and no machine's own settings: names, apt sources and keys are given at the first boot.
 CUSTOMISE = (
     "useradd --create-home --shell /bin/bash deploy",
@@ -61,7 +64,8 @@ def _exists(tag: str) -> bool:
 
 def ensure_base(suite: str) -> str:
     """Return the tag of the base image of a Debian release, building it when the package list changed."""
-    listed = package_names((ROOT / "image" / "packages.txt").read_text())
+    older, also = ALSO.get(suite, ("", ()))
+    listed = [*package_names((ROOT / "image" / "packages.txt").read_text()), *also]
     digest = hashlib.sha256("\n".join([suite, *CUSTOMISE, *listed]).encode()).hexdigest()[:12]
     tag = f"{REPOSITORY}-base:{digest}"
     if _exists(tag):
@@ -73,7 +77,7 @@ def ensure_base(suite: str) -> str:
     ]
     command += ["--dpkgopt=path-include=/usr/share/doc/*/copyright"]
     command += [f'--customize-hook=chroot "$1" {line}' for line in CUSTOMISE]
-    command += [suite, "-", *archive.sources(suite, ("main",))]
+    command += [suite, "-", *archive.sources(suite, ("main",)), *(archive.sources(older, ("main",)) if older else ())]
     log = CACHE / f"mmdebstrap-{suite}.log"
     CACHE.mkdir(parents=True, exist_ok=True)
     with log.open("w") as errors, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as bootstrap:

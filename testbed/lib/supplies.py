@@ -53,7 +53,8 @@ def build_driver_repository() -> None:
         return
     with shell.step("driver packages"):
         checksum = debs.publish(MIRROR / "nvidia", debs.Signer(CACHE / "gnupg"))
-    _made("driver", digest, keyring_sha256=checksum)
+    sha1 = _sha256(MIRROR / "nvidia" / debs.SHA1_KEYRING)
+    _made("driver", digest, keyring_sha256=checksum, sha1_keyring_sha256=sha1)
 
 
 def build_real_drivers(suite: str, tag: str) -> None:
