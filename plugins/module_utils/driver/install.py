@@ -99,14 +99,21 @@ def plan(version: str, requirements: Sequence[Requirement], offered: apt_reposit
 
 
 def preferences(version: str, exact: Mapping[str, str]) -> str:
-    """The apt preferences that pin every driver package: the named ones exactly, their kin to the same driver version."""
+    """The apt preferences that pin every driver package: the named ones exactly, their kin to the same driver version.
+
+    Where all named ones are of one revision, their kin are of that one first: an archive may have another one too, as
+    backports do, and strict dependencies bind them together.
+    """
     lines = [
         f"# Written by Lockstep (role nvidia_driver): the driver of this host is {version}, and apt leaves it there."
     ]
     for name, apt_version in sorted(exact.items()):
         lines += ["", f"Package: {name}", f"Pin: version {apt_version}", "Pin-Priority: 1001"]
-    lines += ["", f"Package: {' '.join(FAMILY)}", f"Pin: version {version}-*", "Pin-Priority: 1001", ""]
-    return "\n".join(lines)
+    revisions = {one for one in exact.values() if upstream(one) == version}
+    family = [(next(iter(revisions)), 1002)] if len(revisions) == 1 else []
+    for pinned, priority in (*family, (f"{version}-*", 1001)):
+        lines += ["", f"Package: {' '.join(FAMILY)}", f"Pin: version {pinned}", f"Pin-Priority: {priority}"]
+    return "\n".join([*lines, ""])
 
 
 def fetch(work: Plan, version: str, *, deadline: float, lock_deadline: float) -> bool:

@@ -66,6 +66,14 @@ def test_dpkg_query_is_asked_for_the_driver_s_packages_only() -> None:
     assert [list(argv) for argv in calls] == [[*dpkg.QUERY, *dpkg.PATTERNS]]
 
 
+@pytest.mark.parametrize(("beside", "ours"), [("nvlsm\t2025.10.11-1", True), ("rdma-core\t50.0-2", False)])
+def test_a_tool_of_every_infiniband_host_belongs_to_the_driver_only_beside_nvlsm(beside: str, ours: bool) -> None:
+    lines = f"install\tinstalled\tinfiniband-diags\t50.0-2ubuntu0.2\ninstall\tinstalled\t{beside}\n"
+    packages = dpkg.parse(lines)
+    assert ("infiniband-diags" in packages) is ours
+    assert dpkg.driver_versions(packages) == []
+
+
 def rows(release: str) -> dict[str, str]:
     """Packages and versions that the role left on a real host, as ``dpkg -l`` listed them."""
     lines = (FIXTURES / f"real-packages/{release}/dpkg-l-after-role.txt").read_text().splitlines()

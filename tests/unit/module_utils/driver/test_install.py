@@ -158,6 +158,9 @@ def test_preferences_pin_every_package_and_its_kin() -> None:
         in text
     )
     assert f"\nPin: version {NEW}-*" in text
+    assert text.index(f"Pin: version {NEW}-1\nPin-Priority: 1002") < text.index(f"Pin: version {NEW}-*")
+    mixed = driver_install.preferences(NEW, {"libcuda1": f"{NEW}-1", "nvidia-driver-pinning-580.95.05": f"{NEW}-2"})
+    assert "Pin-Priority: 1002" not in mixed
 
 
 def test_a_changed_preferences_file_is_noticed(tmp_path: Path) -> None:

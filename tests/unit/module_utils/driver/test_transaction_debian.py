@@ -49,7 +49,12 @@ def on(version: str, flavor: str) -> dict[str, Any]:
 
 
 def decide(packages: dict[str, Any], version: str, flavor: Any) -> install.Plan:
-    state: Any = {"packages": packages, "nvswitches": 0, "fabric_manager": None}
+    state: Any = {
+        "packages": packages,
+        "nvswitches": 0,
+        "fabric": {"switch_managers": 0, "spans_hosts": False},
+        "fabric_manager": None,
+    }
     return transaction.decide(Declared(version, "debian", flavor), state, offered(), "Debian", ["6.1.0-56-amd64"])
 
 

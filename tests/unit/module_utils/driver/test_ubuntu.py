@@ -125,7 +125,7 @@ def test_both_flavours_beside_each_other() -> None:
     assert {name for name, flavor in flavors.items() if flavor == "open"} == set(listed[1:3])
 
     version = "595.71.05"
-    state: Any = {"nvswitches": 0, "fabric_manager": None,
+    state: Any = {"nvswitches": 0, "fabric": {"switch_managers": 0, "spans_hosts": False}, "fabric_manager": None,
                   "packages": {name: {"version": "7.0.0-28.28", "hold": True, "broken": False} for name in listed[1:]}}  # fmt: skip
     kernel = "7.0.0-28-generic"
     offered = {name: [f"{version}-0ubuntu0.26.04.1"] for name in names(version, "open", kernel)}
