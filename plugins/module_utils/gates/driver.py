@@ -145,7 +145,7 @@ def check(
         state,
         health,
         expected,
-        modules=Modules(driver_state.loaded_flavor(), module_file.find(deadline=deadline / 4)),
+        modules=Modules(driver_state.loaded_flavor(), module_file.find(deadline=2.0)),
         issues=issues,
         catalogue=xids.parse(tables["xids"], tables["nvlink5_xids"]),
         host=host,
