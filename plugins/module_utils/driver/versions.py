@@ -24,11 +24,6 @@ def find_driver_version(text: str) -> str | None:
     return match.group(0) if match else None
 
 
-def version_key(version: str) -> tuple[int, ...]:
-    """A key that orders versions by all their numbers: ``550.90.07`` before ``550.127.05`` before ``580.65.06``."""
-    return tuple(int(part) for part in re.findall(r"\d+", version))
-
-
 def debian_key(version: str) -> tuple[object, ...]:
     """A key that orders package versions as dpkg does: ``550.163.01-4~bpo13+1`` before ``550.163.01-4``.
 
@@ -48,6 +43,11 @@ def _debian_parts(text: str) -> tuple[tuple[tuple[int, ...], int], ...]:
 
 def _debian_signs(signs: str) -> tuple[int, ...]:
     return (*(-1 if sign == "~" else ord(sign) if sign.isalpha() else ord(sign) + 256 for sign in signs), 0)
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """A key that orders versions by all their numbers: ``550.90.07`` before ``550.127.05`` before ``580.65.06``."""
+    return tuple(int(part) for part in re.findall(r"\d+", version))
 
 
 def release_key(version: str) -> tuple[int, ...]:

@@ -30,16 +30,6 @@ def test_not_a_driver_version(other: str) -> None:
     assert not versions.is_driver_version(other)
 
 
-@pytest.mark.parametrize(("one", "other"), [("2.13.0+cu130", "2.13"), ("550.127.05", "550.127.05"), ("580.0.0", "580")])
-def test_equal_releases_have_equal_keys(one: str, other: str) -> None:
-    assert versions.release_key(one) == versions.release_key(other)
-
-
-def test_versions_are_ordered_by_number() -> None:
-    unordered = ["580.65.06", "550.127.05", "550.90.07"]
-    assert sorted(unordered, key=versions.version_key) == ["550.90.07", "550.127.05", "580.65.06"]
-
-
 @pytest.mark.parametrize(
     ("older", "newer"),
     [
@@ -60,3 +50,13 @@ def test_packages_are_ordered_as_dpkg_orders_them(older: str, newer: str) -> Non
     assert versions.debian_key(older) < versions.debian_key(newer)
     assert not versions.debian_key(newer) < versions.debian_key(older)
     assert subprocess.run(["dpkg", "--compare-versions", older, "lt", newer], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("one", "other"), [("2.13.0+cu130", "2.13"), ("550.127.05", "550.127.05"), ("580.0.0", "580")])
+def test_equal_releases_have_equal_keys(one: str, other: str) -> None:
+    assert versions.release_key(one) == versions.release_key(other)
+
+
+def test_versions_are_ordered_by_number() -> None:
+    unordered = ["580.65.06", "550.127.05", "550.90.07"]
+    assert sorted(unordered, key=versions.version_key) == ["550.90.07", "550.127.05", "580.65.06"]
