@@ -30,6 +30,8 @@ APT_OPTIONS = (
 _DPKG = ("dpkg", "--force-hold", "--force-confdef", "--force-confold")
 PINS = ("nvidia-driver-pinning", "nvidia-driver-pinning.pref")
 """Names under which NVIDIA's pinning packages put their preferences."""
+EXACT, KIN = 1002, 1001
+"""Pin priorities: above 1000, so that apt goes back to them too; of two revisions that fit, the named one."""
 SERVICES = ("nvidia-persistenced.service", "nvidia-fabricmanager.service")
 
 
@@ -108,10 +110,10 @@ def preferences(version: str, exact: Mapping[str, str]) -> str:
         f"# Written by Lockstep (role nvidia_driver): the driver of this host is {version}, and apt leaves it there."
     ]
     for name, apt_version in sorted(exact.items()):
-        lines += ["", f"Package: {name}", f"Pin: version {apt_version}", "Pin-Priority: 1001"]
-    revisions = {one for one in exact.values() if upstream(one) == version}
-    family = [(next(iter(revisions)), 1002)] if len(revisions) == 1 else []
-    for pinned, priority in (*family, (f"{version}-*", 1001)):
+        lines += ["", f"Package: {name}", f"Pin: version {apt_version}", f"Pin-Priority: {EXACT}"]
+    revisions = {one for name, one in exact.items() if upstream(one) == version and not dpkg.has_own_version(name)}
+    family = [(next(iter(revisions)), EXACT)] if len(revisions) == 1 else []
+    for pinned, priority in (*family, (f"{version}-*", KIN)):
         lines += ["", f"Package: {' '.join(FAMILY)}", f"Pin: version {pinned}", f"Pin-Priority: {priority}"]
     return "\n".join([*lines, ""])
 

@@ -391,7 +391,7 @@ def test_the_simulation_has_every_pin_and_version(
         asked.append([*arguments])
         if "-s" in arguments:
             preferences = (self.folder / "etc/preferences.d" / driver_install.PREFERENCES.name).read_text()
-            assert f"Package: nvidia-utils-550\nPin: version {VERSION}-0ubuntu1\nPin-Priority: 1001" in preferences
+            assert f"Package: nvidia-utils-550\nPin: version {VERSION}-0ubuntu1\nPin-Priority: 1002" in preferences
         return real(self, arguments, deadline)
 
     monkeypatch.setattr(apt_root.AptRoot, "apt_get", apt_get)
