@@ -93,6 +93,8 @@ def ensure_identity(instance: Instance) -> None:
             (seed / "machine-id").write_text(secrets.token_hex(16) + "\n")
         (seed / "authorized_keys").write_text((state / "id_ed25519.pub").read_text())
         (seed / "hosts").write_text(layout.hosts_file(instance, host))
+        if host == layout.REAL:
+            (seed / "real").touch()
         (seed / "gateway").write_text("" if host == MIRROR else instance.address(MIRROR))
         known.append(
             f"{instance.address(host)},{host},{host}.{layout.DOMAIN} {key.with_suffix('.pub').read_text().strip()}\n"

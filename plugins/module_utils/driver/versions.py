@@ -24,6 +24,27 @@ def find_driver_version(text: str) -> str | None:
     return match.group(0) if match else None
 
 
+def debian_key(version: str) -> tuple[object, ...]:
+    """A key that orders package versions as dpkg does: ``550.163.01-4~bpo13+1`` before ``550.163.01-4``.
+
+    Epoch, version and revision are compared in turn; letters come before other signs, and ``~`` before the end.
+    """
+    epoch, _, rest = version.rpartition(":")
+    number, _, revision = rest.rpartition("-") if "-" in rest else (rest, "", "")
+    return (int(epoch or 0), _debian_parts(number), _debian_parts(revision))
+
+
+def _debian_parts(text: str) -> tuple[tuple[tuple[int, ...], int], ...]:
+    parts = [
+        (_debian_signs(signs), int(digits or 0)) for signs, digits in re.findall(r"(\D*)(\d*)", text) if signs or digits
+    ]
+    return (*parts, ((0,), 0))
+
+
+def _debian_signs(signs: str) -> tuple[int, ...]:
+    return (*(-1 if sign == "~" else ord(sign) if sign.isalpha() else ord(sign) + 256 for sign in signs), 0)
+
+
 def version_key(version: str) -> tuple[int, ...]:
     """A key that orders versions by all their numbers: ``550.90.07`` before ``550.127.05`` before ``580.65.06``."""
     return tuple(int(part) for part in re.findall(r"\d+", version))

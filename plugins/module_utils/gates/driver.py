@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 from ..core import data_tables
 from ..core.codes import as_json
 from ..driver import health as gpu_health
-from ..driver import known_issues, nvidia_smi, xids
+from ..driver import known_issues, module_file, nvidia_smi, xids
 from ..driver import state as driver_state
 from ..driver.cards import is_card
 from ..driver.health import Health
@@ -51,6 +51,7 @@ class Expected:
         gpu_model: words that every GPU's name has to contain, such as ``H100``.
         fabric_manager: ``present``, ``absent``, or ``auto``, which requires it where there are NVSwitches.
         packaged: whether the driver came as packages (false where a platform's owner installs it otherwise).
+        flavor: ``open`` or ``proprietary`` kernel modules; None accepts either.
         allowed: ids of known-bad combinations that the operator overrides.
         pcie_width: lanes of every GPU's PCIe link; None judges by the other cards of the host.
     """
@@ -60,8 +61,17 @@ class Expected:
     gpu_model: str | None = None
     fabric_manager: str = "auto"
     packaged: bool = True
+    flavor: str | None = None
     allowed: tuple[str, ...] = ()
     pcie_width: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Modules:
+    """The kernel modules: the flavour of the loaded one, and the file that modprobe would load next."""
+
+    loaded_flavor: str | None
+    next: module_file.ModuleFile
 
 
 def evaluate(
@@ -69,6 +79,7 @@ def evaluate(
     health: Health,
     expected: Expected,
     *,
+    modules: Modules | None = None,
     issues: Sequence[known_issues.Match] = (),
     catalogue: xids.Catalogue | None = None,
     host: str | None = None,
@@ -78,6 +89,7 @@ def evaluate(
     name = host or "this host"
     findings = [
         *_versions(state, expected, name),
+        *_modules(state, modules, expected, name),
         *_packages(state, expected),
         *fabric.software(state, expected.fabric_manager, name, packaged=expected.packaged),
         *_tool(state, health, name),
@@ -134,6 +146,7 @@ def check(
         state,
         health,
         expected,
+        modules=Modules(driver_state.loaded_flavor(), module_file.find(deadline=2.0)),
         issues=issues,
         catalogue=xids.parse(tables["xids"], tables["nvlink5_xids"]),
         host=host,
@@ -201,6 +214,24 @@ def _versions(state: DriverState, expected: Expected, host: str) -> Iterator[Fin
         )
     elif user and user != loaded:
         yield Finding("userspace_differs", f"user-space libraries are {user}, the loaded module is {loaded}", install)
+
+
+def _modules(state: DriverState, modules: Modules | None, expected: Expected, host: str) -> Iterator[Finding]:
+    """What runs and what a reboot would bring, against what is declared. A platform's own driver may come from elsewhere."""
+    if not modules or not expected.packaged:
+        return
+    loaded, declared = modules.loaded_flavor, expected.flavor
+    if declared and loaded and loaded != declared:
+        yield Finding(
+            "flavor_differs",
+            f"the loaded kernel modules are the {loaded} ones, {declared} is declared",
+            "Correct nvidia_driver_flavor if that is the mistake, or ansible-playbook site.yml",
+        )
+    version = expected.version or state["package_version"]
+    found = module_file.obstacle(modules.next, version, declared) if version else None
+    if found:
+        cause, remedy = found
+        yield Finding("module_file", cause, f"On {host}: {remedy}, then ansible-playbook site.yml")
 
 
 def _packages(state: DriverState, expected: Expected) -> Iterator[Finding]:

@@ -238,6 +238,11 @@ def explain(argv: Sequence[str], output: str) -> InstallError:
     if "--no-index" in argv and re.search(r"no versions? of|was not found|not found in the", output):
         cause = f"the wheelhouse lacks a wheel that the lock pins. uv: {tail}"
         return InstallError(cause, "fill it from the same lock")
+    if "no wheels with a matching Python ABI tag" in output:
+        fits = re.search(r"with the following Python ABI tags?: (.+)", output)
+        wanted = f"; the lock has wheels for {fits.group(1).strip()}" if fits else ""
+        cause = f"the lock was made for another Python than the host's{wanted}. uv: {tail}"
+        return InstallError(cause, "set serving_runtime_python, or serving_runtime_lock to one for this Python")
     if re.search(r"does not satisfy Python|No interpreter found", output):
         return InstallError(f"the host's Python does not suit the lock. uv: {tail}", "set serving_runtime_python")
     return InstallError(f"{' '.join(argv[:3])} failed: {tail}")

@@ -152,12 +152,18 @@ def test_a_driver_that_is_not_offered_is_refused_before_anything() -> None:
 
 def test_preferences_pin_every_package_and_its_kin() -> None:
     text = driver_install.preferences(NEW, {"libcuda1": f"{NEW}-1"})
-    assert f"Package: libcuda1\nPin: version {NEW}-1\nPin-Priority: 1001" in text
+    assert f"Package: libcuda1\nPin: version {NEW}-1\nPin-Priority: 1002" in text
     assert (
         "nvidia-* libnvidia-* libcuda1 libcudadebugger1 cuda-drivers* firmware-nvidia-* xserver-xorg-video-nvidia*"
         in text
     )
     assert f"\nPin: version {NEW}-*" in text
+    assert text.index(f"Pin: version {NEW}-1\nPin-Priority: 1002") < text.index(f"Pin: version {NEW}-*")
+    # Debian 13 has nvidia-persistenced 550.163.01-1 beside the driver's 550.163.01-2.
+    beside = driver_install.preferences(NEW, {"libcuda1": f"{NEW}-2", "nvidia-persistenced": f"{NEW}-1"})
+    assert f"Pin: version {NEW}-2\nPin-Priority: 1002" in beside
+    mixed = driver_install.preferences(NEW, {"libcuda1": f"{NEW}-1", "nvidia-fabricmanager": f"{NEW}-2"})
+    assert mixed.count("Pin-Priority: 1002") == 2  # the named ones alone
 
 
 def test_a_changed_preferences_file_is_noticed(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ import pytest
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import apt_root, boot_kernels, preflight
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import install as driver_install
-from ansible_collections.lockstep.vllm.plugins.module_utils.driver import repository as apt_repository
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.package_problems import Problem, ProblemKind
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.transaction import Declared
 from tests.unit.module_utils.driver.aptlab import Host, Key, digest, paragraph, publish
@@ -335,9 +334,10 @@ def test_prebuilt_modules(
 ) -> None:
     """Ubuntu's archive, from lists that the host's apt has already."""
     index = ""
-    for name, versions in apt_repository.parse_madison(prebuilt_offer(offer)).items():
+    for line in prebuilt_offer(offer).splitlines():
+        name, version = (field.strip() for field in line.split("|")[:2])
         common = f"Depends: nvidia-kernel-common-550-server (<= {made_for}-9), nvidia-kernel-common-550-server (>= {made_for})"
-        index += paragraph(name, versions[0], *([common] if name.startswith("linux-modules") else []))
+        index += paragraph(name, version, *([common] if name.startswith("linux-modules") else []))
     host.dpkg_status("")
     archive = publish(tmp_path / "archive", index, None)
     (host.root / "etc/apt/sources.list").write_text(f"deb [trusted=yes] {archive} ./\n")
@@ -391,7 +391,7 @@ def test_the_simulation_has_every_pin_and_version(
         asked.append([*arguments])
         if "-s" in arguments:
             preferences = (self.folder / "etc/preferences.d" / driver_install.PREFERENCES.name).read_text()
-            assert f"Package: nvidia-utils-550\nPin: version {VERSION}-0ubuntu1\nPin-Priority: 1001" in preferences
+            assert f"Package: nvidia-utils-550\nPin: version {VERSION}-0ubuntu1\nPin-Priority: 1002" in preferences
         return real(self, arguments, deadline)
 
     monkeypatch.setattr(apt_root.AptRoot, "apt_get", apt_get)

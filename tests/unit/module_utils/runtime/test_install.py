@@ -214,3 +214,11 @@ def test_the_environment_that_a_rollback_goes_back_to_is_never_removed(house):
     }
     again = install(house)
     assert again.removed == (first.digest,)
+
+
+def test_a_lock_for_another_python_is_named_as_that() -> None:
+    """uv 0.11 on Debian 13 (Python 3.13) with the CPU lock."""
+    said = (Path(__file__).parents[2] / "fixtures/real-packages/debian13/uv-sync-cpu-lock.txt").read_text()
+    error = runtime_install.explain(["uv", "pip", "sync", "--no-index"], said)
+    assert "the lock was made for another Python than the host's; the lock has wheels for `cp311`" in str(error)
+    assert error.stop.next == "set serving_runtime_python, or serving_runtime_lock to one for this Python"
