@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..core import records
+from ..core import host_record, records
 from ..ray.ports import ray_ports
 from .config import Config
 
@@ -41,8 +41,12 @@ class Replica:
         return str(self.host["address"])
 
     @property
+    def api_address(self) -> str:
+        return host_record.api_address(self.host)
+
+    @property
     def base_url(self) -> str:
-        return f"http://{self.address}:{self.config.ports.api}"
+        return f"http://{self.api_address}:{self.config.ports.api}"
 
     def environment(self) -> dict[str, str]:
         """vLLM's environment: what systemd gave, what the replica's network needs, what the operator wants on top."""

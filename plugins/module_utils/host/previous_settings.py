@@ -23,6 +23,7 @@ from ..core.commands import Run, run_command
 from ..core.previous_settings import KeptFile, Previous
 from ..core.stop import StopError
 from ..core.systemd import SystemctlError, show
+from ..ray import tunnel, tunnel_live
 from ..runtime import install as runtime_install
 from .settings_changes import SettingsChange, compare
 
@@ -36,6 +37,10 @@ MANAGED: Mapping[str, Sequence[str]] = {
         "/etc/systemd/system/lockstep-ray.service",
         "/etc/systemd/system/lockstep-hoststatus.socket",
         "/etc/systemd/system/lockstep-hoststatus@.service",
+        str(records.TUNNEL),
+        str(tunnel_live.CONFIGURATION),
+        "/etc/systemd/system/lockstep-ray.service.d/tunnel.conf",
+        "/etc/systemd/system/lockstep-vllm.service.d/tunnel.conf",
     ),
     VLLM_SERVER: (
         "/etc/lockstep/engine.json",
@@ -45,8 +50,9 @@ MANAGED: Mapping[str, Sequence[str]] = {
 }
 """Role to the files that it may write: one that is not there before a change is removed when that is taken back."""
 SOCKET = "lockstep-hoststatus.socket"
+FILTER = "lockstep-filter.service"
 UNITS: Mapping[str, Sequence[str]] = {
-    RAY_NODE: ("lockstep-ray.service", SOCKET),
+    RAY_NODE: ("lockstep-ray.service", SOCKET, tunnel.UNIT),
     VLLM_SERVER: ("lockstep-vllm.service",),
 }
 """Role to the units whose start at boot it decides."""
@@ -310,6 +316,15 @@ def _have_systemd_follow(kept: Previous, here: Place) -> None:
     if RAY_NODE in kept["roles"]:
         # Nothing of Ray runs here at this moment. Always: the restoration before may have been killed at this.
         _systemctl(here, "restart", SOCKET)
+        tunnelled = kept["enabled"].get(tunnel.UNIT, False)
+        if tunnelled or now.get(tunnel.UNIT):
+            _have_tunnel_follow(tunnelled, here)
+
+
+def _have_tunnel_follow(tunnelled: bool, here: Place) -> None:
+    _systemctl(here, "restart" if tunnelled else "stop", tunnel.UNIT)
+    # It looks at once, not when its watch does. Where no filter is wanted, there is none to be reloaded.
+    here.run(["systemctl", "try-reload-or-restart", FILTER], COMMAND_DEADLINE)
 
 
 def _now_enabled(kept: Previous, here: Place) -> dict[str, bool]:

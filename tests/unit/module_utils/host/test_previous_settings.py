@@ -123,6 +123,27 @@ def test_a_host_is_taken_back_to_all_that_it_had(host: Host) -> None:
     assert not host.place.record.parent.exists()
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "asked"), [(True, False, "restart"), (False, True, "stop"), (True, True, "restart")]
+)
+def test_a_tunnel_is_as_it_was_before(host: Host, before: bool, after: bool, asked: str) -> None:
+    unit = "wg-quick@lockstep0.service"
+    for name, there in (("keep", before), ("restore", after)):
+        (host.systemctl.enabled.add if there else host.systemctl.enabled.discard)(unit)
+        if name == "keep":
+            host.keep()
+    previous.restore(host.place)
+    followed = [
+        line for line in host.systemctl.asked if line.split()[0] in ("restart", "stop", "try-reload-or-restart")
+    ]
+    assert followed == [
+        "restart lockstep-hoststatus.socket",
+        f"{asked} {unit}",
+        "try-reload-or-restart lockstep-filter.service",
+    ]
+    assert (unit in host.systemctl.enabled) is before
+
+
 def test_nothing_of_the_kept_files_can_be_read_by_others(host: Host) -> None:
     host.keep()
     folder = host.place.record.parent
@@ -342,6 +363,8 @@ def test_the_files_are_those_that_the_roles_record() -> None:
         text = (ROOT / f"roles/{role}/tasks/{verb}.yml").read_text()
         recorded = text[text.index("lockstep.vllm.record_inputs") :]
         units = [f"/etc/systemd/system/{unit}" for unit in variables.get("__ray_node_units", [])]
-        literal = re.findall(r"/(?:etc|opt)/[\w./@-]+", recorded + str(variables.get("__ray_node_files", "")))
+        of_tunnel = [str(variables.get(f"__ray_node_tunnel_{part}", "")) for part in ("files", "requirements")]
+        written = " ".join([recorded, str(variables.get("__ray_node_files", "")), *of_tunnel])
+        literal = set(re.findall(r"/(?:etc|opt)/[\w./@-]+", written)) - {"/etc/wireguard/lockstep0.key"}  # never copied
         named = [variables[name] for name in re.findall(r"__\w+", recorded) if str(variables.get(name)).startswith("/")]
         assert sorted({*literal, *named, *units}) == sorted(names), role
