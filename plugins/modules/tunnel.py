@@ -45,7 +45,7 @@ EXAMPLES = r"""
   lockstep.vllm.tunnel:
     state: present
     network: 198.18.0.0/24
-    port: 51820
+    port: 6389
     public_keys: {a1: "{{ hostvars.a1.__ray_node_key.public_key }}", a2: "{{ hostvars.a2.__ray_node_key.public_key }}"}
 """
 

@@ -16,7 +16,8 @@ from ..core.host_record import HostRecord, Tunnel
 
 INTERFACE = "lockstep0"
 UNIT = f"wg-quick@{INTERFACE}.service"
-PORT = 51820
+PORT = 6389
+"""Beside Ray's, below the range that the kernel hands out, and not where a WireGuard of the host's own usually is."""
 NETWORK = "198.18.0.0/24"
 """Of the range for tests of network devices (RFC 2544), which nobody routes."""
 LEAST_MTU = 1360
