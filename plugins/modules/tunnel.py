@@ -60,8 +60,10 @@ hosts:
   type: list
   elements: str
 place:
-  description: The C(interface) and the C(address) by which the other hosts know this one; empty in check mode on a bare host.
-  returned: when present
+  description: >-
+    The C(address) by which the other hosts know this one, and the C(interface) on which ranks meet: loopback where there are no
+    others. Empty in check mode on a bare host.
+  returned: when present or absent
   type: dict
 peers:
   description: Address in the tunnel of every host, by name.
@@ -77,7 +79,7 @@ import subprocess
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import host_record, records
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray import tunnel_live
 
@@ -111,13 +113,13 @@ def _run(module: AnsibleModule) -> None:
         module.exit_json(changed=changed, public_key=tunnel_live.public_key(), hosts=hosts)
     if params["state"] == "absent":
         changed = tunnel_live.remove(dry=check)
-        module.exit_json(changed=changed)
+        module.exit_json(changed=changed, place=tunnel_live.place(records.read(records.HOST)))
     keys = params["public_keys"]
     if check and not (records.HOST.exists() and keys and all(keys.values())):
         module.exit_json(changed=True, place={}, peers={}, problem="")  # made from what check mode has not made
     made, text = tunnel_live.wanted(params, keys)
     changed = tunnel_live.write(made, text, dry=check)
-    place = {"interface": made["interface"], "address": made["address"]}
+    place = tunnel_live.place(host_record.through(records.read(records.HOST) or {}, made))
     problem = "" if check else tunnel_live.state()["problem"]
     module.exit_json(changed=changed, place=place, peers=made["peers"], problem=problem)
 

@@ -116,6 +116,11 @@ def api_address(record: Mapping[str, Any]) -> str:
     return str((record.get("underlay") or record)["address"])
 
 
+def ranks_interface(record: Mapping[str, Any]) -> str:
+    """Where ranks meet (NCCL, Gloo): on loopback where one host is all of the replica. Ray refuses loopback, so only they do."""
+    return "lo" if len(record["peers"]) == 1 else str(record["interface"])
+
+
 def read() -> HostRecord | None:
     """This host's record; None where gpu_host has not run."""
     found = stored()

@@ -54,7 +54,7 @@ class Replica:
         root.mkdir(parents=True, exist_ok=True)
         (root / "ray_non_carry_over_env_vars.json").write_text(json.dumps(_NOT_FOR_WORKERS), encoding="utf-8")
         env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "NOTIFY_SOCKET")}
-        interface = self.host["interface"]
+        interface = host_record.ranks_interface(self.host)
         env |= {
             "VLLM_HOST_IP": self.address,
             "GLOO_SOCKET_IFNAME": interface,

@@ -212,7 +212,7 @@ def _on_replica(request: Request, identity: Mapping[str, Any], folder: Path) -> 
         "head": identity["head"]["address"],
         "address": identity["address"],
         "port": ray_ports().gcs,
-        "interface": identity["interface"],
+        "interface": host_record.ranks_interface(identity),
     }
     outcome = deadline.run(
         [request.python, "-m", "lockstep.gates.ranks.ray_launcher"],

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
-from ..core import records
+from ..core import host_record, records
 from ..core.commands import Run, run_command
 from ..core.host_record import Tunnel
 from . import tunnel
@@ -125,3 +125,10 @@ def _write(path: Path, text: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(scratch, path)
+
+
+def place(record: Mapping[str, Any] | None) -> dict[str, str]:
+    """The address by which the other hosts know the host of a record, and where ranks meet; empty where gpu_host has not run."""
+    if record is None:
+        return {}
+    return {"interface": host_record.ranks_interface(record), "address": str(record["address"])}

@@ -177,3 +177,11 @@ def test_a_damaged_tunnel_is_no_way_back_to_the_clear(places: Path, damaged: str
     (places / "tunnel.json").write_text(damaged)
     with pytest.raises(records.RecordError):
         host_record.read()
+
+
+def test_ranks_of_one_host_meet_on_loopback(places: Path) -> None:
+    alone = {**HEAD, "peers": {"a1": "10.0.0.11"}}
+    assert tunnel_live.place(alone) == {"interface": "lo", "address": "10.0.0.11"}
+    assert tunnel_live.place(HEAD) == {"interface": "eth0", "address": "10.0.0.11"}
+    assert tunnel_live.place(host_record.through(HEAD, MADE)) == {"interface": "lockstep0", "address": "198.18.0.1"}
+    assert tunnel_live.place(None) == {}
