@@ -91,8 +91,8 @@ def test_who_may_read_what(lab: Lab, serving: Play) -> None:
 
 
 VICTIM = "/root/of-root-alone"
-# Again and again, as lockstep, on a host that is being rolled: whatever root may come to write or read is a link to a file of root's,
-# a FIFO, or never ends. On a head the engine's own report is left to it: what he says of himself is his.
+# Again and again, as lockstep, on a host that is being rolled: whatever root may come to write or read is a link to a file of
+# root's, a FIFO, or never ends. On a head the engine's own report is left to it: what he says of himself is his.
 PLANTER = f"""
 import contextlib, glob, itertools, os, sys, time
 reports_itself = sys.argv[1] == "head"
