@@ -117,7 +117,7 @@ def api_address(record: Mapping[str, Any]) -> str:
 
 
 def ranks_interface(record: Mapping[str, Any]) -> str:
-    """Where ranks meet (NCCL, Gloo): on loopback where one host is all of the replica. Ray refuses loopback, so only they do."""
+    """Where ranks meet (NCCL, Gloo): on loopback where one host is all of the replica. Ray refuses loopback."""
     return "lo" if len(record["peers"]) == 1 else str(record["interface"])
 
 

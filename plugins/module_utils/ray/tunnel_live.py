@@ -128,7 +128,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def place(record: Mapping[str, Any] | None) -> dict[str, str]:
-    """The address by which the other hosts know the host of a record, and where ranks meet; empty where gpu_host has not run."""
+    """The address by which others know the host of a record, and where its ranks meet; empty where gpu_host has not run."""
     if record is None:
         return {}
     return {"interface": host_record.ranks_interface(record), "address": str(record["address"])}
