@@ -146,6 +146,8 @@ def restore(place: Place | None = None) -> SettingsChange:
             "ansible-playbook site.yml with the lock that served before",
         )
     change = difference(here)
+    if _now_enabled(kept, here).get(tunnel.UNIT):
+        _systemctl(here, "stop", tunnel.UNIT)  # wg-quick takes down what its configuration, still there, has set up
     try:
         for name in change.files:
             _restore_file(here.at(name), kept["files"][name], here.record.parent)
@@ -317,15 +319,11 @@ def _have_systemd_follow(kept: Previous, here: Place) -> None:
     if RAY_NODE in kept["roles"]:
         # Nothing of Ray runs here at this moment. Always: the restoration before may have been killed at this.
         _systemctl(here, "restart", SOCKET)
-        tunnelled = kept["enabled"].get(tunnel.UNIT, False)
-        if tunnelled or now.get(tunnel.UNIT):
-            _have_tunnel_follow(tunnelled, here)
-
-
-def _have_tunnel_follow(tunnelled: bool, here: Place) -> None:
-    _systemctl(here, "restart" if tunnelled else "stop", tunnel.UNIT)
-    # It looks at once, not when its watch does. Where no filter is wanted, there is none to be reloaded.
-    here.run(["systemctl", "try-reload-or-restart", FILTER], COMMAND_DEADLINE)
+        if kept["enabled"].get(tunnel.UNIT):
+            _systemctl(here, "restart", tunnel.UNIT)
+        if kept["enabled"].get(tunnel.UNIT) or now.get(tunnel.UNIT):
+            # It looks at once, not when its watch does.
+            _systemctl(here, "try-reload-or-restart", FILTER)
 
 
 def _now_enabled(kept: Previous, here: Place) -> dict[str, bool]:
