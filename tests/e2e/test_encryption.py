@@ -20,7 +20,7 @@ HEAD, WORKER = "a1", "a2"
 OTHER = {HEAD: WORKER, WORKER: HEAD}
 PORT = 6389
 # wireguard-go on two busy cores: the gate's 5 ms are for networks.
-WANTED = {"ray_node_encryption": "wireguard", "admission_rtt_ms": 500}
+WANTED = {"ray_node_encryption": "wireguard", "admission_rtt_ms": 500, "vllm_server_ladder": ["none"]}
 COUNTERS = """
 nft -f - <<'END'
 table inet seen
@@ -125,7 +125,7 @@ def test_no_tunnel_no_ray(lab: Lab, encrypted: Play) -> None:
 
 def test_it_is_turned_off_by_a_wave(lab: Lab, encrypted: Play) -> None:
     count(lab)
-    play = lab.play()
+    play = lab.play(extra={**WANTED, "ray_node_encryption": "none"})
     assert play.rc == 0, play.explained()
     assert answers(lab)
     assert min(counted(lab, "clear").values()) > 1_000_000
