@@ -97,8 +97,10 @@ def through(record: Mapping[str, Any], tunnel: Mapping[str, Any]) -> dict[str, A
                 "port": int(tunnel["port"]),
             },
         }
-    except (KeyError, TypeError, ValueError) as error:
-        raise records.RecordError(f"{records.TUNNEL}: has no {error}", "ansible-playbook site.yml") from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise records.RecordError(
+            f"{records.TUNNEL}: cannot be used: {error!r}", "ansible-playbook site.yml"
+        ) from error
 
 
 def stored() -> dict[str, Any] | None:
