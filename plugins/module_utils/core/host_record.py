@@ -32,7 +32,9 @@ class Underlay(TypedDict):
     port: int
 
 
-class _Record(TypedDict):
+class _Declared(TypedDict):
+    """What the inventory declares; ``peers`` has the address of every host of the replica by name, this one included."""
+
     host: str
     replica: str
     ray_role: Role
@@ -45,12 +47,11 @@ class _Record(TypedDict):
     peers: dict[str, str]
 
 
-class HostRecord(_Record, total=False):
-    """The record; ``peers`` has the address of every host of the replica by name, this one included.
+class HostRecord(_Declared, total=False):
+    """The record. ``nvswitch_ports``: RDMA devices that lead to this host's NVSwitches and no further; left out without any.
+    ``underlay`` is there where the replica's hosts talk through a tunnel."""
 
-    ``underlay`` is there where they talk through a tunnel.
-    """
-
+    nvswitch_ports: list[str]
     underlay: Underlay
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.system import read_text
+from ..driver import fabric
 
 if TYPE_CHECKING:
     from .state import Carrier, Machine, Network
@@ -30,9 +31,11 @@ def machine(root: Path = Path("/")) -> Machine:
 
 
 def active_rdma(root: Path = Path("/")) -> list[str]:
-    """RDMA devices with a port that is up: InfiniBand, RoCE and the like."""
+    """RDMA devices with a port that is up: InfiniBand, RoCE and the like, but not those that lead to the host's own NVSwitches."""
     ports = sorted((root / "sys/class/infiniband").glob("*/ports/*"))
-    return list(dict.fromkeys(port.parts[-3] for port in ports if read_text(port / "state").strip().endswith("ACTIVE")))
+    up = dict.fromkeys(port.parts[-3] for port in ports if read_text(port / "state").strip().endswith("ACTIVE"))
+    switches = fabric.switch_ports(root) if up else ()
+    return [device for device in up if device not in switches]
 
 
 def carrier(port: int, root: Path = Path("/")) -> Carrier:
