@@ -31,7 +31,7 @@ def machine(root: Path = Path("/")) -> Machine:
 
 
 def active_rdma(root: Path = Path("/")) -> list[str]:
-    """RDMA devices with a port that is up: InfiniBand, RoCE and the like, but not those that lead to the host's own NVSwitches."""
+    """RDMA devices with a port that is up: InfiniBand, RoCE and the like, less those that lead to NVSwitches alone."""
     ports = sorted((root / "sys/class/infiniband").glob("*/ports/*"))
     up = dict.fromkeys(port.parts[-3] for port in ports if read_text(port / "state").strip().endswith("ACTIVE"))
     switches = fabric.switch_ports(root) if up else ()
