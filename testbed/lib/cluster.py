@@ -20,6 +20,7 @@ from testbed.lib.layout import MIRROR, Instance
 READY_DEADLINE_S = 90.0
 REBOOT_DEADLINE_S = 120.0
 LABEL = "org.lockstep.testbed"
+TUN = Path("/dev/net/tun")
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,8 @@ def create(instance: Instance, host: str, image: str) -> None:
         "--cap-add=SYS_ADMIN,NET_ADMIN,NET_RAW,SYS_PTRACE", "--shm-size=2g", "--pids-limit=-1", *machine.ulimits(),
         "--volume", f"{instance.state / 'hosts' / host}:/lockstep-seed:ro",
     ]  # fmt: skip
+    if TUN.exists():  # for WireGuard, where this machine's kernel has none
+        command += ["--device", str(TUN)]
     if host in layout.GPU_HOSTS:
         command += ["--volume", f"{layout.CACHE / 'models'}:/srv/models:ro"]
     if host == MIRROR:

@@ -20,6 +20,7 @@ ORDER = (
     "test_status",
     "test_outsider",
     "test_user",
+    "test_encryption",  # turns it on and off again
     "test_models",
     "test_recovery",
     "test_gates",

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..core import records
+from ..core import host_record, records
 from ..ray.ports import ray_ports
 from ..runtime import caches
 from .config import Config
@@ -43,8 +43,12 @@ class Replica:
         return str(self.host["address"])
 
     @property
+    def api_address(self) -> str:
+        return host_record.api_address(self.host)
+
+    @property
     def base_url(self) -> str:
-        return f"http://{self.address}:{self.config.ports.api}"
+        return f"http://{self.api_address}:{self.config.ports.api}"
 
     def environment(self) -> dict[str, str]:
         """vLLM's environment: what systemd gave, what the replica's network needs, what the operator wants on top.
@@ -56,7 +60,7 @@ class Replica:
         (root / "ray_non_carry_over_env_vars.json").write_text(json.dumps(_NOT_FOR_WORKERS), encoding="utf-8")
         given = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "NOTIFY_SOCKET")}
         env = {**_DEFAULTS, **given}
-        interface = self.host["interface"]
+        interface = host_record.ranks_interface(self.host)
         env |= {
             "VLLM_HOST_IP": self.address,
             "GLOO_SOCKET_IFNAME": interface,

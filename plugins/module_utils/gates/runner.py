@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from ..core import data_tables, deadline, evidence, records, typed, untrusted
+from ..core import data_tables, deadline, evidence, host_record, records, typed, untrusted
 from ..driver import memory as gpu_memory
 from ..ray import gcs
 from ..ray.ports import ray_ports
@@ -196,7 +196,7 @@ def _on_replica(request: Request, identity: Mapping[str, Any], folder: Path) -> 
         "head": identity["head"]["address"],
         "address": identity["address"],
         "port": ray_ports().gcs,
-        "interface": identity["interface"],
+        "interface": host_record.ranks_interface(identity),
     }
     outcome = deadline.run(
         [request.python, "-m", "lockstep.gates.ranks.ray_launcher"],
@@ -226,7 +226,7 @@ def identity() -> dict[str, Any]:
     Raises:
         CannotRun: there is none.
     """
-    found = records.read(records.HOST)
+    found = host_record.stored()
     if found is None:
         raise CannotRun(f"{records.HOST} does not exist: this host was never prepared", "ansible-playbook site.yml")
     return found

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..admission.quarantine import QuarantineKind
-from .machine import Machine, Model, Network
+from .machine import Carrier, Machine, Model, Network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +82,7 @@ class Preflight:
     taken_ports: Mapping[str, str] = dataclasses.field(default_factory=dict)
     name_problems: tuple[str, ...] = ()
     model: Model | None = None
+    carrier: Carrier | None = None
     error: str | None = None
 
     @classmethod
@@ -90,6 +91,7 @@ class Preflight:
             taken_ports=answer.get("taken_ports", {}),
             name_problems=tuple(str(problem) for problem in answer.get("names", {}).values() if problem),
             model=Model.parse(answer["model"]) if answer.get("model") else None,
+            carrier=Carrier.parse(answer.get("tunnel") or {}),
             error=answer.get("error"),
         )
 
@@ -113,6 +115,7 @@ class HostState:
         networks: the networks of these addresses, by interface.
         machine: which machine it is, and what that has.
         filter_problem: why its packet filter is not the wanted one; "" where it is, or none is wanted.
+        tunnel_problem: the same of its tunnel; ``tunnelled``: it has one.
     """
 
     distribution: str | None = None
@@ -138,6 +141,8 @@ class HostState:
     networks: Mapping[str, tuple[Network, ...]] = dataclasses.field(default_factory=dict)
     machine: Machine = dataclasses.field(default_factory=Machine)
     filter_problem: str = ""
+    tunnelled: bool = False
+    tunnel_problem: str = ""
     preflight: Preflight = Preflight()
 
     @classmethod
@@ -179,6 +184,8 @@ class HostState:
             networks=Network.parse_all(answer.get("networks", {})),
             machine=Machine.parse(answer.get("machine", {}), answer.get("boot", {})),
             filter_problem=str(answer.get("filter", {}).get("problem") or ""),
+            tunnelled=answer.get("tunnel", {}).get("wanted") is True,
+            tunnel_problem=str(answer.get("tunnel", {}).get("problem") or ""),
             preflight=Preflight.parse(answer.get("preflight", {})),
         )
 

@@ -269,6 +269,94 @@ def test_rails_in_one_network_warn_once(
     assert all(said in line and "metrics of their own\n" not in line for line in warnings)
 
 
+CARRIES = {"kernel": True, "tun": False, "port_taken": False, "mtu": {"bond0": 9000, "lo": 65536}}
+TUNNEL = {"ray_node_encryption": "wireguard"}
+
+
+def carrying(host: str, **changes: Any) -> dict[str, Any]:
+    """What a host answers that was asked about a tunnel; ``wanted`` and ``networks`` go elsewhere than into its preflight."""
+    wanted, networks = changes.pop("wanted", False), changes.pop("networks", {})
+    found = answer(host, f"10.30.0.{host[-1]}", tunnel={"wanted": wanted, "problem": ""})
+    found["networks"] |= networks
+    found["preflight"]["tunnel"] = {**CARRIES, **changes}
+    return found
+
+
+def one_network(prefix: int, address: str) -> dict[str, Any]:
+    return {"wg0": [{"address": address, "prefix": prefix, "metric": None}]}
+
+
+@pytest.mark.parametrize(
+    ("variables", "by_host", "changes", "expected"),
+    [
+        pytest.param({}, {}, {}, [], id="kernel"),
+        pytest.param({}, {}, {"kernel": False, "tun": True}, [], id="wireguard-go"),
+        pytest.param({}, {}, {"kernel": False}, ["gpu-02: its kernel 6.8.0 has no WireGuard, and there is no /dev/net/tun"], id="neither"),
+        pytest.param({}, {}, {"port_taken": True}, ["gpu-02: something listens on UDP 6389: set ray_node_encryption_port"], id="port taken"),
+        pytest.param({}, {}, {"port_taken": True, "wanted": True}, [], id="port taken by the tunnel itself"),
+        pytest.param({}, {}, {"mtu": {"bond0": 1280}}, ["gpu-02: bond0 has an MTU of 1280; the tunnel in it takes 80 bytes"], id="mtu"),
+        pytest.param({"ray_node_encryption_port": 6380}, {}, {}, ["gpu-01: ray_node_ports: node_manager and ray_node_encryption_port are both 6380", "gpu-02: ray_node_ports: node_manager and ray_node_encryption_port are both 6380"], id="port of Ray"),
+        pytest.param({"gpu_host_filter": False}, {}, {}, ["gpu-01: ray_node_encryption without gpu_host_filter", "gpu-02: ray_node_encryption without gpu_host_filter"], id="no filter"),
+        pytest.param({}, {"gpu-02": {"ray_node_encryption": "none"}}, {}, ["replica_a: ray_node_encryption differs among its hosts"], id="one in the clear"),
+        pytest.param({}, {"gpu-02": {"ray_node_encryption_port": 7000}}, {}, ["replica_a: ray_node_encryption_port differs among its hosts"], id="two ports"),
+        pytest.param({"ray_node_encryption_network": "198.18.0.0/31"}, {}, {}, ["replica_a: ray_node_encryption_network: 198.18.0.0/31 has 0 addresses, the replica 2 hosts"], id="small"),
+        pytest.param({"ray_node_encryption_network": "10.30.0.0/16"}, {}, {}, ["gpu-01: the tunnel's 10.30.0.0/16 overlaps 10.30.0.0/24 (bond0)", "gpu-02: the tunnel's"], id="the hosts' own network"),
+        pytest.param({}, {}, {"networks": one_network(15, "198.19.0.1")}, ["gpu-02: the tunnel's 198.18.0.0/24 overlaps 198.18.0.0/15 (wg0)"], id="another's network"),
+        pytest.param({"ray_node_encryption_network": "x"}, {}, {}, ["replica_a: ray_node_encryption_network: "], id="no network"),
+    ],
+)  # fmt: skip
+def test_a_tunnel_is_held_against_the_hosts(
+    variables: dict[str, Any], by_host: dict[str, Any], changes: dict[str, Any], expected: list[str], declare: Callable[..., controller.Cluster],
+) -> None:  # fmt: skip
+    answers = {"gpu-01": carrying("gpu-01"), "gpu-02": carrying("gpu-02", **changes)}
+    found = planned(declare(by_host=by_host, **TUNNEL, **variables), answers)
+    assert len(lines(found)) == len(expected)
+    assert all(said in line for said, line in zip(expected, lines(found), strict=True))
+    assert found.warnings == ()
+
+
+def test_only_those_who_ask_for_a_tunnel_are_asked_what_there_is_for_one(
+    declare: Callable[..., controller.Cluster],
+) -> None:
+    for variables, expected in (({}, None), (TUNNEL, 6389), ({**TUNNEL, "ray_node_encryption_port": 7000}, 7000)):
+        cluster = declare(**variables)
+        assert controller._questions(cluster, "gpu-01", cluster.wanted["gpu-01"])["tunnel"] == expected
+
+
+def test_a_tunnel_that_is_down_is_due(declare: Callable[..., controller.Cluster]) -> None:
+    down = carrying("gpu-02", wanted=True)
+    down["tunnel"]["problem"] = "lockstep0 is not up"
+    down["manifest"] = {"ray_node": {"current": True, "drifted": []}}
+    found = planned(declare(**TUNNEL), {"gpu-01": carrying("gpu-01"), "gpu-02": down})
+    (wave,) = found.waves
+    assert "ray: tunnel: lockstep0 is not up" in str(wave)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "variables", "relied_on"),
+    [
+        (2, {}, "the packet filter neither"),
+        (2, TUNNEL, "the packet filter and ray_node_encryption neither"),
+        (2, {"gpu_host_filter": False}, None),
+        (1, {}, None),
+    ],
+)
+def test_rdma_that_nothing_filters_or_encrypts_warns(
+    hosts: int, variables: dict[str, Any], relied_on: str | None, declare: Callable[..., controller.Cluster]
+) -> None:
+    shown = carrying("gpu-01")
+    shown["machine"]["rdma"] = ["mlx5_0", "mlx5_1"]
+    warnings = [*map(str, planned(declare(hosts=hosts, **variables), {"gpu-01": shown}).warnings)]
+    if relied_on is None:
+        assert warnings == []
+    else:
+        (line,) = warnings
+        assert (
+            f"replica_a has RDMA between its hosts, gpu-01 (mlx5_0, mlx5_1): {relied_on} filters nor encrypts it"
+            in line
+        )
+
+
 @pytest.mark.parametrize(
     ("hosts", "variables", "by_host", "said"),
     [
