@@ -140,9 +140,7 @@ def start(
     streams = (tempfile.TemporaryFile(), tempfile.TemporaryFile())  # noqa: SIM115 - wait() closes them
     job: Job = {
         "argv": [str(part) for part in argv],
-        "parts": [
-            (part.seconds, None if part.evidence is None else str(part.evidence.absolute())) for part in parts
-        ],
+        "parts": [(part.seconds, None if part.evidence is None else str(part.evidence.absolute())) for part in parts],
         "env": dict(os.environ if env is None else env),
         "cwd": None if cwd is None else os.fspath(cwd),
         "input": input,
