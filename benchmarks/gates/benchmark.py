@@ -67,6 +67,7 @@ def one(tree: Path, module: str, scratch: Path) -> dict[str, Any]:
     """What a module of a tree answers, run in this process."""
     sys.path.insert(0, str(tree / "collections"))
     from ansible.module_utils.testing import patch_module_args
+
     from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 
     records.HOST, records.EVIDENCE = scratch / "host.json", scratch / "evidence"
@@ -92,7 +93,8 @@ def timed(tree: Path, scratch: Path) -> tuple[float, float]:
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         answer = json.loads(done.stdout.strip().splitlines()[-1])
         gates = [part["gate"] for part in answer.get("results", [answer])]
-        assert done.returncode == 0 and all(gate["verdict"] == "pass" for gate in gates), answer
+        assert done.returncode == 0, answer
+        assert all(gate["verdict"] == "pass" for gate in gates), answer
     after = os.times()
     spent = after.children_user + after.children_system - before.children_user - before.children_system
     return time.monotonic() - began, spent

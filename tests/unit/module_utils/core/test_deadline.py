@@ -230,7 +230,9 @@ def test_each_part_has_its_own_time_and_folder(told, status, part, least, tmp_pa
 
 
 def test_a_command_of_one_part_is_told_of_no_handle():
-    assert deadline.run(python("import os; print('LOCKSTEP_PARTS_HANDLE' in os.environ)"), deadline=10).stdout == "False\n"
+    assert (
+        deadline.run(python("import os; print('LOCKSTEP_PARTS_HANDLE' in os.environ)"), deadline=10).stdout == "False\n"
+    )
 
 
 def test_many_at_once_do_not_end_each_other(mark):
