@@ -36,13 +36,13 @@ def defaults(backend: str) -> dict[str, Any]:
 
 def work(context: Context) -> None:
     """Eager against this rank's own arithmetic, then a graph of each size, replayed and compared."""
-    import torch
-
     kernel = context.params["kernel"]
     context.report.begin("eager", f"{kernel}: set up")
     try:
         if context.backend != "nccl":
             raise Skipped("there is no GPU")
+        import torch
+
         subject = _SUBJECTS[kernel](context, torch)
     except Skipped as reason:
         context.report.send(events.Skipped, what=kernel, reason=str(reason))
