@@ -12,7 +12,7 @@ from ..core import records
 from ..ray.ports import EnginePorts
 from . import arguments as vllm_arguments
 from .arguments import merge, normalised
-from .ladder import RUNGS, Rung, rung_arguments
+from .ladder import RUNGS, Rung, mode_problem, rung_arguments, rungs
 from .layouts import Layout, MoveUp, Policy, Window
 from .restarts import Restarts
 
@@ -90,6 +90,24 @@ class Config:
     restarts: Restarts = dataclasses.field(default_factory=Restarts)
     deadlines: Deadlines = dataclasses.field(default_factory=Deadlines)
 
+    def rungs(self, layout: Layout) -> tuple[Rung, ...]:
+        """The rungs that an engine of this layout may run on, lowest first."""
+        return rungs(self.ladder, self._mode(layout))
+
+    def arguments_on(self, layout: Layout, rung: Rung) -> dict[str, Any]:
+        """vLLM's arguments on a rung, as far as the operator and the rung decide them."""
+        given = merge(self.arguments, layout.arguments)
+        return merge(given, rung_arguments(rung, self._mode(layout)))
+
+    def serving_deadline(self) -> float:
+        """Seconds until an engine must serve at the worst: its resources, every rung, and the lowest once more where none
+        above it holds. The role's default of ``vllm_server_serving_deadline`` is the same."""
+        return self.deadlines.wait + (self.deadlines.start + self.proof.deadline) * (len(self.ladder) + 1)
+
+    def _mode(self, layout: Layout) -> str | None:
+        """The cudagraph mode that the operator asks for, which the top rung runs with; None where he leaves it to us."""
+        return vllm_arguments.cudagraph_mode(merge(self.arguments, layout.arguments))
+
 
 def parse(record: dict[str, Any]) -> Config:
     """The configuration in an engine.json.
@@ -118,6 +136,9 @@ def examine(record: dict[str, Any]) -> tuple[Config | None, tuple[str, ...]]:
     for layout in config.layouts:
         both = merge(config.arguments, layout.arguments)
         problems += vllm_arguments.data_parallel_problems(both, layout.data_parallel_size)
+        mode = vllm_arguments.cudagraph_mode(both)
+        if mode is not None and (problem := mode_problem(config.ladder, mode)):
+            problems.append(f"vllm_server_args {problem}")
     problems += vllm_arguments.owned(config.arguments, "vllm_server_args")
     for layout in config.layouts:
         problems += vllm_arguments.owned(layout.arguments, f"vllm_server_args of layout {layout.name}")
@@ -131,8 +152,7 @@ def command(vllm: str, config: Config, layout: Layout, rung: Rung, address: str)
         vllm: path of the ``vllm`` program.
         address: the address it listens at.
     """
-    arguments = merge(_DEFAULTS, merge(config.arguments, layout.arguments))
-    arguments = merge(arguments, rung_arguments(rung))
+    arguments = merge(_DEFAULTS, config.arguments_on(layout, rung))
     arguments |= {
         "served_model_name": config.served_model_name,
         "host": address,

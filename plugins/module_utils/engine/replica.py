@@ -11,6 +11,7 @@ from typing import Any
 
 from ..core import records
 from ..ray.ports import ray_ports
+from ..runtime import caches
 from .config import Config
 
 # vLLM hands its environment on to Ray's workers; these are not for them.
@@ -61,6 +62,7 @@ class Replica:
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_LOGGING_COLOR": "0",
             "PYTHONFAULTHANDLER": "1",
+            **caches.environment(),
             **self.config.environment,
         }
         if self.api_key:
