@@ -83,8 +83,8 @@ SWITCHES: dict[Captured, Switch] = {
 }
 
 
-def together(results: Mapping[Captured, GateResult]) -> GateResult | None:
-    """One verdict over what was captured, each kind by itself; None where nothing was.
+def together(results: Mapping[Captured, GateResult], wanted: Sequence[Captured]) -> GateResult | None:
+    """One verdict over what was captured, each kind by itself; None where nothing was. What is wanted and never began fails.
 
     What fails first is the cause. Where nothing else fails, and it is not torch's plain kernels, the verdict names the switch
     that turns just that off.
@@ -97,7 +97,10 @@ def together(results: Mapping[Captured, GateResult]) -> GateResult | None:
     evidence = tuple(path for result in results.values() for path in result.evidence)
     seconds_ = round(sum(result.seconds for result in results.values()), 3)
     if not bad:
-        return dataclasses.replace(first, measured=measured, evidence=evidence, seconds=seconds_)
+        whole = dataclasses.replace(first, measured=measured, evidence=evidence, seconds=seconds_)
+        missing = ", ".join(one for one in wanted if one not in results)
+        cause = f"{missing}: never began, though the ranks ended well"
+        return failed(whole, (), Code.COULD_NOT_RUN, None, cause) if missing else whole
     failure = results[bad[0]]
     cause = failure.cause
     if bad[0] in SWITCHES:

@@ -48,10 +48,20 @@ def run(request: Request) -> list[GateResult]:
     folders = {
         asked.gate: evidence_bundle.folder(request.run, f"{asked.gate}-{request.scope}") for asked in request.gates
     }
-    results = (_on_host if request.scope == "host" else _on_replica)(request, who, folders)
+    results = complete(request, (_on_host if request.scope == "host" else _on_replica)(request, who, folders))
     others = sum(result.seconds for result in results[:-1])
     last = dataclasses.replace(results[-1], seconds=round(time.monotonic() - began - others, 3))
     return [*results[:-1], last]
+
+
+def complete(request: Request, results: Sequence[GateResult]) -> list[GateResult]:
+    """The verdicts, and a failure where a gate has none though none before it failed: silence proves nothing."""
+    missing = [asked.gate for asked in request.gates[len(results) :]]
+    if not missing or not all(result.passed for result in results):
+        return list(results)
+    cause = f"the {missing[0]} gate never began, though the ranks ended well"
+    failed = GateResult(missing[0], "fail", 0.0, Code.COULD_NOT_RUN, cause=cause, next=next_command(None))
+    return [*results, failed]
 
 
 def evaluate(request: Request, reports: Sequence[Report], asked_parts: Sequence[Part]) -> list[GateResult]:
@@ -69,7 +79,8 @@ def evaluate_gate(asked: Asked, by_part: Mapping[str, Sequence[Report]]) -> Gate
     if asked.gate == "graph":
         begun = [one for one in CAPTURED if one in asked.capture and part_name(one) in by_part]
         ratio = asked.slowest_replay_ratio
-        return graph_gate.together({one: graph_gate.evaluate(by_part[part_name(one)], ratio) for one in begun})
+        verdicts = {one: graph_gate.evaluate(by_part[part_name(one)], ratio) for one in begun}
+        return graph_gate.together(verdicts, asked.capture)
     return _nccl(asked, by_part["nccl"]) if "nccl" in by_part else None
 
 

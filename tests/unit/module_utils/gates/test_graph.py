@@ -189,13 +189,19 @@ def test_one_verdict_over_all_that_was_captured():
         "compiled": kind(pair([replay("a1", 0, mode="FULL of compiled code", deviation=0.01)])),
         "symmetric_memory": kind(pair([ONE])),
     }
-    result = graph_gate.together(results)
+    result = graph_gate.together(results, ("plain", "compiled", "symmetric_memory"))
     assert (result.passed, result.seconds) == (True, 9.0)
     assert result.measured["captured"]["compiled"] == {
         "verdict": "pass", "seconds": 3.0, "captures": 0, "replays": 20, "worst_deviation": 0.01,
     }  # fmt: skip
     assert result.measured["captured"]["symmetric_memory"]["skipped"] == f"symmetric_memory: {ONE.reason}"
-    assert graph_gate.together({}) is None
+    assert graph_gate.together({}, ("plain",)) is None
+
+
+def test_what_never_began_proves_nothing():
+    result = graph_gate.together({"plain": kind(GOOD)}, ("plain", "compiled"))
+    assert (result.verdict, result.code) == ("fail", "could_not_run")
+    assert result.cause == "compiled: never began, though the ranks ended well"
 
 
 GOOD = pair([replay("a1", 0)], [replay("a2", 1)])
@@ -228,7 +234,7 @@ WRONG = pair([replay("a1", 0)], [replay("a2", 1, wrong=True, what="custom_all_re
     ids=["wrong", "hangs", "symmetric memory", "attention", "compiled", "two wrong", "plain wrong", "nothing good"],
 )
 def test_what_fails_alone_is_named_with_its_switch(results, code, said, unsaid):
-    result = graph_gate.together({name: kind(reports) for name, reports in results.items()})
+    result = graph_gate.together({name: kind(reports) for name, reports in results.items()}, CAPTURED)
     assert (result.passed, result.code, result.host) == (False, code, "a2")
     assert said in result.cause
     assert unsaid is None or unsaid not in result.cause

@@ -35,6 +35,7 @@ for number, part in enumerate(job["parts"]):
     print("not an event", flush=True)
     if todo == "wrong": send("check", operation="all_reduce", dtype="bfloat16", bytes=64, wrong=1)
     if todo == "slow": time.sleep(2)
+    if todo == "leave": sys.exit(0)
     if todo == "hang": time.sleep(60)
     if todo == "killed": send("end", status=-9, at=time.time()); sys.exit(1)
     if todo == "error":
@@ -186,6 +187,7 @@ def test_a_gate_on_a_host(host, todo, verdict, code, tmp_path):
         ("error", "well", [("nccl", "collective_error")]),
         ("wrong", "well", [("nccl", "wrong_sum"), ("graph", "ok")]),
         ("wrong", "killed", [("nccl", "wrong_sum"), ("graph", "rank_killed")]),
+        ("leave", "well", [("nccl", "ok"), ("graph", "could_not_run")]),
     ],
 )
 def test_two_gates_with_one_start(host, nccl, graph, verdicts, tmp_path):
@@ -195,7 +197,7 @@ def test_two_gates_with_one_start(host, nccl, graph, verdicts, tmp_path):
     for result in results:
         folder = tmp_path / "evidence" / "a_run_1" / f"{result.gate}-host"
         assert all(path.startswith(f"{folder}/") for path in result.evidence)
-        ended = result.code not in ("ok", "wrong_sum")
+        ended = result.code not in ("ok", "wrong_sum", "could_not_run")
         assert bool(result.evidence) == folder.exists() == ended
         assert (result.verdict == "timeout") == (result.code.endswith("hangs"))
 
