@@ -327,6 +327,7 @@ def run(ask: Mapping[str, Any]) -> list[tuple[GateResult, dict[str, str]]]:
         return run_gates(RankGroup(less_of_the_first(request, end), hosts, ranks, ask["interface"], actors))
     finally:
         remove_placement_group(placed)
+        ray.shutdown()  # left to the interpreter's end, it waits half a second for messages that nobody is sent
 
 
 def less_of_the_first(request: Request, end: float) -> Request:
@@ -341,9 +342,10 @@ def _existing_gpu_processes(request: Request, actors: Mapping[str, Any]) -> Gate
 
     if request.allow_gpu_processes:
         return None
-    for host, actor in actors.items():
+    asked = {host: actor.existing_gpu_processes.remote() for host, actor in actors.items()}
+    for host, answer in asked.items():
         try:
-            held = ray.get(actor.existing_gpu_processes.remote(), timeout=PLACING)
+            held = ray.get(answer, timeout=PLACING)
         except ray.exceptions.RayError as error:
             return _refusal(request, Code.HOST_LOST, host, f"{host}: its RankActor did not start: {error}")
         if held:
