@@ -80,7 +80,7 @@ def one(tree: Path, module: str, scratch: Path) -> dict[str, Any]:
         json.dumps({**local, "replica": "r", "interface": "lo", "gpus": 1, "peers": {}, "head": local})
     )
     name = f"ansible_collections.lockstep.vllm.plugins.modules.{module}"
-    with patch_module_args({"scope": "host", "backend": "gloo", "run": "benchmark"}):
+    with patch_module_args({"scope": "host", "backend": "gloo", "deadline": 900, "run": "benchmark"}):
         __import__(name, fromlist=["main"]).main()
     raise AssertionError("a module ends its process")
 
