@@ -90,13 +90,14 @@ options:
     type: int
   floor_gbps:
     description: >-
-      Lowest bus bandwidth of all-reduce in 10^9 bytes a second. By default the row of C(data/busbw_floors.yml) that fits;
-      a card that is not there fails the gate, saying so. V(0) demands nothing.
+      Lowest bus bandwidth of all-reduce in 10^9 bytes a second. By default the row of C(data/busbw_floors.yml) that fits,
+      else half of the line rate that the links of the hosts state; below three fifths of it the gate warns. Where they
+      state none the gate fails, saying so. V(0) demands nothing.
     type: float
   link:
     description: What the traffic crosses, for choosing the floor.
     type: str
-    choices: [auto, nvlink, pcie, ib, ethernet, cpu]
+    choices: [auto, nvlink, pcie, ib, roce, efa, tcpx, tcpxo, ethernet, cpu]
     default: auto
   nccl_tests:
     description: >-

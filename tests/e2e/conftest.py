@@ -20,6 +20,7 @@ ORDER = (
     "test_status",
     "test_outsider",
     "test_user",
+    "test_models",
     "test_recovery",
     "test_gates",
     "test_ladder",

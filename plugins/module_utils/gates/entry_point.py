@@ -27,6 +27,7 @@ RANK_GROUP_ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 """Of the NCCL and the graph gate, as plugins/doc_fragments/gate.py documents them."""
 _OPERATIONS = ["all_reduce", "all_gather", "reduce_scatter", "broadcast"]
+_LINKS = ["auto", "nvlink", "pcie", "ib", "roce", "efa", "tcpx", "tcpxo", "ethernet", "cpu"]
 NCCL_ARGUMENTS: dict[str, dict[str, Any]] = {
     "dtypes": {"type": "list", "elements": "str"},
     "sizes": {"type": "list", "elements": "int"},
@@ -34,7 +35,7 @@ NCCL_ARGUMENTS: dict[str, dict[str, Any]] = {
     "busbw_bytes": {"type": "int"},
     "iterations": {"type": "int"},
     "floor_gbps": {"type": "float"},
-    "link": {"type": "str", "choices": ["auto", "nvlink", "pcie", "ib", "ethernet", "cpu"], "default": "auto"},
+    "link": {"type": "str", "choices": _LINKS, "default": "auto"},
     "nccl_tests": {"type": "str", "choices": ["auto", "never"], "default": "auto"},
 }
 """Of the NCCL gate besides, as plugins/doc_fragments/gate.py documents them."""

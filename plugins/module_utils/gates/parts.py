@@ -55,6 +55,7 @@ def _of_part(report: Report, found: dict[str, list[Event]], parts: Sequence[Part
             _span(began, following),
             tuple(own),
             limit_at=_limit(began, parts[number]),
+            wire=report.wire,
         )
     ends = [event for event in report.events if isinstance(event, (Ended, Error))]
     start = _began(report, found, parts, 0)

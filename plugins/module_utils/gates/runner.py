@@ -19,7 +19,7 @@ from ..core import data_tables, deadline, evidence, records, typed, untrusted
 from ..driver import memory as gpu_memory
 from ..ray import gcs
 from ..ray.ports import ray_ports
-from . import bandwidth, evidence_bundle, nccl_tests, parts
+from . import bandwidth, evidence_bundle, floors, nccl_tests, parts, transport
 from . import graph as graph_gate
 from . import nccl as nccl_gate
 from .codes import Code
@@ -85,42 +85,26 @@ def evaluate_gate(asked: Asked, by_part: Mapping[str, Sequence[Report]]) -> Gate
 
 
 def _nccl(asked: Asked, reports: Sequence[Report]) -> GateResult:
-    """A card without a floor fails, saying so."""
+    """Links of which no floor can be told fail, saying so."""
     try:
         floor = floor_for(asked, reports)
     except bandwidth.NoFloor as error:
         plain = nccl_gate.evaluate(reports, None)
-        if not plain.passed:
-            return plain
-        return dataclasses.replace(plain, verdict="fail", code=Code.NO_FLOOR, cause=str(error), next="Set floor_gbps")
-    return nccl_gate.evaluate(reports, floor)
+        if plain.passed:
+            plain = dataclasses.replace(
+                plain, verdict="fail", code=Code.NO_FLOOR, cause=str(error), next="Set floor_gbps"
+            )
+        return transport.judge(plain, reports)
+    return transport.judge(nccl_gate.evaluate(reports, floor), reports)
 
 
 def floor_for(asked: Asked, reports: Sequence[Report]) -> bandwidth.Floor | None:
     """The floor for what the ranks report that they ran on; None where no rank reported anything.
 
     Raises:
-        bandwidth.NoFloor: as ``bandwidth.choose``.
+        bandwidth.NoFloor: as ``floors.of``.
     """
-    started = next((event for report in reports for event in report.of(events.Started) if event.local_link), None)
-    if started is None:
-        return None
-    return bandwidth.choose(
-        data_tables.read("busbw_floors"),
-        gpu=started.device if started.backend == "nccl" else None,
-        link=link_of(asked.link, len(reports), started),
-        gpus_per_host=max(report.here for report in reports),
-        hosts=len(reports),
-        nccl=started.nccl,
-        given=asked.floor_gbps,
-    )
-
-
-def link_of(asked: str, hosts: int, started: events.Started) -> str:
-    """What the slowest part of the traffic crosses, as a host's first rank saw it unless the operator gave it."""
-    if asked != "auto":
-        return asked
-    return str(started.network_link if hosts > 1 else started.local_link)
+    return floors.of(reports, data_tables.read("busbw_floors"), link=asked.link, given=asked.floor_gbps)
 
 
 def _leaks(result: GateResult, reports: Sequence[Report]) -> GateResult:

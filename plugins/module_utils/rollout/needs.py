@@ -216,7 +216,13 @@ def replica_need(
             mode=mode,
         ),
         reasons=reasons,
+        domains=_domains(states) if any(Step.DRIVER in need.steps for need in mine) else (),
     )
+
+
+def _domains(states: Collection[HostState]) -> tuple[str, ...]:
+    """The NVLink domains of a replica's hosts. Only a driver's change has to take a domain at once."""
+    return tuple(sorted({state.driver.nvlink_domain for state in states if state.driver.nvlink_domain}))
 
 
 def stale_hosts(replica: Replica, observed: Mapping[str, Observed]) -> list[str]:

@@ -326,6 +326,30 @@ def test_a_new_driver_rolls_canary_first() -> None:
     assert planned.disturbed == ("ra", "rb")
 
 
+def rack(*hosts: str) -> dict[str, Any]:
+    """These hosts in one NVLink domain."""
+    states = {host: good(host) for host in ADDRESSES}
+    for host in hosts:
+        states[host]["driver"]["fabric"] = {"switch_managers": 0, "spans_hosts": True, "domain": "5f3e.1"}
+    return states
+
+
+def test_a_new_driver_takes_the_hosts_of_one_nvlink_domain_in_one_wave_or_not_at_all() -> None:
+    changes = {host: {"nvidia_driver_version": "580.95.05"} for host in ADDRESSES}
+    refused = build(rack(*ADDRESSES), changes, mode=Mode.UPGRADE)
+    assert "ra, rb are in one NVLink domain (5f3e.1)" in refused.refusals[0].cause
+    assert "1 must keep serving" in refused.refusals[0].cause
+    allowed = build(rack(*ADDRESSES), changes, mode=Mode.UPGRADE, policy=Policy.parse(None, "0", None, ()))
+    assert [wave.replicas for wave in allowed.waves] == [("ra", "rb")]
+
+
+def test_settings_may_change_apart_within_an_nvlink_domain() -> None:
+    states = rack(*ADDRESSES)
+    for host in ADDRESSES:
+        states[host]["manifest"]["ray_node"]["current"] = False
+    assert [wave.replicas for wave in build(states).waves] == [("ra",), ("rb",)]
+
+
 @pytest.mark.parametrize(
     ("states", "changes", "limit", "fragments"),
     [
