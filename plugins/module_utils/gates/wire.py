@@ -129,7 +129,7 @@ def _rdma(port: Path) -> Nic:
     counters, unit = (
         port / "counters",
         4,
-    )  # in words of four bytes (InfiniBand Architecture Specification, PortCounters)
+    )  # as text of four bytes (InfiniBand Architecture Specification, PortCounters)
     sent, received = "port_xmit_data", "port_rcv_data"
     if kind == "efa":
         counters, unit, sent, received = port / "hw_counters", 1, "tx_bytes", "rx_bytes"
