@@ -1,8 +1,8 @@
-"""The ranks of one gate on this host: started together, and ended together as soon as one of them fails.
+"""The ranks of this host, for one gate or several: started together, and ended together as soon as one of them fails.
 
 ``python -m lockstep.gates.ranks.main`` reads a job (see ``launcher.Job``) as JSON from standard input and starts one process
-per rank of this host, each of which does the job's work and reports it on standard output (see ``events``). Runs under the
-serving environment's Python, as a child of ``deadline``.
+per rank of this host, each of which does the job's parts in their order and reports them on standard output (see ``events``).
+Runs under the serving environment's Python, as a child of ``deadline``.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from types import ModuleType
 from typing import Any
 
 from ...core import causes
-from . import collectives, cuda_graphs, events
+from ...core.command_parts import PARTS_HANDLE
+from . import collectives, cuda_graphs, events, vllm_kernels
 from .context import Context
 
 JOB = "LOCKSTEP_JOB"
-WORKS: dict[str, ModuleType] = {"collectives": collectives, "graphs": cuda_graphs}
-"""What a job may ask for: modules with ``defaults(backend)`` and ``work(context)``."""
+WORKS: dict[str, ModuleType] = {"collectives": collectives, "graphs": cuda_graphs, "vllm_kernels": vllm_kernels}
+"""What a part of a job may ask for: modules with ``defaults(backend)`` and ``work(context)``."""
 _PR_SET_PTRACER = 0x59616D61
 
 
@@ -39,10 +40,12 @@ def work(job: Mapping[str, Any], rank: int) -> int:
     _allow_stack_dumps()
     context = Context(job, rank)
     report = context.report
-    asked = WORKS[job["work"]]
     try:
-        context.connect((job["master"][0], int(job["master"][1])), asked.defaults)
-        asked.work(context)
+        context.connect((job["master"][0], int(job["master"][1])))
+        for number, part in enumerate(job["parts"]):
+            asked = WORKS[part["work"]]
+            context.begin_part(number, part, asked.defaults)
+            asked.work(context)
         report.begin("end")
         context.disconnect()
     except BaseException as error:
@@ -72,11 +75,13 @@ def _allow_stack_dumps() -> None:
 
 def run_ranks(job: Mapping[str, Any]) -> int:
     """Run this host's ranks; as soon as one ends badly the others are ended. Returns 1 when one ended badly."""
+    handles = [int(os.environ[PARTS_HANDLE])] if PARTS_HANDLE in os.environ else []
     children = {
         rank: subprocess.Popen(
             [sys.executable, "-m", "lockstep.gates.ranks.main", str(rank)],
             stdin=subprocess.DEVNULL,
             env={**os.environ, JOB: json.dumps(job), **_environment(job, rank)},
+            pass_fds=handles,
         )
         for rank in range(int(job["first"]), int(job["first"]) + int(job["here"]))
     }
