@@ -10,7 +10,7 @@ from typing import Any
 
 from ..core.stop import Stop
 from ..core.wording import printable
-from .rollback_target import Targets, next_step, serves_again
+from .rollback_target import UNCHANGED, Targets, next_step, serves_again
 from .states import RollbackOutcome, Stage
 
 _LONGEST = 8000
@@ -22,6 +22,19 @@ UNTRUSTED_AFTER = frozenset({Stage.APPLY, Stage.HOST_GATES, Stage.STAMP_HOSTS, S
 
 
 @dataclasses.dataclass(frozen=True)
+class Begun:
+    """The stage that began last on a host, of its wave or of the wave's rollback."""
+
+    stage: Stage
+    rolling_back: bool
+
+    @classmethod
+    def parse(cls, kept: Mapping[str, Any]) -> Begun:
+        """From the variable in which a host keeps it, with the stage by its file's name."""
+        return cls(stage_of(str(kept["stage"])), bool(kept["rolling_back"]))
+
+
+@dataclasses.dataclass(frozen=True)
 class Failure:
     """What a host keeps of a stage that failed on it.
 
@@ -30,6 +43,8 @@ class Failure:
         task: name of the task that failed.
         msg: its message; never a template again.
         evidence: paths on the host.
+        next: the command that cures it, where the message came with one.
+        lost: the host became unreachable, and nothing more is known of it.
     """
 
     stage: Stage
@@ -37,6 +52,8 @@ class Failure:
     task: str
     msg: str
     evidence: tuple[str, ...] = ()
+    next: str = ""
+    lost: bool = False
 
     @classmethod
     def of_result(cls, result: Mapping[str, Any], stage: Stage, rolling_back: bool, task: str) -> Failure:
@@ -51,7 +68,20 @@ class Failure:
             task=f"{task}",
             msg=_plain(result.get("msg") or result.get("module_stderr")) or "it gave no message",
             evidence=tuple(_plain(path) for path in paths[:_MOST_PATHS]),
+            next=_plain(result.get("next")),
         )
+
+    @classmethod
+    def of_lost(cls, last: Begun | None, rolling_back: bool) -> Failure | None:
+        """Of a host that became unreachable, by the stage that began last on it; None where it was lost in the rollback
+        alone, and the wave is asked about."""
+        if last is None:
+            return cls(Stage.UNKNOWN, rolling_back, "", "unreachable since before its first stage", lost=True)
+        if last.rolling_back is rolling_back:
+            return cls(last.stage, rolling_back, "", "it became unreachable", lost=True)
+        if last.rolling_back:
+            return None
+        return cls(Stage.UNKNOWN, True, "", f"unreachable since stage {last.stage}, so nothing was rolled back", lost=True)
 
     @classmethod
     def parse(cls, kept: Mapping[str, Any]) -> Failure:
@@ -62,9 +92,13 @@ class Failure:
             task=str(kept["task"]),
             msg=str(kept["msg"]),
             evidence=tuple(kept["evidence"]),
+            next=str(kept["next"]),
+            lost=bool(kept["lost"]),
         )
 
     def __str__(self) -> str:
+        if self.stage is Stage.UNKNOWN:
+            return self.msg
         return f"stage {self.stage}{' of the rollback' if self.rolling_back else ''}: {self.msg}"
 
 
@@ -86,8 +120,17 @@ def sizes(waves: Sequence[int]) -> list[int]:
     return [len(list(group)) for _wave, group in itertools.groupby(waves)] or [1]
 
 
+def stage_of(file: str) -> Stage:
+    """The stage by the name of its file."""
+    return Stage(file.removesuffix(".yml"))
+
+
 def failures(
-    members: Sequence[str], batch: Collection[str], kept: Mapping[str, Sequence[Failure]], rolling_back: bool
+    members: Sequence[str],
+    batch: Collection[str],
+    kept: Mapping[str, Sequence[Failure]],
+    rolling_back: bool,
+    begun: Mapping[str, Begun],
 ) -> dict[str, Failure]:
     """The failure of each member that has one, of the wave or, with ``rolling_back``, of its rollback.
 
@@ -96,14 +139,15 @@ def failures(
         batch: hosts that Ansible still speaks to; one that became unreachable is missing from it.
         kept: what failed on each host.
         rolling_back: which of the two is asked about.
+        begun: the stage that began last on each host; none where none did.
     """
     found: dict[str, Failure] = {}
     for host in members:
         own = next((failure for failure in kept.get(host, ()) if failure.rolling_back is rolling_back), None)
         if own is not None:
             found[host] = own
-        elif host not in batch:
-            found[host] = Failure(Stage.UNKNOWN, rolling_back, "", "it became unreachable")
+        elif host not in batch and (lost := Failure.of_lost(begun.get(host), rolling_back)):
+            found[host] = lost
     return found
 
 
@@ -153,8 +197,8 @@ def rollback_outcome(left: Failures, back: Targets) -> RollbackOutcome:
 
 
 def verdict(
-    failed: Failures, left: Failures, back: Targets, where: tuple[int, int], replica: str, folder: str = "",
-    drivers: Collection[str] = (),
+    failed: Failures, left: Failures, back: Targets, where: tuple[int, int], replica: str, members: Collection[str],
+    folder: str = "", drivers: Collection[str] = (),
 ) -> Stop:  # fmt: skip
     """Closing message of a run whose wave failed: causes, hosts, evidence, what became of it, the next command to type.
 
@@ -164,6 +208,7 @@ def verdict(
         back: what each host was to be rolled back to; without those that had nothing to go back to.
         where: number of the wave, and of all.
         replica: whose hosts are to be examined next.
+        members: the wave's hosts as planned.
         folder: where the run's report and evidence lie on the controller.
         drivers: versions that the wave was to bring; empty where it was not about drivers.
     """
@@ -174,19 +219,33 @@ def verdict(
         folders = sorted({os.path.dirname(path) for path in failure.evidence})
         lines += [f"    evidence: {host}:{path}" for path in folders]
     became = rollback_outcome(left, back)
-    lines += {
-        RollbackOutcome.NOT_POSSIBLE: [],
-        RollbackOutcome.ROLLED_BACK: serves_again(back),
-        RollbackOutcome.DRAINED_IN_ROUTER: [
-            "Rolled back; it passed its gates again and serves, but is still drained in HAProxy; next run enables it:"
-        ],
-        RollbackOutcome.FAILED: ["It could not be rolled back; hosts that failed stay in quarantine:"],
-    }[became]
-    lines += [f"  - {host}, {failure}" for host, failure in left.items()]
+    lost = all(host in left and left[host].lost for host in members)
+    unchanged = all(failure.stage in UNCHANGED for failure in failed.values())
+    if unchanged:
+        lines.append("Nothing of this wave was drained or changed.")
+    elif not lost:
+        lines += {
+            RollbackOutcome.NOT_POSSIBLE: [],
+            RollbackOutcome.ROLLED_BACK: serves_again(back),
+            RollbackOutcome.DRAINED_IN_ROUTER: [
+                "Rolled back; it passed its gates again and serves, but is still drained in HAProxy; next run enables it:"
+            ],
+            RollbackOutcome.FAILED: ["It could not be rolled back; hosts that failed stay in quarantine:"],
+        }[became]
+        lines += [f"  - {host}, {failure}" for host, failure in left.items()]
     lines += [f"Report and evidence: {folder}"] if folder else []
-    if {failure.stage for failure in failed.values()} == {Stage.UNKNOWN} and set(left) == set(failed):
-        lines.append("None of its hosts can be reached, so nothing was rolled back; they stay in quarantine.")
-        following = f"ansible {','.join(failed)} -m ansible.builtin.ping; once they answer, the same command again"
+    if lost:
+        lines += [f"  - {host}, {failure}" for host, failure in left.items() if host not in failed]
+        lines += [
+            "None of its hosts can be reached, so it could not be rolled back. What was being changed is in quarantine: it "
+            "stays out of Ray.",
+            "Once they answer, run the same command again: it finishes them first.",
+        ]
+        following = f"ansible {','.join(members)} -m ansible.builtin.ping"
+    elif unchanged and (cures := dict.fromkeys(failure.next for failure in failed.values() if failure.next)):
+        following, *others = cures
+        lines += [f"Needed too: {cure}" for cure in others]
+        lines.append("Then run the same command again: it goes on with this wave.")
     elif back and became is not RollbackOutcome.FAILED:
         step = next_step(back, replica, drivers)
         lines.append(step.cause)
