@@ -21,7 +21,9 @@ def wave_sizes(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[int]:
 
 def stage_failure(result: Mapping[str, Any], stage_file: str, rolling_back: bool, task: str) -> dict[str, Any]:
     """What a host keeps of a failed stage, from the ``result`` of the task that failed."""
-    failure: dict[str, Any] = as_json(outcome.Failure.of_result(result, outcome.stage_of(str(stage_file)), rolling_back, task))
+    failure: dict[str, Any] = as_json(
+        outcome.Failure.of_result(result, outcome.stage_of(str(stage_file)), rolling_back, task)
+    )
     return failure
 
 
@@ -115,7 +117,9 @@ def _failures(
     hostvars: Mapping[str, Any], members: Sequence[str], batch: Sequence[str], rolling_back: bool
 ) -> dict[str, outcome.Failure]:
     kept = {host: _kept(hostvars, host) for host in members}
-    begun = {host: outcome.Begun.parse(last) for host in members if (last := hostvars[host].get("lockstep_stage_begun"))}
+    begun = {
+        host: outcome.Begun.parse(last) for host in members if (last := hostvars[host].get("lockstep_stage_begun"))
+    }
     return outcome.failures(members, set(batch), kept, rolling_back, begun)
 
 

@@ -81,7 +81,9 @@ class Failure:
             return cls(last.stage, rolling_back, "", "it became unreachable", lost=True)
         if last.rolling_back:
             return None
-        return cls(Stage.UNKNOWN, True, "", f"unreachable since stage {last.stage}, so nothing was rolled back", lost=True)
+        return cls(
+            Stage.UNKNOWN, True, "", f"unreachable since stage {last.stage}, so nothing was rolled back", lost=True
+        )
 
     @classmethod
     def parse(cls, kept: Mapping[str, Any]) -> Failure:

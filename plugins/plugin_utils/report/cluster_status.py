@@ -22,6 +22,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.status_types 
     ReplicaStatus,
     RouterStatus,
     Status,
+    SuspectStatus,
 )
 
 RAY = "lockstep-ray.service"
@@ -85,8 +86,23 @@ def _replica(name: str, declared: Declared, answers: Mapping[str, Answer]) -> Re
             "missing": _total(host["gpus"]["missing"] for host in hosts),
         },
         "reason": _replica_reason(serving, engine, hosts, answer),
+        "suspect": _suspect(engine.get("suspect")),
         "advice": engine_state.advice(engine),
         "hosts": hosts,
+    }
+
+
+def _suspect(found: Record | None) -> SuspectStatus | None:
+    if not found:
+        return None
+    return {
+        "code": found["code"],
+        "reason": found["reason"],
+        "where": [
+            {"host": each["host"], "rank": each.get("rank"), "pid": each.get("pid")}
+            for each in found.get("where") or ()
+        ],
+        "evidence": list(found.get("evidence") or ()),
     }
 
 

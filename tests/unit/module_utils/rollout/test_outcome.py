@@ -312,9 +312,13 @@ def test_a_wave_that_was_lost_before_its_drain_was_left_as_it_was(stage: Stage |
 
 
 def test_a_wave_that_is_refused_before_its_drain_ends_with_the_cure() -> None:
-    cures = {"a1": "ansible a1 -b -m command -a 'dpkg --configure -a'", "a2": "ansible a2 -b -m command -a 'apt -f install'"}
+    cures = {
+        "a1": "ansible a1 -b -m command -a 'dpkg --configure -a'",
+        "a2": "ansible a2 -b -m command -a 'apt -f install'",
+    }
     failed = {
-        host: Failure(Stage.CHECK_PACKAGES, False, "Check packages", "broken", next=cure) for host, cure in cures.items()
+        host: Failure(Stage.CHECK_PACKAGES, False, "Check packages", "broken", next=cure)
+        for host, cure in cures.items()
     }
     stop = outcome.verdict(failed, {}, {}, (2, 3), "replica_a", ("a1", "a2"), drivers=["550.127.05"])
     assert stop.cause.splitlines() == [
