@@ -20,6 +20,17 @@ DONE_ALONE = frozenset({Stage.DRAIN_REPLICA, Stage.RESTORE_SETTINGS, Stage.RESTO
 UNTRUSTED_AFTER = frozenset({Stage.APPLY, Stage.HOST_GATES, Stage.STAMP_HOSTS, Stage.REPLICA_GATES})
 """Stages whose failure leaves a host that must not serve."""
 
+_ONCE_THEY_ANSWER = (
+    "None of its hosts can be reached, so it could not be rolled back. What was being changed is in quarantine: it stays out "
+    "of Ray.\nOnce they answer, run the same command again: it finishes them first."
+)
+_BECAME = {
+    RollbackOutcome.DRAINED_IN_ROUTER: (
+        "Rolled back; it passed its gates again and serves, but is still drained in HAProxy; next run enables it:",
+    ),
+    RollbackOutcome.FAILED: ("It could not be rolled back; hosts that failed stay in quarantine:",),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Begun:
@@ -61,14 +72,15 @@ class Failure:
         a template again."""
         gate = result.get("gate")
         evidence = result.get("evidence") or (gate.get("evidence") if isinstance(gate, Mapping) else None)
+        following = result.get("next")
         paths = [evidence] if isinstance(evidence, str) else evidence if isinstance(evidence, (list, tuple)) else []
         return cls(
             stage=stage,
             rolling_back=rolling_back,
             task=f"{task}",
-            msg=_plain(result.get("msg") or result.get("module_stderr")) or "it gave no message",
+            msg=_without_next(_message(result), _plain(following)) or "it gave no message",
             evidence=tuple(_plain(path) for path in paths[:_MOST_PATHS]),
-            next=_plain(result.get("next")),
+            next=_plain(following),
         )
 
     @classmethod
@@ -102,6 +114,17 @@ class Failure:
         if self.stage is Stage.UNKNOWN:
             return self.msg
         return f"stage {self.stage}{' of the rollback' if self.rolling_back else ''}: {self.msg}"
+
+
+def _message(result: Mapping[str, Any]) -> str:
+    """What a task failed with, with the reasons that stand in a field of their own."""
+    message = _plain(result.get("msg") or result.get("module_stderr"))
+    return f"{message}\n{_plain(result['reasons'])}" if isinstance(result.get("reasons"), str) else message
+
+
+def _without_next(message: str, following: str) -> str:
+    """The message less the command at its end: a verdict gives one of its own."""
+    return message.rstrip().removesuffix(f"Next: {following}").rstrip() if following else message
 
 
 def _plain(value: Any) -> str:
@@ -185,6 +208,16 @@ def reasons(kept: Sequence[Failure]) -> str:
     return "; then ".join(str(failure) for failure in kept) or "its wave failed"
 
 
+def _item(host: str, failure: Failure, following: str) -> list[str]:
+    """A failure as an item of a list: its further lines, its evidence and its own command below it, unless that is what the
+    list ends with."""
+    first, *rest = f"{host}, {failure}".splitlines()
+    folders = sorted({os.path.dirname(path) for path in failure.evidence})
+    rest += [f"evidence: {host}:{path}" for path in folders]
+    rest += [f"to do: {failure.next}"] if failure.next not in ("", following) else []
+    return [f"  - {first}", *(f"    {line}" for line in rest)]
+
+
 def rollback_outcome(left: Failures, back: Targets) -> RollbackOutcome:
     """What became of a failed wave.
 
@@ -214,44 +247,30 @@ def verdict(
         folder: where the run's report and evidence lie on the controller.
         drivers: versions that the wave was to bring; empty where it was not about drivers.
     """
-    on_its_way = f" on its way to driver {' and '.join(sorted(set(drivers)))}" if drivers else ""
-    lines = [f"Wave {where[0]} of {where[1]} failed{on_its_way}; no further wave begins."]
-    for host, failure in failed.items():
-        lines.append(f"  - {host}, {failure}")
-        folders = sorted({os.path.dirname(path) for path in failure.evidence})
-        lines += [f"    evidence: {host}:{path}" for path in folders]
     became = rollback_outcome(left, back)
     lost = all(host in left and left[host].lost for host in members)
     unchanged = all(failure.stage in UNCHANGED for failure in failed.values())
+    own = next((failure.next for failure in failed.values() if failure.next), "") if unchanged else ""
+    if lost:
+        step = Stop(_ONCE_THEY_ANSWER, f"ansible {','.join(members)} -m ansible.builtin.ping")
+    elif own:
+        step = Stop("Then run the same command again: it goes on with this wave.", own)
+    elif back and became is not RollbackOutcome.FAILED:
+        step = next_step(back, replica, drivers)
+    else:
+        step = Stop("", f"ansible-playbook playbooks/diagnose.yml --limit {replica}")
+    on_its_way = f" on its way to driver {' and '.join(sorted(set(drivers)))}" if drivers else ""
+    lines = [f"Wave {where[0]} of {where[1]} failed{on_its_way}; no further wave begins."]
+    lines += [line for host, failure in failed.items() for line in _item(host, failure, step.next)]
     if unchanged:
         lines.append("Nothing of this wave was drained or changed.")
     elif not lost:
-        lines += {
-            RollbackOutcome.NOT_POSSIBLE: [],
-            RollbackOutcome.ROLLED_BACK: serves_again(back),
-            RollbackOutcome.DRAINED_IN_ROUTER: [
-                "Rolled back; it passed its gates again and serves, but is still drained in HAProxy; next run enables it:"
-            ],
-            RollbackOutcome.FAILED: ["It could not be rolled back; hosts that failed stay in quarantine:"],
-        }[became]
-        lines += [f"  - {host}, {failure}" for host, failure in left.items()]
+        lines += _BECAME.get(became, ()) if became is not RollbackOutcome.ROLLED_BACK else serves_again(back)
+    lines += [
+        line
+        for host, failure in left.items()
+        if not (failure.lost and (unchanged or (lost and host in failed)))
+        for line in _item(host, failure, step.next)
+    ]
     lines += [f"Report and evidence: {folder}"] if folder else []
-    if lost:
-        lines += [f"  - {host}, {failure}" for host, failure in left.items() if host not in failed]
-        lines += [
-            "None of its hosts can be reached, so it could not be rolled back. What was being changed is in quarantine: it "
-            "stays out of Ray.",
-            "Once they answer, run the same command again: it finishes them first.",
-        ]
-        following = f"ansible {','.join(members)} -m ansible.builtin.ping"
-    elif unchanged and (cures := dict.fromkeys(failure.next for failure in failed.values() if failure.next)):
-        following, *others = cures
-        lines += [f"Needed too: {cure}" for cure in others]
-        lines.append("Then run the same command again: it goes on with this wave.")
-    elif back and became is not RollbackOutcome.FAILED:
-        step = next_step(back, replica, drivers)
-        lines.append(step.cause)
-        following = step.next
-    else:
-        following = f"ansible-playbook playbooks/diagnose.yml --limit {replica}"
-    return Stop("\n".join(lines), following)
+    return Stop("\n".join([*lines, *filter(None, [step.cause])]), step.next)

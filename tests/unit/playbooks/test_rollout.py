@@ -254,6 +254,8 @@ def test_a_failed_wave_is_rolled_back_and_no_other_begins(collection: Path, tmp_
     assert "ray_node.start" not in ran.of("a1"), "a stage went on after a mate had failed"
     assert "nvidia_driver.install" not in ran.of("b1"), "the second wave began"
     assert ran.log.count("a1 rollout_lock released") == 1
+    for once in ("a2, stage host_gates", "Report and evidence: runs/r"):
+        assert ran.text.count(once) == 1, f"{once!r} is said {ran.text.count(once)} times\n{ran.text}"
     for fragment in (
         "Wave 1 of 2 failed on its way to driver 550.127.05; no further wave begins.",
         "a2, stage host_gates: admission.verify_host failed { { here }}",

@@ -106,6 +106,34 @@ def test_a_host_that_is_lost_is_listed_with_the_stage_that_it_was_in(
         assert all(failure.lost for failure in found.values())
 
 
+@pytest.mark.parametrize(
+    ("result", "shown"),
+    [
+        pytest.param(
+            {"msg": "no wheel. uv: Using Python\nerror: No solution", "next": ""},
+            ["  - a1, stage apply: no wheel. uv: Using Python", "    error: No solution"],
+            id="lines of a tool",
+        ),
+        pytest.param(
+            {"msg": "demo-agent is half-configured. Next: ansible a1 -a x", "next": "ansible a1 -a x"},
+            ["  - a1, stage apply: demo-agent is half-configured.", "    to do: ansible a1 -a x"],
+            id="a command of its own",
+        ),
+        pytest.param(
+            {"msg": "Two reasons", "reasons": "- one\n- two\nNext: ansible a1 -a x\n", "next": "ansible a1 -a x"},
+            ["  - a1, stage apply: Two reasons", "    - one", "    - two", "    to do: ansible a1 -a x"],
+            id="reasons",
+        ),
+    ],
+)
+def test_a_failure_of_several_lines_stands_below_its_host(result: dict[str, str], shown: list[str]) -> None:
+    """One Next ends the message; a command that belongs to a failure is with that failure."""
+    failed = {"a1": Failure.of_result(result, Stage.APPLY, False, "task")}
+    cause = outcome.verdict(failed, {}, BACK, (1, 3), "replica_a", ("a1",), drivers=["550.127.05"]).cause
+    assert cause.splitlines()[1 : 1 + len(shown)] == shown
+    assert "Next:" not in cause
+
+
 def test_a_failure_keeps_its_evidence_and_is_no_template() -> None:
     result = {"msg": "a {{ b }} {% c %}", "gate": {"evidence": ["/e/graph/stack.1"]}, "next": "ansible all {{ x }}"}
     first = filters.stage_failure(result, "apply.yml", False, "Install driver")
@@ -325,8 +353,8 @@ def test_a_wave_that_is_refused_before_its_drain_ends_with_the_cure() -> None:
         "Wave 2 of 3 failed on its way to driver 550.127.05; no further wave begins.",
         "  - a1, stage check_packages: broken",
         "  - a2, stage check_packages: broken",
+        f"    to do: {cures['a2']}",
         "Nothing of this wave was drained or changed.",
-        f"Needed too: {cures['a2']}",
         "Then run the same command again: it goes on with this wave.",
     ]
     assert stop.next == cures["a1"]
