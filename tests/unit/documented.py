@@ -44,7 +44,7 @@ def documented(case: str, said: str, status: int | None = None) -> None:
     """The page has this case, with the message that was ``said`` and, where it is known here, the exit status."""
     (row,) = [row for row in rows() if row.case == case] or [None]
     assert row is not None, f"{PAGE.name} has no row {case!r}, whose message is: {said}"
-    plain, parts = " ".join(said.split()), " ".join(row.message.split()).split("…")
+    plain, parts = " ".join(said.split()), [part.strip() for part in row.message.split("…")]
     assert re.search(".*".join(map(re.escape, parts)), plain), f"{PAGE.name}, {case}: {row.message}\nwas said: {plain}"
     assert status is None or row.status == str(status), f"{PAGE.name}, {case}: exit {row.status}, it was {status}"
 
