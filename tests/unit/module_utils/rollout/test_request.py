@@ -347,15 +347,30 @@ SMALL_HEAD = {"gpu-01": {"gpu_host_gpus": 4}}
             id="every layout counts",
         ),
         pytest.param({"vllm_server_model": ""}, {}, ["vllm_server_model is not set"], id="no model"),
-        pytest.param({"vllm_server_model": "../m"}, {}, ["neither an absolute path nor a name"], id="a model by a relative path"),
+        pytest.param(
+            {"vllm_server_model": "../m"}, {}, ["neither an absolute path nor a name"], id="a model by a relative path"
+        ),
         pytest.param(
             {"vllm_server_model": "/root/m"}, {}, ["hidden from the engine (ProtectHome=yes)"], id="a model in a home"
         ),
         pytest.param(
-            {"vllm_server_ladder": ["eager"]}, {}, ["vllm_server_ladder is ['eager']: give some of"], id="a rung that does not exist"
+            {"vllm_server_ladder": ["eager"]},
+            {},
+            ["vllm_server_ladder is ['eager']: give some of"],
+            id="a rung that does not exist",
         ),
-        pytest.param({"vllm_server_args": {"--api-key": "x"}}, {}, ["use vllm_server_api_key instead"], id="an API key among the arguments"),
-        pytest.param({"vllm_server_args": {"host": "x"}}, {}, ["use gpu_host_address instead"], id="an address among the arguments"),
+        pytest.param(
+            {"vllm_server_args": {"--api-key": "x"}},
+            {},
+            ["use vllm_server_api_key instead"],
+            id="an API key among the arguments",
+        ),
+        pytest.param(
+            {"vllm_server_args": {"host": "x"}},
+            {},
+            ["use gpu_host_address instead"],
+            id="an address among the arguments",
+        ),
         pytest.param(
             {"serving_runtime_lock": "/nowhere.txt"},
             {},
@@ -384,7 +399,10 @@ SMALL_HEAD = {"gpu-01": {"gpu_host_gpus": 4}}
             id="two of our ports",
         ),
         pytest.param(
-            {"vllm_server_ready_port": 29650}, {}, ["vllm_server_ready_port and the gates are both 29650"], id="a port that the gates use"
+            {"vllm_server_ready_port": 29650},
+            {},
+            ["vllm_server_ready_port and the gates are both 29650"],
+            id="a port that the gates use",
         ),
         pytest.param(
             {"ray_node_ports": {"metrics": 20500}},
@@ -396,10 +414,16 @@ SMALL_HEAD = {"gpu-01": {"gpu_host_gpus": 4}}
             {"vllm_server_port": 443}, {}, ["vllm_server_port is 443: the user lockstep can"], id="a port below 1024"
         ),
         pytest.param(
-            {"ray_node_ports": {"workers_first": 21000}}, {}, ["workers_last is empty"] * 2, id="an empty range of ports"
+            {"ray_node_ports": {"workers_first": 21000}},
+            {},
+            ["workers_last is empty"] * 2,
+            id="an empty range of ports",
         ),
         pytest.param(
-            {"ray_node_ports": {"metrix": 1}}, {}, ["gpu-01: ray_node_ports: unknown metrix", "gpu-02: "], id="a port of Ray that does not exist"
+            {"ray_node_ports": {"metrix": 1}},
+            {},
+            ["gpu-01: ray_node_ports: unknown metrix", "gpu-02: "],
+            id="a port of Ray that does not exist",
         ),
     ],
 )
