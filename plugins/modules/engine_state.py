@@ -158,7 +158,7 @@ def main() -> None:
 
 def _warn(module: AnsibleModule, engine: EngineState) -> None:
     for rung, why in engine_state.failed(engine.ladder).items():
-        cause = f"rung {rung} does not hold, the one below serves: {why}"
+        cause = f"rung {rung} does not hold, rung {engine.rung} serves: {why}"
         module.warn(str(Stop(cause, "ansible-playbook playbooks/diagnose.yml")))
     for text in engine_state.advice(as_json(engine)):
         module.warn(f"vLLM's log: {text}")

@@ -20,9 +20,11 @@ ORDER = (
     "test_status",
     "test_outsider",
     "test_user",
+    "test_models",
     "test_recovery",
     "test_gates",
     "test_ladder",
+    "test_examples",  # on bare hosts again, and leaves them bare
     "test_cgroups",  # makes and removes testbeds of its own
     # two replicas of one host behind the router (fixture `pair`): each makes them serve, and leaves them serving
     "test_roll_across_hosts",

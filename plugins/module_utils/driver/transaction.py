@@ -27,6 +27,7 @@ class Declared:
     repository_url: str | None = None
     keyring_url: str | None = None
     keyring_sha256: str | None = None
+    keyring_fingerprint: str | None = None
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> Declared:

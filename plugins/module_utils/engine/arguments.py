@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -46,8 +47,40 @@ OWNED: Mapping[str, str] = {
 
 
 def normalised(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments under one spelling: underscores, no leading dashes."""
-    return {str(name).lstrip("-").replace("-", "_"): value for name, value in arguments.items()}
+    """Arguments under one spelling: underscores, no leading dashes; ``compilation-config`` as a mapping, however it is given.
+
+    Raises:
+        ValueError: compilation-config is no mapping.
+    """
+    one: dict[str, Any] = {}
+    for given, value in arguments.items():
+        name, *inner = str(given).lstrip("-").split(".")
+        name = name.replace("-", "_")
+        name = "compilation_config" if name == "cc" else name
+        if name == "compilation_config":
+            value = _compilation(inner, value)
+        elif inner:
+            name = ".".join([name, *inner])
+        one = merge(one, {name: value})
+    return one
+
+
+def _compilation(inner: list[str], value: Any) -> dict[str, Any] | None:
+    """What ``compilation-config``, or ``compilation-config.a.b``, says: a mapping or JSON for one."""
+    for key in reversed(inner):
+        value = {key: value}
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = json.loads(value)
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"vllm_server_args sets compilation-config {value!r}: write a mapping, {{cudagraph_mode: …}}")
+    return value
+
+
+def cudagraph_mode(arguments: Mapping[str, Any]) -> str | None:
+    """The CUDA graphs that normalised arguments ask for, in vLLM's word; None where they do not."""
+    given = (arguments.get("compilation_config") or {}).get("cudagraph_mode")
+    return None if given is None else str(given).upper()
 
 
 def owned(arguments: Mapping[str, Any], where: str) -> Iterator[str]:

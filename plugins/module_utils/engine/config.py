@@ -12,7 +12,7 @@ from ..core import records
 from ..ray.ports import EnginePorts
 from . import arguments as vllm_arguments
 from .arguments import merge, normalised
-from .ladder import RUNGS, Rung, rung_arguments
+from .ladder import RUNGS, Rung, mode_problem, rung_arguments, rungs
 from .layouts import Layout, MoveUp, Policy, Window
 from .restarts import Restarts
 
@@ -89,6 +89,26 @@ class Config:
     heartbeat: Heartbeat = dataclasses.field(default_factory=Heartbeat)
     restarts: Restarts = dataclasses.field(default_factory=Restarts)
     deadlines: Deadlines = dataclasses.field(default_factory=Deadlines)
+    cache: str | None = None
+    """The folder that models are fetched to (``vllm_server_cache``); None for one below the state of user lockstep."""
+
+    def rungs(self, layout: Layout) -> tuple[Rung, ...]:
+        """The rungs that an engine of this layout may run on, lowest first."""
+        return rungs(self.ladder, self._mode(layout))
+
+    def arguments_on(self, layout: Layout, rung: Rung) -> dict[str, Any]:
+        """vLLM's arguments on a rung, as far as the operator and the rung decide them."""
+        given = merge(self.arguments, layout.arguments)
+        return merge(given, rung_arguments(rung, self._mode(layout)))
+
+    def serving_deadline(self) -> float:
+        """Seconds until an engine must serve at the worst: its resources, every rung, and the lowest once more where none
+        above it holds. The role's default of ``vllm_server_serving_deadline`` is the same."""
+        return self.deadlines.wait + (self.deadlines.start + self.proof.deadline) * (len(self.ladder) + 1)
+
+    def _mode(self, layout: Layout) -> str | None:
+        """The cudagraph mode that the operator asks for, which the top rung runs with; None where he leaves it to us."""
+        return vllm_arguments.cudagraph_mode(merge(self.arguments, layout.arguments))
 
 
 def parse(record: dict[str, Any]) -> Config:
@@ -118,6 +138,9 @@ def examine(record: dict[str, Any]) -> tuple[Config | None, tuple[str, ...]]:
     for layout in config.layouts:
         both = merge(config.arguments, layout.arguments)
         problems += vllm_arguments.data_parallel_problems(both, layout.data_parallel_size)
+        mode = vllm_arguments.cudagraph_mode(both)
+        if mode is not None and (problem := mode_problem(config.ladder, mode)):
+            problems.append(f"vllm_server_args {problem}")
     problems += vllm_arguments.owned(config.arguments, "vllm_server_args")
     for layout in config.layouts:
         problems += vllm_arguments.owned(layout.arguments, f"vllm_server_args of layout {layout.name}")
@@ -131,8 +154,7 @@ def command(vllm: str, config: Config, layout: Layout, rung: Rung, address: str)
         vllm: path of the ``vllm`` program.
         address: the address it listens at.
     """
-    arguments = merge(_DEFAULTS, merge(config.arguments, layout.arguments))
-    arguments = merge(arguments, rung_arguments(rung))
+    arguments = merge(_DEFAULTS, config.arguments_on(layout, rung))
     arguments |= {
         "served_model_name": config.served_model_name,
         "host": address,
@@ -168,6 +190,7 @@ def _build(record: dict[str, Any], problems: list[str]) -> Config:
         heartbeat=_or(problems, Heartbeat(), lambda: _heartbeat(record.get("heartbeat", {}))),
         restarts=_or(problems, Restarts(), lambda: _restarts(record.get("restarts", {}))),
         deadlines=_or(problems, Deadlines(), lambda: Deadlines(**_numbers(record.get("deadlines", {})))),
+        cache=_or(problems, None, lambda: _cache(record.get("cache"))),
     )
 
 
@@ -180,6 +203,14 @@ def _or(problems: list[str], default: Value, read: Callable[[], Value]) -> Value
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         problems.append(f"engine.json: {type(error).__name__}: {error}")
     return default
+
+
+def _cache(folder: Any) -> str | None:
+    if not folder:
+        return None
+    if not str(folder).startswith("/"):
+        raise ConfigError(f"vllm_server_cache {folder} is no absolute path")
+    return str(folder).rstrip("/") or "/"
 
 
 def _layout(entry: dict[str, Any], of_replica: dict[str, Any]) -> Layout:

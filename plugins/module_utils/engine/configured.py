@@ -89,15 +89,13 @@ def read() -> engine_config.Config | None:
 
 
 def serving_deadline() -> float | None:
-    """Seconds until the configured engine must serve: its resources, and every rung of its ladder once. None without one.
+    """Seconds until the configured engine must serve, at the worst; None without one.
 
     Raises:
         RecordError: the configuration is damaged.
     """
     config = read()
-    if config is None:
-        return None
-    return config.deadlines.wait + (config.deadlines.start + config.proof.deadline) * len(config.ladder)
+    return None if config is None else config.serving_deadline()
 
 
 def _secret(path: Path) -> str | None:

@@ -1,8 +1,9 @@
 """The optimisation ladder: which rung to try next, and whether a rung's completions are those of the eager engine.
 
-Graph capture and replay are what hang in the field (vllm-project/vllm #17167, #52504, #46253), so an engine climbs:
-eager first, then one rung at a time, each proven before the next. What was learnt is kept on the head, keyed by the
-fingerprint of the replica and by what the engine was asked to run.
+Graph capture and replay are what hang in the field (vllm-project/vllm #17167, #52504, #46253), so an engine starts eager
+first, whose tokens the other rungs are held against. Then it starts on the top rung, and on one below only where the top
+fails: two starts on a healthy host. What was learnt is kept on the head, keyed by the fingerprint of the replica and by what
+the engine was asked to run.
 """
 
 from __future__ import annotations
@@ -25,11 +26,14 @@ RUNGS: tuple[Rung, ...] = ("none", "piecewise", "full")
 # at bf16 (8 bits of mantissa) logits around 20 are 0.125 apart. A wrong collective moves logits by far more.
 TIE = 0.25
 
-_ARGUMENTS: dict[Rung, dict[str, Any]] = {
-    "none": {"enforce_eager": True},
-    "piecewise": {"compilation_config": {"cudagraph_mode": "PIECEWISE"}},
-    "full": {"compilation_config": {"cudagraph_mode": "FULL_AND_PIECEWISE"}},
+_MODES: dict[Rung, str] = {"piecewise": "PIECEWISE", "full": "FULL_AND_PIECEWISE"}
+_RUNG_OF_MODE: dict[str, Rung] = {
+    "PIECEWISE": "piecewise",
+    "FULL": "full",
+    "FULL_DECODE_ONLY": "full",
+    "FULL_AND_PIECEWISE": "full",
 }
+"""vLLM's cudagraph modes (0.32: config/compilation.py), and the rung on which each runs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +73,41 @@ class Ladder:
     platform: str = ""
 
 
-def rung_arguments(rung: Rung) -> dict[str, Any]:
-    """vLLM's arguments for a rung (vLLM 0.32: ``--enforce-eager``, ``--compilation-config.cudagraph_mode``)."""
-    return _ARGUMENTS[rung]
+def rung_arguments(rung: Rung, mode: str | None = None) -> dict[str, Any]:
+    """vLLM's arguments for a rung (vLLM 0.32: ``--enforce-eager``, ``--compilation-config.cudagraph_mode``).
+
+    Args:
+        mode: the cudagraph mode that the operator asks for, which is the top rung's; None for the rung's own.
+    """
+    if rung == "none":
+        return {"enforce_eager": True}
+    own = mode if mode is not None and _RUNG_OF_MODE[mode] == rung else _MODES[rung]
+    return {"compilation_config": {"cudagraph_mode": own}}
+
+
+def rungs(ladder: Sequence[Rung], mode: str | None) -> tuple[Rung, ...]:
+    """The rungs of ``vllm_server_ladder``, up to that of the cudagraph mode that the operator asks for.
+
+    Args:
+        mode: as :func:`mode_problem` passes it, or None.
+    """
+    top = RUNGS.index(_RUNG_OF_MODE[mode]) if mode is not None else len(RUNGS)
+    return tuple(rung for rung in ladder if RUNGS.index(rung) <= top)
+
+
+def mode_problem(ladder: Sequence[Rung], mode: str) -> str:
+    """Why an operator's own cudagraph mode cannot be the top rung; empty when it can. ``[none]`` alone passes: it says
+    eager, whatever the mode is."""
+    if mode == "NONE":
+        return "sets cudagraph_mode NONE; use vllm_server_ladder: [none] instead"
+    if mode not in _RUNG_OF_MODE:
+        return f"sets cudagraph_mode {mode}: choose from {', '.join(_RUNG_OF_MODE)}"
+    rung = _RUNG_OF_MODE[mode]
+    if rung not in ladder and tuple(ladder) != ("none",):
+        wanted = [allowed for allowed in RUNGS if allowed in ladder or allowed == rung]
+        given, right = ", ".join(ladder), ", ".join(wanted)
+        return f"sets cudagraph_mode {mode}, of rung {rung}, and vllm_server_ladder is [{given}]; use [{right}]"
+    return ""
 
 
 def key(hosts: Mapping[str, str], command: Sequence[str]) -> str:
@@ -86,21 +122,19 @@ def key(hosts: Mapping[str, str], command: Sequence[str]) -> str:
 
 
 def next_rung(allowed: Sequence[Rung], trials: Mapping[Rung, Trial]) -> Rung | None:
-    """The rung to start now: the lowest untried one while all below it are proven, else the highest proven one; None
-    when not even the lowest one holds."""
-    proven: Rung | None = None
-    for rung in allowed:
+    """The rung to start now: the lowest while it is untried, then the highest that has not failed; None when not even
+    the lowest one holds."""
+    if allowed[0] not in trials:
+        return allowed[0]
+    for rung in reversed(allowed):
         trial = trials.get(rung)
-        if trial is None:
+        if trial is None or trial.verdict is not Verdict.FAILED:
             return rung
-        if trial.verdict is Verdict.FAILED:
-            return proven
-        proven = rung
-    return proven
+    return None
 
 
 def completed(allowed: Sequence[Rung], trials: Mapping[Rung, Trial]) -> bool:
-    """Whether there is no rung left to try."""
+    """Whether the rung to start now was tried before, or there is none."""
     rung = next_rung(allowed, trials)
     return rung is None or rung in trials
 
@@ -109,7 +143,7 @@ def blames(rung: Rung, allowed: Sequence[Rung], trials: Mapping[Rung, Trial], co
     """Whether a failure counts against the rung, so that the one below serves from now on.
 
     The lowest rung is never blamed, since nothing lies below it, and a lost host is nobody's fault. A rung on trial gets
-    one chance; one that was proven before gets two, as graphs that replay well for hours may still dead-lock.
+    one chance; one that was proven before gets two, as graphs that replay well for hours may still deadlock.
 
     Args:
         code: how the engine ended.
@@ -157,13 +191,14 @@ def _distance(expected: Token, other: str) -> str:
 
 
 def shown(ladder: Ladder) -> dict[str, RungState]:
-    """What is known of each rung, for people."""
+    """What is known of each rung, lowest first, for people."""
     on_cpu = "on CPU: torch.compile, no graph is captured" if ladder.platform == "cpu" else ""
+    known = {rung: ladder.trials[rung] for rung in RUNGS if rung in ladder.trials}
     return {
         rung: RungState(
             trial.verdict, trial.cause if trial.verdict is Verdict.FAILED else on_cpu if rung != "none" else ""
         )
-        for rung, trial in ladder.trials.items()
+        for rung, trial in known.items()
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..core import records
 from ..ray.ports import ray_ports
+from ..runtime import caches
 from .config import Config
 
 # vLLM hands its environment on to Ray's workers; these are not for them.
@@ -61,6 +62,8 @@ class Replica:
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_LOGGING_COLOR": "0",
             "PYTHONFAULTHANDLER": "1",
+            **caches.environment(),
+            **hub_environment(self.config.cache),
             **self.config.environment,
         }
         if self.api_key:
@@ -69,6 +72,12 @@ class Replica:
         if ray_token is not None:
             env["RAY_AUTH_TOKEN_PATH"] = str(ray_token)
         return env
+
+
+def hub_environment(cache: str | None) -> dict[str, str]:
+    """Where models from a hub are kept, and the file with its token: huggingface_hub reads both from the environment."""
+    token = credential("hub-token")
+    return {**({"HF_HOME": cache} if cache else {}), **({"HF_TOKEN_PATH": str(token)} if token else {})}
 
 
 def credential(name: str) -> Path | None:

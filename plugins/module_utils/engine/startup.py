@@ -44,11 +44,11 @@ class Startup:
         self._reporter.enter(Phase.STARTING, f"layout {layout.name}, rung {rung}")
         started = time.monotonic()
         self._engine.start(layout, rung)
-        lowest = rung == self._config.ladder[0]
+        lowest = rung == self._config.rungs(layout)[0]
         end = self._await_start(self._config.deadlines.start if lowest else self._config.deadlines.rung, joined)
         if end is None:
             self._reporter.enter(Phase.PROVING, f"layout {layout.name}, rung {rung}")
-            end, known = self._prove(rung, known)
+            end, known = self._prove(lowest, known)
         if end is None:
             trial = Trial(Verdict.PROVEN, seconds=round(time.monotonic() - started, 1), at=records.now())
             self._engine.advise()
@@ -89,7 +89,7 @@ class Startup:
                     return End(EndCode.MEMBERS_LOST, f"lost {', '.join(lost)} while vLLM started")
             time.sleep(_TICK)
 
-    def _prove(self, rung: Rung, known: Ladder) -> tuple[End | None, Ladder]:
+    def _prove(self, lowest: bool, known: Ladder) -> tuple[End | None, Ladder]:
         """Hold completions against the expected answer and against the eager engine's."""
         proof = self._config.proof
         baseline = dict(known.baseline)
@@ -101,7 +101,7 @@ class Startup:
             )  # fmt: skip
             if not answer.ok:
                 return End(EndCode.NO_COMPLETION, self._why_silent(answer)), known
-            if rung == self._config.ladder[0] or prompt not in baseline:
+            if lowest or prompt not in baseline:
                 baseline[prompt] = answer.tokens
             elif odd := ladder.difference(baseline[prompt], answer.tokens):
                 cause = f"the completion of {prompt!r} differs from the eager one: {odd}"

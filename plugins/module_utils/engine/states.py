@@ -53,7 +53,7 @@ class EndCode(Code):
     MOVE_UP = "move_up"
     """Ended by us, for a better layout."""
     RUNG_FAILS = "rung_fails"
-    """Its rung was to blame: the one below serves from now on."""
+    """Its rung was to blame: the one below is started."""
 
 
 class SuspectCode(Code):

@@ -96,7 +96,7 @@ class Supervisor:
             end = self._bring_up(layout)
             self._engine.end(grace=self._config.deadlines.drain if end.code is EndCode.MOVE_UP else 0)
             if end.code is EndCode.RUNG_FAILS:
-                self._reporter.enter(Phase.WAITING, f"{end.cause}; the rung below serves")
+                self._reporter.enter(Phase.WAITING, f"{end.cause}; the rung below is next")
             elif end.code is not EndCode.MOVE_UP:
                 self._back_off(end)
 
@@ -130,7 +130,7 @@ class Supervisor:
 
     def _bring_up(self, layout: Layout) -> End:
         """Climb to the highest rung that holds and serve on it. Returns when the engine's life is over."""
-        known, allowed = ladder_record.load(self._replica, layout), self._config.ladder
+        known, allowed = ladder_record.load(self._replica, layout), self._config.rungs(layout)
         while True:
             rung = ladders.next_rung(allowed, known.trials)
             if rung is None:
@@ -154,7 +154,7 @@ class Supervisor:
         self._fails_at = {
             rung: 1 if end.seconds >= self._config.restarts.stable_seconds else self._fails_at.get(rung, 0) + 1
         }
-        if not ladders.blames(rung, self._config.ladder, known.trials, end.code, self._fails_at[rung]):
+        if not ladders.blames(rung, self._config.rungs(layout), known.trials, end.code, self._fails_at[rung]):
             return end
         trial = Trial(Verdict.FAILED, end.code, end.cause, end.seconds, end.evidence, records.now())
         ladder_record.save(layout, ladders.with_trial(known, rung, trial))

@@ -150,7 +150,7 @@ def _of_ladder(engine: Mapping[str, Any], hosts: Mapping[str, HostFindings]) -> 
         " and ".join(hosts),
         (
             *_remediations(hosts),
-            "The rung below serves meanwhile, by itself. A failed rung is tried again when a version changes, or, on the"
+            "A rung below serves meanwhile, by itself. A failed rung is tried again when a version changes, or, on the"
             " head, after: PYTHONPATH=/opt/lockstep/lib python3 -m lockstep.engine.cli forget-ladder",
         ),
     )

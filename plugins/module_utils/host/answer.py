@@ -139,6 +139,7 @@ _MODEL = record(
         "weights": table(whole),
         "missing": items(text),
         "readable_by": table(flag),
+        "free_mib": maybe(whole),
         "error": _TEXT,
     }
 )

@@ -189,7 +189,7 @@ def test_preflight_fails_with_every_cause_and_the_first_command(
 ) -> None:
     warned: list[str] = []
     monkeypatch.setattr(AnsibleModule, "warn", lambda _module, text: warned.append(text))
-    asked = {"version": "550.127.05", "checks": ["locks", "packages"]}
+    asked = {"version": "550.127.05", "checks": ["locks", "packages"], "source": "debian"}
     assert call(capsys, "nvidia_driver_preflight", **asked)["code"] == "ready"
     packages += [Problem(ProblemKind.UNFINISHED, "nvidia-dkms is half-configured", "dpkg --configure -a", warns=True)]
     result = call(capsys, "nvidia_driver_preflight", **asked)
@@ -205,7 +205,7 @@ def test_preflight_fails_with_every_cause_and_the_first_command(
         "apt-get install -y h",
     )
     assert [each["kind"] for each in result["problems"]] == ["unfinished", "flavor", "headers"]
-    assert call(capsys, "nvidia_driver_preflight", checks=["locks", "sources"])["code"] == "ready"
+    assert call(capsys, "nvidia_driver_preflight", checks=["locks", "sources"], source="debian")["code"] == "ready"
 
 
 def test_preflight_names_who_uses_apt(

@@ -66,6 +66,16 @@ def test_everything() -> None:
         ({"args": {"data-parallel-size": "some"}}, "some"),
         ({"args": {"data-parallel-size": 0}}, "at least 1"),
         ({"args": {"dp": 2}}, "use data-parallel-size instead"),
+        ({"args": {"compilation-config": {"cudagraph_mode": "SOME"}}}, "vllm_server_args sets cudagraph_mode SOME"),
+        ({"args": {"compilation-config.cudagraph_mode": "none"}}, "use vllm_server_ladder: [none] instead"),
+        ({"args": {"cc": "some"}}, "write a mapping, {cudagraph_mode: …}"),
+        (
+            {
+                "layouts": [{"tensor_parallel_size": 1, "args": {"cc": '{"cudagraph_mode": "full"}'}}],
+                "ladder": ["none", "piecewise"],
+            },
+            "use [none, piecewise, full]",
+        ),
         ({"args": {"headless": True}}, "leave it out: Lockstep runs one `vllm serve` per replica"),
         ({"args": ["a"]}, "engine.json"),
         ({"heartbeat": {"period": 30}}, "0 < period < stale < wedged"),
@@ -136,6 +146,34 @@ def test_the_command_of_a_rung() -> None:
     assert (given["--dtype"], given["--tensor-parallel-size"], given["--host"]) == ("bfloat16", "1", "10.0.0.11")
     assert given["--distributed-executor-backend"] == "ray"
     assert given["--shutdown-timeout"] == "60"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"compilation-config": {"cudagraph_mode": "FULL_DECODE_ONLY", "level": 3}},
+        {"compilation_config": '{"cudagraph_mode": "full_decode_only", "level": 3}'},
+        {"-cc.cudagraph_mode": "full_decode_only", "--compilation-config.level": 3},
+    ],
+)
+def test_an_operator_s_own_graphs_are_never_overwritten(given: dict[str, Any]) -> None:
+    """Case ladder-decode-only: vllm-project/vllm#40969."""
+    config = engine_config.parse({**LEAST, "args": given})
+    (layout,) = config.layouts
+    modes = {}
+    for rung in config.rungs(layout):
+        line = engine_config.command("/v/vllm", config, layout, rung, "10.0.0.11")
+        compilation = json.loads(line[line.index("--compilation-config") + 1])
+        assert compilation["level"] == 3
+        modes[rung] = "eager" if "--enforce-eager" in line else compilation["cudagraph_mode"]
+    assert modes == {"none": "eager", "piecewise": "PIECEWISE", "full": "FULL_DECODE_ONLY"}
+
+
+def test_a_layout_s_graphs_go_before_the_replica_s() -> None:
+    layouts = [{"name": "one", "tensor_parallel_size": 1, "args": {"cc": {"cudagraph_mode": "PIECEWISE"}}}]
+    config = engine_config.parse({**LEAST, "layouts": layouts, "args": {"cc": {"cudagraph_mode": "FULL"}}})
+    assert config.rungs(config.layouts[0]) == ("none", "piecewise")
+    assert engine_config.parse({**LEAST, "args": {"cc": None}}).rungs(config.layouts[0]) == ("none", "piecewise")
 
 
 def test_the_file_check_that_the_role_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

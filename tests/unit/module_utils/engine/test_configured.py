@@ -82,8 +82,8 @@ def test_parameters_that_name_an_engine_are_taken(etc: Path) -> None:
 
 
 def test_the_deadline_is_that_of_the_role_s_default(etc: Path) -> None:
-    """wait + (start + proof) for each rung, as vllm_server_serving_deadline has it."""
-    assert configured.serving_deadline() == 100 + (20 + 30) * 2
+    """wait + (start + proof) for each rung and once more, as vllm_server_serving_deadline has it."""
+    assert configured.serving_deadline() == 100 + (20 + 30) * 3
     (etc / "engine.json").unlink()
     assert configured.serving_deadline() is None
 

@@ -20,12 +20,17 @@ P, F = Trial(Verdict.PROVEN), Trial(Verdict.FAILED, EndCode.START_HANGS, "no ans
     ("allowed", "trials", "rung", "completed"),
     [
         (ALL, {}, "none", False),
-        (ALL, {"none": P}, "piecewise", False),
+        (ALL, {"none": P}, "full", False),
+        (ALL, {"none": P, "full": P}, "full", True),  # healthy: two starts
+        (ALL, {"none": P, "full": F}, "piecewise", False),  # untried below a failing top
         (ALL, {"none": P, "piecewise": P}, "full", False),
         (ALL, {"none": P, "piecewise": P, "full": P}, "full", True),
         (ALL, {"none": P, "piecewise": P, "full": F}, "piecewise", True),
-        (ALL, {"none": P, "piecewise": F}, "none", True),
-        (ALL, {"none": F}, None, True),
+        (ALL, {"none": P, "piecewise": F, "full": F}, "none", True),
+        (ALL, {"none": P, "piecewise": F}, "full", False),
+        (("none", "full"), {"none": P, "full": F}, "none", True),
+        (("none",), {"none": F}, None, True),
+        (ALL, {"none": F, "piecewise": F, "full": F}, None, True),
         (("none",), {"none": P, "piecewise": P}, "none", True),
         (("none", "full"), {"none": P, "piecewise": F}, "full", False),
         (("piecewise", "full"), {}, "piecewise", False),
@@ -120,7 +125,46 @@ def test_void_or_damaged_knowledge_is_forgotten(record: dict[str, object] | None
     assert ladder.from_record(record, "k") == ladder.Ladder("k")
 
 
+@pytest.mark.parametrize(
+    ("given", "mode", "expected"),
+    [
+        (ALL, None, ALL),
+        (ALL, "FULL_DECODE_ONLY", ALL),
+        (ALL, "FULL", ALL),
+        (ALL, "PIECEWISE", ("none", "piecewise")),
+        (("none", "full"), "FULL", ("none", "full")),
+        (("none",), "FULL", ("none",)),
+        (("full",), None, ("full",)),
+    ],
+)
+def test_the_rungs_end_at_the_graphs_that_are_asked_for(
+    given: tuple[Rung, ...], mode: str | None, expected: tuple[Rung, ...]
+) -> None:
+    assert ladder.rungs(given, mode) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "mode", "expected"),
+    [
+        (ALL, "FULL_DECODE_ONLY", ""),
+        (ALL, "PIECEWISE", ""),
+        (("none",), "FULL_DECODE_ONLY", ""),
+        (ALL, "NONE", "sets cudagraph_mode NONE; use vllm_server_ladder: [none] instead"),
+        (ALL, "FULL_DECODE", "choose from PIECEWISE, FULL, FULL_DECODE_ONLY, FULL_AND_PIECEWISE"),
+        (("none", "piecewise"), "FULL", "of rung full, and vllm_server_ladder is [none, piecewise]; use [none, piecewise, full]"),
+        (("none", "full"), "PIECEWISE", "use [none, piecewise, full]"),
+    ],
+)  # fmt: skip
+def test_graphs_that_no_rung_can_run_are_refused(given: tuple[Rung, ...], mode: str, expected: str) -> None:
+    said = ladder.mode_problem(given, mode)
+    assert (expected in said) if expected else (said == "")
+
+
 def test_rungs_are_what_vllm_calls_them() -> None:
     assert ladder.rung_arguments("none") == {"enforce_eager": True}
     assert ladder.rung_arguments("piecewise") == {"compilation_config": {"cudagraph_mode": "PIECEWISE"}}
     assert ladder.rung_arguments("full") == {"compilation_config": {"cudagraph_mode": "FULL_AND_PIECEWISE"}}
+    own = {"compilation_config": {"cudagraph_mode": "FULL_DECODE_ONLY"}}
+    assert ladder.rung_arguments("full", "FULL_DECODE_ONLY") == own
+    assert ladder.rung_arguments("piecewise", "FULL_DECODE_ONLY") == ladder.rung_arguments("piecewise")
+    assert ladder.rung_arguments("none", "FULL_DECODE_ONLY") == {"enforce_eager": True}

@@ -219,16 +219,14 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 def test_it_climbs_serves_and_stops(lab: Lab) -> None:
     lab.start()
     state = lab.until_ready()
-    assert lab.starts() == ["none", "piecewise", "full"]
+    assert lab.starts() == ["none", "full"], "two starts of vLLM on a healthy host"
     assert (state["phase"], state["rung"], state["layout"], state["tensor_parallel_size"]) == (
         "serving",
         "full",
         "tp2pp1",
         2,
     )
-    assert {rung: trial["verdict"] for rung, trial in lab.ladder().items()} == dict.fromkeys(
-        ("none", "piecewise", "full"), "proven"
-    )
+    assert {rung: trial["verdict"] for rung, trial in lab.ladder().items()} == dict.fromkeys(("none", "full"), "proven")
     assert lab.ready()[0] == 200
     assert SECRET not in lab.journal() + json.dumps(state)
     assert '"--shutdown-timeout", "2"' in lab.journal()
@@ -244,13 +242,13 @@ def test_a_second_start_goes_straight_to_the_highest_proven_rung(lab: Lab) -> No
     lab.end()
     lab.start()
     lab.until_ready()
-    assert lab.starts() == ["none", "piecewise", "full", "full"]
+    assert lab.starts() == ["none", "full", "full"]
     lab.end()
     lab.put("stamp.json", {"hosts": {"a1": "1111", "a2": "3333"}})
     lab.ray({"a1": "1111", "a2": "3333"})
     lab.start()
     lab.until_ready()
-    assert lab.starts()[4:] == ["none", "piecewise", "full"]
+    assert lab.starts()[3:] == ["none", "full"]
 
 
 def test_a_rung_that_hangs_is_written_down_and_the_one_below_serves(lab: Lab) -> None:
@@ -259,7 +257,7 @@ def test_a_rung_that_hangs_is_written_down_and_the_one_below_serves(lab: Lab) ->
     lab.put("stacks.json", SIGHTS)
     lab.start()
     state = lab.until_ready()
-    assert lab.starts() == ["none", "piecewise", "full", "piecewise"]
+    assert lab.starts() == ["none", "full", "piecewise"]
     assert state["rung"] == "piecewise"
     trial = lab.ladder()["full"]
     assert (trial["verdict"], trial["code"]) == ("failed", "start_hangs")
@@ -272,7 +270,7 @@ def test_a_rung_that_hangs_is_written_down_and_the_one_below_serves(lab: Lab) ->
     lab.end()
     lab.start()
     lab.until_ready()
-    assert lab.starts()[4:] == ["piecewise"]
+    assert lab.starts()[3:] == ["piecewise"]
     lab.end()
     assert lab.run("forget-ladder").wait(60) == 0
     lab.clear("hangs")
@@ -285,8 +283,18 @@ def test_a_rung_that_answers_differently_does_not_serve(lab: Lab) -> None:
     lab.configure(proof={"prompt": "The cluster says:", "answer": "lock", "deadline": 5})
     lab.start()
     assert lab.until_ready()["rung"] == "none"
-    assert lab.starts() == ["none", "piecewise", "none"]
-    assert "token 1 is 'jaw', eager gave 'step'" in lab.ladder()["piecewise"]["cause"]
+    assert lab.starts() == ["none", "full", "piecewise", "none"]
+    for rung in ("full", "piecewise"):
+        assert "token 1 is 'jaw', eager gave 'step'" in lab.ladder()[rung]["cause"]
+
+
+def test_an_operator_s_own_graphs_are_the_top_rung(lab: Lab) -> None:
+    lab.configure(args={"compilation-config": {"cudagraph_mode": "FULL_DECODE_ONLY"}})
+    lab.start()
+    assert lab.until_ready()["rung"] == "full"
+    assert lab.starts() == ["none", "full"]
+    assert '"cudagraph_mode": "FULL_DECODE_ONLY"' in lab.journal().replace('\\"', '"')
+    assert "FULL_AND_PIECEWISE" not in lab.journal()
 
 
 def test_an_engine_that_dies_while_starting_is_reported_at_once_and_given_up_in_the_end(lab: Lab) -> None:
