@@ -214,8 +214,14 @@ def _item(host: str, failure: Failure, following: str) -> list[str]:
     first, *rest = f"{host}, {failure}".splitlines()
     folders = sorted({os.path.dirname(path) for path in failure.evidence})
     rest += [f"evidence: {host}:{path}" for path in folders]
-    rest += [f"to do: {failure.next}"] if failure.next not in ("", following) else []
+    where = "" if _is_for_controller(failure.next) else f" on {host}"
+    rest += [f"to do{where}: {failure.next}"] if failure.next not in ("", following) else []
     return [f"  - {first}", *(f"    {line}" for line in rest)]
+
+
+def _is_for_controller(command: str) -> bool:
+    """Whether a failure's command is one of Ansible's; any other, such as ``journalctl``, is for the host itself."""
+    return command.startswith(("ansible", "cd "))
 
 
 def rollback_outcome(left: Failures, back: Targets) -> RollbackOutcome:
@@ -250,7 +256,7 @@ def verdict(
     became = rollback_outcome(left, back)
     lost = all(host in left and left[host].lost for host in members)
     unchanged = all(failure.stage in UNCHANGED for failure in failed.values())
-    own = next((failure.next for failure in failed.values() if failure.next), "") if unchanged else ""
+    own = next((each.next for each in failed.values() if _is_for_controller(each.next)), "") if unchanged else ""
     if lost:
         step = Stop(_ONCE_THEY_ANSWER, f"ansible {','.join(members)} -m ansible.builtin.ping")
     elif own:

@@ -120,6 +120,14 @@ def test_a_host_that_is_lost_is_listed_with_the_stage_that_it_was_in(
             id="a command of its own",
         ),
         pytest.param(
+            {
+                "msg": "no engine. Next: journalctl -u lockstep-vllm -n 200",
+                "next": "journalctl -u lockstep-vllm -n 200",
+            },
+            ["  - a1, stage apply: no engine.", "    to do on a1: journalctl -u lockstep-vllm -n 200"],
+            id="a command for the host",
+        ),
+        pytest.param(
             {"msg": "Two reasons", "reasons": "- one\n- two\nNext: ansible a1 -a x\n", "next": "ansible a1 -a x"},
             ["  - a1, stage apply: Two reasons", "    - one", "    - two", "    to do: ansible a1 -a x"],
             id="reasons",
