@@ -54,7 +54,7 @@ class Failure:
         task: name of the task that failed.
         msg: its message; never a template again.
         evidence: paths on the host.
-        next: the command that cures it, where the message came with one.
+        next: the command that repairs it, where the message came with one.
         lost: the host became unreachable, and nothing more is known of it.
     """
 

@@ -49,8 +49,8 @@ class ActionModule(ActionBase):
         if back + what in task_vars.get("lost", {}).get(task_vars["inventory_hostname"], []):
             raise AnsibleConnectionFailure("no route to host")
         if back + what in task_vars.get("fails", {}).get(task_vars["inventory_hostname"], []):
-            cure = f"ansible {task_vars['inventory_hostname']} -b -m ansible.builtin.command -a cure"
-            return {"failed": True, "msg": f"{what} failed {{{{ here }}}}", **({"next": cure} if what.endswith("check") else {})}
+            command = f"ansible {task_vars['inventory_hostname']} -b -m ansible.builtin.command -a repair"
+            return {"failed": True, "msg": f"{what} failed {{{{ here }}}}", **({"next": command} if what.endswith("check") else {})}
         return {"changed": False, **task_vars.get("answers", {}).get(name.partition(" ")[0], {})}
 """
 STAND_INS = (
@@ -340,7 +340,7 @@ def test_a_later_wave_whose_packages_refuse_the_driver_is_not_drained(collection
         "b2, stage check_packages: nvidia_driver.check failed",
         "Nothing of this wave was drained or changed.",
         "Then run the same command again: it goes on with this wave.",
-        f"Next: {pasted(tmp_path, 'ansible b2 -b -m ansible.builtin.command -a cure')}\n",
+        f"Next: {pasted(tmp_path, 'ansible b2 -b -m ansible.builtin.command -a repair')}\n",
     ):
         assert fragment in ran.text, ran.text
 

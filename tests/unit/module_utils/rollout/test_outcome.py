@@ -347,25 +347,25 @@ def test_a_wave_that_was_lost_before_its_drain_was_left_as_it_was(stage: Stage |
     assert "could not be rolled back" not in cause
 
 
-def test_a_wave_that_is_refused_before_its_drain_ends_with_the_cure() -> None:
-    cures = {
+def test_a_wave_that_is_refused_before_its_drain_ends_with_the_command() -> None:
+    commands = {
         "a1": "ansible a1 -b -m command -a 'dpkg --configure -a'",
         "a2": "ansible a2 -b -m command -a 'apt -f install'",
     }
     failed = {
-        host: Failure(Stage.CHECK_PACKAGES, False, "Check packages", "broken", next=cure)
-        for host, cure in cures.items()
+        host: Failure(Stage.CHECK_PACKAGES, False, "Check packages", "broken", next=command)
+        for host, command in commands.items()
     }
     stop = outcome.verdict(failed, {}, {}, (2, 3), "replica_a", ("a1", "a2"), drivers=["550.127.05"])
     assert stop.cause.splitlines() == [
         "Wave 2 of 3 failed on its way to driver 550.127.05; no further wave begins.",
         "  - a1, stage check_packages: broken",
         "  - a2, stage check_packages: broken",
-        f"    to do: {cures['a2']}",
+        f"    to do: {commands['a2']}",
         "Nothing of this wave was drained or changed.",
         "Then run the same command again: it goes on with this wave.",
     ]
-    assert stop.next == cures["a1"]
+    assert stop.next == commands["a1"]
 
 
 def test_the_controller_takes_part_in_no_stage() -> None:
