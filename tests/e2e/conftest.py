@@ -32,6 +32,7 @@ ORDER = (
     "test_roll_controllers",
     "test_roll_bake",
     "test_roll_rollback",
+    "test_roll_model",
     "test_roll_stops",
     "test_roll_faults",
     "test_layouts",  # makes a testbed of its own in place of those

@@ -37,7 +37,7 @@ class Block:
 
     @property
     def commands(self) -> list[list[str]]:
-        """Words of every simple command; comments, pipes and ``&&`` end one."""
+        """Parts of every simple command; comments, pipes and ``&&`` end one."""
         found: list[list[str]] = [[]]
         for line in self.text.replace("\\\n", " ").splitlines():
             found.append([])
@@ -51,7 +51,7 @@ class Block:
                         found[-1].append(word)
             except ValueError:  # a quotation over several lines: bash -n has checked it
                 continue
-        return [words for words in found if words]
+        return [parts for parts in found if parts]
 
 
 def blocks() -> list[Block]:
@@ -94,30 +94,30 @@ def test_block_is_shell(block: Block) -> None:
 
 @every
 def test_what_it_names_is_there(block: Block) -> None:
-    for words in block.commands:
-        if words[0] == "make":
-            wanted = {word for word in words[1:] if not word.startswith("-") and "=" not in word}
+    for parts in block.commands:
+        if parts[0] == "make":
+            wanted = {word for word in parts[1:] if not word.startswith("-") and "=" not in word}
             assert wanted <= targets(), f"{block}: {wanted - targets()}"
-        for word in words:
+        for word in parts:
             if word.startswith(FOLDERS):
                 assert (ROOT / word).exists(), f"{block}: {word}"
-                assert not words.index(word) or os.access(ROOT / words[0], os.X_OK) or "/" not in words[0]
-        if Path(words[0]).name == "ansible-playbook":
-            playbooks = [word for word in words if word.endswith(".yml") and "group_vars" not in word]
+                assert not parts.index(word) or os.access(ROOT / parts[0], os.X_OK) or "/" not in parts[0]
+        if Path(parts[0]).name == "ansible-playbook":
+            playbooks = [word for word in parts if word.endswith(".yml") and "group_vars" not in word]
             assert playbooks, f"{block}: no playbook"
             assert all((ROOT / name).is_file() for name in playbooks), f"{block}: {playbooks}"
-            extra = [words[at + 1] for at, word in enumerate(words[:-1]) if word == "-e"]
+            extra = [parts[at + 1] for at, word in enumerate(parts[:-1]) if word == "-e"]
             named = {each.partition("=")[0] for each in extra if re.match(r"\w+=", each)}
             named |= {key for each in extra if each.startswith("{") for key in yaml.safe_load(each)}
             assert named <= {*known_variables.options()}, f"{block}: {named - {*known_variables.options()}}"
-            assert any(word in ("-i", "--inventory") for word in words), f"{block}: ansible-playbook without -i"
+            assert any(word in ("-i", "--inventory") for word in parts), f"{block}: ansible-playbook without -i"
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if "tools/new-inventory" in block.text], ids=str)
 def test_new_inventory_takes_these_arguments(block: Block, tmp_path: Path) -> None:
-    for number, words in enumerate(words for words in block.commands if words[0] == "tools/new-inventory"):
+    for number, parts in enumerate(parts for parts in block.commands if parts[0] == "tools/new-inventory"):
         done = subprocess.run(
-            [sys.executable, ROOT / "tools/new-inventory", f"{tmp_path}/{number}", *words[2:]],
+            [sys.executable, ROOT / "tools/new-inventory", f"{tmp_path}/{number}", *parts[2:]],
             capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

@@ -62,6 +62,7 @@ RANGES: Mapping[str, Range] = {
     "nvidia_driver_apt_lock_deadline": SECONDS,
     "nvidia_driver_gate_deadline": DEADLINE,
     "nvidia_driver_gpus": COUNT,
+    "nvidia_driver_pcie_width": Range("lanes", 1, 32),
     "nvidia_driver_reboot_deadline": DEADLINE,
     "ray_node_cpus": AMOUNT,
     "ray_node_drain_deadline": SECONDS,

@@ -1,4 +1,4 @@
-"""What the gates of a run found: a matrix of hosts and gates, and figures in words. Pure.
+"""What the gates of a run found: a matrix of hosts and gates, and figures as text. Pure.
 
 A gate that ran more than once on a host (before and after a rollback, say) is one cell: its last verdict counts, and an
 earlier one that failed is said.
@@ -150,7 +150,7 @@ def _seconds(cell: Cell) -> float:
 
 
 def figures(gate: GateEvent) -> list[Figure]:
-    """What it measured, in words; lists and what has no value are for programs."""
+    """What it measured, as text; lists and what has no value are for programs."""
     return [
         Figure(_name(path), _shown(value, path), _limit(gate.floor, path)) for path, value in _flat(gate.measured, ())
     ]

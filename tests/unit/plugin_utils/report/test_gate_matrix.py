@@ -78,6 +78,6 @@ def test_the_last_verdict_counts_and_an_earlier_failure_is_said() -> None:
         ({"something_new": 3, "list": [1], "nothing": None, "yes": True}, {}, ["something new 3 ()"]),
     ],
 )  # fmt: skip
-def test_figures_in_words(measured: dict[str, Any], limits: dict[str, Any], wanted: list[str]) -> None:
+def test_figures_as_text(measured: dict[str, Any], limits: dict[str, Any], wanted: list[str]) -> None:
     shown = gate_matrix.figures(gate("any", "a1", measured=measured, floor=limits))
     assert [f"{figure.name} {figure.value} ({figure.limit})" for figure in shown] == wanted
