@@ -248,6 +248,40 @@ def test_an_unrelated_package_that_breaks_in_mid_roll_costs_nobody_anything(pair
     verified(pair, "a1", new)
 
 
+def test_a_package_that_breaks_on_a_later_wave_s_host_stops_the_roll_before_its_drain(pair: Lab) -> None:
+    """b1 is looked at again when its wave begins: what broke since the plan refuses it, and it serves on untouched."""
+    old = serving(pair)["a1"]
+    new = other(old)
+    pair.on("b1", f"DEPENDS=\n{BUILD_AGENT}")
+    breaks = Incident(
+        "a1 is drained",
+        lambda lab: lab.record("a1", QUARANTINE) is not None,
+        lambda lab: lab.on("b1", f"dpkg --install /tmp/{AGENT}.deb || true"),
+    )
+    engine = pair.record("b1", "/run/lockstep/engine.json")
+    assert engine
+    try:
+        rolled = roll(pair, new, incident=breaks)
+        assert rolled.play.rc != 0, rolled.play.explained()
+        nothing_lost(rolled)
+        verified(pair, "a1", new)
+        verified(pair, "b1", old)
+        now = pair.record("b1", "/run/lockstep/engine.json")
+        assert now
+        assert now["pid"] == engine["pid"], "the engine of the later wave was restarted"
+        assert rolled.log.rotation == set(REPLICAS)
+        documented("another package breaks before a later wave", rolled.play.text, rolled.play.rc)
+        command = re.search(
+            r"Next: .*ansible .*b1 -b -m ansible\.builtin\.command -a '([^']+)'", end_of_output(rolled.play)
+        )
+        assert command, end_of_output(rolled.play)
+    finally:
+        pair.on("b1", f"dpkg --purge --force-all {AGENT}; rm -rf /tmp/{AGENT}*", check=False)
+    finished = roll(pair, new)
+    assert finished.play.rc == 0, finished.play.explained()
+    verified(pair, "b1", new)
+
+
 def test_holds_that_a_killed_controller_left_off_are_back_with_the_next_run(pair: Lab) -> None:
     """apt drops the hold of what it changes. Killed right then: the controller, and what it runs on the host; apt goes on."""
     old = serving(pair, alike=False)["a1"]
