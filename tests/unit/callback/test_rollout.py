@@ -192,7 +192,8 @@ class Project:
 
     @property
     def runs(self) -> list[Path]:
-        return sorted((self.folder / ".cache" / "lockstep" / "runs").glob("*"))
+        """Folders of runs; an index of them lies beside."""
+        return sorted((self.folder / ".cache" / "lockstep" / "runs").glob("*/"))
 
     def journal(self) -> list[dict[str, Any]]:
         (folder,) = self.runs
