@@ -121,7 +121,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 reasons:
-  description: Why the run must not begin, one line per reason, with the hosts that it is true of and what to do.
+  description: >-
+    Why the run must not begin, one line per reason, with the hosts that it is true of and what to do; then the warnings,
+    each begun with C(warning:).
   returned: when the run is refused
   type: str
   sample: "- a1, a2: /opt has 12 MiB free, the runtime step needs 4096: make room\n"

@@ -89,6 +89,11 @@ METRICS = (
     Metric(
         "engine_info", "gauge", "Layout, sizes and rung that the engine runs with, in labels; always 1 (heads only)."
     ),
+    Metric(
+        "engine_suspect",
+        "gauge",
+        "1 for each rank or host that keeps the engine from generating, 0 once it is ready again (heads only).",
+    ),
     Metric("rollout_lock_held", "gauge", "1 while a roll holds the lock on this host (heads only)."),
     Metric("rollout_lock_heartbeat_timestamp_seconds", "gauge", "Last sign of life of that roll, Unix time."),
     Metric("rollout_requested", "gauge", "1 while a pause or an abort is asked of the roll, by action."),
@@ -222,6 +227,21 @@ def _engine(state: State) -> Iterator[Sample]:
     yield from _number("engine_failures", engine.get("failures"))
     keys = ("layout", "tensor_parallel_size", "pipeline_parallel_size", "rung")
     yield Sample("engine_info", 1, {key: str(engine.get(key) or "") for key in keys})
+    yield from _suspects(engine)
+
+
+def _suspects(engine: State) -> Iterator[Sample]:
+    """Whom the supervisor named last; a rank is ``""`` where it is a whole host, or a process that is no rank."""
+    suspect = _part(engine, "suspect")
+    if not suspect:
+        return
+    named = [
+        (str(one["host"]), "" if one.get("rank") is None else str(one["rank"])) for one in suspect.get("where") or ()
+    ]
+    for host, rank in dict.fromkeys(named or [("", "")]):
+        yield Sample(
+            "engine_suspect", not engine.get("ready"), {"code": str(suspect["code"]), "suspect": host, "rank": rank}
+        )
 
 
 def _rollout(state: State) -> Iterator[Sample]:

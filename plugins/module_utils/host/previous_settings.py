@@ -120,9 +120,10 @@ def keep(run: str, served: bool, place: Place | None = None) -> tuple[Previous |
         _sync(folder.parent)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        room = ". Make room there, then run the same command again" if full else ""
         raise SettingsError(
-            f"the settings in use cannot be kept, so none is changed: {error}",
-            f"df -h {folder.parent}, make room there, and run the same command again" if full else "",
+            f"the settings in use cannot be kept, so none is changed: {error}{room}",
+            f"df -h {folder.parent}" if full else "",
         ) from error
     return kept, True
 

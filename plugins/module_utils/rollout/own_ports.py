@@ -55,7 +55,9 @@ def findings(host: str, settings: Mapping[str, Any], head: bool, state: HostStat
     if carrier is not None:
         named["ray_node_encryption_port"] = range(carrier, carrier + 1)
     for name, taken in named.items():
-        if not (_FIRST_FREE <= taken.start <= taken[-1] < 1 << 16 if taken else False):
+        if not taken:
+            yield refuse(f"{host}: {name} is empty: its last port is before its first")
+        elif not (_FIRST_FREE <= taken.start <= taken[-1] < 1 << 16):
             yield refuse(
                 f"{host}: {name} is {_shown(taken)}: the user lockstep can listen on {_FIRST_FREE} to 65535 only"
             )

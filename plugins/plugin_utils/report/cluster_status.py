@@ -23,6 +23,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.status_types 
     ReplicaStatus,
     RouterStatus,
     Status,
+    SuspectStatus,
 )
 
 RAY = "lockstep-ray.service"
@@ -88,6 +89,7 @@ def _replica(
             "missing": _total(host["gpus"]["missing"] for host in hosts),
         },
         "reason": _replica_reason(serving, engine, hosts, answer),
+        "suspect": _suspect(engine.get("suspect")),
         "advice": [*engine_state.advice(engine), *_time_bombs(answers, issues)],
         "hosts": hosts,
     }
@@ -98,6 +100,18 @@ def _time_bombs(answers: Mapping[str, Answer], issues: Sequence[Mapping[str, Any
     for host, answer in answers.items():
         for bomb in running_issues.time_bombs(_state(answer), issues):
             yield f"{host}: {bomb}"
+def _suspect(found: Record | None) -> SuspectStatus | None:
+    if not found:
+        return None
+    return {
+        "code": found["code"],
+        "reason": found["reason"],
+        "where": [
+            {"host": each["host"], "rank": each.get("rank"), "pid": each.get("pid")}
+            for each in found.get("where") or ()
+        ],
+        "evidence": list(found.get("evidence") or ()),
+    }
 
 
 def _host(

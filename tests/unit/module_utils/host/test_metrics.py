@@ -15,6 +15,14 @@ ISSUES = [
      "confidence": "low"}
 ]  # fmt: skip
 
+SUSPECT = 'lockstep_engine_suspect{code="stopped",suspect="a2",rank="1"}'
+
+
+def silent(code: str, *where: dict[str, Any]) -> dict[str, Any]:
+    """A head whose engine generates nothing."""
+    suspect = {"code": code, "reason": "", "where": [*where]}
+    return {**HEAD, "engine": {**HEAD["engine"], "ready": False, "suspect": suspect}}
+
 
 def values(state: dict[str, Any]) -> dict[str, float]:
     """Series to value, without the labels that every series has."""
@@ -72,6 +80,15 @@ def values(state: dict[str, Any]) -> dict[str, float]:
             'lockstep_engine_info{layout="wide",tensor_parallel_size="8",pipeline_parallel_size="2",rung="full"}',
             1,
         ),
+        (HEAD, SUSPECT, 0),
+        ({**HEAD, "engine": {**HEAD["engine"], "ready": False}}, SUSPECT, 1),
+        (silent("silent_host", {"host": "a2"}), 'lockstep_engine_suspect{code="silent_host",suspect="a2",rank=""}', 1),
+        (
+            silent("stopped", {"host": "a1", "pid": 9}),
+            'lockstep_engine_suspect{code="stopped",suspect="a1",rank=""}',
+            1,
+        ),
+        (silent("unseen"), 'lockstep_engine_suspect{code="unseen",suspect="",rank=""}', 1),
         (HEAD, "lockstep_rollout_lock_held", 1),
         (WORKER, "lockstep_rollout_lock_held", None),
         (HEAD, 'lockstep_rollout_requested{action="pause"}', 1),

@@ -25,6 +25,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states impor
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import cluster as controller
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import heads
 from tests.unit import inventory
+from tests.unit.documented import documented, is_documented
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 CASES = FIXTURES / "cases"
@@ -169,6 +170,7 @@ def test_data_parallel_engines_are_counted_and_need_ray(tmp_path: Path) -> None:
     (line,) = lines(planned(cluster))
     assert line.startswith("gpu-01 (replica_a): vllm_server_args sets data-parallel-size 2")
     assert "add to vllm_server_args: {data-parallel-backend: ray}" in line
+    documented("plan-data-parallel", line)
     variables = yaml.safe_load((tmp_path / "group_vars/lockstep.yml").read_text())
     variables["vllm_server_args"]["data-parallel-backend"] = "ray"
     (tmp_path / "group_vars/lockstep.yml").write_text(yaml.safe_dump(variables))
@@ -185,6 +187,7 @@ def test_sizes_over_the_gpus_and_an_owned_argument_are_both_refused(tmp_path: Pa
     assert "sets tensor-parallel-size; use vllm_server_tensor_parallel_size instead" in owned
     assert "wants 32 GPUs, the inventory declares 16" in sizes
     assert "change vllm_server_tensor_parallel_size and vllm_server_pipeline_parallel_size" in sizes
+    documented("plan-sizes-over-gpus", f"{owned} {sizes}")
 
 
 def test_different_cards_in_one_replica_warn(declare: Callable[..., controller.Cluster]) -> None:
@@ -198,6 +201,7 @@ def test_different_cards_in_one_replica_warn(declare: Callable[..., controller.C
     assert lines(found) == []
     (warning,) = map(str, found.warnings)
     assert "NVIDIA A100-SXM4-80GB on gpu-01, NVIDIA H100 80GB HBM3 on gpu-02" in warning
+    documented("plan-mixed-cards", warning)
     named = planned(declare(**sizes, gpu_host_gpu_model="A100"), answers)
     assert named.warnings == ()
     (line,) = lines(named)
@@ -209,6 +213,7 @@ def test_a_declared_card_is_whole_words(word: str, card: str, declare: Callable[
     answers = {"gpu-01": answer("gpu-01", "10.30.0.1", driver=smi([(card, f"GPU-{n}") for n in range(8)]))}
     (line,) = lines(planned(declare(hosts=1, gpu_host_gpu_model=word), answers))
     assert f"{card} found, gpu_host_gpu_model is {word}" in line
+    documented(f"{word} declared, {card} found", line)
 
 
 def two_nics(host: str, metrics: tuple[int, int]) -> dict[str, Any]:
@@ -246,6 +251,7 @@ def test_two_interfaces_in_one_network_warn(
         first, second = map(str, result.warnings)
         assert "eno1 (10.40.0.8) and enp37s0f0 (10.40.3.8) of gpu-01 are both in 10.40.0.0/20" in first
         assert "of gpu-02 are both in 10.40.0.0/20" in second
+        documented("net-two-nics-one-subnet", first)
     else:
         assert result.warnings == ()
 
@@ -429,26 +435,41 @@ SMALL_HEAD = {"gpu-01": {"gpu_host_gpus": 4}}
             id="every layout counts",
         ),
         pytest.param({"vllm_server_model": ""}, {}, ["vllm_server_model is not set"], id="no model"),
-        pytest.param({"vllm_server_model": "../m"}, {}, ["neither an absolute path nor a name"], id="relative path"),
         pytest.param(
-            {"vllm_server_model": "/root/m"}, {}, ["hidden from the engine (ProtectHome=yes)"], id="in a home"
+            {"vllm_server_model": "../m"}, {}, ["neither an absolute path nor a name"], id="a model by a relative path"
         ),
         pytest.param(
-            {"vllm_server_ladder": ["eager"]}, {}, ["vllm_server_ladder is ['eager']: give some of"], id="rung"
+            {"vllm_server_model": "/root/m"}, {}, ["hidden from the engine (ProtectHome=yes)"], id="a model in a home"
         ),
-        pytest.param({"vllm_server_args": {"--api-key": "x"}}, {}, ["use vllm_server_api_key instead"], id="owned"),
-        pytest.param({"vllm_server_args": {"host": "x"}}, {}, ["use gpu_host_address instead"], id="owned host"),
+        pytest.param(
+            {"vllm_server_ladder": ["eager"]},
+            {},
+            ["vllm_server_ladder is ['eager']: give some of"],
+            id="a rung that does not exist",
+        ),
+        pytest.param(
+            {"vllm_server_args": {"--api-key": "x"}},
+            {},
+            ["use vllm_server_api_key instead"],
+            id="an API key among the arguments",
+        ),
+        pytest.param(
+            {"vllm_server_args": {"host": "x"}},
+            {},
+            ["use gpu_host_address instead"],
+            id="an address among the arguments",
+        ),
         pytest.param(
             {"serving_runtime_lock": "/nowhere.txt"},
             {},
             ["gpu-01, gpu-02 (replica_a): serving_runtime_lock /nowhere.txt cannot be read on the controller"],
-            id="no lock",
+            id="a lock that cannot be read",
         ),
         pytest.param(
             {"serving_runtime_lock": "mine.txt"},
             {},
             ["serving_runtime_lock is 'mine.txt': give cuda or cpu"],
-            id="lock",
+            id="a lock by a relative path",
         ),
         pytest.param(
             {"vllm_server_environment": {"HF_HOME": "/data/hf"}},
@@ -475,7 +496,10 @@ SMALL_HEAD = {"gpu-01": {"gpu_host_gpus": 4}}
             id="two of our ports",
         ),
         pytest.param(
-            {"vllm_server_ready_port": 29650}, {}, ["vllm_server_ready_port and the gates are both 29650"], id="gates"
+            {"vllm_server_ready_port": 29650},
+            {},
+            ["vllm_server_ready_port and the gates are both 29650"],
+            id="a port that the gates use",
         ),
         pytest.param(
             {"ray_node_ports": {"metrics": 20500}},
@@ -484,13 +508,19 @@ SMALL_HEAD = {"gpu-01": {"gpu_host_gpus": 4}}
             id="in Ray's range, on every host",
         ),
         pytest.param(
-            {"vllm_server_port": 443}, {}, ["vllm_server_port is 443: the user lockstep can"], id="privileged"
+            {"vllm_server_port": 443}, {}, ["vllm_server_port is 443: the user lockstep can"], id="a port below 1024"
         ),
         pytest.param(
-            {"ray_node_ports": {"workers_first": 21000}}, {}, ["workers_last is 21000-20999"] * 2, id="empty range"
+            {"ray_node_ports": {"workers_first": 21000}},
+            {},
+            ["workers_last is empty"] * 2,
+            id="an empty range of ports",
         ),
         pytest.param(
-            {"ray_node_ports": {"metrix": 1}}, {}, ["gpu-01: ray_node_ports: unknown metrix", "gpu-02: "], id="no port"
+            {"ray_node_ports": {"metrix": 1}},
+            {},
+            ["gpu-01: ray_node_ports: unknown metrix", "gpu-02: "],
+            id="a port of Ray that does not exist",
         ),
     ],
 )
@@ -499,9 +529,12 @@ def test_what_cannot_work_is_refused(
     by_host: dict[str, dict[str, Any]],
     expected: list[str],
     declare: Callable[..., controller.Cluster],
+    request: pytest.FixtureRequest,
 ) -> None:
     found = lines(planned(declare(by_host=by_host, **variables)))
     text = "\n".join(found)
+    if is_documented(case := request.node.callspec.id):
+        documented(case, text)
     for part in expected:
         assert part in text
         assert text.count(part) == expected.count(part)
@@ -642,6 +675,10 @@ def test_one_machine_under_two_names(
     found = planned(declare(), {"gpu-01": first, "gpu-02": same(first, second, *parts)})
     assert len(lines(found)) == bool(refused)
     assert all(line.startswith("gpu-01 and gpu-02 are one machine") and refused in line for line in lines(found))
+    if parts == ("boot", "machine", "driver.gpus"):
+        documented("one machine under two names", lines(found)[0])
+    if parts == ("machine",):
+        documented("machine ids alike alone", str(found.warnings[0]))
     assert len(found.warnings) == bool(warned)
     assert all(warned in str(line) for line in found.warnings)
 
@@ -715,6 +752,8 @@ def test_a_model_has_to_be_the_same_on_all_hosts(
         answers[f"gpu-0{n}"]["preflight"]["model"] = {**found, "path": "/srv/m"}
     result = lines(planned(declare(vllm_server_model="/srv/m"), answers))
     assert len(result) == len(expected)
+    if name == "m-2.safetensors" and text:
+        documented("a model that differs between hosts", result[0])
     for part, line in zip(expected, result, strict=True):
         assert line.startswith("gpu-02 (replica_a): /srv/m ")
         assert part in line
@@ -734,6 +773,7 @@ def test_a_model_that_is_not_there_names_all_hosts_at_once(
     (line,) = lines(with_model(declare, absent))
     assert line.startswith("gpu-01, gpu-02 (replica_a): there is no /srv/m (vllm_server_model)")
     assert line.endswith("Next: ansible gpu-01:gpu-02 --become -m ansible.builtin.command -a 'ls -lL /srv/m'")
+    documented("a model that is not there", line)
     (line,) = lines(with_model(declare, absent, vllm_server_model="/srv/m/"))
     assert "there is no /srv/m/ (vllm_server_model)" in line
     offline = {"vllm_server_model": "owner/model:Q4_K_M", "vllm_server_environment": {"HF_HUB_OFFLINE": "1"}}
