@@ -7,13 +7,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible.utils.display import Display
-
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import apt_lock
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.package_problems import Problem
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.needs import Desired
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import progress
 
 ROUND = 10.0
 """Seconds between two questions to a host whose apt is in use."""
@@ -22,7 +21,6 @@ FIELDS = (
 )  # fmt: skip
 Ask = Callable[[Mapping[str, Any]], Mapping[str, Answer]]
 """Asks each host one request, all at once."""
-_display = Display()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +60,7 @@ def find(
         if waited >= deadline:
             break
         for host, locks in busy.items():
-            _display.display(f"{host}: waiting for {waited:.0f} s: apt is in use: {apt_lock.shown(locks)}")
+            progress.tell(host, waited, f"apt is in use: {apt_lock.shown(locks)}")
         sleep(min(ROUND, deadline - waited))
         answers |= ask({host: requests[host] for host in busy})
     waited = clock() - started
