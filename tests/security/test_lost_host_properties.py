@@ -314,7 +314,8 @@ def screens(cases: int) -> None:
             assert run.calm.calm, run.shown
             assert run.warned == []
             text = [line for line in run.shown if line]
-            assert sum(" FAILED" in line for line in text if line.startswith("   ")) >= sum(each[2] for each in results)
+            for host in {host for host, _result, failed in results if failed}:
+                assert any(host in line and "FAILED" in line for line in text), text
             assert all(printable(line) and "\n" not in line for line in [*text, *run.drawn])
             assert all(len(line) < 80 for line in run.drawn)
             (head,) = [line for line in text if line.startswith("┌")]

@@ -69,8 +69,16 @@ def _step(alike: Sequence[StepEnded]) -> str:
     shortest, longest = span(took[0]), span(took[-1])
     time = longest if shortest == longest else f"{shortest} to {longest}"
     became = first.outcome if first.outcome != "ok" else "changed" if first.changed else ""
-    who = names([one.host for one in alike], _FEW)
+    who = names(sorted(one.host for one in alike), _FEW)
     return f"{clock(max(one.ended for one in alike)):>7}  {who:<12} {first.step:<13} {time:<13} {became}".rstrip()
+
+
+def serving(changed: Mapping[str, bool], elapsed: float, serve_now: str) -> list[str]:
+    """Replicas that began to serve, or were drained, at about the same time; and who serves now."""
+    came, went = ([name for name, serves in changed.items() if serves is which] for which in (True, False))
+    said = [f"{names(came)} serve{'s' if len(came) == 1 else ''}"] if came else []
+    said += [f"{names(went)} {'is' if len(went) == 1 else 'are'} drained"] if went else []
+    return [f"{clock(elapsed):>7}  {', '.join(said)}; {serve_now}"] if said else []
 
 
 def failure(failed: Failure, shown: Iterable[str] = ()) -> list[str]:
@@ -84,10 +92,11 @@ def failure(failed: Failure, shown: Iterable[str] = ()) -> list[str]:
     return lines + ([f"{INDENT}  next: {_flat(failed.next)}"] if failed.next and failed.next not in cause else [])
 
 
-def likewise(failed: Failure) -> str:
-    """A failure of another host, for the reason that was shown last."""
-    what = "UNREACHABLE" if failed.unreachable else "FAILED"
-    return f"{clock(failed.elapsed):>7}  {failed.host:<12} {what} for the same reason"
+def likewise(failed: Sequence[Failure]) -> str:
+    """Failures of other hosts, for the reason that was shown last."""
+    what = "UNREACHABLE" if failed[0].unreachable else "FAILED"
+    who = names(sorted(each.host for each in failed), _FEW)
+    return f"{clock(max(each.elapsed for each in failed)):>7}  {who:<12} {what} for the same reason"
 
 
 def verdict(failed: Failure, shown: Iterable[str]) -> list[str]:
@@ -137,7 +146,7 @@ def live(doing: Mapping[str, Doing], elapsed: float, foot: str, columns: int, ro
     most = max(rows - 2, 1)
     if len(lines) > most:
         lines = [*lines[: most - 1], f"{INDENT}and {many(len(doing) - most + 1, 'other host')}"]
-    return [cut(line, columns) for line in [*lines, f"{clock(elapsed):>7}  {foot}"]] if lines else []
+    return [cut(line.rstrip(), columns) for line in [*lines, f"{clock(elapsed):>7}  {foot}"]] if lines else []
 
 
 def cut(line: str, columns: int) -> str:

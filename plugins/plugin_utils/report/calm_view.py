@@ -12,19 +12,19 @@ from collections.abc import Callable
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import names, span
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import calm_lines, closing, live_lines
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.calm_lines import Doing, StepEnded
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import Event, TaskReport
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import Event, Failure, TaskReport
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.progress import Progress
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.tracker import Tracker
 
 Show = Callable[[str, str | None], None]
 """Shows one line for good, in a colour."""
-_TOGETHER_WITHIN = 0.4
-"""Seconds in which steps that end on several hosts are shown together."""
+_TOGETHER_WITHIN = 1.0
+"""Seconds in which steps that end on several hosts, and replicas that come or go, are shown together."""
 _SILENT_FOR = 60.0
 """Seconds without a line after which a screen that is not redrawn gets a sign of life."""
 _VERDICTS = frozenset({"lockstep.vllm.fail"})
-_AS_THEY_ARE = frozenset({"wave_started", "serving", "note"})
-_COLOURS = {"serving": "green", "wave_started": "blue"}
+_AS_THEY_ARE = {"wave_started": "blue", "note": None}
+"""Events shown as the callback ``rollout`` shows them, and in which colour."""
 _MOST_CAUSES = 1000
 
 
@@ -39,7 +39,10 @@ class View:
         self._show_line, self._redrawn, self._clock = show, redrawn, clock
         self._start = self._last = clock()
         self._ended: list[StepEnded] = []
-        self._ended_at = 0.0
+        self._serving: dict[str, bool] = {}
+        self._serve_now = ""
+        self._likewise: list[Failure] = []
+        self._held_since: float | None = None
         self._causes: dict[str, None] = {}
         self._newest: tuple[str, str, str] | None = None
         self._foreign: dict[str, str] = {}
@@ -55,17 +58,20 @@ class View:
     def follow(self, event: Event, tracker: Tracker) -> None:
         """An event of the run's journal."""
         name = event["event"]
-        serving = f"serving: {names(tracker.serving) or 'none'}" if tracker.planned else ""
+        self._serve_now = f"serving: {names(tracker.serving) or 'none'}" if tracker.planned else ""
         left = tracker.time_left()
-        self._foot = " · ".join(filter(None, (serving, f"about {span(left)} left" if left else "")))
+        self._foot = " · ".join(filter(None, (self._serve_now, f"about {span(left)} left" if left else "")))
         if name == "step_started":
             self.doing[event["host"]] = Doing(event["step"], self.elapsed, step=True)
         elif name == "step_ended":
             self._step_ended(event)
         elif name == "gate":
             self._gate(event, tracker)
+        elif name == "serving":
+            self._hold()
+            self._serving[event["replica"]] = event["serving"]
         elif name in _AS_THEY_ARE and (line := live_lines.line(event, tracker)):
-            self._show(line, _COLOURS.get(name))
+            self._show(line, _AS_THEY_ARE[name])
 
     def close(self, ended: closing.Closing) -> None:
         """The run is over."""
@@ -105,7 +111,8 @@ class View:
             for line in [] if again else calm_lines.verdict(failed, self._causes):
                 self._show(line, "red")
         elif again:
-            self._show(calm_lines.likewise(failed), "red")
+            self._hold()
+            self._likewise.append(failed)
         else:
             for line in calm_lines.failure(failed, self._causes):
                 self._show(line, "red")
@@ -140,7 +147,7 @@ class View:
 
     def tick(self) -> None:
         """Time went on."""
-        if self._ended and self.elapsed - self._ended_at > _TOGETHER_WITHIN:
+        if self._held_since is not None and self.elapsed - self._held_since > _TOGETHER_WITHIN:
             self.flush()
         if not self._redrawn and self.doing and self.elapsed - self._last > _SILENT_FOR:
             self._show(calm_lines.still(self.elapsed, self.doing))
@@ -151,9 +158,16 @@ class View:
 
     def flush(self) -> None:
         """Show what was held back to be shown together."""
+        self._held_since = None
         ended, self._ended = self._ended, []
         for line in calm_lines.steps(ended):
             self._show(line)
+        failed, self._likewise = self._likewise, []
+        if failed:
+            self._show(calm_lines.likewise(failed), "red")
+        changed, self._serving = self._serving, {}
+        for line in calm_lines.serving(changed, self.elapsed, self._serve_now):
+            self._show(line, "green")
         if self._foreign:
             outcomes, self._foreign = self._foreign, {}
             self._show(calm_lines.task(self._foreign_task, self.elapsed, outcomes))
@@ -173,12 +187,15 @@ class View:
             self._show(line, "red")
 
     def _together(self, ended: StepEnded) -> None:
-        if not self._ended:
-            self._ended_at = self.elapsed
+        self._hold()
         self._ended.append(ended)
 
+    def _hold(self) -> None:
+        if self._held_since is None:
+            self._held_since = self.elapsed
+
     def _show(self, line: str, colour: str | None = None) -> None:
-        if self._ended:
+        if self._held_since is not None:
             self.flush()
         self._last = self.elapsed
         self._show_line(line, colour)

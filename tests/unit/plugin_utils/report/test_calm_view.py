@@ -26,6 +26,8 @@ class Screen(rolls.Roll):
 
     def add(self, happened: Sequence[Mapping[str, Any]]) -> None:
         super().add(happened)
+        if self.view is not None:
+            self.view.tick()
         for event in happened if self.view is not None else ():
             self.view.follow(dict(event), self.tracker)
 
@@ -50,16 +52,18 @@ def test_a_wave() -> None:
     screen.wave(1, {"drain": 24, "gates": 52, "admit": 2})
     assert screen.text().splitlines() == [
         "   0:00  wave 1 of 2: replica_a (a1, a2) begins",
-        "   0:00  replica_a is drained; serving: replica_b, replica_z",
+        "   0:24  replica_a is drained; serving: replica_b, replica_z",
         "   0:24  a1           drain         24 s",
         "   0:26  a2           drain         26 s",
-        "   1:23  a1, a2       gate nccl     3.1 s         passed",
-        "   1:23  a1, a2       gate graph    3.1 s         passed",
+        "   1:18  a1           gate nccl     3.1 s         passed",
+        "   1:18  a1           gate graph    3.1 s         passed",
+        "   1:23  a2           gate nccl     3.1 s         passed",
+        "   1:23  a2           gate graph    3.1 s         passed",
         "   1:18  a1           gates         52 s",
         "   1:23  a2           gates         57 s",
         "   1:25  a1           admit         2.0 s",
-        "   1:25  replica_a serves; serving: replica_b, replica_z, replica_a",
         "   1:25  a2           admit         2.2 s",
+        "   1:25  replica_a serves; serving: replica_b, replica_z, replica_a",
     ]
 
 
