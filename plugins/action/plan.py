@@ -89,15 +89,24 @@ class ActionModule(ClusterAction):
             run,
             fingerprints,
             found.warnings,
-            lambda due: self._driver_findings(cluster, due, task_vars),
+            lambda due: self._driver_findings(cluster, observed, due, task_vars),
             routers.declared_addresses(self._templar, task_vars),
         )
 
     def _driver_findings(
-        self, cluster: Cluster, due: Mapping[str, Mapping[str, Any]], task_vars: Mapping[str, Any]
+        self,
+        cluster: Cluster,
+        observed: Mapping[str, Observed],
+        due: Mapping[str, Mapping[str, Any]],
+        task_vars: Mapping[str, Any],
     ) -> driver_preflight.Findings:
         """Whether the packages of those hosts let their driver be installed; a call to each, and none where there are none."""
-        requests = {host: driver_preflight.request(cluster.wanted[host], driver) for host, driver in due.items()}
+        repositories = data_tables.read("nvidia_repositories")
+        requests = {
+            host: driver_preflight.request(cluster.wanted[host], driver, state, repositories)
+            for host, driver in due.items()
+            if (state := observed[host].state)
+        }
         return driver_preflight.find(
             requests,
             lambda some: self.ask_each("driver.preflight", "check", some, task_vars),

@@ -68,6 +68,8 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.tracker impor
 
 _FAULTS_TOLERATED = 3
 # They take no time, and one that a condition skips begins nothing; the tasks that they bring carry their variables.
+_LISTED = 50
+"""Runs in the index."""
 _INCLUDES = frozenset(("include_role", "include_tasks", "import_role", "import_tasks"))
 _SETS_OUT = frozenset(("step_started", "wave_started", "gate"))
 _COLOURS = {"failed": "red", "gate": "cyan", "serving": "green", "wave_started": "blue", "run_ended": "blue"}
@@ -205,6 +207,9 @@ class CallbackModule(CallbackBase):
             "pid": self._process,
             "check": bool(context.CLIARGS.get("check")),
             "limit": context.CLIARGS.get("subset"),
+            "command": Invocation.of_this_run().typed,
+            "zone": time.localtime(self._began).tm_zone,
+            "utc_offset": time.localtime(self._began).tm_gmtoff,
         }
 
     def _finish(self, outcome: events.RunOutcome) -> None:
@@ -220,6 +225,7 @@ class CallbackModule(CallbackBase):
         self._close(outcome, os.path.relpath(self._journal.report))
         for folder in journal.unreported(self._root(), but=self._journal.run):
             _write_report(folder)
+        _write_index(self._root())
 
     def _close(self, outcome: events.RunOutcome, report: str = "") -> None:
         """Show what the run ends with; a screen with other lines has had its outcome and the next command already."""
@@ -263,9 +269,25 @@ def _convention(variables: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_report(folder: Path) -> None:
-    html = page.render(journal.read(folder / journal.NAME), page.fetched_evidence(folder))
-    scratch = folder / f".{journal.REPORT}.{os.getpid()}"
+    _replace(folder / journal.REPORT, page.render(journal.read(folder / journal.NAME), page.fetched_evidence(folder)))
+
+
+def _write_index(root: Path) -> None:
+    folders, all_runs = journal.newest(root, _LISTED)
+    runs = []
+    for folder in folders:
+        try:
+            events = journal.read(folder / journal.NAME)
+        except (OSError, ValueError):
+            continue  # the index shows what can be read
+        link = f"{folder.name}/{journal.REPORT}" if (folder / journal.REPORT).exists() else ""
+        runs.append(page.listed(events, link))
+    _replace(root / journal.INDEX, page.render_index(runs, all_runs))
+
+
+def _replace(path: Path, html: str) -> None:
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
     handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as stream:
         stream.write(html)
-    os.replace(scratch, folder / journal.REPORT)
+    os.replace(scratch, path)

@@ -8,7 +8,7 @@ module: driver_verify
 short_description: The driver gate, whether a host's driver and GPUs are fit to serve
 description:
   - Package, user space, loaded module and fabric manager have to be one version; the declared GPUs have to be there and
-    healthy (ECC, row remaps, Xid and SXid since boot, throttling, PCIe, persistence, NVLink); no reboot may be pending.
+    healthy (ECC, row remaps, Xid and SXid since boot, throttling, PCIe, MIG, persistence, NVLink); no reboot may be pending.
   - Known issues that fit are named. A suspect one warns and makes the graph gate compulsory, a bad one fails the gate
     unless O(allow_known_bad) names it.
   - Always ends, also when the driver hangs. Reads only.
@@ -29,8 +29,15 @@ options:
   gpu_model:
     description: Whole words of the name of every GPU, such as V(H100).
     type: str
+  pcie_width:
+    description: >-
+      Lanes of every GPU's PCIe link; a narrower one fails. Left out, GPUs of one model are compared with each other, and
+      what is narrower than a GPU could be is only warned of.
+    type: int
   fabric_manager:
-    description: V(auto) wants fabric manager where NVSwitches are found.
+    description: >-
+      V(auto) wants fabric manager where NVSwitches are found, with C(nvlsm) and the module C(ib_umad) where ConnectX
+      functions manage them. V(absent) asks for none of it, nor for IMEX.
     type: str
     choices: [auto, present, absent]
     default: auto
@@ -102,6 +109,7 @@ def main() -> None:
             "version": {"type": "str"},
             "gpus": {"type": "int", "required": True},
             "gpu_model": {"type": "str"},
+            "pcie_width": {"type": "int"},
             "fabric_manager": {"type": "str", "choices": ["auto", "present", "absent"], "default": "auto"},
             "packaged": {"type": "bool", "default": True},
             "allow_known_bad": {"type": "list", "elements": "str", "default": []},
@@ -137,6 +145,7 @@ def expected(params: dict[str, Any]) -> driver_gate.Expected:
         version=params["version"] or change_record.expected_version(records.read(records.DRIVER)),
         gpus=params["gpus"],
         gpu_model=params["gpu_model"],
+        pcie_width=params["pcie_width"],
         fabric_manager=params["fabric_manager"],
         packaged=params["packaged"],
         allowed=tuple(params["allow_known_bad"]),

@@ -86,6 +86,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import fabric
 from ansible_collections.lockstep.vllm.plugins.module_utils.host import setup as host_setup
 
 
@@ -113,7 +114,7 @@ def main() -> None:
     paths = host_setup.install_library(params["sources"], params["tables"], dry=module.check_mode)
     if params["interface"] is None:
         module.exit_json(changed=bool(paths), paths=paths, files=sorted(files))
-    record = host_setup.host_record(params["host"], params["replica"], params)
+    record = host_setup.host_record(params["host"], params["replica"], params, fabric.switch_ports())
     if read(records.HOST) != record if module.check_mode else records.write(records.HOST, record):
         paths.append(str(records.HOST))
     module.exit_json(changed=bool(paths), paths=paths, record=record, files=sorted([*files, str(records.HOST)]))

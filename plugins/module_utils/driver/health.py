@@ -5,13 +5,12 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import re
-from collections.abc import Mapping
 from xml.etree import ElementTree
 
 from ..core.commands import Run, run_command
-from . import nvidia_smi
-
-_SLOWDOWN = re.compile(r"clocks_(?:event|throttle)_reason_((?:hw|sw)_(?:\w+_)?slowdown)")
+from . import nvidia_smi, smi_fields
+from .readings import figure, reading
+from .smi_fields import Flag, Unread
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,82 +19,107 @@ class GpuHealth:
 
     Attributes:
         pci: its address.
+        index: its number in nvidia-smi.
+        model: its name.
+        flags: fields whose values call for something.
+        unread: fields that the card did not answer.
         performance_state: ``P0`` (fastest) to ``P15``.
-        persistence: whether persistence mode is on.
-        ecc: whether ECC is on.
         ecc_uncorrected: errors since the driver was loaded.
-        remap_pending: whether a row remap waits for a reset.
-        remap_failure: whether a row could not be remapped.
-        slowdowns: reasons for a slowdown that are active now.
         pcie_generation: of the link now.
         pcie_generation_max: of the link at best.
         pcie_width: lanes of the link now.
         pcie_width_max: lanes of the link at best.
         fabric_state: ``Completed`` once the GPU has joined the NVLink fabric.
-        fabric_status: ``Success``, or how joining failed.
+        fabric_status: ``Success``, or how joining failed, in NVML's words.
+        fabric_cluster: UUID of the NVLink domain that it has joined; zeros where that ends at the host.
+        fabric_clique: its part of that domain.
     """
 
     pci: str
+    index: int = 0
+    model: str | None = None
+    flags: tuple[Flag, ...] = ()
+    unread: tuple[Unread, ...] = ()
     performance_state: str | None = None
-    persistence: bool | None = None
-    ecc: bool | None = None
     ecc_uncorrected: int | None = None
-    remap_pending: bool | None = None
-    remap_failure: bool | None = None
-    slowdowns: tuple[str, ...] = ()
     pcie_generation: int | None = None
     pcie_generation_max: int | None = None
     pcie_width: int | None = None
     pcie_width_max: int | None = None
     fabric_state: str | None = None
     fabric_status: str | None = None
+    fabric_cluster: str | None = None
+    fabric_clique: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Links:
+    """The NVLinks of one GPU: whether each is up, by number; none where it has no links."""
+
+    index: int
+    model: str
+    uuid: str
+    up: tuple[bool, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Health:
-    """All GPUs, whether each NVLink is up by GPU UUID, and why nvidia-smi could not report it."""
+    """All GPUs, their NVLinks, what nvidia-smi warned of, and why it could not report."""
 
     gpus: tuple[GpuHealth, ...] = ()
-    nvlink: Mapping[str, tuple[bool, ...]] = dataclasses.field(default_factory=dict)
+    nvlink: tuple[Links, ...] = ()
+    warnings: tuple[nvidia_smi.SmiWarning, ...] = ()
     failure: nvidia_smi.Failure | None = None
 
 
 def parse_smi_xml(text: str) -> tuple[GpuHealth, ...]:
-    """The health of every GPU from ``nvidia-smi -q -x``.
+    """The health of every GPU from ``nvidia-smi -q -x``, which may warn of something after its XML.
 
     Raises:
         ValueError: the text is not nvidia-smi's XML.
     """
+    document, end, _after = text.partition("</nvidia_smi_log>")
     try:
-        log = ElementTree.fromstring(text)
+        log = ElementTree.fromstring(document + end)
     except ElementTree.ParseError as error:
         raise ValueError(f"nvidia-smi -q -x gave no XML: {error}") from error
-    return tuple(_gpu_health(gpu) for gpu in log.iter("gpu"))
+    return tuple(_gpu_health(index, gpu) for index, gpu in enumerate(log.iter("gpu")))
 
 
-def _gpu_health(gpu: ElementTree.Element) -> GpuHealth:
-    errors = gpu.find("ecc_errors/volatile")
-    uncorrected = [_number(entry.text) for entry in errors if "uncorr" in entry.tag] if errors is not None else []
-    counted = [count for count in uncorrected if count is not None]
-    groups = ("clocks_event_reasons", "clocks_throttle_reasons")
-    active = [entry.tag for group in groups for entry in gpu.findall(f"{group}/*") if entry.text == "Active"]
-    slowdowns = {match.group(1) for tag in active if (match := _SLOWDOWN.fullmatch(tag))}
+def _gpu_health(index: int, gpu: ElementTree.Element) -> GpuHealth:
+    link = "pci/pci_gpu_link_info"
     return GpuHealth(
         pci=gpu.get("id") or "unknown",
-        performance_state=gpu.findtext("performance_state"),
-        persistence=_flag(gpu.findtext("persistence_mode"), "Enabled", "Disabled"),
-        ecc=_flag(gpu.findtext("ecc_mode/current_ecc"), "Enabled", "Disabled"),
-        ecc_uncorrected=sum(counted) if counted else None,
-        remap_pending=_flag(gpu.findtext("remapped_rows/remapped_row_pending"), "Yes", "No"),
-        remap_failure=_flag(gpu.findtext("remapped_rows/remapped_row_failure"), "Yes", "No"),
-        slowdowns=tuple(sorted(slowdowns)),
-        pcie_generation=_number(gpu.findtext("pci/pci_gpu_link_info/pcie_gen/current_link_gen")),
-        pcie_generation_max=_number(gpu.findtext("pci/pci_gpu_link_info/pcie_gen/max_link_gen")),
-        pcie_width=_number(gpu.findtext("pci/pci_gpu_link_info/link_widths/current_link_width")),
-        pcie_width_max=_number(gpu.findtext("pci/pci_gpu_link_info/link_widths/max_link_width")),
+        index=index,
+        model=figure(reading(gpu.findtext("product_name"))),
+        flags=smi_fields.flags(gpu),
+        unread=smi_fields.unread(gpu),
+        performance_state=figure(reading(gpu.findtext("performance_state"))),
+        ecc_uncorrected=_uncorrected(gpu),
+        pcie_generation=_number(gpu.findtext(f"{link}/pcie_gen/current_link_gen")),
+        pcie_generation_max=_number(gpu.findtext(f"{link}/pcie_gen/max_link_gen")),
+        pcie_width=_number(gpu.findtext(f"{link}/link_widths/current_link_width")),
+        pcie_width_max=_number(gpu.findtext(f"{link}/link_widths/max_link_width")),
         fabric_state=_text(gpu.findtext("fabric/state")),
         fabric_status=_text(gpu.findtext("fabric/status")),
+        fabric_cluster=_text(gpu.findtext("fabric/clusterUuid")),
+        fabric_clique=_text(gpu.findtext("fabric/cliqueId")),
     )
+
+
+def _uncorrected(gpu: ElementTree.Element) -> int | None:
+    """Uncorrected errors since the driver was loaded: by kind from Turing's successors on, ``double_bit`` before."""
+    errors = gpu.find(smi_fields.COUNTED)
+    if errors is None:
+        return None
+    counts = [_number(entry.text) for entry in errors if "uncorr" in entry.tag]
+    places = errors.find("double_bit")
+    if places is not None:
+        total = _number(places.findtext("total"))
+        parts = [_number(entry.text) for entry in places if entry.tag != "total"]
+        counts.append(total if total is not None else sum(filter(None, parts)) if any(parts) else None)
+    counted = [count for count in counts if count is not None]
+    return sum(counted) if counted else None
 
 
 def _number(text: str | None) -> int | None:
@@ -103,24 +127,20 @@ def _number(text: str | None) -> int | None:
     return int(match.group(1)) if match else None
 
 
-def _flag(text: str | None, yes: str, no: str) -> bool | None:
-    return {yes: True, no: False}.get((text or "").strip())
-
-
 def _text(text: str | None) -> str | None:
     return None if (text or "").strip() in ("", "N/A", "[N/A]") else (text or "").strip()
 
 
-def parse_nvlink(text: str) -> dict[str, tuple[bool, ...]]:
-    """Whether each NVLink is up, by GPU (its UUID), from ``nvidia-smi nvlink -s``; GPUs without links have none."""
-    links: dict[str, list[bool]] = {}
-    current: list[bool] = []
+def parse_nvlink(text: str) -> tuple[Links, ...]:
+    """The links of every GPU from ``nvidia-smi nvlink -s``."""
+    found: list[Links] = []
     for line in text.splitlines():
-        if gpu := re.match(r"GPU \d+: .*\(UUID: ([^)]+)\)", line):
-            current = links.setdefault(gpu.group(1), [])
-        elif link := re.match(r"\s+Link \d+: (.+)", line):
-            current.append(bool(re.match(r"[\d.]+ GB/s", link.group(1))))
-    return {uuid: tuple(up) for uuid, up in links.items()}
+        if gpu := re.match(r"GPU (\d+): (.*) \(UUID: ([^)]+)\)", line):
+            found.append(Links(int(gpu[1]), gpu[2].strip(), gpu[3]))
+        elif found and (link := re.match(r"\s+Link \d+: (.+)", line)):
+            up = bool(re.match(r"[\d.]+ GB/s", link[1]))
+            found[-1] = dataclasses.replace(found[-1], up=(*found[-1].up, up))
+    return tuple(found)
 
 
 def health(*, deadline: float = 10.0, run: Run = run_command) -> Health:
@@ -129,11 +149,12 @@ def health(*, deadline: float = 10.0, run: Run = run_command) -> Health:
         full = pool.submit(run, ["nvidia-smi", "-q", "-x"], deadline)
         links = pool.submit(run, ["nvidia-smi", "nvlink", "-s"], deadline)
         result, link_result = full.result(), links.result()
-    nvlink = parse_nvlink(link_result.stdout) if link_result.ok else {}
+    nvlink = parse_nvlink(link_result.stdout) if nvidia_smi.answered(link_result) else ()
+    warned = tuple(nvidia_smi.warnings(result))
     failure = nvidia_smi.failure(result)
     if failure:
         return Health(nvlink=nvlink, failure=failure)
     try:
-        return Health(parse_smi_xml(result.stdout), nvlink)
+        return Health(parse_smi_xml(result.stdout), nvlink, warned)
     except ValueError as error:
         return Health(nvlink=nvlink, failure={"code": "unreadable", "text": str(error)})

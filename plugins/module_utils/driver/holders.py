@@ -22,10 +22,10 @@ class Holder(TypedDict):
 
 
 def holders(root: Path = Path("/")) -> list[Holder]:
-    """Every holder, by pid. Needs root to see those of other users."""
+    """Every holder, by pid, but for what this process started itself (nvidia-smi). Needs root to see other users'."""
     result: list[Holder] = []
     for folder in (root / "proc").glob("[0-9]*"):
-        devices = _devices(folder)
+        devices = _devices(folder) if not _own_child(folder) else set()
         if devices:
             command = read_text(folder / "cmdline").replace("\0", " ").strip() or read_text(folder / "comm").strip()
             unit = re.search(_UNIT, read_text(folder / "cgroup"))
@@ -44,6 +44,12 @@ def describe(holder: Holder) -> str:
     """A holder as an operator would look it up."""
     unit = f", {holder['unit']}" if holder["unit"] else ""
     return f"pid {holder['pid']} ({holder['command']}{unit}) holds {', '.join(holder['devices'])}"
+
+
+def _own_child(process: Path) -> bool:
+    """Whether it is a child of this process: proc(5), stat, the fourth field, after a name that may hold anything."""
+    after_name = read_text(process / "stat").rpartition(")")[2].split()
+    return len(after_name) > 1 and after_name[1] == str(os.getpid())
 
 
 def _devices(process: Path) -> set[str]:

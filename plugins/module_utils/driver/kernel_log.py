@@ -6,59 +6,47 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict, cast, get_args
+from typing import Any, Literal, TypedDict, cast
 
 from ..core.commands import Run, run_command
 
 Kind = Literal["Xid", "SXid"]
-_XID = (
-    r"NVRM: (?P<kind>Xid) \(PCI:(?P<xdev>[^)]+)\): (?P<xcode>\d+)"
-    r"|(?P<skind>SXid) \(PCI:(?P<sdev>[^)]+)\): (?P<scode>\d+)"
+Severity = Literal["fatal", "non_fatal"]
+_HEAD = (
+    r"NVRM: (?P<kind>Xid) \((?:PCI:)?(?P<xdev>[^)]+)\): (?P<xcode>\d+)"
+    r"|(?P<skind>SXid) \((?:PCI:)?(?P<sdev>[^)]+)\): (?P<scode>\d+)"
 )
+_SEVERITY = r"(?P<severity>non-?fatal|fatal)\b"
+_PROCESS = r"pid='?(?P<pid>\d+)'?, name='?(?P<name>[^',]+)"
+# Of NVLink 5: "RLW_SRC_TRACK Nonfatal XC1 i0 Link 12 (0x040988e2 0x00000008 …)", the registers intrinfo and errorstatus first.
+_NVLINK5 = rf"(?P<unit>[A-Z][A-Z0-9_/]+) {_SEVERITY}.*?\((?P<intrinfo>0x[0-9a-f]+) (?P<status>0x[0-9a-f]+)"
+_RECOVERY = r"recovery action changed from 0x[0-9a-f]+ .*?to (?P<action>0x[0-9a-f]+)"
+_CONTINUES = r"(Severity (?P<level>\d)\b|Data \{)"  # an SXid goes over three lines; only the first has the word
+_DECODED = 0x03F003FF
+"""The bits of intrinfo that tell errors of NVLink 5 apart (data/nvlink5_xids.yml)."""
 
 
 class XidEvent(TypedDict):
-    """All events of one kind and code since boot: how many, when the last was (RFC 3339), where, its message, and whether
-    the kernel called it non-fatal (SXids of NVSwitches)."""
+    """All events since boot of one kind and code on one device that are of one severity and have the same registers.
+
+    ``device`` is its PCI address; ``severity`` as the kernel worded it, None where it says none; ``unit`` and ``registers``
+    (intrinfo, errorstatus) are NVLink 5's; ``recovery`` is the action that Xid 154 names, by NVML's number; ``process`` is who
+    used the GPU at the last one; ``last`` is when (RFC 3339); ``message`` the last one.
+    """
 
     kind: Kind
     code: int
+    device: str
+    severity: Severity | None
+    unit: str | None
+    registers: list[int]
+    recovery: int | None
+    process: str | None
     count: int
     last: str
-    devices: list[str]
     message: str
-    non_fatal: bool
-
-
-class XidMeaning(TypedDict):
-    """A row of data/xids.yml: ``application`` errors are a program's fault, ``device`` errors the GPU's or the driver's."""
-
-    kind: Kind
-    code: int
-    origin: Literal["application", "device"]
-    meaning: str
-
-
-def parse_meanings(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[Kind, int], XidMeaning]:
-    """The rows of data/xids.yml by kind and code.
-
-    Raises:
-        ValueError: a row has an unknown kind or class.
-    """
-    for row in rows:
-        if row["kind"] not in get_args(Kind) or row["class"] not in ("application", "device"):
-            raise ValueError(f"data/xids.yml: kind {row['kind']!r}, class {row['class']!r} of code {row['code']}")
-    return {
-        (row["kind"], int(row["code"])): {
-            "kind": row["kind"],
-            "code": int(row["code"]),
-            "origin": row["class"],
-            "meaning": str(row["meaning"]),
-        }
-        for row in rows
-    }
 
 
 def xids(root: Path = Path("/"), run: Run = run_command, deadline: float = 5.0) -> list[XidEvent]:
@@ -119,25 +107,50 @@ def parse_journal(text: str) -> list[tuple[float, str]]:
 
 
 def parse_xids(messages: Iterable[tuple[float, str]]) -> list[XidEvent]:
-    """Events by kind and code from kernel messages."""
-    events: dict[tuple[Kind, int], XidEvent] = {}
+    """Events from kernel messages, by kind, code and device."""
+    events: dict[tuple[Any, ...], XidEvent] = {}
+    begun: set[tuple[str, str, int]] = set()
     for when, message in sorted(messages):
-        match = re.search(_XID, message)
+        match = re.search(_HEAD, message)
         if not match:
             continue
-        kind = cast(Kind, match["kind"] or match["skind"])
-        code = int(match["xcode"] or match["scode"])
-        before = events.get((kind, code))
-        events[kind, code] = {
-            "kind": kind,
-            "code": code,
-            "count": (before["count"] if before else 0) + 1,
-            "devices": sorted({*(before["devices"] if before else ()), match["xdev"] or match["sdev"]}),
-            "message": message[match.start() :].strip(),
-            "non_fatal": "Non-fatal" in message,
-            "last": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(when))),
-        }
+        event = _event(match, message, when)
+        place = (event["kind"], event["device"], event["code"])
+        continues = re.match(_CONTINUES, message[match.end() :].lstrip(", "))
+        if continues and (place in begun or not continues["level"]):
+            continue
+        if continues:  # the buffer begins after the line that had the word
+            event["severity"] = "non_fatal" if continues["level"] == "0" else "fatal"
+        begun.add(place)
+        intrinfo, status = [*event["registers"], 0, 0][:2]
+        key = (*place, event["severity"] or "", event["unit"] or "", intrinfo & _DECODED, status)
+        event["count"] += events[key]["count"] if key in events else 0
+        events[key] = event
     return [events[key] for key in sorted(events)]
+
+
+def _event(head: re.Match[str], message: str, when: float) -> XidEvent:
+    text = message[head.end() :].lstrip(", ")
+    nvlink = re.search(_NVLINK5, text, re.IGNORECASE)
+    worded = nvlink or re.match(_SEVERITY, text, re.IGNORECASE)
+    recovery = re.search(_RECOVERY, text)
+    process = re.search(_PROCESS, text)
+    severity: Severity | None = None
+    if worded:
+        severity = "non_fatal" if worded["severity"].lower().startswith("non") else "fatal"
+    return {
+        "kind": cast(Kind, head["kind"] or head["skind"]),
+        "code": int(head["xcode"] or head["scode"]),
+        "device": head["xdev"] or head["sdev"],
+        "severity": severity,
+        "unit": nvlink["unit"] if nvlink else None,
+        "registers": [int(nvlink["intrinfo"], 16), int(nvlink["status"], 16)] if nvlink else [],
+        "recovery": int(recovery["action"], 16) if recovery else None,
+        "process": f"{process['name']} (pid {process['pid']})" if process else None,
+        "count": 1,
+        "last": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(when))),
+        "message": message[head.start() :].strip(),
+    }
 
 
 def _kmsg(path: Path) -> str:

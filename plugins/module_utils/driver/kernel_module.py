@@ -16,6 +16,7 @@ from typing import Literal
 
 from ..core.commands import Run, run_command
 from ..core.stop import StopError
+from . import fabric as nvlink_fabric
 from . import holders as driver_holders
 from . import kernel_log
 from . import state as driver_state
@@ -128,6 +129,8 @@ def load(
     if decision.action == "reload":
         decision = _exchange(version, policy, decision, stoppable, deadline, run, sleep)
     if decision.action in ("none", "reload"):
+        if nvlink_fabric.switch_managers():
+            run(["modprobe", "ib_umad"], deadline)  # before fabric manager; the driver gate says so where that fails
         start(STARTED_ALWAYS, deadline, run)
     return decision
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from ..core.commands import Run, run_command
+from . import nvidia_smi
 
 DEADLINE = 5.0
 
@@ -39,7 +40,7 @@ def holders(run: Run = run_command) -> list[Holder]:
     """The holders now; nothing where there is no nvidia-smi, or it fails: that is for the driver gate to report."""
     query = ["nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader,nounits"]
     result = run(query, DEADLINE)
-    return parse(result.stdout) if result.ok else []
+    return parse(result.stdout) if nvidia_smi.answered(result) else []
 
 
 def left(

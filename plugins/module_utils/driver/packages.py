@@ -30,8 +30,10 @@ Offer = Mapping[str, Sequence[str]]
 FAMILY = (
     "nvidia-*", "libnvidia-*", "libcuda1", "libcudadebugger1", "cuda-drivers*", "firmware-nvidia-*",
     "xserver-xorg-video-nvidia*", "libgl1-nvidia-*", "libegl-nvidia*", "libgles-nvidia*", "libglx-nvidia*",
-    "libnvcuvid1", "libnvoptix1",
+    "libnvcuvid1", "libnvoptix1", "libnvsdm*", "nvlink5*",
 )  # fmt: skip
+DIAGNOSTICS = ("infiniband-diags",)
+"""What comes from the distribution's archive, or from DOCA, whatever the driver's source is."""
 PINNING = "nvidia-driver-pinning-"
 SUPPORTED = ("Debian", "Ubuntu")
 UNSUFFIXED_FROM = 590
@@ -84,6 +86,8 @@ def package_set(
     flavor: Flavor,
     distribution: str,
     fabric_manager: bool,
+    nvlink5: bool = False,
+    imex: bool = False,
     prebuilt_for: Sequence[str] = (),
 ) -> tuple[Requirement, ...]:
     """The compute-only package set for one exact driver version.
@@ -94,6 +98,8 @@ def package_set(
         flavor: kernel modules ``open`` or ``proprietary``.
         distribution: ``Debian`` or ``Ubuntu``, as ``ansible_facts.distribution`` has it.
         fabric_manager: whether the host has NVSwitches and so needs fabric manager in the same version.
+        nvlink5: whether its NVSwitches are reached through ConnectX functions, as on HGX B200 and B300.
+        imex: whether its NVLink reaches other hosts, which takes IMEX in the same version.
         prebuilt_for: kernel releases (``uname -r``) to take Ubuntu's signed prebuilt modules for, instead of DKMS.
 
     Raises:
@@ -122,7 +128,12 @@ def package_set(
         names = _nvidia_for_debian(version, number, flavor)
     else:
         names = _nvidia_for_ubuntu(version, number, flavor)
-    return (*names, *(_fabric_manager(version, number) if fabric_manager else ()))
+    return (
+        *names,
+        *(_fabric_manager(version, number) if fabric_manager else ()),
+        *(_nvlink5(version, number) if fabric_manager and nvlink5 else ()),
+        *((Requirement((f"nvidia-imex-{number}", "nvidia-imex"), version),) if imex else ()),
+    )
 
 
 def needs_fabric_manager(setting: str, state: DriverState) -> bool:
@@ -131,8 +142,13 @@ def needs_fabric_manager(setting: str, state: DriverState) -> bool:
     A fabric manager that is installed already counts too: left behind at another version it would stop CUDA.
     """
     if setting == "auto":
-        return bool(state["nvswitches"] or state["fabric_manager"])
+        return bool(state["nvswitches"] or state["fabric"]["switch_managers"] or state["fabric_manager"])
     return setting == "present"
+
+
+def needs_imex(setting: str, state: DriverState) -> bool:
+    """Whether this host is to have IMEX: where its NVLink reaches other hosts, unless fabric software is declared absent."""
+    return setting != "absent" and state["fabric"]["spans_hosts"]
 
 
 def takes_part(name: str, version: str) -> bool:
@@ -293,6 +309,18 @@ def _fabric_manager(version: str, number: int) -> tuple[Requirement, ...]:
     return (
         Requirement((f"nvidia-fabricmanager-{number}", "nvidia-fabricmanager"), version),
         Requirement((f"libnvidia-nscq-{number}", "libnvidia-nscq"), version, required=False),
+    )
+
+
+def _nvlink5(version: str, number: int) -> tuple[Requirement, ...]:
+    """What fabric manager needs beside it on HGX B200 and B300 (NVIDIA/gpu-driver-container, ``nvlink5_pkgs_install``).
+
+    nvlsm and infiniband-diags have versions of their own; libnvsdm is not built for arm64.
+    """
+    return (
+        Requirement(("nvlsm",), None),
+        Requirement(DIAGNOSTICS, None),
+        Requirement((f"libnvsdm-{number}", "libnvsdm"), version, required=False),
     )
 
 

@@ -6,7 +6,6 @@ said of packages, whose state is just being changed: then the holders are named,
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from . import (
     change_record,
     dpkg,
     gpu_support,
+    keyring,
     package_problems,
     package_state,
 )
@@ -83,9 +83,9 @@ def sources(declared: Declared, *, root: Path = Path("/")) -> list[Problem]:
     """Descriptions of the repository that would make apt fail beside ours."""
     if not (declared.has_repository and declared.repository_url):
         return []
-    keyring = keyring_path(declared)
-    others = apt_sources.contradicting(apt_sources.described(root), declared.repository_url, keyring)
-    return package_problems.described_twice(others, declared.repository_url, keyring)
+    path = keyring_path(declared)
+    others = apt_sources.contradicting(apt_sources.described(root), declared.repository_url, path)
+    return package_problems.described_twice(others, declared.repository_url, path)
 
 
 def keyring_path(declared: Declared) -> str:
@@ -116,21 +116,13 @@ def _packages(declared: Declared, root: Path, run: Run, *, described_twice: bool
 
 def _add(declared: Declared, apt: apt_root.AptRoot) -> list[Problem]:
     """Describe the repository in the throw-away root; what is wrong with it or its key."""
-    missing = [name for name in ("repository_url", "keyring_url", "keyring_sha256") if not getattr(declared, name)]
-    if missing:
-        names = " and ".join(f"nvidia_driver_{name}" for name in missing)
-        return [Problem(ProblemKind.KEYRING, f"nvidia_driver_source is {declared.source}, so set {names}")]
-    try:
-        keyring = apt_repository.fetch(str(declared.keyring_url), 20.0)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        return [Problem(ProblemKind.KEYRING, f"{declared.keyring_url}: the repository's key cannot be read ({reason})")]
-    digest = hashlib.sha256(keyring).hexdigest()
-    if digest != str(declared.keyring_sha256).lower():
-        cause = f"{declared.keyring_url} has the SHA-256 {digest}, nvidia_driver_keyring_sha256 is {declared.keyring_sha256}"
-        return [Problem(ProblemKind.KEYRING, f"{cause}: compare both with what its publisher says")]
+    if missing := keyring.missing(declared):
+        return missing
+    key, wrong = keyring.fetch(declared)
+    if wrong:
+        return wrong
     path = keyring_path(declared)
-    source = apt_root.OwnSource(str(declared.repository_url), keyring, path.endswith(".asc"), path)
+    source = apt_root.OwnSource(str(declared.repository_url), key, path.endswith(".asc"), path)
     return package_problems.repository(apt.add(source), source.uri)
 
 

@@ -15,6 +15,7 @@ from typing import Literal, TypedDict
 from ..core.commands import Run, in_background, run_command
 from ..core.system import read_text
 from . import dpkg, kernel_log, nvidia_smi
+from . import fabric as nvlink_fabric
 from . import holders as driver_holders
 from .versions import DRIVER_VERSION, find_driver_version, upstream, version_key
 
@@ -54,7 +55,7 @@ class DriverState(TypedDict):
 
     ``package_version`` is None unless all of ``package_versions`` agree; ``persistence`` is None without GPUs;
     ``dpkg_interrupted`` is true also where a package is broken; ``smi_failure`` is None where nvidia-smi works, and where
-    there is no driver at all.
+    there is no driver at all; ``userspace_version`` is that of the libraries, wherever they lie.
     """
 
     packages: dict[str, dpkg.Package]
@@ -64,6 +65,7 @@ class DriverState(TypedDict):
     loaded_version: str | None
     fabric_manager: FabricManager | None
     nvswitches: int
+    fabric: nvlink_fabric.Fabric
     persistence: bool | None
     modules: dict[str, KernelModule]
     refcount: int | None
@@ -72,6 +74,7 @@ class DriverState(TypedDict):
     pending_reboot_packages: list[str]
     dpkg_interrupted: bool
     smi_failure: nvidia_smi.Failure | None
+    smi_warnings: list[nvidia_smi.SmiWarning]
 
 
 class FullDriverState(DriverState, total=False):
@@ -93,23 +96,26 @@ def driver_state(
     smi = in_background(lambda: run(nvidia_smi.QUERY, deadline))
     holders = in_background(lambda: driver_holders.holders(root)) if "holders" in also else None
     xids = in_background(lambda: kernel_log.xids(root, run, deadline)) if "xids" in also else None
+    nvlink = in_background(lambda: nvlink_fabric.read(root, run, deadline))
     packages = dpkg.installed(run, deadline)
     fabric = _fabric_manager(packages, run, deadline)
     loaded_modules = modules(root)
     smi_result = smi()
-    gpus = nvidia_smi.parse_gpus(smi_result.stdout) if smi_result.ok else []
     loaded = loaded_version(root)
     smi_failure = nvidia_smi.failure(smi_result)
+    gpus = [] if smi_failure else nvidia_smi.parse_gpus(smi_result.stdout)
     if smi_failure and smi_failure["code"] == "not_found" and not (packages or loaded):
         smi_failure = None
     state: FullDriverState = {
         "packages": packages,
         "package_versions": dpkg.driver_versions(packages),
         "package_version": dpkg.driver_version(packages),
-        "userspace_version": _userspace_version(root),
+        "userspace_version": _userspace_version(root)
+        or (None if smi_failure else nvidia_smi.driver_version(smi_result.stdout)),
         "loaded_version": loaded,
         "fabric_manager": fabric,
         "nvswitches": nvswitches(root),
+        "fabric": nvlink(),
         "persistence": all(gpu["persistence"] for gpu in gpus) if gpus else None,
         "modules": loaded_modules,
         "refcount": loaded_modules["nvidia"]["refcount"] if "nvidia" in loaded_modules else None,
@@ -120,6 +126,7 @@ def driver_state(
         ),
         "dpkg_interrupted": dpkg.interrupted(root) or any(package["broken"] for package in packages.values()),
         "smi_failure": smi_failure,
+        "smi_warnings": [] if smi_failure else nvidia_smi.warnings(smi_result),
     }
     if holders:
         state["holders"] = holders()
@@ -146,7 +153,10 @@ def modules(root: Path = Path("/")) -> dict[str, KernelModule]:
 
 
 def nvswitches(root: Path = Path("/")) -> int:
-    """How many NVSwitches this host has: NVIDIA's PCI bridges of class 0x0680. They need fabric manager."""
+    """How many NVSwitches this host has: NVIDIA's PCI bridges of class 0x0680. They need fabric manager.
+
+    Those of HGX B200 and later are no PCI devices: ``fabric.switch_managers``.
+    """
     return sum(
         1
         for device in (root / "sys/bus/pci/devices").glob("*")

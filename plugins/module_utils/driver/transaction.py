@@ -27,6 +27,7 @@ class Declared:
     repository_url: str | None = None
     keyring_url: str | None = None
     keyring_sha256: str | None = None
+    keyring_fingerprint: str | None = None
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> Declared:
@@ -54,6 +55,8 @@ def requirements(
         flavor=declared.flavor,
         distribution=distribution,
         fabric_manager=driver_packages.needs_fabric_manager(declared.fabric_manager, state),
+        nvlink5=bool(state["fabric"]["switch_managers"]),
+        imex=driver_packages.needs_imex(declared.fabric_manager, state),
         prebuilt_for=kernels if declared.prebuilt_modules else (),
     )
 
@@ -133,10 +136,12 @@ def plan(
         UnreadableIndex: the repository cannot be read.
     """
     distribution = apt_repository.this_distribution(root / "etc/os-release")
-    offered = (
-        apt_repository.offered(declared.repository_url)
-        if declared.has_repository and declared.repository_url
-        else apt_repository.offered_by_apt(names(declared, state, distribution, kernels), run=run)
-    )
+    wanted = names(declared, state, distribution, kernels)
+    if declared.has_repository and declared.repository_url:
+        shared = [name for name in driver_packages.DIAGNOSTICS if name in wanted]
+        archive = apt_repository.offered_by_apt(shared, run=run) if shared else {}
+        offered = {**archive, **apt_repository.offered(declared.repository_url)}
+    else:
+        offered = apt_repository.offered_by_apt(wanted, run=run)
     return decide(declared, state, offered, distribution, kernels, interrupted=dpkg.interrupted(root),
                   leftover_pins=install.leftover_pins())  # fmt: skip

@@ -89,6 +89,8 @@ class Config:
     heartbeat: Heartbeat = dataclasses.field(default_factory=Heartbeat)
     restarts: Restarts = dataclasses.field(default_factory=Restarts)
     deadlines: Deadlines = dataclasses.field(default_factory=Deadlines)
+    cache: str | None = None
+    """The folder that models are fetched to (``vllm_server_cache``); None for one below the state of user lockstep."""
 
     def rungs(self, layout: Layout) -> tuple[Rung, ...]:
         """The rungs that an engine of this layout may run on, lowest first."""
@@ -188,6 +190,7 @@ def _build(record: dict[str, Any], problems: list[str]) -> Config:
         heartbeat=_or(problems, Heartbeat(), lambda: _heartbeat(record.get("heartbeat", {}))),
         restarts=_or(problems, Restarts(), lambda: _restarts(record.get("restarts", {}))),
         deadlines=_or(problems, Deadlines(), lambda: Deadlines(**_numbers(record.get("deadlines", {})))),
+        cache=_or(problems, None, lambda: _cache(record.get("cache"))),
     )
 
 
@@ -200,6 +203,14 @@ def _or(problems: list[str], default: Value, read: Callable[[], Value]) -> Value
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         problems.append(f"engine.json: {type(error).__name__}: {error}")
     return default
+
+
+def _cache(folder: Any) -> str | None:
+    if not folder:
+        return None
+    if not str(folder).startswith("/"):
+        raise ConfigError(f"vllm_server_cache {folder} is no absolute path")
+    return str(folder).rstrip("/") or "/"
 
 
 def _layout(entry: dict[str, Any], of_replica: dict[str, Any]) -> Layout:

@@ -63,6 +63,7 @@ class Replica:
             "VLLM_LOGGING_COLOR": "0",
             "PYTHONFAULTHANDLER": "1",
             **caches.environment(),
+            **hub_environment(self.config.cache),
             **self.config.environment,
         }
         if self.api_key:
@@ -71,6 +72,12 @@ class Replica:
         if ray_token is not None:
             env["RAY_AUTH_TOKEN_PATH"] = str(ray_token)
         return env
+
+
+def hub_environment(cache: str | None) -> dict[str, str]:
+    """Where models from a hub are kept, and the file with its token: huggingface_hub reads both from the environment."""
+    token = credential("hub-token")
+    return {**({"HF_HOME": cache} if cache else {}), **({"HF_TOKEN_PATH": str(token)} if token else {})}
 
 
 def credential(name: str) -> Path | None:

@@ -10,23 +10,24 @@ import dataclasses
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 
 from ..core import data_tables
 from ..core.codes import as_json
 from ..driver import health as gpu_health
-from ..driver import kernel_log, known_issues, nvidia_smi
+from ..driver import known_issues, nvidia_smi, xids
 from ..driver import state as driver_state
 from ..driver.cards import is_card
-from ..driver.health import GpuHealth, Health
+from ..driver.health import Health
 from ..driver.state import DriverState, FullDriverState
 from ..runtime import state as runtime_state
+from . import driver_events, driver_gpus, fabric
 from .codes import Code
+from .findings import Finding
 from .result import GateResult
 
 Tables = Mapping[str, Sequence[Mapping[str, Any]]]
-TABLES = ("known_issues", "xids")
-Severity = Literal["fail", "warn"]
+TABLES = ("known_issues", "xids", "nvlink5_xids")
 DRIVER_HANGS = "driver_hangs"
 
 
@@ -50,6 +51,7 @@ class Expected:
         fabric_manager: ``present``, ``absent``, or ``auto``, which requires it where there are NVSwitches.
         packaged: whether the driver came as packages (false where a platform's owner installs it otherwise).
         allowed: ids of known-bad combinations that the operator overrides.
+        pcie_width: lanes of every GPU's PCIe link; None judges by the other cards of the host.
     """
 
     version: str | None
@@ -58,16 +60,7 @@ class Expected:
     fabric_manager: str = "auto"
     packaged: bool = True
     allowed: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong: its code, the cause, and what to do."""
-
-    code: str
-    cause: str
-    remediation: str
-    severity: Severity = "fail"
+    pcie_width: int | None = None
 
 
 def evaluate(
@@ -76,7 +69,7 @@ def evaluate(
     expected: Expected,
     *,
     issues: Sequence[known_issues.Match] = (),
-    xids: Mapping[tuple[kernel_log.Kind, int], kernel_log.XidMeaning] | None = None,
+    catalogue: xids.Catalogue | None = None,
     host: str | None = None,
     seconds: float = 0.0,
 ) -> GateResult:
@@ -85,10 +78,11 @@ def evaluate(
     findings = [
         *_versions(state, expected, name),
         *_packages(state, expected),
-        *_fabric_manager(state, expected, name),
+        *fabric.software(state, expected.fabric_manager, name, packaged=expected.packaged),
         *_tool(state, health, name),
+        *driver_gpus.warned([*state["smi_warnings"], *health.warnings]),
         *_gpus(state, health, expected, name),
-        *_events(state, xids or {}, name),
+        *driver_events.findings(state["xids"], state["gpus"], catalogue or xids.parse([]), name),
         *_reboot(state, name),
         *_issues(issues, expected),
         *_holds(state, expected),
@@ -127,8 +121,8 @@ def check(
 ) -> Checked:
     """Read this host and evaluate it.
 
-    Never longer than ``deadline`` seconds, even when nvidia-smi hangs. ``tables`` holds ``known_issues`` and
-    ``xids``; left out they are read from where gpu_host put them.
+    Never longer than ``deadline`` seconds, even when nvidia-smi hangs. ``tables`` holds those of
+    ``TABLES``; left out they are read from where gpu_host put them.
     """
     start = time.monotonic()
     tables = tables or {name: data_tables.read(name) for name in TABLES}
@@ -140,7 +134,7 @@ def check(
         health,
         expected,
         issues=issues,
-        xids=kernel_log.parse_meanings(tables["xids"]),
+        catalogue=xids.parse(tables["xids"], tables["nvlink5_xids"]),
         host=host,
         seconds=round(time.monotonic() - start, 3),
     )
@@ -154,10 +148,10 @@ def check(
 
 def facts(state: DriverState, runtime: Mapping[str, str | None], kernel: str) -> known_issues.Facts:
     """What known issues are matched against, from what runs now."""
-    fabric = state["fabric_manager"]
+    manager = state["fabric_manager"]
     return known_issues.facts(
         driver=state["loaded_version"],
-        fabric_manager=(fabric["version"] or fabric["package_version"]) if fabric else None,
+        fabric_manager=(manager["version"] or manager["package_version"]) if manager else None,
         runtime=runtime,
         kernel=kernel,
         gpus=[gpu["name"] for gpu in state["gpus"]],
@@ -221,33 +215,6 @@ def _holds(state: DriverState, expected: Expected) -> Iterator[Finding]:
         )
 
 
-def _fabric_manager(state: DriverState, expected: Expected, host: str) -> Iterator[Finding]:
-    fabric = state["fabric_manager"]
-    required = expected.fabric_manager == "present" or (expected.fabric_manager == "auto" and state["nvswitches"] > 0)
-    if fabric is None:
-        if required:
-            yield Finding(
-                "fabric_manager_missing",
-                "fabric manager is not installed, and this host has NVSwitches",
-                "Set nvidia_driver_fabric_manager: present, then ansible-playbook site.yml",
-            )
-        return
-    for version in dict.fromkeys((fabric["package_version"], fabric["version"])):
-        if version and version != state["loaded_version"]:
-            yield Finding(
-                "fabric_manager_differs",
-                f"fabric manager is {version}, the driver {state['loaded_version']}",
-                "ansible-playbook site.yml",
-            )
-            return
-    if required and not fabric["active"]:
-        yield Finding(
-            "fabric_manager_inactive",
-            "fabric manager does not run",
-            f"On {host}: journalctl -b -u nvidia-fabricmanager",
-        )
-
-
 def _tool(state: DriverState, health: Health, host: str) -> Iterator[Finding]:
     failure = state["smi_failure"] or health.failure
     if failure is None:
@@ -273,92 +240,16 @@ def _gpus(state: DriverState, health: Health, expected: Expected, host: str) -> 
             f"On {host}: lspci -d 10de: and journalctl -k -g NVRM, or correct gpu_host_gpus if that is the mistake",
         )
     model = expected.gpu_model
-    unexpected = sorted({gpu["name"] for gpu in gpus if model and not is_card(model, gpu["name"])})
+    unexpected = sorted({gpu["name"] for gpu in gpus if model and gpu["name"] and not is_card(model, gpu["name"])})
     if unexpected:
         yield Finding(
             "gpu_model",
             f"GPU {', '.join(unexpected)} found, {model} is declared",
             "Correct gpu_host_gpu_model, or remove the host from the inventory",
         )
-    for health_of_gpu in health.gpus:
-        yield from _gpu(health_of_gpu, host)
-    yield from _links(health.nvlink, host)
-
-
-def _gpu(gpu: GpuHealth, host: str) -> Iterator[Finding]:
-    where = f"GPU {gpu.pci}"
-    reset = f"Reboot {host}, then ansible-playbook playbooks/verify.yml --limit {host}"
-    replace = f"Have the GPU replaced; until then remove {host} from the inventory"
-    if gpu.remap_failure:
-        yield Finding("row_remap_failed", f"{where}: a row could not be remapped", replace)
-    if gpu.remap_pending:
-        yield Finding("row_remap_pending", f"{where}: a row remap waits for a reset", reset)
-    if gpu.ecc_uncorrected:
-        yield Finding(
-            "ecc_errors", f"{where}: {gpu.ecc_uncorrected} uncorrected ECC errors since the driver was loaded", reset
-        )
-    if gpu.ecc is False:
-        yield Finding("ecc_off", f"{where}: ECC is off", f"On {host}: nvidia-smi -e 1, then reboot", "warn")
-    if gpu.slowdowns:
-        yield Finding(
-            "throttled",
-            f"{where}: slowed down now ({', '.join(gpu.slowdowns)})",
-            f"See to cooling and power of {host}; on it: nvidia-smi -q -d PERFORMANCE,TEMPERATURE,POWER",
-        )
-    if _below(gpu.pcie_width, gpu.pcie_width_max):
-        yield Finding(
-            "pcie_width",
-            f"{where}: PCIe x{gpu.pcie_width} of x{gpu.pcie_width_max}",
-            f"Have the card and its riser reseated in {host}",
-        )
-    if _below(gpu.pcie_generation, gpu.pcie_generation_max):
-        idle = gpu.performance_state not in ("P0", None)  # an idle GPU may lower its link to save power
-        yield Finding(
-            "pcie_generation",
-            f"{where}: PCIe generation {gpu.pcie_generation} of {gpu.pcie_generation_max}",
-            f"On {host}: lspci -vv, LnkSta",
-            "warn" if idle else "fail",
-        )
-    if gpu.persistence is False:
-        yield Finding(
-            "persistence_off", f"{where}: persistence is off", f"On {host}: systemctl restart nvidia-persistenced"
-        )
-    if gpu.fabric_state and (gpu.fabric_state != "Completed" or gpu.fabric_status not in ("Success", None)):
-        yield Finding(
-            "fabric_not_ready",
-            f"{where}: NVLink fabric is {gpu.fabric_state} ({gpu.fabric_status})",
-            f"On {host}: journalctl -b -u nvidia-fabricmanager",
-        )
-
-
-def _below(value: int | None, most: int | None) -> bool:
-    return value is not None and most is not None and value < most
-
-
-def _links(links: Mapping[str, Sequence[bool]], host: str) -> Iterator[Finding]:
-    """A GPU with some links down, or with all down while another has some up; a machine without any link is fine."""
-    if not any(any(up) for up in links.values()):
-        return
-    for uuid, up in sorted(links.items()):
-        down = [str(number) for number, works in enumerate(up) if not works]
-        if down or not up:
-            yield Finding(
-                "nvlink_down",
-                f"{uuid}: NVLink {', '.join(down) or 'absent'} down",
-                f"On {host}: nvidia-smi nvlink -e, and journalctl -k -g NVLink",
-            )
-
-
-def _events(
-    state: FullDriverState, xids: Mapping[tuple[kernel_log.Kind, int], kernel_log.XidMeaning], host: str
-) -> Iterator[Finding]:
-    for event in state["xids"]:
-        known = xids.get((event["kind"], event["code"]))
-        harmless = event["non_fatal"] or (known is not None and known["origin"] == "application")
-        meaning = f" ({known['meaning']})" if known else ""
-        cause = f"{event['kind']} {event['code']}{meaning}, {event['count']} times since boot, last {event['last']}"
-        remediation = f"On {host}: journalctl -k -g Xid, then reboot {host} and have the GPU seen to if it comes back"
-        yield Finding(event["kind"].lower(), cause, remediation, "warn" if harmless else "fail")
+    switches = state["nvswitches"] + state["fabric"]["switch_managers"]
+    yield from driver_gpus.findings(health, driver_gpus.Machine(host, switches, expected.pcie_width))
+    yield from fabric.membership(state, health, host)
 
 
 def _reboot(state: DriverState, host: str) -> Iterator[Finding]:

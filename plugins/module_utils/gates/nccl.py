@@ -69,6 +69,9 @@ def evaluate(reports: Sequence[Report], floor: bandwidth.Floor | None) -> GateRe
         speed = measured["busbw_gbps"].get(floor.operation)
         if speed is None or speed < floor.gbps:
             return _slow(base, reports, floor, speed)
+        if speed < floor.warn:
+            low = f"busbw of {floor.operation} is {speed:g} GB/s, below {floor.warn:g} GB/s, though not {floor.gbps:g}"
+            return dataclasses.replace(base, warnings=(f"{low} ({floor.source})",))
     return base
 
 

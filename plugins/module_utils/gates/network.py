@@ -14,6 +14,7 @@ from ..core import deadline, typed, untrusted
 from ..core.codes import as_json
 from ..ray import firewall_live
 from ..ray.ports import NETWORK_GATE, engine_ports, ray_ports, reached_by_peers, reached_on_head
+from . import rdma
 from .codes import Code
 from .network_observations import Observations
 from .result import GateResult
@@ -31,7 +32,7 @@ class Limits:
         rtt_ms: round trip between hosts; None demands nothing.
         clock_skew_seconds: between two hosts.
         shm_mib: /dev/shm as the units see it.
-        rdma: that at least one RDMA port is active and has a GID.
+        rdma: that at least one RDMA port of the kind that is there for collectives can carry one (rdma.py).
     """
 
     look_up_seconds: float = 1.0
@@ -86,7 +87,7 @@ def evaluate(
         "problems": as_json(problems),
     }
     floor = {name: value for name, value in dataclasses.asdict(limits).items() if value not in (None, False)}
-    warnings = tuple(_warnings(seen, me))
+    warnings = tuple(_warnings(seen, me, limits))
     if not problems:
         return GateResult(GATE, "pass", seconds, host=me, measured=measured, floor=floor, warnings=warnings)
     first = problems[0]
@@ -315,22 +316,31 @@ def _units(seen: Observations, me: str, limits: Limits) -> Iterator[Problem]:
 
 
 def _rdma(seen: Observations, me: str, limits: Limits) -> Iterator[Problem]:
-    usable = [port for port in seen["rdma"] if port["state"] == "ACTIVE" and port["gids"]]
-    if limits.rdma and not usable:
-        ports_found = ", ".join(f"{port['device']}/{port['port']} {port['state']}" for port in seen["rdma"]) or "none"
+    if limits.rdma and not rdma.usable(seen["rdma"]):
+        wanted = rdma.rails(seen["rdma"])
+        found = ", ".join(f"{rdma.name(port)} {rdma.obstacle(port)}" for port in wanted) or "none"
+        others = [rdma.name(port) for port in seen["rdma"] if port not in wanted and rdma.obstacle(port) is None]
+        beside = f"; {', '.join(others)} of another kind can, and is not counted" if others else ""
         yield Problem(
             Code.RDMA_DOWN,
             me,
-            f"no RDMA port of {me} is active and has a GID: {ports_found}",
-            f"On {me}: ibstat; show_gids",
+            f"no RDMA port of {me} can carry a collective: {found}{beside}",
+            f"On {me}: ibstat; show_gids; ip -brief address",
         )
 
 
-def _warnings(seen: Observations, me: str) -> Iterator[str]:
-    active = [f"{port['device']}/{port['port']}" for port in seen["rdma"] if port["state"] == "ACTIVE" and port["gids"]]
+def _warnings(seen: Observations, me: str, limits: Limits) -> Iterator[str]:
+    active = [rdma.name(port) for port in seen["rdma"] if port["state"] == rdma.ACTIVE and port["gids"]]
     if active:
         yield f"RDMA on {me}, {', '.join(active)}: no packet filter sees it and nothing encrypts it"
-    down = [f"{port['device']}/{port['port']} is {port['state']}" for port in seen["rdma"] if port["state"] != "ACTIVE"]
+    obstacles = {rdma.name(port): (port, rdma.obstacle(port)) for port in seen["rdma"]}
+    # An address is wanted of the rails alone, and only where RDMA is.
+    rails = [rdma.name(port) for port in rdma.rails(seen["rdma"])] if limits.rdma else []
+    down = [
+        f"{name} {obstacle}"
+        for name, (port, obstacle) in obstacles.items()
+        if obstacle and (port["state"] != rdma.ACTIVE or name in rails)
+    ]
     if down:
         yield f"RDMA on {me}: {', '.join(down)}"
     for unit, found in seen["limits"].items():

@@ -51,13 +51,14 @@ class UnitLimits(TypedDict):
 
 
 class RdmaPort(TypedDict):
-    """One RDMA port, and its GIDs that are set, with their types."""
+    """One RDMA port, the model of its card (``MT4129``), and its GIDs that are set, with their types."""
 
     device: str
     port: str
     state: str
     rate: str
     link_layer: str
+    model: str
     gids: dict[str, dict[str, str]]
 
 

@@ -26,10 +26,10 @@ from typing import Any
 
 from ..core import systemd, untrusted
 from ..core.commands import together
-from ..core.system import read_text
 from ..host import probe as host_probe
 from ..ray.ports import NETWORK_GATE
-from .network_observations import Clock, Interface, NameLookup, Observations, Peer, RdmaPort, UnitLimits
+from . import rdma
+from .network_observations import Clock, Interface, NameLookup, Observations, Peer, UnitLimits
 
 PING_COUNT = 20
 RETRY = 0.25
@@ -154,7 +154,7 @@ def probe(job: Mapping[str, Any]) -> Observations:
         "peers": {},
         "complaints": {},
         "limits": {unit: _limits(unit) for unit in job["units"]},
-        "rdma": _rdma(),
+        "rdma": rdma.read(),
         "held": [],
         "control_error": None,
     }
@@ -354,27 +354,6 @@ def _memlock(pid: str, configured: str) -> int | None:
             limit = resource.prlimit(int(pid), resource.RLIMIT_MEMLOCK)[0]
             return None if limit == resource.RLIM_INFINITY else limit
     return int(configured) if configured.isdigit() else None
-
-
-def _rdma(root: Path = Path("/sys/class/infiniband")) -> list[RdmaPort]:
-    found: list[RdmaPort] = []
-    for port in sorted(root.glob("*/ports/*")):
-        gids = {}
-        for path in sorted((port / "gids").glob("*")):
-            value = read_text(path).strip()
-            if value and set(value) - set("0:"):
-                gids[path.name] = {"gid": value, "type": read_text(port / "gid_attrs" / "types" / path.name).strip()}
-        found.append(
-            {
-                "device": port.parts[-3],
-                "port": port.name,
-                "state": read_text(port / "state").strip().partition(": ")[2],
-                "rate": read_text(port / "rate").strip(),
-                "link_layer": read_text(port / "link_layer").strip(),
-                "gids": gids,
-            }
-        )
-    return found
 
 
 def main() -> int:

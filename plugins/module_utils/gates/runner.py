@@ -19,7 +19,7 @@ from ..core import data_tables, deadline, evidence, records, typed, untrusted
 from ..driver import memory as gpu_memory
 from ..ray import gcs
 from ..ray.ports import ray_ports
-from . import bandwidth, evidence_bundle, nccl_tests
+from . import bandwidth, evidence_bundle, floors, nccl_tests, transport
 from . import graph as graph_gate
 from . import nccl as nccl_gate
 from .codes import Code
@@ -94,44 +94,28 @@ def run(request: Request) -> GateResult:
 
 
 def evaluate(request: Request, reports: Sequence[Report]) -> GateResult:
-    """Verdict over one rank group, by the request's gate. A card without a floor fails, saying so."""
+    """Verdict over one rank group, by the request's gate. Links of which no floor can be told fail, saying so."""
     if request.gate == "graph":
         return _leaks(graph_gate.evaluate(reports, request.slowest_replay_ratio), reports)
     try:
         floor = floor_for(request, reports)
     except bandwidth.NoFloor as error:
         plain = nccl_gate.evaluate(reports, None)
-        if not plain.passed:
-            return plain
-        return dataclasses.replace(plain, verdict="fail", code=Code.NO_FLOOR, cause=str(error), next="Set floor_gbps")
-    return _leaks(nccl_gate.evaluate(reports, floor), reports)
+        if plain.passed:
+            plain = dataclasses.replace(
+                plain, verdict="fail", code=Code.NO_FLOOR, cause=str(error), next="Set floor_gbps"
+            )
+        return transport.judge(plain, reports)
+    return _leaks(transport.judge(nccl_gate.evaluate(reports, floor), reports), reports)
 
 
 def floor_for(request: Request, reports: Sequence[Report]) -> bandwidth.Floor | None:
     """The floor for what the ranks report that they ran on; None where no rank reported anything.
 
     Raises:
-        bandwidth.NoFloor: as ``bandwidth.choose``.
+        bandwidth.NoFloor: as ``floors.of``.
     """
-    started = next((event for report in reports for event in report.of(events.Started) if event.local_link), None)
-    if started is None:
-        return None
-    return bandwidth.choose(
-        data_tables.read("busbw_floors"),
-        gpu=started.device if started.backend == "nccl" else None,
-        link=link_of(request.link, len(reports), started),
-        gpus_per_host=max(report.here for report in reports),
-        hosts=len(reports),
-        nccl=started.nccl,
-        given=request.floor_gbps,
-    )
-
-
-def link_of(asked: str, hosts: int, started: events.Started) -> str:
-    """What the slowest part of the traffic crosses, as a host's first rank saw it unless the operator gave it."""
-    if asked != "auto":
-        return asked
-    return str(started.network_link if hosts > 1 else started.local_link)
+    return floors.of(reports, data_tables.read("busbw_floors"), link=request.link, given=request.floor_gbps)
 
 
 def _leaks(result: GateResult, reports: Sequence[Report]) -> GateResult:

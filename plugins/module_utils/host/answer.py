@@ -26,6 +26,15 @@ _DRIVER = record(
         "loaded_version": _TEXT,
         "fabric_manager": maybe(record({"package": _TEXT, "package_version": _TEXT, "version": _TEXT, "active": flag})),
         "nvswitches": whole,
+        "fabric": record(
+            {
+                "switch_managers": whole,
+                "ib_umad": flag,
+                "spans_hosts": flag,
+                "domain": _TEXT,
+                "imex_active": maybe(flag),
+            }
+        ),
         "persistence": maybe(flag),
         "modules": table(record({"refcount": maybe(whole), "used_by": items(text)})),
         "refcount": maybe(whole),
@@ -34,8 +43,9 @@ _DRIVER = record(
         "pending_reboot_packages": items(text),
         "dpkg_interrupted": flag,
         "smi_failure": maybe(record({"code": _TEXT, "text": _TEXT})),
+        "smi_warnings": items(record({"code": _TEXT, "gpu": _TEXT, "text": _TEXT})),
         "holders": items(record({})),
-        "xids": items(record({})),
+        "xids": items(record({"count": whole})),
         "error": _TEXT,
     }
 )
@@ -71,6 +81,7 @@ _HOST = record(
         "zone": _TEXT,
         "head": record({"host": text, "address": text}),
         "peers": table(text),
+        "nvswitch_ports": items(text),
         "error": _TEXT,
     }
 )
@@ -139,6 +150,7 @@ _MODEL = record(
         "weights": table(whole),
         "missing": items(text),
         "readable_by": table(flag),
+        "free_mib": maybe(whole),
         "error": _TEXT,
     }
 )

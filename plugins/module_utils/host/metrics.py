@@ -165,7 +165,7 @@ def _driver(state: State) -> Iterator[Sample]:
     consistent = loaded is not None and loaded == driver.get("package_version") and not driver.get("smi_failure")
     yield Sample("driver_consistent", consistent)
     yield Sample("gpus_found", len(driver.get("gpus") or []))
-    yield Sample("xid_errors", len(driver.get("xids") or []))
+    yield Sample("xid_errors", sum(event.get("count", 1) for event in driver.get("xids") or []))
     yield Sample("reboot_pending", bool(driver.get("pending_reboot")))
 
 

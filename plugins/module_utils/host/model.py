@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pwd
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.commands import Run, run_command
@@ -36,7 +37,8 @@ def model(path: str, run: Run = run_command) -> Model:
     entries = [entry.split(" ", 2) for entry in found.stdout.split("\0") if entry.count(" ") >= 2]
     if not entries:
         if "No such file" in found.stderr or "Not a directory" in found.stderr:
-            return {"path": path, "kind": "absent", "files": {}, "weights": {}, "missing": [], "readable_by": {}}
+            return {"path": path, "kind": "absent", "files": {}, "weights": {}, "missing": [], "readable_by": {},
+                    "free_mib": _free(path, run)}  # fmt: skip
         raise OSError(f"{path}: {found.stderr.strip() or f'find ended with {found.returncode}'}")
     sizes = {name or path.rpartition("/")[2]: int(size) for kind, size, name in entries if kind == "f"}
     files = {
@@ -54,7 +56,21 @@ def model(path: str, run: Run = run_command) -> Model:
         "weights": weights,
         "missing": sorted(shards - set(sizes)),
         "readable_by": _readable([path, *(f"{path}/{name}" for name in (*files, *list(weights)[:1]) if folder)], run),
+        "free_mib": _free(path, run),
     }
+
+
+def _free(path: str, run: Run) -> int | None:
+    """MiB that are free where ``path`` is, or will be: at the nearest folder above it that is there."""
+    nearest = Path(path)
+    for folder in (nearest, *nearest.parents):
+        shown = run(["df", "--output=avail", "-BM", str(folder)], DEADLINE)
+        if shown.ok:
+            digits = shown.stdout.split()[-1].rstrip("M")
+            return int(digits) if digits.isdigit() else None
+        if shown.timed_out:
+            return None
+    return None
 
 
 def _read(path: str, size: int, run: Run) -> tuple[ModelFile, set[str]]:

@@ -31,6 +31,7 @@ MANAGED: Mapping[str, Sequence[str]] = {
     SERVING_RUNTIME: ("/opt/lockstep/bin/uv", "/opt/lockstep/share/serving_runtime.lock"),
     RAY_NODE: (
         "/etc/lockstep/ray-token",
+        "/etc/lockstep/hub-token",
         "/etc/lockstep/ray.json",
         "/etc/lockstep/ray.env",
         "/etc/systemd/system/lockstep-ray.service",

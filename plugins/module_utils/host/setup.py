@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -43,16 +43,19 @@ def install_library(sources: Mapping[str, str], tables: Mapping[str, str], *, dr
     return sorted(str(path) for path in (*changed, *stale))
 
 
-def host_record(host: str, replica: Replica, declared: Mapping[str, Any]) -> HostRecord:
+def host_record(
+    host: str, replica: Replica, declared: Mapping[str, Any], nvswitch_ports: Sequence[str] = ()
+) -> HostRecord:
     """The content of host.json.
 
     Args:
         host: its name in the inventory.
         replica: the replica that it belongs to.
         declared: the module's parameters ``interface``, ``gpus``, ``gpu_model``, ``zone``.
+        nvswitch_ports: what ``fabric.switch_ports`` found.
     """
     addresses = dict(replica["addresses"])
-    return {
+    record: HostRecord = {
         "host": host,
         "replica": replica["name"],
         "ray_role": "head" if host == replica["head"] else "worker",
@@ -64,6 +67,7 @@ def host_record(host: str, replica: Replica, declared: Mapping[str, Any]) -> Hos
         "head": {"host": replica["head"], "address": addresses[replica["head"]]},
         "peers": addresses,
     }
+    return {**record, "nvswitch_ports": list(nvswitch_ports)} if nvswitch_ports else record
 
 
 def _is(path: Path, text: str) -> bool:

@@ -93,7 +93,8 @@ class Model(TypedDict):
     """What lies at a model's path: ``kind`` is ``absent``, ``folder`` or ``file``.
 
     ``files``: its configuration and the index of its weights; ``weights``: sizes; ``missing``: what the index names and is
-    not there; ``readable_by``: a user's name and whether it can read all that.
+    not there; ``readable_by``: a user's name and whether it can read all that; ``free_mib``: room on its file system, None
+    where that is not known.
     """
 
     path: str
@@ -102,6 +103,7 @@ class Model(TypedDict):
     weights: dict[str, int]
     missing: list[str]
     readable_by: dict[str, bool]
+    free_mib: int | None
 
 
 class Unit(TypedDict):

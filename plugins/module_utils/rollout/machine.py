@@ -76,6 +76,7 @@ class Model:
         weights: their sizes, by name.
         missing: what the index names and is not there.
         unreadable_for: the user who cannot read it; None where the engine's can, or nobody knows.
+        free_mib: room on its file system; None where that is not known.
     """
 
     path: str = ""
@@ -84,6 +85,7 @@ class Model:
     weights: Mapping[str, int] = dataclasses.field(default_factory=dict)
     missing: tuple[str, ...] = ()
     unreadable_for: str | None = None
+    free_mib: int | None = None
     error: str | None = None
 
     @classmethod
@@ -97,6 +99,7 @@ class Model:
             weights=dict(answer["weights"]),
             missing=tuple(answer["missing"]),
             unreadable_for=next((user for user, can in answer["readable_by"].items() if not can), None),
+            free_mib=answer.get("free_mib"),
         )
 
     @property

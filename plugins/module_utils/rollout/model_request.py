@@ -20,6 +20,8 @@ WRITABLE = (HOME, "/var/lib/lockstep/ray", "/run/lockstep", "/tmp", "/dev/shm")
 """What both units may write: ProtectSystem=strict leaves the rest read-only."""
 HIDDEN = ("/home", "/root", "/run/user")
 """What ProtectHome=yes hides from both units."""
+LEAST_ROOM_MIB = 2048
+"""Less than this is taken for a disk that is full: no model that needs several hosts fits."""
 _HUB_NAME = re.compile(r"(\w[\w.-]*(?:/\w[\w.-]*)?)(?::[\w.-]+)?")  # what follows a colon names a file of several
 _TRUE = {"1", "ON", "YES", "TRUE"}
 # Formats of --load-format whose weights are files that we know by their names.
@@ -34,9 +36,12 @@ def findings(replica: Replica, config: Config, states: Mapping[str, HostState]) 
         states: of the hosts that answered.
     """
     path = path_asked_for(config)
+    fetched = _is_fetched(config)
     if config.model.startswith("/"):
         models = {host: state.preflight.model for host, state in states.items()}
         yield from _at_path(replica, config, {host: model for host, model in models.items() if model is not None})
+    elif fetched:
+        yield from _cache(replica, config, states)
     elif path is not None:
         yield from _cached(replica, config, path, states)
     elif "://" not in config.model and not _HUB_NAME.fullmatch(config.model):
@@ -44,18 +49,22 @@ def findings(replica: Replica, config: Config, states: Mapping[str, HostState]) 
             f"{replica.head} ({replica.name}): vllm_server_model {config.model} is neither an absolute path nor a name such as "
             "owner/model: write a path from / on"
         )
-    elif "://" not in config.model and config.environment.get("VLLM_USE_MODELSCOPE", "").upper() not in _TRUE:
-        yield from _cache(replica, config)
 
 
 def path_asked_for(config: Config) -> str | None:
-    """The path that the hosts are asked about: of the model, or of its cache where nothing may be fetched; None for none."""
+    """The path that the hosts are asked about: of the model, or of where it is kept once fetched; None for none."""
     if config.model.startswith("/"):
         return config.model.rstrip("/") or "/"
     named = _HUB_NAME.fullmatch(config.model)
-    if named and _offline(config):
+    if named and (_offline(config) or _is_fetched(config)):
         return f"{_hub_cache(config)[1]}/models--{named[1].replace('/', '--')}"
     return None
+
+
+def _is_fetched(config: Config) -> bool:
+    """Whether the engine fetches the model from Hugging Face's hub by itself."""
+    elsewhere = config.environment.get("VLLM_USE_MODELSCOPE", "").upper() in _TRUE
+    return bool(_HUB_NAME.fullmatch(config.model)) and not elsewhere and not _offline(config)
 
 
 def _offline(config: Config) -> bool:
@@ -77,18 +86,35 @@ def _hub_cache(config: Config) -> tuple[str, str]:
     ):
         if given.get(name):
             return f"{name} in vllm_server_environment", given[name].rstrip("/") + below
+        if name == "HF_HOME" and config.cache:
+            return "vllm_server_cache", f"{config.cache}/hub"
     return "the default", f"{given.get('HOME') or HOME}/.cache/huggingface/hub"
 
 
-def _cache(replica: Replica, config: Config) -> Iterator[Finding]:
-    """Of a model that is fetched: it has to be kept somewhere."""
+def _cache(replica: Replica, config: Config, states: Mapping[str, HostState]) -> Iterator[Finding]:
+    """Of a model that is fetched: it has to be kept somewhere, and to fit."""
     source, folder = _hub_cache(config)
-    if not _below(folder, WRITABLE):
+    if config.cache and _below(folder, HIDDEN):
+        yield refuse(
+            f"{replica.head} ({replica.name}): {folder} ({source}) is hidden from the engine (ProtectHome=yes): name another, "
+            "for example /srv/cache"
+        )
+    elif not _below(folder, (*WRITABLE, *((config.cache,) if config.cache else ()))):
         yield refuse(
             f"{replica.head} ({replica.name}): vllm_server_model {config.model} would be kept in {folder} ({source}), which "
-            f"the engine may not write: leave that out (then it is {HOME}/.cache/huggingface), or fetch the model yourself and "
-            "give its path"
+            "the engine may not write: name the folder by vllm_server_cache instead, leave it out (then it is "
+            f"{HOME}/.cache/huggingface), or fetch the model yourself and give its path"
         )
+    for host, state in states.items():
+        model = state.preflight.model
+        if model is None or model.free_mib is None or model.kind != "absent":
+            continue  # not known, or fetched already
+        if model.free_mib < LEAST_ROOM_MIB:
+            yield refuse(
+                f"{host} ({replica.name}): {model.free_mib} MiB are free for {folder} ({source}), too few for any model: make "
+                "room, or name another disk by vllm_server_cache",
+                f"ansible {host} --become -m ansible.builtin.command -a 'df -h {folder.rpartition('/')[0]}'",
+            )
 
 
 def _cached(replica: Replica, config: Config, path: str, states: Mapping[str, HostState]) -> Iterator[Finding]:

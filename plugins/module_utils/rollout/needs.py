@@ -26,12 +26,16 @@ ROLE_OF_STEP: Mapping[Step, str] = {
 STEPS_OF_MODE: Mapping[Mode, Collection[Step]] = {
     Mode.CONVERGE: ROLE_OF_STEP.keys(),
     Mode.UPGRADE: (Step.PREPARE, Step.DRIVER),
+    Mode.UPGRADE_RUNTIME: (Step.PREPARE, Step.RUNTIME),
+    Mode.UPGRADE_MODEL: (Step.PREPARE, Step.RAY, Step.SERVE),
     Mode.VERIFY: (),
     Mode.ABORT: (Step.DRIVER,),
 }
 RETRIED: Mapping[Mode, Collection[QuarantineKind]] = {
     Mode.CONVERGE: (QuarantineKind.CHANGING, QuarantineKind.FAILED),
     Mode.UPGRADE: (QuarantineKind.CHANGING,),
+    Mode.UPGRADE_RUNTIME: (QuarantineKind.CHANGING,),
+    Mode.UPGRADE_MODEL: (QuarantineKind.CHANGING,),
     Mode.VERIFY: (QuarantineKind.CHANGING,),
     Mode.ABORT: (QuarantineKind.CHANGING, QuarantineKind.FAILED),
 }
@@ -216,7 +220,13 @@ def replica_need(
             mode=mode,
         ),
         reasons=reasons,
+        domains=_domains(states) if any(Step.DRIVER in need.steps for need in mine) else (),
     )
+
+
+def _domains(states: Collection[HostState]) -> tuple[str, ...]:
+    """The NVLink domains of a replica's hosts. Only a driver's change has to take a domain at once."""
+    return tuple(sorted({state.driver.nvlink_domain for state in states if state.driver.nvlink_domain}))
 
 
 def stale_hosts(replica: Replica, observed: Mapping[str, Observed]) -> list[str]:

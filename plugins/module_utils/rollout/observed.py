@@ -20,6 +20,7 @@ class Driver:
         shown: how many GPUs the loaded driver shows; None where none is loaded or it does not say.
         uuids: of these GPUs.
         fabric_manager: whether it is installed, and ``fabric_manager_version`` as which.
+        nvlink_domain: the NVLink domain, with its clique, that its GPUs have joined with those of other hosts; None for none.
     """
 
     package_version: str | None = None
@@ -30,6 +31,7 @@ class Driver:
     uuids: tuple[str, ...] = ()
     fabric_manager: bool = False
     fabric_manager_version: str | None = None
+    nvlink_domain: str | None = None
     error: str | None = None
 
     @classmethod
@@ -47,6 +49,7 @@ class Driver:
             uuids=tuple(str(gpu["uuid"]) for gpu in gpus if gpu.get("uuid")),
             fabric_manager=bool(manager),
             fabric_manager_version=manager.get("package_version"),
+            nvlink_domain=(answer.get("fabric") or {}).get("domain"),
             error=answer.get("error"),
         )
 

@@ -146,7 +146,7 @@ def build(
         left_out=left_out(
             run.mode, topology.replicas, needs, planned.skipped, {host: desired[host].driver for host in needs}
         ),
-        completed=_completed(planned, topology, observed) if run.mode in (Mode.CONVERGE, Mode.UPGRADE) else (),
+        completed=_completed(planned, topology, observed) if run.mode not in (Mode.VERIFY, Mode.ABORT) else (),
     )
 
 

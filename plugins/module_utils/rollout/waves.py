@@ -12,13 +12,16 @@ The rules:
 * The first wave is the canary. A wave is never larger than the policy says, never mixes zones, and never leaves fewer
   replicas serving than the capacity floor. A replica that doesn't serve costs no capacity and gives some afterwards, so
   it may be taken ahead of one that the floor forbids for now.
+* Replicas whose driver changes in one NVLink domain go in one wave, however large: their GPUs share memory across hosts, and
+  half of a domain on another driver is no domain. Where the floor forbids that, or ``--limit`` names only some of them, there
+  is no plan.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from .policy import Policy, Window
 from .states import Need, SkipCode
@@ -37,6 +40,7 @@ class ReplicaNeed:
         serving: whether it answers requests now, so that taking it costs capacity.
         need: where it stands.
         reasons: per host, for people, why it needs what it needs.
+        domains: the NVLink domains in which its driver changes; those who share one change together.
     """
 
     name: str
@@ -45,6 +49,7 @@ class ReplicaNeed:
     serving: bool = False
     need: Need = Need.DUE
     reasons: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    domains: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +128,9 @@ def waves(
     taken = [replica for replica in replicas if replica.name not in skipped]
     if not taken:
         return WavePlan((), skipped)
+    cut = [*_cut_domains(replicas, taken, skipped)]
+    if cut:
+        return Refusals(tuple(cut), skipped)
     serving = [replica.name for replica in replicas if replica.serving]
     if not serving:
         return WavePlan((_wave(1, taken, (), canary=False),), skipped)
@@ -134,7 +142,7 @@ def waves(
 def _in_turn(
     replicas: Sequence[ReplicaNeed], taken: Sequence[ReplicaNeed], policy: Policy, skipped: Mapping[str, Skip]
 ) -> WavePlan | Refusals:
-    waiting = sorted(taken, key=lambda replica: _priority(replica, policy.order))
+    waiting = _units(sorted(taken, key=lambda replica: _priority(replica, policy.order)))
     serving = {replica.name for replica in replicas if replica.serving}
     floor, size = policy.floor(len(replicas)), policy.size(len(replicas))
     result: list[Wave] = []
@@ -143,7 +151,7 @@ def _in_turn(
         chosen = _next(waiting, most, len(serving) - floor)
         if not chosen:
             return Refusals((_floor_reason(waiting, serving, floor, policy, len(replicas)),), skipped)
-        waiting = [replica for replica in waiting if replica not in chosen]
+        waiting = [unit for unit in waiting if unit[0] not in chosen]
         names = {replica.name for replica in chosen}
         left = tuple(replica.name for replica in replicas if replica.name in serving - names)
         result.append(_wave(len(result) + 1, chosen, left, canary=not result and bool(waiting)))
@@ -151,17 +159,63 @@ def _in_turn(
     return WavePlan(tuple(result), skipped)
 
 
-def _next(waiting: Sequence[ReplicaNeed], most: int, spare: int) -> list[ReplicaNeed]:
-    """The next wave: like the first replica that may be taken, up to ``most``, at most ``spare`` that serve."""
+def _next(waiting: Sequence[Sequence[ReplicaNeed]], most: int, spare: int) -> list[ReplicaNeed]:
+    """The next wave: like the first unit that may be taken, up to ``most`` replicas, at most ``spare`` that serve.
+
+    A unit that is larger than ``most`` makes a wave of its own.
+    """
     chosen: list[ReplicaNeed] = []
-    for replica in waiting:
-        if len(chosen) == most:
-            break
-        if replica.serving and sum(other.serving for other in chosen) >= spare:
+    for unit in waiting:
+        if chosen and len(chosen) + len(unit) > most:
             continue
-        if not chosen or (replica.zone, replica.need) == (chosen[0].zone, chosen[0].need):
-            chosen.append(replica)
+        drained = sum(replica.serving for replica in unit)
+        if drained and sum(other.serving for other in chosen) + drained > spare:
+            continue
+        if not chosen or (unit[0].zone, unit[0].need) == (chosen[0].zone, chosen[0].need):
+            chosen.extend(unit)
     return chosen
+
+
+def _units(replicas: Sequence[ReplicaNeed]) -> list[list[ReplicaNeed]]:
+    """Replicas that change together, each unit where its first one stands: those that share an NVLink domain, also through
+    a third."""
+    units: list[list[ReplicaNeed]] = []
+    for replica in replicas:
+        together = [unit for unit in units if any(set(replica.domains) & set(other.domains) for other in unit)]
+        units = [unit for unit in units if unit not in together[1:]]
+        if together:
+            together[0].extend([*(other for unit in together[1:] for other in unit), replica])
+        else:
+            units.append([replica])
+    return [[_explained(replica, unit) for replica in unit] for unit in units]
+
+
+def _explained(replica: ReplicaNeed, unit: Sequence[ReplicaNeed]) -> ReplicaNeed:
+    """A replica with the reason why others are taken with it."""
+    others = ", ".join(other.name for other in unit if other is not replica)
+    if not others:
+        return replica
+    reason = f"together with {others}: one NVLink domain ({', '.join(replica.domains)})"
+    return dataclasses.replace(replica, reasons={host: (*reasons, reason) for host, reasons in replica.reasons.items()})
+
+
+def _cut_domains(
+    replicas: Sequence[ReplicaNeed], taken: Sequence[ReplicaNeed], skipped: Mapping[str, Skip]
+) -> Iterator[str]:
+    """NVLink domains of which ``--limit`` or ``rollout_leave_serving`` names only a part."""
+    kept = [
+        replica
+        for replica in replicas
+        if replica.name in skipped and skipped[replica.name].code in (SkipCode.OUTSIDE_LIMIT, SkipCode.SERVING)
+    ]
+    for domain in sorted({domain for replica in taken for domain in replica.domains}):
+        left = [replica.name for replica in kept if domain in replica.domains]
+        if left:
+            mine = [replica.name for replica in taken if domain in replica.domains]
+            yield (
+                f"{', '.join([*mine, *left])} are in one NVLink domain ({domain}) and change their driver together, and this "
+                f"run leaves out {', '.join(left)}: {skipped[left[0]].reason}. Name all of them, or none"
+            )
 
 
 def _wave(n: int, chosen: Sequence[ReplicaNeed], serving: tuple[str, ...], canary: bool) -> Wave:
@@ -223,11 +277,22 @@ def _closed(window: Window, now: datetime.datetime, taken: Sequence[ReplicaNeed]
 
 
 def _floor_reason(
-    waiting: Sequence[ReplicaNeed], serving: Collection[str], floor: int, policy: Policy, total: int
+    waiting: Sequence[Sequence[ReplicaNeed]], serving: Collection[str], floor: int, policy: Policy, total: int
 ) -> str:
     origin = "by default" if policy.capacity_floor is None else f"rollout_capacity_floor={policy.capacity_floor}"
-    names = ", ".join(replica.name for replica in waiting)
+    rule = f"{floor} must keep serving ({origin})"
+    unit = next((unit for unit in waiting if len(unit) > 1), None)
+    if unit is not None and len(serving) > floor:
+        names = ", ".join(replica.name for replica in unit)
+        shared = ", ".join(sorted({domain for replica in unit for domain in replica.domains}))
+        left = len(serving) - sum(replica.serving for replica in unit)
+        return (
+            f"{names} are in one NVLink domain ({shared}) and change their driver in one wave: {left} of {total} replicas "
+            f"would serve meanwhile and {rule}. Allow a lower rollout_capacity_floor, or bring replicas of another domain "
+            "into service"
+        )
+    names = ", ".join(replica.name for unit in waiting for replica in unit)
     return (
-        f"{names} cannot be drained: {len(serving)} of {total} replicas would serve and {floor} must keep serving "
-        f"({origin}). Bring more replicas into service, or allow a lower rollout_capacity_floor"
+        f"{names} cannot be drained: {len(serving)} of {total} replicas would serve and {rule}. "
+        "Bring more replicas into service, or allow a lower rollout_capacity_floor"
     )

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
-from ansible_collections.lockstep.vllm.plugins.module_utils.driver import apt_lock
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import apt_lock, nvidia_repository
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.package_problems import Problem
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.needs import Desired
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import HostState
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import progress
 
 ROUND = 10.0
 """Seconds between two questions to a host whose apt is in use."""
-FIELDS = (
-    "version", "source", "flavor", "fabric_manager", "prebuilt_modules", "repository_url", "keyring_url", "keyring_sha256",
-)  # fmt: skip
+FIELDS = ("version", "source", "flavor", "fabric_manager", "prebuilt_modules", *nvidia_repository.FIELDS)
 Ask = Callable[[Mapping[str, Any]], Mapping[str, Answer]]
 """Asks each host one request, all at once."""
 
@@ -31,10 +30,19 @@ class Findings:
     warnings: tuple[str, ...] = ()
 
 
-def request(desired: Desired, driver: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``driver.preflight.check`` is asked: what the inventory declares, with the driver that the run takes the host to."""
+def request(
+    desired: Desired, driver: Mapping[str, Any], state: HostState, repositories: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What ``driver.preflight.check`` is asked: what the inventory declares, with the driver that the run takes the host to.
+
+    Args:
+        desired, driver: these two.
+        state: the host's distribution chooses NVIDIA's repository where the inventory names none.
+        repositories: rows of data/nvidia_repositories.yml.
+    """
     declared = {name: desired.settings.get(f"nvidia_driver_{name}") for name in FIELDS}
-    return {**declared, **{name: value for name, value in driver.items() if value is not None}}
+    declared |= {name: value for name, value in driver.items() if value is not None}
+    return declared | nvidia_repository.resolve(declared, repositories, state.distribution, state.version)
 
 
 def lock_deadline(desired: Mapping[str, Desired]) -> float:

@@ -77,6 +77,15 @@ class Invocation:
         )
 
     @property
+    def typed(self) -> str:
+        """The command that began this run, its secrets masked; empty where it was no ``ansible-playbook``."""
+        limit = context.CLIARGS.get("subset")
+        check = ["--check"] if context.CLIARGS.get("check") else []
+        narrowed = ["--limit", shlex.quote(str(limit))] if limit else []
+        words = ["ansible-playbook", *self.options, self.playbook, *narrowed, *check]
+        return " ".join(words) if self.playbook else ""
+
+    @property
     def starts(self) -> tuple[str, str]:
         """What :meth:`repeated` puts before the name of a playbook, and before that of a host."""
         start = f"cd {shlex.quote(self.folder)} && " if self.folder else ""

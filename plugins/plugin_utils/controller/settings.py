@@ -154,7 +154,8 @@ def engine_record(templar: Templar, loader: DataLoader, mine: Mapping[str, Any])
     """
     name, role = "__vllm_server_engine", "vllm_server"
     own = {variable: mine[variable] for variable in public_variables(role) if variable in mine}
-    own.pop("vllm_server_api_key", None)  # no part of the record, and a secret
+    for secret in ("vllm_server_api_key", "vllm_server_hub_token"):
+        own.pop(secret, None)  # no part of the record
     key = json.dumps(own, default=str)
     if key not in _engine_records:
         made = resolve(templar, {**_engine_templates(loader), **own}, {}, [name])[name]

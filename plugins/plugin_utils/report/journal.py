@@ -19,6 +19,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import
 
 NAME = "journal.jsonl"
 REPORT = "report.html"
+INDEX = "index.html"
 EVIDENCE = "evidence"
 """Folder beside the report: ``evidence/<host>/<path on the host>.txt``; see :func:`evidence_name`."""
 _LINE_ENDS = re.compile("[\x7f-\x9f\u2028\u2029]")
@@ -116,6 +117,12 @@ def read(path: Path) -> list[Event]:
             raise ValueError(f"{path}: line {number} is not an event: {error}") from error
         events.append(event)
     return events
+
+
+def newest(root: Path, most: int) -> tuple[list[Path], int]:
+    """The newest ``most`` folders below ``root`` that have a journal, newest first, and how many there are in all."""
+    folders = sorted((path.parent for path in root.glob(f"*/{NAME}")), key=lambda path: path.name, reverse=True)
+    return folders[:most], len(folders)
 
 
 def unreported(root: Path, but: str = "", most: int = 5) -> list[Path]:

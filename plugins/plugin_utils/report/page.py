@@ -1,22 +1,23 @@
 """The report of a run: one HTML page that carries all it needs, from the events of its journal alone.
 
-Pure: events in, text out; ``report.html.j2`` lays it out, ``report.css`` stands in it. The page runs no script and fetches
-nothing, reads on a phone, prints, and follows the reader's light or dark setting.
+Pure: events in, text out. ``report.html.j2`` lays it out, ``index.html.j2`` the list of runs; ``report.css`` stands in both.
+They run no script and fetch nothing, read on a phone, print, and follow the reader's light or dark setting.
 """
 
 from __future__ import annotations
 
+import datetime
 import functools
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jinja2
 import markupsafe
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import wording
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import picture, timeline
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import gate_matrix, picture, timeline
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import Failure, GateEvent, RunOutcome
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.journal import EVIDENCE, evidence_name
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.timeline import Event, Row, Timeline
@@ -67,19 +68,56 @@ def render(events: Sequence[Event], fetched: Collection[str] = ()) -> str:
         fetched: paths relative to the page of evidence that can be linked; other evidence is named by host and path.
     """
     run = timeline.build(events)
+    matrix = gate_matrix.matrix(run.gates)
     return _template().render(
         run=run,
-        subject=(run.start.playbook or "run").replace("_", " ").capitalize(),
+        matrix=matrix,
+        failed_gates=_alike_gates(run.gates),
+        hosts=_alike_hosts(run),
+        subject=_subject(run),
         headline=headline(run),
-        tone=_TONE[run.outcome],
+        tone=_tone(run),
+        moment=moment(run.start),
         figures=_figures(run),
         failures=_alike(run.failures),
         evidence=functools.partial(_evidence, fetched),
-        state=functools.partial(_state, run),
-        reasons=functools.partial(_reasons, run),
         legend=_legend(run),
         picture=picture.draw(run),
     )
+
+
+class Listed(NamedTuple):
+    """A run in the index; ``link`` is empty where it has no report."""
+
+    began: str
+    subject: str
+    headline: str
+    tone: Tone
+    took: str
+    by: str
+    limit: str
+    link: str
+
+
+def listed(events: Sequence[Event], link: str) -> Listed:
+    """A journal, as the index shows it."""
+    run = timeline.build(events)
+    by = "@".join(filter(None, (run.start.user, run.start.controller)))
+    return Listed(
+        moment(run.start),
+        _subject(run),
+        headline(run),
+        _tone(run),
+        wording.span(run.seconds),
+        by,
+        run.start.limit,
+        link,
+    )
+
+
+def render_index(runs: Sequence[Listed], all_runs: int) -> str:
+    """The page that leads to the reports: ``runs`` newest first, of ``all_runs`` that are kept."""
+    return _template("index.html.j2").render(runs=runs, all=all_runs)
 
 
 def headline(run: Timeline) -> str:
@@ -87,6 +125,8 @@ def headline(run: Timeline) -> str:
     reached = sum(wave.began is not None for wave in run.waves)
     where = f" in wave {reached} of {len(run.waves)}" if reached else " before the first wave" if run.waves else ""
     hosts = sum(bool(row.steps) for row in run.rows)
+    if run.outcome == "done" and (failing := gate_matrix.matrix(run.gates).failing):
+        return f"{wording.many(failing, 'gate')} failed"
     headlines: dict[RunOutcome, str] = {
         "done": f"done, {wording.many(hosts, 'host')} in {wording.many(reached, 'wave')}" if reached else "done",
         "failed": f"stopped{where}",
@@ -99,8 +139,16 @@ def headline(run: Timeline) -> str:
     return headlines[run.outcome]
 
 
+def _subject(run: Timeline) -> str:
+    return (run.start.playbook or "run").replace("_", " ").capitalize()
+
+
+def _tone(run: Timeline) -> Tone:
+    return "bad" if run.outcome == "done" and gate_matrix.matrix(run.gates).failing else _TONE[run.outcome]
+
+
 @functools.cache
-def _template() -> jinja2.Template:
+def _template(name: str = "report.html.j2") -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -112,14 +160,15 @@ def _template() -> jinja2.Template:
         "clock": wording.clock,
         "span": wording.span,
         "many": wording.many,
-        "moment": _moment,
+        "names": wording.names,
         "sentence": lambda text: text[:1].upper() + text[1:],
-        "measured": _measured,
-        "changes": _changes,
+        "figures": gate_matrix.figures,
         "verdict": lambda gate: Chip("good" if gate.passed else "bad", gate.verdict),
+        "cell": _cell,
+        "column": gate_matrix.column,
     }
     environment.globals["style"] = markupsafe.Markup(STYLE.read_text(encoding="utf-8"))
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 def _alike(failures: Sequence[Failure]) -> list[list[Failure]]:
@@ -128,6 +177,49 @@ def _alike(failures: Sequence[Failure]) -> list[list[Failure]]:
     for failure in failures:
         found.setdefault(failure.cause, []).append(failure)
     return list(found.values())
+
+
+def _alike_gates(gates: Sequence[GateEvent]) -> list[list[GateEvent]]:
+    """Gates that did not pass, those of one kind with one cause together."""
+    found: dict[tuple[str, str], list[GateEvent]] = {}
+    for gate in gates:
+        if not gate.passed:
+            found.setdefault((gate_matrix.column(gate), gate.cause), []).append(gate)
+    return list(found.values())
+
+
+class HostRow(NamedTuple):
+    """Hosts that went through the run alike."""
+
+    hosts: tuple[str, ...]
+    replicas: tuple[str, ...]
+    wave: int | None
+    driver: str
+    changes: tuple[tuple[str, str, str], ...]
+    state: Chip
+    reasons: tuple[str, ...]
+
+
+def _alike_hosts(run: Timeline) -> list[HostRow]:
+    found: dict[HostRow, list[Row]] = {}
+    for row in run.rows:
+        driver = str(row.after.get("driver") or "")
+        alike = HostRow((), (), row.wave, driver, tuple(_changes(row)), _state(run, row), tuple(_reasons(run, row)))
+        found.setdefault(alike, []).append(row)
+    return [
+        alike._replace(
+            hosts=tuple(row.host for row in rows), replicas=tuple(dict.fromkeys(row.replica for row in rows))
+        )
+        for alike, rows in found.items()
+    ]
+
+
+def _cell(cell: gate_matrix.Cell) -> Chip:
+    if not cell.verdict:
+        return Chip("calm", "not run")
+    if cell.passed:
+        return Chip("warn", "pass, failed before") if cell.failed_before else Chip("good", "pass")
+    return Chip("bad", cell.verdict)
 
 
 def _figures(run: Timeline) -> list[Figure]:
@@ -174,36 +266,17 @@ def _reasons(run: Timeline, row: Row) -> Sequence[str]:
     return [run.skipped[row.replica]] if row.replica in run.skipped else []
 
 
-def _measured(gate: GateEvent) -> list[tuple[str, str]]:
-    """What the gate measured, and the floor that it was compared with where there is one."""
-    return [
-        (f"{name} {_figure(value)}", f"floor {_figure(gate.floor[name])}" if _is_number(gate.floor.get(name)) else "")
-        for name, value in _flat(gate.measured)
-        if name != "seconds"
-    ]
-
-
-def _flat(measured: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float | str]]:
-    """Figures and short texts, those of one level of nesting under joint names; lists are for programs."""
-    for key, value in measured.items():
-        if isinstance(value, Mapping) and not prefix:
-            yield from _flat(value, f"{key} ")
-        elif _is_number(value) or (isinstance(value, str) and len(value) < 60):
-            yield f"{prefix}{key}", value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _figure(value: float | str) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
 def _evidence(fetched: Collection[str], host: str, path: str) -> Evidence:
     local = f"{EVIDENCE}/{host}/{evidence_name(path)}"
     return Evidence(f"{host}:{path}", local if local in fetched else "")
 
 
-def _moment(at: str) -> str:
-    return f"{at[:19].replace('T', ' ')} UTC" if at else ""
+def moment(start: timeline.RunStart) -> str:
+    """When it began: by the controller's clock where the journal knows it, else UTC."""
+    try:
+        at = datetime.datetime.fromisoformat(start.at.replace("Z", "+00:00"))
+        offset = datetime.timedelta(seconds=float(start.utc_offset or 0))
+        local = at.astimezone(datetime.timezone(offset))
+    except (ValueError, OverflowError):
+        return ""
+    return f"{local:%Y-%m-%d %H:%M:%S} {start.zone or 'UTC'}"

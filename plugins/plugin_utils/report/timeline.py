@@ -89,13 +89,20 @@ class WaveSpan:
 
 @dataclasses.dataclass(frozen=True)
 class RunStart:
-    """Who began which run where, and when (RFC 3339, UTC)."""
+    """Who began which run where, by which command, and when (RFC 3339, UTC).
+
+    Attributes:
+        zone, utc_offset: of the controller's clock, the offset in seconds east of UTC.
+    """
 
     playbook: str = ""
     at: str = ""
     user: str = ""
     controller: str = ""
     limit: str = ""
+    command: str = ""
+    zone: str = ""
+    utc_offset: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -189,7 +189,7 @@ def test_preflight_fails_with_every_cause_and_the_first_command(
 ) -> None:
     warned: list[str] = []
     monkeypatch.setattr(AnsibleModule, "warn", lambda _module, text: warned.append(text))
-    asked = {"version": "550.127.05", "checks": ["locks", "packages"]}
+    asked = {"version": "550.127.05", "checks": ["locks", "packages"], "source": "debian"}
     assert call(capsys, "nvidia_driver_preflight", **asked)["code"] == "ready"
     packages += [Problem(ProblemKind.UNFINISHED, "nvidia-dkms is half-configured", "dpkg --configure -a", warns=True)]
     result = call(capsys, "nvidia_driver_preflight", **asked)
@@ -205,7 +205,7 @@ def test_preflight_fails_with_every_cause_and_the_first_command(
         "apt-get install -y h",
     )
     assert [each["kind"] for each in result["problems"]] == ["unfinished", "flavor", "headers"]
-    assert call(capsys, "nvidia_driver_preflight", checks=["locks", "sources"])["code"] == "ready"
+    assert call(capsys, "nvidia_driver_preflight", checks=["locks", "sources"], source="debian")["code"] == "ready"
 
 
 def test_preflight_names_who_uses_apt(
@@ -223,7 +223,7 @@ def test_preflight_names_who_uses_apt(
 def state(record: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the host has: A, installed, held and loaded."""
     packages = {"libcuda1": {"version": "550.90.07-1", "hold": True, "broken": False}}
-    state = {"packages": packages, "package_version": A["version"], "loaded_version": A["version"], "nvswitches": 0,
+    state = {"packages": packages, "package_version": A["version"], "loaded_version": A["version"], "nvswitches": 0, "fabric": {"switch_managers": 0, "spans_hosts": False},
              "fabric_manager": None, "dpkg_interrupted": False}  # fmt: skip
     monkeypatch.setattr(driver_state, "driver_state", lambda **_how: state)
     monkeypatch.setattr(driver_install, "PREFERENCES", tmp_path / "driver.pref")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import datetime
 import os
-import re
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
+from .. import wire
 from . import events
 from .events import Phase
 
@@ -154,8 +153,7 @@ def links(on_gpu: bool) -> dict[str, str]:
     if not on_gpu:
         return {"local_link": "cpu", "network_link": "cpu"}
     topology = subprocess.run(["nvidia-smi", "topo", "-m"], capture_output=True, text=True, timeout=20, check=False)
-    active = any("ACTIVE" in path.read_text() for path in Path("/sys/class/infiniband").glob("*/ports/*/state"))
     return {
-        "local_link": "nvlink" if re.search(r"\bNV\d+\b", topology.stdout) else "pcie",
-        "network_link": "ib" if active else "ethernet",
+        "local_link": "nvlink" if wire.all_by_nvlink(topology.stdout) else "pcie",
+        "network_link": wire.network_kind(wire.nics(ignored=wire.nvswitch_ports())),
     }

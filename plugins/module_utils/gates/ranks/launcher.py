@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fnmatch
+import itertools
 import json
 import os
 import pwd
@@ -16,13 +17,14 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from ...core import deadline, evidence, records, untrusted
 from ...driver import memory as gpu_memory
 from ...ray.ports import RENDEZVOUS
+from ..wire import Watch, Wire
 from . import events
 from .events import E
 
@@ -96,6 +98,7 @@ class Report:
         leaked_processes: processes that could not be ended.
         leaked_memory: processes that came with the ranks and hold GPU memory after them.
         limit_at: Unix time, by this host's clock, of the deadline.
+        wire: what this host's links are and carried, and what NCCL said of them.
     """
 
     host: str
@@ -109,6 +112,7 @@ class Report:
     leaked_processes: tuple[str, ...] = ()
     leaked_memory: tuple[str, ...] = ()
     limit_at: float = 0.0
+    wire: Wire | None = None
 
     @property
     def ranks(self) -> range:
@@ -192,6 +196,7 @@ class RunningRanks:
         self._evidence = evidence
         self._before = before
         self._limit_at = limit_at
+        self._watch = Watch()
 
     def end(self) -> None:
         """End the ranks at once, as when a rank on another host died. Any thread may call."""
@@ -204,6 +209,7 @@ class RunningRanks:
             saved = list(outcome.evidence)
             if outcome.status != "done" and self._evidence is not None:
                 saved += _keep_logs(self._scratch, self._evidence)
+            seen = self._watch.end("\n".join(text for _name, text in _logs(self._scratch)))
         finally:
             self._scratch.remove()
         return Report(
@@ -218,6 +224,7 @@ class RunningRanks:
             outcome.left,
             tuple(str(holder) for holder in gpu_memory.left(self._before)),
             self._limit_at,
+            seen,
         )
 
 
@@ -271,15 +278,23 @@ def _environment(job: Job, scratch: Path, launch: Launch) -> dict[str, str]:
     }
     if job.interface:
         fixed["NCCL_SOCKET_IFNAME"] = job.interface
-    return {**fixed, **inherited, **launch.environment}
+    told = {name: fixed[name] for name in ("NCCL_DEBUG", "NCCL_DEBUG_FILE")}  # whatever serves says less, or elsewhere
+    inherited.pop("NCCL_DEBUG_SUBSYS", None)
+    return {**fixed, **inherited, **told, **launch.environment}
+
+
+def _logs(scratch: Scratch) -> Iterator[tuple[str, str]]:
+    """The ends of NCCL's logs, which the ranks wrote, by file name."""
+    found = (one.parts for one in untrusted.files_below(scratch.handle, deepest=0))
+    logs = (parts for parts in found if fnmatch.fnmatch(parts[-1], "nccl.*.log"))
+    for parts in itertools.islice(logs, MOST_LOGS):
+        with contextlib.suppress(OSError):
+            yield parts[-1], untrusted.end_below(scratch.handle, parts, LOG_LIMIT).decode("utf-8", "replace")
 
 
 def _keep_logs(scratch: Scratch, folder: Path) -> list[str]:
-    """The ends of NCCL's logs, which the ranks wrote."""
     kept: list[str] = []
-    for found in untrusted.files_below(scratch.handle, deepest=0):
-        if len(kept) < MOST_LOGS and fnmatch.fnmatch(found.parts[-1], "nccl.*.log"):
-            with contextlib.suppress(OSError):
-                text = untrusted.end_below(scratch.handle, found.parts, LOG_LIMIT).decode("utf-8", "replace")
-                kept += evidence.output(folder, found.parts[-1], text)
+    for name, text in _logs(scratch):
+        with contextlib.suppress(OSError):
+            kept += evidence.output(folder, name, text)
     return sorted(kept)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.commands import CommandResult
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import dpkg
 
@@ -62,3 +64,11 @@ def test_dpkg_query_is_asked_for_the_driver_s_packages_only() -> None:
 
     assert dpkg.driver_version(dpkg.installed(run)) == "550.127.05"
     assert [list(argv) for argv in calls] == [[*dpkg.QUERY, *dpkg.PATTERNS]]
+
+
+@pytest.mark.parametrize(("beside", "ours"), [("nvlsm\t2025.10.11-1", True), ("rdma-core\t50.0-2", False)])
+def test_a_tool_of_every_infiniband_host_belongs_to_the_driver_only_beside_nvlsm(beside: str, ours: bool) -> None:
+    lines = f"install\tinstalled\tinfiniband-diags\t50.0-2ubuntu0.2\ninstall\tinstalled\t{beside}\n"
+    packages = dpkg.parse(lines)
+    assert ("infiniband-diags" in packages) is ours
+    assert dpkg.driver_versions(packages) == []

@@ -23,8 +23,8 @@ def test_kernel_messages_and_xids() -> None:
     assert set(events) == {("Xid", 79), ("Xid", 31), ("SXid", 12028)}
     assert events["Xid", 31]["count"] == 2
     assert events["Xid", 31]["last"] == "1970-01-12T13:47:53Z"
-    assert events["Xid", 79]["devices"] == ["0000:3b:00"]
-    assert "Non-fatal" in events["SXid", 12028]["message"]
+    assert events["Xid", 79]["device"] == "0000:3b:00"
+    assert events["SXid", 12028]["severity"] == "non_fatal"
 
 
 def test_a_wrapped_kernel_buffer_is_noticed() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.commands import CommandResult
-from ansible_collections.lockstep.vllm.plugins.module_utils.driver import holders, kernel_log, kernel_module
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import fabric, holders, kernel_log, kernel_module
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import state as driver_state
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.kernel_module import (
     SERVICES,
@@ -153,6 +153,16 @@ def test_a_stopped_persistence_daemon_is_started_though_nothing_is_loaded(kernel
     kernel.active.clear()
     kernel.load()
     assert kernel.calls == ["systemctl start nvidia-persistenced.service"]
+
+
+def test_what_reaches_the_nvswitches_is_loaded_before_fabric_manager_starts(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fabric, "switch_managers", lambda: ["0000:a0:00.0"])
+    kernel.loaded["nvidia"] = NEW
+    kernel.active.clear()
+    kernel.load()
+    assert kernel.calls == ["modprobe ib_umad", "systemctl start nvidia-persistenced.service"]
 
 
 def test_a_unit_that_lockstep_does_not_manage_is_never_stopped(kernel: Kernel) -> None:

@@ -16,6 +16,7 @@ TRAIN, XORG = Holder(4711, "/opt/app, beta/python", 71680), Holder(812, "Xorg", 
     ("result", "holders"),
     [
         (CommandResult(0, LISTED), [TRAIN, XORG]),
+        (CommandResult(14, f"{LISTED}WARNING: infoROM is corrupted at gpu 0000:00:1E.0\n"), [TRAIN, XORG]),
         (CommandResult(9, LISTED), []),
         (CommandResult(None, stderr="No such file or directory"), []),
     ],

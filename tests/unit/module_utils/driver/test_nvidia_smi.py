@@ -47,7 +47,7 @@ def test_gpus_of_a_text_without_any(garbage: str) -> None:
          {"code": "failed", "text": "Failed to initialize NVML: Driver/library version mismatch"}),
         (CommandResult(None, timed_out=True, seconds=5.0),
          {"code": "timed_out", "text": "nvidia-smi gave no answer within 5 s: the driver or a GPU hangs"}),
-        (CommandResult(15, "", ""), {"code": "failed", "text": "nvidia-smi ended with 15"}),
+        (CommandResult(15, "", ""), {"code": "failed", "text": "nvidia-smi ended with 15: a card has fallen off the bus or cannot be reached"}),
     ],
 )  # fmt: skip
 def test_failure(result: CommandResult, failure: nvidia_smi.Failure | None) -> None:
@@ -67,3 +67,35 @@ def test_the_code_comes_from_how_the_command_ended_not_from_its_text(argv: list[
     failure = nvidia_smi.failure(run_command(argv, 0.5))
     assert failure is not None
     assert failure["code"] == code
+
+
+def test_every_exit_status_has_a_meaning() -> None:
+    assert set(nvidia_smi.MEANINGS) == set(nvidia_smi.ExitStatus)
+    for status in nvidia_smi.ExitStatus:
+        failure = nvidia_smi.failure(CommandResult(status.value))
+        assert failure is not None
+        assert nvidia_smi.MEANINGS[status] in failure["text"]
+    assert nvidia_smi.status_of(CommandResult(0)) is None
+    assert nvidia_smi.status_of(CommandResult(77)) is None
+
+
+XML = '<nvidia_smi_log><gpu id="0000:00:1E.0"/></nvidia_smi_log>\nWARNING: infoROM is corrupted at gpu 0000:00:1E.0\n'
+
+
+@pytest.mark.parametrize(
+    ("result", "warned"),
+    [
+        (CommandResult(14, XML), [("inforom_corrupt", "0000:00:1E.0")]),
+        (CommandResult(14, "index, uuid\n0, GPU-1\n"), [("inforom_corrupt", None)]),
+        (CommandResult(0, "index, uuid\n0, GPU-1\nWARNING: something of tomorrow\n"), [("other", None)]),
+        (CommandResult(0, "index, uuid\n0, GPU-1\n"), []),
+    ],
+)
+def test_warnings_beside_figures(result: CommandResult, warned: list[tuple[str, str | None]]) -> None:
+    assert nvidia_smi.failure(result) is None
+    assert [(warning["code"], warning["gpu"]) for warning in nvidia_smi.warnings(result)] == warned
+
+
+@pytest.mark.parametrize("stdout", ["", "index, uuid\n", "No devices were found\n"])
+def test_a_corrupt_inforom_without_figures_is_a_failure(stdout: str) -> None:
+    assert nvidia_smi.failure(CommandResult(14, stdout)) is not None

@@ -16,7 +16,9 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.driver.packages impo
 )
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
-H = {"nvswitches": 0, "fabric_manager": None}
+H = {"nvswitches": 0, "fabric": {"switch_managers": 0, "spans_hosts": False}, "fabric_manager": None}
+B200 = {**H, "fabric": {"switch_managers": 4, "spans_hosts": False}}
+GB200 = {**H, "fabric": {"switch_managers": 0, "spans_hosts": True}}
 
 
 def required(version: str, **params: object) -> set[str]:
@@ -124,10 +126,62 @@ def test_what_is_not_on_offer_is_named_with_what_is() -> None:
         ("auto", H, False),
         ("auto", {**H, "nvswitches": 4}, True),
         ("auto", {**H, "fabric_manager": {"package_version": "550.90.07"}}, True),
+        ("auto", B200, True),
+        ("absent", B200, False),
+        ("auto", GB200, False),  # it runs on the rack's switches
     ],
 )
 def test_fabric_manager_where_it_is_needed(setting: str, state: dict, needed: bool) -> None:
     assert driver_packages.needs_fabric_manager(setting, state) is needed
+
+
+@pytest.mark.parametrize(
+    ("setting", "state", "needed"),
+    [
+        ("auto", H, False),
+        ("auto", B200, False),
+        ("auto", GB200, True),
+        ("absent", GB200, False),
+        ("present", GB200, True),
+    ],
+)
+def test_imex_where_nvlink_reaches_other_hosts(setting: str, state: dict, needed: bool) -> None:
+    assert driver_packages.needs_imex(setting, state) is needed
+
+
+@pytest.mark.parametrize(
+    ("params", "names"),
+    [
+        ({}, set()),
+        ({"fabric_manager": True}, {"nvidia-fabricmanager-580"}),
+        ({"fabric_manager": True, "nvlink5": True}, {"nvidia-fabricmanager-580", "nvlsm", "infiniband-diags"}),
+        ({"nvlink5": True}, set()),
+        ({"imex": True}, {"nvidia-imex-580"}),
+    ],
+)
+def test_fabric_software_of_each_kind_of_host(params: dict, names: set[str]) -> None:
+    assert required("580.126.09", **params) - required("580.126.09") == names
+
+
+def test_what_nvlink5_needs_has_versions_of_its_own_and_libnvsdm_the_drivers() -> None:
+    offer = {
+        "nvidia-fabricmanager": ["580.126.09-1", "595.71.05-1"],
+        "libnvidia-nscq": ["580.126.09-1"],
+        "libnvsdm": ["580.126.09-1", "595.71.05-1"],
+        "nvlsm": ["2025.03.1-1", "2025.10.11-1"],
+        "infiniband-diags": ["50.0-2ubuntu0.2"],
+    }
+    wanted = package_set(
+        "580.126.09", source="nvidia", flavor="open", distribution="Ubuntu", fabric_manager=True, nvlink5=True
+    )
+    bare = package_set("580.126.09", source="nvidia", flavor="open", distribution="Ubuntu", fabric_manager=False)
+    assert select([one for one in wanted if one not in bare], offer) == {
+        "nvidia-fabricmanager": "580.126.09-1",
+        "libnvidia-nscq": "580.126.09-1",
+        "libnvsdm": "580.126.09-1",
+        "nvlsm": "2025.10.11-1",
+        "infiniband-diags": "50.0-2ubuntu0.2",
+    }
 
 
 @pytest.mark.parametrize(
@@ -138,6 +192,10 @@ def test_fabric_manager_where_it_is_needed(setting: str, state: dict, needed: bo
         ("nvidia-firmware-550-550.90.07", "550.90.07-0ubuntu1", True),
         ("nvidia-settings", "560.35.05-0ubuntu1", False),
         ("nvidia-persistenced", "535.171.04-1", False),
+        ("libnvsdm", "580.126.09-1", True),
+        ("nvlink5-580", "580.126.09-1", False),
+        ("nvlsm", "2025.10.11-1", False),
+        ("infiniband-diags", "50.0-2ubuntu0.2", False),
         ("nvlsm", "2025.03.1-1", False),
     ],
 )

@@ -91,6 +91,30 @@ def host(tmp_path: Path) -> Host:
     return Host(tmp_path)
 
 
+def test_what_this_process_started_itself_is_no_holder(host: Host) -> None:
+    """As the nvidia-smi of the probe, which runs while holders are looked for."""
+    host.file("proc/4711/stat", f"4711 (nvidia-smi) x) R {os.getpid()} 4711 4711 0 -1")
+    assert host.state()["holders"] == []
+    host.file("proc/4711/stat", "4711 (nvidia-smi) R 1 4711 4711 0 -1")
+    assert [holder["pid"] for holder in host.state()["holders"]] == [4711]
+
+
+def test_user_space_of_a_driver_whose_libraries_lie_elsewhere(host: Host) -> None:
+    (host.root / "usr/lib/x86_64-linux-gnu/libnvidia-ml.so.550.127.05").unlink()
+    assert host.state()["userspace_version"] == "550.127.05"
+    host.answers["nvidia-smi"] = CommandResult(18, text("nvidia-smi/580.95.05/mismatch.txt"))
+    assert host.state()["userspace_version"] is None
+
+
+def test_a_corrupt_inforom_is_a_warning_of_the_state(host: Host) -> None:
+    host.answers["nvidia-smi"] = CommandResult(14, text("cases/smi-inforom-exit-14/query-gpu.csv"))
+    state = host.state()
+    assert (len(state["gpus"]), state["smi_failure"]) == (1, None)
+    assert [(warning["code"], warning["gpu"]) for warning in state["smi_warnings"]] == [
+        ("inforom_corrupt", "0000:00:1E.0")
+    ]
+
+
 def test_state_of_a_half_upgraded_host(host: Host) -> None:
     state = host.state()
     assert state["package_version"] == "550.127.05"

@@ -33,6 +33,16 @@ def test_busbw(operation, ranks, expected):
         ("NVIDIA H100 80GB HBM3", "nvlink", 8, 1, 400),
         ("NVIDIA H100 PCIe", "pcie", 8, 1, 28),
         ("NVIDIA H100 80GB HBM3", "ib", 8, 2, 288),
+        ("NVIDIA A100-SXM4-80GB", "nvlink", 8, 1, 185),
+        ("NVIDIA B200", "nvlink", 8, 1, 440),
+        ("NVIDIA B300 SXM6 AC", "nvlink", 8, 1, 800),
+        ("NVIDIA GB200", "nvlink", 4, 2, 700),
+        ("NVIDIA GB300", "nvlink", 4, 4, 600),
+        ("NVIDIA H100 NVL", "nvlink", 2, 1, 208),
+        ("NVIDIA A100 80GB PCIe", "pcie", 4, 1, 25),
+        ("NVIDIA H200", "roce", 8, 2, 250),  # of two operators the one that demands less
+        ("NVIDIA B200", "efa", 8, 4, 305),
+        ("NVIDIA H100 80GB HBM3", "tcpxo", 8, 2, 150),
         (None, "ethernet", 1, 2, 0),
         ("NVIDIA H200", "nvlink", 1, 1, 0),  # one rank: nothing crosses a bus
     ],
@@ -49,6 +59,10 @@ def test_choose(gpu, link, gpus_per_host, hosts, expected):
         ("NVIDIA Unheard-of 9000", "nvlink", 8, 1),
         ("NVIDIA H200", "nvlink", 4, 1),
         ("NVIDIA H200", "ethernet", 8, 2),
+        ("NVIDIA GB200", "nvlink", 8, 1),  # no B200
+        ("NVIDIA H20", "nvlink", 8, 1),  # no H200
+        ("NVIDIA B200", "efa", 8, 8),  # given for four hosts
+        ("NVIDIA GB200", "nvlink", 4, 8),
     ],
 )
 def test_an_unknown_card_gets_one_clear_message(gpu, link, gpus_per_host, hosts):
@@ -72,6 +86,8 @@ def test_a_row_for_a_newer_nccl_wins_only_with_that_nccl():
 
 
 ROW = {
+    "hosts": 4,
+    "network_gbps": 400,
     "gpu": "H100",
     "link": "ib",
     "gpus_per_host": 8,
@@ -98,6 +114,8 @@ def test_the_row_that_fits_is_the_floor():
         {"hosts": 1},
         {"nccl": "2.19.9"},
         {"gpu": None},
+        {"network_gbps": 350},
+        {"hosts": 5},
     ],
 )
 def test_a_row_fits_in_every_respect_or_not_at_all(change):
@@ -133,5 +151,35 @@ def test_one_rank_has_no_floor_and_two_ranks_of_two_hosts_have():
 def test_every_row_has_a_source_and_makes_sense(row):
     assert row["source"]
     assert row["confidence"] in ("high", "medium", "low")
-    assert 0 <= row["floor_gbps"] <= row["expected_gbps"]
+    assert 0 <= row["floor_gbps"] <= row.get("warn_gbps", row["floor_gbps"]) <= (row["expected_gbps"] or 10**6)
     assert row["operation"] in bandwidth.OPERATIONS
+
+
+@pytest.mark.parametrize(("network", "fits"), [(None, True), (360, True), (800, True), (359, False), (25, False)])
+def test_a_row_for_a_faster_network_does_not_fit(network, fits):
+    about = {**ABOUT, "network_gbps": network}
+    if fits:
+        assert bandwidth.choose([ROW], **about).gbps == 100
+    else:
+        with pytest.raises(bandwidth.NoFloor):
+            bandwidth.choose([ROW], **about)
+
+
+def test_small_messages_have_no_floor_but_the_operators():
+    assert bandwidth.choose([ROW], **ABOUT, size=4 << 20).gbps == 0
+    assert bandwidth.choose([ROW], **ABOUT, size=256 << 20).gbps == 100
+    assert bandwidth.choose([ROW], **ABOUT, size=4 << 20, given=7).gbps == 7
+
+
+def test_a_row_may_warn_before_it_fails():
+    assert bandwidth.choose([{**ROW, "warn_gbps": 180}], **ABOUT).warn == 180
+    assert bandwidth.choose([ROW], **ABOUT).warn == 0
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in ROWS if row.get("network_gbps")], ids=lambda row: f"{row['gpu']}-{row['link']}"
+)
+def test_no_row_demands_more_than_the_wire_carries(row):
+    hosts = row.get("hosts", 1000)
+    ranks = hosts * row["gpus_per_host"]
+    assert row["floor_gbps"] * (hosts - 1) / (ranks - 1) < 0.95 * row["network_gbps"] / 8

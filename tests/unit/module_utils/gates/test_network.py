@@ -42,7 +42,8 @@ PORT = {
     "state": "ACTIVE",
     "rate": "400 Gb/sec",
     "link_layer": "Ethernet",
-    "gids": {"3": {}},
+    "model": "MT4129",
+    "gids": {"3": {"gid": "0000:0000:0000:0000:0000:ffff:0a00:000b", "type": "RoCE v2"}},
 }
 
 

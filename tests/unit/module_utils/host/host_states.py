@@ -31,7 +31,7 @@ HEAD: dict[str, Any] = {
         "package_version": "550.127.05",
         "smi_failure": None,
         "gpus": [{}] * 7,
-        "xids": [{"xid": 79}],
+        "xids": [{"code": 79, "count": 2}, {"code": 31, "count": 1}],
         "pending_reboot": True,
     },
     "manifest": {"gpu_host": {"current": True, "drifted": ["/etc/hosts"]}},

@@ -45,7 +45,7 @@ def values(state: dict[str, Any]) -> dict[str, float]:
         ({**HEAD, "driver": {"error": "x"}}, "lockstep_driver_consistent", None),
         (HEAD, "lockstep_gpus_declared", 8),
         (HEAD, "lockstep_gpus_found", 7),
-        (HEAD, "lockstep_xid_errors", 1),
+        (HEAD, "lockstep_xid_errors", 3),
         (HEAD, "lockstep_reboot_pending", 1),
         (HEAD, 'lockstep_files_drifted{role="gpu_host"}', 1),
         (HEAD, "lockstep_filter_ok", 1),

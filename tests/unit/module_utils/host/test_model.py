@@ -34,6 +34,14 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+def test_room_is_that_of_the_nearest_folder(tmp_path: Path) -> None:
+    here = os.statvfs(tmp_path)
+    found = host_model.model(str(tmp_path / "not" / "there"))
+    assert found["kind"] == "absent"
+    assert found["free_mib"] is not None
+    assert abs(found["free_mib"] - (here.f_bavail * here.f_frsize >> 20)) < 4096
+
+
 def test_a_folder(folder: Path) -> None:
     found = host_model.model(str(folder))
     assert found["kind"] == "folder"

@@ -57,6 +57,7 @@ def test_host_record() -> None:
         "peers": {"a1": "10.0.0.11", "a2": "10.0.0.12"},
     }
     assert host_setup.host_record("a1", replica, declared)["ray_role"] == "head"
+    assert host_setup.host_record("a1", replica, declared, ["mlx5_0"])["nvswitch_ports"] == ["mlx5_0"]
 
 
 def test_the_host_record_is_one_that_its_readers_accept() -> None:

@@ -12,7 +12,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Sto
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import needs, plan, render, run_plan, topology
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import HostState, Observed
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Policy
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode, Need, SkipCode
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode, Need, SkipCode, Step
 
 NOON = datetime.datetime(2026, 11, 22, 12, 0, tzinfo=datetime.UTC)
 VERSION = "550.127.05"
@@ -285,6 +285,53 @@ def test_who_was_asked_for_and_left_out(how: dict[str, Any], replicas: tuple[str
         assert not {host for wave in planned.waves for host in wave.hosts} & set(out.hosts), "it was taken after all"
 
 
+def due_for(*roles: str, hosts: tuple[str, ...] = ("a1", "a2", "b1", "b2")) -> dict[str, Any]:
+    """Hosts on which these roles' inputs are other than what was applied."""
+    return {
+        host: edited(
+            host,
+            manifest={
+                role: {"current": role not in roles, "drifted": []} for role in ROLES if role in good(host)["manifest"]
+            },
+        )
+        for host in hosts
+    }
+
+
+@pytest.mark.parametrize(
+    ("mode", "steps"),
+    [
+        (Mode.UPGRADE, {"a1": [Step.DRIVER], "a2": [Step.DRIVER]}),
+        (Mode.UPGRADE_RUNTIME, {"a1": [Step.RUNTIME], "a2": [Step.RUNTIME]}),
+        (Mode.UPGRADE_MODEL, {"a1": [Step.RAY, Step.SERVE], "a2": [Step.RAY]}),
+        (
+            Mode.CONVERGE,
+            {"a1": [Step.DRIVER, Step.RUNTIME, Step.RAY, Step.SERVE], "a2": [Step.DRIVER, Step.RUNTIME, Step.RAY]},
+        ),
+    ],
+)
+def test_a_roll_does_what_it_is_named_after(mode: Mode, steps: dict[str, list[Step]]) -> None:
+    states = due_for("nvidia_driver", "serving_runtime", "ray_node", "vllm_server")
+    planned = build(states, mode=mode)
+    assert not planned.refusals
+    found = {row.host: row.steps for row in run_plan.members(planned, TOPOLOGY, observed(states))}
+    assert {host: [step for step in found[host] if step is not Step.GATES] for host in steps} == steps
+    assert [wave.replicas for wave in planned.waves] == [("ra",), ("rb",)], "a canary comes first"
+
+
+@pytest.mark.parametrize(
+    ("mode", "playbook"), [(Mode.UPGRADE_RUNTIME, "upgrade_runtime"), (Mode.UPGRADE_MODEL, "upgrade_model")]
+)
+def test_a_replica_left_out_of_another_roll_than_a_driver_s(mode: Mode, playbook: str) -> None:
+    states = due_for("serving_runtime", "vllm_server") | {
+        host: {**state, "quarantine": {"kind": "operator", "reason": "Xid 79"}}
+        for host, state in due_for("serving_runtime", "vllm_server", hosts=("b1",)).items()
+    }
+    out = build(states, mode=mode).left_out
+    assert out
+    assert out.stop.next == f"ansible-playbook playbooks/{playbook}.yml -e rollout_include_quarantined=true --limit rb"
+
+
 def test_an_abort_that_leaves_a_replica_out_says_so() -> None:
     states = {host: edited(host, change=ROLLED) for host in ADDRESSES} | in_quarantine("operator", "b1", change=ROLLED)
     out = build(states, mode=Mode.ABORT).left_out
@@ -324,6 +371,30 @@ def test_a_new_driver_rolls_canary_first() -> None:
     assert [wave.replicas for wave in planned.waves] == [("ra",), ("rb",)]
     assert planned.waves[0].canary
     assert planned.disturbed == ("ra", "rb")
+
+
+def rack(*hosts: str) -> dict[str, Any]:
+    """These hosts in one NVLink domain."""
+    states = {host: good(host) for host in ADDRESSES}
+    for host in hosts:
+        states[host]["driver"]["fabric"] = {"switch_managers": 0, "spans_hosts": True, "domain": "5f3e.1"}
+    return states
+
+
+def test_a_new_driver_takes_the_hosts_of_one_nvlink_domain_in_one_wave_or_not_at_all() -> None:
+    changes = {host: {"nvidia_driver_version": "580.95.05"} for host in ADDRESSES}
+    refused = build(rack(*ADDRESSES), changes, mode=Mode.UPGRADE)
+    assert "ra, rb are in one NVLink domain (5f3e.1)" in refused.refusals[0].cause
+    assert "1 must keep serving" in refused.refusals[0].cause
+    allowed = build(rack(*ADDRESSES), changes, mode=Mode.UPGRADE, policy=Policy.parse(None, "0", None, ()))
+    assert [wave.replicas for wave in allowed.waves] == [("ra", "rb")]
+
+
+def test_settings_may_change_apart_within_an_nvlink_domain() -> None:
+    states = rack(*ADDRESSES)
+    for host in ADDRESSES:
+        states[host]["manifest"]["ray_node"]["current"] = False
+    assert [wave.replicas for wave in build(states).waves] == [("ra",), ("rb",)]
 
 
 @pytest.mark.parametrize(

@@ -369,6 +369,15 @@ SMALL_HEAD = {"gpu-01": {"gpu_host_gpus": 4}}
             id="a cache that is read-only",
         ),
         pytest.param(
+            {"vllm_server_cache": "/home/models"},
+            {},
+            ["/home/models/hub (vllm_server_cache) is hidden from the engine"],
+            id="a cache that is hidden",
+        ),
+        pytest.param(
+            {"vllm_server_cache": "models"}, {}, ["vllm_server_cache models is no absolute path"], id="no path"
+        ),
+        pytest.param(
             {"vllm_server_args": {"download-dir": "/models"}}, {}, ["in /models (download-dir in"], id="download-dir"
         ),
         pytest.param(
@@ -417,6 +426,7 @@ def test_what_cannot_work_is_refused(
         pytest.param(
             {"vllm_server_environment": {"HF_HOME": "/var/lib/lockstep/engine/hf"}}, {}, id="a cache of its own"
         ),
+        pytest.param({"vllm_server_cache": "/mnt/data/models"}, {}, id="a cache on a disk of its own"),
         pytest.param({"vllm_server_model": "s3://bucket/model"}, {}, id="a model that a loader of vLLM streams"),
     ],
 )
@@ -642,6 +652,20 @@ def test_a_model_that_is_not_there_names_all_hosts_at_once(
     (line,) = lines(with_model(declare, absent, **offline))
     assert "there is no /var/lib/lockstep/engine/.cache/huggingface/hub/models--owner--model" in line
     assert "forbids fetching" in line
+
+
+@pytest.mark.parametrize(
+    ("kind", "free_mib", "refused"),
+    [("absent", 900, True), ("absent", 4096, False), ("absent", None, False), ("folder", 900, False)],
+)
+def test_a_disk_that_is_full(
+    kind: str, free_mib: int | None, refused: bool, declare: Callable[..., controller.Cluster], tmp_path: Path
+) -> None:
+    found = {**host_model.model(str(tmp_path / "nothing")), "kind": kind, "free_mib": free_mib}
+    said = lines(with_model(declare, found, vllm_server_model="owner/model", vllm_server_cache="/mnt/data"))
+    assert len(said) == (2 if refused else 0), said
+    if refused:
+        assert said[0].startswith("gpu-01 (replica_a): 900 MiB are free for /mnt/data/hub (vllm_server_cache), too few")
 
 
 def test_a_model_that_the_engine_cannot_read(models: Path, declare: Callable[..., controller.Cluster]) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -27,8 +28,14 @@ def at(clock: str) -> datetime.datetime:
 NOON = at("12:00")
 
 
-def replica(name: str, need: str = Need.DUE, serving: bool = True, zone: str | None = None) -> ReplicaNeed:
-    return ReplicaNeed(name, (f"{name}1", f"{name}2"), zone, serving, Need(need), {f"{name}1": (str(need),)})
+def replica(
+    name: str, need: str = Need.DUE, serving: bool = True, zone: str | None = None, domains: tuple[str, ...] = ()
+) -> ReplicaNeed:
+    return ReplicaNeed(name, (f"{name}1", f"{name}2"), zone, serving, Need(need), {f"{name}1": (str(need),)}, domains)
+
+
+def in_domain(name: str, *domains: str, **about: Any) -> ReplicaNeed:
+    return replica(name, domains=domains, **about)
 
 
 def policy_of(values: dict[str, object]) -> Policy:
@@ -106,6 +113,95 @@ DUE8 = [replica(name) for name in "abcdefgh"]
 )
 def test_waves(replicas: list[ReplicaNeed], policy: dict[str, object], desired: list[list[str]]) -> None:
     assert shape(waves(replicas, policy_of(policy), NOON)) == desired
+
+
+RACKS = [in_domain("a", "x.1"), in_domain("b", "y.1"), in_domain("c", "x.1"), in_domain("d", "y.1")]
+
+
+@pytest.mark.parametrize(
+    ("replicas", "policy", "desired"),
+    [
+        pytest.param(RACKS, {"capacity_floor": 1}, [["a", "c"], ["b", "d"]], id="a domain a wave, beyond any size"),
+        pytest.param(
+            [*RACKS, replica("e"), replica("f")],
+            {"capacity_floor": 1, "wave_size": 3},
+            [["a", "c"], ["b", "d", "e"], ["f"]],
+            id="others fill a wave up",
+        ),
+        pytest.param(
+            [in_domain("a", "x.1"), in_domain("b", "y.1"), in_domain("c", "x.1", "y.1"), replica("d")],
+            {"capacity_floor": 1},
+            [["a", "b", "c"], ["d"]],
+            id="a replica in two domains joins them",
+        ),
+        pytest.param([in_domain("a", "x.1"), in_domain("b", "x.2")], {}, [["a"], ["b"]], id="cliques are apart"),
+        pytest.param(
+            [in_domain("a", "x.1", zone="p"), in_domain("b", "x.1", zone="q"), replica("c")],
+            {},
+            [["a", "b"], ["c"]],
+            id="over what zones say",
+        ),
+        pytest.param(
+            [in_domain("a", "x.1"), replica("b", "up_to_date"), in_domain("c", "x.1", need="half_done", serving=False)],
+            {},
+            [["c", "a"]],
+            id="with what was begun",
+        ),
+        pytest.param(
+            [in_domain("a", "x.1"), in_domain("c", "x.1", need="quarantined", serving=False), replica("b")],
+            {},
+            [["a"], ["b"]],
+            id="without who is in quarantine",
+        ),
+        pytest.param(
+            [in_domain("a", "x.1"), in_domain("b", "x.1"), replica("c", serving=False)],
+            {"capacity_floor": 1},
+            [["c"], ["a", "b"]],
+            id="once there is room",
+        ),
+    ],
+)
+def test_one_nvlink_domain_goes_in_one_wave(
+    replicas: list[ReplicaNeed], policy: dict[str, object], desired: list[list[str]]
+) -> None:
+    assert shape(waves(replicas, policy_of(policy), NOON)) == desired
+
+
+def test_a_wave_says_why_others_are_taken_with_a_replica() -> None:
+    plan = waves(RACKS, policy_of({"capacity_floor": 1}), NOON)
+    assert isinstance(plan, WavePlan)
+    assert plan.waves[0].reasons["a1"] == ("due", "together with c: one NVLink domain (x.1)")
+
+
+@pytest.mark.parametrize(
+    ("replicas", "policy", "limit", "reason"),
+    [
+        pytest.param(
+            [in_domain("a", "x.1"), in_domain("b", "x.1")], {}, None,
+            "a, b are in one NVLink domain (x.1) and change their driver in one wave: 0 of 2 replicas would serve meanwhile "
+            "and 1 must keep serving (by default). Allow a lower rollout_capacity_floor", id="the whole cluster",
+        ),
+        pytest.param(
+            [*RACKS, replica("e")], {"capacity_floor": "80%"}, None,
+            "3 of 5 replicas would serve meanwhile and 4 must keep serving (rollout_capacity_floor=80%)", id="a share",
+        ),
+        pytest.param(
+            RACKS, {"capacity_floor": 1}, ["a"],
+            "a, c are in one NVLink domain (x.1) and change their driver together, and this run leaves out c: outside of "
+            "--limit. Name all of them, or none", id="--limit cuts it",
+        ),
+        pytest.param(
+            [*RACKS[:2], in_domain("c", "x.1", serving=False)], {"capacity_floor": 1, "leave_serving": True}, None,
+            "leaves out a: serving (rollout_leave_serving)", id="who serves is to be left",
+        ),
+    ],
+)  # fmt: skip
+def test_a_plan_that_would_part_an_nvlink_domain_is_refused(
+    replicas: list[ReplicaNeed], policy: dict[str, object], limit: list[str] | None, reason: str
+) -> None:
+    refused = waves(replicas, policy_of(policy), NOON, limit)
+    assert isinstance(refused, Refusals)
+    assert reason in refused.reasons[0]
 
 
 @pytest.mark.parametrize(

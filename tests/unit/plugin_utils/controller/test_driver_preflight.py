@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import data_tables
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.needs import Desired
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import HostState
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import driver_preflight
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer
 
@@ -97,8 +99,9 @@ def test_the_driver_that_the_run_takes_the_host_to_is_asked_for() -> None:
         "nvidia_driver_source": "mirror",
         "nvidia_driver_repository_url": "http://m/",
     }
-    asked = driver_preflight.request(
-        Desired(settings, {}), {"version": "550.90.07", "source": "mirror", "flavor": None}
-    )
+    driver = {"version": "550.90.07", "source": "mirror", "flavor": None}
+    state = HostState(distribution="debian", version="12")
+    asked = driver_preflight.request(Desired(settings, {}), driver, state, data_tables.read("nvidia_repositories"))
     assert (asked["version"], asked["source"], asked["repository_url"]) == ("550.90.07", "mirror", "http://m/")
+    assert (asked["keyring_url"], asked["keyring_fingerprint"][-8:]) == ("http://m/3bf863cc.pub", "3BF863CC")
     assert {*asked} == {*driver_preflight.FIELDS}

@@ -87,7 +87,7 @@ def test_a_good_roll_shows_versions_gates_and_waves() -> None:
     assert "Done, 6 hosts in 3 waves" in text
     assert "driver 550.90.07 → 550.127.05" in text
     assert "12 of 12" in text
-    assert "busbw_gbps 431.2 (floor 400)" in text
+    assert "bus bandwidth 431.2 GB/s (at least 400 GB/s)" in text
     assert "Why it stopped" not in text
 
 
@@ -101,7 +101,7 @@ def test_what_gates_measure_is_shown_in_one_line() -> None:
     }
     gate = rolls.gate("nccl", "a1", measured=measured, floor={"checks": 1, "graphs": "x"})
     text = Page(report.render([{**gate, "event": "gate", "elapsed": 1.0}])).text
-    assert "busbw_gbps all_reduce 431.2 · checks 36 (floor 1) · graphs torch.compile · over nccl" in text
+    assert "bus bandwidth all-reduce 431.2 GB/s · results checked 36 (at least 1) · graphs by torch.compile" in text
 
 
 def test_a_bad_roll_shows_cause_evidence_and_the_next_command_before_all_else() -> None:
@@ -123,6 +123,9 @@ def test_a_bad_roll_shows_cause_evidence_and_the_next_command_before_all_else() 
     assert places == sorted(places)
 
 
+GATE = {**rolls.gate("nccl", "a1"), "on": "a1", "event": "gate", "elapsed": 1.0}
+
+
 @pytest.mark.parametrize(
     ("events", "headline"),
     [
@@ -134,11 +137,41 @@ def test_a_bad_roll_shows_cause_evidence_and_the_next_command_before_all_else() 
             "stopped before the first wave",
         ),
         ([{"event": "run_ended", "outcome": "done"}], "done"),
+        ([GATE, {**GATE, "verdict": "fail"}, {"event": "run_ended", "outcome": "done"}], "1 gate failed"),
+        ([{**GATE, "verdict": "fail"}, GATE, {"event": "run_ended", "outcome": "done"}], "done"),
         (rolls.good(), "done, 6 hosts in 3 waves"),
     ],
 )
 def test_headline(events: list[dict[str, Any]], headline: str) -> None:
     assert report.headline(timeline.build(events)) == headline
+
+
+def test_index_leads_to_every_report_and_breaks_on_no_name() -> None:
+    hostile = [{**each, "user": "<script>", "limit": '"><b>'} for each in rolls.killed()]
+    runs = [
+        report.listed(rolls.good(), "20261122T011000Z-ab12/report.html"),
+        report.listed(hostile, ""),
+        report.listed([], ""),
+    ]
+    page = Page(report.render_index(runs, 61))
+    assert [link["href"] for link in page.all("a")] == ["20261122T011000Z-ab12/report.html"]
+    assert page.all("script") == []
+    assert "done, 6 hosts in 3 waves" in page.text
+    assert "newest 3 of 61" in page.text
+
+
+@pytest.mark.parametrize(
+    ("start", "shown"),
+    [
+        ({"at": "2026-11-27T13:57:49.180Z", "zone": "CET", "utc_offset": 3600}, "2026-11-27 14:57:49 CET"),
+        ({"at": "2026-11-27T13:57:49.180Z"}, "2026-11-27 13:57:49 UTC"),
+        ({"at": "no time"}, ""),
+        ({"at": "2026-11-27T13:57:49.180Z", "utc_offset": 1e12}, ""),
+    ],
+)
+def test_began_by_the_controller_s_clock(start: dict[str, Any], shown: str) -> None:
+    run = timeline.build([{"event": "run_started", **start}])
+    assert report.moment(run.start) == shown
 
 
 def test_fetched_evidence_is_linked(tmp_path: Path) -> None:

@@ -1,0 +1,123 @@
+"""Every command block of the pages says how it is tested, and names only playbooks, targets, tools and variables that are there.
+
+The line above a block is its marker: ``<!-- test: syntax -->``, checked here; ``<!-- test: testbed -->``, checked here and run by
+tests/e2e/test_docs.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import known_variables
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^(?:<!-- test: (\w+) -->\n)?```(sh|bash|shell|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FOLDERS = ("tools/", "testbed/", "benchmarks/", "tests/")
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    page: str
+    line: int
+    marker: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+    @property
+    def commands(self) -> list[list[str]]:
+        """Parts of every simple command; comments, pipes and ``&&`` end one."""
+        found: list[list[str]] = [[]]
+        for line in self.text.replace("\\\n", " ").splitlines():
+            found.append([])
+            lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;()<>")
+            lexer.whitespace_split = True
+            try:
+                for word in lexer:
+                    if set(word) <= set("|&;()"):
+                        found.append([])
+                    else:
+                        found[-1].append(word)
+            except ValueError:  # a quotation over several lines: bash -n has checked it
+                continue
+        return [parts for parts in found if parts]
+
+
+def blocks() -> list[Block]:
+    listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    found = []
+    for page in listed.splitlines():
+        if page.startswith(("tests/unit/fixtures/", "docs/evidence/")) or not (ROOT / page).is_file():
+            continue
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for match in BLOCK.finditer(text):
+            found.append(Block(page, text[: match.start()].count("\n") + 1, match[1] or "", match[3]))
+    return found
+
+
+BLOCKS = blocks()
+every = pytest.mark.parametrize("block", BLOCKS, ids=str)
+
+
+@functools.cache
+def targets() -> set[str]:
+    return set(re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def test_pages_have_commands() -> None:
+    assert {block.page for block in BLOCKS} >= {"README.md", "CONTRIBUTING.md"}
+
+
+@every
+def test_block_says_how_it_is_tested(block: Block) -> None:
+    assert block.marker in ("syntax", "testbed"), (
+        f"{block}: write <!-- test: syntax --> or <!-- test: testbed --> above it"
+    )
+
+
+@every
+def test_block_is_shell(block: Block) -> None:
+    done = subprocess.run(["bash", "-n"], input=block.text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{block}: {done.stderr}"
+
+
+@every
+def test_what_it_names_is_there(block: Block) -> None:
+    for parts in block.commands:
+        if parts[0] == "make":
+            wanted = {word for word in parts[1:] if not word.startswith("-") and "=" not in word}
+            assert wanted <= targets(), f"{block}: {wanted - targets()}"
+        for word in parts:
+            if word.startswith(FOLDERS):
+                assert (ROOT / word).exists(), f"{block}: {word}"
+                assert not parts.index(word) or os.access(ROOT / parts[0], os.X_OK) or "/" not in parts[0]
+        if Path(parts[0]).name == "ansible-playbook":
+            playbooks = [word for word in parts if word.endswith(".yml") and "group_vars" not in word]
+            assert playbooks, f"{block}: no playbook"
+            assert all((ROOT / name).is_file() for name in playbooks), f"{block}: {playbooks}"
+            extra = [parts[at + 1] for at, word in enumerate(parts[:-1]) if word == "-e"]
+            named = {each.partition("=")[0] for each in extra if re.match(r"\w+=", each)}
+            named |= {key for each in extra if each.startswith("{") for key in yaml.safe_load(each)}
+            assert named <= {*known_variables.options()}, f"{block}: {named - {*known_variables.options()}}"
+            assert any(word in ("-i", "--inventory") for word in parts), f"{block}: ansible-playbook without -i"
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if "tools/new-inventory" in block.text], ids=str)
+def test_new_inventory_takes_these_arguments(block: Block, tmp_path: Path) -> None:
+    for number, parts in enumerate(parts for parts in block.commands if parts[0] == "tools/new-inventory"):
+        done = subprocess.run(
+            [sys.executable, ROOT / "tools/new-inventory", f"{tmp_path}/{number}", *parts[2:]],
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
