@@ -76,17 +76,17 @@ def test_alike_hosts_that_end_a_step_together_have_one_line() -> None:
     assert len(calm_lines.steps([*ended[:5], StepEnded("b1", "driver", 1, 0.0, 9.0, "failed", False)])) == 2
 
 
-HANG = "rank 1 on a2 stood still in replay\nits stack:\n  allreduce"
+STILL = "rank 1 on a2 stood still in replay\nits stack:\n  allreduce"
 
 
 def test_a_failure_is_shown_whole_and_once() -> None:
     screen = Screen(("replica_a", "replica_b"))
     screen.step(("a1", "a2"), "gates", 10)
-    gate = rolls.gate("nccl", "a1", "timeout", cause=HANG, evidence=["/e/stacks.txt"], next="ansible-playbook x.yml")
+    gate = rolls.gate("nccl", "a1", "timeout", cause=STILL, evidence=["/e/stacks.txt"], next="ansible-playbook x.yml")
     screen.lines.clear()
     for host in ("a1", "a2"):
         screen.fails(host, "Run NCCL gate", {"msg": "NCCL gate: timeout", "gate": gate})
-    cause = f"Wave 1 of 2 failed; no further wave begins.\n  - a1, host_gates: {HANG}\nIt is as before."
+    cause = f"Wave 1 of 2 failed; no further wave begins.\n  - a1, host_gates: {STILL}\nIt is as before."
     for host in ("a1", "a2", "lockstep_wave_1"):
         screen.fails(host, "Fail unless the wave succeeded", {"msg": cause, "cause": cause}, "lockstep.vllm.fail")
     assert screen.text() == shown("""
