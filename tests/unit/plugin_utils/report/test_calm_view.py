@@ -76,29 +76,29 @@ def test_alike_hosts_that_end_a_step_together_have_one_line() -> None:
     assert len(calm_lines.steps([*ended[:5], StepEnded("b1", "driver", 1, 0.0, 9.0, "failed", False)])) == 2
 
 
-STILL = "rank 1 on a2 stood still in replay\nits stack:\n  allreduce"
+STANDS = "rank 1 on a2 waits in replay\nits stack:\n  allreduce"
 
 
 def test_a_failure_is_shown_whole_and_once() -> None:
     screen = Screen(("replica_a", "replica_b"))
     screen.step(("a1", "a2"), "gates", 10)
-    gate = rolls.gate("nccl", "a1", "timeout", cause=STILL, evidence=["/e/stacks.txt"], next="ansible-playbook x.yml")
+    gate = rolls.gate("nccl", "a1", "timeout", cause=STANDS, evidence=["/e/stacks.txt"], next="ansible-playbook x.yml")
     screen.lines.clear()
     for host in ("a1", "a2"):
         screen.fails(host, "Run NCCL gate", {"msg": "NCCL gate: timeout", "gate": gate})
-    cause = f"Wave 1 of 2 failed; no further wave begins.\n  - a1, host_gates: {STILL}\nIt is as before."
+    cause = f"Wave 1 of 2 failed; no further wave begins.\n  - a1, host_gates: {STANDS}\nIt is as before."
     for host in ("a1", "a2", "lockstep_wave_1"):
         screen.fails(host, "Fail unless the wave succeeded", {"msg": cause, "cause": cause}, "lockstep.vllm.fail")
     assert screen.text() == shown("""
    0:11  a1           FAILED at gates: Run NCCL gate
-           rank 1 on a2 stood still in replay
+           rank 1 on a2 waits in replay
            its stack:
              allreduce
            evidence: a1:/e/stacks.txt
            next: ansible-playbook x.yml
    0:11  a2           FAILED for the same reason
 Wave 1 of 2 failed; no further wave begins.
-  - a1, host_gates: rank 1 on a2 stood still in replay (in full above)
+  - a1, host_gates: rank 1 on a2 waits in replay (in full above)
 It is as before.
 """)
 
