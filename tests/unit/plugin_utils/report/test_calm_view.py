@@ -185,3 +185,18 @@ def test_a_refusal_names_no_endpoint() -> None:
     assert ("next", "ANSIBLE-PLAYBOOK X.YML") in ended.rows
     assert not ended.good
     assert "endpoint" not in dict(ended.rows)
+
+
+def test_a_run_that_finds_nothing_to_do_says_where_it_serves() -> None:
+    screen = Screen(())
+    endpoints = [
+        {"name": "r1", "router": True, "url": "http://10.0.0.5:8080/v1", "model": "tiny"},
+        {"name": "replica_a", "url": "http://10.0.0.11:8000/v1", "model": "tiny"},
+    ]
+    plan = {"run": "r", "waves": [], "endpoints": endpoints, "up_to_date": ["replica_a"], "answering": ["replica_a"]}
+    screen.result("ops1", {"lockstep_plan": plan})
+    ended = closing.closing("site", "nothing_to_do", screen.tracker)
+    assert ended.title == "site: nothing to do"
+    assert [label for label, _text in ended.rows] == ["endpoint", "try it", "up to date"]
+    assert dict(ended.rows)["endpoint"] == "http://10.0.0.5:8080/v1  (r1, model tiny)"
+    assert ended.good
