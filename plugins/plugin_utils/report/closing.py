@@ -60,7 +60,8 @@ def closing(
         rows.append(("", f"and {many(len(skipped) - _MOST_SKIPPED, 'other replica')}"))
     rows += [("report", report)] if report else []
     rows += [("next", repeated(tracker.next))] if tracker.next and outcome not in ("done", "nothing_to_do") else []
-    title = f"{playbook}: {_SAID[outcome]}{'' if outcome == 'nothing_to_do' else ' after ' + span(tracker.elapsed)}"
+    took = f" after {span(tracker.elapsed)}" if outcome in ("done", "failed", "interrupted") else ""
+    title = f"{playbook}: {_SAID[outcome]}{took}"
     good = outcome not in ("failed", "interrupted", "refused")
     return Closing(title, tuple((label, _one_line(text)) for label, text in rows), good)
 
