@@ -139,14 +139,25 @@ def still(elapsed: float, doing: Mapping[str, Doing]) -> str:
 def live(doing: Mapping[str, Doing], elapsed: float, foot: str, columns: int, rows: int) -> list[str]:
     """The lines that are redrawn: one per host, and one for the run. None is wider than ``columns``, nor are there more
     than ``rows``."""
-    lines = []
-    for host, each in doing.items():
-        waits = f"  waits for {clock(elapsed - each.waits_since)}: {_flat(each.waits)}" if each.waits else ""
-        lines.append(f"   {clock(elapsed - each.since):>6}  {host:<12} {_flat(each.what)}{waits}")
+    lines: list[str] = []
     most = max(rows - 2, 1)
-    if len(lines) > most:
-        lines = [*lines[: most - 1], f"{INDENT}and {many(len(doing) - most + 1, 'other host')}"]
+    for n, (host, each) in enumerate(doing.items()):
+        block = _doing(host, each, elapsed, columns)
+        if len(lines) + len(block) > most - (n + 1 < len(doing)):
+            lines.append(f"{INDENT}and {many(len(doing) - n, 'other host')}")
+            break
+        lines += block
     return [cut(line.rstrip(), columns) for line in [*lines, f"{clock(elapsed):>7}  {foot}"]] if lines else []
+
+
+def _doing(host: str, doing: Doing, elapsed: float, columns: int) -> list[str]:
+    """One line, or two where what it waits for does not fit beside the host."""
+    line = f"   {clock(elapsed - doing.since):>6}  {host:<12} {_flat(doing.what)}"
+    if not doing.waits:
+        return [line]
+    line, reason = f"{line}  waits for {clock(elapsed - doing.waits_since)}", _flat(doing.waits)
+    whole = f"{line}: {reason}"
+    return [whole] if cut(whole, columns) == whole else [f"{line}:", f"{INDENT}  {reason}"]
 
 
 def cut(line: str, columns: int) -> str:
