@@ -26,6 +26,7 @@ requirements:
 import functools
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.screen import
 _ROOTS = (Path(__file__).parents[2], Path(__file__).resolve().parents[2])
 _OURS = tuple(root / part for root in _ROOTS for part in ("playbooks", "roles"))
 _TICK = 0.5
+_REDRAWN_AFTER = 0.1
+"""Seconds; the tasks of a thousand hosts begin at once, and a terminal may be far away."""
 _DEBUG = "ansible.builtin.debug"
 
 
@@ -77,6 +80,7 @@ class CallbackModule(Default):
         self._screen = Screen()
         self._view = View(self._show, self._screen.redrawn)
         self._over = threading.Event()
+        self._drawn = 0.0
         self._channel: progress.Channel | None = None
         self._foreign_hosts: set[str] = set()
 
@@ -115,7 +119,8 @@ class CallbackModule(Default):
     @_calm
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
         self._view.task_starts(host.get_name(), task.get_name().strip())
-        self._draw()
+        if time.monotonic() - self._drawn > _REDRAWN_AFTER:
+            self._draw()
 
     @_calm
     def v2_runner_on_ok(self, result: Any) -> None:
@@ -241,6 +246,7 @@ class CallbackModule(Default):
 
     def _draw(self) -> None:
         if self._screen.redrawn:
+            self._drawn = time.monotonic()
             self._screen.draw(self._view.live(*self._screen.size()))
 
 
