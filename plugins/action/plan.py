@@ -13,6 +13,7 @@ import yaml
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import data_tables
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop, StopError
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import (
+    endpoints,
     needs,
     own_ports,
     plan,
@@ -30,6 +31,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import (
     ansible_internals,
     driver_preflight,
     known_variables,
+    routers,
     stops,
     variables,
 )
@@ -89,6 +91,7 @@ class ActionModule(ClusterAction):
             fingerprints,
             found.warnings,
             lambda due: self._driver_findings(cluster, observed, due, task_vars),
+            routers.declared_addresses(self._templar, task_vars),
         )
 
     def _driver_findings(
@@ -157,6 +160,7 @@ def result(
     fingerprints: Mapping[str, Any],
     warnings: Sequence[str] = (),
     examine: Examine = lambda _due: driver_preflight.Findings(),
+    addresses: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """What the action returns: the plan, or its refusals.
 
@@ -165,6 +169,7 @@ def result(
         fingerprints: of the hosts that answered.
         warnings: those of the request, before the plan's own.
         examine: asks the hosts whose driver is due.
+        addresses: of the routers, by router.
     """
     known = Known(
         issues=data_tables.read("known_issues"),
@@ -178,12 +183,14 @@ def result(
     reasons = [*planned.refusals, *found.refusals, *_router_refusals(cluster, observed, run.limit or ())]
     if reasons:
         return refused(reasons, render.lines(planned.warnings))
-    routers = [] if run.mode in (Mode.ABORT, Mode.VERIFY) else _due_routers(cluster, observed, run.limit or ())
+    due_routers = [] if run.mode in (Mode.ABORT, Mode.VERIFY) else _due_routers(cluster, observed, run.limit or ())
     name = f"{run.now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
     hosts = [host for wave in planned.waves for host in wave.hosts]
+    reached = endpoints.endpoints(cluster.topology, cluster.wanted, addresses or {})
+    shown = run_plan.as_dict(name, run, planned, cluster.topology, observed, due_routers)
     return {
         "changed": False,
-        "lockstep_plan": run_plan.as_dict(name, run, planned, cluster.topology, observed, routers),
+        "lockstep_plan": {**shown, "endpoints": reached},
         "fingerprints": {host: fingerprints.get(host) for host in hosts},
     }
 

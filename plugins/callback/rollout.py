@@ -54,7 +54,15 @@ from ansible.plugins.callback import CallbackBase
 
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, identity
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.invocation import Invocation
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import events, journal, live_lines, page, timeline
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import (
+    closing,
+    events,
+    feed,
+    journal,
+    live_lines,
+    page,
+    timeline,
+)
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import Event
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.tracker import STEPS, Tracker
 
@@ -169,8 +177,11 @@ class CallbackModule(CallbackBase):
     def _publish(self, happened: list[Event]) -> None:
         for event in map(Invocation.of_this_run().in_result, happened):
             self._record({"at": journal.stamp(self._began + event["elapsed"]), **event})
-            line = live_lines.line(event, self._tracker) if self.get_option("live") else None
-            if line:
+            if not self.get_option("live"):
+                continue
+            if feed.listener is not None:
+                feed.listener.follow(event, self._tracker)
+            elif line := live_lines.line(event, self._tracker):
                 self._display.display(line, color=_COLOURS.get(event["event"]))
 
     def _record(self, event: Event) -> None:
@@ -204,14 +215,26 @@ class CallbackModule(CallbackBase):
     def _finish(self, outcome: events.RunOutcome) -> None:
         self._over = True
         if self._journal is None:
+            if self._tracker.planned and feed.listener is not None:
+                self._tracker.ends(outcome)
+                self._close(outcome)
             return
         self._publish(self._tracker.ends(outcome))
         self._journal.close()
         _write_report(self._journal.folder)
-        self._display.display(f"report:  {os.path.relpath(self._journal.report)}")
+        self._close(outcome, os.path.relpath(self._journal.report))
         for folder in journal.unreported(self._root(), but=self._journal.run):
             _write_report(folder)
         _write_index(self._root())
+
+    def _close(self, outcome: events.RunOutcome, report: str = "") -> None:
+        """Show what the run ends with; a screen with other lines has had its outcome and the next command already."""
+        ended = closing.closing(self._playbook, outcome, self._tracker, report, Invocation.of_this_run().repeated)
+        if feed.listener is not None:
+            feed.listener.close(ended)
+            return
+        for line in closing.plain(ended):
+            self._display.display(line)
 
     @_harmless
     def _interrupted(self) -> None:

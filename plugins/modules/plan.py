@@ -140,6 +140,20 @@ lockstep_plan:
       description: What was planned, as O(mode) says it.
       type: str
       sample: upgrade
+    up_to_date:
+      description: The replicas that need nothing.
+      type: list
+      elements: str
+    answering:
+      description: The replicas that answered requests when the plan was made.
+      type: list
+      elements: str
+    endpoints:
+      description: >-
+        Where clients reach the cluster: the routers, then every replica. Each has its C(name), whether it is a C(router), the
+        C(url) with C(/v1), the C(model) to ask for, whether a C(key) is needed, and C(prompt) and C(max_tokens) of its proof.
+      type: list
+      elements: dict
     began:
       description: When the plan was made, in Unix seconds.
       type: float

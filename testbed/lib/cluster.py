@@ -19,6 +19,7 @@ from testbed.lib.layout import MIRROR, Instance
 
 READY_DEADLINE_S = 90.0
 REBOOT_DEADLINE_S = 120.0
+REMOVED_WITHIN, PAUSE = 120.0, 2.0
 LABEL = "org.lockstep.testbed"
 TUN = Path("/dev/net/tun")
 
@@ -195,11 +196,23 @@ def down(instance: Instance) -> list[str]:
     """Remove this instance: containers, network, keys. Return the hosts that were there."""
     present = nodes(instance)
     if present:
-        shell.run(["podman", "rm", "--force", "--time", "0", *(instance.container(host) for host in present)])
+        _remove([instance.container(host) for host in present])
     if shell.run(["podman", "network", "exists", instance.network], check=False).returncode == 0:
         shell.run(["podman", "network", "rm", "--force", instance.network])
     shutil.rmtree(instance.state, ignore_errors=True)
     return sorted(present)
+
+
+def _remove(containers: Sequence[str]) -> None:
+    """A container that does not die in podman's time, as on a busy machine, is asked again."""
+    ends = time.monotonic() + REMOVED_WITHIN
+    while True:
+        done = shell.run(["podman", "rm", "--force", "--ignore", "--time", "0", *containers], check=False)
+        if done.returncode == 0:
+            return
+        if time.monotonic() > ends:
+            raise TestbedError(f"podman rm: {done.stderr.strip()}\nstill there after {REMOVED_WITHIN:.0f} s")
+        time.sleep(PAUSE)
 
 
 # -- one host ---------------------------------------------------------------------------------------------------------

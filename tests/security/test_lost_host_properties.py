@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.lockstep.vllm.plugins.action import fetch_evidence, rollout_lock
+from ansible_collections.lockstep.vllm.plugins.callback import calm
 from ansible_collections.lockstep.vllm.plugins.callback import rollout as callback
 from ansible_collections.lockstep.vllm.plugins.filter import diagnosis, wave
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import shapes, wording
@@ -32,7 +33,14 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed imp
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import fleet, heads
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import let_in
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import cluster_status, journal, page, status_table
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import (
+    cluster_status,
+    feed,
+    journal,
+    page,
+    progress,
+    status_table,
+)
 from tests.security import hostile
 from tests.unit.module_utils.host import host_states
 from tests.unit.module_utils.rollout import test_plan as plans
@@ -191,6 +199,8 @@ RESULT = {
     "gate": GATE,
     "evidence": ["/e"],
     "fingerprint": {"driver": "1"},
+    "completion": {"ok": True, "text": "so", "seconds": 0.4},
+    "warnings": ["w"],
     "lockstep_event": [{"event": "note", "text": "x"}, {"event": "run_ended", "outcome": "done"}],
     "lockstep_plan": {"run": "r9", "waves": [], "refusals": ["x"]},
     "results": [{"failed": True, "msg": "x", "gate": GATE}],
@@ -256,6 +266,65 @@ def runs(cases: int) -> None:
     holds(st.lists(one, min_size=1, max_size=5), check, cases)
 
 
+class Terminal(Run):
+    """The same run with the callback ``calm`` before ``rollout``, on a terminal that redraws."""
+
+    def __init__(self, root: Path) -> None:
+        self.calm = calm.CallbackModule()
+        self.drawn: list[str] = []
+        self.calm._display = types.SimpleNamespace(display=self.display, warning=self.display, verbosity=0)
+        self.calm._screen = types.SimpleNamespace(redrawn=True, size=lambda: (80, 10), draw=self.drawn.extend)
+        feed.listener = calm._Locked(self.calm._view, self.calm.lock)
+        super().__init__(root)
+        self.shown.clear()
+
+    def display(self, text: str, color: str | None = None, **_options: Any) -> None:
+        self.shown.append(text)
+
+    def task(self, host: str, result: Any, failed: bool, action: str = "lockstep.vllm.nccl_verify") -> None:
+        self.calm._view.task_starts(host, "Run gate")
+        task = types.SimpleNamespace(
+            action=action,
+            resolved_action=action,
+            get_name=lambda: "Run gate",
+            get_path=lambda: f"{calm._OURS[0]}/x.yml:3",
+        )
+        machine = types.SimpleNamespace(get_name=lambda: host)
+        ended = types.SimpleNamespace(task=task, host=machine, result=dict(result), is_changed=lambda: False)
+        (self.calm.v2_runner_on_failed if failed else self.calm.v2_runner_on_ok)(ended)
+        self.calm._draw()
+        super().task(host, result, failed, action)
+        self.calm._draw()
+
+
+def screens(cases: int) -> None:
+    """The calm screen shows every failure, has no fault, and nothing of a result moves the cursor."""
+
+    def check(results: list[tuple[str, Any, bool]]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                run = Terminal(Path(folder))
+                run.task("a1", {"lockstep_plan": rolls.plan(["replica_a", "replica_b"])}, False, "lockstep.vllm.plan")
+                for host, result, failed in results:
+                    run.calm._view.told(progress.Progress(host, 15.0, "a2: away"))
+                    run.task(host, result if isinstance(result, dict) else {"msg": result}, failed)
+                run.end(any(each[2] for each in results))
+            finally:
+                feed.listener = None
+            assert run.calm.calm, run.shown
+            assert run.warned == []
+            text = [line for line in run.shown if line]
+            for host in {host for host, _result, failed in results if failed}:
+                assert any(host in line and "FAILED" in line for line in text), text
+            assert all(printable(line) and "\n" not in line for line in [*text, *run.drawn])
+            assert all(len(line) < 80 for line in run.drawn)
+            (head,) = [line for line in text if line.startswith("┌")]
+            assert ("FAILED" in head) == any(each[2] for each in results)
+
+    one = st.tuples(st.sampled_from(("a1", "a2", "b1")), hostile.answers(RESULT), st.booleans())
+    holds(st.lists(one, min_size=1, max_size=5), check, cases)
+
+
 PARSERS: list[Property] = [json_texts, probes, peers, lock_answers, evidence, filters]
 
 
@@ -266,6 +335,10 @@ def test_some_answers(holds_for: Property) -> None:
 
 def test_some_runs() -> None:
     runs(SHORT_RUNS)
+
+
+def test_some_screens() -> None:
+    screens(SHORT_RUNS)
 
 
 @pytest.mark.long
@@ -279,6 +352,7 @@ def test_a_hundred_thousand_answers(holds_for: Property) -> None:
 @pytest.mark.timeout(0)
 def test_thousands_of_runs() -> None:
     runs(LONG_RUNS)
+    screens(LONG_RUNS)
 
 
 def test_the_values_are_hostile() -> None:

@@ -10,7 +10,7 @@ from ..core.codes import as_json
 from .observed import Observed
 from .plan import Plan, Run
 from .render import lines, text
-from .states import Step
+from .states import SkipCode, Step
 from .topology import Topology
 from .waves import Wave
 
@@ -114,6 +114,12 @@ def as_dict(
         "disturbed": list(plan.disturbed),
         "gated": list(plan.gated),
         "skipped": {replica: skip.reason for replica, skip in plan.skipped.items()},
+        "up_to_date": [name for name, skip in plan.skipped.items() if skip.code is SkipCode.UP_TO_DATE],
+        "answering": [
+            replica.name
+            for replica in topology.replicas
+            if (head := observed.get(replica.head)) is not None and head.state is not None and head.state.serves
+        ],
         "left_out": as_left_out(plan),
         "refused": bool(plan.refusals),
         "warnings": lines(plan.warnings),

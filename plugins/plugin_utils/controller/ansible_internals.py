@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -219,3 +219,21 @@ def privileged(connection: Any, command: str) -> str:
         return command
     built: str = connection.become.build_become_command(command, connection._shell)
     return built
+
+
+def show_warnings(callback: Any, result: Any) -> None:
+    """Show the warnings and deprecations of a task's result, as the default callback does; an error is the caller's to show.
+
+    ``CallbackBase._handle_warnings``: a part of what every stdout callback of ansible-core calls. Read in 2.19.0, 2.20.0,
+    2.21.5.
+    """
+    callback._handle_warnings(result.result)
+
+
+def show_through(display: Any, through: Callable[..., None]) -> None:
+    """Have all that is displayed in this process pass ``through``, which gets the real ``display`` and its arguments.
+
+    An attribute of the one ``Display``, whose class has the method: its own ``warning``, ``banner`` and the rest call it by
+    ``self``, and the thread that shows what workers send looks it up by name. Read in 2.19.0, 2.20.0, 2.21.5.
+    """
+    display.display = functools.partial(through, display.display)

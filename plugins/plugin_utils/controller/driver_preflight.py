@@ -7,21 +7,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible.utils.display import Display
-
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import apt_lock, nvidia_repository
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.package_problems import Problem
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.needs import Desired
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import HostState
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import progress
 
 ROUND = 10.0
 """Seconds between two questions to a host whose apt is in use."""
 FIELDS = ("version", "source", "flavor", "fabric_manager", "prebuilt_modules", *nvidia_repository.FIELDS)
 Ask = Callable[[Mapping[str, Any]], Mapping[str, Answer]]
 """Asks each host one request, all at once."""
-_display = Display()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +68,7 @@ def find(
         if waited >= deadline:
             break
         for host, locks in busy.items():
-            _display.display(f"{host}: waiting for {waited:.0f} s: apt is in use: {apt_lock.shown(locks)}")
+            progress.tell(host, waited, f"apt is in use: {apt_lock.shown(locks)}")
         sleep(min(ROUND, deadline - waited))
         answers |= ask({host: requests[host] for host in busy})
     waited = clock() - started

@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import stops
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import progress
 
 ROUND = 15.0
 """Seconds of one call: how often the play can hear of a change."""
 DEADLINE = 1800.0
-_display = Display()
 
 
 class WaitingAction(ActionBase):
@@ -50,7 +49,7 @@ class WaitingAction(ActionBase):
                 break
             if self.REPEATS or result["reason"] != shown:
                 shown = result["reason"]
-                _display.display(f"{variables['inventory_hostname']}: waiting for {elapsed:.0f} s: {shown}")
+                progress.tell(variables["inventory_hostname"], elapsed, shown)
             arguments |= self.next_round(result)
         if "seconds" in result:
             result["seconds"] = round(elapsed, 1)

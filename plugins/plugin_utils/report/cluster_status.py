@@ -100,6 +100,8 @@ def _time_bombs(answers: Mapping[str, Answer], issues: Sequence[Mapping[str, Any
     for host, answer in answers.items():
         for bomb in running_issues.time_bombs(_state(answer), issues):
             yield f"{host}: {bomb}"
+
+
 def _suspect(found: Record | None) -> SuspectStatus | None:
     if not found:
         return None

@@ -17,6 +17,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import printable
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import MOST_FIGURES, MOST_ITEMS
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import mapping as _mapping
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import mappings as _mappings
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import number as _number
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import plain as _plain
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import text as _text
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import texts as _texts
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.served import Completion, Endpoint
 
 Event = dict[str, Any]
 """One line of the journal; docs/reference/journal.md lists the keys of each."""
@@ -35,12 +43,7 @@ REPORTERS = PROBERS | {"lockstep.vllm.fail", "lockstep.vllm.rollout_lock", "lock
 """Actions that run nothing but their own code on the controller: their words are Lockstep's."""
 
 CAUSE_LENGTH = 4000
-_TEXT_LENGTH = 2000
 _COMMAND_LENGTH = 500
-_MOST_ITEMS = 10_000
-_MOST_FIGURES = 200
-_DEEPEST = 4
-_LARGEST = 1e12
 STATUS_COMMAND = "ansible-playbook playbooks/status.yml"
 SAME_COMMAND = "the same command again: it goes on from here"
 
@@ -90,6 +93,9 @@ class RunPlan:
         skipped: replica that is in no wave to the reason: up to date, quarantined, outside of the limit.
         left_out: replicas of those that do not get what was asked for: the run ends in a failure.
         refused: whether the run does not begin; the failure of its task has the reasons.
+        endpoints: where clients reach what serves, the routers first.
+        up_to_date: replicas that need nothing.
+        answering: replicas that answered requests when the plan was made.
     """
 
     run: str = ""
@@ -98,6 +104,9 @@ class RunPlan:
     left_out: tuple[str, ...] = ()
     refused: bool = False
     warnings: tuple[str, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+    up_to_date: tuple[str, ...] = ()
+    answering: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, plan: Mapping[str, Any]) -> RunPlan:
@@ -109,6 +118,9 @@ class RunPlan:
             left_out=_texts(out.get("replicas") if isinstance(out := plan.get("left_out"), Mapping) else out),
             refused=plan.get("refused") is True,
             warnings=_texts(plan.get("warnings")),
+            endpoints=tuple(map(Endpoint.parse, _mappings(plan.get("endpoints"))[:MOST_ITEMS])),
+            up_to_date=_texts(plan.get("up_to_date")),
+            answering=_texts(plan.get("answering")),
         )
 
     def as_event(self, elapsed: float) -> Event:
@@ -117,7 +129,7 @@ class RunPlan:
     @property
     def serving(self) -> list[str]:
         """The replicas that answered requests when the plan was made, as far as it is known."""
-        return [*self.waves[0].serving, *self.waves[0].drained] if self.waves else []
+        return [*self.waves[0].serving, *self.waves[0].drained] if self.waves else [*self.answering]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,6 +262,7 @@ class TaskReport:
         gates: results of gates, one per item where the task loops.
         fingerprints: host to what it runs, its own or those of all hosts that were probed.
         notes: ``lockstep_event``: what the host says of itself beyond that, for people.
+        completion: what the host's engine generated to prove that it serves.
         failure: set where the task failed or the host was gone.
     """
 
@@ -260,6 +273,7 @@ class TaskReport:
     gates: tuple[GateEvent, ...] = ()
     fingerprints: Mapping[str, Fingerprint] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    completion: Completion | None = None
     failure: Failure | None = None
 
     @classmethod
@@ -270,10 +284,10 @@ class TaskReport:
 
         ``starts``: as in :meth:`Failure.of_result`.
         """
-        parts = [result, *_mappings(result.get("results"))][: _MOST_ITEMS + 1]
+        parts = [result, *_mappings(result.get("results"))][: MOST_ITEMS + 1]
         failed = outcome in ("failed", "unreachable")
         ours = action in REPORTERS
-        events = [extra for part in parts for extra in _mappings(part.get("lockstep_event"))][:_MOST_ITEMS]
+        events = [extra for part in parts for extra in _mappings(part.get("lockstep_event"))][:MOST_ITEMS]
         plan = _mapping(result.get("lockstep_plan")) if action in PLANNERS else {}
         return cls(
             host=host,
@@ -285,6 +299,7 @@ class TaskReport:
             ),
             fingerprints={name: _fingerprint(each) for name, each in _fingerprints(host, result, action in PROBERS)},
             notes=tuple(_text(each.get("text")) for each in events if each.get("event") == "note" and each.get("text")),
+            completion=Completion.parse(_mapping(result.get("completion"))),
             failure=Failure.of_result(host, _text(task), outcome == "unreachable", result, ours, starts)
             if failed
             else None,
@@ -312,7 +327,7 @@ def command(value: Any, starts: Sequence[str] = ()) -> str:
 
 
 def _fingerprint(given: Mapping[str, Any]) -> Fingerprint:
-    few = itertools.islice(given.items(), _MOST_FIGURES)
+    few = itertools.islice(given.items(), MOST_FIGURES)
     return {_text(name): None if value is None else _text(value) for name, value in few}
 
 
@@ -346,51 +361,3 @@ def _cause(result: Result, gate: Mapping[str, Any]) -> str:
     if tail and "cause" not in result and tail not in message:
         message = f"{message}\n{tail}"
     return message.strip() or "no reason was given"
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _mappings(value: Any) -> list[Mapping[str, Any]]:
-    """A dictionary, or the dictionaries of a list."""
-    if isinstance(value, Mapping):
-        return [value]
-    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, (list, tuple)) else []
-
-
-def _text(value: Any, most: int = _TEXT_LENGTH) -> str:
-    """Text, or what stands for a short value; empty for anything else."""
-    if isinstance(value, str):
-        return printable(value[:most])
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return str(value) if number and abs(value) < _LARGEST else ""
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return (_text(value),)
-    return tuple(filter(None, map(_text, value[:_MOST_ITEMS]))) if isinstance(value, (list, tuple)) else ()
-
-
-def _number(value: Any) -> float:
-    """A number of seconds or the like; 0 for what is none, negative, or not finite."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < _LARGEST:
-        return 0.0
-    return float(value)
-
-
-def _plain(value: Any, levels: int = _DEEPEST) -> Any:
-    """The value as far as it is short texts and usual numbers, nested a few levels."""
-    if isinstance(value, bool) or value is None:
-        return value
-    if isinstance(value, (int, float)):
-        return value if abs(value) < _LARGEST else None  # neither for what is no number nor for what is not finite
-    if isinstance(value, str):
-        return _text(value)
-    if levels and isinstance(value, Mapping):
-        few = itertools.islice(value.items(), _MOST_FIGURES)
-        return {_text(name): _plain(each, levels - 1) for name, each in few}
-    if levels and isinstance(value, (list, tuple)):
-        return [_plain(each, levels - 1) for each in value[:_MOST_FIGURES]]
-    return None

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import events
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import Event, Fingerprint, RunPlan, TaskReport
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.served import Completion
 
 STEPS = (
     "drain",
@@ -51,6 +52,7 @@ class Tracker:
         serving: replicas that answer requests, as far as the run knows.
         wave: number of the wave under way; None before the first.
         next: the next command to type, by the newest failure that names one.
+        completions: replica to what it generated last to prove that it serves.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, typical_wave: float | None = None) -> None:
@@ -68,6 +70,7 @@ class Tracker:
         self.serving: list[str] = []
         self.wave: int | None = None
         self.next = ""
+        self.completions: dict[str, Completion] = {}
 
     @property
     def elapsed(self) -> float:
@@ -197,6 +200,11 @@ class Tracker:
         if report.plan is not None and report.plan != self.plan:
             found += self._follow(report.plan)
         found += [events.event("note", self.elapsed, host=report.host, text=text) for text in report.notes]
+        if report.completion is not None:
+            replica = self._replica_of.get(report.host, report.host)
+            self.completions[replica] = report.completion
+            facts = dataclasses.asdict(report.completion)
+            found.append(events.event("completion", self.elapsed, host=report.host, replica=replica, **facts))
         found += [gate.about(self._mates(report.host)).as_event(self.elapsed) for gate in report.gates]
         for host, fingerprint in report.fingerprints.items():
             if self._fingerprints.get(host) != fingerprint:

@@ -24,7 +24,8 @@ class Play:
         self.now, self.calls, self.shown = 0.0, list[dict[str, Any]](), list[str]()
         monkeypatch.setattr(waiting_action.ActionBase, "run", lambda *_: {})
         monkeypatch.setattr(waiting_action.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(waiting_action, "_display", types.SimpleNamespace(display=self.shown.append))
+        shown = types.SimpleNamespace(display=self.shown.append)
+        monkeypatch.setattr(waiting_action.progress, "Display", lambda: shown)
         self._action = action.ActionModule.__new__(action.ActionModule)
         self._action._task = types.SimpleNamespace(args=arguments, check_mode=False)
         self._action._execute_module = self._call

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import nvidia_smi
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine import config as engine_config
 from ansible_collections.lockstep.vllm.plugins.module_utils.host import machine as host_machine
 from ansible_collections.lockstep.vllm.plugins.module_utils.host import model as host_model
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import plan
@@ -179,6 +180,23 @@ def test_data_parallel_engines_are_counted_and_need_ray(tmp_path: Path) -> None:
     (tmp_path / "group_vars/lockstep.yml").write_text(yaml.safe_dump(variables))
     (line,) = lines(planned(read(tmp_path / "hosts.yml")))
     assert "TP 8 × PP 1 × DP 4) wants 32 GPUs, the inventory declares 16 (gpu-01 has 8, gpu-02 has 8)" in line
+
+
+def test_graphs_of_the_operator_s_own_are_the_top_rung_or_refused_before_anything_changes(tmp_path: Path) -> None:
+    """shared case ladder-decode-only: vllm-project/vllm#40969."""
+    cluster = case("ladder-decode-only", tmp_path)
+    assert lines(planned(cluster)) == []
+    config = engine_config.parse(dict(cluster.wanted["gpu-01"].engine or {}))
+    (layout,) = config.layouts
+    command = engine_config.command("vllm", config, layout, config.rungs(layout)[-1], "10.30.0.11")
+    given = json.loads(command[command.index("--compilation-config") + 1])
+    assert given == {"cudagraph_mode": "FULL_DECODE_ONLY"}
+    variables = yaml.safe_load((tmp_path / "group_vars/lockstep.yml").read_text())
+    for ladder, expected in ((["none", "piecewise"], "use [none, piecewise, full]"), (["none"], "")):
+        text = yaml.safe_dump({**variables, "vllm_server_ladder": ladder})
+        (tmp_path / "group_vars/lockstep.yml").write_text(text)
+        found = lines(planned(read(tmp_path / "hosts.yml")))
+        assert (expected in found[0]) if expected else (found == [])
 
 
 def test_sizes_over_the_gpus_and_an_owned_argument_are_both_refused(tmp_path: Path) -> None:

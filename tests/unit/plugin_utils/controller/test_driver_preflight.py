@@ -37,7 +37,8 @@ class Hosts:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **answers: list[Answer]) -> None:
         self.now, self.asked, self.shown = 0.0, list[list[str]](), list[str]()
         self._answers = answers
-        monkeypatch.setattr(driver_preflight, "_display", types.SimpleNamespace(display=self.shown.append))
+        shown = types.SimpleNamespace(display=self.shown.append)
+        monkeypatch.setattr(driver_preflight.progress, "Display", lambda: shown)
 
     def ask(self, requests: Mapping[str, Any]) -> dict[str, Answer]:
         self.asked.append([*requests])

@@ -28,6 +28,8 @@ class TestbedPlatform(CpuPlatform):
     """CPU platform whose workers take Ray's GPU resource."""
 
     ray_device_key: str = "GPU"
+    simple_compile_backend: str = "eager"
+    """Of the sampler's small functions, each of which the first completion would wait half a minute for (inductor's C++)."""
 
     @classmethod
     def get_device_communicator_cls(cls) -> str:

@@ -1,0 +1,175 @@
+"""The lines of the calm screen: pure functions of what happened. No text that a host gave reaches them unprintable."""
+
+from __future__ import annotations
+
+import dataclasses
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import clock, many, names, printable, span
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import Failure
+
+INDENT = " " * 9
+_FEW = 4
+"""So many hosts have a line each for a step; more of them that did the same have one together, as passed gates always do."""
+_ABOVE = "(in full above)"
+_SHORT = 120
+
+
+@dataclasses.dataclass(frozen=True)
+class StepEnded:
+    """A step that is over on one host, or a gate that passed there; seconds since the run began."""
+
+    host: str
+    step: str
+    wave: int | None
+    began: float
+    ended: float
+    outcome: str
+    changed: bool
+
+    @property
+    def alike(self) -> tuple[str, int | None, str, bool]:
+        return self.step, self.wave, self.outcome, self.changed
+
+
+@dataclasses.dataclass(frozen=True)
+class Doing:
+    """What a host does now.
+
+    Attributes:
+        what: the step, or the task where it belongs to none.
+        since: seconds since the run began.
+        step: whether it is one.
+        waits: what for, where it waits; it began to ``waits_since``.
+    """
+
+    what: str
+    since: float
+    step: bool = False
+    waits: str = ""
+    waits_since: float = 0.0
+
+
+def steps(ended: Sequence[StepEnded]) -> list[str]:
+    """Steps that ended at about the same time."""
+    groups: dict[tuple[str, int | None, str, bool], list[StepEnded]] = {}
+    for one in ended:
+        groups.setdefault(one.alike, []).append(one)
+    lines = []
+    for group in groups.values():
+        apart = len(group) <= _FEW and group[0].outcome != "passed"
+        lines += [_step([one]) for one in group] if apart else [_step(group)]
+    return lines
+
+
+def _step(alike: Sequence[StepEnded]) -> str:
+    first = alike[0]
+    took = sorted(one.ended - one.began for one in alike)
+    shortest, longest = span(took[0]), span(took[-1])
+    time = longest if shortest == longest else f"{shortest} to {longest}"
+    became = first.outcome if first.outcome != "ok" else "changed" if first.changed else ""
+    who = names(sorted(one.host for one in alike), _FEW)
+    return f"{clock(max(one.ended for one in alike)):>7}  {who:<12} {first.step:<13} {time:<13} {became}".rstrip()
+
+
+def serving(changed: Mapping[str, bool], elapsed: float, serve_now: str) -> list[str]:
+    """Replicas that began to serve, or were drained, at about the same time; and who serves now."""
+    came, went = ([name for name, serves in changed.items() if serves is which] for which in (True, False))
+    said = [f"{names(came)} serve{'s' if len(came) == 1 else ''}"] if came else []
+    said += [f"{names(went)} {'is' if len(went) == 1 else 'are'} drained"] if went else []
+    return [f"{clock(elapsed):>7}  {', '.join(said)}; {serve_now}"] if said else []
+
+
+def failure(failed: Failure, shown: Iterable[str] = ()) -> list[str]:
+    """A failure, whole; the causes that were ``shown`` before are named in it by their first lines."""
+    what = "UNREACHABLE" if failed.unreachable else "FAILED"
+    at = f" at {failed.step}" if failed.step else ""
+    cause = without(failed.cause, shown)
+    lines = [f"{clock(failed.elapsed):>7}  {failed.host:<12} {what}{at}: {_flat(failed.task)}"]
+    lines += [f"{INDENT}  {line}" for line in printable(cause).split("\n")]
+    lines += [f"{INDENT}  evidence: {failed.host}:{_flat(path)}" for path in failed.evidence]
+    return lines + ([f"{INDENT}  next: {_flat(failed.next)}"] if failed.next and failed.next not in cause else [])
+
+
+def likewise(failed: Sequence[Failure]) -> str:
+    """Failures of other hosts, for the reason that was shown last."""
+    what = "UNREACHABLE" if failed[0].unreachable else "FAILED"
+    who = names(sorted(each.host for each in failed), _FEW)
+    return f"{clock(max(each.elapsed for each in failed)):>7}  {who:<12} {what} for the same reason"
+
+
+def verdict(failed: Failure, shown: Iterable[str]) -> list[str]:
+    """What the controller itself concludes: it is about no single host."""
+    return printable(without(failed.cause, shown)).split("\n")
+
+
+def without(text: str, shown: Iterable[str]) -> str:
+    """``text`` with the causes in it that were shown before cut to their first lines."""
+    for cause in sorted(shown, key=len, reverse=True):
+        first = cause.split("\n")[0]
+        short = first if len(first) <= _SHORT else f"{first[:_SHORT]}…"
+        if short != cause and cause in text:
+            text = text.replace(cause, f"{short} {_ABOVE}")
+    return text
+
+
+def task(name: str, elapsed: float, outcomes: Mapping[str, str]) -> str:
+    """A task of a playbook that is not Lockstep's, over all its hosts: what changed by name, the others by number."""
+    by_outcome: dict[str, list[str]] = {}
+    for host, outcome in outcomes.items():
+        by_outcome.setdefault(outcome, []).append(host)
+    parts = [f"changed on {names(by_outcome.pop('changed'))}"] if "changed" in by_outcome else []
+    parts += [f"{outcome} on {many(len(hosts), 'host')}" for outcome, hosts in by_outcome.items()]
+    return f"{clock(elapsed):>7}  {_flat(name)}: {', '.join(parts)}"
+
+
+def waits(host: str, elapsed: float, seconds: float, reason: str) -> str:
+    """A wait's progress, where it cannot be redrawn."""
+    return f"{clock(elapsed):>7}  {host:<12} waits for {span(seconds)}: {_flat(reason)}"
+
+
+def still(elapsed: float, doing: Mapping[str, Doing]) -> str:
+    """A sign of life of a long step, where nothing is redrawn: the step that goes on for longest, and who is in it."""
+    what, since = min(((each.what, each.since) for each in doing.values()), key=lambda one: one[1])
+    hosts = [host for host, each in doing.items() if each.what == what]
+    return f"{clock(elapsed):>7}  {names(hosts):<12} {_flat(what):<10} for {span(elapsed - since)}, still under way"
+
+
+def live(doing: Mapping[str, Doing], elapsed: float, foot: str, columns: int, rows: int) -> list[str]:
+    """The lines that are redrawn: one per host, and one for the run. None is wider than ``columns``, nor are there more
+    than ``rows``."""
+    lines: list[str] = []
+    most = max(rows - 2, 1)
+    for n, (host, each) in enumerate(doing.items()):
+        block = _doing(host, each, elapsed, columns)
+        if len(lines) + len(block) > most - (n + 1 < len(doing)):
+            lines.append(f"{INDENT}and {many(len(doing) - n, 'other host')}")
+            break
+        lines += block
+    return [cut(line.rstrip(), columns) for line in [*lines, f"{clock(elapsed):>7}  {foot}"]] if lines else []
+
+
+def _doing(host: str, doing: Doing, elapsed: float, columns: int) -> list[str]:
+    """One line, or two where what it waits for does not fit beside the host."""
+    line = f"   {clock(elapsed - doing.since):>6}  {host:<12} {_flat(doing.what)}"
+    if not doing.waits:
+        return [line]
+    line, reason = f"{line}  waits for {clock(elapsed - doing.waits_since)}", _flat(doing.waits)
+    whole = f"{line}: {reason}"
+    return [whole] if cut(whole, columns) == whole else [f"{line}:", f"{INDENT}  {reason}"]
+
+
+def cut(line: str, columns: int) -> str:
+    """As much of a line as fits, by the width of its characters on a terminal."""
+    width, kept = 0, list[str]()
+    for character in line:
+        width += 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if width >= columns:
+            return "".join(kept)[:-1] + "…" if kept else ""
+        kept.append(character)
+    return line
+
+
+def _flat(text: str) -> str:
+    return " ".join(printable(text).replace("\t", " ").split("\n"))

@@ -1,0 +1,102 @@
+"""What a run ends with: whether it is done, where it serves, a completion that it got, and what to type next."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import many, names, printable, span
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import RunOutcome
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.served import Endpoint
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.tracker import Tracker
+
+_MOST_ENDPOINTS = 4
+_MOST_SKIPPED = 6
+_WIDTH = 76
+_SAID: Mapping[RunOutcome, str] = {
+    "done": "done",
+    "failed": "FAILED",
+    "refused": "refused, nothing was changed",
+    "nothing_to_do": "nothing to do",
+    "checked": "checked, nothing was changed",
+    "interrupted": "interrupted",
+    "unfinished": "unfinished",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Closing:
+    """How a run ended, row by row.
+
+    Attributes:
+        title: the playbook, its outcome, and how long it took.
+        rows: label and text; commands are whole, to be pasted.
+        good: whether it got where it was to go.
+    """
+
+    title: str
+    rows: tuple[tuple[str, str], ...]
+    good: bool
+
+
+def closing(
+    playbook: str, outcome: RunOutcome, tracker: Tracker, report: str = "", repeated: Callable[[str], str] = str
+) -> Closing:
+    """The end of a run as ``tracker`` saw it.
+
+    Args:
+        report: path of its report; empty where it has none.
+        repeated: makes a command one that this run's operator can paste.
+    """
+    plan = tracker.plan
+    rows: list[tuple[str, str]] = []
+    if outcome in ("done", "nothing_to_do"):
+        rows += _served(plan.endpoints, tracker)
+    if plan.up_to_date and outcome in ("done", "nothing_to_do"):
+        rows.append(("up to date", names(plan.up_to_date)))
+    skipped = [(name, why) for name, why in plan.skipped.items() if name not in plan.up_to_date]
+    rows += [("skipped", f"{name}: {why}") for name, why in skipped[:_MOST_SKIPPED]]
+    if len(skipped) > _MOST_SKIPPED:
+        rows.append(("", f"and {many(len(skipped) - _MOST_SKIPPED, 'other replica')}"))
+    rows += [("report", report)] if report else []
+    rows += [("next", repeated(tracker.next))] if tracker.next and outcome not in ("done", "nothing_to_do") else []
+    took = f" after {span(tracker.elapsed)}" if outcome in ("done", "failed", "interrupted") else ""
+    title = f"{playbook}: {_SAID[outcome]}{took}"
+    good = outcome not in ("failed", "interrupted", "refused")
+    return Closing(title, tuple((label, _one_line(text)) for label, text in rows), good)
+
+
+def box(ended: Closing) -> list[str]:
+    """The closing as it ends the screen; open to the right, so that a command is copied as it is."""
+    head = f"┌─ {ended.title} "
+    return [
+        head + "─" * max(_WIDTH - len(head), 2),
+        *(f"│ {label:<11} {text}" for label, text in ended.rows),
+        "└" + "─" * (_WIDTH - 1),
+    ]
+
+
+def plain(ended: Closing) -> list[str]:
+    """The same for a screen that has other lines around it."""
+    return [f"{label + ':' if label else '':<8} {text}" for label, text in ended.rows if label != "next"]
+
+
+def _served(endpoints: Sequence[Endpoint], tracker: Tracker) -> list[tuple[str, str]]:
+    routers = [each for each in endpoints if each.router]
+    known = [each for each in endpoints if each.name in tracker.serving or each.name in tracker.completions]
+    offered = routers or known
+    if not offered:
+        return []
+    rows = [("endpoint", f"{each.url}  ({each.name}, model {each.model})") for each in offered[:_MOST_ENDPOINTS]]
+    if len(offered) > _MOST_ENDPOINTS:
+        rows.append(("", f"and {names([each.name for each in offered[_MOST_ENDPOINTS:]])}"))
+    proven = next((each for each in known if each.name in tracker.completions), None)
+    if proven is not None:
+        got = tracker.completions[proven.name]
+        rows.append(("completion", f"{proven.prompt!r} → {got.text!r} ({proven.name}, {span(got.seconds)})"))
+    rows.append(("try it", offered[0].curl))
+    return rows
+
+
+def _one_line(text: str) -> str:
+    return " ".join(printable(text).split("\n"))

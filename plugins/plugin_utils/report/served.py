@@ -1,0 +1,69 @@
+"""What clients of a cluster need, and the proof that they will get it: parsed as everything of a report is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import number, text
+
+_TEXT_LENGTH = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Endpoint:
+    """Where clients reach a replica, or all of them through a router.
+
+    Attributes:
+        name: the replica, or the host of the router.
+        router: whether it is one.
+        url: up to and with ``/v1``.
+        model: the name that clients ask for.
+        key: whether they need the key of the API.
+        prompt, max_tokens: of the completion that proves a replica.
+    """
+
+    name: str
+    router: bool
+    url: str
+    model: str
+    key: bool = False
+    prompt: str = ""
+    max_tokens: int = 16
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any]) -> Endpoint:
+        return cls(
+            name=text(given.get("name")),
+            router=given.get("router") is True,
+            url=text(given.get("url")),
+            model=text(given.get("model")),
+            key=given.get("key") is True,
+            prompt=text(given.get("prompt")),
+            max_tokens=int(number(given.get("max_tokens"))) or 16,
+        )
+
+    @property
+    def curl(self) -> str:
+        """A command that asks it for a completion. It holds no key: that one is the operator's to fill in."""
+        body = {"model": self.model, "prompt": self.prompt or "Hello", "max_tokens": self.max_tokens, "temperature": 0}
+        words = ["curl", "-s", f"{self.url}/completions", "-H", "Content-Type: application/json"]
+        key = ' -H "Authorization: Bearer $VLLM_API_KEY"' if self.key else ""
+        return f"{shlex.join(words)}{key} -d {shlex.quote(json.dumps(body, ensure_ascii=False))}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+    """A completion that a replica generated."""
+
+    text: str
+    seconds: float = 0.0
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any]) -> Completion | None:
+        """``completion`` of a result; None where there is none, or it failed."""
+        generated = text(given.get("text"), _TEXT_LENGTH)
+        return cls(generated, number(given.get("seconds"))) if given.get("ok") is True and generated else None

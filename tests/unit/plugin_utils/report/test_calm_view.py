@@ -1,0 +1,202 @@
+"""The calm screen: a roll that goes well, one that fails, a wait; line for line."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import calm_lines, closing, events
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.calm_lines import Doing, StepEnded
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.calm_view import View
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.progress import Progress
+from tests.unit.plugin_utils.report import rolls
+
+
+class Screen(rolls.Roll):
+    """A roll whose events are shown as they come."""
+
+    def __init__(self, *arguments: Any, redrawn: bool = False) -> None:
+        self.lines: list[str] = []
+        self.view: View | None = None
+        super().__init__(*arguments)
+        self.view = View(lambda line, _colour: self.lines.append(line), redrawn, self.clock)
+
+    def add(self, happened: Sequence[Mapping[str, Any]]) -> None:
+        super().add(happened)
+        if self.view is not None:
+            self.view.tick()
+        for event in happened if self.view is not None else ():
+            self.view.follow(dict(event), self.tracker)
+
+    def fails(self, host: str, task: str, result: Mapping[str, Any], action: str = "lockstep.vllm.nccl_verify") -> None:
+        report = events.TaskReport.parse(host, task, "failed", result, action)
+        assert self.view is not None
+        self.view.failed(report, action)
+        self.add(self.tracker.task_ends(report))
+
+    def text(self) -> str:
+        assert self.view is not None
+        self.view.flush()
+        return "\n".join(self.lines)
+
+
+def shown(text: str) -> str:
+    return textwrap.dedent(text).strip("\n")
+
+
+def test_a_wave() -> None:
+    screen = Screen(("replica_a", "replica_b"))
+    screen.wave(1, {"drain": 24, "gates": 52, "admit": 2})
+    assert screen.text().splitlines() == [
+        "   0:00  wave 1 of 2: replica_a (a1, a2) begins",
+        "   0:24  replica_a is drained; serving: replica_b, replica_z",
+        "   0:24  a1           drain         24 s",
+        "   0:26  a2           drain         26 s",
+        "   1:18  a1           gate nccl     3.1 s         passed",
+        "   1:18  a1           gate graph    3.1 s         passed",
+        "   1:23  a2           gate nccl     3.1 s         passed",
+        "   1:23  a2           gate graph    3.1 s         passed",
+        "   1:18  a1           gates         52 s",
+        "   1:23  a2           gates         57 s",
+        "   1:25  a1           admit         2.0 s",
+        "   1:25  a2           admit         2.2 s",
+        "   1:25  replica_a serves; serving: replica_b, replica_z, replica_a",
+    ]
+
+
+def test_alike_hosts_that_end_a_step_together_have_one_line() -> None:
+    ended = [StepEnded(f"gpu{n:03}", "driver", 1, 10.0, 30.0 + n / 10, "ok", True) for n in range(1, 17)]
+    assert calm_lines.steps(ended) == [
+        "   0:31  gpu[001-016] driver        20 s to 22 s  changed",
+    ]
+    assert len(calm_lines.steps(ended[:4])) == 4
+    assert len(calm_lines.steps([*ended[:5], StepEnded("b1", "driver", 1, 0.0, 9.0, "failed", False)])) == 2
+
+
+STANDS = "rank 1 on a2 waits in replay\nits stack:\n  allreduce"
+
+
+def test_a_failure_is_shown_whole_and_once() -> None:
+    screen = Screen(("replica_a", "replica_b"))
+    screen.step(("a1", "a2"), "gates", 10)
+    gate = rolls.gate("nccl", "a1", "timeout", cause=STANDS, evidence=["/e/stacks.txt"], next="ansible-playbook x.yml")
+    screen.lines.clear()
+    for host in ("a1", "a2"):
+        screen.fails(host, "Run NCCL gate", {"msg": "NCCL gate: timeout", "gate": gate})
+    cause = f"Wave 1 of 2 failed; no further wave begins.\n  - a1, host_gates: {STANDS}\nIt is as before."
+    for host in ("a1", "a2", "lockstep_wave_1"):
+        screen.fails(host, "Fail unless the wave succeeded", {"msg": cause, "cause": cause}, "lockstep.vllm.fail")
+    assert screen.text() == shown("""
+   0:11  a1           FAILED at gates: Run NCCL gate
+           rank 1 on a2 waits in replay
+           its stack:
+             allreduce
+           evidence: a1:/e/stacks.txt
+           next: ansible-playbook x.yml
+   0:11  a2           FAILED for the same reason
+Wave 1 of 2 failed; no further wave begins.
+  - a1, host_gates: rank 1 on a2 waits in replay (in full above)
+It is as before.
+""")
+
+
+@pytest.mark.parametrize("redrawn", [False, True])
+def test_a_wait_says_who_is_missing_and_for_how_long(redrawn: bool) -> None:
+    screen = Screen(("replica_a", "replica_b"), redrawn=redrawn)
+    view = screen.view
+    assert view is not None
+    screen.add(screen.tracker.task_starts("a1", "wait"))
+    screen.lines.clear()
+    for _ in range(2):
+        screen.clock.now += 15
+        view.told(Progress("a1", screen.clock.now, "3 of 4 hosts are there; a4: its unit has failed"))
+    screen.clock.now += 5
+    lines = [] if redrawn else ["   0:15  a1           waits for 15 s: 3 of 4 hosts are there; a4: its unit has failed"]
+    assert screen.lines == lines
+    assert view.live(200, 20) == [
+        "     0:35  a1           wait  waits for 0:35: 3 of 4 hosts are there; a4: its unit has failed",
+        "   0:35  serving: replica_b, replica_z, replica_a",
+    ]
+    view.task_ends("a1")
+    assert "missing" not in view.live(80, 20)[0]
+
+
+def test_what_is_redrawn_fits_the_terminal() -> None:
+    doing = {f"gpu{n:03}": Doing("wait", 0.0, waits="日本語" * 40) for n in range(100)}
+    lines = calm_lines.live(doing, 65.0, "serving: none", 40, 10)
+    assert len(lines) <= 10
+    assert lines[-2].strip() == "and 97 other hosts", "each needs two lines"
+    for line in lines:
+        assert sum(2 if ord(each) > 0x2E80 else 1 for each in line) < 40
+    assert calm_lines.live({}, 65.0, "x", 40, 10) == []
+
+
+def test_a_long_step_gives_a_sign_of_life_where_nothing_is_redrawn() -> None:
+    screen = Screen(("replica_a", "replica_b"))
+    assert screen.view is not None
+    screen.add(screen.tracker.task_starts("a1", "runtime"))
+    screen.lines.clear()
+    for _ in range(300):
+        screen.clock.now += 0.5
+        screen.view.tick()
+    assert screen.lines == [
+        "   1:00  a1           runtime    for 1 min, still under way",
+        "   2:01  a1           runtime    for 2 min 1 s, still under way",
+    ]
+
+
+def test_the_box_has_what_a_person_wants() -> None:
+    screen = Screen(("replica_a", "replica_b"))
+    endpoint = {
+        "name": "replica_a",
+        "url": "http://10.0.0.11:8000/v1",
+        "model": "tiny",
+        "key": True,
+        "prompt": "It's",
+        "max_tokens": 4,
+    }
+    plan = {**screen.plan, "endpoints": [endpoint], "up_to_date": ["replica_z"]}
+    screen.result("ops1", {"lockstep_plan": plan})
+    screen.result("a1", {"completion": {"ok": True, "text": " so", "seconds": 0.42}})
+    screen.clock.now = 227
+    ended = closing.closing("site", "done", screen.tracker, ".cache/r/report.html")
+    assert closing.box(ended) == [
+        "┌─ site: done after 3 min 47 s " + "─" * 45,
+        "│ endpoint    http://10.0.0.11:8000/v1  (replica_a, model tiny)",
+        "│ completion  \"It's\" → ' so' (replica_a, 0.4 s)",
+        "│ try it      curl -s http://10.0.0.11:8000/v1/completions -H 'Content-Type: application/json'"
+        ' -H "Authorization: Bearer $VLLM_API_KEY"'
+        """ -d '{"model": "tiny", "prompt": "It'"'"'s", "max_tokens": 4, "temperature": 0}'""",
+        "│ up to date  replica_z",
+        "│ skipped     replica_q: quarantined (q1: Xid 79)",
+        "│ report      .cache/r/report.html",
+        "└" + "─" * 75,
+    ]
+    assert "report:  .cache/r/report.html" in closing.plain(ended)
+
+
+def test_a_refusal_names_no_endpoint() -> None:
+    screen = Screen(("replica_a",))
+    screen.tracker.next = "ansible-playbook x.yml"
+    ended = closing.closing("site", "refused", screen.tracker, repeated=str.upper)
+    assert ("next", "ANSIBLE-PLAYBOOK X.YML") in ended.rows
+    assert not ended.good
+    assert "endpoint" not in dict(ended.rows)
+
+
+def test_a_run_that_finds_nothing_to_do_says_where_it_serves() -> None:
+    screen = Screen(())
+    endpoints = [
+        {"name": "r1", "router": True, "url": "http://10.0.0.5:8080/v1", "model": "tiny"},
+        {"name": "replica_a", "url": "http://10.0.0.11:8000/v1", "model": "tiny"},
+    ]
+    plan = {"run": "r", "waves": [], "endpoints": endpoints, "up_to_date": ["replica_a"], "answering": ["replica_a"]}
+    screen.result("ops1", {"lockstep_plan": plan})
+    ended = closing.closing("site", "nothing_to_do", screen.tracker)
+    assert ended.title == "site: nothing to do"
+    assert [label for label, _text in ended.rows] == ["endpoint", "try it", "up to date"]
+    assert dict(ended.rows)["endpoint"] == "http://10.0.0.5:8080/v1  (r1, model tiny)"
+    assert ended.good
