@@ -8,7 +8,7 @@ export LOCKSTEP_INVENTORY ?= $(CURDIR)/inventories/testbed/base
 STAGE := tools/stage
 
 # Scenarios of single roles that no test of tests/e2e covers as well. The others are for `make molecule` and `make test-long`.
-OWN_SCENARIOS := gpu_host node_metrics vllm_haproxy nvidia_driver
+OWN_SCENARIOS := gpu_host node_metrics vllm_haproxy nvidia_driver real_packages
 COVERED_BY_E2E := serving_runtime admission ray_node vllm_server
 
 .DEFAULT_GOAL := help
@@ -77,6 +77,7 @@ e2e: env ## the tests of tests/e2e, on a testbed of their own
 
 test-long: env contract ## the scenarios that `make test` leaves out: every fault of a roll, many killed controllers (hours)
 	@$(STAGE) roles-long env NO_COLOR=1 tools/molecule $(COVERED_BY_E2E); status=$$?; \
+	$(STAGE) debian13 env NO_COLOR=1 LOCKSTEP_TESTBED_SUITE=trixie tools/molecule gpu_host nvidia_driver real_packages || status=1; \
 	$(STAGE) standalone env NO_COLOR=1 tools/molecule standalone || status=1; \
 	$(STAGE) long pytest -m long tests/e2e tests/security && exit $$status
 

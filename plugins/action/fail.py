@@ -8,6 +8,7 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import stops
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.invocation import Invocation
 
 
 class ActionModule(ActionBase):
@@ -21,4 +22,10 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         text = {"type": "str", "required": True}
         _result, arguments = self.validate_argument_spec(argument_spec={"cause": text, "next": text})
-        return {"failed": True, **stops.as_result(Stop(arguments["cause"], arguments["next"]))}
+        headline, *rest = arguments["cause"].splitlines()
+        if not rest:
+            return {"failed": True, **stops.as_result(Stop(arguments["cause"], arguments["next"]))}
+        # Ansible prints a message twice, so that what follows its first line is in a field of its own.
+        lines = [*rest, f"Next: {arguments['next']}"]
+        whole = {"msg": headline, "reasons": "\n".join(lines) + "\n", "next": arguments["next"]}
+        return {"failed": True, **Invocation.of_this_run().in_result(whole)}

@@ -22,6 +22,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import (
     run_plan,
     topology,
 )
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.driver_request import Known
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import Observed
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Policy
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode
@@ -73,7 +74,7 @@ class ActionModule(ClusterAction):
         mode, policy, faults = self._arguments(asked, found)
         if found.refusals:
             misplaced = self._misplaced(task_vars, declared, found)
-            return refused([*found.refusals, *misplaced, *([unfit] if unfit else []), *faults])
+            return refused([*found.refusals, *misplaced, *([unfit] if unfit else []), *faults], found.warnings)
         if unfit or faults:
             raise stops.fail(unfit or Stop("\n".join(map(str, faults))))
         cluster = self.cluster(task_vars, declared=declared)
@@ -170,12 +171,18 @@ def result(
         examine: asks the hosts whose driver is due.
         addresses: of the routers, by router.
     """
-    planned = plan.build(cluster.topology, cluster.wanted, observed, run, data_tables.read("known_issues"))
+    known = Known(
+        issues=data_tables.read("known_issues"),
+        branches=data_tables.read("driver_branches"),
+        cuda=data_tables.read("cuda_minimum_driver"),
+        today=run.now.date(),
+    )
+    planned = plan.build(cluster.topology, cluster.wanted, observed, run, known)
     found = examine(planned.due_drivers)
-    planned = dataclasses.replace(planned, warnings=(*map(Stop, (*warnings, *found.warnings)), *planned.warnings))
+    planned = dataclasses.replace(planned, warnings=(*map(Stop, warnings), *found.warnings, *planned.warnings))
     reasons = [*planned.refusals, *found.refusals, *_router_refusals(cluster, observed, run.limit or ())]
     if reasons:
-        return refused(reasons)
+        return refused(reasons, render.lines(planned.warnings))
     due_routers = [] if run.mode in (Mode.ABORT, Mode.VERIFY) else _due_routers(cluster, observed, run.limit or ())
     name = f"{run.now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
     hosts = [host for wave in planned.waves for host in wave.hosts]
@@ -188,15 +195,15 @@ def result(
     }
 
 
-def refused(reasons: Sequence[Stop]) -> dict[str, Any]:
-    """What the action returns of a run that must not begin."""
+def refused(reasons: Sequence[Stop], warnings: Sequence[str] = ()) -> dict[str, Any]:
+    """What the action returns of a run that must not begin: all that is wrong, and what the operator should know besides."""
     following = next((reason.next for reason in reasons if reason.next), "")
     message, lines = render.refused(reasons)
     return {
         "failed": True,
         "msg": message,
         # Not in the message, which Ansible prints twice; one text, as it folds the lines of a list.
-        "reasons": "".join(f"- {line}\n" for line in lines),
+        "reasons": "".join(f"- {line}\n" for line in (*lines, *(f"warning: {warning}" for warning in warnings))),
         **({"next": following} if following else {}),
         "lockstep_plan": {"refused": True, "waves": []},
     }

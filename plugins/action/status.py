@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from ansible.utils.display import Display
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import data_tables
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import render
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import ClusterAction
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.invocation import Invocation
@@ -29,7 +30,7 @@ class ActionModule(ClusterAction):
         if cluster.topology.problems:
             return {"failed": True, "msg": render.invalid_inventory(cluster.topology.problems)}
         found = self.probe(cluster, variables, ray=True)
-        status = cluster_status.build(cast(status_types.Probe, cluster.probed(found)))
+        status = cluster_status.build(cast(status_types.Probe, cluster.probed(found)), data_tables.read("known_issues"))
         text = _RENDER[arguments["format"]](status)
         Display().display(Invocation.of_this_run().repeated(text) if arguments["format"] == "table" else text)
         return {"changed": False, "status": status}

@@ -15,6 +15,8 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import 
 from ansible_collections.lockstep.vllm.plugins.module_utils.host import answer as host_answer
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.invocation import Invocation
 
+RANK_GATES = ("nccl", "graph")
+"""In the order in which rank_group_verify gives them."""
 RUNNING = ("active", "activating", "reloading")
 
 
@@ -70,9 +72,19 @@ def _issue(given: Any) -> Match | None:
 
 
 def _gates(seen: Mapping[str, Any], names: Sequence[str], suffix: str = "") -> dict[str, GateResult]:
-    """The results of the gates that ran."""
-    found = {name: _gate(name, seen.get(f"lockstep_seen_{name}{suffix}") or {}) for name in names}
+    """The results of the gates that ran: of a gate's own module, or of the ranks that ran several."""
+    answers = {name: seen.get(f"lockstep_seen_{name}{suffix}") or {} for name in names if name not in RANK_GATES}
+    answers |= _ranks(seen.get(f"lockstep_seen_ranks{suffix}") or {})
+    found = {name: _gate(name, answers.get(name, {})) for name in names}
     return {name: result for name, result in found.items() if result}
+
+
+def _ranks(answer: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The answers of the gates that the same ranks ran; the first one's is the module's where that itself failed."""
+    results = answer.get("results")
+    items = [item for item in (results if isinstance(results, list) else ()) if isinstance(item, Mapping)]
+    found = dict(zip(RANK_GATES, items, strict=False))
+    return found or {RANK_GATES[0]: answer}
 
 
 def _gate(name: str, answer: Mapping[str, Any]) -> GateResult | None:

@@ -1,4 +1,4 @@
-"""Filter for playbooks that look at whole replicas: what ``--limit`` leaves out of them."""
+"""Filters for playbooks over whole replicas: what ``--limit`` leaves out of them, and which one a host belongs to."""
 
 from __future__ import annotations
 
@@ -28,8 +28,14 @@ def cut_by_limit(
     return {"cause": stop.cause, "next": stop.next}
 
 
+def replica_of(hostvars: Any, groups: Mapping[str, Sequence[str]], host: str) -> str:
+    """The replica that ``host`` belongs to, the child of group ``lockstep`` that has it."""
+    replicas = ansible_internals.child_groups(hostvars, topology.ROOT)
+    return next(name for name in replicas if host in groups[name])
+
+
 class FilterModule:
-    """The filter."""
+    """The filters."""
 
     def filters(self) -> dict[str, Any]:
-        return {"cut_by_limit": cut_by_limit}
+        return {"cut_by_limit": cut_by_limit, "replica_of": replica_of}

@@ -11,7 +11,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as
 from ansible_collections.lockstep.vllm.plugins.module_utils.host import answer as host_answer
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import outcome, preconditions, rollback_target
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Window
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode, Stage, Step
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode, Step
 
 
 def wave_sizes(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[int]:
@@ -21,7 +21,9 @@ def wave_sizes(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[int]:
 
 def stage_failure(result: Mapping[str, Any], stage_file: str, rolling_back: bool, task: str) -> dict[str, Any]:
     """What a host keeps of a failed stage, from the ``result`` of the task that failed."""
-    failure: dict[str, Any] = as_json(outcome.Failure.of_result(result, _stage(stage_file), rolling_back, task))
+    failure: dict[str, Any] = as_json(
+        outcome.Failure.of_result(result, outcome.stage_of(str(stage_file)), rolling_back, task)
+    )
     return failure
 
 
@@ -50,17 +52,17 @@ def wave_runs_stage(
     mates = [name for name in members if name != host and hostvars[name]["lockstep_replica"] == replica]
     failed = _failures(hostvars, mates, batch, rolling_back=True)
     itself = any(failure.rolling_back for failure in _kept(hostvars, host))
-    return outcome.runs_rollback_stage(_stage(stage_file), itself, list(failed))
+    return outcome.runs_rollback_stage(outcome.stage_of(str(stage_file)), itself, list(failed))
 
 
-def wave_rolls_back(hostvars: Mapping[str, Any], members: Sequence[str]) -> bool:
+def wave_rolls_back(hostvars: Mapping[str, Any], members: Sequence[str], batch: Sequence[str]) -> bool:
     """Whether any host of the wave has something to go back to: its last known good driver, or settings that were kept."""
-    return bool(_back(hostvars, members))
+    return bool(_back(hostvars, members, batch))
 
 
-def stays_in_quarantine(hostvars: Mapping[str, Any], host: str, members: Sequence[str]) -> bool:
+def stays_in_quarantine(hostvars: Mapping[str, Any], host: str, members: Sequence[str], batch: Sequence[str]) -> bool:
     """Whether ``host`` must stay out once its failed wave was rolled back."""
-    return outcome.stays_in_quarantine(_kept(hostvars, host), bool(_back(hostvars, members)))
+    return outcome.stays_in_quarantine(_kept(hostvars, host), bool(_back(hostvars, members, batch)))
 
 
 def quarantine_reason(hostvars: Mapping[str, Any], host: str) -> str:
@@ -80,7 +82,7 @@ def wave_verdict(
                if Step.DRIVER in hostvars[member]["lockstep_steps"]]  # fmt: skip
     fetched = (hostvars[member].get("lockstep_evidence") or {} for member in members)
     folder = folder or next((str(each["folder"]) for each in fetched if each.get("folder")), "")
-    verdict = outcome.verdict(failed, left, _back(hostvars, members), where, replica, folder, drivers)
+    verdict = outcome.verdict(failed, left, _back(hostvars, members, batch), where, replica, members, folder, drivers)
     return dataclasses.asdict(verdict)
 
 
@@ -106,10 +108,6 @@ def fingerprints(hosts: Sequence[str], hostvars: Mapping[str, Any], registered: 
     return {host: hostvars[host][registered]["state"]["fingerprint_digest"] for host in hosts}
 
 
-def _stage(stage_file: str) -> Stage:
-    return Stage(str(stage_file).removesuffix(".yml"))
-
-
 def _kept(hostvars: Mapping[str, Any], host: str) -> list[outcome.Failure]:
     """The failures that ``host`` keeps, in the order in which they came."""
     return [outcome.Failure.parse(each) for each in hostvars[host].get("lockstep_failures") or ()]
@@ -118,10 +116,14 @@ def _kept(hostvars: Mapping[str, Any], host: str) -> list[outcome.Failure]:
 def _failures(
     hostvars: Mapping[str, Any], members: Sequence[str], batch: Sequence[str], rolling_back: bool
 ) -> dict[str, outcome.Failure]:
-    return outcome.failures(members, set(batch), {host: _kept(hostvars, host) for host in members}, rolling_back)
+    kept = {host: _kept(hostvars, host) for host in members}
+    begun = {
+        host: outcome.Begun.parse(last) for host in members if (last := hostvars[host].get("lockstep_stage_begun"))
+    }
+    return outcome.failures(members, set(batch), kept, rolling_back, begun)
 
 
-def _back(hostvars: Mapping[str, Any], members: Sequence[str]) -> rollback_target.Targets:
+def _back(hostvars: Mapping[str, Any], members: Sequence[str], batch: Sequence[str]) -> rollback_target.Targets:
     """Host to what it is, or was, to be rolled back to."""
     targets = {}
     for host in members:
@@ -129,7 +131,7 @@ def _back(hostvars: Mapping[str, Any], members: Sequence[str]) -> rollback_targe
         state = {name: host_answer.part(probe.get("state"), name) for name in ("change", "previous")}
         restored = (hostvars[host].get("lockstep_settings") or {}).get("restored", "")
         targets[host] = rollback_target.target(state, f"{restored}")
-    failed = [failure.stage for host in members for failure in _kept(hostvars, host) if not failure.rolling_back]
+    failed = [failure.stage for failure in _failures(hostvars, members, batch, rolling_back=False).values()]
     return rollback_target.targets(targets, failed)
 
 

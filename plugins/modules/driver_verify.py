@@ -45,6 +45,12 @@ options:
     description: Whether the driver was installed as packages.
     type: bool
     default: true
+  flavor:
+    description: >-
+      The kernel modules that have to run, and that C(modprobe) has to load next. Left out, those of the driver that the
+      host is on its way to or was accepted with last.
+    type: str
+    choices: [open, proprietary]
   allow_known_bad:
     description: Ids of known-bad combinations that are accepted all the same.
     type: list
@@ -112,6 +118,7 @@ def main() -> None:
             "pcie_width": {"type": "int"},
             "fabric_manager": {"type": "str", "choices": ["auto", "present", "absent"], "default": "auto"},
             "packaged": {"type": "bool", "default": True},
+            "flavor": {"type": "str", "choices": ["open", "proprietary"]},
             "allow_known_bad": {"type": "list", "elements": "str", "default": []},
             "host": {"type": "str"},
             "deadline": {"type": "int", "default": 15},
@@ -141,13 +148,17 @@ def main() -> None:
 
 
 def expected(params: dict[str, Any]) -> driver_gate.Expected:
+    recorded = change_record.expected(records.read(records.DRIVER))
+    version = params["version"] or (recorded["version"] if recorded else None)
+    known = recorded.get("flavor") if recorded and recorded["version"] == version else None
     return driver_gate.Expected(
-        version=params["version"] or change_record.expected_version(records.read(records.DRIVER)),
+        version=version,
         gpus=params["gpus"],
         gpu_model=params["gpu_model"],
         pcie_width=params["pcie_width"],
         fabric_manager=params["fabric_manager"],
         packaged=params["packaged"],
+        flavor=params["flavor"] or known,
         allowed=tuple(params["allow_known_bad"]),
     )
 

@@ -41,7 +41,11 @@ EXAMPLES = r"""
 
 RETURN = r"""
 next:
-  description: The next command to type; RV(ignore:msg) has it as well.
+  description: The next command to type; RV(ignore:msg) or RV(reasons) has it as well.
   returned: always
+  type: str
+reasons:
+  description: What follows the first line of O(cause), and the next command.
+  returned: when O(cause) has several lines
   type: str
 """

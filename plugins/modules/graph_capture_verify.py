@@ -15,50 +15,14 @@ description:
   - O(scope=host) stays on this host. O(scope=replica) runs on the head, across all hosts of the replica, through Ray.
   - The work runs in a child that ends at O(deadline), after its stacks, the NCCL log, the kernel's messages and
     nvidia-smi's state are saved. Always ends, leaves no process, no port and no GPU memory.
-  - Without a GPU a compiled function stands for the graph, its first call for the capture; C(gate.measured.graphs) shows it.
+  - Without a GPU a function that is called again stands for the graph, its first call for the capture; C(gate.measured.graphs)
+    shows it.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 extends_documentation_fragment:
   - lockstep.vllm.gate
   - lockstep.vllm.gate.rank_group
-options:
-  modes:
-    description: vLLM's cudagraph modes. V(PIECEWISE) has graphs around the collectives, V(FULL) has them inside.
-    type: list
-    elements: str
-    choices: [PIECEWISE, FULL]
-  batches:
-    description: Batch sizes, one graph each. V(1) to V(256) in powers of two on a GPU by default.
-    type: list
-    elements: int
-  replays:
-    description: Replays of each graph.
-    type: int
-  hidden:
-    description: Width of the layer.
-    type: int
-  heads:
-    description: Attention heads of the layer.
-    type: int
-  dtype:
-    description: torch's name of the dtype.
-    type: str
-    choices: [bfloat16, float16, float32]
-  compile:
-    description: On a GPU, also capture what torch.compile made of the layer.
-    type: bool
-  compile_backend:
-    description: torch.compile's backend. V(auto) takes inductor on a GPU and aot_eager on CPU.
-    type: str
-    choices: [auto, inductor, aot_eager, eager]
-  capture_error_mode:
-    description: As torch.cuda.graph takes it.
-    type: str
-    choices: [global, thread_local, relaxed]
-  slowest_replay_ratio:
-    description: A replay may take this many times as long as eager. V(0) demands no time.
-    type: float
-    default: 0
+  - lockstep.vllm.gate.graph
 """
 
 EXAMPLES = r"""
@@ -71,7 +35,7 @@ EXAMPLES = r"""
   lockstep.vllm.graph_capture_verify:
     scope: replica
     deadline: 300
-    modes: [PIECEWISE, FULL]
+    capture: [plain, compiled, custom_all_reduce]
     run: "{{ admission_run }}"
 """
 
@@ -104,44 +68,16 @@ gate:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.gates import entry_point, runner
-
-WORK = (
-    "modes",
-    "batches",
-    "replays",
-    "hidden",
-    "heads",
-    "dtype",
-    "compile",
-    "compile_backend",
-    "capture_error_mode",
-)
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates import entry_point
 
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={
-            **entry_point.RANK_GROUP_ARGUMENTS,
-            "modes": {"type": "list", "elements": "str", "choices": ["PIECEWISE", "FULL"]},
-            "batches": {"type": "list", "elements": "int"},
-            "replays": {"type": "int"},
-            "hidden": {"type": "int"},
-            "heads": {"type": "int"},
-            "dtype": {"type": "str", "choices": ["bfloat16", "float16", "float32"]},
-            "compile": {"type": "bool"},
-            "compile_backend": {"type": "str", "choices": ["auto", "inductor", "aot_eager", "eager"]},
-            "capture_error_mode": {"type": "str", "choices": ["global", "thread_local", "relaxed"]},
-            "slowest_replay_ratio": {"type": "float", "default": 0},
-        },
-        supports_check_mode=True,
+        argument_spec={**entry_point.RANK_GROUP_ARGUMENTS, **entry_point.GRAPH_ARGUMENTS}, supports_check_mode=True
     )
-    params = module.params
     if module.check_mode:
         module.exit_json(changed=False, skipped=True, gate={})
-    own = {"slowest_replay_ratio": params["slowest_replay_ratio"]}
-    work = {name: params[name] for name in WORK}
-    entry_point.finish(module, "graph", lambda: runner.run(entry_point.request("graph", params, work, **own)))
+    entry_point.finish(module, "graph", lambda: entry_point.run_one(module.params, entry_point.graph))
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core import records, untrusted
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import causes, records, untrusted
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import log_advice
@@ -133,7 +133,7 @@ def main() -> None:
     found = {path: lines for path in paths if (lines := tail(path, module.params["last_bytes"])) is not None}
     read, logs = list(found), list(found.values())
     findings = log_advice.read((line for log in logs for line in log), known)
-    reason = log_advice.failure_reason(logs[0]) if logs else ""
+    reason = causes.of_program(logs[0]).text if logs else ""
     module.exit_json(changed=False, findings=as_json(findings), reason=reason, read=read)
 
 

@@ -22,44 +22,7 @@ author: The Lockstep authors (@lockstep)
 extends_documentation_fragment:
   - lockstep.vllm.gate
   - lockstep.vllm.gate.rank_group
-options:
-  dtypes:
-    description: Names of torch's dtypes.
-    type: list
-    elements: str
-  sizes:
-    description: Message sizes in bytes for the checks.
-    type: list
-    elements: int
-  operations:
-    description: Collectives to check.
-    type: list
-    elements: str
-    choices: [all_reduce, all_gather, reduce_scatter, broadcast]
-  busbw_bytes:
-    description: Message size in bytes for the bandwidth. V(0) measures none.
-    type: int
-  iterations:
-    description: Timed calls of each collective.
-    type: int
-  floor_gbps:
-    description: >-
-      Lowest bus bandwidth of all-reduce in 10^9 bytes a second. By default the row of C(data/busbw_floors.yml) that fits,
-      else half of the line rate that the links of the hosts state; below three fifths of it the gate warns. Where they
-      state none the gate fails, saying so. V(0) demands nothing.
-    type: float
-  link:
-    description: What the traffic crosses, for choosing the floor.
-    type: str
-    choices: [auto, nvlink, pcie, ib, roce, efa, tcpx, tcpxo, ethernet, cpu]
-    default: auto
-  nccl_tests:
-    description: >-
-      Take nccl-tests' C(all_reduce_perf) for the bandwidth on one host where it is installed (V(auto)), or never
-      (V(never)). Its result has the same shape.
-    type: str
-    choices: [auto, never]
-    default: auto
+  - lockstep.vllm.gate.nccl
 """
 
 EXAMPLES = r"""
@@ -106,37 +69,16 @@ gate:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.gates import entry_point, runner
-
-WORK = ("dtypes", "sizes", "operations", "busbw_bytes", "iterations")
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates import entry_point
 
 
 def main() -> None:
-    operations = ["all_reduce", "all_gather", "reduce_scatter", "broadcast"]
     module = AnsibleModule(
-        argument_spec={
-            **entry_point.RANK_GROUP_ARGUMENTS,
-            "dtypes": {"type": "list", "elements": "str"},
-            "sizes": {"type": "list", "elements": "int"},
-            "operations": {"type": "list", "elements": "str", "choices": operations},
-            "busbw_bytes": {"type": "int"},
-            "iterations": {"type": "int"},
-            "floor_gbps": {"type": "float"},
-            "link": {
-                "type": "str",
-                "choices": ["auto", "nvlink", "pcie", "ib", "roce", "efa", "tcpx", "tcpxo", "ethernet", "cpu"],
-                "default": "auto",
-            },
-            "nccl_tests": {"type": "str", "choices": ["auto", "never"], "default": "auto"},
-        },
-        supports_check_mode=True,
+        argument_spec={**entry_point.RANK_GROUP_ARGUMENTS, **entry_point.NCCL_ARGUMENTS}, supports_check_mode=True
     )
-    params = module.params
     if module.check_mode:
         module.exit_json(changed=False, skipped=True, gate={})
-    own = {"floor_gbps": params["floor_gbps"], "link": params["link"], "nccl_tests": params["nccl_tests"] == "auto"}
-    work = {name: params[name] for name in WORK}
-    entry_point.finish(module, "nccl", lambda: runner.run(entry_point.request("nccl", params, work, **own)))
+    entry_point.finish(module, "nccl", lambda: entry_point.run_one(module.params, entry_point.nccl))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,12 @@ options:
     description: The version that is to run.
     type: str
     required: true
+  flavor:
+    description: >-
+      The kernel modules that are to run. Without it either will do. Before anything is unloaded the module fails where
+      C(modprobe) would load others, or none.
+    type: str
+    choices: [open, proprietary]
   policy:
     description: Reload where nothing else holds the driver, else reboot (V(either)); or only one of them; or nothing.
     type: str
@@ -44,6 +50,7 @@ EXAMPLES = r"""
 - name: Load installed driver
   lockstep.vllm.nvidia_driver_load:
     version: 550.127.05
+    flavor: open
   register: loaded
 
 - name: Reboot where a process holds the driver
@@ -85,6 +92,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "version": {"type": "str", "required": True},
+            "flavor": {"type": "str", "choices": ["open", "proprietary"]},
             "policy": {"type": "str", "choices": ["either", "reload", "reboot", "neither"], "default": "either"},
             "services": {"type": "list", "elements": "str", "default": []},
             "deadline": {"type": "int", "default": 60},
@@ -95,11 +103,16 @@ def main() -> None:
     params = module.params
     if module.check_mode:
         stoppable = (*kernel_module.SERVICES, *params["services"])
-        decision = kernel_module.decide(kernel_module.loaded_now(), params["version"], params["policy"], stoppable)
+        now = kernel_module.loaded_now()
+        decision = kernel_module.decide(now, params["version"], params["policy"], stoppable, params["flavor"])
     else:
         try:
             decision = kernel_module.load(
-                params["version"], params["policy"], services=params["services"], deadline=float(params["deadline"])
+                params["version"],
+                params["policy"],
+                flavor=params["flavor"],
+                services=params["services"],
+                deadline=float(params["deadline"]),
             )
         except kernel_module.LoadFailed as failure:
             folder = evidence_bundle.folder(params["run"], f"driver-{params['version']}-load")

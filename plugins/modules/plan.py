@@ -99,7 +99,8 @@ notes:
     lock is left out because they cannot be reached.
   - >-
     Variables of C(diagnose.yml). C(diagnose_disturb) (boolean, false) lets the GPU gates stop an engine that runs.
-    C(diagnose_deadline) (seconds, 120) is the deadline of each GPU gate.
+    C(diagnose_deadline) (seconds, 120) is the deadline of each part of a GPU gate. C(diagnose_capture) (list) is what the
+    graph gate captures, by default all that M(lockstep.vllm.graph_capture_verify) knows.
   - >-
     Variables of C(verify.yml). C(verify_disturb) (boolean, false) takes replica by replica from service for the gates
     across hosts, in waves as a roll does, and enables each again.
@@ -120,7 +121,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 reasons:
-  description: Why the run must not begin, one line per reason, with the hosts that it is true of and what to do.
+  description: >-
+    Why the run must not begin, one line per reason, with the hosts that it is true of and what to do; then the warnings,
+    each begun with C(warning:).
   returned: when the run is refused
   type: str
   sample: "- a1, a2: /opt has 12 MiB free, the runtime step needs 4096: make room\n"

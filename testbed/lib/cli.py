@@ -28,14 +28,23 @@ def parser() -> Parser:
     top = Parser(
         prog=PROGRAM,
         description="A GPU-less cluster of containers on this machine: stand-in NVIDIA drivers, real Ray and vLLM on CPU.",
-        epilog="LOCKSTEP_TESTBED names the instance (default testbed), LOCKSTEP_TESTBED_PREFIX its /24 (default 10.89.77).",
+        epilog="LOCKSTEP_TESTBED names the instance (default testbed), LOCKSTEP_TESTBED_PREFIX its /24 (default 10.89.77), "
+        "LOCKSTEP_TESTBED_SUITE the Debian release of its hosts (bookworm, trixie).",
     )
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
 
     verbs.add_parser("build", help="build image, packages, wheels and model; needed once, `up` does it too")
     up = verbs.add_parser("up", help="start the hosts (builds what is missing)")
-    up.add_argument("--hosts", type=int, default=2, help="GPU hosts: 2 (a1 a2) or 4 (a1 a2 b1 b2); default 2")
+    up.add_argument(
+        "--hosts", type=int, default=2, help="GPU hosts: 2 (a1 a2) or 4 (a1 a2 b1 b2); default 2; with --real also 0"
+    )
     up.add_argument("--router", action="store_true", help="and router1")
+    up.add_argument(
+        "--real", action="store_true", help="and r1, without stand-ins, for NVIDIA's real packages of Debian's archive"
+    )
+    up.add_argument(
+        "--suite", choices=layout.SUITES, help="Debian release of the hosts; default LOCKSTEP_TESTBED_SUITE"
+    )
     down = verbs.add_parser("down", help="remove hosts, network and keys of this instance")
     down.add_argument("--all", action="store_true", help="and image, packages, wheels and model")
     status = verbs.add_parser("status", help="what is up")
@@ -79,19 +88,21 @@ def parser() -> Parser:
     return top
 
 
-def _build() -> str:
+def _build(suite: str, real: bool = False) -> str:
     """Make everything that the hosts need; return the image."""
     with shell.alone(layout.CACHE / "lock"):
         machine.install_missing()
-        tag = supplies.build()
+        tag = supplies.build(suite)
+        if real:
+            supplies.build_real_drivers(suite, tag)
     shell.give_back(layout.CACHE)
     return tag
 
 
 def _up(arguments: argparse.Namespace) -> None:
     instance = layout.current()
-    hosts = layout.hosts_for(arguments.hosts, arguments.router)
-    tag = _build()
+    hosts = layout.hosts_for(arguments.hosts, arguments.router, arguments.real)
+    tag = _build(arguments.suite or instance.suite, arguments.real)
     start = time.monotonic()
     with shell.alone(layout.STATE / f"{instance.name}.lock"):
         fresh = cluster.up(instance, hosts, tag)
@@ -178,7 +189,7 @@ def dispatch(arguments: argparse.Namespace) -> int:
     instance = layout.current()
     match arguments.verb:
         case "build":
-            _build()
+            _build(instance.suite)
         case "up":
             _up(arguments)
         case "down":

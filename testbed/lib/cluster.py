@@ -21,6 +21,7 @@ READY_DEADLINE_S = 90.0
 REBOOT_DEADLINE_S = 120.0
 REMOVED_WITHIN, PAUSE = 120.0, 2.0
 LABEL = "org.lockstep.testbed"
+TUN = Path("/dev/net/tun")
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ def ensure_identity(instance: Instance) -> None:
             (seed / "machine-id").write_text(secrets.token_hex(16) + "\n")
         (seed / "authorized_keys").write_text((state / "id_ed25519.pub").read_text())
         (seed / "hosts").write_text(layout.hosts_file(instance, host))
+        if host == layout.REAL:
+            (seed / "real").touch()
         (seed / "gateway").write_text("" if host == MIRROR else instance.address(MIRROR))
         known.append(
             f"{instance.address(host)},{host},{host}.{layout.DOMAIN} {key.with_suffix('.pub').read_text().strip()}\n"
@@ -135,6 +138,8 @@ def create(instance: Instance, host: str, image: str) -> None:
         "--cap-add=SYS_ADMIN,NET_ADMIN,NET_RAW,SYS_PTRACE", "--shm-size=2g", "--pids-limit=-1", *machine.ulimits(),
         "--volume", f"{instance.state / 'hosts' / host}:/lockstep-seed:ro",
     ]  # fmt: skip
+    if TUN.exists():  # for WireGuard, where this machine's kernel has none
+        command += ["--device", str(TUN)]
     if host in layout.GPU_HOSTS:
         command += ["--volume", f"{layout.CACHE / 'models'}:/srv/models:ro"]
     if host == MIRROR:

@@ -19,6 +19,9 @@ from testbed.lib.layout import ROOT
 
 EPOCH = 1_767_225_600  # 2026-01-01, for every file: nothing here depends on when it is built
 KEYRING = "lockstep-testbed-archive-keyring.gpg"
+SHA1_KEYRING = "lockstep-testbed-sha1-keyring.gpg"
+SHA1_FLAVOUR = "debian12-sha1"
+"""The same repository as debian12, signed with a key whose self-signature is SHA-1, as old keys' are: apt 3 refuses it."""
 SOURCES = ROOT / "driver"
 LIBRARIES = "/usr/lib/x86_64-linux-gnu"
 
@@ -183,11 +186,14 @@ def release(files: Mapping[str, bytes], label: str) -> str:
 class Signer:
     """The repository's key: made once for a checkout, kept in its cache."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, options: Sequence[str] = ()) -> None:
         self.home = home
+        self.options = options
 
     def _gpg(self, *arguments: str, stdin: bytes | None = None) -> str:
-        return shell.run(["gpg", "--homedir", str(self.home), "--batch", "--yes", *arguments], stdin=stdin).stdout
+        return shell.run(
+            ["gpg", "--homedir", str(self.home), "--batch", "--yes", *self.options, *arguments], stdin=stdin
+        ).stdout
 
     def prepare(self, keyring: Path) -> None:
         """Make the key unless there is one, and export its public half as a keyring for Signed-By."""
@@ -236,4 +242,16 @@ def publish(directory: Path, signer: Signer) -> str:
         signer.sign(place / "Release")
         (place / KEYRING).write_bytes(keyring.read_bytes())
     signer.close()
+    _publish_with_sha1_key(directory, Signer(signer.home.parent / "gnupg-sha1", ("--cert-digest-algo", "SHA1")))
     return hashlib.sha256(keyring.read_bytes()).hexdigest()
+
+
+def _publish_with_sha1_key(directory: Path, signer: Signer) -> None:
+    """The index of debian12 alone: a key that is refused keeps everything else from being fetched."""
+    signer.prepare(directory / SHA1_KEYRING)
+    source, place = directory / "debian12" / "x86_64", directory / SHA1_FLAVOUR / "x86_64"
+    place.mkdir(parents=True, exist_ok=True)
+    for name in ("Packages", "Packages.gz", "Release"):
+        (place / name).write_bytes((source / name).read_bytes())
+    signer.sign(place / "Release")
+    signer.close()

@@ -7,15 +7,17 @@ import io
 import subprocess
 import tarfile
 
-from testbed.lib import shell
+from testbed.lib import archive, shell
 from testbed.lib.debs import EPOCH
 from testbed.lib.errors import TestbedError
 from testbed.lib.layout import CACHE, ROOT
 
-SUITE = "bookworm"
 OVERLAY = ROOT / "image" / "rootfs"
 FAULT_FILES = ROOT / "runtime" / "lockstep-testbed-platform" / "src" / "lockstep_testbed" / "fault_files.py"
 REPOSITORY = "localhost/lockstep-testbed"
+
+# The CPU lock has wheels for Python 3.11 alone, Debian 13 has 3.13: there Debian 12's packages of 3.11 are installed beside it.
+ALSO = {"trixie": ("bookworm", ("python3.11", "python3.11-dev"))}
 
 # What a fresh host has, and no machine's own settings: names, apt sources and keys are given at the first boot.
 CUSTOMISE = (
@@ -60,10 +62,11 @@ def _exists(tag: str) -> bool:
     return shell.run(["podman", "image", "exists", tag], check=False).returncode == 0
 
 
-def ensure_base() -> str:
-    """Return the tag of the Debian base image, building it when the package list changed."""
-    listed = package_names((ROOT / "image" / "packages.txt").read_text())
-    digest = hashlib.sha256("\n".join([SUITE, *CUSTOMISE, *listed]).encode()).hexdigest()[:12]
+def ensure_base(suite: str) -> str:
+    """Return the tag of the base image of a Debian release, building it when the package list changed."""
+    older, also = ALSO.get(suite, ("", ()))
+    listed = [*package_names((ROOT / "image" / "packages.txt").read_text()), *also]
+    digest = hashlib.sha256("\n".join([suite, *CUSTOMISE, *listed]).encode()).hexdigest()[:12]
     tag = f"{REPOSITORY}-base:{digest}"
     if _exists(tag):
         return tag
@@ -74,8 +77,8 @@ def ensure_base() -> str:
     ]
     command += ["--dpkgopt=path-include=/usr/share/doc/*/copyright"]
     command += [f'--customize-hook=chroot "$1" {line}' for line in CUSTOMISE]
-    command += [SUITE, "-"]
-    log = CACHE / "mmdebstrap.log"
+    command += [suite, "-", *archive.sources(suite, ("main",)), *(archive.sources(older, ("main",)) if older else ())]
+    log = CACHE / f"mmdebstrap-{suite}.log"
     CACHE.mkdir(parents=True, exist_ok=True)
     with log.open("w") as errors, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as bootstrap:
         imported = subprocess.run(
@@ -88,13 +91,13 @@ def ensure_base() -> str:
     return tag
 
 
-def ensure() -> str:
-    """Return the tag of the node image, building what is missing."""
-    base = ensure_base()
+def ensure(suite: str) -> str:
+    """Return the tag of the node image of a Debian release, building what is missing."""
+    base = ensure_base(suite)
     overlay = overlay_tar()
     tag = f"{REPOSITORY}:{hashlib.sha256(base.encode() + overlay).hexdigest()[:12]}"
     if not _exists(tag):
-        context = CACHE / "image"
+        context = CACHE / "image" / suite
         context.mkdir(parents=True, exist_ok=True)
         (context / "overlay.tar").write_bytes(overlay)
         (context / "Containerfile").write_text(f"FROM {base}\nADD overlay.tar /\n")

@@ -18,17 +18,24 @@ DOMAIN = "testbed.test"
 MIRROR = "mirror"
 ROUTER = "router1"
 
+REAL = "r1"
+"""A host without stand-ins: NVIDIA's real packages are installed there, and no module of theirs can be loaded."""
+
+SUITES = ("bookworm", "trixie")
+"""Debian releases that the hosts may run; the first one where nothing else is asked for."""
+
 # Last byte of each host's address.
-ADDRESSES = {MIRROR: 3, ROUTER: 5, "a1": 11, "a2": 12, "b1": 21, "b2": 22}
+ADDRESSES = {MIRROR: 3, ROUTER: 5, "a1": 11, "a2": 12, "b1": 21, "b2": 22, REAL: 31}
 GPU_HOSTS = ("a1", "a2", "b1", "b2")
 
 
 @dataclass(frozen=True)
 class Instance:
-    """One testbed among those that may run side by side: its name and the first three bytes of its /24."""
+    """One testbed among those that may run side by side: its name, the first three bytes of its /24, its Debian release."""
 
     name: str
     prefix: str
+    suite: str = SUITES[0]
 
     @property
     def network(self) -> str:
@@ -47,7 +54,10 @@ class Instance:
 
 
 def instance_from(environment: Mapping[str, str]) -> Instance:
-    """Read LOCKSTEP_TESTBED (default ``testbed``) and LOCKSTEP_TESTBED_PREFIX (default ``10.89.77``)."""
+    """Read LOCKSTEP_TESTBED (``testbed``), LOCKSTEP_TESTBED_PREFIX (``10.89.77``) and LOCKSTEP_TESTBED_SUITE (``bookworm``)."""
+    suite = environment.get("LOCKSTEP_TESTBED_SUITE") or SUITES[0]
+    if suite not in SUITES:
+        raise UsageError(f"LOCKSTEP_TESTBED_SUITE={suite}: the testbed's hosts run {' or '.join(SUITES)}")
     name = environment.get("LOCKSTEP_TESTBED") or "testbed"
     prefix = environment.get("LOCKSTEP_TESTBED_PREFIX") or "10.89.77"
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,20}", name):
@@ -60,7 +70,7 @@ def instance_from(environment: Mapping[str, str]) -> Instance:
         ) from None
     if not network.is_private:
         raise UsageError(f"LOCKSTEP_TESTBED_PREFIX={prefix}: not a private network, use one in 10.0.0.0/8")
-    return Instance(name, prefix)
+    return Instance(name, prefix, suite)
 
 
 def current() -> Instance:
@@ -68,11 +78,11 @@ def current() -> Instance:
     return instance_from(os.environ)
 
 
-def hosts_for(count: int, router: bool) -> tuple[str, ...]:
-    """Hosts of a testbed with this many GPU hosts (2 or 4), the mirror first because the others need it."""
-    if count not in (2, 4):
-        raise UsageError(f"--hosts {count}: the testbed has 2 or 4 GPU hosts")
-    return (MIRROR, *GPU_HOSTS[:count], *((ROUTER,) if router else ()))
+def hosts_for(count: int, router: bool, real: bool = False) -> tuple[str, ...]:
+    """Hosts of a testbed with this many GPU hosts (2 or 4; 0 beside r1), the mirror first because the others need it."""
+    if count not in (2, 4) and not (real and count == 0):
+        raise UsageError(f"--hosts {count}: the testbed has 2 or 4 GPU hosts, or none beside r1 (--real)")
+    return (MIRROR, *GPU_HOSTS[:count], *((ROUTER,) if router else ()), *((REAL,) if real else ()))
 
 
 def known_host(name: str) -> str:

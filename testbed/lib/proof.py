@@ -43,7 +43,8 @@ def _install(instance: Instance, host: str) -> None:
     names = " ".join(f"-r {PLACE}/{file.name}" for file in REQUIREMENTS[:1])
     index = "--no-index --find-links http://mirror.testbed.test/wheels/ --no-cache"
     script = (
-        f"cd {PLACE} && ./uv venv -q --clear venv && ./uv pip install -q -p venv {index} --no-deps --require-hashes {names} && "
+        f"cd {PLACE} && ./uv venv -q --clear -p {wheels.NODE_PYTHON} venv && "
+        f"./uv pip install -q -p venv {index} --no-deps --require-hashes {names} && "
         f"./uv pip install -q -p venv {index} --no-deps -r {REQUIREMENTS[1].name} && echo done > done"
     )
     cluster.inside(instance, host, "sh", "-c", script)

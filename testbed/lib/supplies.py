@@ -8,7 +8,7 @@ import json
 import shutil
 from pathlib import Path
 
-from testbed.lib import debs, image, shell, wheels
+from testbed.lib import debian_drivers, debs, image, shell, wheels
 from testbed.lib.layout import CACHE, ROOT
 
 MIRROR = CACHE / "mirror"
@@ -53,7 +53,24 @@ def build_driver_repository() -> None:
         return
     with shell.step("driver packages"):
         checksum = debs.publish(MIRROR / "nvidia", debs.Signer(CACHE / "gnupg"))
-    _made("driver", digest, keyring_sha256=checksum)
+    sha1 = _sha256(MIRROR / "nvidia" / debs.SHA1_KEYRING)
+    _made("driver", digest, keyring_sha256=checksum, sha1_keyring_sha256=sha1)
+
+
+def build_real_drivers(suite: str, tag: str) -> None:
+    """NVIDIA's real packages for a Debian release, fetched once and again when the code or the node's packages change.
+
+    What the archive has may move on meanwhile; the versions that were fetched stay on offer, and ``facts`` names them.
+    """
+    sources = (ROOT / "lib" / "debian_drivers.py", ROOT / "lib" / "archive.py", ROOT / "image" / "packages.txt")
+    digest, mark = _digest(*sources), f"debian-{suite}"
+    if _fresh(mark, digest):
+        return
+    signer = debs.Signer(CACHE / "gnupg")
+    with shell.step(f"NVIDIA's packages of Debian's archive ({suite})"):
+        found = debian_drivers.make(suite, tag, MIRROR / "debian", signer)
+    signer.close()
+    _made(mark, digest, **found)
 
 
 def build_wheelhouse() -> None:
@@ -83,8 +100,8 @@ def build_model() -> None:
     _made("model", digest, proof_prompt=answer["prompt"], proof_answer=answer["answer"])
 
 
-def build() -> str:
-    """Build everything that is missing or out of date; return the node image's tag.
+def build(suite: str) -> str:
+    """Build everything that is missing or out of date; return the tag of the node image of this Debian release.
 
     The image and the rest have nothing to do with each other: they are made side by side.
     """
@@ -92,13 +109,13 @@ def build() -> str:
     MIRROR.mkdir(exist_ok=True)
     (CACHE / "models").mkdir(exist_ok=True)
     with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
-        node_image = pool.submit(_build_image)
+        node_image = pool.submit(_build_image, suite)
         build_driver_repository()
         build_wheelhouse()
         build_model()
         return node_image.result()
 
 
-def _build_image() -> str:
-    with shell.step("node image"):
-        return image.ensure()
+def _build_image(suite: str) -> str:
+    with shell.step(f"node image ({suite})"):
+        return image.ensure(suite)

@@ -20,6 +20,7 @@ ORDER = (
     "test_status",
     "test_outsider",
     "test_user",
+    "test_encryption",  # turns it on and off again
     "test_models",
     "test_recovery",
     "test_gates",
@@ -33,6 +34,7 @@ ORDER = (
     "test_roll_bake",
     "test_roll_rollback",
     "test_roll_model",
+    "test_roll_remove",
     "test_roll_stops",
     "test_roll_faults",
     "test_layouts",  # makes a testbed of its own in place of those

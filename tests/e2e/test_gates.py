@@ -38,6 +38,23 @@ class Answer:
 
 def ask(lab: Lab, module: str, where: Sequence[str], /, **arguments: Any) -> dict[str, Answer]:
     """Run a gate's module on hosts at once, as a playbook would; what each returned."""
+    answers = {}
+    for host, (result, failed) in run(lab, module, where, **arguments).items():
+        assert "gate" in result, result
+        answers[host] = Answer(result["gate"], failed, result.get("msg", ""))
+    return answers
+
+
+def ask_both(lab: Lab, where: Sequence[str], /, **arguments: Any) -> dict[str, dict[str, Answer]]:
+    """Run the NCCL and the graph gate with one start; by host, what each gate that ran returned."""
+    return {
+        host: {item["gate"]["gate"]: Answer(item["gate"], item["failed"], item["msg"]) for item in result["results"]}
+        for host, (result, _) in run(lab, "rank_group_verify", where, **arguments).items()
+    }
+
+
+def run(lab: Lab, module: str, where: Sequence[str], /, **arguments: Any) -> dict[str, tuple[Mapping[str, Any], bool]]:
+    """What a module returned on each host, and whether it failed."""
     with tempfile.TemporaryDirectory(prefix="lockstep-gates-") as name:
         runner = ansible_runner.run(
             private_data_dir=name,
@@ -54,10 +71,8 @@ def ask(lab: Lab, module: str, where: Sequence[str], /, **arguments: Any) -> dic
         answers = {}
         for event in runner.events:
             if event["event"] in ("runner_on_ok", "runner_on_failed"):
-                result = event["event_data"]["res"]
-                assert "gate" in result, result
                 failed = event["event"] == "runner_on_failed"
-                answers[event["event_data"]["host"]] = Answer(result["gate"], failed, result.get("msg", ""))
+                answers[event["event_data"]["host"]] = (event["event_data"]["res"], failed)
     assert set(answers) == set(where), answers
     return answers
 
@@ -114,6 +129,40 @@ def test_a_healthy_cluster_passes(clean: Lab, module: str, scope: str) -> None:
 
 
 CAPTURE = ("timeout", "capture_hangs")
+
+
+@pytest.mark.parametrize("scope", ["host", "replica"])
+def test_both_gates_with_one_start(clean: Lab, scope: str) -> None:
+    hosts = HOSTS if scope == "host" else HOSTS[:1]
+    for host, gates in ask_both(clean, hosts, scope=scope, deadline=DEADLINE).items():
+        assert [(name, answer.gate["verdict"]) for name, answer in gates.items()] == [
+            ("nccl", "pass"),
+            ("graph", "pass"),
+        ]
+        seconds = {name: answer.gate["seconds"] for name, answer in gates.items()}
+        print(f"both with one start, {scope} on {host}: {seconds}, {sum(seconds.values()):.1f} s")
+
+
+@pytest.mark.parametrize(
+    ("scope", "fault", "expected"),
+    [
+        ("host", "capture_hangs", {"nccl": ("pass", "ok", "a2"), "graph": (*CAPTURE, "a2")}),
+        ("host", "rank_killed", {"nccl": ("fail", "rank_killed", "a2")}),
+        ("replica", "replay_hangs", {"nccl": ("pass", "ok", None), "graph": ("timeout", "replay_hangs", "a2")}),
+    ],
+)
+def test_a_fault_belongs_to_its_gate_alone(
+    clean: Lab, scope: str, fault: str, expected: Mapping[str, tuple[Any, ...]]
+) -> None:
+    clean.testbed("fault", "a2", fault)
+    where = "a2" if scope == "host" else "a1"
+    gates = ask_both(clean, [where], scope=scope, deadline=60.0)[where]
+    assert {name: answer.found()[:3] for name, answer in gates.items()} == expected
+    for name, answer in gates.items():
+        for path in answer.gate["evidence"]:
+            assert f"/{name}-{scope}/" in path
+        if answer.gate["verdict"] == "timeout":
+            has_evidence(clean, where, answer, "stack", "threads")
 
 
 def rows(faults: Sequence[tuple[Any, ...]], quick: Sequence[int]) -> list[Any]:

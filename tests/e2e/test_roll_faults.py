@@ -25,6 +25,7 @@ from tests.e2e.rolls import (
     to,
     verified,
 )
+from tests.unit.documented import documented
 
 pytestmark = pytest.mark.long
 
@@ -114,7 +115,7 @@ FAULTS = (
     # nobody is left to roll it back
     Fault(
         "host_unreachable_mid_install",
-        ("a1", "unreachable", "none of its hosts can be reached"),
+        ("a1, stage apply: it became unreachable", "none of its hosts can be reached"),
         "out",
         "fault a1 driver_install_slow 20 --when-driver NEW",
         during=("installing", "cut a1"),
@@ -128,7 +129,7 @@ FAULTS = (
     ),
     Fault(
         "head_lost",
-        ("a1", "unreachable", "none of its hosts can be reached"),
+        ("a1, stage ", "it became unreachable", "none of its hosts can be reached"),
         "out",
         during=("loaded", "kill a1"),
         repair="start a1",
@@ -150,6 +151,8 @@ def test_a_fault_stops_the_roll_and_strands_nobody(pair: Lab, case: Fault) -> No
             assert name.lower() in end_of_output(rolled.play).lower(), (
                 f"the end of its output does not name {name!r}: {end_of_output(rolled.play)}"
             )
+        if case.name == "host_unreachable_mid_install":
+            documented("a wave that is lost as a whole", end_of_output(rolled.play), rolled.play.rc)
         linked = case.kept if case.kept.endswith(".txt") else f"{case.kept}.txt"  # kept as text, whatever it is called
         assert f'{linked}"' in rolled.report() or not case.kept, "the report has no link to the evidence"
         assert state(pair, "b1") == untouched, "the other replica was touched"
@@ -230,6 +233,8 @@ def test_an_unrelated_package_that_breaks_in_mid_roll_costs_nobody_anything(pair
         nothing_lost(rolled)
         for name in ("a1", f"on its way to driver {new}", *case.names, "Rolled back"):
             assert name in end_of_output(rolled.play), end_of_output(rolled.play)
+        which = "its dependencies are unmet" if case.depends else "its script fails"
+        documented(f"another package breaks after the drain: {which}", rolled.play.text, rolled.play.rc)
         verified(pair, "a1", old)
         assert holds(pair, "a1") == held
         assert rolled.log.rotation == set(REPLICAS)
@@ -241,6 +246,40 @@ def test_an_unrelated_package_that_breaks_in_mid_roll_costs_nobody_anything(pair
     finished = roll(pair, new, "--limit", "replica_a")
     assert finished.play.rc == 0, finished.play.explained()
     verified(pair, "a1", new)
+
+
+def test_a_package_that_breaks_on_a_later_wave_s_host_stops_the_roll_before_its_drain(pair: Lab) -> None:
+    """b1 is looked at again when its wave begins: what broke since the plan refuses it, and it serves on untouched."""
+    old = serving(pair)["a1"]
+    new = other(old)
+    pair.on("b1", f"DEPENDS=\n{BUILD_AGENT}")
+    breaks = Incident(
+        "a1 is drained",
+        lambda lab: lab.record("a1", QUARANTINE) is not None,
+        lambda lab: lab.on("b1", f"dpkg --install /tmp/{AGENT}.deb || true"),
+    )
+    engine = pair.record("b1", "/run/lockstep/engine.json")
+    assert engine
+    try:
+        rolled = roll(pair, new, incident=breaks)
+        assert rolled.play.rc != 0, rolled.play.explained()
+        nothing_lost(rolled)
+        verified(pair, "a1", new)
+        verified(pair, "b1", old)
+        now = pair.record("b1", "/run/lockstep/engine.json")
+        assert now
+        assert now["pid"] == engine["pid"], "the engine of the later wave was restarted"
+        assert rolled.log.rotation == set(REPLICAS)
+        documented("another package breaks before a later wave", rolled.play.text, rolled.play.rc)
+        command = re.search(
+            r"Next: .*ansible .*b1 -b -m ansible\.builtin\.command -a '([^']+)'", end_of_output(rolled.play)
+        )
+        assert command, end_of_output(rolled.play)
+    finally:
+        pair.on("b1", f"dpkg --purge --force-all {AGENT}; rm -rf /tmp/{AGENT}*", check=False)
+    finished = roll(pair, new)
+    assert finished.play.rc == 0, finished.play.explained()
+    verified(pair, "b1", new)
 
 
 def test_holds_that_a_killed_controller_left_off_are_back_with_the_next_run(pair: Lab) -> None:
@@ -293,6 +332,7 @@ def test_a_replica_that_is_left_out_fails_the_roll_once_the_others_are_done(pair
     assert "Asked for and not done:\n  - replica_b was left out: quarantined (b1: " in message
     assert "DIMM 3" in message
     assert message.endswith(command)
+    documented("a replica that is left out", message, rolled.play.rc)
     again = pair.play(UPGRADE, extra=to(new))
     assert again.rc != 0, "nothing is left to be rolled, and that was taken for success"
     assert again.failures() == [message]

@@ -15,6 +15,7 @@ import pytest
 
 from tests.e2e.lab import ROOT, Lab, eventually
 from tests.e2e.rolls import REPLICAS, Incident, Roll, declaring, nothing_lost, roll, serving, verified
+from tests.unit.documented import documented
 
 pytestmark = pytest.mark.long
 
@@ -134,6 +135,7 @@ def test_a_change_of_settings_that_fails_is_rolled_back(pair: Lab, change: Chang
             incident=change.incident,
         )
         serves_as_before(pair, rolled, change, before["a1"], versions["a1"])
+        documented(change.name, rolled.play.text, rolled.play.rc)
     finally:
         pair.testbed("fault", "a1", "--clear")
     assert settings(pair, "b1") == before["b1"], "the other replica was changed"

@@ -13,7 +13,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core import deadline
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import state as engine_state
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import evidence_bundle, nccl_tests, runner
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import launcher
-from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks.launcher import Job, Launch, Report
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks.launcher import Job, Launch, Part, Report
 from ansible_collections.lockstep.vllm.plugins.modules import log_advice
 
 from .conftest import PYTHON, SECRET, USER, Plant
@@ -55,10 +55,10 @@ def test_logs_of_ranks_are_files_of_the_ranks(more: str, place: Path, secret: Pa
     decoy.mkdir()
     (decoy / "nccl.h.9.log").write_text(SECRET)
     code = LOGS.format(secret=str(secret), more=LOGS_OF_ROOT[more].format(decoy=str(decoy)))
-    job = Job("collectives", {}, "a1", first=0, here=1, world=1, master=("127.0.0.1", 1))
+    job = Job([Part("nccl", "collectives", {}, 20)], "a1", first=0, here=1, world=1, master=("127.0.0.1", 1))
     kept = place / "evidence"
     ranks = program(place, "ranks", code)
-    report = launcher.run(job, Launch(20, kept, {}, USER.pw_name, ranks, str(place)), [])
+    report = launcher.run(job, Launch({"nccl": kept}, {}, USER.pw_name, ranks, str(place)), [])
     assert report.status == "failed"
     logs = {name: text for name, text in below(kept).items() if name.startswith("nccl")}
     assert logs == {"nccl.h.5.log": "NCCL INFO up"}

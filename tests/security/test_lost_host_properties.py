@@ -179,8 +179,8 @@ def filters(cases: int) -> None:
         kept = wave.stage_failure(result, "host_gates.yml", False, "x")
         seen = {"lockstep_rollback_probe": result, "lockstep_failures": [kept], "lockstep_wave": 1, "lockstep_waves_total": 1,
                 "lockstep_replica": "replica_a", "lockstep_steps": ["driver"], "lockstep_driver": {"version": "2"},
-                "lockstep_seen_state": result, "lockstep_seen_nccl": result,
-                "lockstep_seen_driver": result, "lockstep_seen_nccl_replica": result}  # fmt: skip
+                "lockstep_seen_state": result, "lockstep_seen_ranks": result,
+                "lockstep_seen_driver": result, "lockstep_seen_ranks_replica": result}  # fmt: skip
         other = {**seen, "lockstep_rollback_probe": {"state": state}}
         hostvars = {"a1": seen, "a2": other}
         assert wave.wave_rolls_back(hostvars, ["a1", "a2"])

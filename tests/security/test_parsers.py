@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core import records, typed, untrusted
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import host_record, records, typed, untrusted
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import state as engine_state
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.record import EngineState
@@ -21,7 +22,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.gates import network
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.network_observations import Observations
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import events
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import GateResult
-from ansible_collections.lockstep.vllm.plugins.module_utils.ray import firewall_live
+from ansible_collections.lockstep.vllm.plugins.module_utils.ray import firewall_live, tunnel
 
 from .conftest import PYTHON, USER
 
@@ -87,10 +88,9 @@ def test_a_good_engine_json_is_one() -> None:
 
 
 @settings(max_examples=CASES, deadline=None)
-@given(like({"result": RESULT, "files": {"a": "b"}}))
-def test_answers_of_a_replica_s_gate(found: Any) -> None:
-    answer = runner._answer(f"noise\nLOCKSTEP-RESULT {json.dumps(found)}\n")
-    if answer is not None:
+@given(like([{"result": RESULT, "files": {"a": "b"}}]))
+def test_answers_of_a_replica_s_gates(found: Any) -> None:
+    for answer in runner._answers(f"noise\nLOCKSTEP-RESULT {json.dumps(found)}\n") or []:
         assert isinstance(answer["result"], GateResult)
         answer["result"].is_of("nccl", ["a1"])
 
@@ -101,6 +101,20 @@ def test_events_of_ranks(found: Any) -> None:
     lines = [json.dumps(each) for each in found] if isinstance(found, list) else [json.dumps(found)]
     for event in events.parse("\n".join(lines)):
         assert dataclasses.asdict(event)["rank"] == event.rank
+
+
+HOST = {"host": "a1", "address": "10.0.0.1", "interface": "eth0", "head": {"host": "a1"}, "peers": {"a1": "10.0.0.1"}}
+TUNNEL = {"interface": "lockstep0", "address": "198.18.0.1", "port": 6389, "peers": {"a1": "198.18.0.1"}}
+
+
+@settings(max_examples=CASES, deadline=None)
+@given(like(TUNNEL), like("0" * 43 + "="))
+def test_tunnels_and_their_public_keys(found: Any, key: Any) -> None:
+    if isinstance(found, dict):
+        with contextlib.suppress(records.RecordError):
+            assert host_record.through(HOST, found)["underlay"]["peers"] == HOST["peers"]
+    with contextlib.suppress(tunnel.TunnelError):
+        assert not set(tunnel.public_key("a1", key)) & set(" \t\n\r[]#")
 
 
 def test_events_that_are_no_json_are_passed_over() -> None:

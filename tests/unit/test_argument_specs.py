@@ -147,7 +147,12 @@ def test_no_variable_is_used_without_being_documented(role: Path) -> None:
 @roles
 def test_readme_is_made_from_the_spec(role: Path) -> None:
     made = role_readmes().readme(role)
-    assert (role / "README.md").read_text() == made, "Next: tools/role-readmes"
+    assert (role / "README.md").read_text() == made, "Next: .venv/bin/python tools/role-readmes"
+
+
+def test_page_of_all_variables_is_made_from_the_specs() -> None:
+    made = role_readmes().reference()
+    assert (ROOT / "docs/reference/variables.md").read_text() == made, "Next: .venv/bin/python tools/role-readmes"
 
 
 @roles

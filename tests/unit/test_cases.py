@@ -23,6 +23,11 @@ def test_every_case_has_its_files_and_the_right_answer() -> None:
     assert missing == []
 
 
+def test_every_case_that_is_a_fixture_has_a_row() -> None:
+    cases = {folder.name for folder in (ROOT / "tests/unit/fixtures/cases").iterdir()}
+    assert sorted(cases - {row[0] for row in ROWS}) == []
+
+
 def test_every_test_that_is_named_is_there() -> None:
     files = list((ROOT / "tests").rglob("test_*.py"))
     for row in ROWS:

@@ -19,9 +19,11 @@ from ..runtime import state as runtime_state
 FIELDS = (
     "driver",
     "driver_packages",
+    "libcuda_build_id",
     "fabric_manager",
     "kernel",
     "nccl",
+    "nccl_build_id",
     "torch",
     "ray",
     "vllm",
@@ -33,15 +35,17 @@ def compose(driver: Mapping[str, object], runtime: Mapping[str, object], kernel:
     """The fingerprint of a host from what was read of its driver (``driver_state``), runtime and kernel.
 
     ``driver`` is the version of the loaded module and ``driver_packages`` that of the installed packages: a host whose
-    packages changed under a loaded module has another fingerprint, hence no valid stamp.
+    packages changed under a loaded module has another fingerprint, hence no valid stamp. Build ids tell apart two builds of
+    one version of libcuda or NCCL, of which one may hang (vllm-project/vllm#41725).
     """
     fabric_manager = driver.get("fabric_manager")
     return {
         "driver": _text(driver.get("loaded_version")),
         "driver_packages": _text(driver.get("package_version")),
+        "libcuda_build_id": _text(driver.get("libcuda_build_id")),
         "fabric_manager": _text(fabric_manager.get("package_version")) if isinstance(fabric_manager, Mapping) else None,
         "kernel": kernel,
-        **{name: _text(runtime.get(name)) for name in ("nccl", "torch", "ray", "vllm", "python")},
+        **{name: _text(runtime.get(name)) for name in ("nccl", "nccl_build_id", "torch", "ray", "vllm", "python")},
     }
 
 
@@ -57,6 +61,7 @@ def driver_identity() -> dict[str, object]:
     return {
         "loaded_version": driver_state.loaded_version(),
         "package_version": dpkg.driver_version(packages),
+        "libcuda_build_id": driver_state.libcuda_build_id(),
         "fabric_manager": {"package_version": upstream(packages[fabric]["version"])} if fabric else None,
     }
 

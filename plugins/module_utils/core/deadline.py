@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, TypedDict
 
 from . import processes
+from .command_parts import PARTS_HANDLE, Part, PartsClock
 from .evidence import collect, machine, output
 
 Status = Literal["done", "failed", "timeout", "ended"]
@@ -43,11 +44,10 @@ class Job(TypedDict):
     """What the guard reads from its standard input."""
 
     argv: list[str]
-    deadline: float
+    parts: list[tuple[float, str | None]]
     env: dict[str, str]
     cwd: str | None
     input: str | None
-    evidence: str | None
     user: str | None
     streams: list[int]
 
@@ -57,6 +57,7 @@ class Report(TypedDict, total=False):
 
     status: Status
     returncode: int | None
+    part: int
     trouble: str
     evidence: Sequence[str]
     left: list[str]
@@ -75,6 +76,7 @@ class Outcome:
         stderr: likewise.
         evidence: absolute paths of the files saved on a timeout or failure.
         left: what even SIGKILL did not end, as ``pid name state``: processes stuck in the kernel.
+        part: the part of its work, counted from 0, in which it ended.
     """
 
     status: Status
@@ -84,6 +86,7 @@ class Outcome:
     stderr: str
     evidence: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    part: int = 0
 
 
 def run(
@@ -110,32 +113,37 @@ def run(
     Raises:
         ValueError: the deadline is not positive, or ``argv`` is empty.
     """
-    return start(argv, deadline=deadline, env=env, cwd=cwd, input=input, evidence=evidence, user=user).wait()
+    return start(argv, [Part(deadline, evidence)], env=env, cwd=cwd, input=input, user=user).wait()
 
 
 def start(
     argv: Sequence[str],
+    parts: Sequence[Part],
     *,
-    deadline: float,
     env: Mapping[str, str] | None = None,
     cwd: str | os.PathLike[str] | None = None,
     input: str | None = None,
-    evidence: Path | None = None,
     user: str | None = None,
 ) -> Running:
-    """Start ``argv`` as ``run`` does and return at once. ``wait`` must be called on the result."""
+    """Start ``argv`` as ``run`` does and return at once. ``wait`` must be called on the result.
+
+    Args:
+        parts: of its work, in their order; a part's time begins when the command tells so (``command_parts.tell``).
+    """
     if not argv:
         raise ValueError("argv is empty")
-    if not deadline > 0:
-        raise ValueError(f"a deadline is a positive number of seconds, not {deadline!r}")
+    if not parts:
+        raise ValueError("a command has at least one part")
+    for part in parts:
+        if not part.seconds > 0:
+            raise ValueError(f"a deadline is a positive number of seconds, not {part.seconds!r}")
     streams = (tempfile.TemporaryFile(), tempfile.TemporaryFile())  # noqa: SIM115 - wait() closes them
     job: Job = {
         "argv": [str(part) for part in argv],
-        "deadline": deadline,
+        "parts": [(part.seconds, None if part.evidence is None else str(part.evidence.absolute())) for part in parts],
         "env": dict(os.environ if env is None else env),
         "cwd": None if cwd is None else os.fspath(cwd),
         "input": input,
-        "evidence": None if evidence is None else str(evidence.absolute()),
         "user": user,
         "streams": [stream.fileno() for stream in streams],
     }
@@ -147,7 +155,7 @@ def start(
         pass_fds=[stream.fileno() for stream in streams],
         start_new_session=True,
     )
-    running = Running(child, streams, deadline, evidence)
+    running = Running(child, streams, parts)
     text = json.dumps(job).encode()
     assert child.stdin is not None
     try:
@@ -162,13 +170,13 @@ class Running:
     """A command under its guard."""
 
     def __init__(
-        self, child: subprocess.Popen[bytes], streams: tuple[IO[bytes], IO[bytes]], deadline: float, folder: Path | None
+        self, child: subprocess.Popen[bytes], streams: tuple[IO[bytes], IO[bytes]], parts: Sequence[Part]
     ) -> None:
         self._child = child
         self._streams = streams
-        self._folder = folder
+        self._parts = parts
         self._began = time.monotonic()
-        self._limit = self._began + deadline + EXTRA
+        self._limit = self._began + sum(part.seconds for part in parts) + EXTRA
 
     def end(self) -> None:
         """End the command and all that it started, without evidence; ``wait`` then returns. Any thread may call."""
@@ -191,9 +199,11 @@ class Running:
         for stream in self._streams:
             stream.close()
         saved = tuple(report.get("evidence", ()))
-        if self._folder is not None and report["status"] in ("timeout", "failed"):
-            saved += output(self._folder, "stdout.log", stdout)
-            saved += output(self._folder, "stderr.log", stderr)
+        part = report.get("part", 0)
+        folder = self._parts[part].evidence
+        if folder is not None and report["status"] in ("timeout", "failed"):
+            saved += output(folder, "stdout.log", stdout)
+            saved += output(folder, "stderr.log", stderr)
         return Outcome(
             report["status"],
             report.get("returncode"),
@@ -202,6 +212,7 @@ class Running:
             stderr + report.get("trouble", ""),
             saved,
             tuple(report.get("left", ())),
+            part,
         )
 
     def _report(self) -> Report:
@@ -235,14 +246,16 @@ def guard(job: Job) -> int:
     processes.become_subreaper()
     wakeup = _wake_on_children()
     signal.signal(signal.SIGTERM, lambda *_: os.close(0))
-    end = time.monotonic() + job["deadline"]
     report: Report = {}
+    parts = PartsClock([seconds for seconds, _ in job["parts"]])
     try:
-        child = _spawn(job)
+        child = _spawn(job, parts)
     except (OSError, KeyError, subprocess.SubprocessError) as error:
         return _answer({"status": "failed", "trouble": f"cannot start {job['argv'][0]}: {error}"})
-    report["status"], status = _watch(child.pid, wakeup, end)
-    folder = Path(job["evidence"]) if job["evidence"] else None
+    report["status"], status = _watch(child.pid, wakeup, parts)
+    report["part"] = parts.now
+    evidence = job["parts"][parts.now][1]
+    folder = Path(evidence) if evidence else None
     if folder is not None and report["status"] == "timeout":
         report["evidence"] = collect([process.pid for process in processes.below(os.getpid())], folder)
     elif folder is not None and report["status"] == "failed":
@@ -269,7 +282,7 @@ def _import_path() -> str:
     return __file__[: -len(tail) - 1]
 
 
-def _spawn(job: Job) -> subprocess.Popen[bytes]:
+def _spawn(job: Job, parts: PartsClock) -> subprocess.Popen[bytes]:
     account: dict[str, Any] = {}
     if job["user"]:
         record = pwd.getpwnam(job["user"])
@@ -283,16 +296,20 @@ def _spawn(job: Job) -> subprocess.Popen[bytes]:
         stdin = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the guard
         stdin.write(job["input"].encode())
         stdin.seek(0)
-    return subprocess.Popen(
-        job["argv"],
-        stdin=stdin,
-        stdout=job["streams"][0],
-        stderr=job["streams"][1],
-        env=job["env"],
-        cwd=job["cwd"],
-        start_new_session=True,
-        **account,
-    )
+    try:
+        return subprocess.Popen(
+            job["argv"],
+            stdin=stdin,
+            stdout=job["streams"][0],
+            stderr=job["streams"][1],
+            env={**job["env"], PARTS_HANDLE: str(parts.writer)} if parts.several else job["env"],
+            cwd=job["cwd"],
+            pass_fds=[parts.writer] if parts.several else [],
+            start_new_session=True,
+            **account,
+        )
+    finally:
+        os.close(parts.writer)
 
 
 def _wake_on_children() -> int:
@@ -304,21 +321,25 @@ def _wake_on_children() -> int:
     return reader
 
 
-def _watch(pid: int, wakeup: int, end: float) -> tuple[Status, int | None]:
-    """Wait for the command, the deadline, or the caller's end. Returns the status and the command's exit status."""
+def _watch(pid: int, wakeup: int, parts: PartsClock) -> tuple[Status, int | None]:
+    """Wait for the command, a part's deadline, or the caller's end. Returns the status and the command's exit status."""
     poller = select.poll()
     poller.register(0, select.POLLHUP | select.POLLERR | select.POLLNVAL)
     poller.register(wakeup, select.POLLIN)
+    poller.register(parts.reader, select.POLLIN)
     while True:
         status = _reap(pid)
         if status is not None:
             return ("failed" if status else "done"), status
-        remaining = end - time.monotonic()
+        remaining = parts.end - time.monotonic()
         if remaining <= 0:
             return "timeout", None
         for handle, _ in poller.poll(min(remaining, 60.0) * 1000 + 1):
             if handle == wakeup:
                 _drain(wakeup)
+            elif handle == parts.reader:
+                if not parts.read():
+                    poller.unregister(parts.reader)
             else:
                 return "ended", None
 

@@ -24,6 +24,8 @@ DRIVER_BUDGET = 15.0
 KERNEL_LINES = 200
 LOG_LIMIT = 256 << 10
 MOST_BUILD_LOGS = 4
+MODULE_NAMES = ("nvidia", "nvidia-current", "nvidia-current-open")
+"""Names of the driver's module as a file: NVIDIA's and Ubuntu's, and Debian's two, where ``modinfo nvidia`` always fails."""
 MOST_PROCESSES = 64
 
 
@@ -80,7 +82,12 @@ def driver(
     Returns:
         The absolute paths of the files written.
     """
-    asked = [("dkms.txt", ["dkms", "status"]), ("modinfo.txt", ["modinfo", "nvidia"])]
+    asked = [
+        ("dkms.txt", ["dkms", "status"]),
+        ("modprobe.txt", ["modprobe", "-D", "nvidia"]),
+        ("modinfo.txt", ["modinfo", *MODULE_NAMES]),
+        ("alternatives.txt", ["update-alternatives", "--query", "nvidia"]),
+    ]
     commands = [(name, argv) for name, argv in asked if shutil.which(argv[0])]
     return _gather(
         folder,

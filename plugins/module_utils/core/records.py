@@ -27,6 +27,7 @@ SHARE = Path("/opt/lockstep/share")
 RUNTIME = Path("/opt/lockstep/runtime/current")
 
 HOST = ETC / "host.json"
+TUNNEL = ETC / "tunnel.json"
 ENGINE_CONFIG = ETC / "engine.json"
 HOST_STAMP = STATE / "stamp" / "host.json"
 REPLICA_STAMP = STATE / "stamp" / "replica.json"

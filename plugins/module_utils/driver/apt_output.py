@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import re
 
+from ..core import causes
 from ..core.codes import Code
 
 _INSTALL = re.compile(r"^Inst (\S+)(?: \[([^\]]*)\])? \((\S+)")
 _REMOVE = re.compile(r"^Remv (\S+)")
-_UNMET = "The following packages have unmet dependencies:"
-_ENTRY = re.compile(r"^ (\S+) : (\S.*)$")
 
 
 class AptFault(Code):
@@ -66,7 +65,7 @@ class AptAnswer:
         installs, removes: what it would do (``-s``).
         unmet: what stands under "unmet dependencies".
         fault: why it gave up; None where it did not.
-        said: its own error lines, and the warnings that explain them.
+        said: the causes that it names.
     """
 
     ok: bool
@@ -78,8 +77,8 @@ class AptAnswer:
 
     @property
     def reason(self) -> str:
-        """Why it gave up: what cannot be satisfied where it says so, else its own error lines."""
-        return "; ".join(map(str, self.unmet)) or "; ".join(self.said) or "apt-get gave no reason"
+        """Why it gave up."""
+        return "; ".join(self.said) or "apt-get gave no reason"
 
 
 def parse(ok: bool, text: str) -> AptAnswer:
@@ -89,39 +88,14 @@ def parse(ok: bool, text: str) -> AptAnswer:
     removes = tuple(match.group(1) for line in lines if (match := _REMOVE.match(line)))
     if ok:
         return AptAnswer(True, installs, removes)
-    warnings = _said(lines, "W: ")
-    said = _said(lines, "E: ")
-    fault = _fault([*said, *warnings])
-    if fault in (AptFault.SIGNATURE, AptFault.UNREACHABLE):
-        said = (*said, *warnings)
-    return AptAnswer(False, installs, removes, unmet(text), fault, said[:6])
+    marked = [line for line in lines if line.startswith(("E: ", "W: "))]
+    said = tuple(cause.text for cause in causes.of_packages(text))
+    return AptAnswer(False, installs, removes, unmet(text), _fault(marked), said)
 
 
 def unmet(text: str) -> tuple[Unmet, ...]:
     """The entries under "unmet dependencies"; a relation that goes over several lines is one."""
-    found: dict[str, list[str]] = {}
-    name = ""
-    inside = False
-    for line in text.splitlines():
-        if line.startswith(_UNMET):
-            inside = True
-        elif inside and (match := _ENTRY.match(line)):
-            name = match.group(1)
-            found.setdefault(name, []).append(match.group(2).strip())
-        elif inside and name and line.startswith("  "):
-            relation = line.strip()
-            if re.match(r"(Pre)?Depends:|Conflicts:|Breaks:|Recommends:", relation):
-                found[name].append(relation)
-            else:
-                found[name][-1] += f" {relation}"
-        else:
-            inside = False
-    return tuple(Unmet(package, tuple(relations)) for package, relations in found.items())
-
-
-def _said(lines: list[str], mark: str) -> tuple[str, ...]:
-    found = dict.fromkeys(" ".join(line[len(mark) :].split()) for line in lines if line.startswith(mark))
-    return tuple(found)
+    return tuple(Unmet(package, tuple(relations)) for package, relations, _ in causes.unmet(text.splitlines()))
 
 
 def _fault(lines: list[str]) -> AptFault:

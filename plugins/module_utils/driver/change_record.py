@@ -199,11 +199,10 @@ def found_before(stored: Stored | None) -> Before | None:
     return change.get("before") if change else None
 
 
-def expected_version(stored: Stored | None) -> str | None:
-    """The version that the host should run now: the target of its change, else what was accepted last."""
+def expected(stored: Stored | None) -> Driver | None:
+    """The driver that the host should run now: the target of its change, else what was accepted last."""
     record = parse(stored)
-    expected: Driver | None = record["change"]["to"] if record["change"] else record["verified"]
-    return expected["version"] if expected else None
+    return record["change"]["to"] if record["change"] else record["verified"]
 
 
 def _change_to(change: Change, target: Driver) -> Change:

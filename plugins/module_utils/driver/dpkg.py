@@ -19,6 +19,8 @@ PATTERNS = (
     "cuda-drivers*",
     "firmware-nvidia-*",
     "linux-modules-nvidia-*",
+    "linux-objects-nvidia-*",
+    "linux-signatures-nvidia-*",
     "nvlsm",
     "libnvsdm*",
     "nvlink5*",
@@ -34,11 +36,11 @@ PATTERNS = (
 )
 NOT_THE_DRIVER = (
     r"(lib)?nvidia-(container|ctk|cuda|cudnn|cg|docker|nsight|profiler|visual|support"
-    r"|installer|legacy|egl-wayland|vaapi|ml-dev)"
+    r"|installer|legacy-(?!check)|egl-wayland|vaapi|ml-dev)"
 )
 # Versioned on their own, whatever the driver's version is (Debian and NVIDIA alike).
 _OWN_VERSIONS = (
-    r"nvidia-(settings|xconfig|modprobe|persistenced|driver-pinning|alternative|egl|suspend)"
+    r"nvidia-(settings|xconfig|modprobe|persistenced|driver-pinning|egl|suspend)"
     r"|libnvidia-egl|nvlsm|nvlink5|infiniband-diags"
 )
 _FABRIC = r"nvidia-fabricmanager|libnvidia-nscq|libnvsdm|nvidia-imex|nvlsm|nvlink5|infiniband-diags"

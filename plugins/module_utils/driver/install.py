@@ -30,6 +30,8 @@ APT_OPTIONS = (
 _DPKG = ("dpkg", "--force-hold", "--force-confdef", "--force-confold")
 PINS = ("nvidia-driver-pinning", "nvidia-driver-pinning.pref")
 """Names under which NVIDIA's pinning packages put their preferences."""
+EXACT, KIN = 1002, 1001
+"""Pin priorities: above 1000, so that apt goes back to them too; of two revisions that fit, the named one."""
 SERVICES = ("nvidia-persistenced.service", "nvidia-fabricmanager.service")
 
 
@@ -99,14 +101,21 @@ def plan(version: str, requirements: Sequence[Requirement], offered: apt_reposit
 
 
 def preferences(version: str, exact: Mapping[str, str]) -> str:
-    """The apt preferences that pin every driver package: the named ones exactly, their kin to the same driver version."""
+    """The apt preferences that pin every driver package: the named ones exactly, their kin to the same driver version.
+
+    Where all named ones are of one revision, their kin are of that one first: an archive may have another one too, as
+    backports do, and strict dependencies bind them together.
+    """
     lines = [
         f"# Written by Lockstep (role nvidia_driver): the driver of this host is {version}, and apt leaves it there."
     ]
     for name, apt_version in sorted(exact.items()):
-        lines += ["", f"Package: {name}", f"Pin: version {apt_version}", "Pin-Priority: 1001"]
-    lines += ["", f"Package: {' '.join(FAMILY)}", f"Pin: version {version}-*", "Pin-Priority: 1001", ""]
-    return "\n".join(lines)
+        lines += ["", f"Package: {name}", f"Pin: version {apt_version}", f"Pin-Priority: {EXACT}"]
+    revisions = {one for name, one in exact.items() if upstream(one) == version and not dpkg.has_own_version(name)}
+    family = [(next(iter(revisions)), EXACT)] if len(revisions) == 1 else []
+    for pinned, priority in (*family, (f"{version}-*", KIN)):
+        lines += ["", f"Package: {' '.join(FAMILY)}", f"Pin: version {pinned}", f"Pin-Priority: {priority}"]
+    return "\n".join([*lines, ""])
 
 
 def fetch(work: Plan, version: str, *, deadline: float, lock_deadline: float) -> bool:
@@ -139,7 +148,7 @@ def install(
         StepFailed: the packages are not as planned, or others are unfinished and that is not tolerated.
     """
     if work.repair:
-        repair(deadline, lock_deadline)
+        _before_apt(work, deadline, lock_deadline)
     pin(version, work.pins)
     with _held_whatever_happens(deadline, lock_deadline):
         if work.purge:
@@ -285,6 +294,20 @@ def hold(deadline: float = 60.0, lock_deadline: float = 60.0) -> list[str]:
 
 def _not_held(deadline: float) -> list[str]:
     return sorted(name for name, package in dpkg.installed(run_command, deadline).items() if not package["hold"])
+
+
+def _before_apt(work: Plan, deadline: float, lock_deadline: float) -> None:
+    """What apt asks for before it does anything, where dpkg was stopped.
+
+    Packages of the driver that are half-way are installed or replaced by the transaction, which configures them: to do that
+    here too would build a module twice that fails to build, minutes each. Then dpkg only writes down its journal, which apt
+    insists on.
+    """
+    if not work.broken:
+        repair(deadline, lock_deadline)
+    else:
+        apt_lock.wait(lock_deadline)
+        _command(["dpkg", "--set-selections"], deadline, "dpkg finishes its journal")
 
 
 def repair(deadline: float, lock_deadline: float) -> None:

@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
+from ..core import causes
 from ..core.commands import Run, run_command
 from ..core.stop import StopError
+from . import boot_kernels, kernel_log, module_file
 from . import fabric as nvlink_fabric
 from . import holders as driver_holders
-from . import kernel_log
 from . import state as driver_state
 from .holders import Holder, describe
 
@@ -65,6 +66,7 @@ class Loaded:
     version: str | None
     modules: Mapping[str, driver_state.KernelModule]
     holders: Sequence[Holder]
+    flavor: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Decision:
     reasons: tuple[str, ...] = ()
 
 
-def decide(now: Loaded, version: str, policy: Policy, stoppable: Sequence[str]) -> Decision:
+def decide(now: Loaded, version: str, policy: Policy, stoppable: Sequence[str], flavor: str | None = None) -> Decision:
     """Whether to reload, reboot or refuse.
 
     Args:
@@ -83,11 +85,15 @@ def decide(now: Loaded, version: str, policy: Policy, stoppable: Sequence[str]) 
         version: the version that is to run.
         policy: what the operator allows. A host with no driver loaded needs neither reload nor reboot: it just loads.
         stoppable: units that may be stopped for it; their processes do not count as holders.
+        flavor: the kernel modules that are to run; None where either will do.
     """
     loaded = now.version
-    if loaded == version:
+    other_flavor = bool(flavor and now.flavor and now.flavor != flavor)
+    if loaded == version and not other_flavor:
         return Decision("none")
     change = f"driver {loaded or 'absent'} is loaded, {version} is to run"
+    if loaded == version:
+        change = f"the {now.flavor} kernel modules of driver {version} are loaded, the {flavor} ones are to run"
     if policy == "neither":
         return Decision("refused", (change, "nvidia_driver_load_policy is 'neither'"))
     blocked = blockers(now, stoppable)
@@ -112,6 +118,7 @@ def load(
     version: str,
     policy: Policy,
     *,
+    flavor: str | None = None,
     services: Sequence[str] = (),
     deadline: float = 60.0,
     run: Run = run_command,
@@ -119,13 +126,16 @@ def load(
 ) -> Decision:
     """Bring the installed modules of ``version`` into the kernel, as far as ``policy`` allows.
 
-    ``services`` are further units that may be stopped. ``deadline`` bounds each command.
+    Before anything is stopped or unloaded, and before a reboot is asked for, it is made sure that modprobe would load
+    modules of that version and flavour. ``services`` are further units that may be stopped. ``deadline`` bounds each
+    command.
 
     Raises:
-        LoadFailed: the module that loads is not of ``version``, or none loads.
+        LoadFailed: the module that would load, or did, is not of ``version`` or not of ``flavor``, or none loads.
     """
     stoppable = (*SERVICES, *services)
-    decision = decide(loaded_now(), version, policy, stoppable)
+    decision = decide(loaded_now(), version, policy, stoppable, flavor)
+    _require_module(decision.action, version, flavor, deadline, run)
     if decision.action == "reload":
         decision = _exchange(version, policy, decision, stoppable, deadline, run, sleep)
     if decision.action in ("none", "reload"):
@@ -137,7 +147,22 @@ def load(
 
 def loaded_now() -> Loaded:
     """What is loaded on this host."""
-    return Loaded(driver_state.loaded_version(), driver_state.modules(), driver_holders.holders())
+    return Loaded(
+        driver_state.loaded_version(), driver_state.modules(), driver_holders.holders(), driver_state.loaded_flavor()
+    )
+
+
+def _require_module(action: Action, version: str, flavor: str | None, deadline: float, run: Run) -> None:
+    """A reload is of the running kernel; a reboot may end in any other that is installed, so all of those need a module."""
+    if action not in ("reload", "reboot"):
+        return
+    kernels = boot_kernels.read().bootable
+    asked = kernels[:1] if action == "reload" else kernels[1:] or kernels
+    found = module_file.first_obstacle(
+        [module_file.find(kernel, run=run, deadline=deadline) for kernel in asked], version, flavor
+    )
+    if found:
+        raise LoadFailed(f"{found[0]}. Nothing was unloaded", found[1])
 
 
 def _exchange(version: str, policy: Policy, decision: Decision, stoppable: Sequence[str], deadline: float,
@@ -179,7 +204,7 @@ def _unload(deadline: float, run: Run) -> tuple[str, ...]:
         if not answer.ok:
             module = driver_state.modules().get(name)
             count = module["refcount"] if module else None
-            return (f"module {name} cannot be unloaded (reference count {count}): {answer.stderr.strip()}",)
+            return (f"module {name} cannot be unloaded (reference count {count}): {causes.of_modprobe(answer.stderr)}",)
     return ()
 
 
@@ -195,7 +220,9 @@ def _insert(version: str, deadline: float, run: Run) -> None:
             )
             said = kernel_log.refusal(begun)
             why = f"; the kernel says: {said}" if said else ""
-            raise LoadFailed(f"modprobe {name}: {answer.stderr.strip()}{hint}{why}", "dmesg and dkms status")
+            raise LoadFailed(
+                f"modprobe {name}: {causes.of_modprobe(answer.stderr)}{hint}{why}", "dmesg and dkms status"
+            )
     loaded = driver_state.loaded_version()
     if loaded != version:
         raise LoadFailed(

@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import IO, Any
 
-from . import apt_output
+from ..core import causes
+from ..core.system import read_text
 
 
 class StepFailed(Exception):
@@ -51,12 +53,13 @@ def _scratch() -> IO[str]:
     return tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
 
 
-def failure_reason(text: str, code: int) -> str:
-    """Why apt or dpkg failed: what cannot be satisfied, then their own error lines, or the exit status when there are none."""
-    marks = ("E: ", "dpkg: error", "Error! ", "dpkg: unrecoverable")
-    lines = [str(unmet) for unmet in apt_output.unmet(text)]
-    lines += dict.fromkeys(line.strip() for line in text.splitlines() if line.startswith(marks))
-    return "; ".join(lines[:6]) if lines else f"exit status {code}"
+def failure_reason(text: str, code: int, read: Callable[[Path], str] = read_text) -> str:
+    """Why apt, dpkg or DKMS failed, with the compiler's error from the log that DKMS points at; else the exit status."""
+    found = [
+        causes.with_build_log(cause, read(Path(cause.log))) if cause.log else cause
+        for cause in causes.of_packages(text)
+    ]
+    return "; ".join(cause.text for cause in found) or f"exit status {code}"
 
 
 def _stop(child: subprocess.Popen[Any]) -> None:

@@ -14,6 +14,7 @@ A Debian revision (``-0ubuntu1``, ``-1``) does not follow from the driver versio
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -156,14 +157,20 @@ def takes_part(name: str, version: str) -> bool:
     return name.startswith(PINNING) or (is_driver_version(upstream(version)) and not has_own_version(name))
 
 
+def flavor_of_prebuilt(name: str) -> Flavor | None:
+    """Of which flavour a package of Ubuntu's prebuilt modules is; None for other packages, and for those that serve both."""
+    match = re.match(r"linux-(?:modules|objects)-nvidia-\d+(?:-server)?(-open)?-", name)
+    return None if match is None else "open" if match.group(1) else "proprietary"
+
+
 def select(requirements: Sequence[Requirement], offered: Offer) -> dict[str, str]:
-    """The exact apt version of every package, by name, from what a repository offers.
+    """The exact apt version of every package, by name, from what a repository offers: the first that fits.
 
     Raises:
         PackageError: a required package is not on offer in the required version; the message names what is on offer.
     """
     chosen: dict[str, str] = {}
-    missing: list[str] = []
+    missing: list[Requirement] = []
     for requirement in requirements:
         match = next(
             ((name, exact) for name in requirement.names if (exact := _match(requirement, offered.get(name, ())))), None
@@ -171,14 +178,26 @@ def select(requirements: Sequence[Requirement], offered: Offer) -> dict[str, str
         if match:
             chosen[match[0]] = match[1]
         elif requirement.required:
-            missing.append(" or ".join(requirement.names))
+            missing.append(requirement)
     if missing:
-        version = next(requirement.version for requirement in requirements if requirement.version)
-        there = ", ".join(on_offer(offered)) or "no driver at all"
-        raise PackageError(
-            f"driver {version} is not in the repository (missing: {', '.join(missing)}); it offers {there}"
-        )
+        raise PackageError(_not_on_offer(requirements, missing, offered))
     return chosen
+
+
+def _not_on_offer(requirements: Sequence[Requirement], missing: Sequence[Requirement], offered: Offer) -> str:
+    """What is missing: one part of a driver that is there, or the driver as a whole."""
+    version = next(requirement.version for requirement in requirements if requirement.version)
+    versions = on_offer(offered)
+    if version not in versions:
+        listed = ", ".join(" or ".join(requirement.names) for requirement in missing)
+        offer = ", ".join(versions) or "no driver at all"
+        return f"driver {version} is not in the repository (missing: {listed}); it offers {offer}"
+    parts = []
+    for requirement in missing:
+        have = dict.fromkeys(upstream(one) for name in requirement.names for one in offered.get(name, ()))
+        there = f"only in {', '.join(have)}" if have else "not at all"
+        parts.append(f"{' or '.join(requirement.names)} ({there})")
+    return f"the repository has driver {version}, but not all of it; missing: {', '.join(parts)}"
 
 
 def on_offer(offered: Offer) -> list[str]:
@@ -213,10 +232,8 @@ def combination_refusal(
 
 
 def _match(requirement: Requirement, versions: Sequence[str]) -> str | None:
-    fitting = [
-        version for version in versions if requirement.version is None or upstream(version) == requirement.version
-    ]
-    return max(fitting, key=version_key, default=None)
+    """The first version that fits: an offer begins with what is to be preferred."""
+    return next((one for one in versions if requirement.version is None or upstream(one) == requirement.version), None)
 
 
 def _nvidia_for_ubuntu(version: str, number: int, flavor: Flavor) -> tuple[Requirement, ...]:
@@ -287,13 +304,15 @@ def _ubuntu_archive(version: str, number: int, flavor: Flavor, prebuilt_for: Seq
 
 
 def _debian_archive(version: str, flavor: Flavor) -> tuple[Requirement, ...]:
-    kernel = "nvidia-open-kernel-dkms" if flavor == "open" else "nvidia-kernel-dkms"
+    # Each flavour has a support package of its own, and the proprietary one's wins wherever it is installed (alternatives 535
+    # over 534): with both, `modprobe nvidia` never takes the open modules.
+    stem = "nvidia-open-kernel" if flavor == "open" else "nvidia-kernel"
     return (
         *_requirements(
             version,
-            [kernel, "nvidia-smi", "libcuda1", "libnvidia-ml1"],
+            [f"{stem}-dkms", "nvidia-smi", "libcuda1", "libnvidia-ml1"],
             [
-                "nvidia-kernel-support",
+                f"{stem}-support",
                 "nvidia-alternative",
                 "firmware-nvidia-gsp",
                 "libnvidia-cfg1",

@@ -13,8 +13,10 @@ from pathlib import Path
 
 from ..core.commands import Run, run_command
 from ..core.system import OS_RELEASE, os_release
+from .versions import debian_key
 
 Offer = Mapping[str, Sequence[str]]
+"""Versions by package name, the best one first."""
 _COMPRESSED = ("Packages.gz", "Packages.xz", "Packages")
 
 
@@ -23,7 +25,7 @@ class UnreadableIndex(Exception):
 
 
 def parse_packages(text: str) -> dict[str, list[str]]:
-    """Versions by package name from the text of a ``Packages`` file, in the order in which they stand there."""
+    """Versions by package name from the text of a ``Packages`` file, the newest first, as Debian orders them."""
     offered: dict[str, list[str]] = {}
     for paragraph in re.split(r"\n[ \t]*\n", text):
         fields = dict(re.findall(r"^(Package|Version): *(\S+)", paragraph, re.MULTILINE))
@@ -31,19 +33,33 @@ def parse_packages(text: str) -> dict[str, list[str]]:
             versions = offered.setdefault(fields["Package"], [])
             if fields["Version"] not in versions:
                 versions.append(fields["Version"])
-    return offered
+    return {name: sorted(versions, key=debian_key, reverse=True) for name, versions in offered.items()}
 
 
-def parse_madison(text: str) -> dict[str, list[str]]:
-    """Versions by package name from ``apt-cache madison`` lines ``name | version | where``, sources left out."""
-    offered: dict[str, list[str]] = {}
+def parse_policy(text: str) -> dict[str, list[str]]:
+    """Versions by package name from ``apt-cache policy``, those that apt prefers first.
+
+    A version counts with the highest priority of the archives that have it, whatever a package's own pin says; what only
+    dpkg knows, as installed, is not on offer. Backports (100) come after a release (500), and the newer of equals first.
+    """
+    found: dict[str, dict[str, int]] = {}
+    name = version = ""
     for line in text.splitlines():
-        fields = [field.strip() for field in line.split("|")]
-        if len(fields) == 3 and not fields[2].endswith("Sources"):
-            versions = offered.setdefault(fields[0], [])
-            if fields[1] not in versions:
-                versions.append(fields[1])
-    return offered
+        if match := re.match(r"^(\S+):$", line):
+            name, version = match.group(1), ""
+        elif match := re.match(r"^ (?:\*\*\*|   ) (\S+) -?\d+", line):
+            version = match.group(1)
+        elif version and (
+            match := re.match(r"^ {6,}(-?\d+) ([^/\s]\S*)", line)
+        ):  # /var/lib/dpkg/status begins with a slash
+            priority = max(int(match.group(1)), found.setdefault(name, {}).get(version, 0))
+            if priority > 0:
+                found[name][version] = priority
+    return {
+        name: sorted(versions, key=lambda version: (versions[version], debian_key(version)), reverse=True)
+        for name, versions in found.items()
+        if versions
+    }
 
 
 def offered(repository_url: str, *, deadline: float = 20.0) -> dict[str, list[str]]:
@@ -72,11 +88,11 @@ def offered(repository_url: str, *, deadline: float = 20.0) -> dict[str, list[st
 
 
 def offered_by_apt(names: Sequence[str], *, deadline: float = 20.0, run: Run = run_command) -> dict[str, list[str]]:
-    """Versions of ``names`` that apt on this host knows from its own lists (the distribution's archive)."""
-    answer = run(["apt-cache", "madison", *names], deadline)
+    """Versions of ``names`` that apt on this host knows from its own lists (the distribution's archive), in its own order."""
+    answer = run(["apt-cache", "policy", *names], deadline)
     if answer.returncode is None:
-        raise UnreadableIndex("apt-cache madison gave no answer: " + (answer.stderr or f"ended after {deadline:g} s"))
-    return parse_madison(answer.stdout)
+        raise UnreadableIndex("apt-cache policy gave no answer: " + (answer.stderr or f"ended after {deadline:g} s"))
+    return parse_policy(answer.stdout)
 
 
 def this_distribution(release: Path = OS_RELEASE) -> str:

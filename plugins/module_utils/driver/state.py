@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Literal, TypedDict
 
+from ..core import elf
 from ..core.commands import Run, in_background, run_command
 from ..core.system import read_text
 from . import dpkg, kernel_log, nvidia_smi
@@ -63,6 +64,8 @@ class DriverState(TypedDict):
     package_version: str | None
     userspace_version: str | None
     loaded_version: str | None
+    loaded_flavor: str | None
+    libcuda_build_id: str | None
     fabric_manager: FabricManager | None
     nvswitches: int
     fabric: nvlink_fabric.Fabric
@@ -113,6 +116,8 @@ def driver_state(
         "userspace_version": _userspace_version(root)
         or (None if smi_failure else nvidia_smi.driver_version(smi_result.stdout)),
         "loaded_version": loaded,
+        "loaded_flavor": loaded_flavor(root) if loaded else None,
+        "libcuda_build_id": libcuda_build_id(root),
         "fabric_manager": fabric,
         "nvswitches": nvswitches(root),
         "fabric": nvlink(),
@@ -139,6 +144,12 @@ def loaded_version(root: Path = Path("/")) -> str | None:
     """The version of the kernel module that is loaded now, as the kernel reports it; None when none is."""
     proc = parse_proc_version(read_text(root / "proc/driver/nvidia/version"))
     return proc or read_text(root / "sys/module/nvidia/version").strip() or None
+
+
+def libcuda_build_id(root: Path = Path("/")) -> str | None:
+    """The build id of the driver's libcuda, which tells apart two builds of one version; None where there is none."""
+    library = next((path for folder in _LIBRARY_FOLDERS if (path := root / folder / "libcuda.so.1").exists()), None)
+    return elf.build_id(library) if library else None
 
 
 def modules(root: Path = Path("/")) -> dict[str, KernelModule]:
@@ -168,6 +179,19 @@ def parse_proc_version(text: str) -> str | None:
     """The loaded module's version from ``/proc/driver/nvidia/version``; None when the text has none."""
     line = next((line for line in text.splitlines() if line.startswith("NVRM version:")), "")
     return find_driver_version(line)
+
+
+def loaded_flavor(root: Path = Path("/")) -> Literal["open", "proprietary"] | None:
+    """Whether the loaded module is the open or the proprietary one; None where none is, or where it does not say."""
+    return parse_proc_flavor(read_text(root / "proc/driver/nvidia/version"))
+
+
+def parse_proc_flavor(text: str) -> Literal["open", "proprietary"] | None:
+    """From the line of ``/proc/driver/nvidia/version`` that names the kind of module."""
+    line = next((line for line in text.splitlines() if line.startswith("NVRM version:")), "")
+    if "Open Kernel Module" in line:
+        return "open"
+    return "proprietary" if "Kernel Module" in line else None
 
 
 def parse_library_version(names: Iterable[str]) -> str | None:

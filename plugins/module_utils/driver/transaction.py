@@ -82,9 +82,12 @@ def decide(
         instead = requirements(dataclasses.replace(declared, flavor=other), state, distribution, kernels)
     except PackageError:
         instead = ()  # this branch has none
+    unwanted = _names(instead) - _names(wanted)
+    # Ubuntu installs both flavours beside each other, with files of one name: depmod chooses between them.
+    unwanted |= {name for name in state["packages"] if driver_packages.flavor_of_prebuilt(name) == other}
     try:
         return install.plan(declared.version, wanted, offered, state["packages"], interrupted=interrupted,
-                            leftover_pins=leftover_pins, unwanted=_names(instead) - _names(wanted))  # fmt: skip
+                            leftover_pins=leftover_pins, unwanted=unwanted)  # fmt: skip
     except PackageError as error:
         if not instead:
             raise

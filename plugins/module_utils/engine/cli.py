@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from ..core import records
+from ..core import host_record, records
 from ..core.codes import as_json
 from . import cluster, state
 from .config import ConfigError, parse
@@ -25,7 +25,7 @@ def run() -> int:
     """Run the engine that /etc/lockstep/engine.json asks for."""
     try:
         config = parse(records.read(records.ENGINE_CONFIG) or {})
-        host, stamp = records.read(records.HOST), records.read(records.REPLICA_STAMP)
+        host, stamp = host_record.stored(), records.read(records.REPLICA_STAMP)
         if host is None or stamp is None:
             missing = records.HOST if host is None else records.REPLICA_STAMP
             raise records.RecordError(f"{missing} is missing", "ansible-playbook site.yml")

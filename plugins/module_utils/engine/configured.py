@@ -60,7 +60,7 @@ def target() -> Target:
     config = read()
     if config is None:
         raise records.RecordError(f"{records.ENGINE_CONFIG} does not exist", "ansible-playbook site.yml")
-    address = host_record.require()["address"]
+    address = host_record.api_address(host_record.require())
     return Target(
         url=f"http://{address}:{config.ports.api}",
         ready_url=f"http://{address}:{config.ports.ready}",

@@ -19,7 +19,7 @@ _LIMIT = 32 << 20
 def load(replica: Replica, layout: Layout) -> Ladder:
     """What is known for this layout, fingerprint and command; nothing where one of them has changed."""
     config = replica.config
-    lowest = engine_config.command("vllm", config, layout, config.rungs(layout)[0], replica.address)
+    lowest = engine_config.command("vllm", config, layout, config.rungs(layout)[0], replica.api_address)
     record = (records.read(state.LADDER, _LIMIT) or {}).get("layouts", {}).get(layout.name)
     platform = "cpu" if str(runtime_state.state().get("vllm")).endswith("+cpu") else "cuda"
     known = ladder.from_record(record, ladder.key(replica.stamp.get("hosts", {}), lowest))

@@ -1,4 +1,4 @@
-"""Reading vLLM's and Ray's logs: known lines become findings with a remediation, and a dead engine's log names its reason.
+"""Reading vLLM's and Ray's logs: known lines become findings with a remediation.
 
 The patterns are data (data/log_advice.yml, installed as /opt/lockstep/share/log_advice.json), each with its source and a
 captured line.
@@ -13,24 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core import records
+from ..core import causes, records
 from .record import Finding
-
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_PREFIX = re.compile(
-    r"^(?:\([\w:. =/,-]+\)\s*)*(?:(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d (?:\[[^\]]+\] )?)?"
-)
-_EXCEPTION = re.compile(
-    r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Timeout|Failure|Died|Exit|Interrupt)\w*(?:\([^)]*\))?"
-    r"(?:: (?P<text>.+))?$"
-)
-_USAGE = re.compile(r"^(?:vllm[\w. -]*|[\w.]+\.py): error: (?P<text>.+)$")
-_GENERIC = re.compile(
-    r"Engine core initialization failed|See stack trace|see root cause|EngineDeadError|Cancelled|KeyboardInterrupt|"
-    r"SystemExit|ActorDiedError|RayTaskError\(|EngineCore encountered an issue",
-    re.IGNORECASE,
-)
-_LONGEST = 400
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,25 +87,6 @@ def read(lines: Iterable[str], known: Sequence[Pattern]) -> list[Finding]:
     return sorted(found, key=lambda finding: ("error", "warning", "info").index(finding.level))
 
 
-def failure_reason(lines: Sequence[str]) -> str:
-    """Why an engine ended, from its log: the root of the first chain of exceptions, else its last line."""
-    seen = [match for match in (_exception(line) for line in lines) if match]
-    specific = [text for text in seen if not _GENERIC.search(text)]
-    if specific:
-        return specific[0][:_LONGEST]
-    return (seen[-1] if seen else last_line(lines))[:_LONGEST]
-
-
-def last_line(lines: Sequence[str]) -> str:
-    """The last line that is not empty, without vLLM's prefixes."""
-    return next((text for text in map(bare, reversed(lines)) if text), "nothing")[:_LONGEST]
-
-
-def bare(line: str) -> str:
-    """A line without the process, level, time and file that vLLM and Ray put before it."""
-    return _PREFIX.sub("", _COLOUR.sub("", line), count=1).strip()
-
-
 def _finding(pattern: Pattern, line: str, match: re.Match[str], count: int) -> Finding:
     return Finding(
         id=pattern.id,
@@ -129,18 +94,9 @@ def _finding(pattern: Pattern, line: str, match: re.Match[str], count: int) -> F
         finding=_filled(pattern.finding, match),
         remediation=_filled(pattern.remediation, match),
         source=pattern.source,
-        line=_COLOUR.sub("", line).strip()[:_LONGEST],
+        line=causes.COLOUR.sub("", line).strip()[: causes.LONGEST],
         count=count,
     )
-
-
-def _exception(line: str) -> str | None:
-    text = bare(line)
-    usage = _USAGE.match(text)
-    if usage:
-        return usage["text"]
-    found = _EXCEPTION.match(text)
-    return text if found and found["text"] else None
 
 
 def _filled(text: str, match: re.Match[str]) -> str:

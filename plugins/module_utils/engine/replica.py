@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..core import records
+from ..core import host_record, records
 from ..ray.ports import ray_ports
 from ..runtime import caches
 from .config import Config
@@ -17,6 +17,7 @@ from .config import Config
 # vLLM hands its environment on to Ray's workers; these are not for them.
 _NOT_FOR_WORKERS = ("VLLM_API_KEY", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH",
                     "VLLM_CONFIG_ROOT", "PYTHONPATH", "INVOCATION_ID", "JOURNAL_STREAM", "RAY_ADDRESS")  # fmt: skip
+_DEFAULTS = {"NCCL_DEBUG": "WARN"}  # else NCCL says nothing at all of why it fails
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,16 +43,24 @@ class Replica:
         return str(self.host["address"])
 
     @property
+    def api_address(self) -> str:
+        return host_record.api_address(self.host)
+
+    @property
     def base_url(self) -> str:
-        return f"http://{self.address}:{self.config.ports.api}"
+        return f"http://{self.api_address}:{self.config.ports.api}"
 
     def environment(self) -> dict[str, str]:
-        """vLLM's environment: what systemd gave, what the replica's network needs, what the operator wants on top."""
+        """vLLM's environment: what systemd gave, what the replica's network needs, what the operator wants on top.
+
+        vLLM passes it on to its workers, which keep what ray_node_environment gave them.
+        """
         root = records.STATE / "engine" / "config"
         root.mkdir(parents=True, exist_ok=True)
         (root / "ray_non_carry_over_env_vars.json").write_text(json.dumps(_NOT_FOR_WORKERS), encoding="utf-8")
-        env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "NOTIFY_SOCKET")}
-        interface = self.host["interface"]
+        given = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "NOTIFY_SOCKET")}
+        env = {**_DEFAULTS, **given}
+        interface = host_record.ranks_interface(self.host)
         env |= {
             "VLLM_HOST_IP": self.address,
             "GLOO_SOCKET_IFNAME": interface,

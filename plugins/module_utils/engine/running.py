@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 
-from ..core import evidence
+from ..core import causes, evidence
 from ..ray import ranks
 from . import log_advice, state
 from .config import command
@@ -30,7 +30,7 @@ class RunningEngine:
 
     def start(self, layout: Layout, rung: Rung) -> None:
         replica = self._replica
-        argv = command(str(replica.vllm), replica.config, layout, rung, replica.address)
+        argv = command(str(replica.vllm), replica.config, layout, rung, replica.api_address)
         self._process = EngineProcess(argv, replica.environment(), state.LOG)
 
     def start_heartbeat(self) -> Heartbeat:
@@ -51,7 +51,7 @@ class RunningEngine:
     def death(self, during: str = "") -> str:
         """Why it died, from its status and its log."""
         self.process.finish_reading()
-        reason = log_advice.failure_reason(self.process.lines())
+        reason = causes.of_program(self.process.lines())
         return f"vLLM ended with status {self.process.returncode}{during}: {reason}"
 
     def advise(self) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import time
 
-from ..core import records
+from ..core import causes, records
 from . import cluster as engine_cluster
-from . import completion, ladder, log_advice
+from . import completion, ladder
 from .cluster import Members, ReplicaCluster
 from .inquiry import Silence
 from .ladder import Ladder, Rung, Trial
@@ -80,7 +80,7 @@ class Startup:
                 return None
             now = time.monotonic()
             if now - started > deadline:
-                last = log_advice.last_line(self._engine.process.lines())
+                last = causes.last(self._engine.process.lines()).text
                 return End(EndCode.START_HANGS, f"vLLM did not start within {deadline:.0f} s; last log line: {last}")
             if now - sampled > _MEMBERS_EVERY:
                 sampled = now

@@ -54,7 +54,7 @@ class Supervisor:
         self._fails_at: dict[Rung, int] = {}
         self._silence: Silence | None = None
         self._named: Suspect | None = None
-        readiness.serve(replica.address, self._config.ports.ready, self.ready)
+        readiness.serve(replica.api_address, self._config.ports.ready, self.ready)
 
     def run(self) -> int:
         """Serve until stopped (0) or until starting again cannot help (78)."""

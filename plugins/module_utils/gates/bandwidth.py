@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..driver.cards import is_card
-from ..driver.versions import release_key
+from ..driver.versions import ReleaseKey, release_key
 
 HOLDS_FROM = 256 << 20
 """Bytes of a message from which floors hold; smaller ones do not fill a link."""
@@ -108,7 +108,7 @@ def choose(
     )
 
 
-def _rank(row: Mapping[str, Any]) -> tuple[int, tuple[int, ...], float]:
+def _rank(row: Mapping[str, Any]) -> tuple[int, ReleaseKey, float]:
     """The row that names the card most exactly, then the newest NCCL; of those alike, the one that demands least."""
     return len(row.get("gpu") or ""), release_key(row.get("nccl_min") or "0"), -float(row["floor_gbps"])
 

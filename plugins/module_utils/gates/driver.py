@@ -15,10 +15,11 @@ from typing import Any, TypedDict
 from ..core import data_tables
 from ..core.codes import as_json
 from ..driver import health as gpu_health
-from ..driver import known_issues, nvidia_smi, xids
+from ..driver import known_issues, module_file, nvidia_smi, xids
 from ..driver import state as driver_state
 from ..driver.cards import is_card
 from ..driver.health import Health
+from ..driver.links import links
 from ..driver.state import DriverState, FullDriverState
 from ..runtime import state as runtime_state
 from . import driver_events, driver_gpus, fabric
@@ -50,6 +51,7 @@ class Expected:
         gpu_model: words that every GPU's name has to contain, such as ``H100``.
         fabric_manager: ``present``, ``absent``, or ``auto``, which requires it where there are NVSwitches.
         packaged: whether the driver came as packages (false where a platform's owner installs it otherwise).
+        flavor: ``open`` or ``proprietary`` kernel modules; None accepts either.
         allowed: ids of known-bad combinations that the operator overrides.
         pcie_width: lanes of every GPU's PCIe link; None judges by the other cards of the host.
     """
@@ -59,8 +61,17 @@ class Expected:
     gpu_model: str | None = None
     fabric_manager: str = "auto"
     packaged: bool = True
+    flavor: str | None = None
     allowed: tuple[str, ...] = ()
     pcie_width: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Modules:
+    """The kernel modules: the flavour of the loaded one, and the file that modprobe would load next."""
+
+    loaded_flavor: str | None
+    next: module_file.ModuleFile
 
 
 def evaluate(
@@ -68,6 +79,7 @@ def evaluate(
     health: Health,
     expected: Expected,
     *,
+    modules: Modules | None = None,
     issues: Sequence[known_issues.Match] = (),
     catalogue: xids.Catalogue | None = None,
     host: str | None = None,
@@ -77,6 +89,7 @@ def evaluate(
     name = host or "this host"
     findings = [
         *_versions(state, expected, name),
+        *_modules(state, modules, expected, name),
         *_packages(state, expected),
         *fabric.software(state, expected.fabric_manager, name, packaged=expected.packaged),
         *_tool(state, health, name),
@@ -128,11 +141,12 @@ def check(
     tables = tables or {name: data_tables.read(name) for name in TABLES}
     state = driver_state.driver_state(deadline=deadline / 2)
     health = Health() if _hangs(state["smi_failure"]) else gpu_health.health(deadline=deadline / 2)
-    issues = known_issues.match(tables["known_issues"], facts(state, runtime_state.state(), os.uname().release))
+    issues = known_issues.match(tables["known_issues"], facts(state, health, runtime_state.state()))
     result = evaluate(
         state,
         health,
         expected,
+        modules=Modules(driver_state.loaded_flavor(), module_file.find(deadline=2.0)),
         issues=issues,
         catalogue=xids.parse(tables["xids"], tables["nvlink5_xids"]),
         host=host,
@@ -146,15 +160,20 @@ def check(
     }
 
 
-def facts(state: DriverState, runtime: Mapping[str, str | None], kernel: str) -> known_issues.Facts:
-    """What known issues are matched against, from what runs now."""
-    manager = state["fabric_manager"]
+def facts(state: DriverState, health: Health, runtime: Mapping[str, str | None]) -> known_issues.Facts:
+    """What known issues are matched against, from what runs on this host now."""
+    manager, system = state["fabric_manager"], os.uname()
+    local = [] if not health.gpus else ["nvlink"] if any(any(gpu.up) for gpu in health.nvlink) else ["pcie"]
     return known_issues.facts(
         driver=state["loaded_version"],
         fabric_manager=(manager["version"] or manager["package_version"]) if manager else None,
         runtime=runtime,
-        kernel=kernel,
+        kernel=system.release,
         gpus=[gpu["name"] for gpu in state["gpus"]],
+        flavor=state["loaded_flavor"],
+        arch=system.machine,
+        links=[*links(), *local],
+        uptime=time.clock_gettime(time.CLOCK_BOOTTIME),
     )
 
 
@@ -195,6 +214,24 @@ def _versions(state: DriverState, expected: Expected, host: str) -> Iterator[Fin
         )
     elif user and user != loaded:
         yield Finding("userspace_differs", f"user-space libraries are {user}, the loaded module is {loaded}", install)
+
+
+def _modules(state: DriverState, modules: Modules | None, expected: Expected, host: str) -> Iterator[Finding]:
+    """What runs and what a reboot would bring, against what is declared. A platform's own driver may come from elsewhere."""
+    if not modules or not expected.packaged:
+        return
+    loaded, declared = modules.loaded_flavor, expected.flavor
+    if declared and loaded and loaded != declared:
+        yield Finding(
+            "flavor_differs",
+            f"the loaded kernel modules are the {loaded} ones, {declared} is declared",
+            "Correct nvidia_driver_flavor if that is the mistake, or ansible-playbook site.yml",
+        )
+    version = expected.version or state["package_version"]
+    found = module_file.obstacle(modules.next, version, declared) if version else None
+    if found:
+        cause, remedy = found
+        yield Finding("module_file", cause, f"On {host}: {remedy}, then ansible-playbook site.yml")
 
 
 def _packages(state: DriverState, expected: Expected) -> Iterator[Finding]:

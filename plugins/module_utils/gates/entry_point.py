@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from ..core import records
 from ..core.codes import as_json
 from ..core.stop import Stop
 from . import runner
 from .codes import Code
+from .request import CAPTURED, Asked, Request
 from .result import CannotRun, GateResult
 
 RANK_GROUP_ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -25,40 +26,89 @@ RANK_GROUP_ARGUMENTS: dict[str, dict[str, Any]] = {
     "fail": {"type": "bool", "default": True},
 }
 """Of the NCCL and the graph gate, as plugins/doc_fragments/gate.py documents them."""
+_OPERATIONS = ["all_reduce", "all_gather", "reduce_scatter", "broadcast"]
+_LINKS = ["auto", "nvlink", "pcie", "ib", "roce", "efa", "tcpx", "tcpxo", "ethernet", "cpu"]
+NCCL_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "dtypes": {"type": "list", "elements": "str"},
+    "sizes": {"type": "list", "elements": "int"},
+    "operations": {"type": "list", "elements": "str", "choices": _OPERATIONS},
+    "busbw_bytes": {"type": "int"},
+    "iterations": {"type": "int"},
+    "floor_gbps": {"type": "float"},
+    "link": {"type": "str", "choices": _LINKS, "default": "auto"},
+    "nccl_tests": {"type": "str", "choices": ["auto", "never"], "default": "auto"},
+}
+"""Of the NCCL gate besides, as plugins/doc_fragments/gate.py documents them."""
+GRAPH_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "capture": {"type": "list", "elements": "str", "choices": list(CAPTURED), "default": ["plain"]},
+    "modes": {"type": "list", "elements": "str", "choices": ["PIECEWISE", "FULL"]},
+    "batches": {"type": "list", "elements": "int"},
+    "replays": {"type": "int"},
+    "hidden": {"type": "int"},
+    "heads": {"type": "int"},
+    "dtype": {"type": "str", "choices": ["bfloat16", "float16", "float32"]},
+    "compile_backend": {"type": "str", "choices": ["auto", "inductor", "aot_eager", "eager"]},
+    "capture_error_mode": {"type": "str", "choices": ["global", "thread_local", "relaxed"]},
+    "slowest_replay_ratio": {"type": "float", "default": 0},
+}
+"""Of the graph gate besides, as plugins/doc_fragments/gate.py documents them."""
+_NCCL_WORK = ("dtypes", "sizes", "operations", "busbw_bytes", "iterations")
+_GRAPH_WORK = ("modes", "batches", "replays", "hidden", "heads", "dtype", "compile_backend", "capture_error_mode")
 
 
-def request(
-    gate: Literal["nccl", "graph"], params: Mapping[str, Any], work: Mapping[str, Any], **own: Any
-) -> runner.Request:
-    """The request that a module's parameters stand for.
-
-    Args:
-        gate: which gate.
-        params: of the module.
-        work: parameters of the work that the ranks do.
-        own: fields of the request that only this gate has.
+def nccl(given: Mapping[str, Any], deadline: float) -> Asked:
+    """What the NCCL gate's own arguments ask.
 
     Raises:
         CannotRun: the deadline is not positive.
     """
-    if not params["deadline"] > 0:
+    return Asked(
+        "nccl",
+        _positive(deadline),
+        {name: given[name] for name in _NCCL_WORK},
+        floor_gbps=given["floor_gbps"],
+        link=given["link"],
+        nccl_tests=given["nccl_tests"] == "auto",
+    )
+
+
+def graph(given: Mapping[str, Any], deadline: float) -> Asked:
+    """What the graph gate's own arguments ask.
+
+    Raises:
+        CannotRun: the deadline is not positive, or nothing is to be captured.
+    """
+    if not given["capture"]:
+        raise CannotRun("capture is empty: there is nothing to do", "Name in capture what to capture")
+    return Asked(
+        "graph",
+        _positive(deadline),
+        {name: given[name] for name in _GRAPH_WORK},
+        slowest_replay_ratio=given["slowest_replay_ratio"],
+        capture=tuple(given["capture"]),
+    )
+
+
+def _positive(deadline: float) -> float:
+    if not deadline > 0:
         raise CannotRun(
-            f"deadline is a positive number of seconds, not {params['deadline']:g}",
-            "Set deadline to the seconds to wait",
+            f"deadline is a positive number of seconds, not {deadline:g}", "Set deadline to the seconds to wait"
         )
-    return runner.Request(
-        gate,
+    return float(deadline)
+
+
+def request(params: Mapping[str, Any], *gates: Asked) -> Request:
+    """The request that a module's common parameters stand for, of these gates."""
+    return Request(
         params["scope"],
-        float(params["deadline"]),
-        work,
+        gates,
         run=params["run"],
         backend=params["backend"],
         ranks_per_host=params["ranks_per_host"],
-        hosts=params["hosts"],
+        hosts=None if params["hosts"] is None else tuple(params["hosts"]),
         bisect=params["bisect"],
         allow_gpu_processes=params["allow_gpu_processes"],
         environment={name: str(value) for name, value in params["environment"].items()},
-        **own,
     )
 
 
@@ -67,22 +117,43 @@ def finish(module: Any, gate: str, run: Callable[[], GateResult]) -> None:
 
     A gate that could not even begin is a failed one, with the code ``could_not_run``.
     """
-    result = outcome(gate, run)
-    answer = {"msg": message(result), "gate": as_json(result)}
-    if module.params["fail"] and not result.passed:
+    (result,) = outcomes(gate, lambda: [run()])
+    _end(module, [result], {"msg": message(result), "gate": as_json(result)})
+
+
+def finish_all(module: Any, gates: Sequence[str], run: Callable[[], list[GateResult]]) -> None:
+    """As ``finish``, for the gates of one rank group: ``results`` has an item for each that began."""
+    results = outcomes(gates[0], run)
+    begun = [result.gate for result in results]
+    messages = [message(result) for result in results]
+    messages += [f"{gate} gate: not run, since the ranks had ended" for gate in gates if gate not in begun]
+    items = [{"gate": as_json(result), "failed": not result.passed, "msg": message(result)} for result in results]
+    evidence = [path for result in results for path in result.evidence]
+    _end(module, results, {"msg": "; ".join(messages), "results": items, "evidence": evidence})
+
+
+def _end(module: Any, results: Sequence[GateResult], answer: Mapping[str, Any]) -> None:
+    if module.params["fail"] and not all(result.passed for result in results):
         module.fail_json(**answer)
-    for warning in result.warnings:
-        module.warn(warning)
-    module.exit_json(changed=False, **answer)
+    for result in results:
+        for warning in result.warnings:
+            module.warn(warning)
+    module.exit_json(changed=False, failed=False, **answer)
 
 
-def outcome(gate: str, run: Callable[[], GateResult]) -> GateResult:
+def outcomes(gate: str, run: Callable[[], list[GateResult]]) -> list[GateResult]:
     """What ``run`` gives, or the failure that stands for a gate that could not begin."""
     try:
         return run()
     except (CannotRun, records.RecordError, OSError, ValueError) as error:
         stop = Stop.of(error, "ansible-playbook playbooks/status.yml")
-    return GateResult(gate, "fail", 0.0, code=Code.COULD_NOT_RUN, cause=stop.cause, next=stop.next)
+    return [GateResult(gate, "fail", 0.0, code=Code.COULD_NOT_RUN, cause=stop.cause, next=stop.next)]
+
+
+def run_one(params: Mapping[str, Any], asked: Callable[[Mapping[str, Any], float], Asked]) -> GateResult:
+    """Run the one gate that a module's parameters ask for."""
+    (result,) = runner.run(request(params, asked(params, params["deadline"])))
+    return result
 
 
 def message(result: GateResult) -> str:

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Literal
 
+from ..core import causes
 from .codes import Code
 from .ranks.events import Ended, Error, Event, Phase, Started, Step
 from .ranks.launcher import Report
@@ -156,7 +157,8 @@ def _errors(reports: Sequence[Report]) -> Failure | None:
         "error",
         () if len(hosts) == len(reports) > 1 else hosts,
         first.phase,
-        f"rank {first.rank} on {first.host} failed with {first.exception}: {_first_line(first.message)}{_during(first)}",
+        f"rank {first.rank} on {first.host} failed with {first.exception}: {causes.of_exception(first.message)}"
+        f"{_during(first)}",
     )
 
 
@@ -226,8 +228,8 @@ def _hung(reports: Sequence[Report]) -> Failure | None:
 def _never_began(reports: Sequence[Report]) -> Failure:
     bad = [report for report in reports if report.status not in ("done", "ended")] or list(reports)
     hosts = tuple(report.host for report in bad)
-    last = _first_line("\n".join(reversed(bad[0].tail.strip().splitlines()))) or "no output"
-    return Failure("fail", "error", hosts, "init", f"the ranks on {', '.join(hosts)} did not start: {last}")
+    reason = causes.of_program(bad[0].tail.splitlines()).text if bad[0].tail.strip() else "no output"
+    return Failure("fail", "error", hosts, "init", f"the ranks on {', '.join(hosts)} did not start: {reason}")
 
 
 def _last_step(report: Report, rank: int) -> Step | None:
@@ -242,7 +244,3 @@ def _during(step: Step | Error | None) -> str:
     if step is None:
         return ""
     return f" in {step.phase}" + (f" ({step.what})" if step.what else "")
-
-
-def _first_line(text: str) -> str:
-    return text.strip().splitlines()[0][:300] if text.strip() else ""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from .codes import Code
 from .failure_analysis import Failure, analyse, backend, failed, only, seconds, stopped
-from .ranks.events import Capture, Eager, Phase, Replay
+from .ranks.events import Capture, Eager, Phase, Replay, Skipped
 from .ranks.launcher import Report
+from .request import Captured
 from .result import GateResult
 
 GATE: Literal["graph"] = "graph"
@@ -61,6 +63,65 @@ def evaluate(reports: Sequence[Report], slowest_replay_ratio: float = 0.0) -> Ga
     return base
 
 
+@dataclasses.dataclass(frozen=True)
+class Switch:
+    """How vLLM is kept from running a kernel: the switch, and the variable of the role ``vllm_server`` that sets it."""
+
+    name: str
+    variable: str
+
+
+SWITCHES: dict[Captured, Switch] = {
+    "custom_all_reduce": Switch("--disable-custom-all-reduce", "vllm_server_args: {disable-custom-all-reduce: true}"),
+    "symmetric_memory": Switch(
+        "VLLM_ALLREDUCE_USE_SYMM_MEM=0", 'vllm_server_environment: {VLLM_ALLREDUCE_USE_SYMM_MEM: "0"}'
+    ),
+    "flashinfer_attention": Switch(
+        "--attention-backend FLASH_ATTN", "vllm_server_args: {attention-backend: FLASH_ATTN}"
+    ),
+    "compiled": Switch("--enforce-eager", "vllm_server_ladder: [none]"),
+}
+
+
+def together(results: Mapping[Captured, GateResult], wanted: Sequence[Captured]) -> GateResult | None:
+    """One verdict over what was captured, each kind by itself; None where nothing was. What is wanted and never began fails.
+
+    What fails first is the cause. Where nothing else fails, and it is not torch's plain kernels, the verdict names the switch
+    that turns just that off.
+    """
+    if not results:
+        return None
+    first = next(iter(results.values()))
+    bad = [one for one, result in results.items() if not result.passed]
+    measured = {**first.measured, "captured": {one: _short(result) for one, result in results.items()}}
+    evidence = tuple(path for result in results.values() for path in result.evidence)
+    seconds_ = round(sum(result.seconds for result in results.values()), 3)
+    if not bad:
+        whole = dataclasses.replace(first, measured=measured, evidence=evidence, seconds=seconds_)
+        missing = ", ".join(one for one in wanted if one not in results)
+        cause = f"{missing}: never began, though the ranks ended well"
+        return failed(whole, (), Code.COULD_NOT_RUN, None, cause) if missing else whole
+    failure = results[bad[0]]
+    cause = failure.cause
+    if bad[0] in SWITCHES:
+        cause = f"{bad[0]}: {cause}"
+        good = [one for one, result in results.items() if result.passed and "skipped" not in result.measured]
+        if good and len(bad) == 1:
+            switch = SWITCHES[bad[0]]
+            cause += f"; {', '.join(good)} good: {switch.name} turns off what fails, by {switch.variable}"
+    return dataclasses.replace(failure, measured=measured, evidence=evidence, seconds=seconds_, cause=cause)
+
+
+def _short(result: GateResult) -> dict[str, Any]:
+    """What one kind of code comes to in the verdict over all."""
+    names = ("captures", "replays", "worst_deviation", "skipped")
+    return {
+        "verdict": result.verdict,
+        "seconds": result.seconds,
+        **{name: value for name in names if (value := result.measured.get(name)) is not None},
+    }
+
+
 def measurements(reports: Sequence[Report]) -> dict[str, Any]:
     """Figures of a rank group: how many graphs and replays, the worst deviation, and seconds of eager and of replays."""
     replays = [event for report in reports for event in report.of(Replay)]
@@ -68,7 +129,7 @@ def measurements(reports: Sequence[Report]) -> dict[str, Any]:
     return {
         "ranks": sum(report.here for report in reports),
         "hosts": [report.host for report in reports],
-        "graphs": "torch.cuda.CUDAGraph" if backend(reports) == "nccl" else "torch.compile on cpu",
+        "graphs": "torch.cuda.CUDAGraph" if backend(reports) == "nccl" else "called again on cpu",
         "modes": sorted({event.mode for event in replays}),
         "captures": len(captures),
         "replays": sum(event.replays for event in replays if event.rank == 0),
@@ -76,7 +137,14 @@ def measurements(reports: Sequence[Report]) -> dict[str, Any]:
         "capture_seconds": round(sum(event.seconds for event in captures), 3),
         "worst_replay_ratio": round(max((_ratio(event) for event in replays), default=0.0), 2),
         "seconds": seconds(reports),
+        **_skipped(reports),
     }
+
+
+def _skipped(reports: Sequence[Report]) -> dict[str, str]:
+    """Why a kernel was not tried, where it was not."""
+    reasons = {f"{event.what}: {event.reason}" for report in reports for event in report.of(Skipped)}
+    return {"skipped": "; ".join(sorted(reasons))} if reasons else {}
 
 
 def code_of(failure: Failure) -> Code:

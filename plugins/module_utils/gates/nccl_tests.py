@@ -12,6 +12,7 @@ from ..core import deadline, untrusted
 from . import nccl as nccl_gate
 from .ranks import events, launcher
 from .ranks.launcher import Report
+from .request import Asked
 
 TOOL = "all_reduce_perf"
 RESULT = "result.json"
@@ -23,6 +24,11 @@ def tool() -> str | None:
     return shutil.which(TOOL)
 
 
+def without_busbw(asked: Asked) -> Asked:
+    """The NCCL gate without a bandwidth of its own; any other gate as it is."""
+    return dataclasses.replace(asked, params={**asked.params, "busbw_bytes": 0}) if asked.gate == "nccl" else asked
+
+
 def measured(
     program: str, report: Report, seconds: float, environment: Mapping[str, str], evidence: Path, user: str | None
 ) -> Report:
@@ -30,7 +36,7 @@ def measured(
 
     Args:
         program: what ``tool`` found.
-        report: of this host's ranks, which have ended.
+        report: of this host's ranks over the NCCL gate's part; they have ended.
         seconds: its deadline.
         environment: variables on top of the caller's.
         evidence: folder for evidence.

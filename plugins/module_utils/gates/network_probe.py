@@ -51,11 +51,6 @@ class Responder:
         self._sockets: list[socket.socket] = []
         self._lock = threading.Lock()
         address = str(identity["address"])
-        self._listen(address, NETWORK_GATE, self._control)
-        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        datagrams.bind((address, NETWORK_GATE))
-        self._sockets.append(datagrams)
-        _start(lambda: self._echo(datagrams))
         # As vLLM, torch and NCCL do: whatever port the kernel hands out has to be open to peers, too.
         self.chosen = self._listen(address, 0, lambda peer: peer.close())
         for port in ports:
@@ -63,6 +58,11 @@ class Responder:
                 self._listen(address, port, lambda peer: peer.close())
             except OSError:
                 self.held.append(port)
+        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        datagrams.bind((address, NETWORK_GATE))
+        self._sockets.append(datagrams)
+        _start(lambda: self._echo(datagrams))
+        self._listen(address, NETWORK_GATE, self._control)  # last: what it answers is complete by then
 
     def heard_from(self) -> set[str]:
         """Peers that have finished their questions."""

@@ -1,7 +1,7 @@
-"""Run the NCCL or the graph gate, on this host alone or across its replica, and give the verdict.
+"""Run the NCCL gate, the graph gate or both with one rank group, on this host or across its replica, and give the verdicts.
 
-The modules ``nccl_verify`` and ``graph_capture_verify`` are its entry points. It runs under any Python on the host; the
-ranks run under the serving environment's.
+The modules ``nccl_verify``, ``graph_capture_verify`` and ``rank_group_verify`` are its entry points. It runs under any Python
+on the host; the ranks run under the serving environment's.
 """
 
 from __future__ import annotations
@@ -13,73 +13,30 @@ import pwd
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 
-from ..core import data_tables, deadline, evidence, records, typed, untrusted
+from ..core import data_tables, deadline, evidence, host_record, records, typed, untrusted
 from ..driver import memory as gpu_memory
 from ..ray import gcs
 from ..ray.ports import ray_ports
-from . import bandwidth, evidence_bundle, floors, nccl_tests, transport
+from . import bandwidth, evidence_bundle, floors, nccl_tests, parts, transport
 from . import graph as graph_gate
 from . import nccl as nccl_gate
 from .codes import Code
 from .failure_analysis import next_command
 from .ranks import events, launcher
-from .ranks.launcher import Job, Launch, Report
+from .ranks.launcher import Job, Launch, Part, Report
+from .request import CAPTURED, Asked, RankGate, Request, part_name
 from .result import CannotRun, GateResult
 
-WORKS = {"nccl": "collectives", "graph": "graphs"}
 OUTER_MARGIN = 4.0
 """Seconds that a replica's gate may take beyond its deadline, to bring the evidence home."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """What is asked of a gate.
+def run(request: Request) -> list[GateResult]:
+    """Run the gates and give their verdicts in their order, at most all deadlines plus five seconds from now.
 
-    Attributes:
-        gate: ``nccl`` or ``graph``.
-        scope: ``host`` runs on this host alone; ``replica`` across all its hosts, through Ray, from the head.
-        deadline: seconds until a verdict; at most five more pass until it is given.
-        params: for the work; None values take the work's defaults for the backend.
-        run: names the evidence folder.
-        backend: ``auto`` takes nccl where torch sees a GPU, else gloo.
-        ranks_per_host: None takes the GPUs that host.json declares.
-        hosts: names of a replica's hosts that take part; None takes all.
-        bisect: after a failure that names no host, spend rounds of trials to find it.
-        floor_gbps: NCCL gate: busbw floor that wins over the table.
-        link: NCCL gate: ``auto`` or one of the table's links.
-        nccl_tests: NCCL gate on one host: measure busbw with nccl-tests where it is installed.
-        slowest_replay_ratio: graph gate: a replay may take so many times as long as eager; 0 demands no time.
-        allow_gpu_processes: go on though other processes hold GPU memory.
-        environment: variables for the ranks.
-        user: who the ranks run as; None keeps the caller.
-        python: interpreter with torch (and Ray).
-        library: folder that holds the package ``lockstep``.
-    """
-
-    gate: Literal["nccl", "graph"]
-    scope: Literal["host", "replica"]
-    deadline: float
-    params: Mapping[str, Any]
-    run: str = "by-hand"
-    backend: str = "auto"
-    ranks_per_host: int | None = None
-    hosts: Sequence[str] | None = None
-    bisect: bool = True
-    floor_gbps: float | None = None
-    link: str = "auto"
-    nccl_tests: bool = False
-    slowest_replay_ratio: float = 0.0
-    allow_gpu_processes: bool = False
-    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    user: str | None = "lockstep"
-    python: str = str(records.RUNTIME / "bin" / "python")
-    library: str = str(records.LIB)
-
-
-def run(request: Request) -> GateResult:
-    """Run the gate and give its verdict, at most ``deadline`` plus five seconds from now.
+    A gate that did not begin, since one before it ended the ranks, has no verdict.
 
     Raises:
         CannotRun: this host is not ready for any gate (no host.json, no serving environment, unknown host).
@@ -88,17 +45,49 @@ def run(request: Request) -> GateResult:
     who = identity()
     if not os.access(request.python, os.X_OK):
         raise CannotRun(f"{who['host']}: no serving environment at {request.python}", "ansible-playbook site.yml")
-    folder = evidence_bundle.folder(request.run, f"{request.gate}-{request.scope}")
-    result = (_on_host if request.scope == "host" else _on_replica)(request, who, folder)
-    return dataclasses.replace(result, seconds=round(time.monotonic() - began, 3))
+    folders = {
+        asked.gate: evidence_bundle.folder(request.run, f"{asked.gate}-{request.scope}") for asked in request.gates
+    }
+    results = complete(request, (_on_host if request.scope == "host" else _on_replica)(request, who, folders))
+    others = sum(result.seconds for result in results[:-1])
+    last = dataclasses.replace(results[-1], seconds=round(time.monotonic() - began - others, 3))
+    return [*results[:-1], last]
 
 
-def evaluate(request: Request, reports: Sequence[Report]) -> GateResult:
-    """Verdict over one rank group, by the request's gate. Links of which no floor can be told fail, saying so."""
-    if request.gate == "graph":
-        return _leaks(graph_gate.evaluate(reports, request.slowest_replay_ratio), reports)
+def complete(request: Request, results: Sequence[GateResult]) -> list[GateResult]:
+    """The verdicts, and a failure where a gate has none though none before it failed: silence proves nothing."""
+    missing = [asked.gate for asked in request.gates[len(results) :]]
+    if not missing or not all(result.passed for result in results):
+        return list(results)
+    cause = f"the {missing[0]} gate never began, though the ranks ended well"
+    failed = GateResult(missing[0], "fail", 0.0, Code.COULD_NOT_RUN, cause=cause, next=next_command(None))
+    return [*results, failed]
+
+
+def evaluate(request: Request, reports: Sequence[Report], asked_parts: Sequence[Part]) -> list[GateResult]:
+    """The verdicts over one rank group that was asked for these parts, of each gate that began."""
+    return _verdicts(request, parts.split(reports, asked_parts), reports)
+
+
+def _verdicts(request: Request, by_part: Mapping[str, Sequence[Report]], reports: Sequence[Report]) -> list[GateResult]:
+    results = [found for asked in request.gates if (found := evaluate_gate(asked, by_part))]
+    return [*results[:-1], _leaks(results[-1], reports)]
+
+
+def evaluate_gate(asked: Asked, by_part: Mapping[str, Sequence[Report]]) -> GateResult | None:
+    """The verdict of one gate over what its parts reported; None where it did not begin."""
+    if asked.gate == "graph":
+        begun = [one for one in CAPTURED if one in asked.capture and part_name(one) in by_part]
+        ratio = asked.slowest_replay_ratio
+        verdicts = {one: graph_gate.evaluate(by_part[part_name(one)], ratio) for one in begun}
+        return graph_gate.together(verdicts, asked.capture)
+    return _nccl(asked, by_part["nccl"]) if "nccl" in by_part else None
+
+
+def _nccl(asked: Asked, reports: Sequence[Report]) -> GateResult:
+    """Links of which no floor can be told fail, saying so."""
     try:
-        floor = floor_for(request, reports)
+        floor = floor_for(asked, reports)
     except bandwidth.NoFloor as error:
         plain = nccl_gate.evaluate(reports, None)
         if plain.passed:
@@ -106,16 +95,16 @@ def evaluate(request: Request, reports: Sequence[Report]) -> GateResult:
                 plain, verdict="fail", code=Code.NO_FLOOR, cause=str(error), next="Set floor_gbps"
             )
         return transport.judge(plain, reports)
-    return _leaks(transport.judge(nccl_gate.evaluate(reports, floor), reports), reports)
+    return transport.judge(nccl_gate.evaluate(reports, floor), reports)
 
 
-def floor_for(request: Request, reports: Sequence[Report]) -> bandwidth.Floor | None:
+def floor_for(asked: Asked, reports: Sequence[Report]) -> bandwidth.Floor | None:
     """The floor for what the ranks report that they ran on; None where no rank reported anything.
 
     Raises:
         bandwidth.NoFloor: as ``floors.of``.
     """
-    return floors.of(reports, data_tables.read("busbw_floors"), link=request.link, given=request.floor_gbps)
+    return floors.of(reports, data_tables.read("busbw_floors"), link=asked.link, given=asked.floor_gbps)
 
 
 def _leaks(result: GateResult, reports: Sequence[Report]) -> GateResult:
@@ -137,19 +126,20 @@ def _leaks(result: GateResult, reports: Sequence[Report]) -> GateResult:
     )
 
 
-def _on_host(request: Request, identity: Mapping[str, Any], folder: Path) -> GateResult:
+def _on_host(request: Request, identity: Mapping[str, Any], folders: Mapping[RankGate, Path]) -> list[GateResult]:
     host = str(identity["host"])
     ranks = request.ranks_per_host or int(identity["gpus"])
     if ranks < 1:
         cause = f"{host} declares no GPUs, so there is nothing for this gate to run on"
-        return GateResult(request.gate, "fail", 0.0, code=Code.NO_GPUS, host=host, cause=cause, next=next_command(host))
+        return [GateResult(request.first, "fail", 0.0, Code.NO_GPUS, host, cause=cause, next=next_command(host))]
     existing = gpu_memory.holders()
     if existing and not request.allow_gpu_processes:
-        return existing_gpu_processes(request, host, [str(holder) for holder in existing])
-    tool = _nccl_tests_tool(request)
+        return [existing_gpu_processes(request, host, [str(holder) for holder in existing])]
+    tool = nccl_tests.tool() if any(_wants_nccl_tests(asked, request) for asked in request.gates) else None
+    if tool:
+        request = dataclasses.replace(request, gates=tuple(nccl_tests.without_busbw(each) for each in request.gates))
     job = Job(
-        WORKS[request.gate],
-        {**request.params, "busbw_bytes": 0} if tool else request.params,
+        request.parts(),
         host,
         first=0,
         here=ranks,
@@ -158,29 +148,30 @@ def _on_host(request: Request, identity: Mapping[str, Any], folder: Path) -> Gat
         backend=request.backend,
     )
     launch = Launch(
-        request.deadline,
-        folder,
+        request.evidence(folders),
         {**launcher.ray_environment(), **_local_sockets(), **request.environment},
         rank_user(request.user),
         request.python,
         request.library,
     )
     report = launcher.run(job, launch, existing)
-    if tool and report.status == "done" and any(event.backend == "nccl" for event in report.of(events.Started)):
-        environment = {**launcher.ray_environment(), **request.environment}
-        report = nccl_tests.measured(
-            tool, report, request.deadline - report.seconds, environment, folder, rank_user(request.user)
-        )
+    by_part = parts.split([report], job.parts)
+    on_gpu = any(event.backend == "nccl" for event in report.of(events.Started))
+    for measured in by_part.get("nccl", []):
+        if tool and on_gpu and measured.status == "done":
+            left = next(part.seconds for part in job.parts if part.name == "nccl") - measured.seconds
+            environment = {**launcher.ray_environment(), **request.environment}
+            user = rank_user(request.user)
+            by_part["nccl"] = [nccl_tests.measured(tool, measured, left, environment, folders["nccl"], user)]
     # On one host there is only one to blame.
-    return dataclasses.replace(evaluate(request, [report]), host=host, pair=None)
+    return [dataclasses.replace(result, host=host, pair=None) for result in _verdicts(request, by_part, [report])]
 
 
-def _nccl_tests_tool(request: Request) -> str | None:
-    desired = request.gate == "nccl" and request.nccl_tests and request.backend != "gloo"
-    return nccl_tests.tool() if desired else None
+def _wants_nccl_tests(asked: Asked, request: Request) -> bool:
+    return asked.gate == "nccl" and asked.nccl_tests and request.backend != "gloo"
 
 
-def _on_replica(request: Request, identity: Mapping[str, Any], folder: Path) -> GateResult:
+def _on_replica(request: Request, identity: Mapping[str, Any], folders: Mapping[RankGate, Path]) -> list[GateResult]:
     host = str(identity["host"])
     peers = dict(identity["peers"])
     unknown = sorted(set(request.hosts or []) - set(peers))
@@ -196,28 +187,30 @@ def _on_replica(request: Request, identity: Mapping[str, Any], folder: Path) -> 
         "head": identity["head"]["address"],
         "address": identity["address"],
         "port": ray_ports().gcs,
-        "interface": identity["interface"],
+        "interface": host_record.ranks_interface(identity),
     }
     outcome = deadline.run(
         [request.python, "-m", "lockstep.gates.ranks.ray_launcher"],
-        deadline=request.deadline + OUTER_MARGIN,
+        deadline=request.seconds() + OUTER_MARGIN,
         env=_ray_environment(request),
         cwd="/",
         input=json.dumps(ask),
-        evidence=folder,
+        evidence=folders[request.first],
         user=rank_user(request.user),
     )
-    answer = _answer(outcome.stdout)
-    if answer is None or not answer["result"].is_of(request.gate, chosen):
-        return _no_answer(request, host, outcome)
+    answers = _answers(outcome.stdout)
+    asked = [each.gate for each in request.gates]
+    if not answers or any(
+        not answer["result"].is_of(gate, chosen) for answer, gate in zip(answers, asked, strict=False)
+    ):
+        return [_no_answer(request, host, outcome)]
+    return [_kept(answer, folders[gate], outcome.evidence) for answer, gate in zip(answers, asked, strict=False)]
+
+
+def _kept(answer: Answer, folder: Path, evidence: Sequence[str]) -> GateResult:
     result = answer["result"]
     paths = _keep(folder, answer["files"]) if not result.passed else ()
-    return dataclasses.replace(result, evidence=(*outcome.evidence, *paths))
-
-
-def request_of(record: Mapping[str, Any]) -> Request:
-    """A request from ``dataclasses.asdict``."""
-    return Request(**record)
+    return dataclasses.replace(result, evidence=(*evidence, *paths))
 
 
 def identity() -> dict[str, Any]:
@@ -226,7 +219,7 @@ def identity() -> dict[str, Any]:
     Raises:
         CannotRun: there is none.
     """
-    found = records.read(records.HOST)
+    found = host_record.stored()
     if found is None:
         raise CannotRun(f"{records.HOST} does not exist: this host was never prepared", "ansible-playbook site.yml")
     return found
@@ -265,19 +258,19 @@ def _ray_environment(request: Request) -> dict[str, str]:
 
 
 class Answer(TypedDict):
-    """What the launcher of the ranks answers: the result, and the text of evidence files by name."""
+    """What the launcher of the ranks answers for each gate: the result, and the text of evidence files by name."""
 
     result: GateResult
     files: dict[str, str]
 
 
-def _answer(text: str) -> Answer | None:
+def _answers(text: str) -> list[Answer] | None:
     """The JSON after the mark: Ray writes to standard output as well. It was written by the user of the ranks."""
     _, mark, rest = text.rpartition("LOCKSTEP-RESULT ")
     if not mark:
         return None
     try:
-        return typed.parse(Answer, untrusted.parse_json(rest.split("\n")[0], finite=False))
+        return typed.parse(list[Answer], untrusted.parse_json(rest.split("\n")[0], finite=False))
     except ValueError:
         return None
 
@@ -286,7 +279,7 @@ def _no_answer(request: Request, host: str, outcome: deadline.Outcome) -> GateRe
     lines = [line for line in outcome.stderr.strip().splitlines() if line.strip()]
     hung = outcome.status == "timeout"
     return GateResult(
-        request.gate,
+        request.first,
         "timeout" if hung else "fail",
         outcome.seconds,
         code=Code.RAY_HANGS if hung else Code.RAY_FAILED,
@@ -300,7 +293,7 @@ def _no_answer(request: Request, host: str, outcome: deadline.Outcome) -> GateRe
 def existing_gpu_processes(request: Request, host: str, held: Sequence[str]) -> GateResult:
     """The refusal of a host where other processes hold GPU memory."""
     return GateResult(
-        request.gate,
+        request.first,
         "fail",
         0.0,
         code=Code.MEMORY_HELD,

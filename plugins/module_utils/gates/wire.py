@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -16,8 +17,9 @@ from ..core import records
 from ..core.commands import in_background, run_command
 from ..core.system import read_text
 from ..driver import nvidia_smi
-from . import nccl_log
+from . import nccl_log, rdma
 from .nccl_log import Said
+from .network_observations import RdmaPort
 
 Kind = Literal["ib", "roce", "efa", "ethernet"]
 RDMA: tuple[Kind, ...] = ("efa", "ib", "roce")
@@ -111,44 +113,36 @@ def nvswitch_ports() -> tuple[str, ...]:
 
 def nics(root: Path = _ROOT, ignored: Collection[str] = ()) -> tuple[Nic, ...]:
     """Every port of every RDMA device, and every interface but the loopback. ``ignored`` names devices to pass over."""
-    rdma = sorted((root / "sys/class/infiniband").glob("*/ports/*"))[:MOST_DEVICES]
+    ports = (port for port in rdma.read(root / "sys/class/infiniband") if port["device"] not in ignored)
     interfaces = sorted((root / "sys/class/net").glob("*"))[:MOST_DEVICES]
     return (
-        *(_rdma(port) for port in rdma if port.parts[-3] not in ignored),
+        *(_rdma(root, port) for port in itertools.islice(ports, MOST_DEVICES)),
         *(_interface(one) for one in interfaces if one.name != "lo"),
     )
 
 
-def _rdma(port: Path) -> Nic:
-    device = port.parents[1]
+def _rdma(root: Path, port: RdmaPort) -> Nic:
+    device = root / "sys/class/infiniband" / port["device"]
+    folder = device / "ports" / port["port"]
     kind: Kind = "ib"
     if _driver(device) == "efa":
         kind = "efa"
-    elif read_text(port / "link_layer").strip() == "Ethernet":
+    elif port["link_layer"] == "Ethernet":
         kind = "roce"
-    counters, unit = (
-        port / "counters",
-        4,
-    )  # as text of four bytes (InfiniBand Architecture Specification, PortCounters)
+    # PortCounters of the InfiniBand Architecture Specification count data by four bytes.
+    counters, unit = folder / "counters", 4
     sent, received = "port_xmit_data", "port_rcv_data"
     if kind == "efa":
-        counters, unit, sent, received = port / "hw_counters", 1, "tx_bytes", "rx_bytes"
-    rate = re.match(r"[\d.]+", read_text(port / "rate").strip())
-    active = read_text(port / "state").strip().endswith("ACTIVE")
+        counters, unit, sent, received = folder / "hw_counters", 1, "tx_bytes", "rx_bytes"
+    rate = re.match(r"[\d.]+", port["rate"])
     return Nic(
-        device.name if port.name == "1" else f"{device.name}:{port.name}",
+        port["device"] if port["port"] == "1" else f"{port['device']}:{port['port']}",
         kind,
         float(rate[0]) if rate else None,
-        active and (kind != "roce" or _is_routed(port)),
+        rdma.obstacle(port) is None if kind == "roce" else port["state"] == rdma.ACTIVE,
         _count(counters / sent, unit),
         _count(counters / received, unit),
     )
-
-
-def _is_routed(port: Path) -> bool:
-    """Whether a RoCE port has an address beyond its link: others have only what they made of their MAC address."""
-    found = [read_text(path).strip().lower() for path in sorted((port / "gids").glob("*"))[:MOST_DEVICES]]
-    return any(gid and set(gid) - set("0:") and not gid.startswith("fe80") for gid in found)
 
 
 def _driver(device: Path) -> str:

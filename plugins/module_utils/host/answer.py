@@ -24,6 +24,8 @@ _DRIVER = record(
         "package_version": _TEXT,
         "userspace_version": _TEXT,
         "loaded_version": _TEXT,
+        "loaded_flavor": _TEXT,
+        "libcuda_build_id": _TEXT,
         "fabric_manager": maybe(record({"package": _TEXT, "package_version": _TEXT, "version": _TEXT, "active": flag})),
         "nvswitches": whole,
         "fabric": record(
@@ -155,6 +157,8 @@ _MODEL = record(
     }
 )
 
+_CARRIER = record({"kernel": flag, "tun": flag, "port_taken": flag, "mtu": table(whole), "error": _TEXT})
+
 PARTS: Mapping[str, Shape] = {
     "os": record({"secure_boot": maybe(flag), "error": _TEXT, **dict.fromkeys(
         ("distribution", "like", "version", "codename", "kernel", "arch", "python", "hostname"), text)}),
@@ -173,9 +177,11 @@ PARTS: Mapping[str, Shape] = {
     "disk_free_mib": table(whole),
     "addresses": table(items(text)),
     "networks": table(items(record({"address": text, "prefix": whole, "metric": maybe(whole)}, needed=("address", "prefix")))),
-    "machine": record({"id": text, "pci_gpus": whole, "ephemeral_ports": items(whole), "reserved_ports": text, "error": _TEXT}),
-    "filter": record({"wanted": flag, "problem": text, "error": _TEXT}),
-    "preflight": record({"taken_ports": table(text), "names": table(_TEXT), "model": _MODEL, "error": _TEXT}),
+    "machine": record({"id": text, "pci_gpus": whole, "ephemeral_ports": items(whole), "reserved_ports": text,
+                       "links": items(text), "rdma": items(text), "error": _TEXT}),
+    **dict.fromkeys(("filter", "tunnel"), record({"wanted": flag, "problem": text, "error": _TEXT})),
+    "preflight": record({"taken_ports": table(text), "names": table(_TEXT), "model": _MODEL, "tunnel": _CARRIER,
+                         "error": _TEXT}),
     "ray": record({"head": one_of(("up", "down", "refused", "absent")), "error": _TEXT, "nodes": items(_NODE)}),
 }  # fmt: skip
 """The parts of an answer that may each be ``Unread``."""

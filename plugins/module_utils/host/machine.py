@@ -1,15 +1,18 @@
-"""Which machine a host is, what cards its PCI bus shows, and its IPv4 networks: read from files and one command."""
+"""Which machine a host is, its cards on the PCI bus, its networks, and what it has for a tunnel: files and one command."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.system import read_text
+from ..driver import fabric
+from ..driver.links import links
 
 if TYPE_CHECKING:
-    from .state import Machine, Network
+    from .state import Carrier, Machine, Network
 
 # PCI class of VGA and of 3D controllers, as their first four digits; data centre cards are the latter.
 _DISPLAY = ("0x0300", "0x0302")
@@ -24,6 +27,32 @@ def machine(root: Path = Path("/")) -> Machine:
         "pci_gpus": pci_gpus(root),
         "ephemeral_ports": [int(port) for port in read_text(sysctl / "ip_local_port_range").split()],
         "reserved_ports": read_text(sysctl / "ip_local_reserved_ports").strip(),
+        "links": links(root),
+        "rdma": active_rdma(root),
+    }
+
+
+def active_rdma(root: Path = Path("/")) -> list[str]:
+    """RDMA devices with a port that is up: InfiniBand, RoCE and the like, less those that lead to NVSwitches alone."""
+    ports = sorted((root / "sys/class/infiniband").glob("*/ports/*"))
+    up = dict.fromkeys(port.parts[-3] for port in ports if read_text(port / "state").strip().endswith("ACTIVE"))
+    switches = fabric.switch_ports(root) if up else ()
+    return [device for device in up if device not in switches]
+
+
+def carrier(port: int, root: Path = Path("/")) -> Carrier:
+    """What a host has for a WireGuard tunnel: the kernel's part or a device for another's, the UDP port, interfaces' MTU."""
+    modules = root / "lib/modules" / os.uname().release
+    listed = read_text(modules / "modules.dep") + read_text(modules / "modules.builtin")
+    return {
+        "kernel": (root / "sys/module/wireguard").exists() or "/wireguard.ko" in listed,
+        "tun": (root / "dev/net/tun").exists(),
+        "port_taken": any(
+            line.split()[1].endswith(f":{port:04X}")
+            for table in ("udp", "udp6")
+            for line in read_text(root / "proc/net" / table).splitlines()[1:]
+        ),
+        "mtu": {path.parent.name: int(read_text(path)) for path in sorted((root / "sys/class/net").glob("*/mtu"))},
     }
 
 

@@ -13,15 +13,16 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from ..admission import fingerprint
-from ..core import host_record
+from ..core import data_tables, host_record
 from ..engine.states import Phase
 from . import answer as host_answer
 from . import probe as host_probe
+from . import running_issues
 
 State = Mapping[str, Any]
 Kind = Literal["gauge", "counter"]
@@ -64,6 +65,11 @@ METRICS = (
     Metric("gpus_found", "gauge", "GPUs that the driver shows on this host."),
     Metric("xid_errors", "gauge", "Xid errors that the kernel reported since this host booted."),
     Metric("reboot_pending", "gauge", "1 where packages ask for a reboot."),
+    Metric(
+        "known_issue_days_left",
+        "gauge",
+        "Days of uptime until a known issue of what runs may come; label issue names it.",
+    ),
     Metric("files_drifted", "gauge", "Managed files that differ from what was applied; label role says whose."),
     Metric(
         "filter_ok", "gauge", "1 where the packet filter in the kernel is the wanted one (where there is to be one)."
@@ -83,6 +89,11 @@ METRICS = (
     Metric(
         "engine_info", "gauge", "Layout, sizes and rung that the engine runs with, in labels; always 1 (heads only)."
     ),
+    Metric(
+        "engine_suspect",
+        "gauge",
+        "1 for each rank or host that keeps the engine from generating, 0 once it is ready again (heads only).",
+    ),
     Metric("rollout_lock_held", "gauge", "1 while a roll holds the lock on this host (heads only)."),
     Metric("rollout_lock_heartbeat_timestamp_seconds", "gauge", "Last sign of life of that roll, Unix time."),
     Metric("rollout_requested", "gauge", "1 while a pause or an abort is asked of the roll, by action."),
@@ -91,8 +102,10 @@ METRICS = (
 )
 
 
-def samples(state: State) -> list[Sample]:
+def samples(state: State, issues: Sequence[Mapping[str, Any]] = ()) -> list[Sample]:
     """All that a probed state holds in numbers. What it does not hold yields no sample, rather than a zero.
+
+    ``issues`` are rows of data/known_issues.yml.
 
     Each has labels for the host and its replica as the inventory calls them, where the host knows: as commands want them.
     """
@@ -102,6 +115,7 @@ def samples(state: State) -> list[Sample]:
         *_host(state),
         *_units(state),
         *_driver(state),
+        *_time_bombs(state, issues),
         *_manifest(state),
         *_filter(state),
         *_ray(state),
@@ -169,6 +183,11 @@ def _driver(state: State) -> Iterator[Sample]:
     yield Sample("reboot_pending", bool(driver.get("pending_reboot")))
 
 
+def _time_bombs(state: State, issues: Sequence[Mapping[str, Any]]) -> Iterator[Sample]:
+    for bomb in running_issues.time_bombs(state, issues):
+        yield Sample("known_issue_days_left", round(bomb.days_left, 3), {"issue": bomb.issue.id})
+
+
 def _manifest(state: State) -> Iterator[Sample]:
     for role, known in _part(state, "manifest").items():
         if isinstance(known, Mapping):
@@ -208,6 +227,21 @@ def _engine(state: State) -> Iterator[Sample]:
     yield from _number("engine_failures", engine.get("failures"))
     keys = ("layout", "tensor_parallel_size", "pipeline_parallel_size", "rung")
     yield Sample("engine_info", 1, {key: str(engine.get(key) or "") for key in keys})
+    yield from _suspects(engine)
+
+
+def _suspects(engine: State) -> Iterator[Sample]:
+    """Whom the supervisor named last; a rank is ``""`` where it is a whole host, or a process that is no rank."""
+    suspect = _part(engine, "suspect")
+    if not suspect:
+        return
+    named = [
+        (str(one["host"]), "" if one.get("rank") is None else str(one["rank"])) for one in suspect.get("where") or ()
+    ]
+    for host, rank in dict.fromkeys(named or [("", "")]):
+        yield Sample(
+            "engine_suspect", not engine.get("ready"), {"code": str(suspect["code"]), "suspect": host, "rank": rank}
+        )
 
 
 def _rollout(state: State) -> Iterator[Sample]:
@@ -272,6 +306,13 @@ def write(path: Path, text: str) -> None:
         raise
 
 
+def _known_issues() -> Sequence[Mapping[str, Any]]:
+    try:
+        return data_tables.read("known_issues")
+    except (FileNotFoundError, ValueError):
+        return ()
+
+
 def main(arguments: list[str]) -> int:
     """Collect and write once."""
     parser = argparse.ArgumentParser(prog="lockstep.host.metrics", description="Write this host's metrics once.")
@@ -280,7 +321,7 @@ def main(arguments: list[str]) -> int:
     record = host_record.read()
     is_head = record is not None and record["ray_role"] == "head"
     state = host_answer.read(host_probe.collect({"ray": is_head, "driver_also": ["xids"]}))
-    write(output, render(samples(state)))
+    write(output, render(samples(state, _known_issues())))
     return 0
 
 

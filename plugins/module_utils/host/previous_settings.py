@@ -23,6 +23,7 @@ from ..core.commands import Run, run_command
 from ..core.previous_settings import KeptFile, Previous
 from ..core.stop import StopError
 from ..core.systemd import SystemctlError, show
+from ..ray import tunnel, tunnel_live
 from ..runtime import install as runtime_install
 from .settings_changes import SettingsChange, compare
 
@@ -37,6 +38,10 @@ MANAGED: Mapping[str, Sequence[str]] = {
         "/etc/systemd/system/lockstep-ray.service",
         "/etc/systemd/system/lockstep-hoststatus.socket",
         "/etc/systemd/system/lockstep-hoststatus@.service",
+        str(records.TUNNEL),
+        str(tunnel_live.CONFIGURATION),
+        "/etc/systemd/system/lockstep-ray.service.d/tunnel.conf",
+        "/etc/systemd/system/lockstep-vllm.service.d/tunnel.conf",
     ),
     VLLM_SERVER: (
         "/etc/lockstep/engine.json",
@@ -46,8 +51,9 @@ MANAGED: Mapping[str, Sequence[str]] = {
 }
 """Role to the files that it may write: one that is not there before a change is removed when that is taken back."""
 SOCKET = "lockstep-hoststatus.socket"
+FILTER = "lockstep-filter.service"
 UNITS: Mapping[str, Sequence[str]] = {
-    RAY_NODE: ("lockstep-ray.service", SOCKET),
+    RAY_NODE: ("lockstep-ray.service", SOCKET, tunnel.UNIT),
     VLLM_SERVER: ("lockstep-vllm.service",),
 }
 """Role to the units whose start at boot it decides."""
@@ -114,9 +120,10 @@ def keep(run: str, served: bool, place: Place | None = None) -> tuple[Previous |
         _sync(folder.parent)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        room = ". Make room there, then run the same command again" if full else ""
         raise SettingsError(
-            f"the settings in use cannot be kept, so none is changed: {error}",
-            f"df -h {folder.parent}, make room there, and run the same command again" if full else "",
+            f"the settings in use cannot be kept, so none is changed: {error}{room}",
+            f"df -h {folder.parent}" if full else "",
         ) from error
     return kept, True
 
@@ -140,6 +147,8 @@ def restore(place: Place | None = None) -> SettingsChange:
             "ansible-playbook site.yml with the lock that served before",
         )
     change = difference(here)
+    if _now_enabled(kept, here).get(tunnel.UNIT):
+        _systemctl(here, "stop", tunnel.UNIT)  # wg-quick takes down what its configuration, still there, has set up
     try:
         for name in change.files:
             _restore_file(here.at(name), kept["files"][name], here.record.parent)
@@ -311,6 +320,11 @@ def _have_systemd_follow(kept: Previous, here: Place) -> None:
     if RAY_NODE in kept["roles"]:
         # Nothing of Ray runs here at this moment. Always: the restoration before may have been killed at this.
         _systemctl(here, "restart", SOCKET)
+        if kept["enabled"].get(tunnel.UNIT):
+            _systemctl(here, "restart", tunnel.UNIT)
+        if kept["enabled"].get(tunnel.UNIT) or now.get(tunnel.UNIT):
+            # It looks at once, not when its watch does.
+            _systemctl(here, "try-reload-or-restart", FILTER)
 
 
 def _now_enabled(kept: Previous, here: Place) -> dict[str, bool]:

@@ -24,7 +24,7 @@ from ..core import manifests, previous_settings, processes, records, systemd
 from ..core.commands import Run, run_command, together
 from ..core.system import os_release
 from ..driver import state as driver_state
-from ..ray import firewall_live
+from ..ray import firewall_live, tunnel_live
 from ..runtime import state as runtime_state
 from . import machine
 
@@ -87,6 +87,7 @@ def collect(request: Request) -> HostState:
         "networks": networks,
         "machine": _guarded(machine.machine),
         "filter": firewall_live.state(),
+        "tunnel": tunnel_live.state(),
     }
     if request.get("preflight"):
         state["preflight"] = _guarded(lambda: _preflight(request))
@@ -210,6 +211,9 @@ def _preflight(request: Request) -> Preflight:
         "taken_ports": taken_ports(request.get("ports", [])),
         "names": _name_problems(request.get("peers", {})),
     }
+    port = request.get("tunnel")
+    if port:
+        result["tunnel"] = _guarded(lambda: machine.carrier(port))
     path = request.get("model")
     if path:
         result["model"] = _guarded(lambda: _model(path))

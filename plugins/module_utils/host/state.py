@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 if TYPE_CHECKING:
     from ..core import previous_settings
     from ..driver import state as driver_state
-    from ..ray import firewall_live
+    from ..ray import firewall_live, tunnel_live
     from ..runtime import state as runtime_state
 
 Record = dict[str, Any]
@@ -22,7 +22,8 @@ class Request(TypedDict, total=False):
     """What the caller asks about, beyond what is always read.
 
     ``preflight``: check ``ports`` (that Lockstep's units will listen on), ``peers`` (host name to address, to be resolved
-    both ways), ``driver``, that only while the host does not already have that version, and what lies at the path ``model``.
+    both ways), ``driver``, that only while the host does not already have that version, what lies at the path ``model``, and
+    what a ``tunnel`` at that UDP port needs.
     ``ray``: ask Ray for its nodes. ``driver_also``: those of ``driver_state.COSTLY`` to be read. ``inputs``: digest of what is
     wanted of each role; a role that is not named is not current.
     """
@@ -31,6 +32,7 @@ class Request(TypedDict, total=False):
     ports: Sequence[int]
     peers: Mapping[str, str]
     model: str | None
+    tunnel: int | None
     ray: bool
     driver_also: Sequence[str]
     inputs: Mapping[str, str]
@@ -66,12 +68,15 @@ class Boot(TypedDict):
 
 class Machine(TypedDict):
     """What tells a machine from others (``/etc/machine-id``), NVIDIA's cards on its PCI bus, and the ports that the kernel
-    gives to outgoing connections: first and last, and those that it never gives, as sysctl(8) prints them."""
+    gives to outgoing connections: first and last, and those that it never gives, as sysctl(8) prints them. ``links`` are the
+    kinds of its RDMA devices (driver/links.py), ``rdma`` those devices that are up."""
 
     id: str
     pci_gpus: int
     ephemeral_ports: list[int]
     reserved_ports: str
+    links: list[str]
+    rdma: list[str]
 
 
 class Network(TypedDict):
@@ -80,6 +85,16 @@ class Network(TypedDict):
     address: str
     prefix: int
     metric: int | None
+
+
+class Carrier(TypedDict):
+    """What a host has for a tunnel: WireGuard in the ``kernel``, or ``tun`` for a program; whether something listens on the UDP
+    port; the MTU of its interfaces."""
+
+    kernel: bool
+    tun: bool
+    port_taken: bool
+    mtu: dict[str, int]
 
 
 class ModelFile(TypedDict):
@@ -127,11 +142,12 @@ class Manifest(TypedDict):
 
 class Preflight(TypedDict, total=False):
     """``taken_ports``: port to its listener; ``names``: peer to its problem or None; ``model``: what lies at the path that was
-    asked for."""
+    asked for; ``tunnel``: what there is for one."""
 
     taken_ports: dict[str, str]
     names: dict[str, str | None]
     model: Model | Unread
+    tunnel: Carrier | Unread
 
 
 class Stamps(TypedDict):
@@ -165,6 +181,7 @@ class CoreState(TypedDict):
     networks: dict[str, list[Network]] | Unread
     machine: Machine | Unread
     filter: firewall_live.State
+    tunnel: tunnel_live.State
 
 
 class HostState(CoreState, total=False):

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from ..core import polling, records
+from ..core import host_record, polling, records
 from . import gcs
 from .codes import DrainCode
 from .gcs import Cluster, Node, Table
@@ -76,7 +76,7 @@ def main() -> int:
     parser.add_argument("--deadline", type=float, default=60.0, help="seconds for running work to end")
     parser.add_argument("--check", action="store_true", help="change nothing")
     chosen = parser.parse_args()
-    identity = records.read(records.HOST)
+    identity = host_record.stored()
     result = Drained(False, DrainCode.ABSENT, f"{records.HOST} does not exist")
     if identity is not None:
         result = drain(identity, chosen.reason, chosen.deadline, check=chosen.check)

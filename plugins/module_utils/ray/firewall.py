@@ -3,6 +3,9 @@
 Ray listens on every address of a host; vLLM, torch, NCCL and Gloo take whatever port the kernel hands out, and answer whoever
 asks. So the whole range that it hands out is closed to others than the replica's hosts, with every fixed port of ours.
 One table of nftables does it; all other ports, and all other rules, stay as they are. Pure; ``firewall_live`` loads it.
+
+Where the hosts talk through a tunnel, they are let in from it alone. What carries it has one UDP port open for them, and what
+is meant for the tunnel leaves through nothing else, also while there is no tunnel.
 """
 
 from __future__ import annotations
@@ -133,17 +136,27 @@ table inet lockstep {{
 {_lines(_accepts(identity, engine if identity["ray_role"] == "head" else None, settings))}
     counter drop
   }}
-}}
+{_output(identity)}}}
 """
 
 
 def closed_here(identity: HostRecord, ray: RayPorts, engine: EnginePorts, chosen: Sequence[range]) -> tuple[range, ...]:
     """The ports that the table of a host closes."""
-    return closed(ray, engine if identity["ray_role"] == "head" else None, chosen)
+    carrier = [range(identity["underlay"]["port"], identity["underlay"]["port"] + 1)] if "underlay" in identity else []
+    return closed(ray, engine if identity["ray_role"] == "head" else None, [*chosen, *carrier])
 
 
 def _accepts(identity: HostRecord, engine: EnginePorts | None, settings: Settings) -> Iterable[str]:
-    yield from _from([_address(name, where) for name, where in identity["peers"].items()], "accept")
+    peers = [_address(name, where) for name, where in identity["peers"].items()]
+    if "underlay" in identity:
+        under = identity["underlay"]
+        outside = [_address(name, where) for name, where in under["peers"].items()]
+        yield from (
+            f'iifname "{under["interface"]}" udp dport {under["port"]} {rule}' for rule in _from(outside, "accept")
+        )
+        yield from (f'iifname "{identity["interface"]}" {rule}' for rule in _from(peers, "accept"))
+    else:
+        yield from _from(peers, "accept")
     # Replies to what this host asked, and no more: what others began while no table was loaded ends with this.
     yield "ct direction reply accept"
     yield "ct state related accept"
@@ -153,6 +166,20 @@ def _accepts(identity: HostRecord, engine: EnginePorts | None, settings: Setting
         yield from _from(settings.clients, f"tcp dport {{ {engine.api}, {engine.ready} }} accept")
     for one in settings.openings:
         yield from _from(one.sources, f"{one.protocol} dport {{ {_listed([one.ports])} }} accept")
+
+
+def _output(identity: HostRecord) -> str:
+    """The chain that keeps in the tunnel what is meant for it; "" where there is none."""
+    if "underlay" not in identity:
+        return ""
+    through = f'oifname != {{ "lo", "{identity["interface"]}" }}'
+    peers = [_address(name, where) for name, where in identity["peers"].items()]
+    return f"""\
+  chain output {{
+    type filter hook output priority filter - 5; policy accept;
+{_lines(f"{through} {rule.replace(' saddr ', ' daddr ')}" for rule in _from(peers, "counter drop"))}
+  }}
+"""
 
 
 def _address(name: str, where: str) -> Network:

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from ..core import records, untrusted
+from ..core import host_record, records, untrusted
 from .ports import ray_ports
 from .private import generated
 
@@ -248,7 +248,7 @@ def summary(runtime: Path = records.RUNTIME, timeout: float = 10.0) -> dict[str,
 
 def main() -> int:
     """Print the table of this host's cluster as ``summary`` returns it."""
-    identity = records.read(records.HOST)
+    identity = host_record.stored()
     if identity is None:
         print(json.dumps({"head": "absent", "error": f"{records.HOST} does not exist", "nodes": []}))
         return 0

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..admission import fingerprint
-from ..core import processes, records
+from ..core import host_record, processes, records
 from ..runtime import caches
 from ..runtime import state as runtime_state
 from . import gcs, peer_status, private, stacks
@@ -153,7 +153,7 @@ def main(argv: list[str]) -> int:
     if argv[:1] == ["run"]:
         threading.Thread(target=_watch, args=("--head" in argv,), daemon=True).start()
         return private.command_line(argv[1:])
-    identity = records.read(records.HOST)
+    identity = host_record.stored()
     if identity is None:
         print(f"{records.HOST} does not exist. Next: ansible-playbook site.yml", file=sys.stderr)
         return 1
@@ -199,7 +199,7 @@ def _watch(is_head: bool) -> None:
 def _answer_for_stacks() -> None:
     """Save the stacks of this host's ranks whenever the engine's supervisor on the head asks for them."""
     with contextlib.suppress(records.RecordError):
-        identity = records.read(records.HOST) or {}
+        identity = host_record.stored() or {}
         if "head" in identity:
             head = identity["head"]["address"]
             stacks.Responder(identity["host"], lambda: gcs.Cluster(head, token=gcs.token())).start()
@@ -214,7 +214,7 @@ class _Membership:
     """Whether the head that answers knows this host's node. Its silence means nothing: it may come back."""
 
     def __init__(self) -> None:
-        identity = records.read(records.HOST) or {}
+        identity = host_record.stored() or {}
         self._host = identity.get("host")
         self._cluster = gcs.Cluster(identity["head"]["address"], token=gcs.token())
         self._joined, self._unknown = False, 0

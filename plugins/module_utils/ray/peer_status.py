@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..admission import condition
-from ..core import records, shapes, systemd
+from ..core import host_record, records, shapes, systemd
 from ..driver import state as driver_state
 from .codes import StartCode
 from .ports import PEER_STATUS
@@ -110,7 +110,7 @@ _SENT = shapes.record(
 
 def here() -> HostStatus:
     """This host's own status."""
-    identity = _record(records.HOST) or {}
+    identity = _identity()
     unit = parse_unit(systemd.show([UNIT], _PROPERTIES, deadline=5)[UNIT])
     return HostStatus(
         host=str(identity.get("host", "")),
@@ -161,7 +161,7 @@ def may_ask(remote: str, identity: Mapping[str, Any]) -> bool:
 def main() -> int:
     """One connection, accepted by systemd, is standard output."""
     remote = os.environ.get("REMOTE_ADDR", "127.0.0.1")
-    if not may_ask(remote, _record(records.HOST) or {}):
+    if not may_ask(remote, _identity()):
         print(f"{remote} is not a host of this replica: no answer sent", file=sys.stderr)
         return 0
     print(json.dumps(dataclasses.asdict(here())), flush=True)
@@ -183,6 +183,13 @@ def parse_unit(found: systemd.Properties) -> UnitStatus:
 def _refusal() -> str:
     decision = condition.decide_here("host")
     return "" if decision.allowed else decision.reason
+
+
+def _identity() -> dict[str, Any]:
+    try:
+        return host_record.stored() or {}
+    except records.RecordError:
+        return {}
 
 
 def _record(path: Any) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from ..core import polling, records
+from ..core import host_record, polling, records
 from ..core.codes import as_json
 from . import gcs, peer_status
 from .assessment import Missing, Observation, assess, evaluate, row
@@ -167,7 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         changes = _changes(chosen.config, chosen.shape)
-        shape = shape_of(records.read(records.HOST) or {}, changes)
+        shape = shape_of(host_record.stored() or {}, changes)
     except (ShapeError, records.RecordError, TypeError, ValueError) as error:
         print(f"invalid --shape: {error}", file=sys.stderr)
         return 2

@@ -18,6 +18,8 @@ class Machine:
         pci_gpus: NVIDIA's cards on the PCI bus, with or without a driver.
         ephemeral: ports that the kernel gives to outgoing connections.
         reserved: ports that it never gives to them.
+        links: kinds of its RDMA devices.
+        rdma: RDMA devices that are up.
     """
 
     id: str | None = None
@@ -25,6 +27,8 @@ class Machine:
     pci_gpus: int | None = None
     ephemeral: range = range(0)
     reserved: frozenset[int] = frozenset()
+    links: tuple[str, ...] = ()
+    rdma: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, answer: Mapping[str, Any], boot: Mapping[str, Any]) -> Machine:
@@ -35,6 +39,8 @@ class Machine:
             pci_gpus=answer.get("pci_gpus"),
             ephemeral=range(first[0], first[1] + 1) if len(first) == 2 else range(0),
             reserved=frozenset(_ports(str(answer.get("reserved_ports") or ""))),
+            links=tuple(answer.get("links") or ()),
+            rdma=tuple(answer.get("rdma") or ()),
         )
 
 
@@ -64,6 +70,28 @@ class Network:
     def _parse(cls, answer: Mapping[str, Any]) -> Network:
         network = ipaddress.IPv4Network(f"{answer['address']}/{answer['prefix']}", strict=False)
         return cls(str(answer["address"]), network, answer["metric"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Carrier:
+    """What a host has for a tunnel.
+
+    Attributes:
+        wireguard: the kernel's, or a device for ``wireguard-go``.
+        port_taken: something listens on the tunnel's UDP port.
+        mtu: by interface.
+    """
+
+    wireguard: bool = True
+    port_taken: bool = False
+    mtu: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, answer: Mapping[str, Any]) -> Carrier | None:
+        """None where it was not asked for, or could not be read."""
+        if not answer or "error" in answer:
+            return None
+        return cls(bool(answer["kernel"] or answer["tun"]), bool(answer["port_taken"]), dict(answer["mtu"]))
 
 
 @dataclasses.dataclass(frozen=True)

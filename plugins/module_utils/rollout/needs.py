@@ -101,6 +101,8 @@ def host_need(
         )
         if step is Step.PREPARE and not reason and state.filter_problem:
             reason = f"packet filter: {state.filter_problem}"
+        if step is Step.RAY and not reason and state.tunnel_problem:
+            reason = f"tunnel: {state.tunnel_problem}"
         if reason:
             steps[step] = reason
     stamp_reason = _host_stamp_reason(host, steps, state) or (_replica_stamp_reason(replica, head) if is_head else None)

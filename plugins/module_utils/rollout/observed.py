@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..admission.quarantine import QuarantineKind
-from .machine import Machine, Model, Network
+from .machine import Carrier, Machine, Model, Network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +82,7 @@ class Preflight:
     taken_ports: Mapping[str, str] = dataclasses.field(default_factory=dict)
     name_problems: tuple[str, ...] = ()
     model: Model | None = None
+    carrier: Carrier | None = None
     error: str | None = None
 
     @classmethod
@@ -90,6 +91,7 @@ class Preflight:
             taken_ports=answer.get("taken_ports", {}),
             name_problems=tuple(str(problem) for problem in answer.get("names", {}).values() if problem),
             model=Model.parse(answer["model"]) if answer.get("model") else None,
+            carrier=Carrier.parse(answer.get("tunnel") or {}),
             error=answer.get("error"),
         )
 
@@ -99,7 +101,8 @@ class HostState:
     """One host at the moment of the probe.
 
     Attributes:
-        distribution, like, version, kernel: from os-release and uname.
+        distribution, like, version, kernel, arch: from os-release and uname.
+        uptime: seconds since it booted.
         runtime: versions in the serving environment, by what they are of.
         fingerprint: digest of what runs; what stamps were given for is compared with it.
         active: systemd units that are active.
@@ -112,12 +115,15 @@ class HostState:
         networks: the networks of these addresses, by interface.
         machine: which machine it is, and what that has.
         filter_problem: why its packet filter is not the wanted one; "" where it is, or none is wanted.
+        tunnel_problem: the same of its tunnel; ``tunnelled``: it has one.
     """
 
     distribution: str | None = None
     like: str = ""
     version: str | None = None
     kernel: str | None = None
+    arch: str | None = None
+    uptime: float | None = None
     driver: Driver = Driver()
     runtime: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
     fingerprint: str | None = None
@@ -135,6 +141,8 @@ class HostState:
     networks: Mapping[str, tuple[Network, ...]] = dataclasses.field(default_factory=dict)
     machine: Machine = dataclasses.field(default_factory=Machine)
     filter_problem: str = ""
+    tunnelled: bool = False
+    tunnel_problem: str = ""
     preflight: Preflight = Preflight()
 
     @classmethod
@@ -149,6 +157,8 @@ class HostState:
             like=str(system.get("like", "")),
             version=system.get("version"),
             kernel=system.get("kernel"),
+            arch=system.get("arch"),
+            uptime=_uptime(answer.get("clock"), answer.get("boot", {}).get("since")),
             driver=Driver.parse(answer.get("driver", {})),
             runtime=answer.get("runtime", {}),
             fingerprint=answer.get("fingerprint_digest"),
@@ -174,6 +184,8 @@ class HostState:
             networks=Network.parse_all(answer.get("networks", {})),
             machine=Machine.parse(answer.get("machine", {}), answer.get("boot", {})),
             filter_problem=str(answer.get("filter", {}).get("problem") or ""),
+            tunnelled=answer.get("tunnel", {}).get("wanted") is True,
+            tunnel_problem=str(answer.get("tunnel", {}).get("problem") or ""),
             preflight=Preflight.parse(answer.get("preflight", {})),
         )
 
@@ -205,3 +217,11 @@ class Observed:
     @classmethod
     def parse(cls, answer: Mapping[str, Any] | None, error: str | None, reachable: bool) -> Observed:
         return cls(None if answer is None else HostState.parse(answer), error, reachable)
+
+
+def _uptime(clock: float | None, since: str | None) -> float | None:
+    """Seconds since a host booted, by its own clock."""
+    try:
+        return float(clock) - float(since)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None

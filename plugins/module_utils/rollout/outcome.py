@@ -10,7 +10,7 @@ from typing import Any
 
 from ..core.stop import Stop
 from ..core.wording import printable
-from .rollback_target import Targets, next_step, serves_again
+from .rollback_target import UNCHANGED, Targets, next_step, serves_again
 from .states import RollbackOutcome, Stage
 
 _LONGEST = 8000
@@ -19,6 +19,30 @@ DONE_ALONE = frozenset({Stage.DRAIN_REPLICA, Stage.RESTORE_SETTINGS, Stage.RESTO
 """Stages of a rollback that a host goes through whatever became of its mates."""
 UNTRUSTED_AFTER = frozenset({Stage.APPLY, Stage.HOST_GATES, Stage.STAMP_HOSTS, Stage.REPLICA_GATES})
 """Stages whose failure leaves a host that must not serve."""
+
+_ONCE_THEY_ANSWER = (
+    "None of its hosts can be reached, so it could not be rolled back. What was being changed is in quarantine: it stays out "
+    "of Ray.\nOnce they answer, run the same command again: it finishes them first."
+)
+_BECAME = {
+    RollbackOutcome.DRAINED_IN_ROUTER: (
+        "Rolled back; it passed its gates again and serves, but is still drained in HAProxy; next run enables it:",
+    ),
+    RollbackOutcome.FAILED: ("It could not be rolled back; hosts that failed stay in quarantine:",),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Begun:
+    """The stage that began last on a host, of its wave or of the wave's rollback."""
+
+    stage: Stage
+    rolling_back: bool
+
+    @classmethod
+    def parse(cls, kept: Mapping[str, Any]) -> Begun:
+        """From the variable in which a host keeps it, with the stage by its file's name."""
+        return cls(stage_of(str(kept["stage"])), bool(kept["rolling_back"]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +54,8 @@ class Failure:
         task: name of the task that failed.
         msg: its message; never a template again.
         evidence: paths on the host.
+        next: the command that repairs it, where the message came with one.
+        lost: the host became unreachable, and nothing more is known of it.
     """
 
     stage: Stage
@@ -37,6 +63,8 @@ class Failure:
     task: str
     msg: str
     evidence: tuple[str, ...] = ()
+    next: str = ""
+    lost: bool = False
 
     @classmethod
     def of_result(cls, result: Mapping[str, Any], stage: Stage, rolling_back: bool, task: str) -> Failure:
@@ -44,13 +72,29 @@ class Failure:
         a template again."""
         gate = result.get("gate")
         evidence = result.get("evidence") or (gate.get("evidence") if isinstance(gate, Mapping) else None)
+        following = result.get("next")
         paths = [evidence] if isinstance(evidence, str) else evidence if isinstance(evidence, (list, tuple)) else []
         return cls(
             stage=stage,
             rolling_back=rolling_back,
             task=f"{task}",
-            msg=_plain(result.get("msg") or result.get("module_stderr")) or "it gave no message",
+            msg=_without_next(_message(result), _plain(following)) or "it gave no message",
             evidence=tuple(_plain(path) for path in paths[:_MOST_PATHS]),
+            next=_plain(following),
+        )
+
+    @classmethod
+    def of_lost(cls, last: Begun | None, rolling_back: bool) -> Failure | None:
+        """Of a host that became unreachable, by the stage that began last on it; None where it was lost in the rollback
+        alone, and the wave is asked about."""
+        if last is None:
+            return cls(Stage.UNKNOWN, rolling_back, "", "unreachable since before its first stage", lost=True)
+        if last.rolling_back is rolling_back:
+            return cls(last.stage, rolling_back, "", "it became unreachable", lost=True)
+        if last.rolling_back:
+            return None
+        return cls(
+            Stage.UNKNOWN, True, "", f"unreachable since stage {last.stage}, so nothing was rolled back", lost=True
         )
 
     @classmethod
@@ -62,10 +106,25 @@ class Failure:
             task=str(kept["task"]),
             msg=str(kept["msg"]),
             evidence=tuple(kept["evidence"]),
+            next=str(kept["next"]),
+            lost=bool(kept["lost"]),
         )
 
     def __str__(self) -> str:
+        if self.stage is Stage.UNKNOWN:
+            return self.msg
         return f"stage {self.stage}{' of the rollback' if self.rolling_back else ''}: {self.msg}"
+
+
+def _message(result: Mapping[str, Any]) -> str:
+    """What a task failed with, with the reasons that stand in a field of their own."""
+    message = _plain(result.get("msg") or result.get("module_stderr"))
+    return f"{message}\n{_plain(result['reasons'])}" if isinstance(result.get("reasons"), str) else message
+
+
+def _without_next(message: str, following: str) -> str:
+    """The message less the command at its end: a verdict gives one of its own."""
+    return message.rstrip().removesuffix(f"Next: {following}").rstrip() if following else message
 
 
 def _plain(value: Any) -> str:
@@ -86,8 +145,17 @@ def sizes(waves: Sequence[int]) -> list[int]:
     return [len(list(group)) for _wave, group in itertools.groupby(waves)] or [1]
 
 
+def stage_of(file: str) -> Stage:
+    """The stage by the name of its file."""
+    return Stage(file.removesuffix(".yml"))
+
+
 def failures(
-    members: Sequence[str], batch: Collection[str], kept: Mapping[str, Sequence[Failure]], rolling_back: bool
+    members: Sequence[str],
+    batch: Collection[str],
+    kept: Mapping[str, Sequence[Failure]],
+    rolling_back: bool,
+    begun: Mapping[str, Begun],
 ) -> dict[str, Failure]:
     """The failure of each member that has one, of the wave or, with ``rolling_back``, of its rollback.
 
@@ -96,14 +164,15 @@ def failures(
         batch: hosts that Ansible still speaks to; one that became unreachable is missing from it.
         kept: what failed on each host.
         rolling_back: which of the two is asked about.
+        begun: the stage that began last on each host; none where none did.
     """
     found: dict[str, Failure] = {}
     for host in members:
         own = next((failure for failure in kept.get(host, ()) if failure.rolling_back is rolling_back), None)
         if own is not None:
             found[host] = own
-        elif host not in batch:
-            found[host] = Failure(Stage.UNKNOWN, rolling_back, "", "it became unreachable")
+        elif host not in batch and (lost := Failure.of_lost(begun.get(host), rolling_back)):
+            found[host] = lost
     return found
 
 
@@ -139,6 +208,22 @@ def reasons(kept: Sequence[Failure]) -> str:
     return "; then ".join(str(failure) for failure in kept) or "its wave failed"
 
 
+def _item(host: str, failure: Failure, following: str) -> list[str]:
+    """A failure as an item of a list: its further lines, its evidence and its own command below it, unless that is what the
+    list ends with."""
+    first, *rest = f"{host}, {failure}".splitlines()
+    folders = sorted({os.path.dirname(path) for path in failure.evidence})
+    rest += [f"evidence: {host}:{path}" for path in folders]
+    where = "" if _is_for_controller(failure.next) else f" on {host}"
+    rest += [f"to do{where}: {failure.next}"] if failure.next not in ("", following) else []
+    return [f"  - {first}", *(f"    {line}" for line in rest)]
+
+
+def _is_for_controller(command: str) -> bool:
+    """Whether a failure's command is one of Ansible's; any other, such as ``journalctl``, is for the host itself."""
+    return command.startswith(("ansible", "cd "))
+
+
 def rollback_outcome(left: Failures, back: Targets) -> RollbackOutcome:
     """What became of a failed wave.
 
@@ -153,8 +238,8 @@ def rollback_outcome(left: Failures, back: Targets) -> RollbackOutcome:
 
 
 def verdict(
-    failed: Failures, left: Failures, back: Targets, where: tuple[int, int], replica: str, folder: str = "",
-    drivers: Collection[str] = (),
+    failed: Failures, left: Failures, back: Targets, where: tuple[int, int], replica: str, members: Collection[str],
+    folder: str = "", drivers: Collection[str] = (),
 ) -> Stop:  # fmt: skip
     """Closing message of a run whose wave failed: causes, hosts, evidence, what became of it, the next command to type.
 
@@ -164,33 +249,34 @@ def verdict(
         back: what each host was to be rolled back to; without those that had nothing to go back to.
         where: number of the wave, and of all.
         replica: whose hosts are to be examined next.
+        members: the wave's hosts as planned.
         folder: where the run's report and evidence lie on the controller.
         drivers: versions that the wave was to bring; empty where it was not about drivers.
     """
-    on_its_way = f" on its way to driver {' and '.join(sorted(set(drivers)))}" if drivers else ""
-    lines = [f"Wave {where[0]} of {where[1]} failed{on_its_way}; no further wave begins."]
-    for host, failure in failed.items():
-        lines.append(f"  - {host}, {failure}")
-        folders = sorted({os.path.dirname(path) for path in failure.evidence})
-        lines += [f"    evidence: {host}:{path}" for path in folders]
     became = rollback_outcome(left, back)
-    lines += {
-        RollbackOutcome.NOT_POSSIBLE: [],
-        RollbackOutcome.ROLLED_BACK: serves_again(back),
-        RollbackOutcome.DRAINED_IN_ROUTER: [
-            "Rolled back; it passed its gates again and serves, but is still drained in HAProxy; next run enables it:"
-        ],
-        RollbackOutcome.FAILED: ["It could not be rolled back; hosts that failed stay in quarantine:"],
-    }[became]
-    lines += [f"  - {host}, {failure}" for host, failure in left.items()]
-    lines += [f"Report and evidence: {folder}"] if folder else []
-    if {failure.stage for failure in failed.values()} == {Stage.UNKNOWN} and set(left) == set(failed):
-        lines.append("None of its hosts can be reached, so nothing was rolled back; they stay in quarantine.")
-        following = f"ansible {','.join(failed)} -m ansible.builtin.ping; once they answer, the same command again"
+    lost = all(host in left and left[host].lost for host in members)
+    unchanged = all(failure.stage in UNCHANGED for failure in failed.values())
+    own = next((each.next for each in failed.values() if _is_for_controller(each.next)), "") if unchanged else ""
+    if lost:
+        step = Stop(_ONCE_THEY_ANSWER, f"ansible {','.join(members)} -m ansible.builtin.ping")
+    elif own:
+        step = Stop("Then run the same command again: it goes on with this wave.", own)
     elif back and became is not RollbackOutcome.FAILED:
         step = next_step(back, replica, drivers)
-        lines.append(step.cause)
-        following = step.next
     else:
-        following = f"ansible-playbook playbooks/diagnose.yml --limit {replica}"
-    return Stop("\n".join(lines), following)
+        step = Stop("", f"ansible-playbook playbooks/diagnose.yml --limit {replica}")
+    on_its_way = f" on its way to driver {' and '.join(sorted(set(drivers)))}" if drivers else ""
+    lines = [f"Wave {where[0]} of {where[1]} failed{on_its_way}; no further wave begins."]
+    lines += [line for host, failure in failed.items() for line in _item(host, failure, step.next)]
+    if unchanged:
+        lines.append("Nothing of this wave was drained or changed.")
+    elif not lost:
+        lines += _BECAME.get(became, ()) if became is not RollbackOutcome.ROLLED_BACK else serves_again(back)
+    lines += [
+        line
+        for host, failure in left.items()
+        if not (failure.lost and (unchanged or (lost and host in failed)))
+        for line in _item(host, failure, step.next)
+    ]
+    lines += [f"Report and evidence: {folder}"] if folder else []
+    return Stop("\n".join([*lines, *filter(None, [step.cause])]), step.next)

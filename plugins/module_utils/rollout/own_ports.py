@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..ray import ports
+from . import tunnel_request
 from .findings import Finding, refuse, warn
 from .observed import HostState
 
@@ -50,8 +51,13 @@ def findings(host: str, settings: Mapping[str, Any], head: bool, state: HostStat
         yield refuse(f"{host}: {error}")
         return
     named = ports.named(ray, engine, head)
+    carrier = tunnel_request.port(settings)
+    if carrier is not None:
+        named["ray_node_encryption_port"] = range(carrier, carrier + 1)
     for name, taken in named.items():
-        if not (_FIRST_FREE <= taken.start <= taken[-1] < 1 << 16 if taken else False):
+        if not taken:
+            yield refuse(f"{host}: {name} is empty: its last port is before its first")
+        elif not (_FIRST_FREE <= taken.start <= taken[-1] < 1 << 16):
             yield refuse(
                 f"{host}: {name} is {_shown(taken)}: the user lockstep can listen on {_FIRST_FREE} to 65535 only"
             )

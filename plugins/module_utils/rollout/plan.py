@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..core.stop import Stop, StopError
 from ..driver import change_record
 from . import refusals, request
+from .driver_request import NOTHING_KNOWN, Known
 from .left_out import LeftOut, left_out
 from .needs import DRIVER, Desired, HostNeed, host_need, replica_need, stale_hosts
 from .observed import Observed
@@ -90,7 +91,7 @@ def build(
     desired: Mapping[str, Desired],
     observed: Mapping[str, Observed],
     run: Run,
-    issues: Sequence[Mapping[str, Any]] = (),
+    known: Known = NOTHING_KNOWN,
 ) -> Plan:
     """Plan a run.
 
@@ -99,7 +100,7 @@ def build(
         desired: per host of the topology, what the inventory declares.
         observed: per host of the topology, what the probe observed.
         run: what is asked of the run.
-        issues: rows of data/known_issues.yml.
+        known: facts about the world to judge by.
     """
     if topology.problems:
         return Plan(refusals=tuple(map(Stop, topology.problems)))
@@ -107,7 +108,7 @@ def build(
     asked = [replica for replica in topology.replicas if allowed & set(replica.hosts)]
     refused = [*refusals.cut_replicas(asked, allowed), *refusals.unanswered(asked, observed)]
     if run.mode is Mode.ABORT:
-        desired, issues = before_roll(topology, desired, observed), ()
+        desired, known = before_roll(topology, desired, observed), NOTHING_KNOWN
         if not desired and not refused:
             return Plan(refusals=(Stop(refusals.nothing_to_abort(observed)),))
     needs: dict[str, HostNeed] = {}
@@ -118,7 +119,7 @@ def build(
             if state is not None and host in desired:
                 needs[host] = host_need(host, desired[host], state, replica, head, run.mode)
     examined = [
-        refusals.replica_refusals(replica, desired, observed, needs, issues)
+        refusals.replica_refusals(replica, desired, observed, needs, known)
         for replica in asked
         if replica.head in desired
     ]

@@ -13,9 +13,10 @@ from .states import RequestAction
 from .waves import until_open
 
 _AFTER = {
-    RequestAction.PAUSE: "ansible all -m lockstep.vllm.rollout_request -a action=resume, then run this again",
+    RequestAction.PAUSE: "ansible all -m lockstep.vllm.rollout_request -a action=resume",
     RequestAction.ABORT: "ansible-playbook playbooks/upgrade_driver.yml -e rollout_action=abort",
 }
+_STATUS = "ansible-playbook playbooks/status.yml"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,16 +87,16 @@ def unmet(
         capacity: who answers requests now; None where nobody was asked.
     """
     not_started = f"wave {wave[0]} of {wave[1]} not started; no serving replica changed"
-    goes_on = f"it goes on with wave {wave[0]}"
+    again = f"run the same command again: it goes on with wave {wave[0]}"
     if request and not (aborting and request.action is RequestAction.ABORT):
         reason = f" ({request.reason})" if request.reason else ""
         cause = f"{request.by} asked to {request.action}{reason} at {request.at}; {not_started}"
-        return Stop(cause, _AFTER[request.action])
+        resumes = f"\nOnce it is resumed, {again}." if request.action is RequestAction.PAUSE else ""
+        return Stop(f"{cause}{resumes}", _AFTER[request.action])
     if drains and window and not window.is_open(now):
         cause = f"the maintenance window {window} UTC is closed: {until_open(window, now)}; {not_started}"
-        return Stop(cause, f"the same command again then; {goes_on}")
+        return Stop(f"{cause}\nThen {again}.", _STATUS)
     lack = capacity.lack() if capacity is not None and drains else None
     if lack:
-        following = "ansible-playbook playbooks/status.yml, repair what does not serve, then the same command again"
-        return Stop(f"{lack}; {not_started}", f"{following}; {goes_on}")
+        return Stop(f"{lack}; {not_started}\nRepair what does not serve, then {again}.", _STATUS)
     return None

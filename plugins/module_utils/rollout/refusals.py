@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..core.stop import Stop
-from ..driver import known_issues
-from ..driver import packages as driver_packages
 from ..runtime import state as runtime_state
-from . import own_ports
+from . import driver_request, own_ports
+from .driver_request import Known
 from .needs import Desired, HostNeed, driver_reason
 from .observed import HostState, Observed
 from .states import Step
@@ -72,7 +71,7 @@ def replica_refusals(
     desired: Mapping[str, Desired],
     observed: Mapping[str, Observed],
     needs: Mapping[str, HostNeed],
-    issues: Sequence[Mapping[str, Any]],
+    known: Known,
 ) -> tuple[list[Stop], list[Stop]]:
     """Refusals and warnings for one replica whose hosts have all answered."""
     refusals: list[Stop] = []
@@ -81,7 +80,7 @@ def replica_refusals(
     for host, state in states.items():
         refusals += host_refusals(host, desired[host].settings, state, needs[host])
         runtime = desired[host].runtime if Step.RUNTIME in needs[host].steps else None
-        bad, suspect = known_issue_lines(host, desired[host].settings, state, issues, runtime)
+        bad, suspect = driver_request.findings(host, desired[host].settings, state, known, runtime)
         refusals += bad
         warnings += suspect
     refusals += _uneven(replica, desired)
@@ -162,45 +161,6 @@ def _disk(_settings: Mapping[str, Any], state: HostState, need: HostNeed) -> Ite
 def _ray_environment(settings: Mapping[str, Any], _state: HostState, _need: HostNeed) -> Iterator[str]:
     for name in sorted(RAYS_OWN & set(settings.get("ray_node_environment") or {})):
         yield f"ray_node_environment sets {name}, by which Ray would answer without ray_node_token: take it out"
-
-
-def known_issue_lines(
-    host: str,
-    settings: Mapping[str, Any],
-    state: HostState,
-    issues: Sequence[Mapping[str, Any]],
-    promised: Mapping[str, str | None] | None = None,
-) -> tuple[list[Stop], list[Stop]]:
-    """Refusals for known-bad combinations that are not overridden by name, warnings for suspect or overridden ones.
-
-    ``promised`` is the serving environment that the host will have, where that will change.
-    """
-    runtime = promised or state.runtime
-    facts = known_issues.facts(
-        driver=settings.get("nvidia_driver_version"),
-        fabric_manager=_fabric_manager(settings, state),
-        runtime=runtime,
-        kernel=state.kernel,
-        gpus=state.driver.gpus,
-    )
-    overridden = set(settings.get("nvidia_driver_allow_known_bad") or [])
-    refusals, warnings = [], []
-    for match in known_issues.match(issues, facts):
-        line = f"{match.effect} ({match.id}, {match.confidence} confidence; {match.source}). {match.remediation}"
-        if match.severity == "bad" and match.id not in overridden:
-            override = f'-e \'{{"nvidia_driver_allow_known_bad": ["{match.id}"]}}\''
-            refusals.append(Stop(f"{line}. To go on all the same: {override}", where=host))
-        else:
-            warnings.append(Stop(line, where=host))
-    unfit = driver_packages.combination_refusal(str(facts["driver"]), runtime.get("torch_cuda"))
-    return ([*refusals, Stop(unfit, where=host)] if unfit else refusals), warnings
-
-
-def _fabric_manager(settings: Mapping[str, Any], state: HostState) -> str | None:
-    """The version that fabric manager will have: nvidia_driver brings it to the driver's, unless it only verifies."""
-    if not state.driver.fabric_manager or settings.get("nvidia_driver_source") == "verify":
-        return state.driver.fabric_manager_version
-    return settings.get("nvidia_driver_version")
 
 
 def _uneven(replica: Replica, desired: Mapping[str, Desired]) -> Iterator[Stop]:

@@ -9,6 +9,9 @@ from typing import Any
 from ..core.stop import Stop
 from .states import Stage
 
+UNCHANGED = frozenset({Stage.UNKNOWN, Stage.CHECK_PACKAGES, Stage.KEEP_SETTINGS})
+"""Stages in which nothing that serves was touched: a wave that fails in them is left as it is."""
+
 
 @dataclasses.dataclass(frozen=True)
 class RollbackTarget:
@@ -49,9 +52,9 @@ def targets(of_host: Targets, failed_in: Collection[Stage]) -> Targets:
 
     Args:
         of_host: the target of each member.
-        failed_in: the stages that members failed in; none of one that became unreachable.
+        failed_in: the stages that members failed or were lost in.
     """
-    if failed_in and all(stage is Stage.KEEP_SETTINGS for stage in failed_in):
+    if failed_in and all(stage in UNCHANGED for stage in failed_in):
         return {}
     return {host: each for host, each in of_host.items() if each}
 

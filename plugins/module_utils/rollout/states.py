@@ -72,6 +72,8 @@ class SkipCode(Code):
 class Stage(Code):
     """The stages of a wave, each a file of the same name in playbooks/shared/wave/."""
 
+    CHECK_PACKAGES = "check_packages"
+    """Later waves, hosts whose driver is due: their packages still let it be installed; read-only, everything serves on."""
     KEEP_SETTINGS = "keep_settings"
     """What the wave is about to change of serving environment and settings is kept on the host; everything serves on."""
     DRAIN_REPLICA = "drain_replica"
@@ -100,7 +102,7 @@ class Stage(Code):
     ACCEPT_RESTORED = "accept_restored"
     """Rollback only: the changes of driver and settings are closed where they began."""
     UNKNOWN = "unknown"
-    """The host became unreachable, in whatever stage."""
+    """None: the host became unreachable before its first stage began."""
 
 
 class RequestAction(Code):

@@ -227,19 +227,23 @@ def _build(environment: Environment, lock: str, folder: Path, cache: Path) -> No
 def _run(argv: list[str], seconds: float, environment: Mapping[str, str] | None = None) -> None:
     outcome = deadline.run(argv, deadline=seconds, env={**os.environ, **(environment or {})})
     if outcome.status == "timeout":
-        raise InstallError(f"{' '.join(argv[:3])} did not end within {seconds:g} s", "raise serving_runtime_deadline")
+        raise InstallError(f"{' '.join(argv[:3])} did not end within {seconds:g} s: raise serving_runtime_deadline")
     if outcome.status != "done":
         raise explain(argv, (outcome.stderr or outcome.stdout).strip())
 
 
 def explain(argv: Sequence[str], output: str) -> InstallError:
-    """The cause of a failed command, from the end of its output, and the next step."""
+    """The cause of a failed command, from the end of its output, and what to do."""
     tail = "\n".join(output.splitlines()[-15:]) or "no output"
     if "--no-index" in argv and re.search(r"no versions? of|was not found|not found in the", output):
-        cause = f"the wheelhouse lacks a wheel that the lock pins. uv: {tail}"
-        return InstallError(cause, "fill it from the same lock")
+        return InstallError(f"the wheelhouse lacks a wheel that the lock pins: fill it from the same lock. uv: {tail}")
+    if "no wheels with a matching Python ABI tag" in output:
+        fits = re.search(r"with the following Python ABI tags?: (.+)", output)
+        wanted = f"; the lock has wheels for {fits.group(1).strip()}" if fits else ""
+        cause = f"the lock was made for another Python than the host's{wanted}: set serving_runtime_python, or "
+        return InstallError(f"{cause}serving_runtime_lock to one for this Python. uv: {tail}")
     if re.search(r"does not satisfy Python|No interpreter found", output):
-        return InstallError(f"the host's Python does not suit the lock. uv: {tail}", "set serving_runtime_python")
+        return InstallError(f"the host's Python does not suit the lock: set serving_runtime_python. uv: {tail}")
     return InstallError(f"{' '.join(argv[:3])} failed: {tail}")
 
 
@@ -289,7 +293,7 @@ def _in_use(folder: Path) -> bool:
 def _python_minor(python: str) -> str:
     path = shutil.which(python)
     if path is None:
-        raise InstallError(f"the host has no {python}", "install it, or set serving_runtime_python")
+        raise InstallError(f"the host has no {python}: install it, or set serving_runtime_python")
     outcome = deadline.run([path, "-ISc", _VERSION], deadline=10)
     if outcome.status != "done":
         raise InstallError(f"{path} does not run: {outcome.stderr.strip()}")

@@ -12,10 +12,11 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..core import elf
 from ..core.records import RUNTIME
 
 State = dict[str, "str | None"]
-COMPARED = ("python", "ray", "vllm", "torch", "nccl", "torch_cuda", "lock")
+COMPARED = ("python", "ray", "vllm", "torch", "nccl", "nccl_build_id", "torch_cuda", "flashinfer", "lock")
 _ASK_VERSION = "import sys; print('.'.join(map(str, sys.version_info[:3])))"
 _PIN = r"(?m)^([A-Za-z0-9][\w.-]*)==([^\s;]+)"
 _TORCH_CUDA = r"(?m)^cuda\b[^=]*= *'([^']+)'"
@@ -23,7 +24,8 @@ _TORCH_CUDA = r"(?m)^cuda\b[^=]*= *'([^']+)'"
 
 def state(runtime: Path = RUNTIME) -> State:
     """Versions in the environment at ``runtime``: ``python`` (to the patch), ``ray``, ``vllm``, ``torch``, ``nccl``
-    (the library that torch brings), ``torch_cuda`` (that torch was built for) and ``lock`` (digest it was built from).
+    (the library that torch brings) with its ``nccl_build_id`` (one version comes in several builds), ``torch_cuda`` (that
+    torch was built for), ``flashinfer`` and ``lock`` (digest it was built from).
 
     A value is None where the thing is absent; all are where there is no environment.
     """
@@ -37,7 +39,9 @@ def state(runtime: Path = RUNTIME) -> State:
         "vllm": versions.get("vllm"),
         "torch": versions.get("torch"),
         "nccl": next((v for name, v in sorted(versions.items()) if name.startswith("nvidia-nccl-")), None),
+        "nccl_build_id": _nccl_build_id(site),
         "torch_cuda": _torch_cuda(site),
+        "flashinfer": versions.get("flashinfer-python"),
         "lock": _lock(runtime),
     }
 
@@ -56,6 +60,7 @@ def promised(lock: str) -> State:
         "torch": pinned.get("torch"),
         "nccl": first("nvidia-nccl-"),
         "torch_cuda": ".".join(cuda.split(".")[:2]) if cuda else None,
+        "flashinfer": pinned.get("flashinfer-python"),
     }
 
 
@@ -102,6 +107,12 @@ def _torch_cuda(site: Path) -> str | None:
         return None
     found = re.search(_TORCH_CUDA, text)
     return found.group(1) if found else None
+
+
+def _nccl_build_id(site: Path) -> str | None:
+    """Of the library that NVIDIA's wheel brings, of whatever CUDA version."""
+    found = next(iter(sorted(site.glob("nvidia/*/lib/libnccl.so*"))), None)
+    return elf.build_id(found) if found else None
 
 
 def _lock(runtime: Path) -> str | None:

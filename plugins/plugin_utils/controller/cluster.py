@@ -13,7 +13,12 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core.shapes import B
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import config as engine_config
 from ansible_collections.lockstep.vllm.plugins.module_utils.host import answer as host_answer
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray import ports
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import model_request, own_ports, topology
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import (
+    model_request,
+    own_ports,
+    topology,
+    tunnel_request,
+)
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.needs import Desired
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import (
     ansible_internals,
@@ -254,6 +259,7 @@ def _questions(cluster: Cluster, host: str, wanted: Desired) -> dict[str, Any]:
         "ports": [*_ports(mine, host == replica.head), *of_router],
         "model": _model(cluster.wanted.get(replica.head)),
         "peers": dict(replica.addresses),
+        "tunnel": tunnel_request.port(mine),
     }
 
 

@@ -27,7 +27,7 @@ class Findings:
     """What the hosts answered, in the words of a plan."""
 
     refusals: tuple[Stop, ...] = ()
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Stop, ...] = ()
 
 
 def request(
@@ -73,7 +73,7 @@ def find(
         answers |= ask({host: requests[host] for host in busy})
     waited = clock() - started
     refusals: list[Stop] = []
-    warnings: list[str] = []
+    warnings: list[Stop] = []
     for host, answer in answers.items():
         refused, warned = findings(host, answer, waited)
         refusals += refused
@@ -81,7 +81,7 @@ def find(
     return Findings(tuple(refusals), tuple(warnings))
 
 
-def findings(host: str, answer: Answer, waited: float) -> tuple[list[Stop], list[str]]:
+def findings(host: str, answer: Answer, waited: float) -> tuple[list[Stop], list[Stop]]:
     """What one host's last answer means: refusals and warnings."""
     if answer.value is None:
         cause = f"{host}: its packages cannot be looked at: {answer.error}"
@@ -94,7 +94,7 @@ def findings(host: str, answer: Answer, waited: float) -> tuple[list[Stop], list
         )
         cause += "nvidia_driver_apt_lock_deadline"
         refusals.append(Stop(cause, "ansible-playbook playbooks/preflight.yml -e nvidia_driver_apt_lock_deadline=1800"))
-    return refusals, [f"{host}: {problem.cause}" for problem in problems if problem.warns]
+    return refusals, [Stop(problem.cause, where=host) for problem in problems if problem.warns]
 
 
 def _locks(answer: Answer) -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.request import CAPTURED
 from ansible_collections.lockstep.vllm.plugins.modules import plan, rollout_lock, status
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import settings
 
@@ -33,7 +34,7 @@ def _options(module: Any) -> dict[str, Any]:
 def of_playbooks() -> Mapping[str, Mapping[str, Any]]:
     """The playbooks' own variables with their options, as an argument_spec has them.
 
-    Most are options of an action, whose documentation is their one home; three are of plays alone (documented in plan's notes).
+    Most are options of an action, whose documentation is their one home; four are of plays alone (documented in plan's notes).
     """
     planned, lock = _options(plan), _options(rollout_lock)
     return MappingProxyType({
@@ -42,9 +43,19 @@ def of_playbooks() -> Mapping[str, Mapping[str, Any]]:
         "rollout_lock_take_over": lock["take_over"],
         "rollout_lock_without": lock["without"],
         "status_format": _options(status)["format"],
-        "diagnose_deadline": {"type": "float", "default": 120},
-        "diagnose_disturb": {"type": "bool", "default": False},
-        "verify_disturb": {"type": "bool", "default": False},
+        "diagnose_capture": {
+            "type": "list", "elements": "str", "choices": list(CAPTURED), "default": list(CAPTURED),
+            "description": "What the graph gate of diagnose.yml captures.",
+        },
+        "diagnose_deadline": {
+            "type": "float", "default": 120, "description": "Seconds after which a gate of diagnose.yml is a timeout.",
+        },
+        "diagnose_disturb": {
+            "type": "bool", "default": False, "description": "diagnose.yml stops the engine for the gates that need GPUs.",
+        },
+        "verify_disturb": {
+            "type": "bool", "default": False, "description": "verify.yml takes replicas out of service to run every gate.",
+        },
     })  # fmt: skip
 
 

@@ -66,6 +66,7 @@ RANGES: Mapping[str, Range] = {
     "nvidia_driver_reboot_deadline": DEADLINE,
     "ray_node_cpus": AMOUNT,
     "ray_node_drain_deadline": SECONDS,
+    "ray_node_encryption_port": PORT,
     "ray_node_object_store_bytes": Range("bytes", _RAY_OBJECT_STORE_LEAST),
     "ray_node_port": PORT,
     "ray_node_start_deadline": DEADLINE,

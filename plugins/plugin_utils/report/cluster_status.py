@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import datetime
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.admission import fingerprint
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import state as engine_state
+from ansible_collections.lockstep.vllm.plugins.module_utils.host import running_issues
 from ansible_collections.lockstep.vllm.plugins.module_utils.host.state import HostState, Record
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.status_types import (
     Answer,
@@ -22,6 +23,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.status_types 
     ReplicaStatus,
     RouterStatus,
     Status,
+    SuspectStatus,
 )
 
 RAY = "lockstep-ray.service"
@@ -31,14 +33,14 @@ RUNNING = ("active", "activating", "reloading")
 """States of a unit in which its process runs."""
 
 
-def build(probe: Probe) -> Status:
-    """The status of a cluster. Moments are RFC 3339, UTC."""
+def build(probe: Probe, issues: Sequence[Mapping[str, Any]] = ()) -> Status:
+    """The status of a cluster. Moments are RFC 3339, UTC. ``issues`` are rows of data/known_issues.yml."""
     answers = probe.get("hosts") or {}
     states = [_state(answer) for answer in answers.values()]
     return {
         "at": _moment(_middle([clock for state in states if isinstance(clock := state.get("clock"), float)])),
         "replicas": [
-            _replica(name, declared, {host: answers.get(host) or {} for host in declared.get("hosts") or ()})
+            _replica(name, declared, {host: answers.get(host) or {} for host in declared.get("hosts") or ()}, issues)
             for name, declared in (probe.get("replicas") or {}).items()
         ],
         "routers": [_router(host, answers.get(host) or {}) for host in probe.get("routers") or ()],
@@ -52,7 +54,9 @@ def host_reasons(hosts: Iterable[HostStatus]) -> str:
     return "; ".join(f"{host['host']}: {host['reason']}" for host in hosts if host["reason"])
 
 
-def _replica(name: str, declared: Declared, answers: Mapping[str, Answer]) -> ReplicaStatus:
+def _replica(
+    name: str, declared: Declared, answers: Mapping[str, Answer], issues: Sequence[Mapping[str, Any]]
+) -> ReplicaStatus:
     head = str(declared.get("head"))
     answer = answers.get(head) or {}
     state = _state(answer)
@@ -85,8 +89,30 @@ def _replica(name: str, declared: Declared, answers: Mapping[str, Answer]) -> Re
             "missing": _total(host["gpus"]["missing"] for host in hosts),
         },
         "reason": _replica_reason(serving, engine, hosts, answer),
-        "advice": engine_state.advice(engine),
+        "suspect": _suspect(engine.get("suspect")),
+        "advice": [*engine_state.advice(engine), *_time_bombs(answers, issues)],
         "hosts": hosts,
+    }
+
+
+def _time_bombs(answers: Mapping[str, Answer], issues: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What comes with the uptime of a host, by host: said before it does."""
+    for host, answer in answers.items():
+        for bomb in running_issues.time_bombs(_state(answer), issues):
+            yield f"{host}: {bomb}"
+
+
+def _suspect(found: Record | None) -> SuspectStatus | None:
+    if not found:
+        return None
+    return {
+        "code": found["code"],
+        "reason": found["reason"],
+        "where": [
+            {"host": each["host"], "rank": each.get("rank"), "pid": each.get("pid")}
+            for each in found.get("where") or ()
+        ],
+        "evidence": list(found.get("evidence") or ()),
     }
 
 

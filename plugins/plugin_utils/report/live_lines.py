@@ -65,7 +65,10 @@ def _note(event: Event, tracker: Tracker) -> str:
 
 def _ended(event: Event, tracker: Tracker) -> str:
     following = f"; next: {event['next']}" if event.get("next") else ""
-    return f"{str(event['outcome']).replace('_', ' ')} after {span(event['elapsed'])}{following}"
+    # What whoever is called wants to know first of a roll that ended before it was done.
+    broken_off = event["outcome"] in ("failed", "interrupted") and tracker.planned and tracker.wave is not None
+    serving = f"; serving: {_serving_now(tracker)}" if broken_off else ""
+    return f"{str(event['outcome']).replace('_', ' ')} after {span(event['elapsed'])}{serving}{following}"
 
 
 _LINES: dict[str, Callable[[Event, Tracker], str | None]] = {

@@ -74,7 +74,7 @@ def _cells(host: HostStatus, at: str | None) -> list[str]:
         host["ray"],
         _gpus(host["gpus"]),
         _for(host["since"], at).removeprefix(" for ") or "–",
-        host["reason"],
+        " ".join(host["reason"].split()),
     ]
 
 

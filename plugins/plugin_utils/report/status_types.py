@@ -53,6 +53,23 @@ class HostStatus(TypedDict):
     reason: str
 
 
+class SuspectProcess(TypedDict):
+    """A process of an engine, or a whole host; ``rank`` is None where it is no rank, or not known."""
+
+    host: str
+    rank: int | None
+    pid: int | None
+
+
+class SuspectStatus(TypedDict):
+    """Who keeps, or kept last, an engine from generating; ``code`` is one of ``engine.states.SuspectCode``."""
+
+    code: str
+    reason: str
+    where: list[SuspectProcess]
+    evidence: list[str]
+
+
 class ReplicaStatus(TypedDict):
     replica: str
     zone: str | None
@@ -69,6 +86,7 @@ class ReplicaStatus(TypedDict):
     stamp: str
     gpus: Gpus
     reason: str
+    suspect: SuspectStatus | None
     advice: list[str]
     hosts: list[HostStatus]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import re
 from collections.abc import Collection, Sequence
@@ -115,7 +116,7 @@ def test_everything_that_is_returned_is_documented() -> None:
 
 def test_a_warning_of_the_request_stands_in_the_plan() -> None:
     planned = result(STATES, warnings=["every host: rollout_hurry is set"])["lockstep_plan"]
-    assert planned["warnings"] == ["every host: rollout_hurry is set"]
+    assert planned["warnings"][0] == "every host: rollout_hurry is set"
     assert planned["text"].startswith("warning: every host: rollout_hurry is set\n")
 
 
@@ -218,9 +219,21 @@ def test_what_is_wrong_with_packages_refuses_the_run() -> None:
     assert returned["next"] == stop.next
 
 
+REPAIRED = Stop("package x: this run repairs it", where="a1")
+
+
+def test_warnings_are_shown_where_a_run_is_refused_too() -> None:
+    """Alike ones once, after the reasons, which alone are counted."""
+    stop = Stop("a1: package demo is half-configured")
+    warned = (REPAIRED, dataclasses.replace(REPAIRED, where="b1"))
+    returned, _asked = examined(STATES, driver_preflight.Findings((stop,), warned))
+    assert returned["msg"] == "Refused before anything was changed, for 1 reason"
+    assert returned["reasons"].splitlines() == [f"- {stop}", "- warning: a1, b1: package x: this run repairs it"]
+
+
 def test_what_a_run_repairs_is_a_warning_of_the_plan() -> None:
-    returned, _asked = examined(STATES, driver_preflight.Findings(warnings=("a1: package x: this run repairs it",)))
-    assert returned["lockstep_plan"]["warnings"] == ["a1: package x: this run repairs it"]
+    returned, _asked = examined(STATES, driver_preflight.Findings(warnings=(REPAIRED,)))
+    assert returned["lockstep_plan"]["warnings"][0] == "a1: package x: this run repairs it"
 
 
 def test_hosts_whose_driver_is_not_due_are_not_asked() -> None:

@@ -192,7 +192,7 @@ class Project:
 
     @property
     def runs(self) -> list[Path]:
-        return sorted((self.folder / ".cache" / "lockstep" / "runs").glob("*/"))
+        return sorted(path for path in (self.folder / ".cache/lockstep/runs").glob("*") if path.is_dir())
 
     def journal(self) -> list[dict[str, Any]]:
         (folder,) = self.runs

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import yaml
 
+from tests.unit.documented import documented
+
 ROOT = Path(__file__).parents[3]
 HOSTS = {
     "gpu-01": {"gpu_host_address": "192.0.2.11", "ray_node_role": "head"},
@@ -58,3 +60,5 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
     assert "Refused before anything was changed" in said
     assert [part for part in EXPECTED if part not in said] == [], said
     assert "Traceback" not in said
+    documented("a name that does not resolve, no ansible_host", said, done.returncode)
+    documented("two of our ports alike", said, done.returncode)

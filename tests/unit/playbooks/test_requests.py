@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.unit.documented import documented
+
 ROOT = Path(__file__).parents[3]
 ASKED = "a host was asked"
 HOST = {"ansible_connection": "local", "ansible_python_interpreter": f"echo {ASKED} >&2; false #"}
@@ -77,6 +79,7 @@ def test_a_run_that_leaves_tasks_out_is_refused(folder: Path, playbook: str, opt
     )
     assert "TASK" not in text
     assert ASKED not in text
+    documented(options[0], text, ran.returncode)
 
 
 def test_tags_of_the_configuration_are_no_other(folder: Path) -> None:
@@ -105,6 +108,8 @@ def test_a_misspelt_variable_of_the_command_line_is_refused(folder: Path, playbo
     assert ran.returncode not in (0, 250), text
     assert f"-e: there is no variable {name}: did you mean {meant}? Nothing was done" in text
     assert ASKED not in text
+    if playbook == "upgrade_driver":
+        documented("a misspelt variable of -e", text, ran.returncode)
 
 
 def test_all_that_is_wrong_with_the_variables_is_said_at_once_and_no_host_is_asked(tmp_path: Path) -> None:
@@ -133,6 +138,25 @@ def test_all_that_is_wrong_with_the_variables_is_said_at_once_and_no_host_is_ask
     ):
         assert said in text
     assert ASKED not in text
+    for case in (
+        "a misspelt variable of the inventory",
+        "a version that YAML read as a number",
+        "a variable without a value",
+        "a list where text belongs",
+        "a port out of range",
+        "a wave size out of range",
+    ):
+        documented(case, text, ran.returncode)
+
+
+@pytest.mark.parametrize("groups", ["{}", "{all: {hosts: {a1: {}}}}"], ids=["empty", "no group of ours"])
+def test_an_inventory_without_our_groups_is_refused(tmp_path: Path, groups: str) -> None:
+    (tmp_path / "inventory.yml").write_text(groups)
+    ran = play(tmp_path, "playbooks/site.yml")
+    text = ran.stdout + ran.stderr
+    assert ran.returncode not in (0, 250), text
+    assert ASKED not in text
+    documented("no inventory, or none of our groups", text, ran.returncode)
 
 
 def test_hosts_are_asked_where_nothing_is_wrong(folder: Path) -> None:

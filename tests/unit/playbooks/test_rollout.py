@@ -49,7 +49,8 @@ class ActionModule(ActionBase):
         if back + what in task_vars.get("lost", {}).get(task_vars["inventory_hostname"], []):
             raise AnsibleConnectionFailure("no route to host")
         if back + what in task_vars.get("fails", {}).get(task_vars["inventory_hostname"], []):
-            return {"failed": True, "msg": f"{what} failed {{{{ here }}}}"}
+            command = f"ansible {task_vars['inventory_hostname']} -b -m ansible.builtin.command -a repair"
+            return {"failed": True, "msg": f"{what} failed {{{{ here }}}}", **({"next": command} if what.endswith("check") else {})}
         return {"changed": False, **task_vars.get("answers", {}).get(name.partition(" ")[0], {})}
 """
 STAND_INS = (
@@ -64,7 +65,7 @@ STAND_INS = (
 )
 VERBS = {
     "gpu_host": ["configure"],
-    "nvidia_driver": ["prefetch", "install", "load", "restore", "accept"],
+    "nvidia_driver": ["prefetch", "check", "install", "load", "restore", "accept"],
     "serving_runtime": ["install"],
     "ray_node": ["configure", "start", "stop"],
     "vllm_server": ["configure", "baseline", "drain", "stop", "start", "prove", "bake"],
@@ -220,7 +221,8 @@ def test_waves_go_through_their_stages_in_order(collection: Path, tmp_path: Path
     assert ran.rc == 0, ran.text
     for host in ("a1", "b1"):
         stages = [line for line in without_lock(ran.of(host)) if not line.startswith("nvidia_driver_change")]
-        assert stages == ["nvidia_driver.prefetch", *HEAD], ran.text
+        again = ["nvidia_driver.check"] if host == "b1" else []  # the first wave was asked by prefetch
+        assert stages == ["nvidia_driver.prefetch", *again, *HEAD], ran.text
     heads_only = ("vllm_server.drain", "vllm_server.stop", "vllm_server.start", "vllm_server.prove")
     assert [line for line in HEAD if line not in heads_only] == [line for line in ran.of("b2") if line in HEAD]
     assert ran.log.index("b1 vllm_server.drain") > ran.log.index("a1 nvidia_driver.accept")
@@ -252,6 +254,8 @@ def test_a_failed_wave_is_rolled_back_and_no_other_begins(collection: Path, tmp_
     assert "ray_node.start" not in ran.of("a1"), "a stage went on after a mate had failed"
     assert "nvidia_driver.install" not in ran.of("b1"), "the second wave began"
     assert ran.log.count("a1 rollout_lock released") == 1
+    for once in ("a2, stage host_gates", "Report and evidence: runs/r"):
+        assert ran.text.count(once) == 1, f"{once!r} is said {ran.text.count(once)} times\n{ran.text}"
     for fragment in (
         "Wave 1 of 2 failed on its way to driver 550.127.05; no further wave begins.",
         "a2, stage host_gates: admission.verify_host failed { { here }}",
@@ -320,6 +324,31 @@ def test_a_wave_that_changes_no_driver_is_rolled_back(collection: Path, tmp_path
         f"Next: {pasted(tmp_path, 'ansible-playbook lockstep.vllm.site --limit replica_a')}\n",
     ):
         assert fragment in ran.text
+
+
+def test_a_later_wave_whose_packages_refuse_the_driver_is_not_drained(collection: Path, tmp_path: Path) -> None:
+    change = {"from": OLD, "to": {**OLD, "version": "550.127.05"}, "began": "t"}
+    ran = rollout(collection, tmp_path, {"b2": ["nvidia_driver.check"]}, change=change)
+    assert ran.rc != 0
+    assert "nvidia_driver.accept" in ran.of("a1"), "the wave before it was not completed"
+    for host in ("b1", "b2"):
+        done = [line for line in without_lock(ran.of(host)) if line not in ("host_probe", "fetch_evidence")]
+        assert done == ["nvidia_driver.prefetch", "nvidia_driver.check"], ran.text
+    assert "b1 rollout_lock released" in ran.log
+    for fragment in (
+        "Wave 2 of 2 failed on its way to driver 550.127.05; no further wave begins.",
+        "b2, stage check_packages: nvidia_driver.check failed",
+        "Nothing of this wave was drained or changed.",
+        "Then run the same command again: it goes on with this wave.",
+        f"Next: {pasted(tmp_path, 'ansible b2 -b -m ansible.builtin.command -a repair')}\n",
+    ):
+        assert fragment in ran.text, ran.text
+
+
+def test_packages_are_not_looked_at_where_no_driver_is_due(collection: Path, tmp_path: Path) -> None:
+    ran = rollout(collection, tmp_path, mode="converge", steps=SETTINGS)
+    assert ran.rc == 0, ran.text
+    assert not [line for line in ran.log if "nvidia_driver.check" in line]
 
 
 def test_settings_that_cannot_be_kept_leave_what_serves_alone(collection: Path, tmp_path: Path) -> None:
@@ -396,14 +425,25 @@ def test_the_plan_is_given_the_variables_that_are_set_and_no_others(collection: 
 
 
 @pytest.mark.parametrize(
-    "lost",
+    ("lost", "lines"),
     [
-        pytest.param({"a1": ["nvidia_driver.load"], "a2": ["nvidia_driver.load"]}, id="at once"),
-        pytest.param({"a1": ["vllm_server.drain"], "a2": ["rollback:nvidia_driver.restore"]}, id="one in its rollback"),
+        pytest.param(
+            {"a1": ["nvidia_driver.load"], "a2": ["nvidia_driver.load"]},
+            ["a1, stage apply: it became unreachable", "a2, stage apply: it became unreachable"],
+            id="at once",
+        ),
+        pytest.param(
+            {"a1": ["vllm_server.drain"], "a2": ["rollback:nvidia_driver.restore"]},
+            [
+                "a1, stage drain_replica: it became unreachable",
+                "a2, stage restore_driver of the rollback: it became unreachable",
+            ],
+            id="one in its rollback",
+        ),
     ],
 )
 def test_a_wave_that_is_lost_as_a_whole_ends_in_a_verdict_and_a_released_lock(
-    collection: Path, tmp_path: Path, lost: dict[str, list[str]]
+    collection: Path, tmp_path: Path, lost: dict[str, list[str]], lines: list[str]
 ) -> None:
     change = {"from": OLD, "to": {**OLD, "version": "550.127.05"}, "began": "t"}
     ran = rollout(collection, tmp_path, lost=lost, change=change)
@@ -414,10 +454,9 @@ def test_a_wave_that_is_lost_as_a_whole_ends_in_a_verdict_and_a_released_lock(
     assert "nvidia_driver.install" not in ran.of("b1"), "the second wave began"
     for fragment in (
         "Wave 1 of 2 failed on its way to driver 550.127.05; no further wave begins.",
-        "a1, stage unknown: it became unreachable",
-        "a2, stage unknown: it became unreachable",
-        "None of its hosts can be reached, so nothing was rolled back; they stay in quarantine.",
-        f"Next: {pasted(tmp_path, 'ansible a1,a2 -m ansible.builtin.ping')}; once they answer, the same command again",
+        *lines,
+        "None of its hosts can be reached, so it could not be rolled back.",
+        f"Next: {pasted(tmp_path, 'ansible a1,a2 -m ansible.builtin.ping')}\n",
     ):
         assert fragment in ran.text, ran.text
     done_on_hosts = [line for line in ran.of("lockstep_wave_1") if not line.startswith("rollout_lock")]

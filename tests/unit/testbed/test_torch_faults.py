@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import captured
 from testbed.lib import fault_catalog
 from testbed.lib.image import FAULT_FILES
 
@@ -104,6 +105,37 @@ def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hooks:
 def test_without_faults_nothing_changes(hooks: Hooks) -> None:
     graph = hooks.torch.compile(lambda value: Tensor(value))
     assert [graph(1).value, graph(2).value] == [1, 2]
+
+
+class Result:
+    """A tensor that can be changed in place."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def copy_(self, other: Result) -> None:
+        self.value = other.value
+
+    def add_(self, other: float) -> None:
+        self.value += other
+
+
+def test_what_stands_for_a_graph_in_a_gate_is_struck(hooks: Hooks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captured, "CalledGraph", captured.CalledGraph)
+    sys.modules["lockstep_testbed.torch_faults"].install_in_graphs(captured)
+    graph = captured.CalledGraph()
+    graph.capture(lambda data: Result(data), 3)
+    graph.replay()
+    assert graph.result.value == 3
+    hooks.set("replay_wrong")
+    graph.replay()
+    assert graph.result.value == 4
+    hooks.set("replay_hangs")
+    with pytest.raises(Stuck):
+        graph.replay()
+    hooks.set("capture_hangs")
+    with pytest.raises(Stuck):
+        captured.CalledGraph().capture(lambda data: Result(data), 3)
 
 
 def test_capture_is_the_first_call_and_replay_every_later_one(hooks: Hooks) -> None:

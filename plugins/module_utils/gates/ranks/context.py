@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ...core import command_parts
 from .. import wire
 from . import events
 from .events import Phase
@@ -26,11 +27,17 @@ class Reporter:
         self.step = 0
         self.phase: Phase = "init"
         self.what = ""
+        self.part = ""
+        self._next: tuple[int, str] | None = None
         self._barrier = barrier
 
     def send(self, kind: type[events.Event], **fields: Any) -> None:
         """Report an event of this rank."""
         os.write(1, events.line(kind(rank=self.rank, host=self.host, **fields)))
+
+    def part_begins(self, number: int, name: str) -> None:
+        """What follows belongs to another part of the job, whose time runs from when all ranks have come to it."""
+        self._next = (number, name)
 
     def begin(self, phase: Phase, what: str = "") -> None:
         """The next step begins, once every rank has finished the one before."""
@@ -39,6 +46,11 @@ class Reporter:
             self._barrier(self.step)
         self.step += 1
         self.phase, self.what = phase, what
+        if self._next is not None:
+            number, self.part = self._next
+            self._next = None
+            if number:
+                command_parts.tell(number)
         self._send_step(waiting=False)
 
     def load(self) -> None:
@@ -46,28 +58,47 @@ class Reporter:
         self.send(events.Step, step=0, phase="load", what="torch", waiting=False, at=time.time())
 
     def _send_step(self, waiting: bool) -> None:
-        self.send(events.Step, step=self.step, phase=self.phase, what=self.what, waiting=waiting, at=time.time())
+        self.send(
+            events.Step,
+            step=self.step,
+            phase=self.phase,
+            what=self.what,
+            waiting=waiting,
+            at=time.time(),
+            part=self.part,
+        )
 
 
 class Context:
-    """One rank: its place in the group, its device, the work's parameters."""
+    """One rank: its place in the group, its device, the parameters of the part that it works on."""
 
     def __init__(self, job: Mapping[str, Any], rank: int) -> None:
         self.rank = rank
         self.world = int(job["world"])
         self.local = rank - int(job["first"])
-        self.params: dict[str, Any] = dict(job["params"])
+        self.params: dict[str, Any] = {}
         self.backend = job["backend"]
         self.device: Any = None
         self.store: Any = None
         self.report = Reporter(rank, job["host"], self._barrier)
 
-    def connect(self, master: tuple[str, int], defaults: Callable[[str], Mapping[str, Any]]) -> None:
+    def begin_part(self, number: int, part: Mapping[str, Any], defaults: Callable[[str], Mapping[str, Any]]) -> None:
+        """The steps that follow are those of this part of the job.
+
+        Args:
+            number: of the part, counted from 0.
+            part: ``launcher.Part`` as a dictionary.
+            defaults: of its parameters, by backend.
+        """
+        given = {name: value for name, value in part["params"].items() if value is not None}
+        self.params = {**defaults(self.backend), **given}
+        self.report.part_begins(number, part["name"])
+
+    def connect(self, master: tuple[str, int]) -> None:
         """Load torch, choose backend and device, and form the process group.
 
         Args:
             master: address and port where rank 0 listens.
-            defaults: of the work's parameters, by backend.
 
         Raises:
             RuntimeError: ``nccl`` was asked for and there is no GPU for this rank.
@@ -89,8 +120,6 @@ class Context:
         else:
             self.device = torch.device("cpu")
             torch.set_num_threads(1)
-        given = {name: value for name, value in self.params.items() if value is not None}
-        self.params = {**defaults(self.backend), **given}
         self.report.send(events.Started, **self._versions())
         self.report.begin("init", f"store at {master[0]}:{master[1]}")
         self.store = torch.distributed.TCPStore(

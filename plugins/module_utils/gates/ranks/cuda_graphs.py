@@ -4,9 +4,6 @@ A small transformer layer stands for the model: projection, attention, projectio
 tensor parallelism. Every rank holds the same weights times a factor of its own, so that each knows from its own eager part
 alone what the all-reduced result must be: that separates a broken collective from a broken graph.
 
-On a GPU a graph is a ``torch.cuda.CUDAGraph`` captured as vLLM does. On CPU there are no such graphs: a function under
-``torch.compile`` stands in, its first call for a batch size being the capture and later calls the replay.
-
 Modes, as vLLM's cudagraph modes: ``PIECEWISE`` has graphs around the collectives, ``FULL`` has the collectives inside.
 """
 
@@ -14,13 +11,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from . import events
+from .captured import Call, CalledGraphs, Compiler, CudaGraphs
 from .context import Context
 
-WARM_UPS = 2
 TOLERANCE = {"bfloat16": 2e-2, "float16": 5e-3, "float32": 1e-4}
 """Largest deviation, relative to the largest magnitude of the expected result."""
 MODES = ("PIECEWISE", "FULL")
@@ -29,22 +26,34 @@ MODES = ("PIECEWISE", "FULL")
 def defaults(backend: str) -> dict[str, Any]:
     """The parameters that a job may leave out.
 
-    ``modes``; ``batches`` (batch sizes, as vLLM captures them); ``replays`` (of each graph); ``hidden``, ``heads`` and
-    ``dtype`` of the layer; ``compile`` (capture also what torch.compile made; on CPU always so); ``compile_backend``
-    (``auto``: inductor on a GPU, aot_eager on CPU, where inductor's C++ takes tens of seconds); ``capture_error_mode``.
+    ``modes``; ``batches`` (batch sizes, as vLLM captures them; None takes ``batches_of``); ``replays`` (of each graph);
+    ``hidden``, ``heads`` and ``dtype`` of the layer; ``compiled`` (capture what torch.compile makes of the layer, not its plain
+    kernels); ``compile_backend`` (``auto``: inductor on a GPU, aot_eager on CPU, where inductor's C++ takes tens of seconds);
+    ``capture_error_mode``.
     """
     on_gpu = backend == "nccl"
     return {
         "modes": list(MODES),
-        "batches": [1, 2, 4, 8, 16, 32, 64, 128, 256] if on_gpu else [1, 4],
+        "batches": None,
         "replays": 100 if on_gpu else 20,
         "hidden": 1024 if on_gpu else 64,
         "heads": 8 if on_gpu else 4,
         "dtype": "bfloat16" if on_gpu else "float32",
-        "compile": True,
+        "compiled": False,
         "compile_backend": "auto",
         "capture_error_mode": "global",
     }
+
+
+def batches_of(compiled: bool, on_gpu: bool) -> list[int]:
+    """Batch sizes where none are asked for.
+
+    Of compiled code a few that differ in kind: 1, for which dynamo specialises; 8, the first that it compiles with a size left
+    open; 256, where the same code meets the matrix products of a full tile.
+    """
+    if not on_gpu:
+        return [1, 4]
+    return [1, 8, 256] if compiled else [1, 2, 4, 8, 16, 32, 64, 128, 256]
 
 
 def work(context: Context) -> None:
@@ -52,24 +61,20 @@ def work(context: Context) -> None:
     import torch
 
     params = context.params
+    on_gpu = context.backend == "nccl"
+    batches = params["batches"] or batches_of(params["compiled"], on_gpu)
     layer = Layer(context, torch, params["hidden"], params["heads"], params["dtype"])
-    graphs = _graphs(context, torch, layer)
+    graphs = CudaGraphs(context, torch, params["capture_error_mode"]) if on_gpu else CalledGraphs(torch)
+    compiler = Compiler(torch, params["compiled"], params["compile_backend"], on_gpu)
     eager = {}
-    for batch in params["batches"]:
+    for batch in batches:
         context.report.begin("eager", f"batch {batch}")
         eager[batch] = _eager(context, layer, batch, params["replays"])
-    for variant in _variants(context):
-        for mode in params["modes"]:
-            _one_mode(context, layer, graphs, mode, variant, eager)
+    for mode in params["modes"]:
+        _one_mode(context, layer, _Capture(layer, graphs, compiler), mode, eager)
     context.report.begin("release", "graphs and their memory")
     graphs.release()
-
-
-def _variants(context: Context) -> list[bool]:
-    """Which code to capture: eager kernels, or what torch.compile made of them."""
-    if context.backend != "nccl":
-        return [True]
-    return [False, True] if context.params["compile"] else [False]
+    compiler.release()
 
 
 class Layer:
@@ -163,34 +168,66 @@ def _eager(context: Context, layer: Layer, batch: int, replays: int) -> float:
     return seconds
 
 
-Replay = Callable[[Any], Any]
+class _Capture:
+    """The layer's graph of one batch size, in each mode."""
+
+    def __init__(self, layer: Layer, graphs: CudaGraphs | CalledGraphs, compiler: Compiler) -> None:
+        self._layer = layer
+        self._graphs = graphs
+        self._compiler = compiler
+
+    def __call__(self, mode: str, batch: int) -> Call:
+        attention, mlp = self._code("attention"), self._code("mlp")
+        reduce = self._layer.reduce
+
+        def whole(data: Any) -> Any:
+            data = data + reduce(attention(data))
+            return data + reduce(mlp(data))
+
+        if mode == "FULL":
+            return self._graph(whole, batch)
+        # Captured without their collectives, so that a rank that hangs here hangs alone.
+        first, second = self._graph(attention, batch), self._graph(mlp, batch)
+
+        def replay(data: Any) -> Any:
+            data = data + reduce(first(data))
+            return data + reduce(second(data))
+
+        return replay
+
+    def _code(self, name: str) -> Call:
+        plain: Call = getattr(self._layer, name)
+        return self._compiler.code(name, plain)
+
+    def _graph(self, call: Call, batch: int) -> Call:
+        return self._graphs.capture(call, self._layer.input(batch, 0))
 
 
-def _one_mode(context: Context, layer: Layer, graphs: Any, mode: str, compiled: bool, eager: dict[int, float]) -> None:
-    title = f"{mode} of compiled code" if compiled and context.backend == "nccl" else mode
+def _one_mode(context: Context, layer: Layer, capture: _Capture, mode: str, eager: dict[int, float]) -> None:
     params = context.params
+    title = f"{mode} of compiled code" if params["compiled"] else mode
     with layer.torch.no_grad():
-        expected = {batch: [layer.whole(layer.input(batch, seed)) for seed in range(3)] for batch in params["batches"]}
-    captured: dict[int, Replay] = {}
-    for batch in sorted(params["batches"], reverse=True):  # the largest first, as vLLM does
+        expected = {batch: [layer.whole(layer.input(batch, seed)) for seed in range(3)] for batch in eager}
+    captured: dict[int, Call] = {}
+    for batch in sorted(eager, reverse=True):  # the largest first, as vLLM does
         context.report.begin("capture", f"{title} batch {batch}")
         began = time.perf_counter()
-        captured[batch] = graphs.capture(mode, batch, compiled)
+        captured[batch] = capture(mode, batch)
         context.synchronize()
         spent = time.perf_counter() - began
         context.report.send(events.Capture, what=context.report.what, mode=title, batch=batch, seconds=spent)
-    for batch in params["batches"]:
+    for batch in eager:
         context.report.begin("replay", f"{title} batch {batch}")
         _replay(context, layer, captured, title, [batch] * params["replays"], expected, eager)
     context.report.begin("replay", f"{title} batches mixed")
-    order = random.Random(11).choices(params["batches"], k=params["replays"])
+    order = random.Random(11).choices(list(eager), k=params["replays"])
     _replay(context, layer, captured, title, order, expected, eager)
 
 
 def _replay(
     context: Context,
     layer: Layer,
-    captured: dict[int, Replay],
+    captured: dict[int, Call],
     title: str,
     order: Sequence[int],
     expected: dict[int, list[Any]],
@@ -223,123 +260,3 @@ def _replay(
         seconds=spent / len(order),
         eager_seconds=sum(eager[batch] for batch in order) / len(order),
     )
-
-
-def _graphs(context: Context, torch: Any, layer: Layer) -> Any:
-    return (CudaGraphs if context.backend == "nccl" else CompiledGraphs)(context, torch, layer)
-
-
-class CompiledGraphs:
-    """On CPU: a compiled function for each batch size; its first call stands for the capture."""
-
-    def __init__(self, context: Context, torch: Any, layer: Layer) -> None:
-        self.layer = layer
-        self.torch = torch
-        torch._dynamo.config.recompile_limit = 256
-        backend = context.params["compile_backend"]
-        self.options = {"backend": "aot_eager" if backend == "auto" else backend, "dynamic": False}
-
-    def capture(self, mode: str, batch: int, compiled: bool) -> Replay:
-        data = self.layer.input(batch, 0)
-        with self.torch.no_grad():
-            return self._whole(data) if mode == "FULL" else self._pieces(data)
-
-    def release(self) -> None:
-        """Drop everything compiled."""
-        self.torch._dynamo.reset()
-
-    def _code(self, plain: Any) -> Any:
-        return self.torch.compile(plain, **self.options)
-
-    def _whole(self, data: Any) -> Replay:
-        whole: Replay = self._code(self.layer.whole)
-        whole(data)
-        return whole
-
-    def _pieces(self, data: Any) -> Replay:
-        """Captured without their collectives, so that a rank that hangs here hangs alone."""
-        attention, mlp, reduce = self._code(self.layer.attention), self._code(self.layer.mlp), self.layer.reduce
-        attention(data)
-        mlp(data)
-
-        def replay(data: Any) -> Any:
-            data = data + reduce(attention(data))
-            return data + reduce(mlp(data))
-
-        return replay
-
-
-class CudaGraphs:
-    """On a GPU: CUDA graphs in one shared memory pool, with static inputs."""
-
-    def __init__(self, context: Context, torch: Any, layer: Layer) -> None:
-        self.context = context
-        self.torch = torch
-        self.layer = layer
-        self.pool = torch.cuda.graph_pool_handle()
-        self.kept: list[Any] = []
-        backend = context.params["compile_backend"]
-        self.options = {"backend": "inductor" if backend == "auto" else backend, "dynamic": True}
-        self._compiled: dict[str, Any] = {}
-
-    def capture(self, mode: str, batch: int, compiled: bool) -> Replay:
-        """Graphs of one batch size in one mode."""
-        attention, mlp = self._code("attention", compiled), self._code("mlp", compiled)
-        reduce = self.layer.reduce
-        if mode == "FULL":
-            return self._graph(lambda data: self._layer(attention, mlp, data), batch)
-        first = self._graph(attention, batch)
-        second = self._graph(mlp, batch)
-
-        def replay(data: Any) -> Any:
-            data = data + reduce(first(data))
-            return data + reduce(second(data))
-
-        return replay
-
-    def release(self) -> None:
-        """Free every graph; the pool goes back once the last of its graphs is gone."""
-        self.context.synchronize()
-        self.kept.clear()
-        if self._compiled:  # the first use of dynamo loads it, which takes seconds
-            self._compiled.clear()
-            self.torch._dynamo.reset()
-        self.torch.cuda.empty_cache()
-
-    def _layer(self, attention: Any, mlp: Any, data: Any) -> Any:
-        data = data + self.layer.reduce(attention(data))
-        return data + self.layer.reduce(mlp(data))
-
-    def _code(self, name: str, compiled: bool) -> Any:
-        plain = getattr(self.layer, name)
-        if not compiled:
-            return plain
-        if name not in self._compiled:
-            self._compiled[name] = self.torch.compile(plain, **self.options)
-        return self._compiled[name]
-
-    def _graph(self, call: Any, batch: int) -> Replay:
-        torch = self.torch
-        static = self.layer.input(batch, 0)
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.no_grad(), torch.cuda.stream(stream):
-            for _ in range(WARM_UPS):
-                call(static)
-        torch.cuda.current_stream().wait_stream(stream)
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        mode = self.context.params["capture_error_mode"]
-        with torch.no_grad(), torch.cuda.graph(graph, pool=self.pool, capture_error_mode=mode):
-            result = call(static)
-        self.kept.append((graph, static, result))
-        return self._replay(len(self.kept) - 1)
-
-    def _replay(self, index: int) -> Replay:
-        def replay(data: Any) -> Any:
-            graph, static, result = self.kept[index]
-            static.copy_(data)
-            graph.replay()
-            return result
-
-        return replay

@@ -42,7 +42,8 @@ class Started(Event):
 class Step(Event):
     """What a rank does now, since Unix time ``at``. All ranks take the same numbered steps.
 
-    ``waiting``: its own part is done and it waits for the others.
+    ``waiting``: its own share is done and it waits for the others. ``part``: the part of the job that it belongs to, by name;
+    empty before the first.
     """
 
     step: int
@@ -50,6 +51,7 @@ class Step(Event):
     what: str
     waiting: bool
     at: float
+    part: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +145,14 @@ class Replay(Event):
     eager_seconds: float
 
 
+@dataclasses.dataclass(frozen=True)
+class Skipped(Event):
+    """A kernel was not tried, and why."""
+
+    what: str
+    reason: str
+
+
 E = TypeVar("E", bound=Event)
 
 _KINDS: dict[str, type[Event]] = {
@@ -156,6 +166,7 @@ _KINDS: dict[str, type[Event]] = {
     "eager": Eager,
     "capture": Capture,
     "replay": Replay,
+    "skipped": Skipped,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ...core import deadline, evidence, records, untrusted
+from ...core import command_parts, deadline, evidence, records, untrusted
 from ...driver import memory as gpu_memory
 from ...ray.ports import RENDEZVOUS
 from ..wire import Watch, Wire
@@ -35,12 +35,28 @@ MOST_LOGS = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """What the ranks of one host shall do.
+class Part:
+    """One part of what the ranks shall do, with a time of its own.
 
     Attributes:
-        work: ``collectives`` or ``graphs``.
+        name: what its steps, its verdict and its evidence go by.
+        work: ``collectives``, ``graphs`` or ``vllm_kernels``.
         params: for the work.
+        seconds: that it may take, from the end of the part before it; of the first, from the start of the ranks.
+    """
+
+    name: str
+    work: str
+    params: Mapping[str, Any]
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What the ranks of one host shall do, with one start: one load of torch, one process group.
+
+    Attributes:
+        parts: of the work, one after the other.
         host: this host's inventory name.
         first: the first rank of this host.
         here: number of ranks on this host.
@@ -50,8 +66,7 @@ class Job:
         backend: ``auto``, ``nccl`` or ``gloo``.
     """
 
-    work: str
-    params: Mapping[str, Any]
+    parts: Sequence[Part]
     host: str
     first: int
     here: int
@@ -66,16 +81,14 @@ class Launch:
     """How this host's ranks are started.
 
     Attributes:
-        seconds: the deadline.
-        evidence: folder for evidence of a hang or failure; it is gone after success.
+        evidence: by part, the folder for evidence of a hang or failure of it; made only then.
         environment: variables for the ranks on top of the fixed ones.
         user: run the ranks as this user.
         python: interpreter with torch.
         library: folder that holds the package ``lockstep``.
     """
 
-    seconds: float
-    evidence: Path | None = None
+    evidence: Mapping[str, Path] = dataclasses.field(default_factory=dict)
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     user: str | None = None
     python: str = str(records.RUNTIME / "bin" / "python")
@@ -97,7 +110,7 @@ class Report:
         tail: end of the ranks' standard error.
         leaked_processes: processes that could not be ended.
         leaked_memory: processes that came with the ranks and hold GPU memory after them.
-        limit_at: Unix time, by this host's clock, of the deadline.
+        limit_at: Unix time, by this host's clock, of the first part's deadline.
         wire: what this host's links are and carried, and what NCCL said of them.
     """
 
@@ -128,7 +141,7 @@ TAIL = 2000
 
 
 def run(job: Job, launch: Launch, existing_gpu_processes: Sequence[gpu_memory.Holder] | None = None) -> Report:
-    """Run this host's ranks to their end, at most ``launch.seconds`` plus ``deadline.EXTRA`` from now.
+    """Run this host's ranks to their end, at most the seconds of all parts plus ``deadline.EXTRA`` from now.
 
     Args:
         job: what to do.
@@ -142,14 +155,13 @@ def begin(job: Job, launch: Launch, existing_gpu_processes: Sequence[gpu_memory.
     """Start as ``run`` does and return at once; ``wait`` must be called on the result."""
     before = gpu_memory.holders() if existing_gpu_processes is None else list(existing_gpu_processes)
     scratch = scratch_folder(launch.user)
-    limit_at = time.time() + launch.seconds
+    limit_at = time.time() + job.parts[0].seconds
     child = deadline.start(
         [launch.python, "-m", "lockstep.gates.ranks.main"],
-        deadline=launch.seconds,
+        [command_parts.Part(part.seconds, launch.evidence.get(part.name)) for part in job.parts],
         env=_environment(job, scratch.path, launch),
         cwd=scratch.path,
         input=json.dumps(dataclasses.asdict(job)),
-        evidence=launch.evidence,
         user=launch.user,
     )
     return RunningRanks(job, child, scratch, launch.evidence, before, limit_at)
@@ -186,7 +198,7 @@ class RunningRanks:
         job: Job,
         child: deadline.Running,
         scratch: Scratch,
-        evidence: Path | None,
+        evidence: Mapping[str, Path],
         before: Sequence[gpu_memory.Holder],
         limit_at: float,
     ) -> None:
@@ -207,8 +219,9 @@ class RunningRanks:
         try:
             outcome = self._child.wait()
             saved = list(outcome.evidence)
-            if outcome.status != "done" and self._evidence is not None:
-                saved += _keep_logs(self._scratch, self._evidence)
+            folder = self._evidence.get(self._job.parts[outcome.part].name)
+            if outcome.status != "done" and folder is not None:
+                saved += _keep_logs(self._scratch, folder)
             seen = self._watch.end("\n".join(text for _name, text in _logs(self._scratch)))
         finally:
             self._scratch.remove()

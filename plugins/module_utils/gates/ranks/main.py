@@ -1,8 +1,8 @@
-"""The ranks of one gate on this host: started together, and ended together as soon as one of them fails.
+"""The ranks of this host, for one gate or several: started together, and ended together as soon as one of them fails.
 
 ``python -m lockstep.gates.ranks.main`` reads a job (see ``launcher.Job``) as JSON from standard input and starts one process
-per rank of this host, each of which does the job's work and reports it on standard output (see ``events``). Runs under the
-serving environment's Python, as a child of ``deadline``.
+per rank of this host, each of which does the job's parts in their order and reports them on standard output (see ``events``).
+Runs under the serving environment's Python, as a child of ``deadline``.
 """
 
 from __future__ import annotations
@@ -19,22 +19,20 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from . import collectives, cuda_graphs, events
+from ...core import causes
+from ...core.command_parts import PARTS_HANDLE
+from . import collectives, cuda_graphs, events, vllm_kernels
 from .context import Context
 
 JOB = "LOCKSTEP_JOB"
-WORKS: dict[str, ModuleType] = {"collectives": collectives, "graphs": cuda_graphs}
-"""What a job may ask for: modules with ``defaults(backend)`` and ``work(context)``."""
+WORKS: dict[str, ModuleType] = {"collectives": collectives, "graphs": cuda_graphs, "vllm_kernels": vllm_kernels}
+"""What a part of a job may ask for: modules with ``defaults(backend)`` and ``work(context)``."""
 _PR_SET_PTRACER = 0x59616D61
-_PEER_LOST = ("connection", "closed", "reset by peer", "broken pipe", "remote process", "socket")
-"""Words of gloo (torch 2.13), of torch's TCPStore and of NCCL (ncclRemoteError, 2.27) when the connection to a peer breaks.
-Gloo raises a bare RuntimeError, so its class says nothing."""
 
 
 def error_code(error: BaseException) -> events.ErrorCode:
-    """Whether a rank failed by itself or because it lost a peer: the one place that reads torch's messages."""
-    text = str(error).lower()
-    return "peer_lost" if any(word in text for word in _PEER_LOST) else "own"
+    """Whether a rank failed by itself or because it lost a peer. Gloo raises a bare RuntimeError: its class says nothing."""
+    return "peer_lost" if causes.lost_peer(str(error)) else "own"
 
 
 def work(job: Mapping[str, Any], rank: int) -> int:
@@ -42,10 +40,12 @@ def work(job: Mapping[str, Any], rank: int) -> int:
     _allow_stack_dumps()
     context = Context(job, rank)
     report = context.report
-    asked = WORKS[job["work"]]
     try:
-        context.connect((job["master"][0], int(job["master"][1])), asked.defaults)
-        asked.work(context)
+        context.connect((job["master"][0], int(job["master"][1])))
+        for number, part in enumerate(job["parts"]):
+            asked = WORKS[part["work"]]
+            context.begin_part(number, part, asked.defaults)
+            asked.work(context)
         report.begin("end")
         context.disconnect()
     except BaseException as error:
@@ -75,11 +75,13 @@ def _allow_stack_dumps() -> None:
 
 def run_ranks(job: Mapping[str, Any]) -> int:
     """Run this host's ranks; as soon as one ends badly the others are ended. Returns 1 when one ended badly."""
+    handles = [int(os.environ[PARTS_HANDLE])] if PARTS_HANDLE in os.environ else []
     children = {
         rank: subprocess.Popen(
             [sys.executable, "-m", "lockstep.gates.ranks.main", str(rank)],
             stdin=subprocess.DEVNULL,
             env={**os.environ, JOB: json.dumps(job), **_environment(job, rank)},
+            pass_fds=handles,
         )
         for rank in range(int(job["first"]), int(job["first"]) + int(job["here"]))
     }

@@ -1,4 +1,4 @@
-"""A gate across the hosts of a replica, through Ray: one rank group in a placement group, then trials that bisect a failure.
+"""Gates across the hosts of a replica, through Ray: one rank group in a placement group, then trials that bisect a failure.
 
 ``python -m lockstep.gates.ranks.ray_launcher`` runs on the head under the serving environment's Python, reads what is asked
 from standard input and writes one line ``LOCKSTEP-RESULT {…}``. On every host a RankActor, which holds that host's GPUs,
@@ -29,9 +29,11 @@ from ...ray import gcs
 from .. import bisect, runner
 from .. import nccl as nccl_gate
 from ..codes import Code
+from ..parts import split
+from ..request import Asked, Request, request_of
 from ..result import GateResult
 from . import launcher
-from .launcher import Job, Launch, Report
+from .launcher import Job, Launch, Part, Report
 
 PATIENCE = 10.0
 """Seconds for which Ray is asked again, where a rank group cannot be placed."""
@@ -42,6 +44,8 @@ ANSWER = 10.0
 GRACE = 1.0
 """Seconds between the first rank's failure and the end of the others, so that they can report what they saw."""
 SHORTEST_ROUND = 5.0
+FIRST_TRIAL = 0.55
+"""Share of a gate's time for the trial of all hosts together, where others may follow."""
 INCONCLUSIVE = (Code.OUT_OF_TIME, Code.HOST_LOST, Code.NO_FLOOR)
 """Verdicts that prove nothing about the hosts of a trial."""
 RAY_CODES: dict[gcs.Head, Code] = {"down": Code.RAY_DOWN, "refused": Code.RAY_REFUSED}
@@ -67,9 +71,10 @@ class RankActor:
     def run(self, job: Job, launch: Launch) -> tuple[Report, dict[str, str]]:
         """Run this host's ranks. Returns their report, and evidence files by name."""
         folder = Path(tempfile.mkdtemp(prefix="lockstep-evidence-"))
+        evidence = {part.name: folder for part in job.parts}  # only one of them can fail
         try:
             with self._lock:
-                running = launcher.begin(job, dataclasses.replace(launch, evidence=folder))
+                running = launcher.begin(job, dataclasses.replace(launch, evidence=evidence))
                 self._running = running
             return running.wait(), _contents(folder)
         finally:
@@ -97,21 +102,21 @@ def _contents(folder: Path) -> dict[str, str]:
 class RankGroup:
     """The replica's hosts with their actors, on which trials run."""
 
-    request: runner.Request
+    request: Request
     addresses: Mapping[str, str]
     ranks: Mapping[str, int]
     interface: str
     actors: Mapping[str, Any]
-    end: float
+    end: float = 0.0
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     trials: int = 0
 
     def remaining(self) -> float:
-        """Seconds until the gate's deadline."""
+        """Seconds until the deadline of the gate at hand."""
         return self.end - time.monotonic()
 
-    def trial(self, hosts: Sequence[str], seconds: float) -> list[Report]:
-        """Run the ranks of some of the hosts together. Never longer than ``seconds`` and what the guards need at their end."""
+    def trial(self, hosts: Sequence[str], parts: Sequence[Part]) -> list[Report]:
+        """Run the ranks of some of the hosts together. Never longer than the parts and what the guards need at their end."""
         import ray
 
         self.trials += 1
@@ -122,7 +127,6 @@ class RankGroup:
         except ray.exceptions.RayError as error:
             return [self._lost(host, 0, error) if host == first else self._unused(host, 0) for host in hosts]
         launch = Launch(
-            seconds,
             environment=dict(self.request.environment),
             python=self.request.python,
             library=self.request.library,
@@ -130,15 +134,15 @@ class RankGroup:
         calls: dict[Any, Job] = {}
         rank = 0
         for host in hosts:
-            job = self._job(host, rank, hosts, (self.addresses[first], port))
+            job = self._job(parts, host, rank, hosts, (self.addresses[first], port))
             calls[self.actors[host].run.remote(job, launch)] = job
             rank += job.here
-        return self._collect(calls, title, time.monotonic() + seconds + deadline.EXTRA)
+        limit = time.monotonic() + sum(part.seconds for part in parts) + deadline.EXTRA
+        return self._collect(calls, title, limit)
 
-    def _job(self, host: str, first: int, hosts: Sequence[str], master: tuple[str, int]) -> Job:
+    def _job(self, parts: Sequence[Part], host: str, first: int, hosts: Sequence[str], master: tuple[str, int]) -> Job:
         return Job(
-            runner.WORKS[self.request.gate],
-            self.request.params,
+            parts,
             host,
             first=first,
             here=self.ranks[host],
@@ -184,40 +188,55 @@ class RankGroup:
         return Report(host, first, self.ranks[host], "ended")
 
 
-def run_gate(group: RankGroup) -> GateResult:
-    """All hosts together; and where that fails and names nobody, rounds of trials that do."""
+def run_gates(group: RankGroup) -> list[tuple[GateResult, dict[str, str]]]:
+    """All gates over all hosts together; and for each that fails and names nobody, rounds of trials that do.
+
+    Returns each gate's result, and evidence files by name. A gate that did not begin is missing.
+    """
     hosts = list(group.addresses)
     several = len(hosts) > 1 and group.request.bisect
-    whole = group.remaining() - 1.0
-    reports = group.trial(hosts, whole * (0.55 if several else 1.0))
-    result = runner.evaluate(group.request, reports)
-    if result.passed or not several or result.host or result.code in INCONCLUSIVE:
-        return result
-    return nccl_gate.conclude(result, bisect_hosts(group, hosts))
+    parts = shortened(group.request.parts(), FIRST_TRIAL if several else 1.0)
+    reports = group.trial(hosts, parts)
+    answers = []
+    for asked, result in zip(group.request.gates, runner.evaluate(group.request, reports, parts), strict=False):
+        files = {name: group.files[name] for name in result.evidence if name in group.files}
+        if not (result.passed or not several or result.host or result.code in INCONCLUSIVE):
+            before = set(group.files)
+            group.end = time.monotonic() + asked.seconds() - result.seconds
+            result = nccl_gate.conclude(result, bisect_hosts(group, asked, hosts))
+            files |= {name: text for name, text in group.files.items() if name not in before}
+        answers.append((result, files))
+    return answers
 
 
-def bisect_hosts(group: RankGroup, hosts: Sequence[str]) -> bisect.Finding | None:
-    """Rounds of trials within the time that is left; None when too little is left for any."""
+def shortened(parts: Sequence[Part], share: float) -> list[Part]:
+    """The parts with so much of their time, and a second less in all: for a first trial that leaves time for others."""
+    return [dataclasses.replace(part, seconds=(part.seconds - 1.0 / len(parts)) * share) for part in parts]
+
+
+def bisect_hosts(group: RankGroup, asked: Asked, hosts: Sequence[str]) -> bisect.Finding | None:
+    """Rounds of trials of one gate within the time that is left; None when too little is left for any."""
     rounds_left = [1 if len(hosts) == 2 else bisect.MOST_ROUNDS]
 
     def run(groups: list[bisect.Group]) -> list[bool | None]:
         share = (group.remaining() - 1.0) / max(1, rounds_left[0]) - deadline.EXTRA / 2
         rounds_left[0] -= 1
         seconds = max(SHORTEST_ROUND, share)
+        parts = [dataclasses.replace(part, seconds=seconds / len(asked.parts())) for part in asked.parts()]
         with ThreadPoolExecutor(max_workers=len(groups)) as pool:
-            outcomes = pool.map(lambda hosts: group.trial(hosts, seconds), groups)
-            return [_proof(runner.evaluate(group.request, reports)) for reports in outcomes]
+            outcomes = pool.map(lambda hosts: group.trial(hosts, parts), groups)
+            return [_proof(runner.evaluate_gate(asked, split(reports, parts))) for reports in outcomes]
 
     if group.remaining() < SHORTEST_ROUND:
         return None
     return bisect.locate(hosts, run)
 
 
-def _proof(result: GateResult) -> bool | None:
-    return None if result.code in INCONCLUSIVE else result.passed
+def _proof(result: GateResult | None) -> bool | None:
+    return None if result is None or result.code in INCONCLUSIVE else result.passed
 
 
-def placement(request: runner.Request, hosts: Mapping[str, str], table: gcs.Table) -> GateResult | dict[str, int]:
+def placement(request: Request, hosts: Mapping[str, str], table: gcs.Table) -> GateResult | dict[str, int]:
     """Ranks for each host, or why the rank group cannot be placed: Ray away, hosts missing, GPUs taken. Pure."""
     if table.head != "up":
         return _refusal(request, RAY_CODES[table.head], None, f"Ray's head does not answer: {table.error}")
@@ -237,7 +256,7 @@ def placement(request: runner.Request, hosts: Mapping[str, str], table: gcs.Tabl
 
 
 def wait_for_placement(
-    request: runner.Request, hosts: Mapping[str, str], ask: Callable[[], gcs.Table], patience: float
+    request: Request, hosts: Mapping[str, str], ask: Callable[[], gcs.Table], patience: float
 ) -> tuple[gcs.Table, GateResult | dict[str, int]]:
     """Ray's table, and what :func:`placement` makes of it. A rank group that cannot be placed is tried again for ``patience``
     seconds: on a busy host one answer gets lost, or the last group's GPUs are free a moment late, and neither proves anything.
@@ -251,10 +270,10 @@ def wait_for_placement(
         time.sleep(0.5)
 
 
-def _refusal(request: runner.Request, code: Code, host: str | None, cause: str) -> GateResult:
+def _refusal(request: Request, code: Code, host: str | None, cause: str) -> GateResult:
     limit = f" --limit {host}" if host else ""
     return GateResult(
-        request.gate,
+        request.first,
         "fail",
         0.0,
         code=code,
@@ -264,19 +283,20 @@ def _refusal(request: runner.Request, code: Code, host: str | None, cause: str) 
     )
 
 
-def run(ask: Mapping[str, Any]) -> tuple[GateResult, dict[str, str]]:
-    """Place the rank group, run the gate, and remove the placement group whatever happens."""
+def run(ask: Mapping[str, Any]) -> list[tuple[GateResult, dict[str, str]]]:
+    """Place the rank group, run the gates, and remove the placement group whatever happens."""
     import ray
     from ray.util.placement_group import placement_group, remove_placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    request = runner.request_of(ask["request"])
-    end = time.monotonic() + request.deadline
+    request = request_of(ask["request"])
+    patience = request.gates[0].deadline
+    end = time.monotonic() + patience
     hosts: dict[str, str] = ask["hosts"]
     cluster = gcs.Cluster(ask["head"], ask["port"], os.environ.get("RAY_AUTH_TOKEN") or gcs.token())
-    table, ranks = wait_for_placement(request, hosts, cluster.table, min(PATIENCE, request.deadline / 4))
+    table, ranks = wait_for_placement(request, hosts, cluster.table, min(PATIENCE, patience / 4))
     if isinstance(ranks, GateResult):
-        return ranks, {}
+        return [(ranks, {})]
     ray.init(
         address=f"{ask['head']}:{ask['port']}",
         logging_level=logging.ERROR,
@@ -290,7 +310,7 @@ def run(ask: Mapping[str, Any]) -> tuple[GateResult, dict[str, str]]:
     try:
         if not placed.wait(min(PLACING, end - time.monotonic())):
             cause = "Ray did not create the placement group of the rank group in time"
-            return _refusal(request, Code.NOT_PLACED, None, cause), {}
+            return [(_refusal(request, Code.NOT_PLACED, None, cause), {})]
         actor = ray.remote(RankActor)
         actors = {
             host: actor.options(
@@ -301,21 +321,31 @@ def run(ask: Mapping[str, Any]) -> tuple[GateResult, dict[str, str]]:
             ).remote()
             for index, host in enumerate(hosts)
         }
-        group = RankGroup(request, hosts, ranks, ask["interface"], actors, end)
         refused = _existing_gpu_processes(request, actors)
-        return (refused, {}) if refused else (run_gate(group), group.files)
+        if refused:
+            return [(refused, {})]
+        return run_gates(RankGroup(less_of_the_first(request, end), hosts, ranks, ask["interface"], actors))
     finally:
         remove_placement_group(placed)
+        ray.shutdown()  # left to the interpreter's end, it waits half a second for messages that nobody is sent
 
 
-def _existing_gpu_processes(request: runner.Request, actors: Mapping[str, Any]) -> GateResult | None:
+def less_of_the_first(request: Request, end: float) -> Request:
+    """The request with so much less time for its first gate as placing its ranks has taken: that must be over at ``end``."""
+    first, *others = request.gates
+    left = max(SHORTEST_ROUND, end - time.monotonic())
+    return dataclasses.replace(request, gates=(dataclasses.replace(first, deadline=min(first.deadline, left)), *others))
+
+
+def _existing_gpu_processes(request: Request, actors: Mapping[str, Any]) -> GateResult | None:
     import ray
 
     if request.allow_gpu_processes:
         return None
-    for host, actor in actors.items():
+    asked = {host: actor.existing_gpu_processes.remote() for host, actor in actors.items()}
+    for host, answer in asked.items():
         try:
-            held = ray.get(actor.existing_gpu_processes.remote(), timeout=PLACING)
+            held = ray.get(answer, timeout=PLACING)
         except ray.exceptions.RayError as error:
             return _refusal(request, Code.HOST_LOST, host, f"{host}: its RankActor did not start: {error}")
         if held:
@@ -324,9 +354,11 @@ def _existing_gpu_processes(request: runner.Request, actors: Mapping[str, Any]) 
 
 
 def main() -> int:
-    result, files = run(json.load(sys.stdin))
-    kept = {} if result.passed else files
-    print("LOCKSTEP-RESULT " + json.dumps({"result": as_json(result), "files": kept}), flush=True)
+    answers = [
+        {"result": as_json(result), "files": {} if result.passed else files}
+        for result, files in run(json.load(sys.stdin))
+    ]
+    print("LOCKSTEP-RESULT " + json.dumps(answers), flush=True)
     return 0
 
 

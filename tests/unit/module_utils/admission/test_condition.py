@@ -17,6 +17,8 @@ NOW = {
     "fabric_manager": None,
     "kernel": "6.1.0",
     "nccl": "2.27.5",
+    "nccl_build_id": "0e5c1ab2",
+    "libcuda_build_id": "77aa01fe",
     "torch": "2.13.0",
     "ray": "2.60.0",
     "vllm": "0.32.0",

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import deadline, evidence, processes
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.command_parts import Part
 
 PYTHON = sys.executable
 
@@ -189,15 +190,53 @@ def test_the_tree_ends_when_the_caller_is_killed(mark):
 
 
 def test_end_from_another_thread(mark):
-    running = deadline.start(python("import time; print('begun', flush=True); time.sleep(60)", mark), deadline=60)
+    running = deadline.start(python("import time; print('begun', flush=True); time.sleep(60)", mark), [Part(60)])
     threading.Timer(0.5, running.end).start()
     outcome = running.wait()
     assert outcome.status == "ended"
     assert outcome.seconds < 20
 
 
+TELLS = """
+    import os, sys, time
+    handle = int(os.environ["LOCKSTEP_PARTS_HANDLE"])
+    for part, seconds in eval(sys.argv[1]):
+        os.write(handle, bytes([part]))
+        time.sleep(seconds)
+"""
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "part", "least"),
+    [
+        ([(0, 0.1), (1, 0.1)], "done", 1, 0.2),
+        ([(0, 60)], "timeout", 0, 2.0),
+        ([(0, 0.5), (1, 60)], "timeout", 1, 3.5),
+        ([(0, 0.5), (1, 0.5), (0, 60)], "timeout", 1, 3.5),
+        ([(1, 0.5), (1, 60)], "timeout", 1, 3.0),
+        ([(9, 60)], "timeout", 0, 2.0),
+    ],
+    ids=["both", "hangs in the first", "hangs in the second", "goes back", "tells twice", "tells of none"],
+)
+def test_each_part_has_its_own_time_and_folder(told, status, part, least, tmp_path, mark):
+    parts = [Part(2.0, tmp_path / "first"), Part(3.0, tmp_path / "second")]
+    outcome = deadline.start(python(TELLS, repr(told), mark), parts).wait()
+    assert (outcome.status, outcome.part) == (status, part)
+    assert least <= outcome.seconds < least + deadline.EXTRA
+    if status == "timeout":
+        kept, empty = (tmp_path / name for name in (("first", "second") if part == 0 else ("second", "first")))
+        assert {Path(path).parent for path in outcome.evidence} == {kept}
+        assert not empty.exists()
+
+
+def test_a_command_of_one_part_is_told_of_no_handle():
+    assert (
+        deadline.run(python("import os; print('LOCKSTEP_PARTS_HANDLE' in os.environ)"), deadline=10).stdout == "False\n"
+    )
+
+
 def test_many_at_once_do_not_end_each_other(mark):
-    runs = [deadline.start(["/bin/sh", "-c", f"sleep 0.{n}; echo {n}"], deadline=20) for n in range(1, 6)]
+    runs = [deadline.start(["/bin/sh", "-c", f"sleep 0.{n}; echo {n}"], [Part(20)]) for n in range(1, 6)]
     assert [run.wait().stdout for run in runs] == [f"{n}\n" for n in range(1, 6)]
 
 

@@ -21,8 +21,14 @@ def put(path: Path, text: str, at: int = 0) -> None:
 
 @pytest.fixture
 def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """dkms answers, nvidia-smi hangs as it does on a dead GPU, and there is no modinfo."""
-    for name, does in {"dkms": "echo nvidia/550.90.07: added", "nvidia-smi": "exec /bin/sleep 60"}.items():
+    """dkms answers, and nvidia-smi hangs as it does on a dead GPU."""
+    for name, does in {
+        "dkms": "echo nvidia/550.90.07: added",
+        "modprobe": 'echo "$@"',
+        "modinfo": 'echo "$@"',
+        "update-alternatives": 'echo "$@"',
+        "nvidia-smi": "exec /bin/sleep 60",
+    }.items():
         put(tmp_path / "bin" / name, f"#!/bin/sh\n{does}\n")
         (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
@@ -42,6 +48,10 @@ def test_logs_that_the_next_change_would_write_over_are_copied(tmp_path: Path, t
     assert len(kept["apt-term.log"]) == evidence.LOG_LIMIT
     assert kept["command.log"] == "Error! Bad return status"
     assert kept["dkms.txt"] == "nvidia/550.90.07: added\n"
+    # On Debian no file is called nvidia.ko: what would be loaded stands in the chosen alternative.
+    assert kept["modprobe.txt"] == "-D nvidia\n"
+    assert kept["modinfo.txt"] == "nvidia nvidia-current nvidia-current-open\n"
+    assert kept["alternatives.txt"] == "--query nvidia\n"
     builds = sorted(name for name in kept if name.startswith("dkms-"))
     assert builds == [f"dkms-nvidia-550.9{number}.07-build-make.log" for number in (1, 2, 3, 4)]
     assert {path.parent for path in saved} == {tmp_path / "kept"}

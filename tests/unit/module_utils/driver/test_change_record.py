@@ -21,7 +21,7 @@ ON_A = {"verified": {**A, "at": "t0"}, "change": None, "roll": None}
 def test_a_change_remembers_what_was_verified() -> None:
     record = change_record.begin(ON_A, B, "t1")
     assert change_record.restore_target(record) == {**A, "at": "t0"}
-    assert change_record.expected_version(record) == "550.127.05"
+    assert change_record.expected(record) == B
 
 
 def test_beginning_again_after_a_crash_changes_nothing() -> None:
@@ -48,7 +48,7 @@ def test_another_target_keeps_the_first_origin() -> None:
 def test_a_restore_that_was_cut_short_still_leads_to_the_origin() -> None:
     record = change_record.begin(change_record.begin(ON_A, B, "t1"), A, "t2")
     assert change_record.restore_target(record)["version"] == "550.90.07"
-    assert change_record.expected_version(record) == "550.90.07"
+    assert change_record.expected(record) == A
 
 
 def test_reinstalling_the_verified_driver_is_no_change() -> None:
@@ -100,9 +100,9 @@ def test_nothing_to_restore_without_a_change(record: dict[str, Any] | None) -> N
         change_record.restore_target(record)
 
 
-@pytest.mark.parametrize(("record", "version"), [(None, None), (ON_A, "550.90.07")])
-def test_expected_version(record: dict[str, Any] | None, version: str | None) -> None:
-    assert change_record.expected_version(record) == version
+@pytest.mark.parametrize(("record", "expected"), [(None, None), (ON_A, {**A, "at": "t0"})])
+def test_expected(record: dict[str, Any] | None, expected: dict[str, Any] | None) -> None:
+    assert change_record.expected(record) == expected
 
 
 def rolled(*steps: str) -> dict[str, Any]:

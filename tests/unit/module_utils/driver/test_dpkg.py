@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.commands import CommandResult
-from ansible_collections.lockstep.vllm.plugins.module_utils.driver import dpkg
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import dpkg, package_state
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 
@@ -72,3 +72,21 @@ def test_a_tool_of_every_infiniband_host_belongs_to_the_driver_only_beside_nvlsm
     packages = dpkg.parse(lines)
     assert ("infiniband-diags" in packages) is ours
     assert dpkg.driver_versions(packages) == []
+
+
+def rows(release: str) -> dict[str, str]:
+    """Packages and versions that the role left on a real host, as ``dpkg -l`` listed them."""
+    lines = (FIXTURES / f"real-packages/{release}/dpkg-l-after-role.txt").read_text().splitlines()
+    split = [line.split() for line in lines if line[:2] in ("hi", "ii")]
+    return {name.partition(":")[0]: version for _state, name, version, *_rest in split}
+
+
+@pytest.mark.parametrize("release", ["debian12", "debian13"])
+def test_every_package_of_the_driver_s_version_is_held(release: str) -> None:
+    """nvidia-legacy-check too: it has the driver's version, and what has it follows the driver."""
+    installed = rows(release)
+    ours = {name for name in installed if package_state.is_driver_part(name)}
+    assert {name for name, version in installed.items() if version == installed["nvidia-smi"]} <= ours
+    assert not {"nvidia-support", "nvidia-installer-cleanup", "glx-alternative-nvidia"} & ours
+    text = "".join(f"install\tinstalled\t{name}\t{installed[name]}\n" for name in ours)
+    assert set(dpkg.parse(text)) == ours

@@ -105,7 +105,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Root:
     monkeypatch.setattr(apt_lock, "LOCKS", ())  # those of this machine
     for version in (OLD, NEW):
         root.package(LIBRARY, f"{version}-1")
-        failing = f"test ! -e {tmp_path}/dkms-fails" if version == NEW else ""
+        failing = f"echo {version} >>{tmp_path}/builds; test ! -e {tmp_path}/dkms-fails" if version == NEW else ""
         root.package(DKMS, f"{version}-1", failing, f"{LIBRARY} (= {version}-1)")
     root.publish()
     driver_install.install(plan(root, OLD), OLD, **LIMITS)
@@ -192,6 +192,33 @@ def test_a_driver_that_stays_half_way_is_taken_back(root: Root, broken: bool) ->
     warnings = driver_install.install(plan(root, OLD), OLD, tolerate_unrelated=True, **LIMITS)
     assert len(warnings) == broken
     assert installed() == {LIBRARY: f"{OLD}-1 held", DKMS: f"{OLD}-1 held"}
+
+
+def test_a_build_that_fails_runs_once_in_each_run_and_not_at_all_on_the_way_back(root: Root) -> None:
+    """A real one took up to nine minutes; dpkg's repair before the transaction would begin with another."""
+    builds = root.folder / "builds"
+    (root.folder / "dkms-fails").touch()
+    change(root)
+    assert builds.read_text().splitlines() == [NEW]
+    with pytest.raises(StepFailed):
+        driver_install.install(plan(root, NEW), NEW, **LIMITS)
+    assert builds.read_text().splitlines() == [NEW, NEW]
+    assert installed() == {LIBRARY: f"{NEW}-1 held", DKMS: f"{NEW}-1 held half-way"}
+    driver_install.install(plan(root, OLD), OLD, **LIMITS)
+    assert builds.read_text().splitlines() == [NEW, NEW]
+    assert installed() == {LIBRARY: f"{OLD}-1 held", DKMS: f"{OLD}-1 held"}
+
+
+def test_a_dpkg_that_was_killed_is_no_obstacle_to_going_back(root: Root) -> None:
+    """apt-get refuses all work until dpkg has written down its journal."""
+    status = root.folder / "root/var/lib/dpkg/status"
+    journal = next(stanza for stanza in status.read_text().split("\n\n") if f"Package: {DKMS}\n" in stanza)
+    half = journal.replace("hold ok installed", "hold ok half-configured")
+    (root.folder / "root/var/lib/dpkg/updates/0000").write_text(f"{half.strip()}\n")
+    work = dataclasses.replace(plan(root, NEW), repair=True)
+    assert work.broken == (DKMS,)
+    driver_install.install(work, NEW, **LIMITS)
+    assert installed() == {LIBRARY: f"{NEW}-1 held", DKMS: f"{NEW}-1 held"}
 
 
 def test_what_a_driver_itself_lacks_is_never_tolerated(root: Root) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,9 @@ class Kernel:
         self.sticky: set[str] = set()
         self.hangs: set[str] = set()
         self.calls: list[str] = []
+        self.next, self.licence = NEW, "Dual MIT/GPL"
+        self.flavor: str | None = "open"
+        monkeypatch.setattr(driver_state, "loaded_flavor", lambda: self.flavor if self.loaded.get("nvidia") else None)
         monkeypatch.setattr(driver_state, "loaded_version", lambda: self.loaded.get("nvidia"))
         monkeypatch.setattr(
             driver_state, "modules", lambda: {name: {"refcount": 0, "used_by": []} for name in self.loaded}
@@ -90,6 +94,8 @@ class Kernel:
 
     def run(self, argv: Sequence[str], _deadline: float) -> CommandResult:
         command = " ".join(argv)
+        if "-D" in argv or argv[0] == "modinfo":
+            return self.resolved(command)
         if not command.startswith(("systemctl is-active", "systemctl cat")):
             self.calls.append(command)
         if argv[0] == "systemctl":
@@ -105,6 +111,14 @@ class Kernel:
             self.loaded[name] = self.installed
         return CommandResult(0)
 
+    def resolved(self, command: str) -> CommandResult:
+        """What modprobe would load."""
+        if not self.next:
+            return CommandResult(1, stderr="modprobe: FATAL: Module nvidia not found in directory /lib/modules/6.1")
+        if command.startswith("modprobe"):
+            return CommandResult(0, "insmod /lib/modules/6.1/updates/dkms/nvidia.ko \n")
+        return CommandResult(0, self.next if "-F version" in command else self.licence)
+
     def systemctl(self, verb: str, units: Sequence[str]) -> CommandResult:
         if verb == "is-active":
             return CommandResult(0 if units[-1] in self.active else 3)
@@ -117,8 +131,8 @@ class Kernel:
             self.active |= set(units)
         return CommandResult(0)
 
-    def load(self, policy: Any = "either") -> kernel_module.Decision:
-        return kernel_module.load(NEW, policy, run=self.run, sleep=lambda _seconds: None)
+    def load(self, policy: Any = "either", flavor: str | None = "open") -> kernel_module.Decision:
+        return kernel_module.load(NEW, policy, flavor=flavor, run=self.run, sleep=lambda _seconds: None)
 
 
 @pytest.fixture
@@ -140,6 +154,38 @@ def test_a_reload_stops_unloads_in_order_loads_and_starts_again(kernel: Kernel) 
     ]
     assert kernel.loaded["nvidia"] == NEW
     assert kernel.active == {"nvidia-persistenced.service", "dcgm-exporter.service"}
+
+
+@pytest.mark.parametrize(
+    ("version", "licence", "policy", "said"),
+    [
+        (NEW, "NVIDIA", "either", "would load proprietary kernel modules (/lib/modules/6.1/updates/dkms/nvidia.ko), open ones are"),
+        (OLD, "Dual MIT/GPL", "either", f"would load driver {OLD}"),
+        ("", "", "either", "there is no module nvidia for kernel"),
+        (NEW, "NVIDIA", "reboot", "would load proprietary kernel modules"),
+        ("", "", "reboot", "there is no module nvidia for kernel"),
+    ],
+)  # fmt: skip
+def test_what_modprobe_would_load_is_made_sure_of_before_anything_is_stopped(
+    kernel: Kernel, version: str, licence: str, policy: str, said: str
+) -> None:
+    kernel.next, kernel.licence = version, licence
+    with pytest.raises(LoadFailed, match=re.escape(said)) as failure:
+        kernel.load(policy)
+    assert "Nothing was unloaded" in str(failure.value)
+    assert failure.value.stop.next
+    assert kernel.calls == []
+    assert kernel.loaded["nvidia"] == OLD
+
+
+@pytest.mark.parametrize(("declared", "action"), [("open", "none"), ("proprietary", "reload"), (None, "none")])
+def test_the_other_flavour_of_the_same_version_is_loaded_instead(
+    kernel: Kernel, declared: str | None, action: str
+) -> None:
+    kernel.loaded["nvidia"] = NEW
+    kernel.licence = "NVIDIA"
+    assert kernel.load(flavor=declared).action == action
+    assert ("modprobe -r nvidia" in kernel.calls) is (action == "reload")
 
 
 def test_nothing_is_touched_when_it_runs_already(kernel: Kernel) -> None:

@@ -16,6 +16,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.driver.packages impo
 )
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
+REAL = FIXTURES / "real-packages"
 H = {"nvswitches": 0, "fabric": {"switch_managers": 0, "spans_hosts": False}, "fabric_manager": None}
 B200 = {**H, "fabric": {"switch_managers": 4, "spans_hosts": False}}
 GB200 = {**H, "fabric": {"switch_managers": 0, "spans_hosts": True}}
@@ -47,6 +48,8 @@ def required(version: str, **params: object) -> set[str]:
         ("550.127.05", {"source": "ubuntu", "prebuilt_for": ["6.8.0-49-generic"]},
          {"linux-modules-nvidia-550-server-open-6.8.0-49-generic", "nvidia-kernel-common-550-server",
           "libnvidia-compute-550-server", "nvidia-utils-550-server", "nvidia-compute-utils-550-server"}),
+        ("535.309.01", {"source": "debian", "distribution": "Debian", "flavor": "proprietary"},
+         {"nvidia-kernel-dkms", "nvidia-smi", "libcuda1", "libnvidia-ml1", "nvidia-persistenced"}),
         ("535.261.03", {"source": "debian", "distribution": "Debian"}, {"nvidia-open-kernel-dkms", "nvidia-smi",
                                                                         "libcuda1", "libnvidia-ml1",
                                                                         "nvidia-persistenced"}),
@@ -55,6 +58,18 @@ def required(version: str, **params: object) -> set[str]:
 )  # fmt: skip
 def test_required_packages(version: str, params: dict, names: set[str]) -> None:
     assert required(version, **params) == names
+
+
+@pytest.mark.parametrize(("flavor", "support", "other"), [
+    ("open", "nvidia-open-kernel-support", "nvidia-kernel-support"),
+    ("proprietary", "nvidia-kernel-support", "nvidia-open-kernel-support"),
+])  # fmt: skip
+def test_on_debian_each_flavour_brings_its_own_alternative(flavor: str, support: str, other: str) -> None:
+    """With the proprietary support package beside it, modprobe never takes the open modules."""
+    names = {name for one in package_set("535.261.03", source="debian", flavor=flavor, distribution="Debian", fabric_manager=False)
+             for name in one.names}  # fmt: skip
+    assert support in names
+    assert other not in names
 
 
 def test_no_package_of_a_desktop_is_required() -> None:
@@ -91,14 +106,14 @@ def test_impossible_parameters_are_refused(version: str, params: dict, fragment:
 
 
 OFFER = {
-    "libnvidia-compute-550": ["550.90.07-1", "550.127.05-0ubuntu1", "550.127.05-0ubuntu2"],
+    "libnvidia-compute-550": ["550.127.05-0ubuntu2", "550.127.05-0ubuntu1", "550.90.07-1"],
     "nvidia-utils-550": ["550.127.05-0ubuntu1"],
-    "nvidia-modprobe": ["550.127.05-0ubuntu1", "580.95.05-0ubuntu1"],
+    "nvidia-modprobe": ["580.95.05-0ubuntu1", "550.127.05-0ubuntu1"],
     "libcuda1": ["12.4.1-1"],
 }
 
 
-def test_the_newest_revision_of_the_exact_version_is_taken() -> None:
+def test_the_first_revision_of_the_exact_version_is_taken() -> None:
     requirements = [Requirement(("libnvidia-compute-550",), "550.127.05"), Requirement(("nvidia-modprobe",), None),
              Requirement(("no-such", "nvidia-utils-550"), "550.127.05"), Requirement(("absent",), "550.127.05", required=False)]  # fmt: skip
     assert select(requirements, OFFER) == {
@@ -110,12 +125,22 @@ def test_the_newest_revision_of_the_exact_version_is_taken() -> None:
 
 def test_what_is_not_on_offer_is_named_with_what_is() -> None:
     with pytest.raises(
-        PackageError, match=r"driver 550\.90\.07 .*missing: nvidia-utils-550.* 550\.90\.07, 550\.127\.05$"
+        PackageError, match=r"driver 550\.120\.01 .*missing: nvidia-utils-550\).* 550\.90\.07, 550\.127\.05$"
     ):
+        select([Requirement(("nvidia-utils-550",), "550.120.01")], OFFER)
+
+
+def test_one_package_alone_that_is_missing_is_named() -> None:
+    with pytest.raises(PackageError) as refused:
         select(
-            [Requirement(("libnvidia-compute-550",), "550.90.07"), Requirement(("nvidia-utils-550",), "550.90.07")],
+            [Requirement(("libnvidia-compute-550",), "550.90.07"), Requirement(("nvidia-utils-550",), "550.90.07"),
+             Requirement(("nvidia-dkms-550",), "550.90.07")],
             OFFER,
-        )
+        )  # fmt: skip
+    assert str(refused.value) == (
+        "the repository has driver 550.90.07, but not all of it; missing: nvidia-utils-550 (only in 550.127.05), "
+        "nvidia-dkms-550 (not at all)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -168,7 +193,7 @@ def test_what_nvlink5_needs_has_versions_of_its_own_and_libnvsdm_the_drivers() -
         "nvidia-fabricmanager": ["580.126.09-1", "595.71.05-1"],
         "libnvidia-nscq": ["580.126.09-1"],
         "libnvsdm": ["580.126.09-1", "595.71.05-1"],
-        "nvlsm": ["2025.03.1-1", "2025.10.11-1"],
+        "nvlsm": ["2025.10.11-1", "2025.03.1-1"],
         "infiniband-diags": ["50.0-2ubuntu0.2"],
     }
     wanted = package_set(
@@ -190,6 +215,8 @@ def test_what_nvlink5_needs_has_versions_of_its_own_and_libnvsdm_the_drivers() -
         ("libnvidia-compute-550", "550.90.07-0ubuntu1", True),
         ("nvidia-driver-pinning-580", "580-1", True),
         ("nvidia-firmware-550-550.90.07", "550.90.07-0ubuntu1", True),
+        ("nvidia-alternative", "535.261.03-1", True),
+        ("nvidia-legacy-check", "535.261.03-1", True),
         ("nvidia-settings", "560.35.05-0ubuntu1", False),
         ("nvidia-persistenced", "535.171.04-1", False),
         ("libnvsdm", "580.126.09-1", True),
@@ -235,14 +262,28 @@ def test_the_table_of_driver_minima_has_every_cuda_that_torch_is_built_for() -> 
 def test_packages_index() -> None:
     offered = apt_repository.parse_packages((FIXTURES / "apt/Packages-ubuntu2204").read_text())
     assert offered == {
-        "libnvidia-compute-550": ["550.90.07-1", "550.127.05-0ubuntu1"],
+        "libnvidia-compute-550": ["550.127.05-0ubuntu1", "550.90.07-1"],
         "nvidia-driver-pinning-595.71.05": ["595.71.05-1ubuntu1"],
     }
 
 
-def test_madison_leaves_sources_out() -> None:
-    offered = apt_repository.parse_madison((FIXTURES / "apt/madison").read_text())
-    assert offered == {"libnvidia-compute-550": ["550.127.05-0ubuntu1", "550.120-0ubuntu0.22.04.1"]}
+@pytest.mark.parametrize(
+    ("release", "offered"),
+    [
+        # The installed version is pinned at 1001 and comes after what the archive prefers all the same.
+        ("debian12", {"nvidia-smi": ["535.309.01-0+deb12u1", "535.261.03-1", "535.216.03-2~bpo12+1"],
+                      "nvidia-persistenced": ["535.171.04-1~deb12u1"]}),
+        # Backports (100) come after the release (500), though their revision is higher; 580 is installed and nowhere on offer.
+        ("debian13", {"nvidia-smi": ["550.163.01-2", "550.163.01-4~bpo13+1"], "nvidia-persistenced": ["550.163.01-1"]}),
+    ],
+)  # fmt: skip
+def test_what_apt_offers_in_its_own_order(release: str, offered: dict[str, list[str]]) -> None:
+    assert apt_repository.parse_policy((REAL / release / "apt-cache-policy.txt").read_text()) == offered
+
+
+def test_of_two_revisions_that_of_the_archive_s_own_release_is_taken() -> None:
+    offered = apt_repository.parse_policy((REAL / "debian13/apt-cache-policy.txt").read_text())
+    assert select([Requirement(("nvidia-smi",), "550.163.01")], offered) == {"nvidia-smi": "550.163.01-2"}
 
 
 @pytest.mark.parametrize("name", ["Packages", "Packages.gz", "Packages.xz"])

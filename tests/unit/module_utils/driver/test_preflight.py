@@ -15,9 +15,9 @@ import pytest
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import apt_root, boot_kernels, preflight
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import install as driver_install
-from ansible_collections.lockstep.vllm.plugins.module_utils.driver import repository as apt_repository
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.package_problems import Problem, ProblemKind
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.transaction import Declared
+from tests.unit.documented import documented
 from tests.unit.module_utils.driver.aptlab import Host, Key, digest, paragraph, publish
 
 CASES = Path(__file__).parents[2] / "fixtures" / "cases"
@@ -88,6 +88,7 @@ def test_what_apt_refuses_is_quoted_from_under_unmet_dependencies(
     assert problem.cause == (
         f"apt refuses to install driver {VERSION}: nvidia-utils-550: Depends: libgone (= 7) but it is not installable"
     )
+    documented("a transaction that apt refuses", problem.cause)
 
 
 BROKEN = paragraph("demo-agent", "1.0", status="install ok half-configured")
@@ -100,6 +101,7 @@ def test_an_unrelated_package_that_is_half_configured(host: Host, declared: Decl
     assert "package demo-agent 1.0 is half-configured" in problem.cause
     assert problem.fix == "dpkg --configure demo-agent"
     assert problem.stop("a1").next == "ansible a1 -b -m ansible.builtin.command -a 'dpkg --configure demo-agent'"
+    documented("a package that is half-configured", str(problem.stop("a1")))
 
 
 def test_what_our_own_stopped_change_left_is_finished_by_running_again(
@@ -136,6 +138,7 @@ def test_an_interrupted_dpkg_and_a_torn_record(host: Host, declared: Declared) -
     (host.root / "var/lib/dpkg/updates/0001").write_text("")
     (problem,) = look(host, declared)
     assert (problem.kind, problem.fix, problem.warns) == (ProblemKind.INTERRUPTED, "dpkg --configure -a", False)
+    documented("a dpkg that was interrupted", str(problem.stop("a1")))
     records.DRIVER.write_text("{torn")
     (problem,) = look(host, declared)
     assert problem.kind is ProblemKind.RECORD
@@ -149,6 +152,7 @@ def test_dependencies_that_were_unmet_before(host: Host, declared: Declared) -> 
     assert kinds(found)[0] is ProblemKind.UNMET
     assert "demo-agent: Depends: libdemo (>= 2) but it is not installable" in found[0].cause
     assert found[0].fix == "apt-get install -y --fix-broken"
+    documented("dependencies that were unmet before", str(found[0].stop("a1")))
 
 
 def test_sources_that_apt_cannot_read(host: Host, declared: Declared) -> None:
@@ -178,6 +182,7 @@ def test_a_second_description_of_the_repository_is_refused_by_name(host: Host, d
     assert "/etc/apt/sources.list.d/cuda-ubuntu2204-x86_64.list describes" in problem.cause
     name = "/etc/apt/sources.list.d/cuda-ubuntu2204-x86_64.list"
     assert problem.fix == f"mv {name} {name}.disabled"
+    documented("apt-signed-by-twice", str(problem.stop("a1")))
     path.rename(path.with_name(f"{path.name}.disabled"))
     assert look(host, declared) == []
 
@@ -244,6 +249,8 @@ def test_what_is_declared_wrong(
     (problem,) = look(host, dataclasses.replace(declared, **change))
     assert problem.kind is kind
     assert fragment in problem.cause
+    if change == {"version": "550.999.01"}:
+        documented("a version that the repository does not have", problem.cause)
 
 
 def test_a_driver_with_the_other_modules_alone_says_so(
@@ -269,6 +276,7 @@ def test_apt_is_not_let_remove_what_the_driver_is_no_part_of(
     (problem,) = look(host, declared)
     assert problem.kind is ProblemKind.OTHERS
     assert "apt would remove gpu-agent" in problem.cause
+    documented("a package that the driver would take away", problem.cause)
 
 
 def test_kernels_of_the_next_boot_need_headers(host: Host, declared: Declared) -> None:
@@ -281,6 +289,7 @@ def test_kernels_of_the_next_boot_need_headers(host: Host, declared: Declared) -
     assert problem.kind is ProblemKind.HEADERS
     assert "DKMS cannot build for 6.8.0-60-generic, a kernel that the next boot may take" in problem.cause
     assert problem.fix == "apt-get install -y linux-headers-6.8.0-60-generic"
+    documented("kernel-next-boot-without-headers", str(problem.stop("a1")))
     host.kernels([], ["6.8.0-60-generic"])
     assert look(host, declared) == []
 
@@ -316,6 +325,7 @@ def test_open_modules_on_volta(host: Host, declared: Declared) -> None:
     assert problem.kind is ProblemKind.FLAVOR
     assert "10de:1db5" in problem.cause
     assert "set nvidia_driver_flavor: proprietary (branch 580 at most)" in problem.cause
+    documented("open-module-on-volta", problem.cause)
 
 
 def prebuilt_offer(name: str) -> str:
@@ -335,9 +345,10 @@ def test_prebuilt_modules(
 ) -> None:
     """Ubuntu's archive, from lists that the host's apt has already."""
     index = ""
-    for name, versions in apt_repository.parse_madison(prebuilt_offer(offer)).items():
+    for line in prebuilt_offer(offer).splitlines():
+        name, version = (field.strip() for field in line.split("|")[:2])
         common = f"Depends: nvidia-kernel-common-550-server (<= {made_for}-9), nvidia-kernel-common-550-server (>= {made_for})"
-        index += paragraph(name, versions[0], *([common] if name.startswith("linux-modules") else []))
+        index += paragraph(name, version, *([common] if name.startswith("linux-modules") else []))
     host.dpkg_status("")
     archive = publish(tmp_path / "archive", index, None)
     (host.root / "etc/apt/sources.list").write_text(f"deb [trusted=yes] {archive} ./\n")
@@ -348,6 +359,8 @@ def test_prebuilt_modules(
     problems = look(host, Declared(VERSION, "ubuntu", "open", prebuilt_modules=True))
     text = "; ".join(problem.cause for problem in problems)
     assert (found in text) if found else problems == []
+    if found and "missing" in found:
+        documented("prebuilt-modules-in-preflight", text)
 
 
 HOLD = "import fcntl,sys,time; f=open(sys.argv[1],'w'); fcntl.lockf(f,fcntl.LOCK_EX); print('held',flush=True); time.sleep(60)"
@@ -391,7 +404,7 @@ def test_the_simulation_has_every_pin_and_version(
         asked.append([*arguments])
         if "-s" in arguments:
             preferences = (self.folder / "etc/preferences.d" / driver_install.PREFERENCES.name).read_text()
-            assert f"Package: nvidia-utils-550\nPin: version {VERSION}-0ubuntu1\nPin-Priority: 1001" in preferences
+            assert f"Package: nvidia-utils-550\nPin: version {VERSION}-0ubuntu1\nPin-Priority: 1002" in preferences
         return real(self, arguments, deadline)
 
     monkeypatch.setattr(apt_root.AptRoot, "apt_get", apt_get)

@@ -187,3 +187,17 @@ def test_nvswitches_are_counted_by_vendor_and_class(tmp_path: Path) -> None:
         (folder / "vendor").write_text(f"{vendor}\n")
         (folder / "class").write_text(f"{kind}\n")
     assert driver_state.nvswitches(tmp_path) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "flavor"),
+    [
+        ("version-550.90.07-proprietary", "proprietary"),
+        ("version-555.58.02-open", "open"),
+        ("version-560.35.03-vgpu", "open"),
+        ("version-610.43.02-open", "open"),
+    ],
+)
+def test_flavour_of_the_loaded_module(name: str, flavor: str) -> None:
+    assert driver_state.parse_proc_flavor(text(f"proc/{name}")) == flavor
+    assert driver_state.parse_proc_flavor("") is None

@@ -21,14 +21,65 @@ def log(name: str) -> list[str]:
     return (FIXTURES / "0.32.0" / name).read_text(encoding="utf-8").splitlines()
 
 
-@pytest.mark.parametrize("row", ROWS, ids=[row["id"] for row in ROWS])
-def test_a_row_finds_its_own_line_and_no_other_row_does(row: dict[str, Any]) -> None:
-    found = log_advice.read([row["line"]] * row.get("at_least", 1), KNOWN)
+WORDINGS = [(row, given) for row in ROWS for given in (row, *row.get("also", []))]
+
+
+@pytest.mark.parametrize(("row", "given"), WORDINGS, ids=[row["id"] for row, _ in WORDINGS])
+def test_a_row_finds_its_own_lines_and_no_other_row_does(row: dict[str, Any], given: dict[str, str]) -> None:
+    found = log_advice.read([given["line"]] * row.get("at_least", 1), KNOWN)
     assert [finding.id for finding in found] == [row["id"]]
     assert "{" not in found[0].finding + found[0].remediation
     assert found[0].finding.endswith(".")
     assert found[0].source
-    assert row["line_from"]
+    assert given["line_from"]
+
+
+CASES = FIXTURES.parent / "cases"
+ADVICE = {
+    "log-gloo-barrier-half-hour": ("gloo_half_hour", ["in_the_same_node_as", "vllm-same-node-barrier"]),
+    "log-ib-gid-timeout": (
+        "nccl_link_local_gid",
+        [
+            "mlx5_bond_0",
+            "(Connection timed out)",
+            "local GID index 1, a link-local one",
+            "RoCE v2 GID",
+            "NCCL_IB_GID_INDEX",
+        ],
+    ),
+    "log-mnnvl-imex": (
+        "nccl_imex",
+        ["IMEX", "/dev/nvidia-caps-imex-channels", "nvidia-imex-ctl -N", "NCCL_MNNVL_ENABLE=0"],
+    ),
+    "log-nccl-capture-refused": (
+        "nccl_capture_refused",
+        ["libcuda", "LD_LIBRARY_PATH", "second NCCL", "without graphs"],
+    ),
+    "log-nccl-connect-wordings": ("nccl_cannot_connect", ["10.0.0.14", "No route to host"]),
+    "log-nccl-last-error": ("nccl_nvls_bind", ["fabric manager", "NVSwitches", "401"]),
+    "log-ptx-toolchain": ("ptx_toolchain", ["driver is older than the CUDA", "serving_runtime_lock"]),
+    "log-ptxas-next-line": ("ptxas_unknown_gpu", ["sm_121a", "TRITON_PTXAS_PATH", "CUDA 13", "newer vLLM and Triton"]),
+    "log-ray-memory-kill": ("ray_memory_kill", ["10.0.0.12", "memory"]),
+}
+
+
+@pytest.mark.parametrize(("case", "advice"), ADVICE.items(), ids=ADVICE)
+def test_a_case_is_advised(case: str, advice: tuple[str, list[str]]) -> None:
+    name, fragments = advice
+    found = {one.id: one for one in log_advice.read((CASES / case / "engine.log").read_text().splitlines(), KNOWN)}
+    said = found[name].finding + " " + found[name].remediation
+    assert [each for each in fragments if each not in said] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [(0, "No route to host"), (2, "No route to host"), (3, "Connection refused")],
+    ids=["2.21", "2.30", "retried"],
+)
+def test_each_wording_of_a_refused_connection_names_peer_and_reason(line: int, why: str) -> None:
+    said = (CASES / "log-nccl-connect-wordings/engine.log").read_text().splitlines()[line]
+    (found,) = log_advice.read([said], KNOWN)
+    assert found.finding == f"NCCL cannot connect to 10.0.0.14: {why}."
 
 
 def test_rows_have_names_of_their_own() -> None:
@@ -63,48 +114,6 @@ def test_a_finding_quotes_its_line_without_colours() -> None:
 
 def test_nothing_is_found_in_a_log_of_nothing() -> None:
     assert log_advice.read(["INFO 11-22 01:03:30 [core.py:1] all is well", ""], KNOWN) == []
-
-
-REASONS = {
-    "a real engine that died at its first completion": (
-        log("dies_at_first_completion.log"),
-        "RuntimeError: Worker failed with error 'Unsupported CPU attention configuration: head_dim=16 isa=2 kv_cache_idx=0'",
-    ),
-    "a real engine whose workers lack the model, reported through Ray": (
-        log("dies_without_model.log"),
-        "FileNotFoundError: No such file or directory: /srv/models/tiny/model.safetensors",
-    ),
-    "the cause comes before the generic end": (
-        [
-            "(EngineCore pid=9) ERROR 11-22 01:00:00 [core.py:9] Traceback (most recent call last):",
-            "(EngineCore pid=9) ERROR 11-22 01:00:00 [c.py:9] torch.OutOfMemoryError: CUDA out of memory",
-            "(APIServer pid=8) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}",
-        ],
-        "torch.OutOfMemoryError: CUDA out of memory",
-    ),
-    "Ray's colours and prefixes": (
-        ["\x1b[36m(R pid=7, ip=10.0.0.12)\x1b[0m (W pid=7) ERROR 11-22 01:00:00 [x.py:1] ValueError: no such model"],
-        "ValueError: no such model",
-    ),
-    "an argument that vLLM does not know": (
-        ["usage: vllm serve [model_tag] [options]", "vllm serve: error: unrecognized arguments: --nonsense"],
-        "unrecognized arguments: --nonsense",
-    ),
-    "only the generic end": (
-        ["RuntimeError: Engine core initialization failed. See root cause above."],
-        "RuntimeError: Engine core initialization failed. See root cause above.",
-    ),
-    "no exception at all": (
-        ["(APIServer pid=8) INFO 11-22 01:00:00 [a.py:1] Loading weights took 3 s", ""],
-        "Loading weights took 3 s",
-    ),
-    "no log at all": ([], "nothing"),
-}
-
-
-@pytest.mark.parametrize(("lines", "reason"), REASONS.values(), ids=REASONS.keys())
-def test_failure_reason(lines: list[str], reason: str) -> None:
-    assert log_advice.failure_reason(lines).startswith(reason)
 
 
 def test_rows_that_cannot_work_are_named() -> None:

@@ -8,8 +8,8 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks.launcher
 AT = 1000.0
 
 
-def step(host, rank, number, phase, what="", waiting=False, at=AT):
-    return events.Step(rank, host, number, phase, what, waiting, at)
+def step(host, rank, number, phase, what="", waiting=False, at=AT, part=""):
+    return events.Step(rank, host, number, phase, what, waiting, at, part)
 
 
 def started(host, rank, backend="gloo", device="cpu", nccl=None):

@@ -188,12 +188,28 @@ def seen(active="inactive", **registered):
 
 def test_the_filter_reads_what_was_registered():
     hostvars = {
-        "a1": seen(lockstep_seen_nccl_replica={"gate": as_json(bad("nccl", "wrong_sum", host="a2"))}),
+        "a1": seen(lockstep_seen_ranks_replica={"results": [{"gate": as_json(bad("nccl", "wrong_sum", host="a2"))}]}),
         "a2": seen(lockstep_seen_driver={"gate": as_json(good("driver")), "issues": [dataclasses.asdict(ISSUE)]}),
     }
     text = filters.lockstep_diagnosis(hostvars, "a1")
     assert text.startswith("VERDICT on replica_a: nccl gate, wrong_sum")
     assert "graph-hang-550.90.07" in text
+
+
+@pytest.mark.parametrize(
+    ("answer", "headline"),
+    [
+        ({"results": [{"gate": as_json(good("nccl"))}, {"gate": as_json(bad("graph", "capture_hangs"))}]}, "graph gate, capture_hangs"),
+        ({"results": [{"gate": as_json(bad("nccl", "rank_killed"))}]}, "nccl gate, rank_killed"),
+        ({"failed": True, "msg": "no Python"}, "nccl gate, could_not_run: no Python"),
+        ({"failed": True, "msg": "no Python", "results": "nonsense"}, "nccl gate, could_not_run: no Python"),
+        ({"results": [{"gate": as_json(good("nccl"))}, {"gate": {"gate": "graph"}}]}, "graph gate, could_not_run: its result cannot be used"),
+    ],
+    ids=["graph", "nccl ended the ranks", "the module failed", "no results", "no result"],
+)  # fmt: skip
+def test_the_gates_of_one_rank_group(answer, headline):
+    hostvars = {"a1": seen(lockstep_seen_ranks=answer), "a2": seen()}
+    assert headline in " ".join(filters.lockstep_diagnosis(hostvars, "a1").split())
 
 
 def test_a_host_that_never_answered_is_named():

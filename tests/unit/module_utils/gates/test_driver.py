@@ -15,6 +15,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.driver import health
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import kernel_log, known_issues, nvidia_smi, xids
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import state as driver_state
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.health import GpuHealth, Health, Links
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver.module_file import Lookup, ModuleFile
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import driver as driver_gate
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.driver import Expected
 from tests.unit.module_utils.gates.driver_states import STATE, UUIDS, VERSION
@@ -109,6 +110,33 @@ def test_a_sick_gpu_fails_and_is_named(change: dict[str, Any], code: str) -> Non
     result = evaluated(gpu=change)
     assert (result.verdict, result.code) == ("fail", code)
     assert "00000000:19:00.0" in result.cause
+
+
+FILE = ModuleFile(Lookup.FOUND, "6.1.0-56-amd64", "nvidia", "/lib/modules/x/nvidia.ko", VERSION, "open")
+MISSING = ModuleFile(Lookup.MISSING, "6.1.0-56-amd64", "nvidia-current-open", flavor="open", headers=False)
+
+
+@pytest.mark.parametrize(
+    ("loaded", "file", "declared", "code", "fragment"),
+    [
+        ("open", FILE, "open", "ok", ""),
+        ("proprietary", FILE, None, "ok", ""),
+        (None, dataclasses.replace(FILE, lookup=Lookup.UNKNOWN), "open", "ok", ""),
+        ("proprietary", FILE, "open", "flavor_differs", "loaded kernel modules are the proprietary ones, open is declared"),
+        ("open", dataclasses.replace(FILE, flavor="proprietary"), "open", "module_file", "modprobe nvidia would load proprietary"),
+        ("open", dataclasses.replace(FILE, version="550.90.07"), "open", "module_file", "modprobe nvidia would load driver 550.90.07"),
+        ("open", MISSING, "open", "module_file", "no module nvidia-current-open for kernel 6.1.0-56-amd64"),
+    ],
+)  # fmt: skip
+def test_the_loaded_flavour_and_what_a_reboot_would_load(
+    loaded: str | None, file: ModuleFile, declared: str | None, code: str, fragment: str
+) -> None:
+    modules = driver_gate.Modules(loaded, file)
+    result = evaluated(modules=modules, expected=dataclasses.replace(EXPECTED, flavor=declared))
+    assert result.code == code
+    assert fragment in result.cause
+    platform = dataclasses.replace(EXPECTED, flavor=declared, packaged=False)
+    assert evaluated(modules=modules, expected=platform).code == "ok"
 
 
 def test_what_is_wrong_comes_before_what_is_not_held() -> None:

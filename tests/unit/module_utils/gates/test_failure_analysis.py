@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.gates import failure_analysis
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates import failure_analysis, nccl
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.codes import Code
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import events, main
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks.launcher import Report
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import GateResult
 from tests.unit.module_utils.gates.rank_reports import ended, error, report, started, step
@@ -356,3 +360,40 @@ def test_there_is_a_pair_of_two_hosts_alone():
 def test_the_slowest_host_gives_the_time():
     assert failure_analysis.seconds([Report("a1", 0, 1, "done", 2.0), Report("a2", 1, 1, "done", 5.0)]) == 5.0
     assert failure_analysis.seconds([]) == 0.0
+
+
+CASE = Path(__file__).parents[2] / "fixtures/cases/gate-nccl-system-error"
+
+
+def case_reports(name: str) -> list[Report]:
+    """What the case's ranks told; its errors are weighed as a rank weighs its own."""
+    reports = []
+    for given in json.loads((CASE / name).read_text()):
+        happened: list[events.Event] = []
+        for one in given.pop("events"):
+            rank, where = one["rank"], one["host"]
+            if one["event"] == "start":
+                happened.append(events.Started(rank, where, one["backend"], one["device"], one["nccl"]))
+            elif one["event"] == "step":
+                step_of = (one["step"], one["phase"], one["what"], one["waiting"], one["at"])
+                happened.append(events.Step(rank, where, *step_of))
+            elif one["event"] == "error":
+                code = main.error_code(RuntimeError(one["message"]))
+                error_of = (one["step"], one["phase"], one["what"], code, one["kind"], one["message"], one["at"])
+                happened.append(events.Error(rank, where, *error_of))
+            else:
+                happened.append(events.Ended(rank, where, one["status"], one["at"]))
+        reports.append(Report(**given, events=tuple(happened)))
+    return reports
+
+
+@pytest.mark.parametrize("name", ["both-ended.json", "other-at-deadline.json"])
+def test_ncclsystemerror_is_no_echo_of_a_peer(name: str) -> None:
+    """NCCL's fixed text for it has the word "socket"; the reason stands under "Last error:"."""
+    result = nccl.evaluate(case_reports(name), None)
+    assert (result.verdict, result.code, result.host) == ("fail", Code.INIT_FAILED, "a2")
+    assert (
+        "failed with DistBackendError: Error while attaching to shared memory segment /dev/shm/nccl-b7Qx"
+        in result.cause
+    )
+    assert "error: No such file or directory (2)" in result.cause

@@ -8,7 +8,8 @@ import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import graph as graph_gate
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.codes import OF_GATE
-from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import events
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import events, vllm_kernels
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.request import CAPTURED
 from tests.unit.module_utils.gates.rank_reports import ended, error, pair, report, started, step
 
 
@@ -112,7 +113,7 @@ def test_too_slow(limit, expected):
 
 
 def test_the_result_names_what_stood_for_a_graph():
-    assert graph_gate.evaluate(pair()).measured["graphs"] == "torch.compile on cpu"
+    assert graph_gate.evaluate(pair()).measured["graphs"] == "called again on cpu"
     on_gpu = [report("a1", 0, started("a1", 0, backend="nccl", device="NVIDIA H200", nccl="2.27.5"))]
     assert graph_gate.evaluate(on_gpu).measured["graphs"] == "torch.cuda.CUDAGraph"
 
@@ -155,7 +156,7 @@ def test_figures():
     assert result.measured == {
         "ranks": 2,
         "hosts": ["a1", "a2"],
-        "graphs": "torch.compile on cpu",
+        "graphs": "called again on cpu",
         "modes": ["FULL", "PIECEWISE"],
         "captures": 2,
         "replays": 40,
@@ -173,3 +174,72 @@ def test_the_slowest_of_slow_replays_is_named_and_both_hosts_are_a_pair():
     assert result.pair == ("a1", "a2")
     assert result.cause == "FULL batch 4 on a2: a replay takes 4 ms, 4 times eager (1 ms), 2 is allowed"
     assert graph_gate.evaluate(reports, 4.0).passed
+
+
+ONE = events.Skipped(0, "a1", "symmetric_memory", "one rank: vLLM has nothing to reduce")
+
+
+def kind(reports):
+    return graph_gate.evaluate(reports)
+
+
+def test_one_verdict_over_all_that_was_captured():
+    results = {
+        "plain": kind(pair([replay("a1", 0)])),
+        "compiled": kind(pair([replay("a1", 0, mode="FULL of compiled code", deviation=0.01)])),
+        "symmetric_memory": kind(pair([ONE])),
+    }
+    result = graph_gate.together(results, ("plain", "compiled", "symmetric_memory"))
+    assert (result.passed, result.seconds) == (True, 9.0)
+    assert result.measured["captured"]["compiled"] == {
+        "verdict": "pass", "seconds": 3.0, "captures": 0, "replays": 20, "worst_deviation": 0.01,
+    }  # fmt: skip
+    assert result.measured["captured"]["symmetric_memory"]["skipped"] == f"symmetric_memory: {ONE.reason}"
+    assert graph_gate.together({}, ("plain",)) is None
+
+
+def test_what_never_began_proves_nothing():
+    result = graph_gate.together({"plain": kind(GOOD)}, ("plain", "compiled"))
+    assert (result.verdict, result.code) == ("fail", "could_not_run")
+    assert result.cause == "compiled: never began, though the ranks ended well"
+
+
+GOOD = pair([replay("a1", 0)], [replay("a2", 1)])
+WRONG = pair([replay("a1", 0)], [replay("a2", 1, wrong=True, what="custom_all_reduce 256")])
+
+
+@pytest.mark.parametrize(
+    ("results", "code", "said", "unsaid"),
+    [
+        (
+            {"plain": GOOD, "custom_all_reduce": WRONG, "symmetric_memory": GOOD},
+            "wrong_results",
+            "; plain, symmetric_memory good: --disable-custom-all-reduce turns off what fails, by vllm_server_args: "
+            "{disable-custom-all-reduce: true}",
+            None,
+        ),
+        ({"plain": GOOD, "custom_all_reduce": hung("capture")}, "capture_hangs", "--disable-custom-all-reduce", None),
+        ({"plain": GOOD, "symmetric_memory": hung("replay")}, "replay_hangs", "VLLM_ALLREDUCE_USE_SYMM_MEM=0", None),
+        ({"plain": GOOD, "flashinfer_attention": WRONG}, "wrong_results", "--attention-backend FLASH_ATTN", None),
+        ({"plain": GOOD, "compiled": hung("capture")}, "capture_hangs", "vllm_server_ladder: [none]", None),
+        (
+            {"plain": GOOD, "custom_all_reduce": WRONG, "symmetric_memory": WRONG},
+            "wrong_results",
+            "custom_all_reduce: ",
+            "turns off",
+        ),
+        ({"plain": WRONG, "custom_all_reduce": GOOD}, "wrong_results", "differs from eager", "turns off"),
+        ({"plain": pair([ONE]), "custom_all_reduce": WRONG}, "wrong_results", "custom_all_reduce: ", "turns off"),
+    ],
+    ids=["wrong", "hangs", "symmetric memory", "attention", "compiled", "two wrong", "plain wrong", "nothing good"],
+)
+def test_what_fails_alone_is_named_with_its_switch(results, code, said, unsaid):
+    result = graph_gate.together({name: kind(reports) for name, reports in results.items()}, CAPTURED)
+    assert (result.passed, result.code, result.host) == (False, code, "a2")
+    assert said in result.cause
+    assert unsaid is None or unsaid not in result.cause
+
+
+def test_there_is_a_switch_for_all_but_plain_kernels():
+    assert set(CAPTURED) - set(graph_gate.SWITCHES) == {"plain"}
+    assert set(vllm_kernels.KERNELS) == set(CAPTURED) - {"plain", "compiled"}

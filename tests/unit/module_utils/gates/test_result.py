@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import json
 import re
@@ -15,8 +16,10 @@ from ansible_collections.lockstep.vllm.plugins.doc_fragments.gate import ModuleD
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import codes, entry_point
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.codes import Code
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.request import request_of
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import CannotRun, GateResult
 from ansible_collections.lockstep.vllm.plugins.modules import graph_capture_verify, nccl_verify, network_verify
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import TaskReport
 
 FAILED = GateResult(
     "nccl",
@@ -71,13 +74,21 @@ def test_a_module_documents_the_codes_of_its_gate(gate: str, module: Any) -> Non
     assert GateResult.from_dict(returned["sample"]).gate == gate
 
 
-def test_common_arguments_are_those_that_the_fragment_documents() -> None:
+FRAGMENTS = [
+    ((ModuleDocFragment.DOCUMENTATION, ModuleDocFragment.RANK_GROUP), entry_point.RANK_GROUP_ARGUMENTS),
+    ((ModuleDocFragment.NCCL,), entry_point.NCCL_ARGUMENTS),
+    ((ModuleDocFragment.GRAPH,), entry_point.GRAPH_ARGUMENTS),
+]
+
+
+@pytest.mark.parametrize(("fragments", "arguments"), FRAGMENTS, ids=["rank group", "nccl", "graph"])
+def test_arguments_are_those_that_the_fragments_document(fragments: Any, arguments: Any) -> None:
     documented: dict[str, dict[str, Any]] = {}
-    for fragment in (ModuleDocFragment.DOCUMENTATION, ModuleDocFragment.RANK_GROUP):
+    for fragment in fragments:
         documented |= yaml.safe_load(fragment)["options"]
     for option in documented.values():
         del option["description"]
-    assert documented == entry_point.RANK_GROUP_ARGUMENTS
+    assert documented == arguments
 
 
 class Ended(Exception):
@@ -143,6 +154,42 @@ def test_a_pass_warns_and_a_failure_may_be_only_reported() -> None:
     assert finished(lambda: FAILED).failed
 
 
+def finished_all(results: list[GateResult], fail: bool = True) -> Module:
+    module = Module(fail)
+    with pytest.raises(Ended):
+        entry_point.finish_all(module, ("nccl", "graph"), lambda: results)
+    return module
+
+
+def test_the_gates_of_a_rank_group_are_items_as_of_a_loop() -> None:
+    graph = dataclasses.replace(FAILED, gate="graph", code=Code.CAPTURE_HANGS)
+    module = finished_all([GateResult("nccl", "pass", 2.0), graph])
+    assert module.failed
+    assert (
+        module.answer["msg"]
+        == "nccl gate passed in 2 s; graph gate: fail, capture_hangs on a1 and a2: wrong. Next: diagnose"
+    )
+    assert [(item["gate"]["gate"], item["failed"]) for item in module.answer["results"]] == [
+        ("nccl", False),
+        ("graph", True),
+    ]
+    assert module.answer["evidence"] == ["/e/x"]
+    report = TaskReport.parse("a1", "Run gates", "failed", {**module.answer, "failed": True})
+    assert [(gate.gate, gate.verdict) for gate in report.gates] == [("nccl", "pass"), ("graph", "fail")]
+    assert report.failure is not None
+    assert (
+        report.failure.cause == "graph gate: fail, capture_hangs on a1 and a2: wrong. Next: diagnose"
+        or "wrong" in report.failure.cause
+    )
+    assert report.failure.evidence == ("/e/x",)
+
+
+def test_a_gate_that_did_not_run_is_named() -> None:
+    module = finished_all([FAILED], fail=False)
+    assert (module.failed, module.answer["failed"], len(module.answer["results"])) == (False, False, 1)
+    assert module.answer["msg"].endswith("; graph gate: not run, since the ranks had ended")
+
+
 PARAMS = {
     "scope": "host",
     "deadline": 5,
@@ -156,14 +203,35 @@ PARAMS = {
 }
 
 
+OWN = {
+    **{name: argument.get("default") for name, argument in entry_point.NCCL_ARGUMENTS.items()},
+    **{name: argument.get("default") for name, argument in entry_point.GRAPH_ARGUMENTS.items()},
+}
+
+
 def test_a_request_is_what_the_parameters_ask() -> None:
-    asked = entry_point.request("nccl", PARAMS, {"sizes": [8]}, floor_gbps=1.5)
-    assert (asked.gate, asked.scope, asked.deadline, asked.run, asked.floor_gbps) == ("nccl", "host", 5.0, "r1", 1.5)
-    assert (asked.bisect, asked.allow_gpu_processes, asked.params) == (False, True, {"sizes": [8]})
+    given = {**PARAMS, **OWN, "sizes": [8], "floor_gbps": 1.5, "replays": 7, "capture": ["compiled", "plain"]}
+    asked = entry_point.request(given, entry_point.nccl(given, 5), entry_point.graph(given, 6))
+    nccl, graph = asked.gates
+    assert (asked.scope, asked.run, asked.bisect, asked.allow_gpu_processes) == ("host", "r1", False, True)
     assert asked.environment == {"NCCL_NTHREADS": "64"}
+    assert (nccl.deadline, nccl.floor_gbps, nccl.nccl_tests, nccl.params["sizes"]) == (5.0, 1.5, True, [8])
+    assert [(part.name, part.work, part.seconds) for part in asked.parts()] == [
+        ("nccl", "collectives", 5.0),
+        ("graph", "graphs", 6.0),
+        ("graph-compiled", "graphs", 6.0),
+    ]
+    assert [part.params["compiled"] for part in graph.parts()] == [False, True]
+    assert asked.seconds() == 17.0
+    assert request_of(json.loads(json.dumps(dataclasses.asdict(asked)))) == asked
 
 
 @pytest.mark.parametrize("deadline", [0, -1])
 def test_a_deadline_is_positive(deadline: float) -> None:
     with pytest.raises(CannotRun, match="deadline is a positive number of seconds"):
-        entry_point.request("nccl", {**PARAMS, "deadline": deadline}, {})
+        entry_point.nccl(OWN, deadline)
+
+
+def test_there_is_something_to_capture() -> None:
+    with pytest.raises(CannotRun, match="capture is empty"):
+        entry_point.graph({**OWN, "capture": []}, 5)

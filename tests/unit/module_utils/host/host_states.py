@@ -8,6 +8,7 @@ RUNS = {"driver": "550.127.05", "driver_packages": "550.127.05", "kernel": '6.1"
 
 HEAD: dict[str, Any] = {
     "clock": 1795309800.5,
+    "boot": {"id": "b1", "since": "1795223400", "monotonic_us": "1"},
     "host": {
         "host": "a1",
         "replica": "replica_a",
@@ -54,6 +55,12 @@ HEAD: dict[str, Any] = {
         "rung": "full",
         "restarts": 1,
         "failures": 0,
+        "suspect": {
+            "code": "stopped",
+            "reason": "rank 1 on a2 (pid 7) is stopped (state T)",
+            "where": [{"host": "a2", "rank": 1, "pid": 7}],
+            "evidence": ["a2:/var/lib/lockstep/engine/x"],
+        },
     },
     "lock": {"run": "r1", "heartbeat": "2026-11-22T01:00:00Z"},
     "request": {"action": "pause"},

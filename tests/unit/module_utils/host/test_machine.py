@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -51,12 +52,61 @@ def test_a_machine_as_its_files_say(tmp_path: Path) -> None:
         "pci_gpus": 2,
         "ephemeral_ports": [32768, 60999],
         "reserved_ports": "8080,9000-9010",
+        "links": [],
+        "rdma": [],
     }
 
 
 def test_a_machine_of_which_nothing_can_be_read(tmp_path: Path) -> None:
-    nothing = {"id": "", "pci_gpus": 0, "ephemeral_ports": [], "reserved_ports": ""}
+    nothing = {"id": "", "pci_gpus": 0, "ephemeral_ports": [], "reserved_ports": "", "links": [], "rdma": []}
     assert machine.machine(tmp_path) == nothing
+
+
+def test_rdma_devices_with_a_port_that_is_up(tmp_path: Path) -> None:
+    states = {
+        "mlx5_0/ports/1": "4: ACTIVE",
+        "mlx5_0/ports/2": "4: ACTIVE",
+        "mlx5_1/ports/1": "1: DOWN",
+        "irdma0/ports/1": "4: ACTIVE",
+    }
+    for port, state in states.items():
+        (tmp_path / "sys/class/infiniband" / port).mkdir(parents=True)
+        (tmp_path / "sys/class/infiniband" / port / "state").write_text(f"{state}\n")
+    assert machine.active_rdma(tmp_path) == ["irdma0", "mlx5_0"]
+
+
+UDP = """\
+   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
+ 2500: 00000000:CA6C 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 119913 2 00000000d7621fab 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, (False, False, False)),
+        ({"sys/module/wireguard/refcnt": "0"}, (True, False, False)),
+        (
+            {
+                "lib/modules/{kernel}/modules.dep": "kernel/drivers/net/wireguard/wireguard.ko.xz: kernel/net/ipv4/udp_tunnel.ko.xz"
+            },
+            (True, False, False),
+        ),
+        ({"lib/modules/{kernel}/modules.builtin": "kernel/drivers/net/wireguard/wireguard.ko"}, (True, False, False)),
+        ({"lib/modules/{kernel}/modules.dep": "kernel/drivers/net/veth.ko:", "dev/net/tun": ""}, (False, True, False)),
+        ({"proc/net/udp": UDP}, (False, False, True)),
+        ({"proc/net/udp6": UDP.replace("00000000:CA6C", f"{'0' * 32}:CA6C")}, (False, False, True)),
+        ({"proc/net/udp": UDP.replace("CA6C", "CA6D")}, (False, False, False)),
+    ],
+)
+def test_what_a_host_has_for_a_tunnel(tmp_path: Path, files: dict[str, str], expected: tuple[bool, bool, bool]) -> None:
+    for name, text in {**files, "sys/class/net/eth0/mtu": "9000\n"}.items():
+        path = tmp_path / name.format(kernel=os.uname().release)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    found = machine.carrier(51820, tmp_path)
+    assert (found["kernel"], found["tun"], found["port_taken"]) == expected
+    assert found["mtu"] == {"eth0": 9000}
 
 
 def test_networks_have_the_metric_of_their_own_route() -> None:

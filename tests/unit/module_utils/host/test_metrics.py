@@ -10,11 +10,23 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.host import metrics
 from tests.unit.module_utils.host.host_states import HEAD, WORKER
 
 ROOT = Path(__file__).parents[4]
+ISSUES = [
+    {"id": "x", "severity": "suspect", "when": {"uptime_days": ">=66"}, "effect": "e", "remediation": "r", "source": "s",
+     "confidence": "low"}
+]  # fmt: skip
+
+SUSPECT = 'lockstep_engine_suspect{code="stopped",suspect="a2",rank="1"}'
+
+
+def silent(code: str, *where: dict[str, Any]) -> dict[str, Any]:
+    """A head whose engine generates nothing."""
+    suspect = {"code": code, "reason": "", "where": [*where]}
+    return {**HEAD, "engine": {**HEAD["engine"], "ready": False, "suspect": suspect}}
 
 
 def values(state: dict[str, Any]) -> dict[str, float]:
     """Series to value, without the labels that every series has."""
-    text = re.sub(r'\{host="\w+",replica="\w+"(?:,|\})', "{", metrics.render(metrics.samples(state)))
+    text = re.sub(r'\{host="\w+",replica="\w+"(?:,|\})', "{", metrics.render(metrics.samples(state, ISSUES)))
     text = re.sub(r"\{ ", " ", text)
     return {
         line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if not line.startswith("#")
@@ -47,6 +59,8 @@ def values(state: dict[str, Any]) -> dict[str, float]:
         (HEAD, "lockstep_gpus_found", 7),
         (HEAD, "lockstep_xid_errors", 3),
         (HEAD, "lockstep_reboot_pending", 1),
+        (HEAD, 'lockstep_known_issue_days_left{issue="x"}', 65),
+        ({**HEAD, "boot": {"error": "x"}}, 'lockstep_known_issue_days_left{issue="x"}', None),
         (HEAD, 'lockstep_files_drifted{role="gpu_host"}', 1),
         (HEAD, "lockstep_filter_ok", 1),
         ({**HEAD, "filter": {"wanted": True, "problem": "its table is not loaded"}}, "lockstep_filter_ok", 0),
@@ -66,6 +80,15 @@ def values(state: dict[str, Any]) -> dict[str, float]:
             'lockstep_engine_info{layout="wide",tensor_parallel_size="8",pipeline_parallel_size="2",rung="full"}',
             1,
         ),
+        (HEAD, SUSPECT, 0),
+        ({**HEAD, "engine": {**HEAD["engine"], "ready": False}}, SUSPECT, 1),
+        (silent("silent_host", {"host": "a2"}), 'lockstep_engine_suspect{code="silent_host",suspect="a2",rank=""}', 1),
+        (
+            silent("stopped", {"host": "a1", "pid": 9}),
+            'lockstep_engine_suspect{code="stopped",suspect="a1",rank=""}',
+            1,
+        ),
+        (silent("unseen"), 'lockstep_engine_suspect{code="unseen",suspect="",rank=""}', 1),
         (HEAD, "lockstep_rollout_lock_held", 1),
         (WORKER, "lockstep_rollout_lock_held", None),
         (HEAD, 'lockstep_rollout_requested{action="pause"}', 1),

@@ -123,6 +123,22 @@ def test_a_host_is_taken_back_to_all_that_it_had(host: Host) -> None:
     assert not host.place.record.parent.exists()
 
 
+@pytest.mark.parametrize(("before", "after"), [(True, False), (False, True), (True, True), (False, False)])
+def test_a_tunnel_is_as_it_was_before(host: Host, before: bool, after: bool) -> None:
+    """It is stopped by the configuration that it was started by, so before the files are taken back."""
+    unit = "wg-quick@lockstep0.service"
+    for name, there in (("keep", before), ("restore", after)):
+        (host.systemctl.enabled.add if there else host.systemctl.enabled.discard)(unit)
+        if name == "keep":
+            host.keep()
+    previous.restore(host.place)
+    asked = host.systemctl.asked
+    assert (asked[0] == f"stop {unit}") is after
+    assert (f"restart {unit}" in asked) is before
+    assert ("try-reload-or-restart lockstep-filter.service" in asked) is (before or after)
+    assert (unit in host.systemctl.enabled) is before
+
+
 def test_nothing_of_the_kept_files_can_be_read_by_others(host: Host) -> None:
     host.keep()
     folder = host.place.record.parent
@@ -342,6 +358,8 @@ def test_the_files_are_those_that_the_roles_record() -> None:
         text = (ROOT / f"roles/{role}/tasks/{verb}.yml").read_text()
         recorded = text[text.index("lockstep.vllm.record_inputs") :]
         units = [f"/etc/systemd/system/{unit}" for unit in variables.get("__ray_node_units", [])]
-        literal = re.findall(r"/(?:etc|opt)/[\w./@-]+", recorded + str(variables.get("__ray_node_files", "")))
+        of_tunnel = [str(variables.get(f"__ray_node_tunnel_{part}", "")) for part in ("files", "requirements")]
+        written = " ".join([recorded, str(variables.get("__ray_node_files", "")), *of_tunnel])
+        literal = set(re.findall(r"/(?:etc|opt)/[\w./@-]+", written)) - {"/etc/wireguard/lockstep0.key"}  # never copied
         named = [variables[name] for name in re.findall(r"__\w+", recorded) if str(variables.get(name)).startswith("/")]
         assert sorted({*literal, *named, *units}) == sorted(names), role

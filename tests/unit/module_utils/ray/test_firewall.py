@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import subprocess
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core.host_record import HostRecord
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.host_record import HostRecord, through
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray import firewall, ports
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.firewall import Settings
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.ports import EnginePorts, RayPorts
@@ -56,6 +56,43 @@ def test_the_whole_chain_of_a_head_in_order() -> None:
         "ip6 saddr { fd00:2::/64 } tcp dport { 40000-40010 } accept",
         "counter drop",
     ]
+
+
+TUNNELLED = cast(
+    HostRecord,
+    through(
+        HEAD,
+        {
+            "interface": "lockstep0",
+            "address": "198.18.0.1",
+            "port": 51000,
+            "peers": {"a1": "198.18.0.1", "a2": "198.18.0.2", "a3": "198.18.0.3"},
+        },
+    ),
+)
+
+
+def test_with_a_tunnel_peers_are_let_in_from_it_and_reach_one_port_of_what_carries_it() -> None:
+    found = rules(TUNNELLED)
+    closed = f"th dport != {{ {FIXED}, 8000-8001, 8265, 8998, 20000-20999, 29500-29699, 32768-60999 }} accept"
+    assert found[found.index(closed) + 1 : found.index("ct direction reply accept")] == [
+        'iifname "eth0" udp dport 51000 ip saddr { 10.0.0.11, 10.0.0.12 } accept',
+        'iifname "eth0" udp dport 51000 ip6 saddr { fd00::3 } accept',
+        'iifname "lockstep0" ip saddr { 198.18.0.1, 198.18.0.2/31 } accept',
+    ]
+    assert found[-5:] == [
+        "counter drop",
+        "}",
+        "chain output {",
+        "type filter hook output priority filter - 5; policy accept;",
+        'oifname != { "lo", "lockstep0" } ip daddr { 198.18.0.1, 198.18.0.2/31 } counter drop',
+    ]
+    assert not [line for line in rules() if "oifname" in line]
+
+
+def test_the_port_that_carries_a_tunnel_is_closed_to_others_wherever_it_lies() -> None:
+    low = cast(HostRecord, {**TUNNELLED, "underlay": {**TUNNELLED["underlay"], "port": 4500}})
+    assert range(4500, 4501) in firewall.closed_here(low, RayPorts(), EnginePorts(), CHOSEN)
 
 
 def test_a_worker_has_no_engine_to_open_or_to_close() -> None:
@@ -133,7 +170,7 @@ def test_a_peer_without_an_address_is_refused() -> None:
 
 
 @pytest.mark.skipif(shutil.which("nft") is None, reason="nft is not installed here; the testbed loads the rules")
-@pytest.mark.parametrize("identity", [HEAD, WORKER], ids=["head", "worker"])
+@pytest.mark.parametrize("identity", [HEAD, WORKER, TUNNELLED], ids=["head", "worker", "tunnelled"])
 @pytest.mark.parametrize("settings", [GIVEN, {"clients": ["any"]}, {"ssh_port": 40022}], ids=["full", "any", "bare"])
 def test_nftables_takes_them(identity: HostRecord, settings: dict[str, Any]) -> None:
     text = firewall.rules(identity, RayPorts(), EnginePorts(), Settings.parse(settings), CHOSEN)

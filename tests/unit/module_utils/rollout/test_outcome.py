@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -11,11 +10,12 @@ import yaml
 from ansible_collections.lockstep.vllm.plugins.filter import wave as filters
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import outcome
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.outcome import Failure
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.outcome import Begun, Failure
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.rollback_target import RollbackTarget
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import RollbackOutcome, Stage
 
 ROLL_STAGES = (
+    Stage.CHECK_PACKAGES,
     Stage.KEEP_SETTINGS,
     Stage.DRAIN_REPLICA,
     Stage.APPLY,
@@ -68,13 +68,82 @@ def test_sizes(waves: list[int], sizes: list[int]) -> None:
     ],
 )
 def test_failures(batch: list[str], kept: dict, rolling_back: bool, failed: dict[str, Stage]) -> None:
-    found = outcome.failures(["a1", "a2"], batch, kept, rolling_back)
+    found = outcome.failures(["a1", "a2"], batch, kept, rolling_back, {})
     assert {host: failure.stage for host, failure in found.items()} == failed
     assert all(failure.rolling_back is rolling_back for failure in found.values())
 
 
+@pytest.mark.parametrize(
+    ("last", "of_the_wave", "of_the_rollback"),
+    [
+        pytest.param(
+            None,
+            "unreachable since before its first stage",
+            "unreachable since before its first stage",
+            id="before any stage",
+        ),
+        pytest.param(
+            Begun(Stage.APPLY, rolling_back=False),
+            "stage apply: it became unreachable",
+            "unreachable since stage apply, so nothing was rolled back",
+            id="in the wave",
+        ),
+        pytest.param(
+            Begun(Stage.RESTORE_DRIVER, rolling_back=True),
+            None,
+            "stage restore_driver of the rollback: it became unreachable",
+            id="in the rollback of a wave that another host failed",
+        ),
+    ],
+)
+def test_a_host_that_is_lost_is_listed_with_the_stage_that_it_was_in(
+    last: Begun | None, of_the_wave: str | None, of_the_rollback: str
+) -> None:
+    begun = {} if last is None else {"a2": last}
+    for rolling_back, text in ((False, of_the_wave), (True, of_the_rollback)):
+        found = outcome.failures(["a1", "a2"], ["a1"], {}, rolling_back, begun)
+        assert {host: str(failure) for host, failure in found.items()} == ({} if text is None else {"a2": text})
+        assert all(failure.lost for failure in found.values())
+
+
+@pytest.mark.parametrize(
+    ("result", "shown"),
+    [
+        pytest.param(
+            {"msg": "no wheel. uv: Using Python\nerror: No solution", "next": ""},
+            ["  - a1, stage apply: no wheel. uv: Using Python", "    error: No solution"],
+            id="lines of a tool",
+        ),
+        pytest.param(
+            {"msg": "demo-agent is half-configured. Next: ansible a1 -a x", "next": "ansible a1 -a x"},
+            ["  - a1, stage apply: demo-agent is half-configured.", "    to do: ansible a1 -a x"],
+            id="a command of its own",
+        ),
+        pytest.param(
+            {
+                "msg": "no engine. Next: journalctl -u lockstep-vllm -n 200",
+                "next": "journalctl -u lockstep-vllm -n 200",
+            },
+            ["  - a1, stage apply: no engine.", "    to do on a1: journalctl -u lockstep-vllm -n 200"],
+            id="a command for the host",
+        ),
+        pytest.param(
+            {"msg": "Two reasons", "reasons": "- one\n- two\nNext: ansible a1 -a x\n", "next": "ansible a1 -a x"},
+            ["  - a1, stage apply: Two reasons", "    - one", "    - two", "    to do: ansible a1 -a x"],
+            id="reasons",
+        ),
+    ],
+)
+def test_a_failure_of_several_lines_stands_below_its_host(result: dict[str, str], shown: list[str]) -> None:
+    """One Next ends the message; a command that belongs to a failure is with that failure."""
+    failed = {"a1": Failure.of_result(result, Stage.APPLY, False, "task")}
+    cause = outcome.verdict(failed, {}, BACK, (1, 3), "replica_a", ("a1",), drivers=["550.127.05"]).cause
+    assert cause.splitlines()[1 : 1 + len(shown)] == shown
+    assert "Next:" not in cause
+
+
 def test_a_failure_keeps_its_evidence_and_is_no_template() -> None:
-    result = {"msg": "a {{ b }} {% c %}", "gate": {"evidence": ["/e/graph/stack.1"]}}
+    result = {"msg": "a {{ b }} {% c %}", "gate": {"evidence": ["/e/graph/stack.1"]}, "next": "ansible all {{ x }}"}
     first = filters.stage_failure(result, "apply.yml", False, "Install driver")
     then = filters.stage_failure({"evidence": "/e/x"}, "restore_driver.yml", True, "Restore driver")
     assert [first, then] == [
@@ -84,6 +153,8 @@ def test_a_failure_keeps_its_evidence_and_is_no_template() -> None:
             "task": "Install driver",
             "msg": "a { { b }} { % c %}",
             "evidence": ["/e/graph/stack.1"],
+            "next": "ansible all { { x }}",
+            "lost": False,
         },
         {
             "stage": "restore_driver",
@@ -91,6 +162,8 @@ def test_a_failure_keeps_its_evidence_and_is_no_template() -> None:
             "task": "Restore driver",
             "msg": "it gave no message",
             "evidence": ["/e/x"],
+            "next": "",
+            "lost": False,
         },
     ]
     assert [as_json(Failure.parse(each)) for each in (first, then)] == [first, then]
@@ -132,6 +205,7 @@ def failed_at(stage: Stage, rolling_back: bool = False) -> Failure:
         pytest.param([failed_at(Stage.STAMP_HOSTS)], False, True, id="network gate"),
         pytest.param([failed_at(Stage.REPLICA_GATES)], False, True, id="replica gate"),
         pytest.param([failed_at(Stage.DRAIN_REPLICA)], False, False, id="never changed"),
+        pytest.param([failed_at(Stage.CHECK_PACKAGES)], False, False, id="serves on: its packages refuse the driver"),
         pytest.param([failed_at(Stage.KEEP_SETTINGS)], False, False, id="serves on: its settings could not be kept"),
         pytest.param([failed_at(Stage.BAKE)], False, False, id="its gates passed"),
         pytest.param([failed_at(Stage.APPLY), NOT_RESTORED], True, True, id="not rolled back"),
@@ -205,9 +279,10 @@ def test_the_closing_message(
     left: dict[str, Failure], back: dict[str, RollbackTarget], became: RollbackOutcome, fragments: list[str]
 ) -> None:
     kept = {"a1": [Failure(Stage.APPLY, False, "Install driver", "no space left", ("/e/r/graph/stack",))]}
-    failed = outcome.failures(["a1", "a2"], ["a1"], kept, rolling_back=False)
+    begun = {"a2": Begun(Stage.APPLY, rolling_back=False)}
+    failed = outcome.failures(["a1", "a2"], ["a1"], kept, rolling_back=False, begun=begun)
     assert outcome.rollback_outcome(left, back) is became
-    text = str(outcome.verdict(failed, left, back, (1, 3), "replica_a", "runs/r", ["550.127.05"]))
+    text = str(outcome.verdict(failed, left, back, (1, 3), "replica_a", ("a1", "a2"), "runs/r", ["550.127.05"]))
     for fragment in (
         "Wave 1 of 3",
         "a1, stage apply: no space left",
@@ -219,9 +294,6 @@ def test_the_closing_message(
     ):
         assert fragment in text
     assert text.splitlines()[-1].startswith("Next: ansible-playbook ")
-
-
-LOST = {host: Failure(Stage.UNKNOWN, False, "", "it became unreachable") for host in ("a1", "a2")}
 
 
 @pytest.mark.parametrize(
@@ -236,19 +308,64 @@ LOST = {host: Failure(Stage.UNKNOWN, False, "", "it became unreachable") for hos
     ],
 )
 def test_the_closing_message_names_the_driver_that_failed(drivers: list[str], begins: str) -> None:
-    text = str(outcome.verdict({"a1": FAILURE}, {}, BACK, (1, 3), "replica_a", drivers=drivers))
+    text = str(outcome.verdict({"a1": FAILURE}, {}, BACK, (1, 3), "replica_a", ("a1", "a2"), drivers=drivers))
     assert text.startswith(begins)
 
 
+def lost_in(stage: Stage | None, *hosts: str) -> tuple[outcome.Failures, outcome.Failures]:
+    """What the wave and its rollback have of hosts that were lost in ``stage``."""
+    begun = {} if stage is None else dict.fromkeys(hosts, Begun(stage, rolling_back=False))
+    failed, left = (outcome.failures(hosts, [], {}, rolling_back, begun) for rolling_back in (False, True))
+    return failed, left
+
+
 def test_the_closing_message_of_a_wave_of_which_nobody_can_be_reached() -> None:
-    left = {host: dataclasses.replace(failure, rolling_back=True) for host, failure in LOST.items()}
-    stop = outcome.verdict(LOST, left, {}, (1, 3), "replica_a")
-    assert "None of its hosts can be reached, so nothing was rolled back; they stay in quarantine." in stop.cause
-    assert stop.next == "ansible a1,a2 -m ansible.builtin.ping; once they answer, the same command again"
-    one = outcome.verdict({"a1": LOST["a1"]}, {"a1": left["a1"]}, {}, (1, 3), "replica_a")
-    assert one.next.startswith("ansible a1 -m ansible.builtin.ping")
-    rolled_back = outcome.verdict({"a1": LOST["a1"]}, {}, BACK, (1, 3), "replica_a")
+    failed, left = lost_in(Stage.APPLY, "a1", "a2")
+    stop = outcome.verdict(failed, left, {}, (1, 3), "replica_a", ("a1", "a2"))
+    assert stop.cause.splitlines() == [
+        "Wave 1 of 3 failed; no further wave begins.",
+        "  - a1, stage apply: it became unreachable",
+        "  - a2, stage apply: it became unreachable",
+        "None of its hosts can be reached, so it could not be rolled back. What was being changed is in quarantine: it stays "
+        "out of Ray.",
+        "Once they answer, run the same command again: it finishes them first.",
+    ]
+    assert stop.next == "ansible a1,a2 -m ansible.builtin.ping"
+    one = {"a1": failed["a1"]}, {"a1": left["a1"]}
+    for members, none in ((("a1",), True), (("a1", "a2"), False)):
+        cause = outcome.verdict(*one, {}, (1, 3), "replica_a", members).cause
+        assert ("None of its hosts" in cause) is none, "what the others are is known"
+    rolled_back = outcome.verdict(failed, {}, BACK, (1, 3), "replica_a", ("a1", "a2"))
     assert "None of its hosts" not in rolled_back.cause
+
+
+@pytest.mark.parametrize("stage", [None, Stage.CHECK_PACKAGES, Stage.KEEP_SETTINGS])
+def test_a_wave_that_was_lost_before_its_drain_was_left_as_it_was(stage: Stage | None) -> None:
+    failed, left = lost_in(stage, "a2")
+    cause = outcome.verdict(failed, left, {}, (2, 3), "replica_a", ("a1", "a2")).cause
+    assert "Nothing of this wave was drained or changed." in cause
+    assert "could not be rolled back" not in cause
+
+
+def test_a_wave_that_is_refused_before_its_drain_ends_with_the_command() -> None:
+    commands = {
+        "a1": "ansible a1 -b -m command -a 'dpkg --configure -a'",
+        "a2": "ansible a2 -b -m command -a 'apt -f install'",
+    }
+    failed = {
+        host: Failure(Stage.CHECK_PACKAGES, False, "Check packages", "broken", next=command)
+        for host, command in commands.items()
+    }
+    stop = outcome.verdict(failed, {}, {}, (2, 3), "replica_a", ("a1", "a2"), drivers=["550.127.05"])
+    assert stop.cause.splitlines() == [
+        "Wave 2 of 3 failed on its way to driver 550.127.05; no further wave begins.",
+        "  - a1, stage check_packages: broken",
+        "  - a2, stage check_packages: broken",
+        f"    to do: {commands['a2']}",
+        "Nothing of this wave was drained or changed.",
+        "Then run the same command again: it goes on with this wave.",
+    ]
+    assert stop.next == commands["a1"]
 
 
 def test_the_controller_takes_part_in_no_stage() -> None:

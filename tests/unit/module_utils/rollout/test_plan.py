@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import data_tables
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import StopError
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import needs, plan, render, run_plan, topology
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.driver_request import Known
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import HostState, Observed
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Policy
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode, Need, SkipCode, Step
@@ -46,6 +48,8 @@ ISSUES = [
         "confidence": "high",
     },
 ]
+
+KNOWN = Known(ISSUES, cuda=data_tables.read("cuda_minimum_driver"))
 
 
 def settings(host: str, **changes: Any) -> dict[str, Any]:
@@ -117,7 +121,7 @@ def build(
         host: needs.Desired(settings(host, **(changes or {}).get(host, {})), dict.fromkeys(ROLES, "same"))
         for host in ADDRESSES
     }
-    return plan.build(TOPOLOGY, desired, observed(states), plan.Run(mode, policy, NOON, limit), ISSUES)
+    return plan.build(TOPOLOGY, desired, observed(states), plan.Run(mode, policy, NOON, limit), KNOWN)
 
 
 def observed(states: dict[str, Any] | None = None) -> dict[str, Observed]:

@@ -26,6 +26,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states impor
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import cluster as controller
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import heads
 from tests.unit import inventory
+from tests.unit.documented import documented, is_documented
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 CASES = FIXTURES / "cases"
@@ -170,6 +171,7 @@ def test_data_parallel_engines_are_counted_and_need_ray(tmp_path: Path) -> None:
     (line,) = lines(planned(cluster))
     assert line.startswith("gpu-01 (replica_a): vllm_server_args sets data-parallel-size 2")
     assert "add to vllm_server_args: {data-parallel-backend: ray}" in line
+    documented("plan-data-parallel", line)
     variables = yaml.safe_load((tmp_path / "group_vars/lockstep.yml").read_text())
     variables["vllm_server_args"]["data-parallel-backend"] = "ray"
     (tmp_path / "group_vars/lockstep.yml").write_text(yaml.safe_dump(variables))
@@ -203,6 +205,7 @@ def test_sizes_over_the_gpus_and_an_owned_argument_are_both_refused(tmp_path: Pa
     assert "sets tensor-parallel-size; use vllm_server_tensor_parallel_size instead" in owned
     assert "wants 32 GPUs, the inventory declares 16" in sizes
     assert "change vllm_server_tensor_parallel_size and vllm_server_pipeline_parallel_size" in sizes
+    documented("plan-sizes-over-gpus", f"{owned} {sizes}")
 
 
 def test_different_cards_in_one_replica_warn(declare: Callable[..., controller.Cluster]) -> None:
@@ -216,6 +219,7 @@ def test_different_cards_in_one_replica_warn(declare: Callable[..., controller.C
     assert lines(found) == []
     (warning,) = map(str, found.warnings)
     assert "NVIDIA A100-SXM4-80GB on gpu-01, NVIDIA H100 80GB HBM3 on gpu-02" in warning
+    documented("plan-mixed-cards", warning)
     named = planned(declare(**sizes, gpu_host_gpu_model="A100"), answers)
     assert named.warnings == ()
     (line,) = lines(named)
@@ -227,6 +231,7 @@ def test_a_declared_card_is_whole_words(word: str, card: str, declare: Callable[
     answers = {"gpu-01": answer("gpu-01", "10.30.0.1", driver=smi([(card, f"GPU-{n}") for n in range(8)]))}
     (line,) = lines(planned(declare(hosts=1, gpu_host_gpu_model=word), answers))
     assert f"{card} found, gpu_host_gpu_model is {word}" in line
+    documented(f"{word} declared, {card} found", line)
 
 
 def two_nics(host: str, metrics: tuple[int, int]) -> dict[str, Any]:
@@ -264,6 +269,7 @@ def test_two_interfaces_in_one_network_warn(
         first, second = map(str, result.warnings)
         assert "eno1 (10.40.0.8) and enp37s0f0 (10.40.3.8) of gpu-01 are both in 10.40.0.0/20" in first
         assert "of gpu-02 are both in 10.40.0.0/20" in second
+        documented("net-two-nics-one-subnet", first)
     else:
         assert result.warnings == ()
 
@@ -285,6 +291,94 @@ def test_rails_in_one_network_warn_once(
     warnings = [*map(str, planned(declare(), {"gpu-01": shown}).warnings)]
     assert len(warnings) == bool(said)
     assert all(said in line and "metrics of their own\n" not in line for line in warnings)
+
+
+CARRIES = {"kernel": True, "tun": False, "port_taken": False, "mtu": {"bond0": 9000, "lo": 65536}}
+TUNNEL = {"ray_node_encryption": "wireguard"}
+
+
+def carrying(host: str, **changes: Any) -> dict[str, Any]:
+    """What a host answers that was asked about a tunnel; ``wanted`` and ``networks`` go elsewhere than into its preflight."""
+    wanted, networks = changes.pop("wanted", False), changes.pop("networks", {})
+    found = answer(host, f"10.30.0.{host[-1]}", tunnel={"wanted": wanted, "problem": ""})
+    found["networks"] |= networks
+    found["preflight"]["tunnel"] = {**CARRIES, **changes}
+    return found
+
+
+def one_network(prefix: int, address: str) -> dict[str, Any]:
+    return {"wg0": [{"address": address, "prefix": prefix, "metric": None}]}
+
+
+@pytest.mark.parametrize(
+    ("variables", "by_host", "changes", "expected"),
+    [
+        pytest.param({}, {}, {}, [], id="kernel"),
+        pytest.param({}, {}, {"kernel": False, "tun": True}, [], id="wireguard-go"),
+        pytest.param({}, {}, {"kernel": False}, ["gpu-02: its kernel 6.8.0 has no WireGuard, and there is no /dev/net/tun"], id="neither"),
+        pytest.param({}, {}, {"port_taken": True}, ["gpu-02: something listens on UDP 6389: set ray_node_encryption_port"], id="port taken"),
+        pytest.param({}, {}, {"port_taken": True, "wanted": True}, [], id="port taken by the tunnel itself"),
+        pytest.param({}, {}, {"mtu": {"bond0": 1280}}, ["gpu-02: bond0 has an MTU of 1280; the tunnel in it takes 80 bytes"], id="mtu"),
+        pytest.param({"ray_node_encryption_port": 6380}, {}, {}, ["gpu-01: ray_node_ports: node_manager and ray_node_encryption_port are both 6380", "gpu-02: ray_node_ports: node_manager and ray_node_encryption_port are both 6380"], id="port of Ray"),
+        pytest.param({"gpu_host_filter": False}, {}, {}, ["gpu-01: ray_node_encryption without gpu_host_filter", "gpu-02: ray_node_encryption without gpu_host_filter"], id="no filter"),
+        pytest.param({}, {"gpu-02": {"ray_node_encryption": "none"}}, {}, ["replica_a: ray_node_encryption differs among its hosts"], id="one in the clear"),
+        pytest.param({}, {"gpu-02": {"ray_node_encryption_port": 7000}}, {}, ["replica_a: ray_node_encryption_port differs among its hosts"], id="two ports"),
+        pytest.param({"ray_node_encryption_network": "198.18.0.0/31"}, {}, {}, ["replica_a: ray_node_encryption_network: 198.18.0.0/31 has 0 addresses, the replica 2 hosts"], id="small"),
+        pytest.param({"ray_node_encryption_network": "10.30.0.0/16"}, {}, {}, ["gpu-01: the tunnel's 10.30.0.0/16 overlaps 10.30.0.0/24 (bond0)", "gpu-02: the tunnel's"], id="the hosts' own network"),
+        pytest.param({}, {}, {"networks": one_network(15, "198.19.0.1")}, ["gpu-02: the tunnel's 198.18.0.0/24 overlaps 198.18.0.0/15 (wg0)"], id="another's network"),
+        pytest.param({"ray_node_encryption_network": "x"}, {}, {}, ["replica_a: ray_node_encryption_network: "], id="no network"),
+    ],
+)  # fmt: skip
+def test_a_tunnel_is_held_against_the_hosts(
+    variables: dict[str, Any], by_host: dict[str, Any], changes: dict[str, Any], expected: list[str], declare: Callable[..., controller.Cluster],
+) -> None:  # fmt: skip
+    answers = {"gpu-01": carrying("gpu-01"), "gpu-02": carrying("gpu-02", **changes)}
+    found = planned(declare(by_host=by_host, **TUNNEL, **variables), answers)
+    assert len(lines(found)) == len(expected)
+    assert all(said in line for said, line in zip(expected, lines(found), strict=True))
+    assert found.warnings == ()
+
+
+def test_only_those_who_ask_for_a_tunnel_are_asked_what_there_is_for_one(
+    declare: Callable[..., controller.Cluster],
+) -> None:
+    for variables, expected in (({}, None), (TUNNEL, 6389), ({**TUNNEL, "ray_node_encryption_port": 7000}, 7000)):
+        cluster = declare(**variables)
+        assert controller._questions(cluster, "gpu-01", cluster.wanted["gpu-01"])["tunnel"] == expected
+
+
+def test_a_tunnel_that_is_down_is_due(declare: Callable[..., controller.Cluster]) -> None:
+    down = carrying("gpu-02", wanted=True)
+    down["tunnel"]["problem"] = "lockstep0 is not up"
+    down["manifest"] = {"ray_node": {"current": True, "drifted": []}}
+    found = planned(declare(**TUNNEL), {"gpu-01": carrying("gpu-01"), "gpu-02": down})
+    (wave,) = found.waves
+    assert "ray: tunnel: lockstep0 is not up" in str(wave)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "variables", "relied_on"),
+    [
+        (2, {}, "the packet filter neither"),
+        (2, TUNNEL, "the packet filter and ray_node_encryption neither"),
+        (2, {"gpu_host_filter": False}, None),
+        (1, {}, None),
+    ],
+)
+def test_rdma_that_nothing_filters_or_encrypts_warns(
+    hosts: int, variables: dict[str, Any], relied_on: str | None, declare: Callable[..., controller.Cluster]
+) -> None:
+    shown = carrying("gpu-01")
+    shown["machine"]["rdma"] = ["mlx5_0", "mlx5_1"]
+    warnings = [*map(str, planned(declare(hosts=hosts, **variables), {"gpu-01": shown}).warnings)]
+    if relied_on is None:
+        assert warnings == []
+    else:
+        (line,) = warnings
+        assert (
+            f"replica_a has RDMA between its hosts, gpu-01 (mlx5_0, mlx5_1): {relied_on} filters nor encrypts it"
+            in line
+        )
 
 
 @pytest.mark.parametrize(
@@ -359,26 +453,41 @@ SMALL_HEAD = {"gpu-01": {"gpu_host_gpus": 4}}
             id="every layout counts",
         ),
         pytest.param({"vllm_server_model": ""}, {}, ["vllm_server_model is not set"], id="no model"),
-        pytest.param({"vllm_server_model": "../m"}, {}, ["neither an absolute path nor a name"], id="relative path"),
         pytest.param(
-            {"vllm_server_model": "/root/m"}, {}, ["hidden from the engine (ProtectHome=yes)"], id="in a home"
+            {"vllm_server_model": "../m"}, {}, ["neither an absolute path nor a name"], id="a model by a relative path"
         ),
         pytest.param(
-            {"vllm_server_ladder": ["eager"]}, {}, ["vllm_server_ladder is ['eager']: give some of"], id="rung"
+            {"vllm_server_model": "/root/m"}, {}, ["hidden from the engine (ProtectHome=yes)"], id="a model in a home"
         ),
-        pytest.param({"vllm_server_args": {"--api-key": "x"}}, {}, ["use vllm_server_api_key instead"], id="owned"),
-        pytest.param({"vllm_server_args": {"host": "x"}}, {}, ["use gpu_host_address instead"], id="owned host"),
+        pytest.param(
+            {"vllm_server_ladder": ["eager"]},
+            {},
+            ["vllm_server_ladder is ['eager']: give some of"],
+            id="a rung that does not exist",
+        ),
+        pytest.param(
+            {"vllm_server_args": {"--api-key": "x"}},
+            {},
+            ["use vllm_server_api_key instead"],
+            id="an API key among the arguments",
+        ),
+        pytest.param(
+            {"vllm_server_args": {"host": "x"}},
+            {},
+            ["use gpu_host_address instead"],
+            id="an address among the arguments",
+        ),
         pytest.param(
             {"serving_runtime_lock": "/nowhere.txt"},
             {},
             ["gpu-01, gpu-02 (replica_a): serving_runtime_lock /nowhere.txt cannot be read on the controller"],
-            id="no lock",
+            id="a lock that cannot be read",
         ),
         pytest.param(
             {"serving_runtime_lock": "mine.txt"},
             {},
             ["serving_runtime_lock is 'mine.txt': give cuda or cpu"],
-            id="lock",
+            id="a lock by a relative path",
         ),
         pytest.param(
             {"vllm_server_environment": {"HF_HOME": "/data/hf"}},
@@ -405,7 +514,10 @@ SMALL_HEAD = {"gpu-01": {"gpu_host_gpus": 4}}
             id="two of our ports",
         ),
         pytest.param(
-            {"vllm_server_ready_port": 29650}, {}, ["vllm_server_ready_port and the gates are both 29650"], id="gates"
+            {"vllm_server_ready_port": 29650},
+            {},
+            ["vllm_server_ready_port and the gates are both 29650"],
+            id="a port that the gates use",
         ),
         pytest.param(
             {"ray_node_ports": {"metrics": 20500}},
@@ -414,13 +526,19 @@ SMALL_HEAD = {"gpu-01": {"gpu_host_gpus": 4}}
             id="in Ray's range, on every host",
         ),
         pytest.param(
-            {"vllm_server_port": 443}, {}, ["vllm_server_port is 443: the user lockstep can"], id="privileged"
+            {"vllm_server_port": 443}, {}, ["vllm_server_port is 443: the user lockstep can"], id="a port below 1024"
         ),
         pytest.param(
-            {"ray_node_ports": {"workers_first": 21000}}, {}, ["workers_last is 21000-20999"] * 2, id="empty range"
+            {"ray_node_ports": {"workers_first": 21000}},
+            {},
+            ["workers_last is empty"] * 2,
+            id="an empty range of ports",
         ),
         pytest.param(
-            {"ray_node_ports": {"metrix": 1}}, {}, ["gpu-01: ray_node_ports: unknown metrix", "gpu-02: "], id="no port"
+            {"ray_node_ports": {"metrix": 1}},
+            {},
+            ["gpu-01: ray_node_ports: unknown metrix", "gpu-02: "],
+            id="a port of Ray that does not exist",
         ),
     ],
 )
@@ -429,9 +547,12 @@ def test_what_cannot_work_is_refused(
     by_host: dict[str, dict[str, Any]],
     expected: list[str],
     declare: Callable[..., controller.Cluster],
+    request: pytest.FixtureRequest,
 ) -> None:
     found = lines(planned(declare(by_host=by_host, **variables)))
     text = "\n".join(found)
+    if is_documented(case := request.node.callspec.id):
+        documented(case, text)
     for part in expected:
         assert part in text
         assert text.count(part) == expected.count(part)
@@ -572,6 +693,10 @@ def test_one_machine_under_two_names(
     found = planned(declare(), {"gpu-01": first, "gpu-02": same(first, second, *parts)})
     assert len(lines(found)) == bool(refused)
     assert all(line.startswith("gpu-01 and gpu-02 are one machine") and refused in line for line in lines(found))
+    if parts == ("boot", "machine", "driver.gpus"):
+        documented("one machine under two names", lines(found)[0])
+    if parts == ("machine",):
+        documented("machine ids alike alone", str(found.warnings[0]))
     assert len(found.warnings) == bool(warned)
     assert all(warned in str(line) for line in found.warnings)
 
@@ -645,6 +770,8 @@ def test_a_model_has_to_be_the_same_on_all_hosts(
         answers[f"gpu-0{n}"]["preflight"]["model"] = {**found, "path": "/srv/m"}
     result = lines(planned(declare(vllm_server_model="/srv/m"), answers))
     assert len(result) == len(expected)
+    if name == "m-2.safetensors" and text:
+        documented("a model that differs between hosts", result[0])
     for part, line in zip(expected, result, strict=True):
         assert line.startswith("gpu-02 (replica_a): /srv/m ")
         assert part in line
@@ -664,6 +791,7 @@ def test_a_model_that_is_not_there_names_all_hosts_at_once(
     (line,) = lines(with_model(declare, absent))
     assert line.startswith("gpu-01, gpu-02 (replica_a): there is no /srv/m (vllm_server_model)")
     assert line.endswith("Next: ansible gpu-01:gpu-02 --become -m ansible.builtin.command -a 'ls -lL /srv/m'")
+    documented("a model that is not there", line)
     (line,) = lines(with_model(declare, absent, vllm_server_model="/srv/m/"))
     assert "there is no /srv/m/ (vllm_server_model)" in line
     offline = {"vllm_server_model": "owner/model:Q4_K_M", "vllm_server_environment": {"HF_HUB_OFFLINE": "1"}}

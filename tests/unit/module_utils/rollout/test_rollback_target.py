@@ -44,7 +44,9 @@ def test_target(state: dict[str, Any], expected: RollbackTarget) -> None:
         pytest.param([Stage.APPLY], ["a2"], id="changed"),
         pytest.param([Stage.KEEP_SETTINGS], [], id="not kept on one: nothing was changed on any"),
         pytest.param([Stage.KEEP_SETTINGS, Stage.KEEP_SETTINGS], [], id="kept on none"),
-        pytest.param([], ["a2"], id="a host became unreachable"),
+        pytest.param([Stage.CHECK_PACKAGES], [], id="its packages refuse the driver"),
+        pytest.param([Stage.UNKNOWN], [], id="a host was lost before the first stage"),
+        pytest.param([Stage.UNKNOWN, Stage.APPLY], ["a2"], id="changed on another"),
     ],
 )
 def test_what_serves_is_left_alone_where_nothing_was_changed(failed_in: list[Stage], rolled_back: list[str]) -> None:
@@ -63,8 +65,8 @@ def test_a_wave_that_changed_no_driver_is_rolled_back(stage: Stage) -> None:
         "lockstep_failures": [as_json(Failure(stage, False, "task", "msg"))],
         "lockstep_rollback_probe": {"state": {"change": None, "previous": KEPT}},
     }
-    assert filters.wave_rolls_back({"a1": mine}, ["a1"])
-    assert not filters.stays_in_quarantine({"a1": mine}, "a1", ["a1"])
+    assert filters.wave_rolls_back({"a1": mine}, ["a1"], ["a1"])
+    assert not filters.stays_in_quarantine({"a1": mine}, "a1", ["a1"], ["a1"])
     mine["lockstep_settings"] = {"restored": "serving environment 9f8e -> 1a2b; vLLM (args.max_num_seqs)"}
     verdict = filters.wave_verdict({"a1": mine}, ["a1"], ["a1"], "a1")
     assert "Rolled back; it passed its gates again and serves as before." in verdict["cause"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import topology
+from tests.unit.documented import documented
 
 GOOD_GROUPS = {"all": ["a1", "a2", "b1"], "lockstep": ["a1", "a2", "b1"], "ra": ["a1", "a2"], "rb": ["b1"]}
 
@@ -116,6 +117,8 @@ def test_an_address_that_no_host_reaches(address: str, fragment: str) -> None:
     (problem,) = topology.read(GOOD_GROUPS, ["ra", "rb"], {**good_vars(), "a1": host("worker", address)}).problems
     assert problem.startswith(f"a1 (ra): gpu_host_address {address} is ")
     assert fragment in problem
+    if address in ("127.0.0.1", "2001:db8::1"):
+        documented(f"address {address}", problem)
 
 
 @pytest.mark.parametrize("name", ["router", "lockstep_waves", "lockstep_prepare", "ungrouped"])
@@ -123,3 +126,4 @@ def test_a_replica_is_no_group_of_ours(name: str) -> None:
     groups = {"all": ["a1"], "lockstep": ["a1"], name: ["a1"]}
     (problem,) = topology.read(groups, [name], {"a1": host("head", "10.0.0.1")}).problems
     assert problem == f"replica {name} has the name of a group that Lockstep uses itself: give the replica another name"
+    documented("a replica with the name of a group of ours", problem)

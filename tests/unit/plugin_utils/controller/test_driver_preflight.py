@@ -67,7 +67,7 @@ def test_refusals_have_the_command_and_repairs_are_warnings(monkeypatch: pytest.
     assert [(stop.cause, stop.next) for stop in found.refusals] == [
         ("a1: package demo is half-configured", "ansible a1 -b -m ansible.builtin.command -a 'dpkg --configure demo'")
     ]
-    assert found.warnings == ("a2: package nvidia-dkms is half-configured: this run repairs it",)
+    assert [str(stop) for stop in found.warnings] == ["a2: package nvidia-dkms is half-configured: this run repairs it"]
     assert hosts.asked == [["a1", "a2", "b1"]]
 
 

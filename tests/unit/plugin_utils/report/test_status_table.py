@@ -88,6 +88,7 @@ def test_all_is_well() -> None:
                 "stamp": "valid",
                 "gpus": {"total": 2, "used": 2, "missing": 0},
                 "reason": "",
+                "suspect": None,
                 "advice": [],
                 "hosts": [
                     {
@@ -274,12 +275,24 @@ QUARANTINED = {"kind": "failed", "reason": "graph gate timed out", "owner": "ada
         pytest.param(
             [
                 engine(
-                    ready=False, reason="layout tp2pp1, rung full, but no token comes: rank 1 on a2 (pid 7) is stopped"
+                    ready=False,
+                    reason="layout tp2pp1, rung full, but no token comes: rank 1 on a2 (pid 7) is stopped",
+                    suspect={
+                        "code": "stopped",
+                        "reason": "rank 1 on a2",
+                        "where": [{"host": "a2", "rank": 1, "pid": 7}],
+                    },
                 )
             ],
             None,
             {
                 "serving": False,
+                "suspect": {
+                    "code": "stopped",
+                    "reason": "rank 1 on a2",
+                    "where": [{"host": "a2", "rank": 1, "pid": 7}],
+                    "evidence": [],
+                },
                 "reason": "layout tp2pp1, rung full, but no token comes: rank 1 on a2 (pid 7) is stopped",
             },
             id="no token, and whose rank it is",

@@ -121,7 +121,7 @@ def test_lines() -> None:
         "   0:40  wave 1/2  a1           FAILED at drain: capture hangs",
     ]
     assert lines(roll, roll.tracker.ends("failed"))[-1] == (
-        "   0:40  failed after 40 s; next: ansible-playbook playbooks/status.yml"
+        "   0:40  failed after 40 s; serving: replica_b, replica_z; next: ansible-playbook playbooks/status.yml"
     )
 
 

@@ -1,8 +1,8 @@
-"""Faults inside torch, for every Python of the serving environment.
+"""Faults inside torch and the gates, for every Python of the serving environment.
 
 Imported at the start of each interpreter by a .pth file, so this module does next to nothing: it waits for torch to be
-imported and then wraps ``torch.compile`` and the collectives of gloo's process group. On CPU a graph is a compiled
-function: its first call is the capture, later calls are replays. vLLM compiles small functions even in eager mode, so
+imported and then wraps ``torch.compile`` and the collectives of gloo's process group; and for what stands for a CUDA graph in
+a gate on CPU, whose first call is the capture and later calls are replays. vLLM compiles small functions even in eager mode, so
 there these hooks stay out of the way and ``worker.py`` does what is needed.
 """
 
@@ -11,16 +11,18 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-TARGET = "torch"
+TARGETS = {"torch": "install", "lockstep.gates.ranks.captured": "install_in_graphs"}
+"""Modules, and the function of ``torch_faults`` that patches each."""
 
 
 class _Finder:
-    """Meta-path finder that lets torch be imported as always, then patches it."""
+    """Meta-path finder that lets the targets be imported as always, then patches them."""
 
-    busy = False
+    def __init__(self) -> None:
+        self.busy = False
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        if name != TARGET or self.busy:
+        if name not in TARGETS or self.busy:
             return None
         import importlib.util
 
@@ -35,14 +37,13 @@ class _Finder:
 
         def exec_module(module: Any) -> None:
             run(module)
-            sys.meta_path.remove(self)  # type: ignore[arg-type]
             from lockstep_testbed import torch_faults
 
-            torch_faults.install(module)
+            getattr(torch_faults, TARGETS[name])(module)
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
 
-if TARGET not in sys.modules:
+if "torch" not in sys.modules:
     sys.meta_path.insert(0, _Finder())  # type: ignore[arg-type]

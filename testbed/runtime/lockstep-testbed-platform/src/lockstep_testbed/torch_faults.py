@@ -1,4 +1,6 @@
-"""What the faults do to torch: compiled functions that hang, fail or lie; collectives that are slow, wrong or deadly."""
+"""What the faults do to torch and the gates: graphs and compiled functions that hang, fail or lie; collectives that are slow,
+wrong or deadly.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,7 @@ def hang(name: str) -> None:
 
 
 def on_capture() -> None:
-    """Strike before the first call of a compiled function."""
+    """Strike before a graph is captured, or a compiled function called for the first time."""
     if find("capture_hangs"):
         hang("capture_hangs")
     if find("capture_errors"):
@@ -51,7 +53,7 @@ def on_capture() -> None:
 
 
 def on_replay() -> None:
-    """Strike before a later call of a compiled function."""
+    """Strike before a replay, or a later call of a compiled function."""
     for name in ("replay_hangs", "replay_hangs_across_hosts"):
         if find(name):
             hang(name)
@@ -88,6 +90,23 @@ def struck(compiled: Callable[..., Any]) -> Callable[..., Any]:
         return spoil(result) if find("replay_wrong") else result
 
     return call
+
+
+def install_in_graphs(captured: Any) -> None:
+    """Patch what stands for a CUDA graph in a gate (``lockstep.gates.ranks.captured``), once it is imported."""
+
+    class Struck(captured.CalledGraph):  # type: ignore[misc]
+        def capture(self, *arguments: Any) -> None:
+            on_capture()
+            super().capture(*arguments)
+
+        def replay(self) -> None:
+            on_replay()
+            super().replay()
+            if find("replay_wrong"):
+                self.result.add_(1)
+
+    captured.CalledGraph = Struck
 
 
 def install(torch: Any) -> None:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import command_parts
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import failure_analysis
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import context, events, launcher, main
 
 EVENTS = [
     events.Started(0, "a1", "nccl", "NVIDIA H200", "2.27.5", "2.13.0", "13.0", "nvlink", "ib"),
-    events.Step(0, "a1", 3, "capture", "FULL batch 4", True, 1000.5),
+    events.Step(0, "a1", 3, "capture", "FULL batch 4", True, 1000.5, "graph"),
     events.Error(0, "a1", 3, "capture", "FULL batch 4", "own", "RuntimeError", "CUDA error", 1001.0),
     events.Ended(0, "a1", -9, 1002.0),
     events.LocalGemm(0, "a1", 2),
@@ -24,6 +25,7 @@ EVENTS = [
     events.Eager(0, "a1", "batch 4", 4, 0.1, 0.02, True, 0.001),
     events.Capture(0, "a1", "FULL batch 4", "FULL", 4, 2.5),
     events.Replay(0, "a1", "FULL batch 4", "FULL", 20, 0.0, 0.02, False, 0.001, 0.002),
+    events.Skipped(0, "a1", "symmetric_memory", "there is no GPU"),
 ]
 
 
@@ -49,17 +51,43 @@ def test_a_reporter_waits_for_all_between_two_steps(capfd: pytest.CaptureFixture
     report = context.Reporter(1, "a2", waited.append)
     report.load()
     report.begin("init", "store")
+    report.part_begins(0, "nccl")
     report.begin("check")
     seen = events.parse(capfd.readouterr().out)
-    steps = [(event.step, event.phase, event.what, event.waiting) for event in seen if isinstance(event, events.Step)]
+    steps = [
+        (each.step, each.phase, each.what, each.waiting, each.part) for each in seen if isinstance(each, events.Step)
+    ]
     assert steps == [
-        (0, "load", "torch", False),
-        (1, "init", "store", False),
-        (1, "init", "store", True),
-        (2, "check", "", False),
+        (0, "load", "torch", False, ""),
+        (1, "init", "store", False, ""),
+        (1, "init", "store", True, ""),
+        (2, "check", "", False, "nccl"),
     ]
     assert waited == [1]
     assert {(event.rank, event.host) for event in seen} == {(1, "a2")}
+
+
+def test_a_part_s_time_begins_when_all_ranks_have_come_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    monkeypatch.setenv(command_parts.PARTS_HANDLE, str(writer))
+    os.set_blocking(reader, False)
+    seen: list[object] = []
+
+    def told() -> bytes:
+        try:
+            return os.read(reader, 8)
+        except BlockingIOError:
+            return b""
+
+    report = context.Reporter(0, "a1", lambda step: seen.append(told()))
+    report.part_begins(0, "nccl")
+    report.begin("check")
+    report.part_begins(1, "graph")
+    report.begin("eager")
+    assert seen == [b""]
+    assert told() == bytes([1])
+    os.close(reader)
+    os.close(writer)
 
 
 @pytest.mark.parametrize(
@@ -96,8 +124,9 @@ def test_a_rank_distinguishes_its_own_error_from_a_lost_peer(message: str, code:
 def test_ranks_without_torch_report_why_they_failed(tmp_path: Path) -> None:
     """The real ranks, as a host starts them."""
     (tmp_path / "lockstep").symlink_to(Path(main.__file__).parents[2])
-    job = launcher.Job("collectives", {}, "a1", 0, 2, 2, ("127.0.0.1", 29600))
-    report = launcher.run(job, launcher.Launch(60, python=sys.executable, library=str(tmp_path)), [])
+    parts = [launcher.Part("nccl", "collectives", {}, 60.0), launcher.Part("graph", "graphs", {}, 60.0)]
+    job = launcher.Job(parts, "a1", 0, 2, 2, ("127.0.0.1", 29600))
+    report = launcher.run(job, launcher.Launch(python=sys.executable, library=str(tmp_path)), [])
     errors = report.of(events.Error)
     assert errors
     assert {(error.code, error.exception, error.phase) for error in errors} == {("own", "ModuleNotFoundError", "init")}
@@ -115,7 +144,6 @@ def test_a_rank_knows_its_place() -> None:
         "here": 2,
         "world": 4,
         "master": ["10.0.0.1", 29600],
-        "params": {},
         "backend": "auto",
         "host": "a2",
     }

@@ -15,23 +15,33 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import memory as gpu_memory
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import runner
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import events, launcher
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.request import Asked, Request
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import CannotRun
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.ports import RENDEZVOUS
 
 RANKS = """
 import json, os, signal, sys, time
 job = json.load(sys.stdin)
-todo = job["params"]["todo"]
 def send(event, rank=0, **more): print(json.dumps({"event": event, "rank": rank, "host": job["host"], **more}), flush=True)
 send("start", backend="gloo", device="cpu")
-if todo.startswith("/"): open(todo, "w").write(json.dumps(dict(os.environ)))
-send("step", step=1, phase="capture", what="FULL batch 4", waiting=False, at=time.time() - 60)
-print("not an event", flush=True)
 with open(os.environ["NCCL_DEBUG_FILE"].replace("%h", "a1").replace("%p", "1"), "w") as log: log.write("NCCL INFO")
-if todo == "hang": time.sleep(60)
-if todo == "killed": send("end", status=-9, at=time.time()); sys.exit(1)
-if todo == "error":
-    send("error", step=1, phase="capture", what="", code="own", exception="RuntimeError", message="CUDA error", at=time.time()); sys.exit(1)
+PHASES = {"collectives": "check", "graphs": "capture"}
+for number, part in enumerate(job["parts"]):
+    todo, phase = part["params"].get("todo", "well"), PHASES[part["work"]]
+    if number: os.write(int(os.environ["LOCKSTEP_PARTS_HANDLE"]), bytes([number]))
+    step = dict(step=number + 1, phase=phase, waiting=False, part=part["name"])
+    send("step", what="FULL batch 4", at=time.time() - (60 if todo == "hang" and not number else 0), **step)
+    if todo.startswith("/"): open(todo, "w").write(json.dumps(dict(os.environ)))
+    print("not an event", flush=True)
+    if todo == "wrong": send("check", operation="all_reduce", dtype="bfloat16", bytes=64, wrong=1)
+    if todo == "slow": time.sleep(2)
+    if todo == "leave": sys.exit(0)
+    if todo == "hang": time.sleep(60)
+    if todo == "killed": send("end", status=-9, at=time.time()); sys.exit(1)
+    if todo == "error":
+        send("error", step=number + 1, phase=phase, what="", code="own", exception="RuntimeError", message="CUDA error",
+             at=time.time())
+        sys.exit(1)
 """
 
 
@@ -44,14 +54,15 @@ def library(tmp_path):
     return str(tmp_path / "lib")
 
 
-def job(todo, **more):
+def job(todo, seconds=60.0, **more):
     about = {"host": "a1", "first": 0, "here": 1, "world": 1, "master": ("127.0.0.1", 29600)}
-    return launcher.Job("graphs", {"todo": todo}, **{**about, **more})
+    return launcher.Job([launcher.Part("graph", "graphs", {"todo": todo}, seconds)], **{**about, **more})
 
 
 def run(todo, library, tmp_path, seconds=20.0, environment=None):
-    launch = launcher.Launch(seconds, tmp_path / "evidence", environment or {}, None, sys.executable, library)
-    return launcher.run(job(todo), launch)
+    evidence = {"graph": tmp_path / "evidence"}
+    launch = launcher.Launch(evidence, environment or {}, None, sys.executable, library)
+    return launcher.run(job(todo, seconds), launch)
 
 
 def test_events_come_back_and_nothing_is_kept(library, tmp_path):
@@ -81,7 +92,7 @@ def test_ranks_see_the_units_nccl_variables_and_no_secrets(library, tmp_path, mo
 
 
 def test_end_from_outside(library, tmp_path):
-    running = launcher.begin(job("hang"), launcher.Launch(60, python=sys.executable, library=library))
+    running = launcher.begin(job("hang"), launcher.Launch(python=sys.executable, library=library))
     time.sleep(0.5)
     running.end()
     report = running.wait()
@@ -140,7 +151,10 @@ def host(tmp_path, monkeypatch, library):
 
     def request(todo, deadline=20.0, **more):
         about = {"python": sys.executable, "library": library, "run": "a run/1", **more}
-        return runner.Request("graph", more.pop("scope", "host"), deadline, {"todo": todo}, **about)
+        gates = [Asked("graph", deadline, {"todo": todo})]
+        if (first := about.pop("nccl", None)) is not None:
+            gates.insert(0, Asked("nccl", deadline, {"todo": first}, floor_gbps=0.0))
+        return Request(about.pop("scope", "host"), tuple(gates), **about)
 
     return request
 
@@ -155,17 +169,52 @@ def host(tmp_path, monkeypatch, library):
     ],
 )
 def test_a_gate_on_a_host(host, todo, verdict, code, tmp_path):
-    result = runner.run(host(todo, deadline=4.0))
+    (result,) = runner.run(host(todo, deadline=4.0))
     assert (result.verdict, result.code, result.host, result.backend) == (verdict, code, "a1", "gloo")
     assert result.seconds < 4.0 + 5
     assert all(path.startswith(str(tmp_path / "evidence" / "a_run_1" / "graph-host")) for path in result.evidence)
     assert bool(result.evidence) != result.passed
 
 
+@pytest.mark.parametrize(
+    ("nccl", "graph", "verdicts"),
+    [
+        ("well", "well", [("nccl", "ok"), ("graph", "ok")]),
+        ("well", "hang", [("nccl", "ok"), ("graph", "capture_hangs")]),
+        ("well", "killed", [("nccl", "ok"), ("graph", "rank_killed")]),
+        ("well", "error", [("nccl", "ok"), ("graph", "capture_errors")]),
+        ("hang", "well", [("nccl", "collective_hangs")]),
+        ("error", "well", [("nccl", "collective_error")]),
+        ("wrong", "well", [("nccl", "wrong_sum"), ("graph", "ok")]),
+        ("wrong", "killed", [("nccl", "wrong_sum"), ("graph", "rank_killed")]),
+        ("leave", "well", [("nccl", "ok"), ("graph", "could_not_run")]),
+    ],
+)
+def test_two_gates_with_one_start(host, nccl, graph, verdicts, tmp_path):
+    """Each has its own verdict, seconds and evidence; what ends the ranks belongs to the part that had begun last."""
+    results = runner.run(host(graph, deadline=6.0, nccl=nccl))
+    assert [(result.gate, result.code) for result in results] == verdicts
+    for result in results:
+        folder = tmp_path / "evidence" / "a_run_1" / f"{result.gate}-host"
+        assert all(path.startswith(f"{folder}/") for path in result.evidence)
+        ended = result.code not in ("ok", "wrong_sum", "could_not_run")
+        assert bool(result.evidence) == folder.exists() == ended
+        assert (result.verdict == "timeout") == (result.code.endswith("hangs"))
+
+
+def test_the_time_of_a_part_begins_with_it(host):
+    """The first takes some of its time; the second has all of its own."""
+    first, second = runner.run(host("hang", deadline=8.0, nccl="slow"))
+    assert first.passed
+    assert 2.0 <= first.seconds < 8.0
+    assert (second.code, second.verdict) == ("capture_hangs", "timeout")
+    assert second.seconds >= 8.0
+
+
 def test_a_host_without_gpus_gets_one_clear_message(host):
     identity = json.loads(records.HOST.read_text())
     records.HOST.write_text(json.dumps({**identity, "gpus": 0}))
-    result = runner.run(host("well"))
+    (result,) = runner.run(host("well"))
     assert (result.verdict, result.code) == ("fail", "no_gpus")
     assert "a1 declares no GPUs" in result.cause
 
@@ -185,7 +234,7 @@ def test_a_missing_environment_is_reported(host):
 
 def test_an_unknown_host_of_the_replica_is_reported(host):
     with pytest.raises(CannotRun, match="a9: not in replica_a, whose hosts are a1, a2"):
-        runner.run(runner.Request("graph", "replica", 5.0, {}, hosts=["a9"], python=sys.executable))
+        runner.run(Request("replica", (Asked("graph", 5.0, {}),), hosts=("a9",), python=sys.executable))
 
 
 SMI = """#!/bin/sh
@@ -208,10 +257,10 @@ def nvidia_smi(tmp_path, monkeypatch):
 
 def test_memory_that_others_hold_fails_the_gate_before_it_starts(host, nvidia_smi):
     nvidia_smi.touch()
-    result = runner.run(host("well"))
+    (result,) = runner.run(host("well"))
     assert (result.verdict, result.code, result.host) == ("fail", "memory_held", "a1")
     assert "ray::orphan (pid 4242) holds 71680 MiB" in result.cause
-    assert runner.run(host("well", allow_gpu_processes=True)).passed
+    assert runner.run(host("well", allow_gpu_processes=True))[0].passed
 
 
 def test_memory_left_behind_fails_the_gate(nvidia_smi):

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.gates import runner
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import ray_launcher
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.request import Asked, Request
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import GateResult
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.gcs import Node, Table
 from tests.unit.module_utils.gates.rank_reports import check, ended, report, started, step
@@ -15,8 +15,9 @@ from tests.unit.module_utils.gates.rank_reports import check, ended, report, sta
 HOSTS = {"a1": "10.0.0.1", "a2": "10.0.0.2"}
 
 
-def request(**more):
-    return runner.Request(**{"gate": "nccl", "scope": "replica", "deadline": 100.0, "params": {}, **more})
+def request(deadline=100.0, floor_gbps=None, gates=("nccl",), **more):
+    asked = tuple(Asked(gate, deadline, {}, floor_gbps=floor_gbps) for gate in gates)
+    return Request(**{"scope": "replica", "gates": asked, **more})
 
 
 def node(address, gpus=1.0, free=None, **more):
@@ -75,16 +76,22 @@ class Trials(ray_launcher.RankGroup):
         self.log = []
         return self
 
-    def trial(self, hosts, seconds):
-        self.log.append((tuple(hosts), seconds))
+    def trial(self, hosts, parts):
+        self.log.append((tuple(hosts), sum(part.seconds for part in parts)))
+        self.parts = parts
         return self.outcome(tuple(hosts))
 
 
 def rank_group(hosts, outcome, **more):
     asked = request(floor_gbps=0.0, **more)
     names = {host: f"10.0.0.{number}" for number, host in enumerate(hosts)}
-    end = time.monotonic() + asked.deadline
-    return Trials(asked, names, dict.fromkeys(hosts, 1), "eth0", {}, end).behave(outcome)
+    return Trials(asked, names, dict.fromkeys(hosts, 1), "eth0", {}).behave(outcome)
+
+
+def run_gate(group):
+    """The one verdict of a rank group of one gate."""
+    ((result, _),) = ray_launcher.run_gates(group)
+    return result
 
 
 def ranks(hosts, status="done", wrong=(), phase=None, at=1000.0):
@@ -102,13 +109,13 @@ def ranks(hosts, status="done", wrong=(), phase=None, at=1000.0):
 
 def test_a_pass_needs_one_trial_with_all_the_time():
     found = rank_group(["a1", "a2"], ranks)
-    assert ray_launcher.run_gate(found).passed
+    assert run_gate(found).passed
     assert [hosts for hosts, _ in found.log] == [("a1", "a2")]
 
 
 def test_no_rounds_when_the_failure_names_its_host():
     found = rank_group(["a1", "a2"], lambda hosts: ranks(hosts, wrong=["a2"]))
-    result = ray_launcher.run_gate(found)
+    result = run_gate(found)
     assert (result.code, result.host, len(found.log)) == ("wrong_sum", "a2", 1)
 
 
@@ -116,7 +123,7 @@ def test_a_hang_of_two_hosts_that_are_good_alone_is_the_pair():
     found = rank_group(
         ["a1", "a2"], lambda hosts: ranks(hosts, "timeout", phase="check") if len(hosts) > 1 else ranks(hosts)
     )
-    result = ray_launcher.run_gate(found)
+    result = run_gate(found)
     assert (result.verdict, result.code, result.host, result.pair) == (
         "timeout",
         "collective_hangs",
@@ -129,7 +136,7 @@ def test_a_hang_of_two_hosts_that_are_good_alone_is_the_pair():
 def test_a_hang_is_traced_to_one_host_of_sixteen():
     hosts = [f"a{number:02}" for number in range(16)]
     found = rank_group(hosts, lambda group: ranks(group, "timeout", phase="check") if "a05" in group else ranks(group))
-    result = ray_launcher.run_gate(found)
+    result = run_gate(found)
     assert (result.host, result.pair) == ("a05", None)
     assert result.measured["bisect"]["rounds"] == 3
 
@@ -139,15 +146,15 @@ class Clocked(Trials):
 
     def remaining(self):
         spent = {seconds for _, seconds in self.log}
-        return self.request.deadline - sum(seconds + ray_launcher.deadline.EXTRA / 2 for seconds in spent)
+        return self.request.seconds() - sum(seconds + ray_launcher.deadline.EXTRA / 2 for seconds in spent)
 
 
 @pytest.mark.parametrize("count", [2, 4, 16])
 def test_all_rounds_together_fit_into_the_deadline(count):
     plain = rank_group([f"a{number:02}" for number in range(count)], None)
-    fields = {name: getattr(plain, name) for name in ("request", "addresses", "ranks", "interface", "actors", "end")}
+    fields = {name: getattr(plain, name) for name in ("request", "addresses", "ranks", "interface", "actors")}
     found = Clocked(**fields).behave(lambda group: ranks(group, "timeout", phase="check"))
-    ray_launcher.run_gate(found)
+    run_gate(found)
     assert len(found.log) > 1
     assert found.remaining() > -ray_launcher.deadline.EXTRA
 
@@ -161,7 +168,7 @@ def test_all_rounds_together_fit_into_the_deadline(count):
 )
 def test_what_is_inconclusive_starts_no_bisection(outcome, code):
     found = rank_group(["a1", "a2"], outcome)
-    assert ray_launcher.run_gate(found).code == code
+    assert run_gate(found).code == code
     assert len(found.log) == 1
 
 
@@ -169,14 +176,14 @@ def test_trials_that_ran_out_of_time_accuse_nobody():
     def outcome(hosts):
         return ranks(hosts, "timeout", phase="check", at=1000.0 if len(hosts) > 1 else 1059.0)
 
-    result = ray_launcher.run_gate(rank_group(["a1", "a2"], outcome))
+    result = run_gate(rank_group(["a1", "a2"], outcome))
     assert result.host is None
     assert result.measured["bisect"]["unclear"] == ("a1", "a2")
 
 
 def test_no_bisection_when_it_is_off():
     found = rank_group(["a1", "a2"], lambda hosts: ranks(hosts, "timeout", phase="check"), bisect=False)
-    assert ray_launcher.run_gate(found).pair == ("a1", "a2")
+    assert run_gate(found).pair == ("a1", "a2")
     assert len(found.log) == 1
 
 
@@ -185,5 +192,45 @@ def test_a_killed_rank_needs_no_bisection():
         return [*ranks(hosts[:1]), report("a2", 1, started("a2", 1), ended("a2", 1, -9), status="failed")]
 
     found = rank_group(["a1", "a2"], outcome)
-    result = ray_launcher.run_gate(found)
+    result = run_gate(found)
     assert (result.code, result.host, len(found.log)) == ("rank_killed", "a2", 1)
+
+
+def both(hosts, status="done", wrong=(), graph_at=1000.0, nccl_only=False):
+    """Ranks of both gates: what ``ranks`` says of the NCCL gate, then a step of the graph gate."""
+    found = []
+    for rank, host in enumerate(hosts):
+        seen = [
+            started(host, rank),
+            step(host, rank, 1, "check", at=950.0, part="nccl"),
+            check(host, rank, wrong=int(host in wrong)),
+        ]
+        if not nccl_only:
+            seen.append(step(host, rank, 2, "capture", at=graph_at, part="graph"))
+        found.append(report(host, rank, *seen, status=status))
+    return found
+
+
+def test_a_fault_of_the_second_gate_is_bisected_with_that_gate_alone():
+    hosts = ["a1", "a2"]
+    found = rank_group(
+        hosts, lambda group: both(group, "timeout" if len(group) > 1 else "done"), gates=("nccl", "graph")
+    )
+    (nccl, _), (graph, _) = ray_launcher.run_gates(found)
+    assert nccl.passed
+    assert (graph.code, graph.pair) == ("capture_hangs", ("a1", "a2"))
+    assert [hosts for hosts, _ in found.log] == [("a1", "a2"), ("a1",), ("a2",)]
+    assert [part.name for part in found.parts] == ["graph"]
+
+
+def test_a_fault_of_the_first_gate_leaves_the_second_without_a_verdict():
+    found = rank_group(
+        ["a1", "a2"], lambda group: both(group, "timeout", nccl_only=True), gates=("nccl", "graph"), bisect=False
+    )
+    assert [result.gate for result, _ in ray_launcher.run_gates(found)] == ["nccl"]
+
+
+def test_placing_takes_from_the_first_gate_s_time_alone():
+    asked = ray_launcher.less_of_the_first(request(gates=("nccl", "graph")), time.monotonic() + 60)
+    assert 59 < asked.gates[0].deadline <= 60
+    assert asked.gates[1].deadline == 100

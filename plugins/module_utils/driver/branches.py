@@ -1,0 +1,130 @@
+"""NVIDIA's driver branches: how long one is supported, which kernel modules it has, who carries it. Pure.
+
+The rows are data/driver_branches.yml. A branch that has no row is not judged.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ..core.codes import Code
+from .versions import is_driver_version
+
+
+class BranchClass(Code):
+    """How NVIDIA supports a branch."""
+
+    PRODUCTION = "production"
+    NEW_FEATURE = "new_feature"  # short-lived
+    LONG_TERM = "long_term"
+
+
+_CALLED = {
+    BranchClass.PRODUCTION: "production branch",
+    BranchClass.NEW_FEATURE: "new-feature branch",
+    BranchClass.LONG_TERM: "long-term support branch",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Branch:
+    """One row of data/driver_branches.yml.
+
+    Attributes:
+        ends: the first day without support; None where none is given.
+        followed_by: of a new-feature branch, the one that replaced it.
+        modules: flavours of kernel modules that exist.
+        ubuntu, debian: releases whose own archive carries it; None where that is not known.
+    """
+
+    number: int
+    kind: BranchClass
+    ends: datetime.date | None
+    followed_by: int | None
+    modules: tuple[str, ...]
+    ubuntu: tuple[str, ...] | None
+    debian: tuple[str, ...] | None
+    source: str
+
+    @classmethod
+    def parse(cls, row: Mapping[str, Any]) -> Branch:
+        """One row.
+
+        Raises:
+            KeyError, ValueError: it lacks a key, or a value cannot be meant.
+        """
+        return cls(
+            number=int(row["branch"]),
+            kind=BranchClass(row["class"]),
+            ends=_after(str(row["end_of_life"])) if row["end_of_life"] else None,
+            followed_by=row.get("followed_by"),
+            modules=tuple(row["modules"]),
+            ubuntu=None if row["ubuntu"] is None else tuple(row["ubuntu"]),
+            debian=None if row["debian"] is None else tuple(row["debian"]),
+            source=str(row["source"]),
+        )
+
+
+def parse(rows: Sequence[Mapping[str, Any]]) -> dict[int, Branch]:
+    """The branches by their number."""
+    return {branch.number: branch for branch in map(Branch.parse, rows)}
+
+
+def of(version: object, branches: Mapping[int, Branch]) -> Branch | None:
+    """The branch of a driver version; None where it is no such version, or not listed."""
+    text = str(version)
+    return branches.get(int(text.split(".")[0])) if is_driver_version(text) else None
+
+
+def refusal(branch: Branch, flavor: str) -> str | None:
+    """Why no driver of this branch can have these kernel modules; None where one can."""
+    if flavor in branch.modules:
+        return None
+    there = " and ".join(branch.modules)
+    return (
+        f"branch {branch.number} has {there} kernel modules alone, no {flavor} ones ({branch.source}): set "
+        f"nvidia_driver_flavor: {branch.modules[0]}, or nvidia_driver_version to one of an older branch"
+    )
+
+
+def warnings(
+    branch: Branch, today: datetime.date, *, source: str, distribution: str | None, release: str | None
+) -> Iterator[str]:
+    """What to know of a branch before a driver of it is installed.
+
+    Args:
+        source: nvidia_driver_source.
+        distribution, release: ``ubuntu`` and ``24.04``, as os-release has them.
+    """
+    name = f"branch {branch.number}, a {_CALLED[branch.kind]},"
+    if branch.ends is not None and today >= branch.ends:
+        yield (
+            f"{name} reached its end of life in {_last_month(branch.ends)}: it gets no fixes any more, of security neither "
+            f"({branch.source}). Set nvidia_driver_version to one of a supported branch"
+        )
+    elif branch.ends is None and branch.followed_by:
+        yield (
+            f"{name} was followed by {branch.followed_by} and gets no fixes any more ({branch.source}). Set "
+            "nvidia_driver_version to one of a supported branch"
+        )
+    carried = {"ubuntu": branch.ubuntu, "debian": branch.debian}.get(source)
+    if carried is not None and distribution == source and release not in carried:
+        where = f"; it is in {', '.join(carried)}" if carried else ""
+        yield (
+            f"the archive of {source.capitalize()} {release} is not known to have branch {branch.number}{where}. Set "
+            "nvidia_driver_source: nvidia if its packages cannot be found"
+        )
+
+
+def _after(month: str) -> datetime.date:
+    """``2026-06`` → the first of July 2026."""
+    year, number = map(int, month.split("-"))
+    return datetime.date(year + number // 12, number % 12 + 1, 1)
+
+
+def _last_month(ends: datetime.date) -> str:
+    last = ends - datetime.timedelta(days=1)
+    return f"{last:%B %Y}"

@@ -1,0 +1,277 @@
+"""Why something failed, from what real programs printed: each case's right value stands beside its log (expected.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import causes
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.causes import CauseKind
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+
+
+def case(name: str) -> list[str]:
+    return (FIXTURES / "cases" / name / "engine.log").read_text(encoding="utf-8").splitlines()
+
+
+def log(name: str) -> list[str]:
+    return (FIXTURES / "vllm/0.32.0" / name).read_text(encoding="utf-8").splitlines()
+
+
+CASES = {
+    "log-gloo-barrier-half-hour": (
+        CauseKind.TIMEOUT,
+        "RuntimeError: Application timeout caused pair closure: Timed out waiting 1800000ms for recv operation to complete, "
+        "in in_the_same_node_as",
+    ),
+    "log-ib-gid-timeout": (
+        CauseKind.ECHO,
+        "RuntimeError: NCCL error: remote process exited or there was a network error: NET/IB: Got completion from peer "
+        "10.0.0.14<41001> with status=IBV_WC_RETRY_EXC_ERR(12)",
+    ),
+    "log-mnnvl-imex": (
+        CauseKind.NCCL,
+        "RuntimeError: NCCL error: unhandled system error: MNNVL (cliqueSize 8) is available but not working on this system. "
+        "Check the IMEX channel configuration (/dev/nvidia-caps-imex-channels). Set NCCL_MNNVL_ENABLE=0",
+    ),
+    "log-nccl-capture-refused": (
+        CauseKind.NCCL,
+        "RuntimeError: NCCL error: invalid usage: NCCL cannot be captured in a graph if either it wasn't built with CUDA",
+    ),
+    "log-nccl-connect-wordings": (
+        CauseKind.ECHO,
+        "RuntimeError: NCCL error: unhandled system error: ncclOsSocketStartConnect: connect to 10.0.0.14<41001> returned "
+        "Connection refused",
+    ),
+    "log-nccl-last-error": (
+        CauseKind.NCCL,
+        "Failed to bind NVLink SHARP (NVLS) Multicast memory of size 2097152 : CUDA error 401 'the operation cannot be",
+    ),
+    "log-ptx-toolchain": (
+        CauseKind.EXCEPTION,
+        "torch.AcceleratorError: CUDA error: the provided PTX was compiled with an unsupported toolchain.",
+    ),
+    "log-ptxas-next-line": (
+        CauseKind.COMPILER,
+        "ptxas fatal: Value 'sm_121a' is not defined for option 'gpu-name'",
+    ),
+    "log-pydantic-value-error": (
+        CauseKind.VALIDATION,
+        "Total number of attention heads (128) must be divisible by tensor parallel size (7)",
+    ),
+    "log-rank-prefix": (CauseKind.EXCEPTION, "RuntimeError: NCCL error: unhandled cuda error"),
+    "log-ray-memory-kill": (CauseKind.MEMORY, "a worker on 10.0.0.12 was killed for memory pressure (raylet)"),
+    "log-registry-subprocess": (
+        CauseKind.EXCEPTION,
+        "ImportError: vllm.vllm_flash_attn requires the CUDA flash attention extensions (_vllm_fa2_C or _vllm_fa3_C)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "kind", "text"), [(name, *right) for name, right in CASES.items()], ids=CASES)
+def test_a_case_is_told_by_its_cause(name: str, kind: CauseKind, text: str) -> None:
+    found = causes.of_program(case(name))
+    assert found.kind is kind
+    assert found.text.startswith(text)
+    assert "\n" not in found.text
+
+
+REASONS = {
+    "a real engine that died at its first completion": (
+        log("dies_at_first_completion.log"),
+        "RuntimeError: Worker failed with error 'Unsupported CPU attention configuration: head_dim=16 isa=2 kv_cache_idx=0'",
+    ),
+    "a real engine whose workers lack the model, reported through Ray": (
+        log("dies_without_model.log"),
+        "FileNotFoundError: No such file or directory: /srv/models/tiny/model.safetensors",
+    ),
+    "the cause comes before the generic end": (
+        [
+            "(EngineCore pid=9) ERROR 11-22 01:00:00 [core.py:9] Traceback (most recent call last):",
+            "(EngineCore pid=9) ERROR 11-22 01:00:00 [c.py:9] torch.OutOfMemoryError: CUDA out of memory",
+            "(APIServer pid=8) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}",
+        ],
+        "torch.OutOfMemoryError: CUDA out of memory",
+    ),
+    "Ray's colours and prefixes": (
+        ["\x1b[36m(R pid=7, ip=10.0.0.12)\x1b[0m (W pid=7) ERROR 11-22 01:00:00 [x.py:1] ValueError: no such model"],
+        "ValueError: no such model",
+    ),
+    "an argument that vLLM does not know": (
+        ["usage: vllm serve [model_tag] [options]", "vllm serve: error: unrecognized arguments: --nonsense"],
+        "unrecognized arguments: --nonsense",
+    ),
+    "NCCL's last error, as torch says it (pytorch/pytorch#177472)": (
+        [
+            "torch.distributed.DistBackendError: NCCL error in: /var/lib/jenkins/workspace/torch/csrc/distributed/c10d/NCCLUtils.cpp:"
+            "93, unhandled cuda error (run with NCCL_DEBUG=INFO for details), NCCL version 2.29.3 ",
+            "ncclUnhandledCudaError: Call to CUDA function failed. ",
+            "Last error: ",
+            "Failed to bind NVLink SHARP (NVLS) Multicast memory of size 2097152 : CUDA error 401 'the operation cannot be performed in"
+            " the present state'. ",
+        ],
+        "Failed to bind NVLink SHARP (NVLS) Multicast memory of size 2097152 : CUDA error 401",
+    ),
+    "Ray's own words for a worker that was killed for memory (vllm-project/vllm#2669)": (
+        [
+            "Memory on the node (IP: 169.254.181.2, ID: 708c7baf966d59aa3f08299830c349ca055293ebb1c33d8e72cd3336) where the task (actor "
+            "ID: 0dab4ab45f6c947201afac6d01000000, name=RayWorkerVllm.__init__, pid=308, memory used=11.15GB) was running was 12.49GB / "
+            "13.15GB (0.950003), which exceeds the memory usage threshold of 0.95. Ray killed this worker (ID: "
+            "79a553ea91fe46f95e8384ddf8a8f0a01e3418a975ecd0af983c7bb2) because it was the most recently scheduled task",
+        ],
+        "a worker on 169.254.181.2 was killed for memory pressure (raylet): 12.49GB / 13.15GB in use",
+    ),
+    "torch's watchdog (vllm-project/vllm#13535)": (
+        [
+            "(RayWorkerWrapper pid=270291, ip=10.175.94.190) [rank3]:[E219 08:58:32.606233339 ProcessGroupNCCL.cpp:616] [Rank 3] Watchdog "
+            "caught collective operation timeout: WorkNCCL(SeqNum=31, OpType=ALLREDUCE, NumelIn=117440512, NumelOut=117440512, "
+            "Timeout(ms)=600000) ran for 600031 milliseconds before timing out.",
+        ],
+        "collective operation timeout: WorkNCCL(SeqNum=31, OpType=ALLREDUCE",
+    ),
+    "ptxas without an exception (vllm-project/vllm#29469)": (
+        [
+            "(EngineCore_DP0 pid=93) Internal Triton PTX codegen error",
+            "(EngineCore_DP0 pid=93) `ptxas` stderr:",
+            "(EngineCore_DP0 pid=93) ptxas fatal   : Value 'sm_121a' is not defined for option 'gpu-name'",
+        ],
+        "ptxas fatal: Value 'sm_121a' is not defined for option 'gpu-name'",
+    ),
+    "a peer's broken connection comes first, what broke it later": (
+        [
+            "(W pid=1, ip=10.0.0.11) ERROR 11-22 01:00:00 [x.py:1] RuntimeError: NCCL error: remote process exited or there was a network "
+            "error (run with NCCL_DEBUG=INFO for details)",
+            "(W pid=2, ip=10.0.0.12) ERROR 11-22 01:00:01 [x.py:1] torch.OutOfMemoryError: CUDA out of memory",
+        ],
+        "torch.OutOfMemoryError: CUDA out of memory",
+    ),
+    "a field that pydantic names on a line of its own": (
+        [
+            "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig",
+            "dtype",
+            "  Input should be 'auto', 'half' or 'float16' [type=literal_error, input_value='f8', input_type=str]",
+            "    For further information visit https://errors.pydantic.dev/2.14/v/literal_error",
+        ],
+        "dtype: Input should be 'auto', 'half' or 'float16'",
+    ),
+    "an exception that ends in a colon goes on in the next line": (
+        [
+            "(A pid=1) RuntimeError: Worker failed with:",
+            "(B pid=2) something else",
+            "(A pid=1) no kernel image is available",
+        ],
+        "RuntimeError: Worker failed with: no kernel image is available",
+    ),
+    "only the generic end": (
+        ["RuntimeError: Engine core initialization failed. See root cause above."],
+        "RuntimeError: Engine core initialization failed. See root cause above.",
+    ),
+    "no exception at all": (
+        ["(APIServer pid=8) INFO 11-22 01:00:00 [a.py:1] Loading weights took 3 s", ""],
+        "Loading weights took 3 s",
+    ),
+    "no log at all": ([], "nothing"),
+}
+
+
+@pytest.mark.parametrize(("lines", "reason"), REASONS.values(), ids=REASONS.keys())
+def test_failure_reason(lines: list[str], reason: str) -> None:
+    assert causes.of_program(lines).text.startswith(reason)
+
+
+def text(name: str) -> str:
+    return (FIXTURES / name).read_text(encoding="utf-8")
+
+
+PACKAGES = {
+    "DKMS points at its log (the log has the compiler's error)": (
+        "cases/dkms-reason-in-make-log/said.txt",
+        "cases/dkms-reason-in-make-log/make.log",
+        [
+            (
+                CauseKind.DKMS,
+                "driver 550.163.01 does not build for kernel 6.19.3-amd64: common/inc/nv-mm.h:324:23: error: 'struct "
+                "vm_area_struct' has no member named '__vm_flags'; did you mean 'vm_flags'?",
+            )
+        ],
+    ),
+    "a real build that fails, dkms 3.2.2": (
+        "dkms/3.2.2/dkms-build-fails-apt.txt",
+        "dkms/3.2.2/dkms-build-fails-make.log",
+        [
+            (
+                CauseKind.DKMS,
+                "driver 550.163.01 does not build for kernel 6.12.118+deb13-amd64: nvidia/nv-pci.c:237:9: error: too few "
+                "arguments to function 'pci_resize_resource'",
+            )
+        ],
+    ),
+    "apt's unmet dependencies": (
+        "cases/apt-desktop-driver/said.txt",
+        None,
+        [
+            (
+                CauseKind.UNMET,
+                "nvidia-driver-550-open: Depends: xserver-xorg-video-nvidia-550 (= 550.127.05-0ubuntu1) but it is not going "
+                "to be installed",
+            )
+        ],
+    ),
+    "apt 3's solver": (
+        "apt/errors/apt3-solver-conflict.txt",
+        None,
+        [
+            (
+                CauseKind.UNMET,
+                "nvidia-smi: Depends: libnvidia-ml1 (= 550.163.01-4~bpo13+1) but 580.95.05-1 is to be installed",
+            ),
+        ],
+    ),
+    "sqv refuses a key": (
+        "apt/errors/apt-sqv-sha1-key.txt",
+        None,
+        [
+            (
+                CauseKind.SIGNATURE,
+                "Signing key on DFE600ED80A5D183054253326FE03B048AF4FBAA is not accepted: SHA1 is not considered secure since "
+                "2026-02-01",
+            )
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize(("said", "log", "right"), PACKAGES.values(), ids=PACKAGES)
+def test_why_packages_failed(said: str, log: str | None, right: list[tuple[CauseKind, str]]) -> None:
+    found = causes.of_packages(text(said))
+    if log is not None:
+        assert found[0].log.endswith("/build/make.log")
+        found = tuple(causes.with_build_log(cause, text(log)) for cause in found)
+    assert [cause.kind for cause in found] == [kind for kind, _ in right]
+    for cause, (_, start) in zip(found, right, strict=True):
+        assert cause.text.startswith(start)
+        assert not cause.text.endswith((".", ":"))
+
+
+MODPROBE = {
+    "Debian's alternative without its file": (
+        "modprobe: FATAL: Module nvidia-current not found in directory /lib/modules/6.18.44-node\n"
+        "modprobe: ERROR: ../libkmod/libkmod-module.c:1047 command_do() Error running install command 'modprobe -i "
+        "nvidia-current ' for module nvidia: retcode 1\n"
+        "modprobe: ERROR: could not insert 'nvidia': Invalid argument\n",
+        "Module nvidia-current not found in directory /lib/modules/6.18.44-node",
+    ),
+    "the kernel refuses": (
+        (FIXTURES / "cases/open-module-on-volta/modprobe.txt").read_text(),
+        "could not insert 'nvidia': No such device",
+    ),
+    "something else": ("modprobe: FATAL: Module nvidia is in use.\n", "modprobe: FATAL: Module nvidia is in use."),
+    "nothing": ("", "no reason given"),
+}
+
+
+@pytest.mark.parametrize(("said", "reason"), MODPROBE.values(), ids=MODPROBE)
+def test_why_modprobe_failed_is_one_line(said: str, reason: str) -> None:
+    assert causes.of_modprobe(said).text == reason
