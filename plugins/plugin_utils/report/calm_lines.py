@@ -11,7 +11,8 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import
 
 INDENT = " " * 9
 _FEW = 4
-"""So many hosts have a line each for a step; more of them that did the same have one together, as passed gates always do."""
+"""So many hosts have a line each for a step that took them different times; more of them have one together, and so do
+hosts whose gates passed."""
 _ABOVE = "(in full above)"
 _SHORT = 120
 
@@ -56,10 +57,13 @@ def steps(ended: Sequence[StepEnded]) -> list[str]:
     groups: dict[tuple[str, int | None, str, bool], list[StepEnded]] = {}
     for one in ended:
         groups.setdefault(one.alike, []).append(one)
-    lines = []
+    lines: list[str] = []
     for group in groups.values():
         apart = len(group) <= _FEW and group[0].outcome != "passed"
-        lines += [_step([one]) for one in group] if apart else [_step(group)]
+        by_time: dict[str, list[StepEnded]] = {}
+        for one in group:
+            by_time.setdefault(span(one.ended - one.began) if apart else "", []).append(one)
+        lines += map(_step, by_time.values())
     return lines
 
 
