@@ -121,7 +121,9 @@ def test_hosts_are_asked_about_the_model_of_their_head(read_inventory: Callable[
 
     common = {"gpu_host_interface": "eth0"}
     assert asked(**common, vllm_server_model="/srv/m/") == {"/srv/m"}
-    assert asked(**common, vllm_server_model="owner/m") == {None}
+    hub = "/var/lib/lockstep/engine/.cache/huggingface/hub/models--owner--m"
+    assert asked(**common, vllm_server_model="owner/m") == {hub}  # is there room for it?
+    assert asked(**common, vllm_server_model="s3://owner/m") == {None}
     assert asked(**common, vllm_server_served_model_name="m") == {None}  # its default is made of the model
     offline = {"HF_HUB_OFFLINE": 1, "HF_HOME": "/srv/hf"}
     assert asked(**common, vllm_server_model="owner/m", vllm_server_environment=offline) == {
