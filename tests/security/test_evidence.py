@@ -14,6 +14,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.engine import state 
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import evidence_bundle, nccl_tests, runner
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import launcher
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks.launcher import Job, Launch, Part, Report
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.request import Asked, Request
 from ansible_collections.lockstep.vllm.plugins.modules import log_advice
 
 from .conftest import PYTHON, SECRET, USER, Plant
@@ -204,5 +205,6 @@ def test_ranks_speak_for_their_own_gate_and_hosts_alone(
     answer = "LOCKSTEP-RESULT " + json.dumps({"result": {**FORGED, **change}, "files": {}})
     outcome = deadline.Outcome("done", 0, 1.0, answer, "")
     monkeypatch.setattr(deadline, "run", lambda *_, **__: outcome)
-    request = runner.Request("nccl", "replica", 10, {})
-    assert runner._on_replica(request, identity, Path("/nonexistent")).code == code
+    request = Request("replica", (Asked("nccl", 10, {}),))
+    (result,) = runner._on_replica(request, identity, {"nccl": Path("/nonexistent")})
+    assert result.code == code

@@ -135,7 +135,7 @@ def test_a_bad_record_of_one_host_does_not_keep_its_mates_from_being_rolled_back
         "a1": {"lockstep_rollback_probe": {"state": state(change)}},
         "a2": {"lockstep_rollback_probe": {"state": {"change": good}}},
     }
-    assert wave.wave_rolls_back(seen, ["a1", "a2"])
+    assert wave.wave_rolls_back(seen, ["a1", "a2"], ["a1", "a2"])
 
 
 @pytest.mark.parametrize("result", [{}, {"msg": ["x"]}, {"msg": 10**5000}, {"msg": {"a": [[]]}}, {"gate": "x"}, {"gate": [1]},
