@@ -272,5 +272,4 @@ def _is_ours_at(path: str) -> bool:
 
 def _is_ours(task: Any) -> bool:
     """Whether a task stands in a playbook or a role of this collection."""
-    path, _, _line = str(task.get_path() or "").rpartition(":")
-    return _is_ours_at(path)
+    return _is_ours_at(str(task.get_path() or "").rpartition(":")[0])

@@ -64,7 +64,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Runs no gate in check mode, since a gate takes the GPUs. Returns an empty RV(gate).
+    description: Runs no gate in check mode, since a gate takes the GPUs. Returns no verdict.
 """
 
     NCCL = r"""

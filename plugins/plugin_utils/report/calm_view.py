@@ -98,8 +98,9 @@ class View:
             action: full name of the task's action.
             repeated: makes a command one that this run's operator can paste.
         """
-        assert report.failure is not None
         given = report.failure
+        if given is None:
+            return
         doing = self.doing.get(report.host)
         step = doing.what if doing is not None and doing.step else None
         failed = dataclasses.replace(
