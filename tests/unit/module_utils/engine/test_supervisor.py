@@ -110,7 +110,9 @@ class Lab:
         (root / "credentials" / "vllm-api-key").write_text(SECRET + "\n", encoding="utf-8")
         self.port, self.ready_port = free_port(), free_port()
         head = {"host": "a1", "address": "127.0.0.1"}
-        self.put("host.json", {"host": "a1", "address": "127.0.0.1", "interface": "lo", "gpus": 1, "head": head})
+        peers = {"a1": "127.0.0.1", "a2": "127.0.0.2"}
+        record = {"host": "a1", "address": "127.0.0.1", "interface": "lo", "gpus": 1, "head": head, "peers": peers}
+        self.put("host.json", record)
         self.put("stamp.json", {"hosts": {"a1": "1111", "a2": "2222"}})
         self.ray({"a1": "1111", "a2": "2222"})
         self.configure()
