@@ -272,7 +272,7 @@ _RELATION = re.compile(r"(?:Pre)?Depends:|Conflicts:|Breaks:|Recommends:")
 _MARKS = {"E: ": CauseKind.APT, "dpkg: error": CauseKind.DPKG, "dpkg: unrecoverable": CauseKind.DPKG}
 _APT_POINTS = re.compile(
     r"E: (?:Unable to correct problems|Error, pkgProblemResolver|Sub-process \S+ returned an error code|The repository .* is "
-    r"not signed|The following information from --solver)"
+    r"not signed|The following information from --solver|Unmet dependencies\. Try )"
 )
 _SIGNATURE = re.compile(
     r"^(?:W: )?OpenPGP signature verification failed.*error message is: |^  Sub-process \S*sqv .*message is: "

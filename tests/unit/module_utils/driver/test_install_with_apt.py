@@ -173,7 +173,7 @@ def test_going_back_where_apt_refuses_all_work(root: Root) -> None:
     """Unmet dependencies of another package: apt-get installs nothing at all, neither forwards nor back."""
     driver_install.install(plan(root, NEW), NEW, **LIMITS)
     root.breaks("unpacked")
-    with pytest.raises(StepFailed, match=r"[Uu]nmet dependencies"):
+    with pytest.raises(StepFailed, match=r"Depends: nowhere-to-be-found but it is not installable"):
         driver_install.install(plan(root, OLD), OLD, **LIMITS)
     (warning,) = driver_install.install(plan(root, OLD), OLD, tolerate_unrelated=True, **LIMITS)
     assert "sudo apt-get install -f" in warning

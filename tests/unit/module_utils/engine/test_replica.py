@@ -11,7 +11,8 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.config import Config, Proof
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.replica import Replica
 
-HOST = {"address": "10.0.0.11", "interface": "eth0", "head": {"address": "10.0.0.11"}}
+HOST = {"address": "10.0.0.11", "interface": "eth0", "head": {"address": "10.0.0.11"},
+        "peers": {"a1": "10.0.0.11", "a2": "10.0.0.12"}}  # fmt: skip
 
 
 @pytest.mark.parametrize(
