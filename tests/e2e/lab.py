@@ -249,7 +249,13 @@ class Lab:
                 process = subprocess.Popen(
                     [*program, "-e", json.dumps(dict(extra))],
                     cwd=ROOT,
-                    env={**os.environ, **self.environment, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+                    # Ansible's own screen, whose recap counts changes.
+                    env={
+                        **os.environ,
+                        **self.environment,
+                        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+                        "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default",
+                    },
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
