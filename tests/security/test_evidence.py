@@ -202,7 +202,7 @@ def test_ranks_speak_for_their_own_gate_and_hosts_alone(
     """What the ranks of a replica's gate answer comes from user ``lockstep``, and root gives stamps by it."""
     identity = {"host": "a1", "peers": {"a1": "10.0.0.1", "a2": "10.0.0.2"}, "replica": "a", "address": "10.0.0.1"}
     identity |= {"head": {"host": "a1", "address": "10.0.0.1"}, "interface": "eth0"}
-    answer = "LOCKSTEP-RESULT " + json.dumps({"result": {**FORGED, **change}, "files": {}})
+    answer = "LOCKSTEP-RESULT " + json.dumps([{"result": {**FORGED, **change}, "files": {}}])
     outcome = deadline.Outcome("done", 0, 1.0, answer, "")
     monkeypatch.setattr(deadline, "run", lambda *_, **__: outcome)
     request = Request("replica", (Asked("nccl", 10, {}),))
