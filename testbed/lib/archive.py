@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from testbed.lib import shell
+from testbed.lib.errors import TestbedError
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 COMPONENTS = ("main", "contrib", "non-free", "non-free-firmware")
-_FALLBACK = {"archive": "http://deb.debian.org/debian", "security": "http://deb.debian.org/debian-security"}
 
 
 def addresses(targets: str) -> dict[str, str]:
@@ -18,15 +18,22 @@ def addresses(targets: str) -> dict[str, str]:
         fields = line.split("|")
         if len(fields) == 3 and fields[0] == "Debian":
             found.setdefault("security" if fields[1].endswith("-security") else "archive", fields[2])
-    return {**_FALLBACK, **found}
+    return found
 
 
 def sources(suite: str, components: Sequence[str] = COMPONENTS, extra: Sequence[str] = ()) -> list[str]:
-    """Lines of ``sources.list`` for a release, its updates and security archive, and further suites such as backports."""
+    """Lines of ``sources.list`` for a release, its updates and security archive, and further suites such as backports.
+
+    Raises:
+        TestbedError: this machine's apt knows no archive of Debian.
+    """
     targets = shell.run(
         ["apt-get", "indextargets", "--format", "$(ORIGIN)|$(RELEASE)|$(REPO_URI)", "Created-By: Packages"]
     )
     where = addresses(targets.stdout)
+    if "archive" not in where:
+        raise TestbedError("this machine's apt knows no archive of Debian: describe one in /etc/apt/sources.list.d")
+    where.setdefault("security", where["archive"].rstrip("/") + "-security")
     listed = " ".join(components)
     return [
         f"deb [signed-by={KEYRING}] {where['security' if name.endswith('-security') else 'archive']} {name} {listed}"

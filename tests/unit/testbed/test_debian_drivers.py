@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
-from testbed.lib import archive, debian_drivers, layout
+from testbed.lib import archive, debian_drivers, image, layout
 from testbed.lib.debian_drivers import Offer
-from testbed.lib.errors import UsageError
+from testbed.lib.errors import TestbedError, UsageError
 
 INDEX = """Package: nvidia-open-kernel-dkms
 Version: 535.261.03-1
@@ -56,7 +58,16 @@ def test_backports_stay_what_apt_does_not_choose_by_itself() -> None:
 def test_where_the_archive_lies_is_what_this_machine_s_apt_says() -> None:
     said = "Debian|bookworm|http://a.example/debian/\nOther|stable|http://x.example/\nDebian|bookworm-security|http://a.example/security/\n"
     assert archive.addresses(said) == {"archive": "http://a.example/debian/", "security": "http://a.example/security/"}
-    assert set(archive.addresses("")) == {"archive", "security"}
+
+
+def test_a_machine_that_knows_no_archive_of_debian_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = subprocess.CompletedProcess([], 0, "Ubuntu|noble|http://u.example/ubuntu/\n", "")
+    monkeypatch.setattr(archive.shell, "run", lambda *_arguments, **_options: said)
+    with pytest.raises(TestbedError, match="knows no archive of Debian"):
+        archive.sources("bookworm")
+    assert image._sources("bookworm", "") == [], "mmdebstrap's own default will do"
+    with pytest.raises(TestbedError, match="knows no archive of Debian"):
+        image._sources("trixie", "bookworm")
 
 
 def test_hosts_of_another_release() -> None:
