@@ -43,7 +43,7 @@ class ActionModule(HeadsAction):
             answers = self.ask(heads, {"do": "release", "run": arguments["run"]}, self._variables)
             return _result(
                 answers,
-                changed=any(answer.value and answer.value["action"] == "release" for answer in answers.values()),
+                changed=any(answer.value and answer.value.action == "release" for answer in answers.values()),
             )
         result = self._hold(heads, arguments["run"], arguments["take_over"])
         ends = time.monotonic() + arguments["seconds"]
@@ -77,9 +77,7 @@ class ActionModule(HeadsAction):
         if living:
             params = {"do": "hold", "claim": {**claim, "take_over": []}}
         answers = self.ask(hosts, params, self._variables)
-        refused = {
-            host: answer.value["lock"] for host, answer in answers.items() if _action(answer) is LockAction.REFUSE
-        }
+        refused = {host: answer.value.lock for host, answer in answers.items() if _action(answer) is LockAction.REFUSE}
         dead = {host: str(lock.get("run")) for host, lock in refused.items() if identity.known_dead(lock, here)}
         if len(dead) < len(refused):
             ended = self._ended(heads)
@@ -92,22 +90,22 @@ class ActionModule(HeadsAction):
     def _ended(self, heads: list[str]) -> set[str]:
         """Runs that have released the lock on any head: one that could not be reached then has theirs still."""
         seen = self.ask(heads, {"do": "read"}, self._variables).values()
-        return {run for answer in seen if answer.value for run in answer.value["ended"]}
+        return {run for answer in seen if answer.value for run in answer.value.ended}
 
     def _lives(self, hosts: list[str], run: str, here: Mapping[str, Any]) -> bool:
         """Whether ``run``, which is to be taken over, is a process of this machine that still runs."""
         seen = self.ask(hosts, {"do": "read"}, self._variables).values()
-        locks = [answer.value["lock"] for answer in seen if answer.value and answer.value["lock"]]
+        locks = [answer.value.lock for answer in seen if answer.value and answer.value.lock]
         return any(lock.get("run") == run and identity.known_alive(lock, here) for lock in locks)
 
 
 def _action(answer: Answer) -> LockAction | None:
     """What became of a claim; None where there is no answer to one."""
-    return LockAction(answer.value["action"]) if answer.value else None
+    return answer.value.action if isinstance(answer.value, rollout_lock.Claimed) else None
 
 
 def _problem(answers: Answers, here: Mapping[str, Any], claim: Mapping[str, Any]) -> Stop | None:
-    refused = {host: answer.value["lock"] for host, answer in answers.items() if _action(answer) is LockAction.REFUSE}
+    refused = {host: answer.value.lock for host, answer in answers.items() if _action(answer) is LockAction.REFUSE}
     if refused:
         reason = rollout_lock.refusal(refused, records.now())
         alive = [str(lock["run"]) for lock in refused.values() if lock.get("run") in claim["take_over"]]
@@ -126,12 +124,12 @@ def _problem(answers: Answers, here: Mapping[str, Any], claim: Mapping[str, Any]
 
 def _result(answers: Answers, changed: bool) -> dict[str, Any]:
     values = {host: answer.value for host, answer in answers.items() if answer.value}
-    locks = {host: value["lock"] for host, value in values.items() if value["lock"]}
+    locks = {host: value.lock for host, value in values.items() if value.lock}
     return {
         "changed": changed,
         "locks": locks,
         "lock": next(iter(locks.values()), None),
-        "request": rollout_lock.strongest([value["request"] for value in values.values()]),
+        "request": rollout_lock.strongest([value.request for value in values.values()]),
         "silent": {host: answer.error for host, answer in answers.items() if answer.value is None},
-        "unready": {host: value["unready"] for host, value in values.items() if "unready" in value},
+        "unready": {host: value.unready for host, value in values.items() if isinstance(value, rollout_lock.Claimed)},
     }

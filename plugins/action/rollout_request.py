@@ -33,7 +33,7 @@ class ActionModule(HeadsAction):
         due = [
             host
             for host, answer in before.items()
-            if answer.value is None or _content(answer.value["request"]) != _content(request)
+            if answer.value is None or _content(answer.value.request) != _content(request)
         ]
         if self._task.check_mode or not due:
             return {"changed": bool(due), "request": request}

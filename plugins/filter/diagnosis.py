@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core.shapes import BadAnswer
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.typed import BadAnswer
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import printable
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.known_issues import Match
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import diagnosis

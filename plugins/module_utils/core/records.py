@@ -70,7 +70,7 @@ def read(path: Path, limit: int = untrusted.LIMIT) -> dict[str, Any] | None:
     try:
         value = untrusted.parse_json(text)
     except ValueError as error:
-        raise RecordError(f"{path}: is not JSON that can be used: {error}") from error
+        raise RecordError(f"{path}: {error}") from error
     if not isinstance(value, dict):
         raise RecordError(f"{path}: holds {type(value).__name__}, expected an object")
     return value

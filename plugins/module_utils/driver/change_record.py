@@ -25,10 +25,13 @@ Stored = Mapping[str, Any]
 _DRIVER = ("version", "source", "flavor")
 
 
-class Driver(TypedDict):
+class _Version(TypedDict):
+    version: str
+
+
+class Driver(_Version, total=False):
     """One driver, as the role's variables declare it."""
 
-    version: str
     source: str | None
     flavor: str | None
 
@@ -46,20 +49,35 @@ class Before(TypedDict):
     preferences: str | None
 
 
-_Change = TypedDict("_Change", {"from": "VerifiedDriver | None", "to": Driver, "began": str})
+_Change = TypedDict("_Change", {"from": "VerifiedDriver | None", "to": Driver})
 
 
 class Change(_Change, total=False):
     """A change in progress; one that an older Lockstep began has no ``before``."""
 
+    began: str | None
     before: Before
 
 
-Roll = TypedDict("Roll", {"from": VerifiedDriver, "over": "str | None"})
+_Roll = TypedDict("_Roll", {"from": VerifiedDriver})
+
+
+class Roll(_Roll, total=False):
+    """What the host ran before a rollout; ``over`` is when that was completed."""
+
+    over: str | None
 
 
 class DriverRecord(TypedDict):
     """The driver change record."""
+
+    verified: VerifiedDriver | None
+    change: Change | None
+    roll: Roll | None
+
+
+class StoredRecord(TypedDict, total=False):
+    """The record as it may lie on a disk."""
 
     verified: VerifiedDriver | None
     change: Change | None

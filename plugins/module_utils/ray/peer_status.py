@@ -17,7 +17,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..admission import condition
-from ..core import host_record, records, shapes, systemd
+from ..admission.quarantine import Stored as StoredQuarantine
+from ..core import host_record, records, systemd, typed
 from ..driver import state as driver_state
 from .codes import StartCode
 from .ports import PEER_STATUS
@@ -58,10 +59,9 @@ class RayStatus:
     at: str = ""
 
     @classmethod
-    def parse(cls, record: Mapping[str, Any]) -> RayStatus:
-        known = record.get("code") in list(StartCode)
-        code = StartCode(record["code"]) if known else None
-        return cls(code, str(record.get("reason", "")), str(record.get("at", "")))
+    def of(cls, code: object, reason: object, at: object) -> RayStatus:
+        """Without the code where it is none that is known."""
+        return cls(next((known for known in StartCode if known == code), None), str(reason or ""), str(at or ""))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,31 +81,32 @@ class HostStatus:
     answered: bool = True
     error: str = ""
     unit: UnitStatus = UnitStatus()
-    quarantine: Mapping[str, Any] | None = None
+    quarantine: StoredQuarantine | None = None
     refusal: str = ""
     driver: str | None = None
     ray: RayStatus = RayStatus()
 
 
-_TEXTS = ("kind", "reason", "owner", "run", "at")
-_SENT = shapes.record(
-    {
-        "answered": shapes.flag,
-        "error": shapes.text,
-        "unit": shapes.record(
-            {
-                **dict.fromkeys(("active", "sub", "result"), shapes.text),
-                "restarts": shapes.whole,
-                **dict.fromkeys(("enabled", "present"), shapes.flag),
-            }
-        ),
-        "quarantine": shapes.maybe(shapes.record(dict.fromkeys(_TEXTS, shapes.maybe(shapes.text)))),
-        "refusal": shapes.text,
-        "driver": shapes.maybe(shapes.text),
-        "ray": shapes.record({"code": shapes.maybe(shapes.text), "reason": shapes.text, "at": shapes.text}),
-    }
-)
-"""Of what a peer sends; a newer one may send more."""
+@dataclasses.dataclass(frozen=True)
+class _Recorded:
+    """A peer's ``RayStatus``, whose code may be one that a newer Lockstep knows."""
+
+    code: str | None = None
+    reason: str = ""
+    at: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sent:
+    """What a peer sends of its ``HostStatus``; it speaks of itself alone, whatever name it gives."""
+
+    answered: bool = True
+    error: str = ""
+    unit: UnitStatus = UnitStatus()
+    quarantine: StoredQuarantine | None = None
+    refusal: str = ""
+    driver: str | None = None
+    ray: _Recorded = _Recorded()
 
 
 def here() -> HostStatus:
@@ -115,10 +116,10 @@ def here() -> HostStatus:
     return HostStatus(
         host=str(identity.get("host", "")),
         unit=unit,
-        quarantine=_record(records.QUARANTINE),
+        quarantine=_quarantine(),
         refusal="" if unit.active == "active" else _refusal(),
         driver=driver_state.loaded_version(),
-        ray=RayStatus.parse(_record(RAY_STATE) or {}),
+        ray=_ray(),
     )
 
 
@@ -136,21 +137,11 @@ def ask(host: str, address: str, port: int = PEER_STATUS, timeout: float = 10.0)
 def parse(host: str, text: str) -> HostStatus:
     """The status in the JSON that a host sent. It speaks of ``host`` alone, whatever name it gives."""
     try:
-        sent = shapes.loads(text)
-        _SENT(sent)
-    except shapes.BadAnswer:
+        sent = typed.parse(_Sent, typed.loads(text), typed.PARTIAL)
+    except typed.BadAnswer:
         return HostStatus(host, answered=False, error="invalid status reply")
-    units = {field.name for field in dataclasses.fields(UnitStatus)}
-    return HostStatus(
-        host,
-        answered=sent.get("answered", True),
-        error=sent.get("error", ""),
-        unit=UnitStatus(**{name: value for name, value in sent.get("unit", {}).items() if name in units}),
-        quarantine=sent.get("quarantine"),
-        refusal=sent.get("refusal", ""),
-        driver=sent.get("driver"),
-        ray=RayStatus.parse(sent.get("ray", {})),
-    )
+    ray = RayStatus.of(sent.ray.code, sent.ray.reason, sent.ray.at)
+    return HostStatus(host, sent.answered, sent.error, sent.unit, sent.quarantine, sent.refusal, sent.driver, ray)
 
 
 def may_ask(remote: str, identity: Mapping[str, Any]) -> bool:
@@ -192,11 +183,20 @@ def _identity() -> dict[str, Any]:
         return {}
 
 
-def _record(path: Any) -> dict[str, Any] | None:
+def _quarantine() -> StoredQuarantine | None:
     try:
-        return records.read(path)
-    except records.RecordError as error:
+        record = records.read(records.QUARANTINE)
+        return None if record is None else typed.parse(StoredQuarantine, record, typed.PARTIAL)
+    except (records.RecordError, typed.BadAnswer) as error:
         return {"reason": str(error)}
+
+
+def _ray() -> RayStatus:
+    try:
+        record = records.read(RAY_STATE) or {}
+    except records.RecordError as error:
+        record = {"reason": str(error)}
+    return RayStatus.of(record.get("code"), record.get("reason"), record.get("at"))
 
 
 def _read_all(connection: socket.socket, ends: float) -> str:

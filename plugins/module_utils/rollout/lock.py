@@ -16,9 +16,10 @@ import datetime
 import fcntl
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from ..core import records
+from ..core.lock_record import Lock, Requested
 from ..core.stop import Stop
 from .states import LockAction, RequestAction
 
@@ -35,6 +36,65 @@ RENEWAL = 20.0
 
 REQUESTS = (RequestAction.ABORT, RequestAction.PAUSE)
 """The strongest first: where heads disagree, because one was away when it was asked for, the stronger one counts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Answer:
+    """What a head answers.
+
+    Attributes:
+        request: as it stands now; None where there is none.
+        ended: the last runs that have released the lock here.
+    """
+
+    request: Requested | None
+    ended: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Claimed(_Answer):
+    """To ``hold``: what became of the claim, and whose the lock is now.
+
+    Attributes:
+        unready: why the replica of this head answers no requests at this moment; empty where it does.
+    """
+
+    action: LockAction
+    lock: Lock
+    unready: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Released(_Answer):
+    """To ``release``."""
+
+    action: Literal["release", "keep"]
+    lock: Lock | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen(_Answer):
+    """To ``read``."""
+
+    action: Literal["read"]
+    lock: Lock | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Written(_Answer):
+    """To ``request``."""
+
+    action: Literal["write", "keep"]
+    lock: Lock | None
+
+
+ANSWERS: Mapping[str, type[Claimed | Released | Seen | Written]] = {
+    "hold": Claimed,
+    "release": Released,
+    "read": Seen,
+    "request": Written,
+}
+"""What a head answers to each of ``apply``'s ``do``."""
 
 
 @dataclasses.dataclass(frozen=True)

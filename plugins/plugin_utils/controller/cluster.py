@@ -9,7 +9,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core.shapes import BadAnswer
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.typed import BadAnswer
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import config as engine_config
 from ansible_collections.lockstep.vllm.plugins.module_utils.host import answer as host_answer
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray import ports
