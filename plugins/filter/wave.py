@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.host import answer as host_answer
@@ -128,9 +128,9 @@ def _back(hostvars: Mapping[str, Any], members: Sequence[str], batch: Sequence[s
     targets = {}
     for host in members:
         probe = hostvars[host].get("lockstep_rollback_probe") or {}
-        state = {name: host_answer.part(probe.get("state"), name) for name in ("change", "previous")}
+        seen = {name: host_answer.part(probe.get("state"), name) for name in ("change", "previous")}
         restored = (hostvars[host].get("lockstep_settings") or {}).get("restored", "")
-        targets[host] = rollback_target.target(state, f"{restored}")
+        targets[host] = rollback_target.target(cast(rollback_target.Probed, seen), f"{restored}")
     failed = [failure.stage for failure in _failures(hostvars, members, batch, rolling_back=False).values()]
     return rollback_target.targets(targets, failed)
 

@@ -20,8 +20,6 @@ from typing import Any, TypedDict, TypeGuard, cast
 
 from ..core.records import RecordError
 
-Stored = Mapping[str, Any]
-"""The record as JSON holds it; ``parse`` makes a ``DriverRecord`` of it."""
 _DRIVER = ("version", "source", "flavor")
 
 
@@ -82,6 +80,10 @@ class StoredRecord(TypedDict, total=False):
     verified: VerifiedDriver | None
     change: Change | None
     roll: Roll | None
+
+
+Stored = Mapping[str, object]
+"""The record as JSON holds it; ``parse`` makes a ``DriverRecord`` of it."""
 
 
 class NothingToRestore(Exception):
@@ -176,7 +178,7 @@ def complete(stored: Stored | None, now: str) -> DriverRecord:
     return record
 
 
-def before_roll(stored: Stored | None) -> dict[str, str | None] | None:
+def before_roll(stored: Stored | None) -> Driver | None:
     """The driver (version, source, flavor) that this host is rolled back to when the rollout is aborted; None where no
     open rollout changed it."""
     record = parse(stored)

@@ -27,8 +27,6 @@ from .codes import Code
 from .findings import Finding
 from .result import GateResult
 
-Tables = Mapping[str, Sequence[Mapping[str, Any]]]
-TABLES = ("known_issues", "xids", "nvlink5_xids")
 DRIVER_HANGS = "driver_hangs"
 
 
@@ -129,26 +127,22 @@ def graph_gate_compulsory(issues: Sequence[known_issues.Match]) -> bool:
     return bool(issues)
 
 
-def check(
-    expected: Expected, *, host: str | None = None, deadline: float = 15.0, tables: Tables | None = None
-) -> Checked:
-    """Read this host and evaluate it.
+def check(expected: Expected, *, host: str | None = None, deadline: float = 15.0) -> Checked:
+    """Read this host and evaluate it, by the tables that gpu_host put here.
 
-    Never longer than ``deadline`` seconds, even when nvidia-smi hangs. ``tables`` holds those of
-    ``TABLES``; left out they are read from where gpu_host put them.
+    Never longer than ``deadline`` seconds, even when nvidia-smi hangs.
     """
     start = time.monotonic()
-    tables = tables or {name: data_tables.read(name) for name in TABLES}
     state = driver_state.driver_state(deadline=deadline / 2)
     health = Health() if _hangs(state["smi_failure"]) else gpu_health.health(deadline=deadline / 2)
-    issues = known_issues.match(tables["known_issues"], facts(state, health, runtime_state.state()))
+    issues = known_issues.match(data_tables.read("known_issues"), facts(state, health, runtime_state.state()))
     result = evaluate(
         state,
         health,
         expected,
         modules=Modules(driver_state.loaded_flavor(), module_file.find(deadline=2.0)),
         issues=issues,
-        catalogue=xids.parse(tables["xids"], tables["nvlink5_xids"]),
+        catalogue=xids.parse(data_tables.read("xids"), data_tables.read("nvlink5_xids")),
         host=host,
         seconds=round(time.monotonic() - start, 3),
     )

@@ -6,12 +6,12 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from ..core import deadline, typed, untrusted
 from ..core.codes import as_json
+from ..core.host_record import HostRecord
 from ..ray import firewall_live
 from ..ray.ports import NETWORK_GATE, engine_ports, ray_ports, reached_by_peers, reached_on_head
 from . import rdma
@@ -54,7 +54,7 @@ class Problem:
 
 
 def evaluate(
-    seen: Observations, identity: Mapping[str, Any], limits: Limits, seconds: float, filter_problem: str = ""
+    seen: Observations, identity: HostRecord, limits: Limits, seconds: float, filter_problem: str = ""
 ) -> GateResult:
     """Verdict from what ``network_probe.probe`` observed on this host. The first problem gives the code and the host.
 
@@ -107,7 +107,7 @@ def evaluate(
 
 
 def check(
-    identity: Mapping[str, Any],
+    identity: HostRecord,
     limits: Limits,
     *,
     seconds: float,
@@ -180,7 +180,7 @@ def _names(seen: Observations, me: str, limits: Limits) -> Iterator[Problem]:
         yield Problem(Code.NAMES_SLOW, me, f"on {me} names resolve too slowly: {listed}", following)
 
 
-def _interface(seen: Observations, identity: Mapping[str, Any]) -> Iterator[Problem]:
+def _interface(seen: Observations, identity: HostRecord) -> Iterator[Problem]:
     if not seen["interface"]["owns"]:
         owners = ", ".join(seen["interface"]["owners"]) or "no interface"
         me = str(identity["host"])
@@ -254,7 +254,7 @@ def _mtu(seen: Observations, me: str) -> Iterator[Problem]:
         )
 
 
-def _distance(seen: Observations, identity: Mapping[str, Any], limits: Limits) -> Iterator[Problem]:
+def _distance(seen: Observations, identity: HostRecord, limits: Limits) -> Iterator[Problem]:
     me = str(identity["host"])
     for name, peer in seen["peers"].items():
         if peer["silent"]:

@@ -13,9 +13,10 @@ import pwd
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from ..core import data_tables, deadline, evidence, host_record, records, typed, untrusted
+from ..core.host_record import HostRecord
 from ..driver import memory as gpu_memory
 from ..ray import gcs
 from ..ray.ports import ray_ports
@@ -126,7 +127,7 @@ def _leaks(result: GateResult, reports: Sequence[Report]) -> GateResult:
     )
 
 
-def _on_host(request: Request, identity: Mapping[str, Any], folders: Mapping[RankGate, Path]) -> list[GateResult]:
+def _on_host(request: Request, identity: HostRecord, folders: Mapping[RankGate, Path]) -> list[GateResult]:
     host = str(identity["host"])
     ranks = request.ranks_per_host or int(identity["gpus"])
     if ranks < 1:
@@ -171,7 +172,7 @@ def _wants_nccl_tests(asked: Asked, request: Request) -> bool:
     return asked.gate == "nccl" and asked.nccl_tests and request.backend != "gloo"
 
 
-def _on_replica(request: Request, identity: Mapping[str, Any], folders: Mapping[RankGate, Path]) -> list[GateResult]:
+def _on_replica(request: Request, identity: HostRecord, folders: Mapping[RankGate, Path]) -> list[GateResult]:
     host = str(identity["host"])
     peers = dict(identity["peers"])
     unknown = sorted(set(request.hosts or []) - set(peers))
@@ -213,7 +214,7 @@ def _kept(answer: Answer, folder: Path, evidence: Sequence[str]) -> GateResult:
     return dataclasses.replace(result, evidence=(*evidence, *paths))
 
 
-def identity() -> dict[str, Any]:
+def identity() -> HostRecord:
     """host.json.
 
     Raises:

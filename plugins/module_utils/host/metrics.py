@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from ..admission import fingerprint
 from ..core import data_tables, host_record
+from ..driver import known_issues
 from ..engine.states import Phase
 from . import answer as host_answer
 from . import probe as host_probe
@@ -102,7 +103,7 @@ METRICS = (
 )
 
 
-def samples(state: State, issues: Sequence[Mapping[str, Any]] = ()) -> list[Sample]:
+def samples(state: State, issues: Sequence[known_issues.Issue] = ()) -> list[Sample]:
     """All that a probed state holds in numbers. What it does not hold yields no sample, rather than a zero.
 
     ``issues`` are rows of data/known_issues.yml.
@@ -183,7 +184,7 @@ def _driver(state: State) -> Iterator[Sample]:
     yield Sample("reboot_pending", bool(driver.get("pending_reboot")))
 
 
-def _time_bombs(state: State, issues: Sequence[Mapping[str, Any]]) -> Iterator[Sample]:
+def _time_bombs(state: State, issues: Sequence[known_issues.Issue]) -> Iterator[Sample]:
     for bomb in running_issues.time_bombs(state, issues):
         yield Sample("known_issue_days_left", round(bomb.days_left, 3), {"issue": bomb.issue.id})
 
@@ -306,7 +307,7 @@ def write(path: Path, text: str) -> None:
         raise
 
 
-def _known_issues() -> Sequence[Mapping[str, Any]]:
+def _known_issues() -> Sequence[known_issues.Issue]:
     try:
         return data_tables.read("known_issues")
     except (FileNotFoundError, ValueError):

@@ -8,7 +8,7 @@ from typing import Any
 from ..driver import known_issues
 
 
-def time_bombs(state: Mapping[str, Any], issues: Sequence[Mapping[str, Any]]) -> list[known_issues.TimeBomb]:
+def time_bombs(state: Mapping[str, Any], issues: Sequence[known_issues.Issue]) -> list[known_issues.TimeBomb]:
     """Issues that come with this host's uptime, the next one first; none where its driver is not loaded or not known."""
     return known_issues.time_bombs(issues, facts(state))
 

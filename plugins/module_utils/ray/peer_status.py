@@ -13,12 +13,11 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any
 
 from ..admission import condition
 from ..admission.quarantine import Stored as StoredQuarantine
 from ..core import host_record, records, systemd, typed
+from ..core.host_record import HostRecord
 from ..driver import state as driver_state
 from .codes import StartCode
 from .ports import PEER_STATUS
@@ -114,7 +113,7 @@ def here() -> HostStatus:
     identity = _identity()
     unit = parse_unit(systemd.show([UNIT], _PROPERTIES, deadline=5)[UNIT])
     return HostStatus(
-        host=str(identity.get("host", "")),
+        host=str(identity.get("host", "")) if identity else "",
         unit=unit,
         quarantine=_quarantine(),
         refusal="" if unit.active == "active" else _refusal(),
@@ -144,9 +143,13 @@ def parse(host: str, text: str) -> HostStatus:
     return HostStatus(host, sent.answered, sent.error, sent.unit, sent.quarantine, sent.refusal, sent.driver, ray)
 
 
-def may_ask(remote: str, identity: Mapping[str, Any]) -> bool:
+def may_ask(remote: str, identity: HostRecord | None) -> bool:
     """Whether the one who connected is a host of the same replica, or this host itself."""
-    return remote.startswith("127.") or remote == "::1" or remote in identity.get("peers", {}).values()
+    return (
+        remote.startswith("127.")
+        or remote == "::1"
+        or (identity is not None and remote in identity.get("peers", {}).values())
+    )
 
 
 def main() -> int:
@@ -176,11 +179,11 @@ def _refusal() -> str:
     return "" if decision.allowed else decision.reason
 
 
-def _identity() -> dict[str, Any]:
+def _identity() -> HostRecord | None:
     try:
-        return host_record.stored() or {}
+        return host_record.stored()
     except records.RecordError:
-        return {}
+        return None
 
 
 def _quarantine() -> StoredQuarantine | None:

@@ -10,7 +10,7 @@ from typing import Any
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import apt_lock, nvidia_repository
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.package_problems import Problem
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.needs import Desired
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.needs import Desired, DesiredDriver
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import HostState
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import progress
@@ -31,7 +31,7 @@ class Findings:
 
 
 def request(
-    desired: Desired, driver: Mapping[str, Any], state: HostState, repositories: Sequence[Mapping[str, Any]]
+    desired: Desired, driver: DesiredDriver, state: HostState, repositories: Sequence[nvidia_repository.TableRow]
 ) -> dict[str, Any]:
     """What ``driver.preflight.check`` is asked: what the inventory declares, with the driver that the run takes the host to.
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.admission import fingerprint
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import known_issues
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import state as engine_state
 from ansible_collections.lockstep.vllm.plugins.module_utils.host import running_issues
 from ansible_collections.lockstep.vllm.plugins.module_utils.host.state import HostState, Record
@@ -35,7 +36,7 @@ RUNNING = ("active", "activating", "reloading")
 """States of a unit in which its process runs."""
 
 
-def build(probe: Probe, issues: Sequence[Mapping[str, Any]] = ()) -> Status:
+def build(probe: Probe, issues: Sequence[known_issues.Issue] = ()) -> Status:
     """The status of a cluster. Moments are RFC 3339, UTC. ``issues`` are rows of data/known_issues.yml."""
     answers = probe.get("hosts") or {}
     states = [_state(answer) for answer in answers.values()]
@@ -57,7 +58,7 @@ def host_reasons(hosts: Iterable[HostStatus]) -> str:
 
 
 def _replica(
-    name: str, declared: Declared, answers: Mapping[str, Answer], issues: Sequence[Mapping[str, Any]]
+    name: str, declared: Declared, answers: Mapping[str, Answer], issues: Sequence[known_issues.Issue]
 ) -> ReplicaStatus:
     head = str(declared.get("head"))
     answer = answers.get(head) or {}
@@ -96,7 +97,7 @@ def _replica(
     }
 
 
-def _time_bombs(answers: Mapping[str, Answer], issues: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _time_bombs(answers: Mapping[str, Answer], issues: Sequence[known_issues.Issue]) -> Iterator[str]:
     """What comes with the uptime of a host, by host: said before it does."""
     for host, answer in answers.items():
         for bomb in running_issues.time_bombs(_state(answer), issues):
