@@ -132,7 +132,7 @@ def test_a_late_worker_is_named_while_it_is_waited_for(lab: Lab, promtool: str) 
 
     def asked() -> bool:
         now = engine(lab)
-        return now.get("pid") != before and now.get("phase") == "waiting" and "nothing of itself" in now["reason"]
+        return now.get("pid") != before and now.get("phase") == "waiting" and "gives no status" in now["reason"]
 
     eventually("the supervisor has asked the missing host", asked, 60, interval=0.5)
     pool = concurrent.futures.ThreadPoolExecutor()
