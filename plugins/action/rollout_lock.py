@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Mapping
@@ -110,14 +111,16 @@ def _problem(answers: Answers, here: Mapping[str, Any], claim: Mapping[str, Any]
         reason = rollout_lock.refusal(refused, records.now())
         alive = [str(lock["run"]) for lock in refused.values() if lock.get("run") in claim["take_over"]]
         if alive:
-            here_alive = f"{reason.cause}. Run {alive[0]} cannot be taken over: it is alive on this controller"
-            return Stop(here_alive, "wait for it to end")
+            here_alive = f"Run {alive[0]} cannot be taken over: it is alive on this controller: wait for it to end"
+            return Stop(f"{reason.cause}. {here_alive}", rollout_lock.LOOK)
         return reason
-    silent = [f"{host}: {answer.error}" for host, answer in answers.items() if answer.value is None]
+    away = [host for host, answer in answers.items() if answer.value is None]
+    silent = [f"{host}: {answers[host].error}" for host in away]
     if silent:
         return Stop(
-            f"the rollout lock cannot be taken on every head: {'; '.join(silent)}",
-            'repair the host, or roll without its lock by name: -e \'{"rollout_lock_without": ["HOST"]}\'',
+            f"the rollout lock cannot be taken on every head: {'; '.join(silent)}. Repair the host, or, where it is gone for "
+            f"good, run this again with -e '{{\"rollout_lock_without\": {json.dumps(away)}}}'",
+            f"ansible {','.join(away)} -m ansible.builtin.ping",
         )
     return None
 

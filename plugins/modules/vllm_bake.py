@@ -191,7 +191,7 @@ def main() -> None:
             module.exit_json(**record(module, [sample() for dummy in range(COMPLETIONS_BEFORE)], known))
         seen = watch(module, sample, known)
     except records.RecordError as error:
-        module.fail_json(**Stop.of(error, "look at it, move it away, and run this again").as_result())
+        module.fail_json(**Stop.of(error, f"mv {bake.BEFORE} {bake.BEFORE}.damaged").as_result())
     except (ValueError, OSError) as error:
         module.fail_json(**Stop.of(error, _NEXT).as_result())
     summary = f"baked {seen['seconds']:.0f} s of {params['seconds']:g}: {seen['seen']}"

@@ -79,7 +79,7 @@ def graph(given: Mapping[str, Any], deadline: float) -> Asked:
         CannotRun: the deadline is not positive, or nothing is to be captured.
     """
     if not given["capture"]:
-        raise CannotRun("capture is empty: there is nothing to do", "Name in capture what to capture")
+        raise CannotRun("capture is empty: name in it what to capture")
     return Asked(
         "graph",
         _positive(deadline),
@@ -91,9 +91,7 @@ def graph(given: Mapping[str, Any], deadline: float) -> Asked:
 
 def _positive(deadline: float) -> float:
     if not deadline > 0:
-        raise CannotRun(
-            f"deadline is a positive number of seconds, not {deadline:g}", "Set deadline to the seconds to wait"
-        )
+        raise CannotRun(f"deadline is a positive number of seconds, not {deadline:g}")
     return float(deadline)
 
 

@@ -93,7 +93,7 @@ def _nccl(asked: Asked, reports: Sequence[Report]) -> GateResult:
         plain = nccl_gate.evaluate(reports, None)
         if plain.passed:
             plain = dataclasses.replace(
-                plain, verdict="fail", code=Code.NO_FLOOR, cause=str(error), next="Set floor_gbps"
+                plain, verdict="fail", code=Code.NO_FLOOR, cause=str(error), next=next_command(None)
             )
         return transport.judge(plain, reports)
     return transport.judge(nccl_gate.evaluate(reports, floor), reports)
@@ -122,8 +122,8 @@ def _leaks(result: GateResult, reports: Sequence[Report]) -> GateResult:
         verdict="fail",
         code=Code.MEMORY_HELD,
         host=host,
-        cause=f"gate leaked processes or GPU memory: {text}",
-        next=f"Reboot {host}: memory that outlives its process is held by the driver",
+        cause=f"gate leaked processes or GPU memory: {text}. Reboot {host}: the driver holds memory that outlives its process",
+        next=f"ansible {host} -b -m ansible.builtin.reboot",
     )
 
 
@@ -178,8 +178,7 @@ def _on_replica(request: Request, identity: HostRecord, folders: Mapping[RankGat
     unknown = sorted(set(request.hosts or []) - set(peers))
     if unknown:
         raise CannotRun(
-            f"{', '.join(unknown)}: not in {identity['replica']}, whose hosts are {', '.join(sorted(peers))}",
-            "Name hosts of the replica in hosts",
+            f"hosts names {', '.join(unknown)}, not in {identity['replica']}, whose hosts are {', '.join(sorted(peers))}"
         )
     chosen = {name: peers[name] for name in sorted(peers) if request.hosts is None or name in request.hosts}
     ask = {
@@ -287,7 +286,7 @@ def _no_answer(request: Request, host: str, outcome: deadline.Outcome) -> GateRe
         evidence=outcome.evidence,
         cause=f"Ray on {host} {'did not answer before the deadline' if hung else 'failed'}: "
         f"{lines[-1] if lines else 'no output'}",
-        next=f"On {host}: journalctl -u lockstep-ray -n 100",
+        next=f"ansible {host} -b -m ansible.builtin.command -a 'journalctl -u lockstep-ray -n 100'",
     )
 
 
@@ -300,8 +299,8 @@ def existing_gpu_processes(request: Request, host: str, held: Sequence[str]) -> 
         code=Code.MEMORY_HELD,
         host=host,
         measured={"gpu_processes": list(held)},
-        cause=f"{host}: existing processes hold GPU memory: {'; '.join(held)}",
-        next=f"End them, or drain what serves: ansible-playbook playbooks/status.yml --limit {host}",
+        cause=f"{host}: existing processes hold GPU memory: {'; '.join(held)}. End them, or drain what serves",
+        next=f"ansible-playbook playbooks/status.yml --limit {host}",
     )
 
 

@@ -143,8 +143,9 @@ def restore(place: Place | None = None) -> SettingsChange:
         return SettingsChange()
     if kept["runtime"] and not runtime_install.is_complete(here.runtime / kept["runtime"]):
         raise SettingsError(
-            f"the serving environment {kept['runtime']} that served before is not there any more",
-            "ansible-playbook site.yml with the lock that served before",
+            f"the serving environment {kept['runtime']} that served before is not there any more: set "
+            "serving_runtime_lock to its lock",
+            "ansible-playbook site.yml",
         )
     change = difference(here)
     if _now_enabled(kept, here).get(tunnel.UNIT):

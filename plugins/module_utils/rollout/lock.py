@@ -34,6 +34,9 @@ ENDED_KEPT = 8
 RENEWAL = 20.0
 """Seconds between two heartbeats of a run that waits between two waves."""
 
+LOOK = "ansible-playbook playbooks/status.yml"
+"""Shows who holds the lock, and what they do."""
+
 REQUESTS = (RequestAction.ABORT, RequestAction.PAUSE)
 """The strongest first: where heads disagree, because one was away when it was asked for, the stronger one counts."""
 
@@ -214,9 +217,9 @@ def refusal(locks: Mapping[str, Lock], now: str) -> Stop:
     lock = next(iter(locks.values()))
     return Stop(
         f"a rollout is in progress: run {lock.get('run')} of {lock.get('holder')} (pid {lock.get('pid')}) holds the lock on "
-        f"{hosts} for {age(lock.get('since'), now)}; last heartbeat {age(lock.get('heartbeat'), now)} ago",
-        "wait for it to end. If its controller is gone for good, run this again with "
-        f"-e rollout_lock_take_over={lock.get('run')}",
+        f"{hosts} for {age(lock.get('since'), now)}; last heartbeat {age(lock.get('heartbeat'), now)} ago. Wait for it to end; "
+        f"only where its controller is gone for good, run this again with -e rollout_lock_take_over={lock.get('run')}",
+        LOOK,
     )
 
 

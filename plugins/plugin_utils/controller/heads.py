@@ -24,8 +24,8 @@ class HeadsAction(ClusterAction):
         heads = sorted(replica.head for replica in topology.replicas)
         unknown = sorted(set(without) - set(heads))
         if unknown:
-            cause = f"without: {', '.join(unknown)} is not the head of a replica"
-            raise stops.fail(Stop(cause, f"name heads only: {', '.join(heads)}"))
+            cause = f"without: {', '.join(unknown)} is not the head of a replica; these are: {', '.join(heads)}"
+            raise stops.fail(Stop(cause))
         return [head for head in heads if head not in without]
 
     def ask(self, hosts: Sequence[str], params: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Answer]:
