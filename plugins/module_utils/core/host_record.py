@@ -65,15 +65,8 @@ class Tunnel(TypedDict):
 
 
 def parse(stored: Mapping[str, Any]) -> HostRecord:
-    """The record from JSON.
-
-    Raises:
-        RecordError: a field is missing.
-    """
-    missing = sorted(HostRecord.__required_keys__ - set(stored))
-    if missing:
-        raise records.RecordError(f"{records.HOST}: has no {', '.join(missing)}", "ansible-playbook site.yml")
-    return cast(HostRecord, stored)
+    """The record from JSON. Raises RecordError where it is none."""
+    return records.parsed(HostRecord, stored, records.HOST, "ansible-playbook site.yml")
 
 
 def through(record: HostRecord, tunnel: Mapping[str, Any]) -> HostRecord:

@@ -16,6 +16,7 @@ from ..ray import firewall_live
 from ..ray.ports import NETWORK_GATE, engine_ports, ray_ports, reached_by_peers, reached_on_head
 from . import rdma
 from .codes import Code
+from .findings import Problem
 from .network_observations import Observations
 from .result import GateResult
 
@@ -40,17 +41,6 @@ class Limits:
     clock_skew_seconds: float = 1.0
     shm_mib: int = 1024
     rdma: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """One thing wrong: its code, who is to blame, the pair where it takes two, the cause and what to type."""
-
-    code: Code
-    host: str
-    cause: str
-    next: str
-    pair: tuple[str, str] | None = None
 
 
 def evaluate(

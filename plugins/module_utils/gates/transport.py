@@ -13,6 +13,7 @@ from typing import Any
 from . import nccl_log
 from .codes import Code
 from .failure_analysis import failed
+from .findings import Problem
 from .nccl_log import Hint, Said
 from .ranks.launcher import Report
 from .result import GateResult
@@ -23,16 +24,6 @@ WORTH_COUNTING = 100 << 20
 ELSEWHERE = 10
 """How many times as much has to have gone elsewhere."""
 CALLED: dict[Kind, str] = {"ib": "InfiniBand", "roce": "RoCE", "efa": "EFA", "ethernet": "Ethernet"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """NCCL's traffic took another way than the host has: the code, the host, the cause and what to type."""
-
-    code: Code
-    host: str
-    cause: str
-    next: str
 
 
 def judge(result: GateResult, reports: Sequence[Report]) -> GateResult:

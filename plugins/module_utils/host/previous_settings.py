@@ -117,7 +117,7 @@ def keep(run: str, served: bool, place: Place | None = None) -> tuple[Previous |
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
-        _sync(folder.parent)
+        records.sync_folder(folder.parent)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         room = ". Make room there, then run the same command again" if full else ""
@@ -277,7 +277,7 @@ def _restore_file(path: Path, kept: KeptFile | None, folder: Path) -> None:
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
+    records.sync_folder(path.parent)
 
 
 def _write(path: Path, content: bytes, mode: int, uid: int, gid: int) -> None:
@@ -289,14 +289,6 @@ def _write(path: Path, content: bytes, mode: int, uid: int, gid: int) -> None:
             os.fchown(stream.fileno(), uid, gid)
         os.fchmod(stream.fileno(), mode)
         os.fsync(stream.fileno())
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _enabled(units: Sequence[str], here: Place) -> dict[str, bool]:

@@ -128,8 +128,3 @@ def difference(wanted: str, shown: str | None, own_addresses: Sequence[str]) -> 
     if known != set(zip(given["PublicKey"], given["AllowedIPs"], strict=True)):
         return f"{INTERFACE} knows other hosts than its configuration"
     return ""
-
-
-def is_tunnelled(identity: HostRecord) -> bool:
-    """Whether the host's record is one of a replica that talks through a tunnel."""
-    return "underlay" in identity
