@@ -6,9 +6,10 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.lock_record import Claim
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import lock as rollout_lock
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import LockAction
@@ -16,6 +17,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import id
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.heads import HeadsAction
 
+Identity = identity.Identity
 Answers = Mapping[str, Answer]
 
 
@@ -55,7 +57,7 @@ class ActionModule(HeadsAction):
 
     def _hold(self, heads: list[str], run: str, take_over: str | None) -> dict[str, Any]:
         here = identity.identity(os.getppid())
-        claim = {"run": run, **here, "take_over": [take_over] if take_over else []}
+        claim = cast(Claim, {"run": run, **here, "take_over": [take_over] if take_over else []})
         answers: dict[str, Answer] = {}
         for some in (heads[:1], heads[1:]):
             answers |= self._claim(some, heads, claim, here)
@@ -66,14 +68,12 @@ class ActionModule(HeadsAction):
                 return {**_result(answers, changed=False), "failed": True, **stops.as_result(problem)}
         return _result(answers, changed=any(_action(answer) is LockAction.TAKE for answer in answers.values()))
 
-    def _claim(
-        self, hosts: list[str], heads: list[str], claim: dict[str, Any], here: Mapping[str, Any]
-    ) -> dict[str, Answer]:
+    def _claim(self, hosts: list[str], heads: list[str], claim: Claim, here: Identity) -> dict[str, Answer]:
         """Claim the lock on ``hosts``; where its holder has ended, claim it again by that run's name.
 
         That is a dead process of this controller, or a run that has released the lock on another of the ``heads``.
         """
-        params = {"do": "hold", "claim": claim}
+        params: rollout_lock.Asked = {"do": "hold", "claim": claim}
         living = [run for run in claim["take_over"] if self._lives(hosts, run, here)]
         if living:
             params = {"do": "hold", "claim": {**claim, "take_over": []}}
@@ -84,7 +84,7 @@ class ActionModule(HeadsAction):
             ended = self._ended(heads)
             dead |= {host: str(lock.get("run")) for host, lock in refused.items() if lock.get("run") in ended}
         if dead:
-            again = {**claim, "take_over": sorted({*claim["take_over"], *dead.values()})}
+            again: Claim = {**claim, "take_over": sorted({*claim["take_over"], *dead.values()})}
             answers |= self.ask(list(dead), {"do": "hold", "claim": again}, self._variables)
         return answers
 
@@ -93,7 +93,7 @@ class ActionModule(HeadsAction):
         seen = self.ask(heads, {"do": "read"}, self._variables).values()
         return {run for answer in seen if answer.value for run in answer.value.ended}
 
-    def _lives(self, hosts: list[str], run: str, here: Mapping[str, Any]) -> bool:
+    def _lives(self, hosts: list[str], run: str, here: Identity) -> bool:
         """Whether ``run``, which is to be taken over, is a process of this machine that still runs."""
         seen = self.ask(hosts, {"do": "read"}, self._variables).values()
         locks = [answer.value.lock for answer in seen if answer.value and answer.value.lock]
@@ -105,7 +105,7 @@ def _action(answer: Answer) -> LockAction | None:
     return answer.value.action if isinstance(answer.value, rollout_lock.Claimed) else None
 
 
-def _problem(answers: Answers, here: Mapping[str, Any], claim: Mapping[str, Any]) -> Stop | None:
+def _problem(answers: Answers, here: Identity, claim: Claim) -> Stop | None:
     refused = {host: answer.value.lock for host, answer in answers.items() if _action(answer) is LockAction.REFUSE}
     if refused:
         reason = rollout_lock.refusal(refused, records.now())

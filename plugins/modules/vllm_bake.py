@@ -160,14 +160,8 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": ["recorded", "watched"], "required": True},
-            "url": {"type": "str"},
+            **configured.ARGUMENTS,
             "ready_url": {"type": "str"},
-            "model": {"type": "str"},
-            "prompt": {"type": "str"},
-            "expected": {"type": "str"},
-            "api_key": {"type": "str", "no_log": True},
-            "max_tokens": {"type": "int", "default": 16, "no_log": False},
-            "deadline": {"type": "float", "default": 60},
             "seconds": {"type": "float", "default": 60},
             "interval": {"type": "float", "default": 5},
             "latency_factor": {"type": "float", "default": 2},

@@ -145,7 +145,7 @@ def lock_answers(cases: int) -> None:
     }
 
     def check(value: Any) -> None:
-        answers = {"a1": Answer(value=value).checked(lock_records.ANSWERS["hold"], typed.PARTIAL)}
+        answers = {"a1": Answer(value=value).checked(lock_records.Claimed, typed.PARTIAL)}
         rollout_lock._problem(answers, here, {"run": "r2", "take_over": ["r1"]})
         assert "a1" in {
             **rollout_lock._result(answers, False)["silent"],

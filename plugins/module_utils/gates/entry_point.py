@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from ..core import records
 from ..core.codes import as_json
 from ..core.stop import Stop
 from . import runner
 from .codes import Code
+from .ranks.job import Params
 from .request import CAPTURED, Asked, Request
 from .result import CannotRun, GateResult
 
@@ -65,7 +66,7 @@ def nccl(given: Mapping[str, Any], deadline: float) -> Asked:
     return Asked(
         "nccl",
         _positive(deadline),
-        {name: given[name] for name in _NCCL_WORK},
+        cast(Params, {name: given[name] for name in _NCCL_WORK}),
         floor_gbps=given["floor_gbps"],
         link=given["link"],
         nccl_tests=given["nccl_tests"] == "auto",
@@ -83,7 +84,7 @@ def graph(given: Mapping[str, Any], deadline: float) -> Asked:
     return Asked(
         "graph",
         _positive(deadline),
-        {name: given[name] for name in _GRAPH_WORK},
+        cast(Params, {name: given[name] for name in _GRAPH_WORK}),
         slowest_replay_ratio=given["slowest_replay_ratio"],
         capture=tuple(given["capture"]),
     )

@@ -26,7 +26,8 @@ from . import nccl as nccl_gate
 from .codes import Code
 from .failure_analysis import next_command
 from .ranks import events, launcher
-from .ranks.launcher import Job, Launch, Part, Report
+from .ranks.job import Job, Part
+from .ranks.launcher import Launch, Report
 from .request import CAPTURED, Asked, RankGate, Request, part_name
 from .result import CannotRun, GateResult
 

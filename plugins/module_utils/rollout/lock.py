@@ -68,36 +68,11 @@ class Claimed(_Answer):
 
 
 @dataclasses.dataclass(frozen=True)
-class Released(_Answer):
-    """To ``release``."""
-
-    action: Literal["release", "keep"]
-    lock: Lock | None
-
-
-@dataclasses.dataclass(frozen=True)
 class Seen(_Answer):
-    """To ``read``."""
+    """To anything else: what was done, and the lock as it stands now."""
 
-    action: Literal["read"]
+    action: Literal["release", "keep", "read", "write"]
     lock: Lock | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Written(_Answer):
-    """To ``request``."""
-
-    action: Literal["write", "keep"]
-    lock: Lock | None
-
-
-ANSWERS: Mapping[str, type[Claimed | Released | Seen | Written]] = {
-    "hold": Claimed,
-    "release": Released,
-    "read": Seen,
-    "request": Written,
-}
-"""What a head answers to each of ``apply``'s ``do``."""
 
 
 class Asked(TypedDict, total=False):

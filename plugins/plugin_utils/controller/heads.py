@@ -28,7 +28,8 @@ class HeadsAction(ClusterAction):
             raise stops.fail(Stop(cause))
         return [head for head in heads if head not in without]
 
-    def ask(self, hosts: Sequence[str], params: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Answer]:
+    def ask(self, hosts: Sequence[str], params: lock.Asked, task_vars: Mapping[str, Any]) -> dict[str, Answer]:
         """``rollout.lock.apply(params)`` on each of ``hosts``, all at once."""
+        kind = lock.Claimed if params["do"] == "hold" else lock.Seen
         answers = self.run_on(hosts, program("rollout.lock", "apply", params), task_vars)
-        return {host: answer.checked(lock.ANSWERS[params["do"]], typed.PARTIAL) for host, answer in answers.items()}
+        return {host: answer.checked(kind, typed.PARTIAL) for host, answer in answers.items()}

@@ -139,14 +139,7 @@ def test_ranks_without_torch_report_why_they_failed(tmp_path: Path) -> None:
 
 
 def test_a_rank_knows_its_place() -> None:
-    job = {
-        "first": 2,
-        "here": 2,
-        "world": 4,
-        "master": ["10.0.0.1", 29600],
-        "backend": "auto",
-        "host": "a2",
-    }
+    job = launcher.Job([], "a2", first=2, here=2, world=4, master=("10.0.0.1", 29600))
     place = context.Context(job, 3)
     assert (place.rank, place.local, place.world) == (3, 1, 4)
     assert main._environment(job, 3) == {
