@@ -3,11 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from typing import Literal
 
 from .codes import Code
 
 Severity = Literal["fail", "warn"]
+
+
+THIS_HOST = "this host"
+"""Stands for the name of the host where it is not known."""
+
+
+class Command(str):
+    """A remediation that works when it is pasted on the controller; any other is for people to read."""
+
+
+def on_host(host: str, command: str) -> Command:
+    """A command to be run on a host, as root."""
+    return (
+        Command(command)
+        if host == THIS_HOST
+        else Command(f"ansible {host} -b -m ansible.builtin.command -a {shlex.quote(command)}")
+    )
+
+
+def told(cause: str, remediation: str, host: str | None) -> tuple[str, str]:
+    """The cause of a verdict, with a remediation that is no command, and the next command."""
+    if isinstance(remediation, Command):
+        return cause, remediation
+    return f"{cause}. {remediation}", f"ansible-playbook playbooks/verify.yml{f' --limit {host}' if host else ''}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,10 +47,10 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One thing wrong between hosts: its code, who is to blame, the cause, what to type, the pair where it takes two."""
+    """One thing wrong between hosts: its code, who is to blame, the cause, what to do, the pair where it takes two."""
 
     code: Code
     host: str
     cause: str
-    next: str
+    remediation: str
     pair: tuple[str, str] | None = None

@@ -16,7 +16,7 @@ from ..ray import firewall_live
 from ..ray.ports import NETWORK_GATE, engine_ports, ray_ports, reached_by_peers, reached_on_head
 from . import rdma
 from .codes import Code
-from .findings import Problem
+from .findings import Command, Problem, on_host, told
 from .network_observations import Observations
 from .result import GateResult
 
@@ -81,6 +81,9 @@ def evaluate(
     if not problems:
         return GateResult(GATE, "pass", seconds, host=me, measured=measured, floor=floor, warnings=warnings)
     first = problems[0]
+    cause, following = told(
+        "; ".join(dict.fromkeys(problem.cause for problem in problems)), first.remediation, first.host
+    )
     return GateResult(
         GATE,
         "fail",
@@ -90,8 +93,8 @@ def evaluate(
         pair=first.pair,
         measured=measured,
         floor=floor,
-        cause="; ".join(dict.fromkeys(problem.cause for problem in problems)),
-        next=first.next,
+        cause=cause,
+        next=following,
         warnings=warnings,
     )
 
@@ -157,7 +160,7 @@ def ports() -> dict[str, Sequence[int]]:
 
 
 def _names(seen: Observations, me: str, limits: Limits) -> Iterator[Problem]:
-    following = "ansible-playbook site.yml  (gpu_host writes the peers' names)"
+    following = Command("ansible-playbook site.yml")  # gpu_host writes the peers' names
     bad = {name: found["problem"] for name, found in seen["names"].items() if found["problem"]}
     if bad:
         listed = "; ".join(bad.values())
@@ -183,14 +186,14 @@ def _interface(seen: Observations, identity: HostRecord) -> Iterator[Problem]:
     if seen["control_error"]:
         me = str(identity["host"])
         yield Problem(
-            Code.PORT_TAKEN, me, f"on {me} {seen['control_error']}", f"On {me}: ss -ltnp 'sport = :{NETWORK_GATE}'"
+            Code.PORT_TAKEN, me, f"on {me} {seen['control_error']}", on_host(me, f"ss -ltnp sport = :{NETWORK_GATE}")
         )
 
 
 def _filter(problem: str, me: str) -> Iterator[Problem]:
     if problem:
         cause = f"the packet filter of {me} is not as wanted: {problem}"
-        yield Problem(Code.UNFILTERED, me, cause, f"ansible-playbook site.yml --limit {me}")
+        yield Problem(Code.UNFILTERED, me, cause, Command(f"ansible-playbook site.yml --limit {me}"))
 
 
 def _silent(seen: Observations, me: str) -> Iterator[Problem]:
@@ -204,7 +207,7 @@ def _silent(seen: Observations, me: str) -> Iterator[Problem]:
             Code.PEER_SILENT,
             blamed,
             f"{name} does not answer {me} on port {NETWORK_GATE}: {reason}",
-            f"ansible-playbook playbooks/verify.yml --limit {name},{me}",
+            Command(f"ansible-playbook playbooks/verify.yml --limit {name},{me}"),
             _pair(me, name),
         )
 
@@ -224,7 +227,7 @@ def _blocked(owner: str, asker: str, unreachable: Sequence[int]) -> Problem:
         Code.PORT_BLOCKED,
         owner,
         f"{owner} does not let {asker} reach its port{'s' if len(unreachable) > 1 else ''} {listed}",
-        f"On {owner}: nft list ruleset  (peers must reach {listed}/tcp)",
+        on_host(owner, "nft list ruleset"),
         _pair(owner, asker),
     )
 
@@ -280,7 +283,7 @@ def _clocks(seen: Observations, me: str, limits: Limits) -> Iterator[Problem]:
             Code.CLOCK_SKEW,
             blamed,
             f"the clock of {name} is {skew:+.3f} s against that of {me}, {limits.clock_skew_seconds:g} s is allowed",
-            f"On {me} and {name}: timedatectl",
+            Command(f"ansible {me},{name} -m ansible.builtin.command -a timedatectl"),
             _pair(me, name),
         )
 
@@ -301,7 +304,7 @@ def _units(seen: Observations, me: str, limits: Limits) -> Iterator[Problem]:
                 Code.MEMLOCK,
                 me,
                 f"{unit} on {me} may lock {found['memlock_bytes']} bytes of memory, and RDMA needs all of it",
-                "ansible-playbook site.yml  (the units set LimitMEMLOCK=infinity)",
+                Command("ansible-playbook site.yml"),
             )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from . import nccl_log
 from .codes import Code
 from .failure_analysis import failed
-from .findings import Problem
+from .findings import Problem, told
 from .nccl_log import Hint, Said
 from .ranks.launcher import Report
 from .result import GateResult
@@ -48,8 +48,8 @@ def judge(result: GateResult, reports: Sequence[Report]) -> GateResult:
     first = found[0]
     cause = "; ".join(dict.fromkeys(problem.cause for problem in found))
     slow = "" if result.passed else f"; {result.cause}"
-    told = failed(result, reports, first.code, first.host, f"{cause}{slow}")
-    return dataclasses.replace(told, next=first.next)
+    text, following = told(f"{cause}{slow}", first.remediation, first.host)
+    return dataclasses.replace(failed(result, reports, first.code, first.host, text), next=following)
 
 
 def problems(host: str, wire: Wire | None) -> Iterator[Problem]:

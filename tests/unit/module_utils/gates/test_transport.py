@@ -89,7 +89,7 @@ def test_transport(wires, code, host, says, types) -> None:
     result = judged(*wires)
     assert (result.code, result.host, result.passed) == (code, host, code == "ok")
     assert says in result.cause
-    assert types in result.next
+    assert types in f"{result.cause} {result.next}"
     assert result.code in OF_GATE["nccl"]
 
 
