@@ -58,3 +58,19 @@ def test_some_are_written_out() -> None:
 def test_next_is_a_command(where: str, text: str) -> None:
     assert not text or text.split()[0] in PROGRAMS
     assert "HOST" not in text.split()
+
+
+def of_playbooks() -> Iterator[tuple[str, str]]:
+    root = PLUGINS.parent
+    for folder in ("playbooks", "roles"):
+        for path in sorted((root / folder).rglob("*.yml")):
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+                text = line.strip().removeprefix("next: ").strip("\"'")
+                if line.strip().startswith("next: ") and not text.startswith("{{"):
+                    yield f"{path.relative_to(root)}:{number}", text
+
+
+@pytest.mark.parametrize(("where", "text"), list(of_playbooks()))
+def test_next_of_a_playbook_is_a_command(where: str, text: str) -> None:
+    assert text.split()[0] in PROGRAMS, where
+    assert "," not in text.split("}}")[-1], where

@@ -179,7 +179,7 @@ def _on_replica(request: Request, identity: HostRecord, folders: Mapping[RankGat
     unknown = sorted(set(request.hosts or []) - set(peers))
     if unknown:
         raise CannotRun(
-            f"hosts names {', '.join(unknown)}, not in {identity['replica']}, whose hosts are {', '.join(sorted(peers))}"
+            f"{', '.join(unknown)}: not in {identity['replica']}, whose hosts are {', '.join(sorted(peers))}"
         )
     chosen = {name: peers[name] for name in sorted(peers) if request.hosts is None or name in request.hosts}
     ask = {

@@ -233,7 +233,7 @@ def test_a_missing_environment_is_reported(host):
 
 
 def test_an_unknown_host_of_the_replica_is_reported(host):
-    with pytest.raises(CannotRun, match="hosts names a9, not in replica_a, whose hosts are a1, a2"):
+    with pytest.raises(CannotRun, match="a9: not in replica_a, whose hosts are a1, a2"):
         runner.run(Request("replica", (Asked("graph", 5.0, {}),), hosts=("a9",), python=sys.executable))
 
 
