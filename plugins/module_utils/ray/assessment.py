@@ -159,7 +159,7 @@ def _by_unit(host: str, status: HostStatus, death: str) -> Missing:
     if active == "failed":
         why = f": {ray.reason}" if ray.reason else ""
         return Missing(host, Cause.UNIT_FAILED, f"{unit} has failed ({status.unit.result}){why}")
-    if ray.code not in (None, StartCode.STARTING) and active != "inactive":
+    if isinstance(ray.code, StartCode) and ray.code is not StartCode.STARTING and active != "inactive":
         return Missing(host, Cause(ray.code), ray.reason)
     if active == "inactive":
         return Missing(host, Cause.UNIT_NOT_STARTED, f"{unit} is not started")

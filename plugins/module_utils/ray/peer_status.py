@@ -51,16 +51,11 @@ class UnitStatus:
 
 @dataclasses.dataclass(frozen=True)
 class RayStatus:
-    """What ``lockstep.ray.node`` last recorded; without a code where it recorded nothing."""
+    """What ``lockstep.ray.node`` last recorded; without a code where it recorded nothing. A newer one's may be unknown here."""
 
-    code: StartCode | None = None
+    code: StartCode | str | None = None
     reason: str = ""
     at: str = ""
-
-    @classmethod
-    def of(cls, code: object, reason: object, at: object) -> RayStatus:
-        """Without the code where it is none that is known."""
-        return cls(next((known for known in StartCode if known == code), None), str(reason or ""), str(at or ""))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +71,7 @@ class HostStatus:
         driver: version of the loaded kernel module, None when none is loaded.
     """
 
-    host: str
+    host: str = ""
     answered: bool = True
     error: str = ""
     unit: UnitStatus = UnitStatus()
@@ -84,28 +79,6 @@ class HostStatus:
     refusal: str = ""
     driver: str | None = None
     ray: RayStatus = RayStatus()
-
-
-@dataclasses.dataclass(frozen=True)
-class _Recorded:
-    """A peer's ``RayStatus``, whose code may be one that a newer Lockstep knows."""
-
-    code: str | None = None
-    reason: str = ""
-    at: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Sent:
-    """What a peer sends of its ``HostStatus``; it speaks of itself alone, whatever name it gives."""
-
-    answered: bool = True
-    error: str = ""
-    unit: UnitStatus = UnitStatus()
-    quarantine: StoredQuarantine | None = None
-    refusal: str = ""
-    driver: str | None = None
-    ray: _Recorded = _Recorded()
 
 
 def here() -> HostStatus:
@@ -136,11 +109,9 @@ def ask(host: str, address: str, port: int = PEER_STATUS, timeout: float = 10.0)
 def parse(host: str, text: str) -> HostStatus:
     """The status in the JSON that a host sent. It speaks of ``host`` alone, whatever name it gives."""
     try:
-        sent = typed.parse(_Sent, typed.loads(text), typed.PARTIAL)
+        return dataclasses.replace(typed.parse(HostStatus, typed.loads(text), typed.PARTIAL), host=host)
     except typed.BadAnswer:
         return HostStatus(host, answered=False, error="invalid status reply")
-    ray = RayStatus.of(sent.ray.code, sent.ray.reason, sent.ray.at)
-    return HostStatus(host, sent.answered, sent.error, sent.unit, sent.quarantine, sent.refusal, sent.driver, ray)
 
 
 def may_ask(remote: str, identity: HostRecord | None) -> bool:
@@ -196,10 +167,9 @@ def _quarantine() -> StoredQuarantine | None:
 
 def _ray() -> RayStatus:
     try:
-        record = records.read(RAY_STATE) or {}
-    except records.RecordError as error:
-        record = {"reason": str(error)}
-    return RayStatus.of(record.get("code"), record.get("reason"), record.get("at"))
+        return typed.parse(RayStatus, records.read(RAY_STATE) or {}, typed.PARTIAL)
+    except (records.RecordError, typed.BadAnswer) as error:
+        return RayStatus(reason=str(error))
 
 
 def _read_all(connection: socket.socket, ends: float) -> str:
