@@ -59,11 +59,11 @@ def without(state, **changes):
         ),
         pytest.param(
             B200, (READY, gpu(None, state="In Progress")),
-            "fabric_not_ready", "In Progress", "On a1: journalctl -b -u nvidia-fabricmanager -u nvlsm", id="not joined",
+            "fabric_not_ready", "In Progress", "ansible a1 -b -m ansible.builtin.command -a 'journalctl -b -u nvidia-fabricmanager -u nvlsm'", id="not joined",
         ),
         pytest.param(
             STATE, (READY, gpu(None, state="In Progress")),
-            "fabric_not_ready", "In Progress", "On a1: journalctl -b -u nvidia-fabricmanager", id="not joined on HGX H100",
+            "fabric_not_ready", "In Progress", "ansible a1 -b -m ansible.builtin.command -a 'journalctl -b -u nvidia-fabricmanager'", id="not joined on HGX H100",
         ),
         pytest.param(
             GB200, (READY, dataclasses.replace(READY, fabric_status="Insufficient Resources")),
