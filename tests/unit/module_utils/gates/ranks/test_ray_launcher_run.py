@@ -13,7 +13,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import runner
-from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import launcher, ray_launcher
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import ray_launcher
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks.job import Part
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.request import Asked, Request
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.gcs import Node, Table
 
@@ -115,4 +116,4 @@ def test_a_hang_in_the_second_part_is_the_second_gate_s_with_its_evidence(ray, m
 def test_a_part_has_a_name_of_its_own():
     parts = Request("host", (Asked("nccl", 1.0, {}), Asked("graph", 1.0, {}, capture=("plain", "compiled")))).parts()
     assert len({part.name for part in parts}) == len(parts) == 3
-    assert all(isinstance(part, launcher.Part) for part in parts)
+    assert all(isinstance(part, Part) for part in parts)
