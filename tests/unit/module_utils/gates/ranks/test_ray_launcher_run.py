@@ -26,9 +26,9 @@ send("start", backend="gloo", device="cpu", local_link="cpu", network_link="cpu"
 for number, part in enumerate(job["parts"]):
     if number: os.write(int(os.environ["LOCKSTEP_PARTS_HANDLE"]), bytes([number]))
     phase = {"collectives": "check", "graphs": "capture"}[part["work"]]
-    sick = job["host"] == part["params"].get("sick")
+    sick = job["host"] == part["params"].get("kernel")
     send("step", step=number + 1, phase=phase, what="", waiting=not sick, at=time.time(), part=part["name"])
-    if part["params"].get("sick") and job["world"] > 1: time.sleep(60)
+    if part["params"].get("kernel") and job["world"] > 1: time.sleep(60)
 """
 
 
@@ -85,7 +85,7 @@ def library(tmp_path):
 
 
 def answers(monkeypatch, capsys, library, sick=None):
-    gates = (Asked("nccl", 40.0, {}, floor_gbps=0.0), Asked("graph", 20.0, {"sick": sick}))
+    gates = (Asked("nccl", 40.0, {}, floor_gbps=0.0), Asked("graph", 20.0, {"kernel": sick} if sick else {}))
     request = Request("replica", gates, ranks_per_host=1, user=None, python=sys.executable, library=library)
     hosts = {"a1": "127.0.0.1", "a2": "127.0.0.2"}
     ask = {"request": dataclasses.asdict(request), "hosts": hosts, "head": "127.0.0.1", "address": "127.0.0.1"}
