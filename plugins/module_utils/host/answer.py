@@ -112,6 +112,7 @@ _SUSPECT = record(
     },
     needed=("code", "reason"),
 )
+_RUNG = record({"verdict": one_of(list(Verdict)), "note": text, "seconds": number, "at": text}, needed=("verdict",))
 _ENGINE = record(
     {
         "phase": one_of(list(Phase)),
@@ -120,7 +121,7 @@ _ENGINE = record(
             ("tensor_parallel_size", "pipeline_parallel_size", "restarts", "failures", "pid"), maybe(whole)
         ),
         "ready": flag,
-        "ladder": maybe(table(record({"verdict": one_of(list(Verdict)), "note": text}, needed=("verdict",)))),
+        "ladder": maybe(table(_RUNG)),
         "findings": maybe(items(record(dict.fromkeys(_FINDING, text), needed=_FINDING))),
         "evidence": maybe(items(text)),
         "suspect": maybe(_SUSPECT),

@@ -1,0 +1,70 @@
+"""The words that a report has for what the code calls by a key. Pure; a key that is not known is said as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+STEPS: Mapping[str, str] = {
+    "prepare": "prepare the host",
+    "drain": "drain",
+    "quarantine": "quarantine",
+    "driver": "install the driver",
+    "runtime": "install what serves",
+    "load": "load the driver",
+    "gates": "gates",
+    "ray": "start Ray",
+    "wait": "wait for hosts",
+    "serve": "start vLLM",
+    "prove": "prove a completion",
+    "admit": "admit",
+    "bake": "bake",
+    "restore": "restore",
+}
+"""The steps of a run, as the timeline and the table of steps name them."""
+NEEDS: Mapping[str, str] = {
+    "prepare": "host",
+    "driver": "driver",
+    "runtime": "serving environment",
+    "ray": "Ray",
+    "serve": "vLLM",
+    "gates": "gates",
+    "start": "start",
+}
+"""What a reason of the plan begins with."""
+SOFTWARE: Mapping[str, str] = {
+    "driver": "driver",
+    "driver_packages": "driver packages",
+    "fabric_manager": "fabric manager",
+    "kernel": "kernel",
+    "nccl": "NCCL",
+    "torch": "torch",
+    "ray": "Ray",
+    "vllm": "vLLM",
+    "python": "Python",
+}
+RUNGS: Mapping[str, str] = {
+    "none": "none (eager)",
+    "piecewise": "piecewise CUDA graphs",
+    "full": "full CUDA graphs",
+}
+VERDICTS: Mapping[str, str] = {"pass": "passed", "fail": "failed", "timeout": "timed out"}
+OUTCOMES: Mapping[str, str] = {"ok": "done", "unfinished": "not finished"}
+
+
+def steps(names: str) -> str:
+    """One step, or several of one stretch of the timeline: ``ray, wait``."""
+    return ", ".join(STEPS.get(name, name) for name in names.split(", "))
+
+
+def software(key: str) -> str:
+    return SOFTWARE.get(key, key.replace("_", " "))
+
+
+def reasons(given: Iterable[str]) -> list[str]:
+    """Reasons of a plan, ``runtime: never applied``, in words; what several parts have in common is said once."""
+    found: dict[str, list[str]] = {}
+    for reason in given:
+        need, colon, why = reason.partition(": ")
+        known = colon and need in NEEDS
+        found.setdefault(why if known else reason, []).extend([NEEDS[need]] if known else [])
+    return [f"{', '.join(needs)}: {why}" if needs else why for why, needs in found.items()]
