@@ -55,6 +55,15 @@ options:
   repository_url:
     description: The flat repository. Required with O(source=nvidia) and O(source=mirror), unless O(state=kept).
     type: str
+  repository_suite:
+    description: The suite; one that ends with a slash is a folder of a flat repository.
+    type: str
+    default: /
+  repository_components:
+    description: The components of a suite below C(dists/).
+    type: list
+    elements: str
+    default: []
   sources_file:
     description: apt's source file for that repository; its list is read anew where apt does not know the driver yet.
     type: path
@@ -110,6 +119,7 @@ next:
   type: str
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +132,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.driver import (
     apt_lock,
     boot_kernels,
     change_record,
+    repository_access,
     transaction,
 )
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import install as driver_install
@@ -144,6 +155,8 @@ def main() -> None:
             "fabric_manager": {"type": "str", "choices": ["auto", "present", "absent"], "default": "auto"},
             "prebuilt_modules": {"type": "bool", "default": False},
             "repository_url": {"type": "str"},
+            "repository_suite": {"type": "str", "default": "/"},
+            "repository_components": {"type": "list", "elements": "str", "default": []},
             "sources_file": {"type": "path"},
             "tolerate_unrelated": {"type": "bool", "default": False},
             "deadline": {"type": "int", "default": 1800},
@@ -204,7 +217,11 @@ def apply(module: AnsibleModule) -> None:
 
 
 def plan(params: dict[str, Any], state: driver_state.DriverState) -> driver_install.Plan:
-    return transaction.plan(transaction.Declared.parse(params), state, boot_kernels.read().bootable)
+    declared = transaction.Declared.parse(params)
+    if declared.repository is not None:  # the role has written what apt, and so we, are let in by
+        access = repository_access.installed(declared.repository.url)
+        declared = dataclasses.replace(declared, access=access)
+    return transaction.plan(declared, state, boot_kernels.read().bootable)
 
 
 def refresh(params: dict[str, Any], work: driver_install.Plan, limits: dict[str, float]) -> None:

@@ -61,7 +61,7 @@ def software(key: str) -> str:
 
 
 def reasons(given: Iterable[str]) -> list[str]:
-    """Reasons of a plan, ``runtime: never applied``, in words; what several parts have in common is said once."""
+    """Reasons of a plan, ``runtime: never applied``, as people say them; a cause that several parts share is given once."""
     found: dict[str, list[str]] = {}
     for reason in given:
         need, colon, why = reason.partition(": ")
