@@ -49,7 +49,7 @@ def run(lab: Lab, script: str, deadline: float) -> str:
         ["bash", "-eo", "pipefail", "-c", script], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=deadline,
         stderr=subprocess.STDOUT, text=True, check=False,
         env={**os.environ, **lab.environment, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_VAULT_PASSWORD_FILE": ""}
-        | ({"ANSIBLE_VAULT_PASSWORD_FILE": f"{FOLDER}/vault-password"} if FOLDER.exists() else {}),
+        | ({"ANSIBLE_VAULT_PASSWORD_FILE": f"{FOLDER}/vault-password.txt"} if FOLDER.exists() else {}),
     )  # fmt: skip
     assert done.returncode == 0, f"{script}\nexit {done.returncode}\n{done.stdout[-6000:]}"
     return done.stdout
@@ -79,7 +79,7 @@ def test_block_works_when_pasted(block: Block, operated: tuple[Lab, Path]) -> No
         assert said.count("done after") >= 2, "site.yml, and the roll"
         # From here on the inventory says what the roll has made of it.
         (FOLDER / "testbed.yml").write_text(edited(lab, None))
-        assert lab.play("playbooks/status.yml", f"--vault-password-file={FOLDER}/vault-password").rc == 0
+        assert lab.play("playbooks/status.yml", f"--vault-password-file={FOLDER}/vault-password.txt").rc == 0
 
 
 @pytest.mark.parametrize("block", [block for block in MARKED if commands.DEMO in block.text], ids=str)

@@ -97,10 +97,14 @@ def failure(failed: Failure, shown: Iterable[str] = ()) -> list[str]:
 
 
 def likewise(failed: Sequence[Failure]) -> str:
-    """Failures of other hosts, for the reason that was shown last."""
-    what = "UNREACHABLE" if failed[0].unreachable else "FAILED"
-    who = names(sorted(each.host for each in failed), _FEW)
-    return f"{clock(max(each.elapsed for each in failed)):>7}  {who:<12} {what} for the same reason"
+    """Failures of other hosts, for the reason that was shown last; hosts that are gone, with how each may be asked why."""
+    hosts = sorted(each.host for each in failed)
+    line = f"{clock(max(each.elapsed for each in failed)):>7}  {names(hosts, _FEW):<12}"
+    if not failed[0].unreachable:
+        return f"{line} FAILED for the same reason"
+    first = failed[0]
+    following = _flat(first.next).replace(f" {first.host} -m ", f" {','.join(hosts)} -m ").partition("; ")[0]
+    return f"{line} UNREACHABLE too" + (f"; next: {following}" if following else "")
 
 
 def verdict(failed: Failure, shown: Iterable[str]) -> list[str]:

@@ -201,3 +201,32 @@ def test_a_run_that_finds_nothing_to_do_says_where_it_serves() -> None:
     assert [label for label, _text in ended.rows] == ["endpoint", "try it", "up to date"]
     assert dict(ended.rows)["endpoint"] == "http://10.0.0.5:8080/v1  (r1, model tiny)"
     assert ended.good
+
+
+def test_hosts_that_are_gone_are_said_once_whole_and_then_by_name() -> None:
+    screen = Screen(("replica_a",))
+    assert screen.view is not None
+    for n, host in enumerate(("gpu-03", "gpu-01", "gpu-02")):
+        said = {"msg": f'Data could not be sent to remote host "192.0.2.{n}"', "unreachable": True}
+        screen.view.failed(
+            events.TaskReport.parse(host, "Probe host", "unreachable", said, ""), "lockstep.vllm.host_probe"
+        )
+    again = "once it answers, the same command again: it goes on from here"
+    assert [line.strip() for line in screen.text().splitlines()] == [
+        "0:00  gpu-03       UNREACHABLE: Probe host",
+        'Data could not be sent to remote host "192.0.2.0"',
+        f"next: ansible gpu-03 -m ansible.builtin.ping; {again}",
+        "0:00  gpu-01, gpu-02 UNREACHABLE too; next: ansible gpu-01,gpu-02 -m ansible.builtin.ping",
+    ]
+
+
+def test_a_refused_plan_is_no_host_s() -> None:
+    """It was shown as a failure of the first host of the inventory."""
+    screen = Screen(("replica_a",))
+    screen.fails(
+        "gpu-01",
+        "Probe every host and plan",
+        {"msg": "Refused before anything was changed, for 1 reason", "reasons": "- why"},
+        rolls.PLAN_ACTION,
+    )
+    assert screen.text().splitlines() == ["Refused before anything was changed, for 1 reason", "- why"]
