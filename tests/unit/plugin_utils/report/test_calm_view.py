@@ -230,3 +230,26 @@ def test_a_refused_plan_is_no_host_s() -> None:
         rolls.PLAN_ACTION,
     )
     assert screen.text().splitlines() == ["Refused before anything was changed, for 1 reason", "- why"]
+
+
+def test_a_wait_says_for_how_long_and_who_is_missing_on_every_screen() -> None:
+    why = "3 of 4 hosts, 24 of 32 GPUs; a4: lockstep-ray.service has failed (start-limit-hit), since 17:31:02"
+    for redrawn in (True, False):
+        screen = Screen(("replica_a",), redrawn=redrawn)
+        assert screen.view is not None
+        screen.step(("a1",), "ray", 9)
+        screen.add(screen.tracker.task_starts("a1", "wait"))
+        screen.view.task_starts("a1", "Wait until the replica's hosts are there")
+        screen.clock.now += 15
+        screen.view.told(Progress("a1", 15.0, why))
+        screen.clock.now += 70
+        screen.view.tick()
+        live = screen.view.live(80, 20)
+        assert all(len(line) < 80 for line in live)
+        assert why in " ".join(" ".join(live).split()), live
+        assert "waits for 1:25" in live[0]
+        if not redrawn:
+            assert [line.strip() for line in screen.lines[-2:]] == [
+                f"0:24  a1           waits for 15 s: {why}",
+                f"1:34  a1           wait       for 1 min 25 s, still under way: {why}",
+            ]
