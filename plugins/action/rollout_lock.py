@@ -112,8 +112,10 @@ def _problem(answers: Answers, here: Mapping[str, Any], claim: Mapping[str, Any]
         reason = rollout_lock.refusal(refused, records.now())
         alive = [str(lock["run"]) for lock in refused.values() if lock.get("run") in claim["take_over"]]
         if alive:
-            here_alive = f"{reason.cause}. Run {alive[0]} cannot be taken over: it is alive on this controller"
-            return Stop(here_alive, "wait for it to end")
+            here_alive = (
+                f"{reason.cause}. Run {alive[0]} cannot be taken over: it is alive on this controller; let it end"
+            )
+            return Stop(here_alive, "ansible-playbook playbooks/status.yml")
         return reason
     silent = [f"{host}: {answer.error}" for host, answer in answers.items() if answer.value is None]
     if silent:

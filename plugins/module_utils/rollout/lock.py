@@ -149,9 +149,9 @@ def refusal(locks: Mapping[str, Mapping[str, Any]], now: str) -> Stop:
     lock = next(iter(locks.values()))
     return Stop(
         f"a rollout is in progress: run {lock.get('run')} of {lock.get('holder')} (pid {lock.get('pid')}) holds the lock on "
-        f"{hosts} for {age(lock.get('since'), now)}; last heartbeat {age(lock.get('heartbeat'), now)} ago",
-        "wait for it to end. If its controller is gone for good, run this again with "
-        f"-e rollout_lock_take_over={lock.get('run')}",
+        f"{hosts} for {age(lock.get('since'), now)}; last heartbeat {age(lock.get('heartbeat'), now)} ago. Let it end; if its "
+        f"controller is gone for good, run this again with -e rollout_lock_take_over={lock.get('run')}",
+        "ansible-playbook playbooks/status.yml",
     )
 
 
