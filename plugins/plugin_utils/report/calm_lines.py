@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import clock, many, names, printable, span
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import words
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import Failure
 
 INDENT = " " * 9
@@ -94,7 +95,7 @@ def failure(failed: Failure, shown: Iterable[str] = ()) -> list[str]:
     what = "UNREACHABLE" if failed.unreachable else "FAILED"
     at = f" at {failed.step}" if failed.step else ""
     cause = without(failed.cause, shown)
-    lines = [f"{clock(failed.elapsed):>7}  {failed.host:<12} {what}{at}: {_flat(failed.task)}"]
+    lines = [f"{clock(failed.elapsed):>7}  {failed.host:<12} {what}{at}: {words.task(_flat(failed.task))}"]
     lines += [f"{INDENT}  {line}" for line in printable(cause).split("\n")]
     lines += [f"{INDENT}  evidence: {failed.host}:{_flat(path)}" for path in failed.evidence]
     return lines + ([f"{INDENT}  next: {_flat(failed.next)}"] if failed.next and failed.next not in cause else [])

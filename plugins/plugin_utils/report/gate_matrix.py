@@ -143,7 +143,7 @@ def matrix(gates: Sequence[GateEvent]) -> Matrix:
     rows = []
     for hosts in alike.values():
         slowest = [max((found[host].get(name, Cell()) for host in hosts), key=_seconds) for name in ordered]
-        rows.append(MatrixRow(tuple(hosts), tuple(slowest)))
+        rows.append(MatrixRow(tuple(sorted(hosts)), tuple(slowest)))
     rows.sort(key=lambda row: all(cell.passed or not cell.verdict for cell in row.cells))
     return Matrix(tuple(ordered), tuple(rows))
 

@@ -184,6 +184,7 @@ def _template(name: str = "report.html.j2") -> jinja2.Template:
         "cell": _cell,
         "column": gate_matrix.column,
         "software": words.software,
+        "task": words.task,
         "step": lambda step: words.STEPS.get(step, step),
         "outcome": lambda outcome: words.OUTCOMES.get(outcome, outcome),
     }

