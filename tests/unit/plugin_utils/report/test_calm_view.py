@@ -253,3 +253,14 @@ def test_a_wait_says_for_how_long_and_who_is_missing_on_every_screen() -> None:
                 f"0:24  a1           waits for 15 s: {why}",
                 f"1:34  a1           wait       for 1 min 25 s, still under way: {why}",
             ]
+
+
+def test_a_diagnosis_with_a_failed_gate_ends_in_a_box_that_says_so() -> None:
+    screen = Screen(("replica_a",))
+    screen.result("a2", {"gate": rolls.gate("graph", "a2", "timeout")})
+    outcome = screen.tracker.outcome(failed=False, check=False)
+    ended = closing.closing("diagnose", outcome, screen.tracker, "runs/x/report.html")
+    assert not ended.good
+    assert ended.title.startswith("diagnose: gates FAILED after ")
+    assert ended.rows[0] == ("failed", "1 gate, on a2")
+    assert ("report", "runs/x/report.html") in ended.rows
