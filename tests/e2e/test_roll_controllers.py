@@ -197,8 +197,7 @@ def is_refused_and_changes_nothing(controller: Controller, holder: str) -> None:
         "a rollout is in progress",
         f"{holder} holds the lock",
         "last heartbeat",
-        "Let it end",
-        "playbooks/status.yml",
+        "Wait for it to end",
     ):
         assert fragment in text, text
     recap = re.findall(r"changed=(\d+)", text)
