@@ -14,7 +14,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Access:
     client_key: str = dataclasses.field(default="", repr=False)
 
     @classmethod
-    def parse(cls, given: Mapping[str, Any]) -> Access:
+    def parse(cls, given: Mapping[str, object]) -> Access:
         """From role nvidia_driver's variables, less ``nvidia_driver_``: ``repository_username`` and so on."""
         names = [field.name for field in dataclasses.fields(cls)]
         return cls(**{name: str(given.get(_PREFIX + name) or "") for name in names})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import mapping, mappings, number, text
 
@@ -31,7 +30,7 @@ class Rung:
     at: str = ""
 
     @classmethod
-    def parse(cls, given: Mapping[str, Any]) -> Rung:
+    def parse(cls, given: Mapping[str, object]) -> Rung:
         return cls(
             name=text(given.get("name")),
             verdict=text(given.get("verdict")),
@@ -61,7 +60,7 @@ class EngineStart:
     reason: str = ""
 
     @classmethod
-    def parse(cls, result: Mapping[str, Any]) -> EngineStart | None:
+    def parse(cls, result: Mapping[str, object]) -> EngineStart | None:
         """From a result of lockstep.vllm.engine_state; None where it waited for no start."""
         engine = mapping(result.get("engine"))
         if "phase" not in engine or result.get("code") not in _CODES:
@@ -71,7 +70,7 @@ class EngineStart:
         return cls.of_event({**engine, "code": result["code"], "rungs": rungs, "reason": result.get("reason")})
 
     @classmethod
-    def of_event(cls, event: Mapping[str, Any]) -> EngineStart:
+    def of_event(cls, event: Mapping[str, object]) -> EngineStart:
         return cls(
             code=text(event.get("code")),
             layout=text(event.get("layout")),
@@ -82,7 +81,7 @@ class EngineStart:
             reason=text(event.get("reason")),
         )
 
-    def as_event(self, elapsed: float, host: str, replica: str) -> dict[str, Any]:
+    def as_event(self, elapsed: float, host: str, replica: str) -> dict[str, object]:
         return {
             **dataclasses.asdict(self),
             "host": host,
