@@ -26,6 +26,8 @@ ORDER = (
     "test_gates",
     "test_ladder",
     "test_examples",  # on bare hosts again, and leaves them bare
+    "test_air_gap",  # the same
+    "test_collection_only",  # the same
     "test_cgroups",  # makes and removes testbeds of its own
     # two replicas of one host behind the router (fixture `pair`): each makes them serve, and leaves them serving
     "test_roll_across_hosts",
