@@ -33,10 +33,11 @@ quick: env ## after every edit: ruff, mypy, and the unit tests of what changed (
 check: env ## the fast half of the tests, no testbed: linters and types beside the unit tests (4 minutes on two cores)
 	@tools/beside .cache/lint.log '$(MAKE) --keep-going lint' $(MAKE) --keep-going unit alerts supply
 
-lint: env ## yamllint, ruff, mypy --strict, ansible-lint's production profile
+lint: env ## yamllint, ruff, mypy --strict, ansible-lint's production profile, the changelog's fragments
 	@$(STAGE) yamllint yamllint --strict .
 	@$(STAGE) ruff sh -c 'ruff check . && ruff format --check .'
 	@$(STAGE) mypy mypy
+	@$(STAGE) changelog antsibull-changelog lint
 	@$(STAGE) ansible-lint ansible-lint --offline --strict
 
 unit: env ## unit tests, and the built collection from an empty path
