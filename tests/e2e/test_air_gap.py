@@ -1,8 +1,9 @@
 """Bare hosts become a serving cluster while they can reach nothing but each other, the mirror and the controller.
 
-The testbed's network has no way out anyway, but its hosts have a default route and would try. Here their own kernel drops, and
-counts, whatever they send anywhere else, on every protocol; and the wheels come from what `tools/wheelhouse` made, offered by
-the controller. What is not cut: the testbed's own /24, on which the driver's repository is mirrored. Begins and ends with bare hosts.
+The testbed's network has no way out anyway, but its hosts have a default route and would try. Here their own kernel drops,
+and counts, whatever they send anywhere else, on every protocol; and the wheels come from what `tools/wheelhouse` made,
+offered by the controller. What is not cut: the testbed's own /24, on which the driver's repository is mirrored. Begins and
+ends with bare hosts.
 """
 
 from __future__ import annotations

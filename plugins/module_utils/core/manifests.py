@@ -1,7 +1,7 @@
 """Everything that decides what a role does to a host, as one digest: how a run knows that nothing changed.
 
-The controller digests a role's files and the values of its variables; the host keeps that digest with the checksums of
-the files that the role manages. Either side changing makes the role due, with the reason.
+The controller digests what a role's files do (``role_digest``) and the values of its variables; the host keeps that digest with
+the checksums of the files that the role manages. Either side changing makes the role due, with the reason.
 
 Secrets are among both. So the host keeps no plain hash, by which a guess could be tried elsewhere, but one that is keyed with a
 random key of its own, which root alone reads and which never leaves it: the controller sends what it wants, and the host
@@ -16,7 +16,7 @@ import hmac
 import json
 import os
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
@@ -35,7 +35,6 @@ HOW_NOT_WHAT = {
     "vllm_server_serving_deadline",
     "vllm_server_drain_reason",
 }
-LEFT_OUT = {"__pycache__", "molecule", "README.md"}
 
 
 class Manifest(TypedDict):
@@ -44,18 +43,6 @@ class Manifest(TypedDict):
     role: str
     inputs: str
     files: dict[str, str | None]
-
-
-def tree_digest(folders: Iterable[Path]) -> str:
-    """One digest over the names and contents of all files below ``folders`` (caches and READMEs left out)."""
-    total = hashlib.sha256()
-    for folder in folders:
-        for path in sorted(item for item in folder.rglob("*") if item.is_file()):
-            relative = path.relative_to(folder)
-            if LEFT_OUT.isdisjoint(relative.parts):
-                total.update(f"{folder.name}/{relative}\0".encode())
-                total.update(hashlib.sha256(path.read_bytes()).digest())
-    return total.hexdigest()
 
 
 def deciding(specs: Mapping[str, Any]) -> list[str]:
