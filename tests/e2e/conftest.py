@@ -23,6 +23,7 @@ ORDER = (
     "test_encryption",  # turns it on and off again
     "test_models",
     "test_recovery",
+    "test_dead_host",
     "test_gates",
     "test_ladder",
     "test_examples",  # on bare hosts again, and leaves them bare

@@ -41,7 +41,9 @@ def complaint(fragment: Any) -> str | None:
 def test_fragments_can_be_read() -> None:
     paths = [path for path in (NOTES / "fragments").iterdir() if path.name != ".gitkeep"]
     assert {path.name: said for path in paths if (said := complaint(read(path)))} == {}
-    assert not [path.name for path in paths if path.suffix not in (".yml", ".yaml")], "antsibull-changelog would not see it"
+    assert not [path.name for path in paths if path.suffix not in (".yml", ".yaml")], (
+        "antsibull-changelog would not see it"
+    )
 
 
 @pytest.mark.parametrize(

@@ -38,10 +38,14 @@ HOW_NOT_WHAT = {
 
 
 class Manifest(TypedDict):
-    """The record of a role just applied on a host: its inputs and its files, all as keyed digests, None where absent."""
+    """The record of a role just applied on a host: its inputs and its files, all as keyed digests, None where absent.
+
+    ``code`` is the part of the inputs that came with Lockstep, less what the operator declares.
+    """
 
     role: str
     inputs: str
+    code: str
     files: dict[str, str | None]
 
 
@@ -52,9 +56,9 @@ def deciding(specs: Mapping[str, Any]) -> list[str]:
 
 
 def digest(files: str, variables: Mapping[str, Any], context: Mapping[str, Any]) -> str:
-    """The digest of a role's inputs: its ``files`` digest, the values of its variables, and the topology it reads."""
-    text = json.dumps([files, variables, context], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """The digest of a role's inputs: its ``files`` digest, and that of its variables' values and of the topology it reads."""
+    declared = json.dumps([variables, context], sort_keys=True, default=str)
+    return ".".join(hashlib.sha256(part.encode()).hexdigest() for part in (files, declared))
 
 
 def key(path: Path | None = None) -> bytes:
@@ -107,6 +111,7 @@ def manifest(role: str, inputs: str, files: Sequence[str], with_key: bytes) -> M
     return {
         "role": role,
         "inputs": keyed(inputs.encode(), with_key),
+        "code": keyed(_code(inputs), with_key),
         "files": {name: file_digest(Path(name), with_key) for name in sorted(files)},
     }
 
@@ -116,6 +121,17 @@ def applied(record: Manifest, inputs: str | None, with_key: bytes) -> bool:
     if inputs is None or not with_key:
         return False
     return hmac.compare_digest(record["inputs"], keyed(inputs.encode(), with_key))
+
+
+def same_code(record: Manifest, inputs: str | None, with_key: bytes) -> bool:
+    """Whether Lockstep does in this role what it did when the role was applied."""
+    if inputs is None or not with_key:
+        return False
+    return hmac.compare_digest(record.get("code", ""), keyed(_code(inputs), with_key))
+
+
+def _code(inputs: str) -> bytes:
+    return inputs.partition(".")[0].encode()
 
 
 def drifted(record: Manifest, with_key: bytes) -> list[str]:

@@ -173,7 +173,7 @@ PARTS: Mapping[str, Shape] = {
     "engine": maybe(_ENGINE),
     "lock": maybe(LOCK),
     "request": REQUEST,
-    "manifest": table(record({"current": flag, "drifted": items(text)})),
+    "manifest": table(record({"current": flag, "same_code": flag, "drifted": items(text)})),
     "disk_free_mib": table(whole),
     "addresses": table(items(text)),
     "networks": table(items(record({"address": text, "prefix": whole, "metric": maybe(whole)}, needed=("address", "prefix")))),

@@ -183,6 +183,7 @@ def _manifest(desired: Mapping[str, str]) -> dict[str, Manifest]:
         record = manifests.parse(records.read(path) or {})
         found[path.stem] = {
             "current": manifests.applied(record, desired.get(path.stem), key),
+            "same_code": manifests.same_code(record, desired.get(path.stem), key),
             "drifted": manifests.drifted(record, key),
         }
     return found

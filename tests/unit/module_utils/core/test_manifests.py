@@ -18,6 +18,20 @@ def test_digest_depends_on_values_not_on_their_order() -> None:
     assert manifests.digest("f", {"a": 1, "b": [1]}, {"head": "a2"}) != base
 
 
+@pytest.mark.parametrize(
+    ("files", "variables", "applied", "same_code"),
+    [("f", 1, True, True), ("f", 2, False, True), ("g", 1, False, False), ("g", 2, False, False)],
+)
+def test_it_is_told_who_changed_it(tmp_path: Path, files: str, variables: int, applied: bool, same_code: bool) -> None:
+    """The operator, by a variable, or another version of Lockstep."""
+    key = manifests.make_key(tmp_path / "key")
+    record = manifests.manifest("r", manifests.digest("f", {"a": 1}, {}), [], key)
+    now = manifests.digest(files, {"a": variables}, {})
+    assert manifests.applied(record, now, key) is applied
+    assert manifests.same_code(record, now, key) is same_code
+    assert not manifests.same_code(record, None, key)
+
+
 def test_drift_is_a_changed_or_missing_file(tmp_path: Path) -> None:
     kept, edited, lost = (tmp_path / name for name in ("kept", "edited", "lost"))
     for path in (kept, edited, lost):
