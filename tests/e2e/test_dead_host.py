@@ -1,4 +1,4 @@
-"""Another machine takes a host's name, address and, with its disk, all records: it joins nothing before it has passed its gates.
+"""Another machine takes a host's name, address and, with its disk, all records: it joins nothing before its gates passed.
 
 Needs a replica that serves, and leaves it serving.
 """
