@@ -37,15 +37,18 @@ HOW_NOT_WHAT = {
 }
 
 
-class Manifest(TypedDict):
+class _Newer(TypedDict, total=False):
+    code: str
+
+
+class Manifest(_Newer):
     """The record of a role just applied on a host: its inputs and its files, all as keyed digests, None where absent.
 
-    ``code`` is the part of the inputs that came with Lockstep, less what the operator declares.
+    ``code`` is the part of the inputs that came with Lockstep, less what the operator declares; earlier versions wrote none.
     """
 
     role: str
     inputs: str
-    code: str
     files: dict[str, str | None]
 
 

@@ -30,6 +30,8 @@ def test_it_is_told_who_changed_it(tmp_path: Path, files: str, variables: int, a
     assert manifests.applied(record, now, key) is applied
     assert manifests.same_code(record, now, key) is same_code
     assert not manifests.same_code(record, None, key)
+    earlier = manifests.parse({"role": "r", "inputs": record["inputs"], "files": {}})
+    assert not manifests.same_code(earlier, now, key), "what an earlier version recorded"
 
 
 def test_drift_is_a_changed_or_missing_file(tmp_path: Path) -> None:
