@@ -13,7 +13,7 @@ COVERED_BY_E2E := serving_runtime admission ray_node vllm_server
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo demo-down quick check contract lint unit alerts supply audit release lock wheelhouse mirror-list mutants test test-long sanity molecule roles e2e benchmark clean
+.PHONY: help env demo demo-down quick check contract lint unit alerts supply audit release lock screenshot wheelhouse mirror-list mutants test test-long sanity molecule roles e2e benchmark clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -67,6 +67,9 @@ wheelhouse: env ## all wheels of a lock for hosts without internet: TO=/srv/whee
 
 mirror-list: env ## all Debian packages that hosts without internet need: TO=/srv/list DRIVER=580.95.05 OPTIONS='--distribution debian:12 …'
 	@$(CURDIR)/.venv/bin/python tools/mirror-list $(TO) --driver $(DRIVER) $(OPTIONS)
+
+screenshot: env ## docs/report.png, the README's picture of a report, from a recorded journal; needs chromium
+	@$(CURDIR)/.venv/bin/python tools/screenshot
 
 mutants: env ## change the decision code a little, see its tests fail (docs/mutants.md); by hand or nightly: MODULES='engine/ladder …'
 	@tools/mutants $(MODULES)
