@@ -155,7 +155,11 @@ def manifest_reason(role: str, state: HostState) -> str | None:
     if known is None:
         return "never applied"
     if not known.current:
-        return "its variables, files or topology changed"
+        return (
+            "its variables or topology changed"
+            if known.same_code
+            else "this version of Lockstep does it in another way"
+        )
     if known.drifted:
         return f"changed on the host: {', '.join(known.drifted)}"
     return None

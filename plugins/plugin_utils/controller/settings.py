@@ -18,7 +18,7 @@ from ansible.template import Templar
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import manifests
 from ansible_collections.lockstep.vllm.plugins.module_utils.runtime import install
 from ansible_collections.lockstep.vllm.plugins.module_utils.runtime import state as runtime_state
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, role_digest
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import ConnectionVariables
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -177,8 +177,7 @@ def engine_record(templar: Templar, loader: DataLoader, mine: Mapping[str, Any])
 @functools.cache
 def role_files(role: str) -> str:
     """Digest of the files that decide what ``role`` does on a host."""
-    also = (ROOT / part for part in manifests.ALSO_INSTALLED.get(role, ()))
-    return manifests.tree_digest([ROOT / "roles" / role, *also])
+    return role_digest.of(ROOT / "roles" / role, [ROOT / part for part in manifests.ALSO_INSTALLED.get(role, ())])
 
 
 def role_inputs(role: str, settings: Mapping[str, Any], context: Mapping[str, Any]) -> str:
