@@ -64,8 +64,8 @@ STAND_INS = (
     "plan",
 )
 VERBS = {
-    "gpu_host": ["configure"],
-    "nvidia_driver": ["prefetch", "check", "install", "load", "restore", "accept"],
+    "gpu_host": ["configure", "remove"],
+    "nvidia_driver": ["prefetch", "check", "install", "load", "restore", "accept", "release"],
     "serving_runtime": ["install"],
     "ray_node": ["configure", "start", "stop"],
     "vllm_server": ["configure", "baseline", "drain", "stop", "start", "prove", "bake"],
