@@ -25,9 +25,9 @@ WANTED = {"ray_node_encryption": "wireguard", "admission_rtt_ms": 500, "vllm_ser
 METRICS = "/var/lib/prometheus/node-exporter/lockstep.prom"
 LEFT = r"""
 ip -brief link show dev lockstep0 2>/dev/null
-ls -d /etc/wireguard/lockstep0* /etc/lockstep /etc/systemd/system/lockstep-* 2>/dev/null
-ls /etc/systemd/system/*.wants 2>/dev/null | grep lockstep
-systemctl list-units --all --no-legend --plain 'lockstep-*' 'wg-quick@*'
+ls -d /etc/wireguard/lockstep0* /etc/lockstep /etc/systemd/system/lockstep-* 2>/dev/null | grep -v lockstep-testbed
+ls /etc/systemd/system/*.wants 2>/dev/null | grep lockstep | grep -v lockstep-testbed
+systemctl list-units --all --no-legend --plain 'lockstep-*' 'wg-quick@*' | grep -v lockstep-testbed
 grep -n -e Lockstep -e 198.18.0 /etc/hosts
 true
 """
