@@ -10,7 +10,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import 
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import topology
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Policy
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.preconditions import Capacity, removal
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, whole_replicas
 
 
 def cut_by_limit(
@@ -18,11 +18,10 @@ def cut_by_limit(
 ) -> dict[str, str]:
     """``cause`` and ``next`` where ``hosts``, those of the play, are only a part of a replica; empty where they are not."""
     replicas = {name: groups[name] for name in ansible_internals.child_groups(hostvars, topology.ROOT)}
-    asked = {name: members for name, members in replicas.items() if set(members) & set(hosts)}
-    missing = [host for members in asked.values() for host in members if host not in hosts]
+    missing = whole_replicas.missing(replicas, hosts)
     if not missing:
         return {}
-    whole = ",".join(asked)
+    whole = ",".join(whole_replicas.touched(replicas, hosts))
     stop = Stop(
         f"--limit leaves out {names(missing)} of {whole}: gates need all hosts of a replica, and nothing was done",
         f"ansible-playbook playbooks/{playbook}.yml --limit {whole}",
@@ -51,7 +50,7 @@ def unmet_by_removal(
     except ValueError as error:
         stop: Stop | None = Stop(str(error), "ansible-doc -t module lockstep.vllm.plan")
     else:
-        leaving = [name for name in replicas if set(groups[name]) & set(hosts)]
+        leaving = whole_replicas.touched({name: groups[name] for name in replicas}, hosts)
         stop = removal(leaving, Capacity(policy.floor(len(replicas)), unready, set(hosts)))
     return {} if stop is None else {"cause": stop.cause, "next": stop.next}
 
