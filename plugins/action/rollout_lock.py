@@ -126,7 +126,7 @@ def _problem(answers: Answers, here: Mapping[str, Any], claim: Mapping[str, Any]
 
 def _result(answers: Answers, changed: bool) -> dict[str, Any]:
     values = {host: answer.value for host, answer in answers.items() if answer.value}
-    locks = {host: value["lock"] for host, value in values.items() if value["lock"]}
+    locks = {host: value["lock"] for host, value in values.items() if value["lock"] is not None}
     return {
         "changed": changed,
         "locks": locks,

@@ -103,7 +103,10 @@ def test_a_host_that_leaves_loses_every_unit_and_drop_in_of_ours_and_none_of_ano
     units = {path.name.removesuffix(".j2") for path in ROLES.glob("*/templates/lockstep-*.j2")}
     drop_ins = {
         Path(path).parent.name
-        for role, name in (("gpu_host", "__gpu_host_filter_requirements"), ("ray_node", "__ray_node_tunnel_requirements"))
+        for role, name in (
+            ("gpu_host", "__gpu_host_filter_requirements"),
+            ("ray_node", "__ray_node_tunnel_requirements"),
+        )
         for path in yaml.safe_load((ROLES / role / "vars/main.yml").read_text())[name]
     }
     assert {*stopped, *beside} == units | drop_ins

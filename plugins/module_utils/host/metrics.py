@@ -74,7 +74,9 @@ METRICS = (
     Metric(
         "filter_ok", "gauge", "1 where the packet filter in the kernel is the wanted one (where there is to be one)."
     ),
-    Metric("tunnel_ok", "gauge", "1 where the tunnel to the replica's hosts is the wanted one (where there is to be one)."),
+    Metric(
+        "tunnel_ok", "gauge", "1 where the tunnel to the replica's hosts is the wanted one (where there is to be one)."
+    ),
     Metric(
         "tunnel_handshake_timestamp_seconds",
         "gauge",

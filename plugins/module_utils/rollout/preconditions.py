@@ -115,5 +115,7 @@ def removal(replicas: Sequence[str], capacity: Capacity) -> Stop | None:
         return None
     anyway = f"{_REMOVE} --limit {','.join(replicas)} -e rollout_capacity_floor={capacity.left}"
     if any(why for head, why in capacity.unready.items() if head not in capacity.taken):
-        return Stop(f"{lack}; nothing was done. Repair what does not serve first; to remove it all the same: {anyway}", _STATUS)
+        return Stop(
+            f"{lack}; nothing was done. Repair what does not serve first; to remove it all the same: {anyway}", _STATUS
+        )
     return Stop(f"{lack}; nothing was done. Add a replica first, or lower the floor for this run", anyway)

@@ -52,9 +52,7 @@ class Cluster:
 
     def of(self, hosts: Collection[str]) -> Cluster:
         """What ``hosts`` are a part of: whole replicas, and routers. All of it where that is nothing."""
-        replicas = tuple(
-            replica for replica in self.topology.replicas if not set(replica.hosts).isdisjoint(hosts)
-        )
+        replicas = tuple(replica for replica in self.topology.replicas if not set(replica.hosts).isdisjoint(hosts))
         routers = tuple(host for host in self.routers if host in hosts)
         if not replicas and not routers:
             return self

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import shapes
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import apt_lock, nvidia_repository
-from ansible_collections.lockstep.vllm.plugins.module_utils.driver.package_problems import Problem
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver.package_problems import Problem, ProblemKind
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.needs import Desired
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import HostState
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer
@@ -52,6 +53,16 @@ def lock_deadline(desired: Mapping[str, Desired]) -> float:
     )
 
 
+_PROBLEM = shapes.record(
+    {"kind": shapes.one_of(list(ProblemKind)), "cause": shapes.text, "fix": shapes.text, "warns": shapes.flag},
+    needed=("kind", "cause"),
+)
+ANSWER = shapes.record(
+    {"locks": shapes.table(shapes.text), "problems": shapes.items(_PROBLEM)}, needed=("locks", "problems")
+)
+"""What a host may answer (module_utils/driver/preflight.py)."""
+
+
 def find(
     requests: Mapping[str, Any],
     ask: Ask,
@@ -62,7 +73,7 @@ def find(
 ) -> Findings:
     """Ask every host; those whose apt is in use again, until ``deadline`` seconds have passed, saying who uses it."""
     started = clock()
-    answers = dict(ask(requests)) if requests else {}
+    answers = _checked(ask(requests)) if requests else {}
     while busy := {host: locks for host, answer in answers.items() if (locks := _locks(answer))}:
         waited = clock() - started
         if waited >= deadline:
@@ -70,7 +81,7 @@ def find(
         for host, locks in busy.items():
             progress.tell(host, waited, f"apt is in use: {apt_lock.shown(locks)}")
         sleep(min(ROUND, deadline - waited))
-        answers |= ask({host: requests[host] for host in busy})
+        answers |= _checked(ask({host: requests[host] for host in busy}))
     waited = clock() - started
     refusals: list[Stop] = []
     warnings: list[Stop] = []
@@ -79,6 +90,10 @@ def find(
         refusals += refused
         warnings += warned
     return Findings(tuple(refusals), tuple(warnings))
+
+
+def _checked(answers: Mapping[str, Answer]) -> dict[str, Answer]:
+    return {host: answer.checked(ANSWER) for host, answer in answers.items()}
 
 
 def findings(host: str, answer: Answer, waited: float) -> tuple[list[Stop], list[Stop]]:

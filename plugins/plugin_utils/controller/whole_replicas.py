@@ -36,6 +36,8 @@ def said(replicas: Mapping[str, Sequence[str]], asked: Collection[str]) -> str:
     """That whole replicas are looked at, of which ``--limit`` names a part."""
     more = missing(replicas, asked)
     whole = [name for name in touched(replicas, asked) if not set(replicas[name]).isdisjoint(more)]
-    return f"{names(whole)} is looked at as a whole: --limit leaves out {names(more)}" if len(whole) == 1 else (
-        f"{names(whole)} are looked at as a whole: --limit leaves out {names(more)}"
+    return (
+        f"{names(whole)} is looked at as a whole: --limit leaves out {names(more)}"
+        if len(whole) == 1
+        else (f"{names(whole)} are looked at as a whole: --limit leaves out {names(more)}")
     )

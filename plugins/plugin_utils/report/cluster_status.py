@@ -117,9 +117,7 @@ def _suspect(found: Record | None) -> SuspectStatus | None:
     }
 
 
-def _host(
-    host: str, head: str, answer: Answer, nodes: Mapping[str, Record] | None, alike: int | None
-) -> HostStatus:
+def _host(host: str, head: str, answer: Answer, nodes: Mapping[str, Record] | None, alike: int | None) -> HostStatus:
     """``nodes`` are those that Ray has, None where its head did not report them."""
     state = _state(answer)
     driver = _driver(state)

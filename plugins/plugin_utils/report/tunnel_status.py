@@ -53,7 +53,9 @@ def line(hosts: Sequence[HostStatus]) -> str:
     parts = [f"up on {len(on)} of {len(hosts)} hosts"]
     if known:
         newest, oldest = span(known[0]), span(known[-1])
-        parts.append(f"last handshakes {newest} ago" if newest == oldest else f"last handshakes {newest} to {oldest} ago")
+        parts.append(
+            f"last handshakes {newest} ago" if newest == oldest else f"last handshakes {newest} to {oldest} ago"
+        )
     if never:
         parts.append(f"no handshake yet: {names(never)}")
     return f"tunnel: {'; '.join(parts)}"

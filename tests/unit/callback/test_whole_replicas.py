@@ -62,7 +62,11 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def play(
-    collection: Path, folder: Path, *arguments: str, callbacks: str = "lockstep.vllm.whole_replicas", stdout: str = "default"
+    collection: Path,
+    folder: Path,
+    *arguments: str,
+    callbacks: str = "lockstep.vllm.whole_replicas",
+    stdout: str = "default",
 ) -> str:
     """What ``ansible-playbook`` shows."""
     replicas = {
