@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -340,13 +341,14 @@ def driver_packages() -> tuple[Sequence[Any], mutations.Check]:
     def check(value: Any) -> None:
         clock = iter(range(10**6))
         answers = {"a1": Answer(value=value), "a2": Answer(value=well)}
-        found = driver_preflight.find(
-            {host: {} for host in answers},
-            lambda some: {host: answers[host] for host in some},
-            2.0,
-            clock=lambda: float(next(clock)),
-            sleep=lambda _seconds: None,
-        )
+        with mock.patch.object(driver_preflight.progress, "tell"):
+            found = driver_preflight.find(
+                {host: {} for host in answers},
+                lambda some: {host: answers[host] for host in some},
+                2.0,
+                clock=lambda: float(next(clock)),
+                sleep=lambda _seconds: None,
+            )
         assert any(str(refusal).startswith("a2: package demo is half-configured") for refusal in found.refusals)
         assert printable([*map(str, found.refusals), *map(str, found.warnings)])
 
