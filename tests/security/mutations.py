@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core import shapes
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import typed
 from tests.security import hostile
 
 FRAGMENTS = (
@@ -112,7 +112,7 @@ class Mutator:
 def hold(check: Check, goods: Sequence[Any], cases: int, seed: int = 0) -> str:
     """``check`` raises nothing for so many bad answers, half of them by value and half by text that JSON still reads.
 
-    What JSON does not read is refused at the door that all answers pass (``shapes.loads``), with its own error alone.
+    What JSON does not read is refused at the door that all answers pass (``typed.loads``), with its own error alone.
 
     Returns what was done. Raises AssertionError with seed and number of the case.
     """
@@ -122,8 +122,8 @@ def hold(check: Check, goods: Sequence[Any], cases: int, seed: int = 0) -> str:
         try:
             if isinstance(given, bytes):
                 try:
-                    given = shapes.loads(given.decode("utf-8", "replace"))
-                except shapes.BadAnswer:
+                    given = typed.loads(given.decode("utf-8", "replace"))
+                except typed.BadAnswer:
                     refused += 1
                     continue
             check(given)
