@@ -48,7 +48,7 @@ def unmet_by_removal(
     try:
         policy = Policy.parse(None, None if capacity_floor is None else str(capacity_floor), None, ())
     except ValueError as error:
-        stop: Stop | None = Stop(str(error), "ansible-doc -t module lockstep.vllm.plan")
+        stop: Stop | None = Stop(str(error))
     else:
         leaving = whole_replicas.touched({name: groups[name] for name in replicas}, hosts)
         stop = removal(leaving, Capacity(policy.floor(len(replicas)), unready, set(hosts)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import names, span
 from ansible_collections.lockstep.vllm.plugins.module_utils.host.state import HostState
@@ -11,7 +10,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.ray.tunnel import SI
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.status_types import HostStatus
 
 
-def wanted_or_not(part: Mapping[str, Any]) -> str:
+def wanted_or_not(part: Mapping[str, object]) -> str:
     """``on``, ``off`` where none is wanted, or ``wrong: `` and why; ``unknown`` where the host did not report it.
 
     Args:
@@ -25,9 +24,7 @@ def wanted_or_not(part: Mapping[str, Any]) -> str:
 
 def ages(state: HostState) -> dict[str, float | None]:
     """Seconds since each peer of a host shook hands last, by the host's own clock; None where it never did."""
-    tunnel: Mapping[str, Any] = state.get("tunnel") or {}
-    clock = state.get("clock")
-    found: Mapping[str, int | None] = tunnel.get("handshakes") or {}
+    clock, found = state.get("clock"), (state.get("tunnel") or {}).get("handshakes") or {}
     return {peer: None if at is None or clock is None else max(clock - at, 0.0) for peer, at in found.items()}
 
 

@@ -104,7 +104,7 @@ def test_a_replica_is_removed_while_the_other_serves(collection: Path, tmp_path:
             "most",
             {},
             "rollout_capacity_floor is most: expected a number of replicas or a percentage (0% to 100%)",
-            "ansible-doc -t module lockstep.vllm.plan",
+            "",
             id="no floor",
         ),
     ],
@@ -121,8 +121,8 @@ def test_too_few_would_serve(
     ran = remove(collection, tmp_path, "--limit", replicas, unready=unready, floor=floor)
     assert ran.rc != 0
     assert cause in ran.text, ran.text
-    repeated = pasted(tmp_path, following) if following.startswith("ansible-playbook ") else following
-    assert f"Next: {repeated}" in ran.text, ran.text
+    assert ("Next: " in ran.text) == bool(following), ran.text
+    assert not following or f"Next: {pasted(tmp_path, following)}" in ran.text, ran.text
     assert [line.split(" ", 1)[1] for line in ran.log] == ["rollout_lock", "rollout_lock released"]
 
 
