@@ -8,6 +8,7 @@ from ansible.utils.display import Display
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import data_tables
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import render
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import whole_replicas
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import ClusterAction
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.invocation import Invocation
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import cluster_status, status_table, status_types
@@ -29,8 +30,13 @@ class ActionModule(ClusterAction):
         cluster = self.cluster(variables, strict=False)
         if cluster.topology.problems:
             return {"failed": True, "msg": render.invalid_inventory(cluster.topology.problems)}
+        asked = variables["ansible_play_hosts_all"]
+        cluster = cluster.of(asked)
         found = self.probe(cluster, variables, ray=True)
         status = cluster_status.build(cast(status_types.Probe, cluster.probed(found)), data_tables.read("known_issues"))
         text = _RENDER[arguments["format"]](status)
+        replicas = {replica.name: replica.hosts for replica in cluster.topology.replicas}
+        if arguments["format"] == "table" and whole_replicas.missing(replicas, asked):
+            text = f"{whole_replicas.said(replicas, asked)}\n\n{text}"
         Display().display(Invocation.of_this_run().repeated(text) if arguments["format"] == "table" else text)
         return {"changed": False, "status": status}

@@ -8,7 +8,9 @@ from typing import Any
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import names
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import topology
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Policy
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.preconditions import Capacity, removal
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, whole_replicas
 
 
 def cut_by_limit(
@@ -16,16 +18,41 @@ def cut_by_limit(
 ) -> dict[str, str]:
     """``cause`` and ``next`` where ``hosts``, those of the play, are only a part of a replica; empty where they are not."""
     replicas = {name: groups[name] for name in ansible_internals.child_groups(hostvars, topology.ROOT)}
-    asked = {name: members for name, members in replicas.items() if set(members) & set(hosts)}
-    missing = [host for members in asked.values() for host in members if host not in hosts]
+    missing = whole_replicas.missing(replicas, hosts)
     if not missing:
         return {}
-    whole = ",".join(asked)
+    whole = ",".join(whole_replicas.touched(replicas, hosts))
     stop = Stop(
         f"--limit leaves out {names(missing)} of {whole}: gates need all hosts of a replica, and nothing was done",
         f"ansible-playbook playbooks/{playbook}.yml --limit {whole}",
     )
     return {"cause": stop.cause, "next": stop.next}
+
+
+def unmet_by_removal(
+    hostvars: Any,
+    groups: Mapping[str, Sequence[str]],
+    hosts: Collection[str],
+    unready: Mapping[str, str],
+    capacity_floor: object = None,
+) -> dict[str, str]:
+    """Why the replicas of ``hosts`` cannot be removed now: ``cause`` and ``next``; empty where they can.
+
+    Args:
+        hostvars, groups: Ansible's.
+        hosts: those of the play, whole replicas.
+        unready: of lockstep.vllm.rollout_lock, per head why its replica does not answer requests.
+        capacity_floor: ``rollout_capacity_floor``; None or empty for its default.
+    """
+    replicas = ansible_internals.child_groups(hostvars, topology.ROOT)
+    try:
+        policy = Policy.parse(None, None if capacity_floor is None else str(capacity_floor), None, ())
+    except ValueError as error:
+        stop: Stop | None = Stop(str(error))
+    else:
+        leaving = whole_replicas.touched({name: groups[name] for name in replicas}, hosts)
+        stop = removal(leaving, Capacity(policy.floor(len(replicas)), unready, set(hosts)))
+    return {} if stop is None else {"cause": stop.cause, "next": stop.next}
 
 
 def replica_of(hostvars: Any, groups: Mapping[str, Sequence[str]], host: str) -> str:
@@ -38,4 +65,4 @@ class FilterModule:
     """The filters."""
 
     def filters(self) -> dict[str, Any]:
-        return {"cut_by_limit": cut_by_limit, "replica_of": replica_of}
+        return {function.__name__: function for function in (cut_by_limit, replica_of, unmet_by_removal)}

@@ -104,6 +104,9 @@ notes:
   - >-
     Variables of C(verify.yml). C(verify_disturb) (boolean, false) takes replica by replica from service for the gates
     across hosts, in waves as a roll does, and enables each again.
+  - >-
+    For every playbook, by C(-e) alone. C(rollout_task_deadline) (seconds, 3600; 86400 in the waves) is how long any one task on
+    any one host may last; what waits has deadlines of its own below that.
   - Variables of C(status.yml). C(status_format) (V(table) or V(json), V(table)) as in M(lockstep.vllm.status).
 seealso:
   - module: lockstep.vllm.rollout_lock

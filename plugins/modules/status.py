@@ -9,6 +9,7 @@ short_description: Show what every replica and host is doing, and why
 description:
   - Probes all hosts at once, read-only, and prints per replica and host the role, driver, stamp, quarantine, Ray state,
     GPUs, engine state, layout, rung, since when, and the last reason.
+  - With C(--limit) it shows the replicas, whole ones, that have a host of it, and says so where it names a part.
   - Hosts that don't answer are shown as such; the task fails only where the inventory itself is wrong.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)

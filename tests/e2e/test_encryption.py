@@ -7,6 +7,7 @@ passes on the interface that carries the tunnel, from before anything of ours is
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -21,6 +22,15 @@ OTHER = {HEAD: WORKER, WORKER: HEAD}
 PORT = 6389
 # wireguard-go on two busy cores: the gate's 5 ms are for networks.
 WANTED = {"ray_node_encryption": "wireguard", "admission_rtt_ms": 500, "vllm_server_ladder": ["none"]}
+METRICS = "/var/lib/prometheus/node-exporter/lockstep.prom"
+LEFT = r"""
+ip -brief link show dev lockstep0 2>/dev/null
+ls -d /etc/wireguard/lockstep0* /etc/lockstep /etc/systemd/system/lockstep-* 2>/dev/null | grep -v lockstep-testbed
+ls /etc/systemd/system/*.wants 2>/dev/null | grep lockstep | grep -v lockstep-testbed
+systemctl list-units --all --no-legend --plain 'lockstep-*' 'wg-quick@*' | grep -v lockstep-testbed
+grep -n -e Lockstep -e 198.18.0 /etc/hosts
+true
+"""
 COUNTERS = """
 nft -f - <<'END'
 table inet seen
@@ -99,6 +109,29 @@ def test_an_outsider_gets_no_more_than_without_it(lab: Lab, encrypted: Play) -> 
     assert set(scan(lab, WORKER, HEAD)["open"]) == {"22"}, "beside the tunnel a peer is an outsider"
 
 
+def test_status_and_metrics_say_how_the_tunnel_is(lab: Lab, encrypted: Play) -> None:
+    (replica,) = lab.status()["replicas"]
+    assert {host["tunnel"] for host in replica["hosts"]} == {"on"}
+    for host in replica["hosts"]:
+        ((peer, age),) = host["tunnel_handshakes"].items()
+        assert peer == OTHER[host["host"]]
+        assert 0 <= age < 180, "Ray's heartbeats have WireGuard shake hands every 2 minutes"
+    play = lab.play("playbooks/metrics.yml", extra=WANTED)
+    assert play.rc == 0, play.explained()
+    lab.on(HEAD, "systemctl start lockstep-metrics.service")
+    told = lab.on(HEAD, f"cat {METRICS}")
+    assert re.search(r"^lockstep_tunnel_ok\{.*\} 1$", told, re.MULTILINE)
+    assert re.search(rf'^lockstep_tunnel_handshake_timestamp_seconds\{{.*peer="{WORKER}"\}} 1\d+$', told, re.MULTILINE)
+    lab.on(WORKER, "wg set lockstep0 peer $(wg show lockstep0 peers) remove")
+    try:
+        (replica,) = lab.status()["replicas"]
+        assert replica["hosts"][1]["tunnel"] == "wrong: lockstep0 knows other hosts than its configuration"
+    finally:
+        lab.on(WORKER, "wg-quick strip lockstep0 > /run/lockstep0.stripped; wg syncconf lockstep0 /run/lockstep0.stripped; "
+                       "wg set lockstep0 private-key /etc/wireguard/lockstep0.key; rm /run/lockstep0.stripped")  # fmt: skip
+    assert {host["tunnel"] for host in lab.status()["replicas"][0]["hosts"]} == {"on"}
+
+
 def test_without_the_tunnel_there_is_silence_and_a_run_brings_it_back(lab: Lab, encrypted: Play) -> None:
     count(lab)
     lab.on(WORKER, "kill $(pgrep -x wireguard-go)")
@@ -126,6 +159,16 @@ def test_no_tunnel_no_ray(lab: Lab, encrypted: Play) -> None:
     finally:
         lab.on(WORKER, "mv /root/lockstep0.conf /etc/wireguard/; systemctl start lockstep-ray")
     eventually("the replica serves again", lambda: bool(lab.status()["replicas"][0]["serving"]), 600)
+
+
+def test_a_replica_that_leaves_takes_its_tunnel_along_and_comes_back(lab: Lab, encrypted: Play) -> None:
+    gone = lab.play("playbooks/remove.yml", "--limit", "replica_a", extra=WANTED)
+    assert gone.rc == 0, gone.explained()
+    for host in OTHER:
+        assert lab.on(host, LEFT, check=False) == ""
+    play = lab.play(extra=WANTED)
+    assert play.rc == 0, play.explained()
+    assert answers(lab)
 
 
 def test_it_is_turned_off_by_a_wave(lab: Lab, encrypted: Play) -> None:

@@ -15,10 +15,11 @@ from tests.e2e.rolls import HEADS, declaring, log_of, serving, traffic, verified
 pytestmark = pytest.mark.long
 
 LEFT = r"""
-ls -d /etc/lockstep /opt/lockstep /var/lib/lockstep /run/lockstep* /etc/systemd/system/lockstep-* 2>/dev/null
+ls -d /etc/lockstep /opt/lockstep /var/lib/lockstep /run/lockstep* 2>/dev/null | grep -v lockstep-testbed
+ls -d /etc/systemd/system/lockstep-* 2>/dev/null | grep -v lockstep-testbed
 ls -d /etc/apt/preferences.d/lockstep-* /etc/apt/sources.list.d/lockstep-* /etc/apt/keyrings/lockstep-* 2>/dev/null
 getent passwd lockstep; getent group lockstep
-systemctl list-units --all --no-legend --plain 'lockstep-*'
+systemctl list-units --all --no-legend --plain 'lockstep-*' | grep -v lockstep-testbed
 nft list table inet lockstep 2>/dev/null
 apt-mark showhold
 pgrep -a 'ray|vllm'

@@ -52,6 +52,11 @@ def test_one_user_of_one_host_stops_neither_status_nor_metrics(lab: Lab, serving
         lab.on(WORKER, f"rm -rf /run/lockstep/engine.json; test ! -L {HOME}/evidence || rm {HOME}/evidence")
 
 
+def test_metrics_see_the_packet_filter_with_the_rights_of_their_unit(lab: Lab, serving: Play) -> None:
+    lab.on(WORKER, "systemctl start lockstep-metrics.service")
+    assert re.search(r"^lockstep_filter_ok\{.*\} 1$", lab.on(WORKER, f"cat {METRICS}"), re.MULTILINE)
+
+
 def test_who_serves_does_not_lift_a_quarantine(lab: Lab, serving: Play) -> None:
     site = f"{HOME}/.local/lib/python3.11/site-packages"
     as_user(lab, WORKER, f"mkdir -p {site} && printf 'import os\\nos._exit(0)\\n' > {site}/usercustomize.py")

@@ -13,7 +13,7 @@ UNITS = sorted((ROOT / "roles").glob("*/templates/lockstep-*.service.j2"))
 CAPABILITIES = {
     "lockstep-filter.service.j2": {"CAP_NET_ADMIN"},
     "lockstep-filter-watch.service.j2": {"CAP_NET_ADMIN"},
-    "lockstep-metrics.service.j2": {"CAP_DAC_READ_SEARCH", "CAP_SYSLOG"},
+    "lockstep-metrics.service.j2": {"CAP_DAC_READ_SEARCH", "CAP_NET_ADMIN", "CAP_SYSLOG"},
     "lockstep-hoststatus@.service.j2": set(),
     "lockstep-ray.service.j2": set(),
     "lockstep-vllm.service.j2": set(),

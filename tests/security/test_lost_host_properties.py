@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import tempfile
 import types
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -31,7 +33,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.ray import assessmen
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.shape import Shape
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import lock as lock_records
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import Observed
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import fleet
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import driver_preflight, fleet
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import let_in
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import (
@@ -42,14 +44,17 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import (
     progress,
     status_table,
 )
-from tests.security import hostile
+from tests.security import hostile, mutations
 from tests.unit.module_utils.host import host_states
 from tests.unit.module_utils.rollout import test_plan as plans
+from tests.unit.plugin_utils.controller import test_driver_preflight as package_answers
 from tests.unit.plugin_utils.report import rolls
 from tests.unit.plugin_utils.report import test_status_table as statuses
 
-Property = Callable[[int], None]
-SHORT, LONG = 200, 100_000
+Property = Callable[[], tuple[Sequence[Any], mutations.Check]]
+"""Good answers of one kind, and what is to hold for whatever else comes in their place: it raises nothing."""
+SHORT, LONG = 200, int(os.environ.get("LOCKSTEP_FUZZ_CASES", "100000"))
+SEED = int(os.environ.get("LOCKSTEP_FUZZ_SEED", "0"))
 SHORT_RUNS, LONG_RUNS = 60, 5_000
 
 
@@ -70,7 +75,7 @@ def text_of(value: Any) -> str:
     return json.dumps(value)
 
 
-def json_texts(cases: int) -> None:
+def json_texts() -> tuple[Sequence[Any], mutations.Check]:
     """typed.loads, and a program's output as a whole."""
 
     def check(text: str) -> None:
@@ -83,10 +88,10 @@ def json_texts(cases: int) -> None:
             assert printable(json.dumps(answer.value, ensure_ascii=False))
         fleet.read(1, out, out)
 
-    holds(st.one_of(hostile.values.map(text_of), st.text(), st.sampled_from(hostile.TEXTS)), check, cases)
+    return (host_states.HEAD, *hostile.TEXTS), lambda value: check(value if isinstance(value, str) else text_of(value))
 
 
-def probes(cases: int) -> None:
+def probes() -> tuple[Sequence[Any], mutations.Check]:
     """A probe's answer: the door, then all that a plan, a status and the metrics make of it."""
 
     def check(value: Any) -> None:
@@ -101,11 +106,10 @@ def probes(cases: int) -> None:
         if let.value is not None:
             metrics.render(metrics.samples(let.value))
 
-    good = st.sampled_from((plans.good("a1"), statuses.state(head=True), host_states.HEAD))
-    holds(good.flatmap(hostile.answers), check, cases)
+    return (plans.good("a1"), statuses.state(head=True), host_states.HEAD), check
 
 
-def peers(cases: int) -> None:
+def peers() -> tuple[Sequence[Any], mutations.Check]:
     """What a peer tells the head."""
     good = json.loads(
         json.dumps({"host": "a2", "answered": True, "quarantine": {"kind": "failed", "reason": "x", "owner": "y"},
@@ -121,10 +125,10 @@ def peers(cases: int) -> None:
             seen = assessment.Observation(gcs.Table(head), {"a1": status, "a2": status})
             assert printable(assessment.assess(shape, seen))
 
-    holds(hostile.answers(good), check, cases)
+    return (good,), check
 
 
-def lock_answers(cases: int) -> None:
+def lock_answers() -> tuple[Sequence[Any], mutations.Check]:
     """What heads answer when they are asked for the lock."""
     here = {"controller": "c", "machine": "m", "boot": "b", "namespace": "n"}
     lock = {
@@ -156,10 +160,10 @@ def lock_answers(cases: int) -> None:
                 rollout_lock.identity.known_dead(answer.value.lock, here)
                 rollout_lock.identity.known_alive(answer.value.lock, here)
 
-    holds(hostile.answers(good), check, cases)
+    return (good,), check
 
 
-def evidence(cases: int) -> None:
+def evidence() -> tuple[Sequence[Any], mutations.Check]:
     """What a host sends as its evidence."""
     packed = base64.b64encode(zlib.compress(b"stacks")).decode()
     good = {"files": {"/e/stacks.txt": packed, "/e/x.html": packed}, "left_out": []}
@@ -171,10 +175,10 @@ def evidence(cases: int) -> None:
             assert all(path.suffix == ".txt" and path.resolve().is_relative_to(root.resolve()) for path in kept.files)
             assert printable(kept.warnings)
 
-    holds(hostile.answers(good), check, cases)
+    return (good,), check
 
 
-def filters(cases: int) -> None:
+def filters() -> tuple[Sequence[Any], mutations.Check]:
     """What the filters of a wave and of a diagnosis make of registered results."""
     gate = as_json(GateResult("nccl", "fail", 1.0, cause="x", next="y"))
     change = {"change": {"from": {"version": "1"}, "to": {"version": "2"}}}
@@ -195,7 +199,7 @@ def filters(cases: int) -> None:
         diagnosis.lockstep_engine_runs(hostvars, "a1")
         assert printable(diagnosis.lockstep_diagnosis(hostvars, "a1"))
 
-    holds(hostile.answers(good), check, cases)
+    return (good,), check
 
 
 GATE = as_json(GateResult("nccl", "fail", 1.0, host="a2", pair=("a1", "a2"), measured={"x": 1.5}, cause="c", next="n"))
@@ -336,12 +340,36 @@ def screens(cases: int) -> None:
     holds(st.lists(one, min_size=1, max_size=5), check, cases)
 
 
-PARSERS: list[Property] = [json_texts, probes, peers, lock_answers, evidence, filters]
+def driver_packages() -> tuple[Sequence[Any], mutations.Check]:
+    """What hosts whose driver is due say of their packages; one of them is as it should be."""
+    well = {"locks": {}, "problems": [package_answers.BROKEN, package_answers.REPAIRED]}
+    busy = {"locks": package_answers.APT, "problems": []}
+
+    def check(value: Any) -> None:
+        clock = iter(range(10**6))
+        answers = {"a1": Answer(value=value), "a2": Answer(value=well)}
+        with mock.patch.object(driver_preflight.progress, "tell"):
+            found = driver_preflight.find(
+                {host: {} for host in answers},
+                lambda some: {host: answers[host] for host in some},
+                2.0,
+                clock=lambda: float(next(clock)),
+                sleep=lambda _seconds: None,
+            )
+        assert any(str(refusal).startswith("a2: package demo is half-configured") for refusal in found.refusals)
+        assert printable([*map(str, found.refusals), *map(str, found.warnings)])
+
+    return (well, busy), check
 
 
-@pytest.mark.parametrize("holds_for", PARSERS)
-def test_some_answers(holds_for: Property) -> None:
-    holds_for(SHORT)
+PARSERS: list[Property] = [json_texts, probes, peers, lock_answers, evidence, filters, driver_packages]
+
+
+@pytest.mark.parametrize("family", PARSERS)
+def test_some_answers(family: Property) -> None:
+    goods, check = family()
+    holds(st.sampled_from(goods).flatmap(hostile.answers), check, SHORT)
+    mutations.hold(check, goods, SHORT)
 
 
 def test_some_runs() -> None:
@@ -354,9 +382,10 @@ def test_some_screens() -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("holds_for", PARSERS)
-def test_a_hundred_thousand_answers(holds_for: Property) -> None:
-    holds_for(LONG)
+@pytest.mark.parametrize("family", PARSERS)
+def test_a_hundred_thousand_answers(family: Property) -> None:
+    goods, check = family()
+    print(family.__name__, mutations.hold(check, goods, LONG, SEED))
 
 
 @pytest.mark.long

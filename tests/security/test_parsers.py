@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import e
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import GateResult
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray import firewall_live, tunnel
 
+from . import mutations
 from .conftest import PYTHON, USER
 
-CASES = int(os.environ.get("LOCKSTEP_FUZZ_CASES", "300"))
-"""Of each parser."""
+CASES, MANY = 300, int(os.environ.get("LOCKSTEP_FUZZ_CASES", "100000"))
+"""Of each parser, here and in the long suite."""
+SEED = int(os.environ.get("LOCKSTEP_FUZZ_SEED", "0"))
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 ANYTHING = st.recursive(
@@ -69,9 +72,7 @@ SEEN: dict[str, Any] = {
 }  # fmt: skip
 
 
-@settings(max_examples=CASES, deadline=None)
-@given(like(ENGINE))
-def test_engine_json(found: Any) -> None:
+def engine_json(found: Any) -> None:
     try:
         parsed = EngineState.parse(untrusted.parse_json(json.dumps(found)))
     except (records.RecordError, ValueError):
@@ -87,17 +88,13 @@ def test_a_good_engine_json_is_one() -> None:
     assert {name: parsed[name] for name in ENGINE} == ENGINE
 
 
-@settings(max_examples=CASES, deadline=None)
-@given(like([{"result": RESULT, "files": {"a": "b"}}]))
-def test_answers_of_a_replica_s_gates(found: Any) -> None:
+def answers_of_a_replica_s_gates(found: Any) -> None:
     for answer in runner._answers(f"noise\nLOCKSTEP-RESULT {json.dumps(found)}\n") or []:
         assert isinstance(answer["result"], GateResult)
         answer["result"].is_of("nccl", ["a1"])
 
 
-@settings(max_examples=CASES, deadline=None)
-@given(like(EVENTS))
-def test_events_of_ranks(found: Any) -> None:
+def events_of_ranks(found: Any) -> None:
     lines = [json.dumps(each) for each in found] if isinstance(found, list) else [json.dumps(found)]
     for event in events.parse("\n".join(lines)):
         assert dataclasses.asdict(event)["rank"] == event.rank
@@ -107,9 +104,7 @@ HOST = {"host": "a1", "address": "10.0.0.1", "interface": "eth0", "head": {"host
 TUNNEL = {"interface": "lockstep0", "address": "198.18.0.1", "port": 6389, "peers": {"a1": "198.18.0.1"}}
 
 
-@settings(max_examples=CASES, deadline=None)
-@given(like(TUNNEL), like("0" * 43 + "="))
-def test_tunnels_and_their_public_keys(found: Any, key: Any) -> None:
+def tunnels_and_their_public_keys(found: Any, key: Any) -> None:
     if isinstance(found, dict):
         with contextlib.suppress(records.RecordError):
             assert host_record.through(HOST, found)["underlay"]["peers"] == HOST["peers"]
@@ -122,9 +117,7 @@ def test_events_that_are_no_json_are_passed_over() -> None:
     assert len(events.parse('{"event":' * 100_000 + "\n" + good)) == 1
 
 
-@settings(max_examples=CASES, deadline=None)
-@given(like(SEEN))
-def test_observations_of_the_network(found: Any) -> None:
+def observations_of_the_network(found: Any) -> None:
     identity = {"host": "a1", "address": "10.0.0.1", "interface": "eth0", "zone": None}
     try:
         seen = typed.parse(Observations, untrusted.parse_json(json.dumps(found)))
@@ -132,6 +125,36 @@ def test_observations_of_the_network(found: Any) -> None:
     except (ValueError, KeyError):
         return
     assert result.verdict in ("pass", "fail")
+
+
+def tunnels(found: Any) -> None:
+    """The record and the key, of which one is good."""
+    pair = found if isinstance(found, list) and len(found) == 2 else [found, found]
+    tunnels_and_their_public_keys(*pair)
+
+
+PARSERS: dict[str, tuple[Callable[[Any], None], Any]] = {
+    "engine.json": (engine_json, ENGINE),
+    "gates of a replica": (answers_of_a_replica_s_gates, [{"result": RESULT, "files": {"a": "b"}}]),
+    "events of ranks": (events_of_ranks, EVENTS),
+    "tunnel": (tunnels, [TUNNEL, "0" * 43 + "="]),
+    "network": (observations_of_the_network, SEEN),
+}
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+def test_a_parser_gives_its_type_or_its_error(parser: str) -> None:
+    check, good = PARSERS[parser]
+    settings(max_examples=CASES, deadline=None)(given(like(good))(check))()
+    mutations.hold(check, [good], CASES)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("parser", PARSERS)
+def test_a_hundred_thousand_times(parser: str) -> None:
+    check, good = PARSERS[parser]
+    print(parser, mutations.hold(check, [good], MANY, SEED))
 
 
 def test_the_network_is_probed_by_the_user_who_serves(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

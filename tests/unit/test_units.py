@@ -93,3 +93,21 @@ def test_every_entry_point_that_is_named_exists(file: str, name: str) -> None:
     path = (ROOT / "plugins" / "module_utils" / Path(*name.split(".")[1:])).with_suffix(".py")
     assert path.is_file(), f"{file} runs {name}"
     assert '__name__ == "__main__"' in path.read_text(encoding="utf-8"), f"{name} has no entry point"
+
+
+def test_a_host_that_leaves_loses_every_unit_and_drop_in_of_ours_and_none_of_another() -> None:
+    """By name: a pattern like lockstep-* takes the testbed's own along."""
+    named = yaml.safe_load((ROLES / "gpu_host/vars/main.yml").read_text())
+    stopped = named["__gpu_host_removed_units"]
+    beside = re.findall(r"'([^']+)'", named["__gpu_host_removed_unit_files"])
+    units = {path.name.removesuffix(".j2") for path in ROLES.glob("*/templates/lockstep-*.j2")}
+    drop_ins = {
+        Path(path).parent.name
+        for role, name in (
+            ("gpu_host", "__gpu_host_filter_requirements"),
+            ("ray_node", "__ray_node_tunnel_requirements"),
+        )
+        for path in yaml.safe_load((ROLES / role / "vars/main.yml").read_text())[name]
+    }
+    assert {*stopped, *beside} == units | drop_ins
+    assert {unit for unit in units if "@" not in unit} == set(stopped)

@@ -75,6 +75,14 @@ METRICS = (
     Metric(
         "filter_ok", "gauge", "1 where the packet filter in the kernel is the wanted one (where there is to be one)."
     ),
+    Metric(
+        "tunnel_ok", "gauge", "1 where the tunnel to the replica's hosts is the wanted one (where there is to be one)."
+    ),
+    Metric(
+        "tunnel_handshake_timestamp_seconds",
+        "gauge",
+        "When the peer shook hands last through the tunnel, Unix time; 0 for never.",
+    ),
     Metric("ray_up", "gauge", "1 where the head's control store answers (heads only)."),
     Metric("ray_host_joined", "gauge", "1 for each host of the replica that Ray counts as alive (heads only)."),
     Metric("ray_gpus", "gauge", "GPUs that Ray counts in this cluster (heads only)."),
@@ -119,6 +127,7 @@ def samples(state: HostState, issues: Sequence[known_issues.Issue] = ()) -> list
         *_time_bombs(state, issues),
         *_manifest(state),
         *_filter(state),
+        *_tunnel(state),
         *_ray(state),
         *_engine(state),
         *_rollout(state),
@@ -199,6 +208,14 @@ def _filter(state: HostState) -> Iterator[Sample]:
     filtered = _part(state, "filter")
     if filtered.get("wanted"):
         yield Sample("filter_ok", not filtered.get("problem"))
+
+
+def _tunnel(state: HostState) -> Iterator[Sample]:
+    tunnel = _part(state, "tunnel")
+    if tunnel.get("wanted"):
+        yield Sample("tunnel_ok", not tunnel.get("problem"))
+        for peer, at in _part(tunnel, "handshakes").items():
+            yield Sample("tunnel_handshake_timestamp_seconds", at or 0, {"peer": str(peer)})
 
 
 def _ray(state: HostState) -> Iterator[Sample]:

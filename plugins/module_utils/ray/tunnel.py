@@ -22,6 +22,9 @@ NETWORK = "198.18.0.0/24"
 LEAST_MTU = 1360
 """Of what carries the tunnel, which takes 80 bytes of it (40 of IPv6, 8 of UDP, 32 of its own): IPv6 needs 1280."""
 _KEY_BYTES = 32
+SILENT_AFTER = 180.0
+"""Seconds since a handshake after which its keys carry nothing more (WireGuard's Reject-After-Time); traffic makes a new one
+after 120."""
 
 
 class TunnelError(ValueError):
@@ -124,7 +127,25 @@ def difference(wanted: str, shown: str | None, own_addresses: Sequence[str]) -> 
     given = {name: [value for key, _, value in lines if key == name] for name in ("Address", "PublicKey", "AllowedIPs")}
     if [one.partition("/")[0] for one in given["Address"]] != list(own_addresses):
         return f"{INTERFACE} has {', '.join(own_addresses) or 'no address'}, not {', '.join(given['Address'])}"
-    known = {tuple(line.split("\t", 1)) for line in shown.splitlines()}
-    if known != set(zip(given["PublicKey"], given["AllowedIPs"], strict=True)):
+    if set(_pairs(shown)) != set(zip(given["PublicKey"], given["AllowedIPs"], strict=True)):
         return f"{INTERFACE} knows other hosts than its configuration"
     return ""
+
+
+def handshakes(addresses_inside: Mapping[str, str], allowed: str, latest: str) -> dict[str, int | None]:
+    """When each peer shook hands last, by host: Unix seconds; None where it never did since the interface is up.
+
+    Args:
+        addresses_inside: address in the tunnel by host, as in tunnel.json.
+        allowed: what ``wg show INTERFACE allowed-ips`` prints.
+        latest: what ``wg show INTERFACE latest-handshakes`` prints.
+    """
+    hosts = {f"{address}/32": host for host, address in addresses_inside.items()}
+    of_key = {key: hosts[inside] for key, inside in _pairs(allowed) if inside in hosts}
+    at = {of_key[key]: int(seconds) or None for key, seconds in _pairs(latest) if key in of_key and seconds.isdecimal()}
+    return {host: at.get(host) for host in of_key.values()}
+
+
+def _pairs(shown: str) -> list[tuple[str, str]]:
+    """The lines of what ``wg show`` prints of each peer: its key, a tabulator, a value."""
+    return [(key, value) for key, _, value in (line.partition("\t") for line in shown.splitlines())]

@@ -23,27 +23,42 @@ DEADLINE = 10.0
 
 
 class State(TypedDict):
-    """``wanted``: the replica's hosts are to talk through a tunnel. ``problem``: why it is not as wanted; "" where it is."""
+    """``wanted``: the replica's hosts are to talk through a tunnel. ``problem``: why it is not as wanted; "" where it is.
+
+    ``handshakes``: when each peer shook hands last, by host, in Unix seconds; None where it never did.
+    """
 
     wanted: bool
     problem: str
+    handshakes: dict[str, int | None]
 
 
 def state(run: Run = run_command) -> State:
     """What is to be said of this host's tunnel; never raises."""
     if not records.TUNNEL.exists():
-        return {"wanted": False, "problem": ""}
+        return {"wanted": False, "problem": "", "handshakes": {}}
     try:
-        return {"wanted": True, "problem": _problem(run)}
-    except (OSError, ValueError, KeyError) as error:
-        return {"wanted": True, "problem": f"it cannot be read: {error}"}
+        return _seen(run)
+    except (records.RecordError, OSError, ValueError, KeyError, TypeError) as error:
+        return {"wanted": True, "problem": f"it cannot be read: {error}", "handshakes": {}}
 
 
-def _problem(run: Run) -> str:
+def _seen(run: Run) -> State:
+    """Never by ``wg show dump``, which would print the private key."""
     address = run(["ip", "-json", "-4", "address", "show", "dev", INTERFACE], DEADLINE)
     shown = run([WG, "show", INTERFACE, "allowed-ips"], DEADLINE)
     own = [item["local"] for one in json.loads(address.stdout or "[]") for item in one.get("addr_info", ())]
-    return tunnel.difference(CONFIGURATION.read_text(encoding="utf-8"), shown.stdout if shown.ok else None, own)
+    wanted_text = CONFIGURATION.read_text(encoding="utf-8")
+    problem = tunnel.difference(wanted_text, shown.stdout if shown.ok else None, own)
+    if not shown.ok:
+        return {"wanted": True, "problem": problem, "handshakes": {}}
+    latest = run([WG, "show", INTERFACE, "latest-handshakes"], DEADLINE)
+    peers = dict((records.read(records.TUNNEL) or {})["peers"])
+    return {
+        "wanted": True,
+        "problem": problem,
+        "handshakes": tunnel.handshakes(peers, shown.stdout, latest.stdout if latest.ok else ""),
+    }
 
 
 def public_key() -> str:

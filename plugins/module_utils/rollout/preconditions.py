@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from ..core.lock_record import Requested
 from ..core.stop import Stop
+from ..core.wording import names
 from .policy import Window
 from .states import RequestAction
 from .waves import until_open
@@ -17,6 +18,7 @@ _AFTER = {
     RequestAction.ABORT: "ansible-playbook playbooks/upgrade_driver.yml -e rollout_action=abort",
 }
 _STATUS = "ansible-playbook playbooks/status.yml"
+_REMOVE = "ansible-playbook playbooks/remove.yml"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,16 +54,20 @@ class Capacity:
     unready: Mapping[str, str]
     taken: Collection[str]
 
-    def lack(self) -> str | None:
-        """Why the wave would leave too few; None where it leaves enough, or takes nobody who answers."""
+    @property
+    def left(self) -> int:
+        """How many go on answering."""
+        return sum(not why and head not in self.taken for head, why in self.unready.items())
+
+    def lack(self, what: str = "this wave") -> str | None:
+        """Why ``what`` would leave too few; None where it leaves enough, or takes nobody who answers."""
         answer = [head for head, why in self.unready.items() if not why]
-        left = [head for head in answer if head not in self.taken]
-        if len(left) >= self.floor or len(left) == len(answer):
+        if self.left >= self.floor or self.left == len(answer):
             return None
         away = [f"{head}: {why}" for head, why in self.unready.items() if why]
         others = f" ({'; '.join(away)})" if away else ""
         return (
-            f"of {len(self.unready)} replicas {len(answer)} answer requests now{others}: this wave would leave {len(left)}, "
+            f"of {len(self.unready)} replicas {len(answer)} answer requests now{others}: {what} would leave {self.left}, "
             f"and the capacity floor is {self.floor}"
         )
 
@@ -100,3 +106,16 @@ def unmet(
     if lack:
         return Stop(f"{lack}; {not_started}\nRepair what does not serve, then {again}.", _STATUS)
     return None
+
+
+def removal(replicas: Sequence[str], capacity: Capacity) -> Stop | None:
+    """Why ``replicas`` cannot be removed now; None where enough others answer requests, or none of these does."""
+    lack = capacity.lack(f"removing {names(replicas)}")
+    if lack is None:
+        return None
+    anyway = f"{_REMOVE} --limit {','.join(replicas)} -e rollout_capacity_floor={capacity.left}"
+    if any(why for head, why in capacity.unready.items() if head not in capacity.taken):
+        return Stop(
+            f"{lack}; nothing was done. Repair what does not serve first; to remove it all the same: {anyway}", _STATUS
+        )
+    return Stop(f"{lack}; nothing was done. Add a replica first, or lower the floor for this run", anyway)

@@ -10,19 +10,20 @@ from __future__ import annotations
 import functools
 import re
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
 from ansible import context, release
 from ansible.errors import AnsibleActionFail, AnsibleError
-from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.module_utils.parsing.convert_bool import BOOLEANS_FALSE, boolean
 from ansible.plugins.loader import become_loader, connection_loader
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import bounded
 
+_FALSE = {str(value).lower() for value in (*BOOLEANS_FALSE, False, 0, "")}
 _RUNTIME = Path(__file__).resolve().parents[3] / "meta" / "runtime.yml"
 
 
@@ -164,6 +165,31 @@ def playbook_name(playbook: Any) -> str:
     ``Playbook._file_name``: what the default callback shows too. Read in 2.19.0, 2.20.0, 2.21.5.
     """
     return Path(str(playbook._file_name)).stem
+
+
+def playbook_folder(playbook: Any) -> Path:
+    """The folder of the playbook's file, without links. ``Playbook._file_name``, as above."""
+    return Path(str(playbook._file_name)).resolve().parent
+
+
+def inventory_of(playbook: Any) -> Any:
+    """The InventoryManager whose ``subset`` limits the hosts of every play of a playbook that starts.
+
+    ``VariableManager._inventory`` of its first play: the object that PlaybookExecutor asks for the hosts of each play, after
+    callbacks were told of the playbook. Read in 2.19.0, 2.20.0, 2.21.5.
+    """
+    return playbook.get_plays()[0].get_variable_manager()._inventory
+
+
+def may_be_true(playbook: Any, name: str, hosts: Iterable[str]) -> bool:
+    """Whether a variable of a playbook's first play is true for one of ``hosts``, or may be: a template is not evaluated.
+
+    ``VariableManager.get_vars``, as PlaybookExecutor calls it for every play. Read in 2.19.0, 2.20.0, 2.21.5.
+    """
+    play = playbook.get_plays()[0]
+    manager = play.get_variable_manager()
+    values = (manager.get_vars(play=play, host=manager._inventory.get_host(host)).get(name) for host in hosts)
+    return any(value is not None and str(value).strip().lower() not in _FALSE for value in values)
 
 
 def connect(play_context: Any, host: str, variables: Mapping[str, Any], become: bool) -> Connection:

@@ -51,6 +51,16 @@ class Cluster:
     wanted: Mapping[str, Desired]
     routers: tuple[str, ...]
 
+    def of(self, hosts: Collection[str]) -> Cluster:
+        """What ``hosts`` are a part of: whole replicas, and routers. All of it where that is nothing."""
+        replicas = tuple(replica for replica in self.topology.replicas if not set(replica.hosts).isdisjoint(hosts))
+        routers = tuple(host for host in self.routers if host in hosts)
+        if not replicas and not routers:
+            return self
+        left = {*routers, *(host for replica in replicas for host in replica.hosts)}
+        wanted = {host: mine for host, mine in self.wanted.items() if host in left}
+        return Cluster(dataclasses.replace(self.topology, replicas=replicas), wanted, routers)
+
     def probed(self, answers: Mapping[str, Answer]) -> dict[str, Any]:
         """JSON of the replicas, the routers, and what each host answered; plugins/modules/probe.py documents it."""
         return {

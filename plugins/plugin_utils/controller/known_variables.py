@@ -34,7 +34,7 @@ def _options(module: Any) -> dict[str, Any]:
 def of_playbooks() -> Mapping[str, Mapping[str, Any]]:
     """The playbooks' own variables with their options, as an argument_spec has them.
 
-    Most are options of an action, whose documentation is their one home; four are of plays alone (documented in plan's notes).
+    Most are options of an action, whose documentation is their one home; five are of plays alone (documented in plan's notes).
     """
     planned, lock = _options(plan), _options(rollout_lock)
     return MappingProxyType({
@@ -52,6 +52,11 @@ def of_playbooks() -> Mapping[str, Mapping[str, Any]]:
         },
         "diagnose_disturb": {
             "type": "bool", "default": False, "description": "diagnose.yml stops the engine for the gates that need GPUs.",
+        },
+        "rollout_task_deadline": {
+            "type": "int",
+            "description": "Seconds after which any one task on any one host has failed, whatever keeps it. An hour, and a "
+            "day in the waves, whose tasks wait as long as their own deadlines say. By the command line alone.",
         },
         "verify_disturb": {
             "type": "bool", "default": False, "description": "verify.yml takes replicas out of service to run every gate.",

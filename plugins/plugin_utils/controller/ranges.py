@@ -76,6 +76,7 @@ RANGES: Mapping[str, Range] = {
     "rollout_bake_seconds": SECONDS,
     "rollout_canary": COUNT,
     "rollout_pause_between": SECONDS,
+    "rollout_task_deadline": DEADLINE,
     "serving_runtime_deadline": DEADLINE,
     "vllm_haproxy_answer_timeout": DEADLINE,
     "vllm_haproxy_api_port": PORT,

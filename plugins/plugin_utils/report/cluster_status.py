@@ -16,6 +16,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.engine import state 
 from ansible_collections.lockstep.vllm.plugins.module_utils.host import running_issues
 from ansible_collections.lockstep.vllm.plugins.module_utils.host.state import HostState, Record
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray import gcs
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import tunnel_status
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.status_types import (
     Answer,
     Declared,
@@ -65,7 +66,7 @@ def _replica(
     state = _state(answer)
     nodes = _nodes(state)
     alike = (state.get("host") or {}).get("gpus")  # hosts of a replica are alike: what one that is away would declare
-    hosts = [_host(host, host == head, each, nodes, alike) for host, each in answers.items()]
+    hosts = [_host(host, head, each, nodes, alike) for host, each in answers.items()]
     engine = state.get("engine") or {}
     unit = _unit(state, ENGINE).get("active")
     running = unit in RUNNING
@@ -118,24 +119,26 @@ def _suspect(found: Record | None) -> SuspectStatus | None:
     }
 
 
-def _host(host: str, is_head: bool, answer: Answer, nodes: Nodes | None, alike: int | None) -> HostStatus:
+def _host(host: str, head: str, answer: Answer, nodes: Nodes | None, alike: int | None) -> HostStatus:
     """``nodes`` are those that Ray has, None where its head did not report them."""
     state = _state(answer)
     driver = _driver(state)
     quarantine = state.get("quarantine") or None
     return {
         "host": host,
-        "role": "head" if is_head else "worker",
+        "role": "head" if host == head else "worker",
         "reachable": bool(answer.get("state")),
         "driver": driver.get("loaded_version") or driver.get("package_version"),
         "driver_problem": _driver_problem(driver),
         "stamp": _host_stamp(state),
-        "filter": _filter(state),
+        "filter": tunnel_status.wanted_or_not(state.get("filter") or {}),
+        "tunnel": tunnel_status.wanted_or_not(state.get("tunnel") or {}),
+        "tunnel_handshakes": tunnel_status.ages(state),
         "quarantine": quarantine,
         "ray": _ray(answer, host, nodes),
         "gpus": _gpus((state.get("host") or {}).get("gpus", alike), host, nodes),
         "since": (quarantine or {}).get("at") or _moment(_unit(state, RAY).get("since")),
-        "reason": _host_reason(answer, host, nodes),
+        "reason": _host_reason(answer, host, head, nodes),
     }
 
 
@@ -170,15 +173,6 @@ def _host_stamp(state: HostState) -> str:
         return f"void: {stamp['error']}"
     changed = fingerprint.changes(stamp.get("fingerprint") or {}, state.get("fingerprint") or {})
     return f"void: {', '.join(changed)}" if changed else "valid"
-
-
-def _filter(state: HostState) -> str:
-    """``on``, ``off`` where none is wanted, or ``wrong: `` and why; ``unknown`` where the host did not report it."""
-    filtered: Mapping[str, Any] = state.get("filter") or {}
-    if problem := filtered.get("problem"):
-        return f"wrong: {problem}"
-    wanted = filtered.get("wanted")
-    return "unknown" if wanted is None else "on" if wanted else "off"
 
 
 def _replica_stamp(head: HostState, answers: Mapping[str, Answer]) -> str:
@@ -226,7 +220,7 @@ def _down(answer: Answer, unit: str) -> str:
     return str(known.get("active") or "unknown")
 
 
-def _host_reason(answer: Answer, host: str, nodes: Nodes | None) -> str:
+def _host_reason(answer: Answer, host: str, head: str, nodes: Nodes | None) -> str:
     state = _state(answer)
     if not answer.get("state"):
         return answer.get("error") or "did not answer"
@@ -240,15 +234,19 @@ def _host_reason(answer: Answer, host: str, nodes: Nodes | None) -> str:
     stamp = _host_stamp(state)
     if stamp not in ("valid", "unknown"):
         return "no host stamp: its gates have not passed" if stamp == "none" else f"host stamp {stamp}"
-    filtered = _filter(state)
-    if filtered.startswith("wrong"):
-        return f"packet filter {filtered}"
+    for part, said in (("packet filter", state.get("filter")), ("tunnel", state.get("tunnel"))):
+        found = tunnel_status.wanted_or_not(said or {})
+        if found.startswith("wrong"):
+            return f"{part} {found}"
     if nodes is not None and host in nodes:
         return ""
     unit = _unit(state, RAY)
     if unit.get("active") != "active":
         return f"Ray is {unit.get('active') or 'not installed'} ({unit.get('result') or 'no result'})"
-    return "" if nodes is None else "Ray runs here, but this host is not among the head's nodes"
+    if nodes is None:
+        return ""
+    silent = tunnel_status.silence(state, head)
+    return f"Ray runs here, but this host is not among the head's nodes{f' ({silent})' if silent else ''}"
 
 
 def _replica_reason(serving: bool, engine: Record, hosts: Sequence[HostStatus], head: Answer) -> str:

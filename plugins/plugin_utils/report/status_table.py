@@ -6,6 +6,7 @@ import datetime
 import json
 from collections.abc import Sequence
 
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import tunnel_status
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.cluster_status import host_reasons
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.status_types import (
     Gpus,
@@ -60,6 +61,8 @@ def _replica_text(replica: ReplicaStatus, at: str | None) -> str:
     already = (host_reasons(replica["hosts"]), f"layout {replica['layout']}, rung {replica['rung']}")
     if replica["reason"] and replica["reason"] not in already:
         lines.append(f"  {replica['reason']}")
+    tunnel = tunnel_status.line(replica["hosts"])
+    lines += [f"  {tunnel}"] if tunnel else []
     lines += [f"  advice: {text}" for text in replica["advice"]]
     return "\n".join([*lines, *_grid([_cells(host, at) for host in replica["hosts"]])])
 

@@ -46,6 +46,8 @@ class HostStatus(TypedDict):
     driver_problem: str
     stamp: str
     filter: str
+    tunnel: str
+    tunnel_handshakes: dict[str, float | None]
     quarantine: Record | None
     ray: str
     gpus: HostGpus

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -157,6 +158,14 @@ def test_an_inventory_without_our_groups_is_refused(tmp_path: Path, groups: str)
     assert ran.returncode not in (0, 250), text
     assert ASKED not in text
     documented("no inventory, or none of our groups", text, ran.returncode)
+
+
+def test_status_of_a_host_is_that_of_its_replica(folder: Path) -> None:
+    ran = play(folder, "playbooks/status.yml", "--limit", "a2")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ran.stdout.count("replica_a is looked at as a whole: --limit leaves out a1") == 1
+    assert re.search(r"^ +a1 +head ", ran.stdout, re.MULTILINE), ran.stdout
+    assert re.search(r"^ +a2 +worker ", ran.stdout, re.MULTILINE), ran.stdout
 
 
 def test_hosts_are_asked_where_nothing_is_wrong(folder: Path) -> None:

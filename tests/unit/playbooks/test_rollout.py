@@ -29,6 +29,7 @@ OLD = {"version": "550.90.07", "source": "mirror", "flavor": "open"}
 
 STAND_IN = """
 import pathlib
+import time
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
@@ -51,6 +52,8 @@ class ActionModule(ActionBase):
         if back + what in task_vars.get("fails", {}).get(task_vars["inventory_hostname"], []):
             command = f"ansible {task_vars['inventory_hostname']} -b -m ansible.builtin.command -a repair"
             return {"failed": True, "msg": f"{what} failed {{{{ here }}}}", **({"next": command} if what.endswith("check") else {})}
+        if back + what in task_vars.get("hangs", {}).get(task_vars["inventory_hostname"], []):
+            time.sleep(3600)
         return {"changed": False, **task_vars.get("answers", {}).get(name.partition(" ")[0], {})}
 """
 STAND_INS = (
@@ -64,8 +67,8 @@ STAND_INS = (
     "plan",
 )
 VERBS = {
-    "gpu_host": ["configure"],
-    "nvidia_driver": ["prefetch", "check", "install", "load", "restore", "accept"],
+    "gpu_host": ["configure", "remove"],
+    "nvidia_driver": ["prefetch", "check", "install", "load", "restore", "accept", "release"],
     "serving_runtime": ["install"],
     "ray_node": ["configure", "start", "stop"],
     "vllm_server": ["configure", "baseline", "drain", "stop", "start", "prove", "bake"],
@@ -115,6 +118,8 @@ def rollout(
     steps: Sequence[str] = ("driver",),
     previous: dict[str, Any] | None = None,
     bake: int = 0,
+    hangs: dict[str, list[str]] | None = None,
+    options: Sequence[str] = (),
 ) -> Ran:
     """Two waves of one replica of two hosts, each of which gets another driver, or what ``steps`` name.
 
@@ -139,6 +144,7 @@ def rollout(
             "log": str(log),
             "fails": fails or {},
             "lost": lost or {},
+            "hangs": hangs or {},
             "answers": answers,
         }
         for host in HOSTS
@@ -170,15 +176,15 @@ def rollout(
     (folder / "play.yml").write_text(
         yaml.safe_dump([plan, {"name": "Roll", "ansible.builtin.import_playbook": str(shared)}])
     )
-    return run(collection, folder, log)
+    return run(collection, folder, log, *options)
 
 
-def run(collection: Path, folder: Path, log: Path) -> Ran:
+def run(collection: Path, folder: Path, log: Path, *options: str) -> Ran:
     (folder / "ansible.cfg").write_text(
         f"[defaults]\ncollections_path = {collection}\nlocal_tmp = {folder}/tmp\ncallback_result_format = yaml\n"
     )
     done = subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), "-i", "inventory.yml", "play.yml"],
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", "inventory.yml", "play.yml", *options],
         cwd=folder,
         env={**os.environ, "ANSIBLE_CONFIG": str(folder / "ansible.cfg")},
         capture_output=True,
@@ -400,6 +406,37 @@ def test_a_request_to_pause_stops_before_the_wave(collection: Path, tmp_path: Pa
     assert "wave 1 of 2 not started; no serving replica changed" in ran.text
     assert ran.of("a1")[-1] == "rollout_lock released"
     assert "vllm_server.drain" not in ran.of("a1")
+
+
+def test_a_task_that_never_ends_is_a_failure_of_its_host_and_is_rolled_back(collection: Path, tmp_path: Path) -> None:
+    """A host that answers ssh and no more: a driver that hangs in the kernel, a disk that is gone."""
+    change = {"from": OLD, "to": {**OLD, "version": "550.127.05"}, "began": "t"}
+    ran = rollout(
+        collection,
+        tmp_path,
+        hangs={"a2": ["nvidia_driver.load"]},
+        change=change,
+        options=["-e", "rollout_task_deadline=10"],
+    )
+    assert ran.rc != 0
+    assert "Wave 1 of 2 failed on its way to driver 550.127.05; no further wave begins." in ran.text, ran.text
+    assert "rollback:nvidia_driver.restore" in ran.of("a1")
+    assert "rollback:nvidia_driver.restore" in ran.of("a2")
+    assert "nvidia_driver.install" not in ran.of("b1")
+    assert [line for line in ran.log if line.endswith("rollout_lock released")], ran.text
+
+
+def test_every_play_has_a_deadline_for_its_tasks() -> None:
+    for path in (
+        *(ROOT / "playbooks").glob("*.yml"),
+        ROOT / "playbooks/shared/plan.yml",
+        ROOT / "playbooks/shared/rollout.yml",
+    ):
+        for play in yaml.safe_load(path.read_text()):
+            if "hosts" in play:
+                assert re.fullmatch(r"\{\{ rollout_task_deadline \| default\(\d+\) \}\}", play["timeout"]), (
+                    f"{path.name}: {play['name']}"
+                )
 
 
 def test_the_plan_is_given_the_variables_that_are_set_and_no_others(collection: Path, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ HEAD: dict[str, Any] = {
     },
     "manifest": {"gpu_host": {"current": True, "drifted": ["/etc/hosts"]}},
     "filter": {"wanted": True, "problem": ""},
+    "tunnel": {"wanted": True, "problem": "", "handshakes": {"a2": 1795309790, "a3": None}},
     "ray": {
         "head": "up",
         "nodes": [

@@ -19,6 +19,10 @@ SHOWN = (
     FIXTURES / "wg-show-allowed-ips.txt"
 ).read_text()  # wireguard-tools 1.0.20210914 over wireguard-go 0.0.20220316
 ADDRESS = (FIXTURES / "ip-address.json").read_text()
+# wireguard-go again, of a host with two peers, of which one answers.
+THREE = (FIXTURES / "wg-show-allowed-ips-of-three.txt").read_text()
+LATEST = (FIXTURES / "wg-show-latest-handshakes.txt").read_text()
+SHOOK_AT = 1795800682
 INSIDE = tunnel.network("198.18.0.0/24")
 KEY = SHOWN.split()[0]
 HEAD: dict[str, Any] = {
@@ -132,7 +136,7 @@ def test_the_files_are_written_once_and_removed_without_the_key(places: Path) ->
     made, text = tunnel_live.wanted({"network": "198.18.0.0/24", "port": 51820}, {"a1": "x", "a2": KEY})
     assert (made, text) == (MADE, TEXT)
     assert tunnel_live.write(made, text, dry=True)
-    assert tunnel_live.state() == {"wanted": False, "problem": ""}
+    assert tunnel_live.state() == {"wanted": False, "problem": "", "handshakes": {}}
     assert tunnel_live.write(made, text)
     assert not tunnel_live.write(made, text)
     assert (places / "lockstep0.conf").stat().st_mode & 0o777 == 0o600
@@ -144,7 +148,8 @@ def test_the_files_are_written_once_and_removed_without_the_key(places: Path) ->
 
 
 def shows(argv: Sequence[str], _deadline: float) -> CommandResult:
-    return CommandResult(0, ADDRESS if argv[0] == "ip" else SHOWN)
+    latest = f"{KEY}\t{SHOOK_AT}\n"
+    return CommandResult(0, ADDRESS if argv[0] == "ip" else latest if argv[-1] == "latest-handshakes" else SHOWN)
 
 
 def shows_none(argv: Sequence[str], _deadline: float) -> CommandResult:
@@ -153,10 +158,42 @@ def shows_none(argv: Sequence[str], _deadline: float) -> CommandResult:
 
 def test_the_state_of_a_tunnel_that_is_up_down_and_unreadable(places: Path) -> None:
     tunnel_live.write(MADE, TEXT)
-    assert tunnel_live.state(shows) == {"wanted": True, "problem": ""}
-    assert tunnel_live.state(shows_none) == {"wanted": True, "problem": "lockstep0 is not up"}
+    assert tunnel_live.state(shows) == {"wanted": True, "problem": "", "handshakes": {"a2": SHOOK_AT}}
+    assert tunnel_live.state(shows_none) == {"wanted": True, "problem": "lockstep0 is not up", "handshakes": {}}
     (places / "lockstep0.conf").unlink()
     assert tunnel_live.state(shows)["problem"].startswith("it cannot be read: ")
+
+
+@pytest.mark.parametrize("damaged", ['{"peers": 5}', '{"peers": {"a2": 5}}', "[]", "{", "{}"])
+def test_the_state_of_a_damaged_tunnel_is_a_problem(places: Path, damaged: str) -> None:
+    tunnel_live.write(MADE, TEXT)
+    (places / "tunnel.json").write_text(damaged)
+    found = tunnel_live.state(shows)
+    assert found["wanted"]
+    assert found["handshakes"] == {}
+    assert not found["problem"] or found["problem"].startswith("it cannot be read: ")
+
+
+def test_no_program_is_asked_for_the_private_key(places: Path) -> None:
+    asked: list[Sequence[str]] = []
+    tunnel_live.write(MADE, TEXT)
+    tunnel_live.state(lambda argv, deadline: (asked.append(argv), shows(argv, deadline))[1])
+    assert [argv[-1] for argv in asked if argv[0] == tunnel_live.WG] == ["allowed-ips", "latest-handshakes"]
+
+
+@pytest.mark.parametrize(
+    ("latest", "expected"),
+    [
+        (LATEST, {"a2": SHOOK_AT, "a3": None}),
+        ("", {"a2": None, "a3": None}),
+        ("no\ttable\n\n=\tx\n", {"a2": None, "a3": None}),
+        (LATEST.replace(str(SHOOK_AT), "-1"), {"a2": None, "a3": None}),
+    ],
+)
+def test_when_each_peer_shook_hands_last(latest: str, expected: dict[str, int | None]) -> None:
+    inside = {"a1": "198.18.0.1", "a2": "198.18.0.2", "a3": "198.18.0.3"}
+    assert tunnel.handshakes(inside, THREE, latest) == expected
+    assert tunnel.handshakes({"a1": "198.18.0.1"}, THREE, latest) == {}, "a peer of a key that is not the replica's"
 
 
 def test_the_record_of_a_host_with_a_tunnel_has_no_other_way_to_its_peers(places: Path) -> None:

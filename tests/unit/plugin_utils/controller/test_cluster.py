@@ -75,6 +75,22 @@ def test_the_cluster_is_what_the_inventory_declares(action: tuple[Heads, dict[st
     assert read.routers == ()
 
 
+@pytest.mark.parametrize(
+    ("hosts", "replicas", "asked"),
+    [
+        (["a2"], ["replica_a"], {"a1", "a2"}),
+        (["b1", "a1"], ["replica_b", "replica_a"], {"a1", "a2", "b1"}),
+        (["localhost"], ["replica_b", "replica_a"], {"a1", "a2", "b1"}),
+    ],
+)
+def test_what_some_hosts_are_a_part_of(
+    action: tuple[Heads, dict[str, Any]], hosts: list[str], replicas: list[str], asked: set[str]
+) -> None:
+    found = action[0].cluster(action[1]).of(hosts)
+    assert [replica.name for replica in found.topology.replicas] == replicas
+    assert set(found.wanted) == asked
+
+
 def test_only_one_host_s_settings_are_read_with_variables_over_its_own(action: tuple[Heads, dict[str, Any]]) -> None:
     read = action[0].cluster(action[1], only="b1", over={"vllm_server_port": 9100})
     assert {name: wanted.settings["vllm_server_port"] for name, wanted in read.wanted.items()} == {"b1": 9100}

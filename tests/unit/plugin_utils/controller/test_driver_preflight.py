@@ -55,6 +55,27 @@ class Hosts:
         return driver_preflight.find(requests, self.ask, deadline, clock=lambda: self.now, sleep=sleep)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        [],
+        "x",
+        {},
+        {"locks": 5, "problems": []},
+        {"locks": {}, "problems": [5]},
+        {"locks": {}, "problems": [{"kind": "unheard of", "cause": "x"}]},
+        {"locks": {}, "problems": [{"kind": "unfinished"}]},
+    ],
+)
+def test_an_answer_that_is_none_is_its_host_s_refusal_and_no_other_s(
+    monkeypatch: pytest.MonkeyPatch, value: Any
+) -> None:
+    found = Hosts(monkeypatch, a1=[Answer(value)], a2=[answer(BROKEN)]).find()
+    of_a1, of_a2 = found.refusals
+    assert of_a1.cause.startswith("a1: its packages cannot be looked at: its answer cannot be used: ")
+    assert of_a2.cause == "a2: package demo is half-configured"
+
+
 def test_no_host_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
     hosts = Hosts(monkeypatch)
     assert hosts.find() == driver_preflight.Findings()

@@ -31,6 +31,7 @@ def state(head: bool) -> dict[str, Any]:
         "host": {"gpus": 1},
         "stamps": {"host": {"fingerprint": FINGERPRINT, "digest": "d1"}, "replica": None},
         "filter": {"wanted": True, "problem": ""},
+        "tunnel": {"wanted": False, "problem": "", "handshakes": {}},
         "quarantine": None,
         "engine": None,
         "lock": None,
@@ -99,6 +100,8 @@ def test_all_is_well() -> None:
                         "driver_problem": "",
                         "stamp": "valid",
                         "filter": "on",
+                        "tunnel": "off",
+                        "tunnel_handshakes": {},
                         "quarantine": None,
                         "ray": "joined",
                         "gpus": {"declared": 1, "total": 1, "used": 1, "missing": 0},
@@ -142,6 +145,10 @@ def nodes(*known: dict[str, Any]) -> Change:
 
 def engine(**parts: Any) -> Change:
     return lambda found: found["hosts"]["a1"]["state"]["engine"].update(parts)
+
+
+def tunnel(**handshakes: float | None) -> dict[str, Any]:
+    return {"wanted": True, "problem": "", "handshakes": handshakes}
 
 
 QUARANTINED = {"kind": "failed", "reason": "graph gate timed out", "owner": "ada@ops1", "at": "2026-11-22T01:00:00Z"}
@@ -205,6 +212,52 @@ QUARANTINED = {"kind": "failed", "reason": "graph gate timed out", "owner": "ada
             "a2",
             {"filter": "off", "reason": ""},
             id="packet filter turned off",
+        ),
+        pytest.param(
+            [of("a2", tunnel=tunnel(a1=CLOCK - 12))],
+            "a2",
+            {"tunnel": "on", "tunnel_handshakes": {"a1": 12.0}, "reason": ""},
+            id="tunnel",
+        ),
+        pytest.param(
+            [of("a2", tunnel={"wanted": True, "problem": "lockstep0 is not up", "handshakes": {}})],
+            "a2",
+            {
+                "tunnel": "wrong: lockstep0 is not up",
+                "tunnel_handshakes": {},
+                "reason": "tunnel wrong: lockstep0 is not up",
+            },
+            id="tunnel is down",
+        ),
+        pytest.param(
+            [of("a2", tunnel=tunnel(a1=CLOCK - 600)), nodes(node("a1"))],
+            "a2",
+            {
+                "tunnel": "on",
+                "ray": "not joined",
+                "reason": "Ray runs here, but this host is not among the head's nodes "
+                "(no handshake with a1 through the tunnel for 10 min)",
+            },
+            id="nothing passes the tunnel",
+        ),
+        pytest.param(
+            [of("a2", tunnel=tunnel(a1=None)), nodes(node("a1"))],
+            "a2",
+            {
+                "tunnel_handshakes": {"a1": None},
+                "reason": "Ray runs here, but this host is not among the head's nodes "
+                "(no handshake with a1 through the tunnel yet)",
+            },
+            id="nothing has passed the tunnel yet",
+        ),
+        pytest.param(
+            [of("a2", tunnel=tunnel(a1=CLOCK - 20)), nodes(node("a1"))],
+            "a2",
+            {"reason": "Ray runs here, but this host is not among the head's nodes"},
+            id="the tunnel is not the cause",
+        ),
+        pytest.param(
+            [of("a2", tunnel={"error": "tunnel.wanted is 5"})], "a2", {"tunnel": "unknown"}, id="tunnel unknown"
         ),
         pytest.param(
             [of("a2", driver={"loaded_version": "550.90.07", "package_version": "550.127.05"})],
@@ -376,6 +429,37 @@ def test_one_thing_is_not_well(changes: list[Change], place: str | None, expecte
     assert {key: shown[key] for key in expected} == expected
     assert status_table.as_text(status)
     assert json.loads(status_table.as_json(status)) == status
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ([], None),
+        ([of("a1", tunnel={}), of("a2", tunnel={})], None),
+        (
+            [of("a1", tunnel=tunnel(a2=CLOCK - 12)), of("a2", tunnel=tunnel(a1=CLOCK - 95))],
+            "tunnel: up on 2 of 2 hosts; last handshakes 12 s to 1 min 35 s ago",
+        ),
+        (
+            [of("a1", tunnel=tunnel(a2=CLOCK - 12)), of("a2", tunnel=tunnel(a1=CLOCK - 12))],
+            "tunnel: up on 2 of 2 hosts; last handshakes 12 s ago",
+        ),
+        (
+            [of("a1", tunnel=tunnel(a2=None)), gone("a2")],
+            "tunnel: up on 1 of 2 hosts; no handshake yet: a1 with a2",
+        ),
+        (
+            [of("a2", tunnel={"wanted": True, "problem": "lockstep0 is not up", "handshakes": {}})],
+            "tunnel: up on 0 of 2 hosts",
+        ),
+    ],
+)
+def test_a_tunnel_is_one_line_of_its_replica(changes: list[Change], line: str | None) -> None:
+    found = probe()
+    for change in changes:
+        change(found)
+    text = status_table.as_text(cluster_status.build(found))
+    assert [shown.strip() for shown in text.splitlines() if "tunnel:" in shown] == ([] if line is None else [line])
 
 
 def test_any_missing_part_is_tolerated() -> None:
