@@ -153,6 +153,12 @@ _MODEL = record(
         "missing": items(text),
         "readable_by": table(flag),
         "free_mib": maybe(whole),
+        "staged": maybe(
+            record(
+                {"source": text, "digest": text, "mib": whole, "lacking": items(text)},
+                needed=("source", "digest", "mib", "lacking"),
+            )
+        ),
         "error": _TEXT,
     }
 )
