@@ -68,6 +68,7 @@ VERBS = {
     "nvidia_driver": ["prefetch", "check", "install", "load", "restore", "accept"],
     "serving_runtime": ["install"],
     "ray_node": ["configure", "start", "stop"],
+    "model": ["stage", "warm"],
     "vllm_server": ["configure", "baseline", "drain", "stop", "start", "prove", "bake"],
     "admission": ["quarantine", "verify_host", "stamp_host", "verify_replica", "admit"],
 }

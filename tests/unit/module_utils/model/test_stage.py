@@ -20,7 +20,6 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.model import manifes
 from ansible_collections.lockstep.vllm.plugins.module_utils.model.codes import Result, Verb
 from ansible_collections.lockstep.vllm.plugins.module_utils.model.request import Answer, Request
 from ansible_collections.lockstep.vllm.plugins.module_utils.model.stage import Tools
-
 from tests.unit.module_utils.model.conftest import REPOSITORY, ROOT, TOKEN, WEIGHTS, Hub
 
 ROOMY = 1 << 40
