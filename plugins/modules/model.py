@@ -7,8 +7,8 @@ DOCUMENTATION = r"""
 module: model
 short_description: Stage, verify and prune models on a host's disk
 description:
-  - Brings a model's files from a hub (by the serving environment's C(hf), else by curl), a web server, a path of the host or
-    the controller to a folder of their own, checks every file against its SHA-256, and makes the model visible by a rename.
+  - Brings a model's files from a hub (by the serving environment's C(hf), else by curl), a web server or a path of the
+    host to a folder of their own, checks every file against its SHA-256, and makes the model visible by a rename.
   - The work is done by C(lockstep-model.service), a transient unit of user C(lockstep) under whatever serves. It goes on where
     the connection or the controller is lost; a later run waits for the same unit, or goes on with what it left.
   - Never writes into a model that is visible. One that another source or list of files has made is refused.
@@ -32,7 +32,7 @@ options:
     type: str
     default: ""
   source:
-    description: V(hub:owner/name), the URL of a folder, an absolute path, or V(controller:/path).
+    description: V(hub:owner/name), the URL of a folder, or an absolute path.
     type: str
     default: ""
   revision:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import urllib.error
 import urllib.parse
@@ -202,12 +201,3 @@ def _opened(asked: urllib.request.Request) -> Any:
     except (urllib.error.URLError, OSError, ValueError) as error:
         why = getattr(error, "reason", error)
         raise TransferError(Result.NO_SOURCE, f"{address} does not answer: {why}") from None
-
-
-def parse_files(record: Mapping[str, Any]) -> dict[str, File]:
-    """Files as a manifest has them, from who sends them.
-
-    Raises:
-        BadAnswer: they are none.
-    """
-    return dict(manifest.read(json.dumps({"source": "", "files": record})).files)

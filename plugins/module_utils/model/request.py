@@ -22,12 +22,10 @@ class Request:
         source: as ``model_source`` has it.
         revision: of a repository.
         checksums: lines of ``sha256sum``, given by the operator; empty where the source has them.
-        files: what the files have to be, as a manifest has them, from who sends them (controller, peer).
         exclude: patterns of files to leave out.
         environment: variables for the tools, such as proxies and ``HF_ENDPOINT``.
         hash_again: hash what is there already, too.
         dry: say what would be done and write nothing.
-        peer: URL of a host of the replica that has the model; empty for none.
         keep: names that ``prune`` must not remove.
         path: what ``warm`` reads.
         seconds: that ``warm`` may take.
@@ -39,12 +37,10 @@ class Request:
     source: str = ""
     revision: str = "main"
     checksums: str = ""
-    files: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     exclude: tuple[str, ...] = ()
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     hash_again: bool = False
     dry: bool = False
-    peer: str = ""
     keep: tuple[str, ...] = ()
     path: str = ""
     seconds: float = 600.0
@@ -61,7 +57,7 @@ class Answer:
         digest: of the model's files.
         bytes: of the model.
         brought: bytes that were, or would be, brought.
-        files: those that are wrong, with what is wrong; or that the controller has to send, with how much is there.
+        files: those that are wrong, with what is wrong.
         removed: models that were, or would be, removed.
     """
 

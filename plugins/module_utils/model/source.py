@@ -10,9 +10,7 @@ from ..core.stop import StopError
 from .codes import Kind
 
 _REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
-EXPECTED = (
-    "write hub:owner/name, https://host/folder, an absolute path that hosts can read, or controller:/path of one here"
-)
+EXPECTED = "write hub:owner/name, https://host/folder, or an absolute path that the hosts can read"
 
 
 class BadSource(StopError, ValueError):

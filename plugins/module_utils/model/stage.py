@@ -110,11 +110,8 @@ def _wanted(place: Place, wanted: Source, request: Request, tools: Tools) -> Lis
     noted = _noted(place, key)
     if noted is not None:
         return noted
-    if request.files:
-        found = Listing(listing.parse_files(request.files))
-    else:
-        tools.tell(f"asking {wanted.name} for its files")
-        found = listing.of_source(wanted, request.checksums, request.environment, tools.token)
+    tools.tell(f"asking {wanted.name} for its files")
+    found = listing.of_source(wanted, request.checksums, request.environment, tools.token)
     chosen = {path: found.files[path] for path in manifest.without(found.files, request.exclude)}
     if not chosen:
         raise Refusal(Answer(Result.NO_SOURCE, f"{wanted.name} holds no files, or model_exclude leaves none"))
@@ -161,14 +158,12 @@ def _bring(
     for path in whole:
         _link(place.visible / path, place.staging / path)
     problems = _fetch_and_check(place, wanted, what, request, tools)
-    if isinstance(problems, Answer):
-        return problems
     if problems:
         named = "; ".join(map(str, problems[:NAMED]))
         more = f" and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
         return Answer(
             Result.DAMAGED,
-            f"{named}{more}, fetched twice from {request.peer or wanted.name}",
+            f"{named}{more}, fetched twice from {wanted.name}",
             files={problem.path: problem.problem for problem in problems},
         )
     done = _manifest(place.staging, wanted, what)
@@ -178,18 +173,12 @@ def _bring(
     return Answer(Result.DONE, changed=True, digest=done.digest, bytes=done.size, brought=lacking)
 
 
-def _fetch_and_check(
-    place: Place, wanted: Source, what: Listing, request: Request, tools: Tools
-) -> list[Difference] | Answer:
-    """What is wrong still, once damaged files were fetched a second time; an answer where others have to act first."""
+def _fetch_and_check(place: Place, wanted: Source, what: Listing, request: Request, tools: Tools) -> list[Difference]:
+    """What is wrong still, once damaged files were fetched a second time."""
     known: dict[str, str] = {}
     problems: list[Difference] = []
     for _ in range(2):
         lacking = {problem.path for problem in store.compare(what.files, store.sizes(place.staging))}
-        if lacking and wanted.kind is Kind.CONTROLLER and not request.peer:
-            sent = store.sizes(place.staging)
-            offsets = {path: str(sent.get(store.partial(path)) or 0) for path in sorted(lacking)}
-            return Answer(Result.UPLOAD, "the controller sends it", files=offsets)
         _fetch(
             place, wanted, Listing({path: what.files[path] for path in sorted(lacking)}, what.commit), request, tools
         )
@@ -204,11 +193,8 @@ def _fetch_and_check(
 def _fetch(place: Place, wanted: Source, what: Listing, request: Request, tools: Tools) -> None:
     if not what.files:
         return
-    with _watched(place, what.files, request.peer or wanted.name, tools.tell):
-        if request.peer:
-            items = list(listing.items(Source(Kind.HTTP, request.peer), what, {}))
-            transfer.fetch(items, place.staging, tools.token)
-        elif wanted.kind is Kind.HUB and os.access(tools.hf, os.X_OK) and what.commit:
+    with _watched(place, what.files, wanted.name, tools.tell):
+        if wanted.kind is Kind.HUB and os.access(tools.hf, os.X_OK) and what.commit:
             transfer.hf_download(wanted.place, what.commit, sorted(what.files), place.staging,
                                  request.environment, tools.token_file, tools.hf)  # fmt: skip
         else:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -173,7 +174,7 @@ def test_a_killed_worker_goes_on(folder: Path, hub: Hub, tools: Tools, tmp_path:
     [
         ({"source": "hub:owner/other"}, Result.NO_SOURCE, "404"),
         ({"environment": {"HF_ENDPOINT": "http://127.0.0.1:1"}}, Result.NO_SOURCE, "does not answer"),
-        ({"source": "ftp://x"}, Result.NO_SOURCE, "controller:/path"),
+        ({"source": "ftp://x"}, Result.NO_SOURCE, "write hub:owner/name"),
         ({"exclude": ("*",)}, Result.NO_SOURCE, "holds no files"),
         ({"checksums": "0" * 64 + "  lacking.bin\n"}, Result.NO_SOURCE, "lacks lacking.bin"),
         ({"checksums": "0" * 64 + "  ../passwd\n"}, Result.NO_CHECKSUMS, "below the model's folder"),
@@ -264,8 +265,6 @@ def test_a_planted_link_in_place_of_the_manifest_is_not_followed(folder: Path, t
 
 def real_hf() -> Path | None:
     """The ``hf`` of an environment on this machine."""
-    import shutil
-
     found = shutil.which("hf") or "/opt/lockstep/runtime/current/bin/hf"
     return Path(found) if os.access(found, os.X_OK) else None
 
@@ -274,4 +273,5 @@ def real_hf() -> Path | None:
 def test_from_a_hub_by_hf(folder: Path, hub: Hub, tools: Tools) -> None:
     tool = real_hf()
     assert tool is not None
+    hub.spoil(damage={"model.safetensors": 1})
     whole(folder, stage.stage(of_hub(folder, hub), dataclasses.replace(tools, hf=tool)))
