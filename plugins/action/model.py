@@ -49,6 +49,6 @@ def why(host: str, code: Result, reason: str, seconds: float) -> Stop:
         return Stop(f"{host}: {reason}", PRUNE)
     if code is Result.REFUSED:
         return Stop(f"{host}: {reason}: the hub wants another token (vllm_server_hub_token)", again)
-    if code in (Result.DAMAGED, Result.NOT_STAGED):
+    if code is Result.DAMAGED:
         return Stop(f"{host}: {reason}. What is damaged is fetched again by", again)
     return Stop(f"{host}: {reason}", again)

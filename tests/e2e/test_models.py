@@ -157,7 +157,7 @@ def test_staging_goes_on_where_it_was_ended(lab: Lab, nothing_staged: None) -> N
 
 
 def test_a_planted_link_leads_root_nowhere(lab: Lab, nothing_staged: None) -> None:
-    """The user lockstep replaces a staged model's configuration by a link to a file of root's, and the model by one to a folder."""
+    """The user lockstep puts a link to a file of root's in place of a model's configuration, and one in place of the folder."""
     play = lab.play(STAGE, extra=STAGED)
     assert play.rc == 0, play.explained()
     host = HOSTS[0]
@@ -166,7 +166,8 @@ def test_a_planted_link_leads_root_nowhere(lab: Lab, nothing_staged: None) -> No
     secret = digest(lab, host, "/root/secret")
     play = lab.play("playbooks/preflight.yml", extra=STAGED)
     assert play.rc != 0, play.explained()
-    assert secret not in play.text and secret not in json.dumps(list(play.events))
+    assert secret not in play.text
+    assert secret not in json.dumps(list(play.events))
     play = lab.play(VERIFY, extra=STAGED)
     assert f"{FOLDER}/tiny/config.json is a link" in play.failures()[0]
     lab.on(host, f"rm -rf {FOLDER} && ln -s /etc {FOLDER}")

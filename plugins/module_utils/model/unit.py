@@ -113,7 +113,7 @@ def properties(call: Call, writes: bool) -> list[str]:
 def command(call: Call, writes: bool) -> list[str]:
     """What starts the unit."""
     settings = [f"--property={each}" for each in properties(call, writes)]
-    return ["systemd-run", "--quiet", "--collect", "--no-block", f"--unit={UNIT}", *settings, "--", *WORKER]
+    return ["systemd-run", "--quiet", "--collect", f"--unit={UNIT}", *settings, "--", *WORKER]
 
 
 def call(asked: Call, run: Run = run_command, sleep: Callable[[float], None] = time.sleep) -> Called:
