@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
-from ansible_collections.lockstep.vllm.plugins.module_utils.model.codes import Result
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.shapes import BadAnswer
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop, StopError
+from ansible_collections.lockstep.vllm.plugins.module_utils.model import source, store
+from ansible_collections.lockstep.vllm.plugins.module_utils.model.codes import Kind, Result
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, stops, upload
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.waiting_action import WaitingAction
 
 STAGE, PRUNE = "ansible-playbook playbooks/stage_model.yml", "ansible-playbook playbooks/prune_models.yml --check"
+
+SENDINGS = 3
+"""How often files are sent: once, and again what arrived damaged."""
 
 
 class ActionModule(WaitingAction):
@@ -20,16 +27,49 @@ class ActionModule(WaitingAction):
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         self._host = (task_vars or {})["inventory_hostname"]
-        result = super().run(tmp, task_vars)
-        if self._task.args.get("verb") == "warm":
+        arguments = self._task.args
+        try:
+            sent_from = _folder_here(arguments)
+            if sent_from is not None:
+                files = upload.files_of(sent_from, arguments.get("checksums") or "", arguments.get("exclude") or [])
+                self._task.args = {**arguments, "files": files}
+            result = super().run(tmp, task_vars)
+            for _ in range(SENDINGS):
+                if result.get("code") != Result.UPLOAD or sent_from is None:
+                    break
+                staging = f"{arguments['folder']}/{store.STAGING}/{arguments['name']}"
+                upload.send(sent_from, staging, result["files"], self._execute)
+                result = super().run(tmp, task_vars)
+        except (StopError, BadAnswer, OSError) as error:
+            return {**stops.as_result(Stop(f"{self._host}: {error}", f"{STAGE} --limit {self._host}")), "failed": True}
+        if result.get("code") == Result.UPLOAD:
+            wrong = ", ".join(sorted(result["files"])[:3])
+            stop = Stop(f"{self._host}: {wrong} arrived damaged {SENDINGS} times", f"{STAGE} --limit {self._host}")
+            return {**result, **stops.as_result(stop), "failed": True}
+        if arguments.get("verb") == "warm":
             return as_told(self._host, result)
         return result
+
+    def _execute(self, command: str, piece: bytes) -> tuple[int, bytes, bytes]:
+        connection = self._connection
+        found: tuple[int, bytes, bytes] = connection.exec_command(
+            ansible_internals.privileged(connection, command), in_data=piece, sudoable=bool(connection.become)
+        )
+        return found
 
     def next_round(self, result: Mapping[str, Any]) -> dict[str, Any]:
         return {"ticket": str(result.get("ticket", ""))}
 
     def stop(self, result: Mapping[str, Any], seconds: float) -> Stop:
         return why(self._host, Result(result["code"]), str(result["reason"]), seconds)
+
+
+def _folder_here(arguments: Mapping[str, Any]) -> Path | None:
+    """The folder of this controller that a model is sent from; None for every other source."""
+    if arguments.get("verb") != "stage":
+        return None
+    found = source.parse(str(arguments.get("source", "")), str(arguments.get("revision") or "main"))
+    return Path(found.place) if found.kind is Kind.CONTROLLER else None
 
 
 def as_told(host: str, result: Mapping[str, Any]) -> dict[str, Any]:

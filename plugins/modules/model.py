@@ -7,8 +7,8 @@ DOCUMENTATION = r"""
 module: model
 short_description: Stage, verify and prune models on a host's disk
 description:
-  - Brings a model's files from a hub (by the serving environment's C(hf), else by curl), a web server or a path of the
-    host to a folder of their own, checks every file against its SHA-256, and makes the model visible by a rename.
+  - Brings a model's files from a hub (by the serving environment's C(hf), else by curl), a web server, a path of the host or
+    the controller to a folder of their own, checks every file against its SHA-256, and makes the model visible by a rename.
   - The work is done by C(lockstep-model.service), a transient unit of user C(lockstep) under whatever serves. It goes on where
     the connection or the controller is lost; a later run waits for the same unit, or goes on with what it left.
   - Never writes into a model that is visible. One that another source or list of files has made is refused.
@@ -32,7 +32,7 @@ options:
     type: str
     default: ""
   source:
-    description: V(hub:owner/name), the URL of a folder, or an absolute path.
+    description: V(hub:owner/name), the URL of a folder, an absolute path, or V(controller:/path).
     type: str
     default: ""
   revision:
@@ -43,6 +43,10 @@ options:
     description: Lines of C(sha256sum) that name every file, where the source has none.
     type: str
     default: ""
+  files:
+    description: What the controller sends, with size and SHA-256 by path. For the action alone.
+    type: dict
+    default: {}
   exclude:
     description: Patterns of files to leave out.
     type: list
@@ -125,7 +129,7 @@ brought:
   returned: always
   type: int
 files:
-  description: Files that are missing or damaged, each with what is wrong.
+  description: Files that are missing or damaged, each with what is wrong; those that the controller has to send.
   returned: always
   type: dict
 removed:
@@ -163,6 +167,7 @@ def main() -> None:
             "source": {"type": "str", "default": ""},
             "revision": {"type": "str", "default": "main"},
             "checksums": {"type": "str", "default": ""},
+            "files": {"type": "dict", "default": {}},
             "exclude": {"type": "list", "elements": "str", "default": []},
             "environment": {"type": "dict", "default": {}},
             "hub_token": {"type": "str", "no_log": True},
@@ -208,6 +213,7 @@ def request(params: dict[str, Any], dry: bool) -> Request:
         source=params["source"],
         revision=params["revision"],
         checksums=params["checksums"],
+        files=params["files"],
         exclude=tuple(params["exclude"]),
         environment={name: str(value) for name, value in params["environment"].items()},
         hash_again=params["hash_again"],
@@ -224,7 +230,7 @@ def result(answer: Answer, ticket: str) -> dict[str, Any]:
 
 def finish(module: AnsibleModule, answer: Answer, ticket: str, made: bool) -> None:
     changed = answer.changed or made
-    if answer.code is Result.DONE:
+    if answer.code in (Result.DONE, Result.UPLOAD):
         module.exit_json(changed=changed, **result(answer, ticket))
     module.fail_json(msg=answer.reason, changed=changed, **result(answer, ticket))
 

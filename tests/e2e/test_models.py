@@ -156,6 +156,14 @@ def test_staging_goes_on_where_it_was_ended(lab: Lab, nothing_staged: None) -> N
     assert lab.on(host, f"ls {FOLDER}/.staging") == ""
 
 
+def test_a_model_of_the_controller_is_sent_and_verified(lab: Lab, nothing_staged: None) -> None:
+    mine = ROOT / "testbed/.cache/models/tiny"
+    play = lab.play(STAGE, extra={**STAGED, "model_source": f"controller:{mine}"})
+    assert play.rc == 0, play.explained()
+    assert len({digest(lab, host) for host in HOSTS}) == 1
+    assert lab.play(VERIFY, extra=STAGED).rc == 0
+
+
 def test_a_planted_link_leads_root_nowhere(lab: Lab, nothing_staged: None) -> None:
     """The user lockstep puts a link to a file of root's in place of a model's configuration, and one in place of the folder."""
     play = lab.play(STAGE, extra=STAGED)

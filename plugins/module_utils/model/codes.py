@@ -27,6 +27,8 @@ class Kind(Code):
     """A folder of files over HTTP or HTTPS, with SHA256SUMS."""
     PATH = "path"
     """A folder that the host can read, such as one on NFS."""
+    CONTROLLER = "controller"
+    """A folder of the controller, sent over Ansible's own connection."""
 
 
 class Result(Code):
@@ -35,6 +37,8 @@ class Result(Code):
     DONE = "done"
     DEADLINE = "deadline"
     """More time may help; what was brought is kept."""
+    UPLOAD = "upload"
+    """The controller has to send files (kind ``controller``)."""
     NO_ROOM = "no_room"
     NO_SOURCE = "no_source"
     """The source is not there, does not answer, or lacks a file."""

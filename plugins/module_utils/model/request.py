@@ -22,6 +22,7 @@ class Request:
         source: as ``model_source`` has it.
         revision: of a repository.
         checksums: lines of ``sha256sum``, given by the operator; empty where the source has them.
+        files: what the controller sends: size and SHA-256 by path, as a manifest has them.
         exclude: patterns of files to leave out.
         environment: variables for the tools, such as proxies and ``HF_ENDPOINT``.
         hash_again: hash what is there already, too.
@@ -37,6 +38,7 @@ class Request:
     source: str = ""
     revision: str = "main"
     checksums: str = ""
+    files: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     exclude: tuple[str, ...] = ()
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     hash_again: bool = False
@@ -57,7 +59,7 @@ class Answer:
         digest: of the model's files.
         bytes: of the model.
         brought: bytes that were, or would be, brought.
-        files: those that are wrong, with what is wrong.
+        files: those that are wrong, with what is wrong; or that the controller has to send, with how many bytes are there.
         removed: models that were, or would be, removed.
     """
 

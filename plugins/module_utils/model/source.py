@@ -10,7 +10,7 @@ from ..core.stop import StopError
 from .codes import Kind
 
 _REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
-EXPECTED = "write hub:owner/name, https://host/folder, or an absolute path that the hosts can read"
+EXPECTED = "write hub:owner/name, https://host/folder, a path that the hosts can read, or controller:/path of one here"
 
 
 class BadSource(StopError, ValueError):
@@ -58,7 +58,7 @@ def parse(text: str, revision: str = "main") -> Source:
             raise BadSource("model_source holds a password, which every log would show; let the server ask for none")
         if parts.hostname and not parts.query and not parts.fragment:
             return Source(Kind.HTTP, text.rstrip("/"))
-    elif scheme == "controller" and rest.startswith("/"):
+    elif (scheme == "controller" and rest.startswith("/")) or (scheme == "controller" and rest.startswith("/")):
         return Source(Kind.CONTROLLER, rest.rstrip("/") or "/")
     elif text.startswith("/"):
         return Source(Kind.PATH, text.rstrip("/") or "/")

@@ -110,8 +110,11 @@ def _wanted(place: Place, wanted: Source, request: Request, tools: Tools) -> Lis
     noted = _noted(place, key)
     if noted is not None:
         return noted
-    tools.tell(f"asking {wanted.name} for its files")
-    found = listing.of_source(wanted, request.checksums, request.environment, tools.token)
+    if wanted.kind is Kind.CONTROLLER:
+        found = Listing(manifest.read(json.dumps({"source": wanted.name, "files": dict(request.files)})).files)
+    else:
+        tools.tell(f"asking {wanted.name} for its files")
+        found = listing.of_source(wanted, request.checksums, request.environment, tools.token)
     chosen = {path: found.files[path] for path in manifest.without(found.files, request.exclude)}
     if not chosen:
         raise Refusal(Answer(Result.NO_SOURCE, f"{wanted.name} holds no files, or model_exclude leaves none"))
@@ -158,6 +161,8 @@ def _bring(
     for path in whole:
         _link(place.visible / path, place.staging / path)
     problems = _fetch_and_check(place, wanted, what, request, tools)
+    if isinstance(problems, Answer):
+        return problems
     if problems:
         named = "; ".join(map(str, problems[:NAMED]))
         more = f" and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
@@ -173,12 +178,20 @@ def _bring(
     return Answer(Result.DONE, changed=True, digest=done.digest, bytes=done.size, brought=lacking)
 
 
-def _fetch_and_check(place: Place, wanted: Source, what: Listing, request: Request, tools: Tools) -> list[Difference]:
-    """What is wrong still, once damaged files were fetched a second time."""
+def _fetch_and_check(
+    place: Place, wanted: Source, what: Listing, request: Request, tools: Tools
+) -> list[Difference] | Answer:
+    """What is wrong still, once damaged files were fetched a second time; an answer where the controller has to send some."""
     known: dict[str, str] = {}
     problems: list[Difference] = []
     for _ in range(2):
+        if wanted.kind is Kind.CONTROLLER:
+            transfer.adopt(place.staging, what.files)
         lacking = {problem.path for problem in store.compare(what.files, store.sizes(place.staging))}
+        if lacking and wanted.kind is Kind.CONTROLLER:
+            there = store.sizes(place.staging)
+            offsets = {path: str(there.get(store.partial(path)) or 0) for path in sorted(lacking)}
+            return Answer(Result.UPLOAD, f"{len(lacking)} files come from the controller", files=offsets)
         _fetch(
             place, wanted, Listing({path: what.files[path] for path in sorted(lacking)}, what.commit), request, tools
         )

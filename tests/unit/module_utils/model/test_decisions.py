@@ -36,6 +36,7 @@ COMMIT = "c" * 40
         ("https://files.example.org/models/x/", Kind.HTTP, "https://files.example.org/models/x", None),
         ("http://files:8080/x", Kind.HTTP, "http://files:8080/x", None),
         ("/mnt/models/x/", Kind.PATH, "/mnt/models/x", None),
+        ("controller:/models/x", Kind.CONTROLLER, "/models/x", "controller:/models/x"),
     ],
 )
 def test_sources(text: str, kind: Kind, place: str, name: str | None) -> None:
