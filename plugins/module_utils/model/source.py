@@ -58,7 +58,7 @@ def parse(text: str, revision: str = "main") -> Source:
             raise BadSource("model_source holds a password, which every log would show; let the server ask for none")
         if parts.hostname and not parts.query and not parts.fragment:
             return Source(Kind.HTTP, text.rstrip("/"))
-    elif (scheme == "controller" and rest.startswith("/")) or (scheme == "controller" and rest.startswith("/")):
+    elif scheme == "controller" and rest.startswith("/"):
         return Source(Kind.CONTROLLER, rest.rstrip("/") or "/")
     elif text.startswith("/"):
         return Source(Kind.PATH, text.rstrip("/") or "/")
