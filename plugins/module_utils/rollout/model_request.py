@@ -47,15 +47,15 @@ def findings(
     """
     path = path_asked_for(config)
     fetched = _is_fetched(config)
+    probed = {host: state.preflight.model for host, state in states.items()}
+    models = {host: model for host, model in probed.items() if model is not None}
     if staging is not None:
-        models = {host: state.preflight.model for host, state in states.items() if state.preflight.model is not None}
         yield from staging_request.findings(replica, config.model, models, staging, stages)
         there = {host: model for host, model in models.items() if model.kind != "absent" or model.error}
         if config.model.startswith("/"):
             yield from _at_path(replica, config, there)
     elif config.model.startswith("/"):
-        models = {host: state.preflight.model for host, state in states.items()}
-        yield from _at_path(replica, config, {host: model for host, model in models.items() if model is not None})
+        yield from _at_path(replica, config, models)
     elif fetched:
         yield from _cache(replica, config, states)
     elif path is not None:
