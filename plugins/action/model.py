@@ -23,7 +23,7 @@ class ActionModule(WaitingAction):
     """The module, called again until its unit has ended, or the deadline."""
 
     MODULE = "lockstep.vllm.model"
-    REPEATS = True
+    SECONDS = 30.0
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         self._host = (task_vars or {})["inventory_hostname"]

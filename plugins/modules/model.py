@@ -13,7 +13,7 @@ description:
     the connection or the controller is lost; a later run waits for the same unit, or goes on with what it left.
   - Never writes into a model that is visible. One that another source or list of files has made is refused.
   - Root opens nothing below O(folder).
-version_added: 0.2.0
+version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 options:
   verb:
@@ -199,6 +199,9 @@ def main() -> None:
             finish(module, refused, "", made)
         if made and module.check_mode and not unit.prepared():
             finish(module, Answer(Result.DONE, "it would be staged once the host is prepared", changed=True), "", made)
+    elif not unit.prepared():
+        nothing = asked.request.verb is not Verb.VERIFY
+        finish(module, Answer(Result.DONE if nothing else Result.NOT_STAGED, unit.UNPREPARED), "", made)
     called = unit.call(asked)
     finish(module, called.answer, called.ticket, made)
 

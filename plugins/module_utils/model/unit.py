@@ -34,6 +34,7 @@ RUNTIME = Path("/run/lockstep-model")
 REQUESTS = Path("/run/lockstep-model-request")
 """Of root: what is asked, with the hub's token; both reach the unit as credentials."""
 WORKER = ("/usr/bin/python3", "-I", "-S", "-B", "/opt/lockstep/lib/lockstep/core/isolated.py", "lockstep.model.worker")
+UNPREPARED = "this host has not been prepared yet, so no model was staged: run site.yml"
 COMMAND_DEADLINE = 20.0
 _PAUSE = 0.5
 _PROPERTIES = (
