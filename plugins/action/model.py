@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core.shapes import BadAnswer
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop, StopError
 from ansible_collections.lockstep.vllm.plugins.module_utils.model import source, store
 from ansible_collections.lockstep.vllm.plugins.module_utils.model.codes import Kind, Result
@@ -40,7 +39,7 @@ class ActionModule(WaitingAction):
                 staging = f"{arguments['folder']}/{store.STAGING}/{arguments['name']}"
                 upload.send(sent_from, staging, result["files"], self._execute)
                 result = super().run(tmp, task_vars)
-        except (StopError, BadAnswer, OSError) as error:
+        except (StopError, OSError) as error:
             return {**stops.as_result(Stop(f"{self._host}: {error}", f"{STAGE} --limit {self._host}")), "failed": True}
         if result.get("code") == Result.UPLOAD:
             wrong = ", ".join(sorted(result["files"])[:3])

@@ -18,6 +18,7 @@ version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 extends_documentation_fragment:
   - lockstep.vllm.fleet.change
+  - lockstep.vllm.fleet.driver
 options:
   version:
     description: Full driver version, such as V(550.127.05).
@@ -28,33 +29,6 @@ options:
     type: str
     choices: [fetched, installed, kept]
     default: installed
-  source:
-    description: Where the packages come from.
-    type: str
-    choices: [nvidia, mirror, ubuntu, debian]
-    default: nvidia
-  flavor:
-    description: Which kernel modules.
-    type: str
-    choices: [open, proprietary]
-    default: open
-  fabric_manager:
-    description: >-
-      V(auto) installs fabric manager where NVSwitches are found, or where it is installed already. Where ConnectX
-      functions manage the NVSwitches (HGX B200) C(nvlsm), C(libnvsdm) and C(infiniband-diags) come with it. C(nvidia-imex)
-      is installed where NVLink reaches other hosts, unless this is V(absent).
-    type: str
-    choices: [auto, present, absent]
-    default: auto
-  prebuilt_modules:
-    description: >-
-      Take Ubuntu's signed prebuilt modules, for every kernel that may boot next, instead of DKMS. Only with
-      O(source=ubuntu).
-    type: bool
-    default: false
-  repository_url:
-    description: The flat repository. Required with O(source=nvidia) and O(source=mirror), unless O(state=kept).
-    type: str
   sources_file:
     description: apt's source file for that repository; its list is read anew where apt does not know the driver yet.
     type: path

@@ -16,6 +16,7 @@ version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 extends_documentation_fragment:
   - lockstep.vllm.fleet.read_only
+  - lockstep.vllm.fleet.driver
 options:
   checks:
     description: >-
@@ -27,28 +28,6 @@ options:
     default: [locks, packages]
   version:
     description: Full driver version, such as V(550.127.05). Needed for O(checks=packages).
-    type: str
-  source:
-    description: Where the packages come from.
-    type: str
-    choices: [nvidia, mirror, ubuntu, debian]
-    default: nvidia
-  flavor:
-    description: Which kernel modules.
-    type: str
-    choices: [open, proprietary]
-    default: open
-  fabric_manager:
-    description: As for M(lockstep.vllm.nvidia_driver_packages).
-    type: str
-    choices: [auto, present, absent]
-    default: auto
-  prebuilt_modules:
-    description: As for M(lockstep.vllm.nvidia_driver_packages).
-    type: bool
-    default: false
-  repository_url:
-    description: The flat repository, with O(source=nvidia) and O(source=mirror).
     type: str
   keyring_url:
     description: Where its key is.

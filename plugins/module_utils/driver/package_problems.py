@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
 
 from ..core.codes import Code
 from ..core.stop import Stop
@@ -57,15 +56,6 @@ class Problem:
         """Why a run on ``host`` stops, with the command that repairs it from the controller."""
         command = f"ansible {host} -b -m ansible.builtin.command -a {shlex.quote(self.fix)}" if self.fix else ""
         return Stop(f"{host}: {self.cause}", command)
-
-    @classmethod
-    def parse(cls, given: Mapping[str, Any]) -> Problem:
-        """From JSON.
-
-        Raises:
-            ValueError: it is of no known kind.
-        """
-        return cls(ProblemKind(given["kind"]), str(given["cause"]), str(given.get("fix", "")), bool(given.get("warns")))
 
 
 _LEFT = {

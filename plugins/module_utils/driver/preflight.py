@@ -6,10 +6,11 @@ said of packages, whose state is just being changed: then the holders are named,
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from ..core import records
 from ..core.codes import as_json
@@ -39,18 +40,20 @@ KEYRINGS = "/etc/apt/keyrings/lockstep-nvidia"
 DEADLINE = 60.0
 
 
-class Preflight(TypedDict):
-    """``locks``: who holds which of apt's locks; ``problems``: each as JSON of ``Problem``."""
+@dataclasses.dataclass(frozen=True)
+class Preflight:
+    """What keeps a host from its driver: who holds which of apt's ``locks``, and what else is wrong."""
 
-    locks: dict[str, str]
-    problems: list[dict[str, Any]]
+    locks: Mapping[str, str]
+    problems: tuple[Problem, ...]
 
 
-def check(request: Mapping[str, Any]) -> Preflight:
-    """What keeps this host from the driver that ``request`` declares (the fields of ``transaction.Declared``)."""
+def check(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``Preflight``, as JSON, of the driver that ``request`` declares (the fields of ``transaction.Declared``)."""
     held = locks()
     found = problems(Declared.parse(request), busy=bool(held))
-    return {"locks": held or locks(), "problems": [as_json(problem) for problem in found]}
+    answer: dict[str, Any] = as_json(Preflight(held or locks(), tuple(found)))
+    return answer
 
 
 def locks(root: Path = Path("/")) -> dict[str, str]:

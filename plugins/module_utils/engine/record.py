@@ -131,8 +131,8 @@ class EngineState:
             RecordError: it is no such record.
         """
         try:
-            return typed.parse(cls, record, known_only=True)
-        except typed.ShapeError as error:
+            return typed.parse(cls, record, typed.NEWER)
+        except typed.BadAnswer as error:
             raise records.RecordError(f"{records.ENGINE_STATE}: {error}") from error
 
     def __str__(self) -> str:

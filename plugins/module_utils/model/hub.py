@@ -8,24 +8,38 @@ from __future__ import annotations
 
 import re
 import urllib.parse
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
-from ..core import shapes
+from ..core import typed
 from .manifest import File, path_problem
 
 ENDPOINT = "https://huggingface.co"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NEXT = re.compile(r'<([^>]+)>;\s*rel="?next"?')
-_ABOUT = shapes.record({"sha": shapes.text}, needed=("sha",))
-_LFS = shapes.record({"oid": shapes.text, "size": shapes.whole}, needed=("oid",))
-_TREE = shapes.items(
-    shapes.record(
-        {"type": shapes.text, "path": shapes.text, "size": shapes.whole, "oid": shapes.text, "lfs": shapes.maybe(_LFS)},
-        needed=("type", "path"),
-    )
-)
+
+
+class _About(TypedDict):
+    sha: str
+
+
+class _LfsNeeded(TypedDict):
+    oid: str
+
+
+class _Lfs(_LfsNeeded, total=False):
+    size: int
+
+
+class _EntryNeeded(TypedDict):
+    type: str
+    path: str
+
+
+class _Entry(_EntryNeeded, total=False):
+    size: int
+    oid: str
+    lfs: _Lfs | None
 
 
 def about_url(endpoint: str, repository: str, revision: str) -> str:
@@ -49,10 +63,10 @@ def commit(answer: Any) -> str:
     Raises:
         BadAnswer: it names none.
     """
-    _ABOUT(answer)
-    if not _COMMIT.fullmatch(answer["sha"]):
-        raise shapes.BadAnswer("is no commit", ("sha",))
-    return str(answer["sha"])
+    sha = typed.parse(_About, answer, typed.NEWER)["sha"]
+    if not _COMMIT.fullmatch(sha):
+        raise typed.BadAnswer("is no commit", ("sha",))
+    return sha
 
 
 def files(answer: Any) -> dict[str, File]:
@@ -61,25 +75,23 @@ def files(answer: Any) -> dict[str, File]:
     Raises:
         BadAnswer: it is none, or names a file that lies elsewhere.
     """
-    _TREE(answer)
     found: dict[str, File] = {}
-    for entry in answer:
+    for entry in typed.parse(list[_Entry], answer, typed.NEWER):
         if entry["type"] != "file":
             continue
         if problem := path_problem(entry["path"]):
-            raise shapes.BadAnswer(problem, (entry["path"],))
+            raise typed.BadAnswer(problem, (entry["path"],))
         found[entry["path"]] = _file(entry)
     return found
 
 
-def _file(entry: Mapping[str, Any]) -> File:
-    lfs, oid = entry.get("lfs") or {}, str(entry.get("oid", ""))
-    size = lfs.get("size", entry.get("size"))
-    if _SHA256.fullmatch(str(lfs.get("oid", "")).removeprefix("sha256:")):
-        return File(size, sha256=str(lfs["oid"]).removeprefix("sha256:"))
-    if _COMMIT.fullmatch(oid):
-        return File(size, git=oid)
-    return File(size)
+def _file(entry: _Entry) -> File:
+    oid, size = entry.get("oid", ""), entry.get("size")
+    if lfs := entry.get("lfs"):
+        sha256, size = lfs["oid"].removeprefix("sha256:"), lfs.get("size", size)
+        if _SHA256.fullmatch(sha256):
+            return File(size, sha256=sha256)
+    return File(size, git=oid if _COMMIT.fullmatch(oid) else None)
 
 
 def next_page(link: str | None) -> str | None:

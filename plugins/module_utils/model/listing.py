@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..core import shapes
+from ..core import typed
 from . import hub, manifest
 from .codes import Kind, Result
 from .manifest import File
@@ -51,7 +51,7 @@ def of_source(source: Source, given: str, environment: Mapping[str, str], token:
     """
     try:
         listing = _of(source, given, environment, token)
-    except shapes.BadAnswer as error:
+    except typed.BadAnswer as error:
         raise TransferError(
             Result.NO_CHECKSUMS, f"what {source.name} says of its files cannot be used: {error}"
         ) from None
@@ -111,7 +111,7 @@ def _of_hub(source: Source, at: str, token: str | None) -> Listing:
         page = hub.next_page(link)
         if page is not None and not page.startswith(f"{at.rstrip('/')}/"):  # the token is for this hub alone
             page = f"{at.rstrip('/')}/{urllib.parse.urlsplit(page)._replace(scheme='', netloc='').geturl().lstrip('/')}"
-    raise shapes.BadAnswer(f"has more than {MOST_PAGES} pages")
+    raise typed.BadAnswer(f"has more than {MOST_PAGES} pages")
 
 
 def _of_http(source: Source, given: str) -> Listing:
@@ -151,7 +151,7 @@ def _sums_of(folder: Path) -> dict[str, str]:
         except FileNotFoundError:
             continue
         except UnicodeDecodeError:
-            raise shapes.BadAnswer("is no text", (name,)) from None
+            raise typed.BadAnswer("is no text", (name,)) from None
     return {}
 
 
@@ -165,7 +165,7 @@ def _raise(error: OSError) -> None:
 
 def _json(address: str, token: str | None) -> tuple[Any, str | None]:
     text, link = _get(address, token)
-    return shapes.loads(text), link
+    return typed.loads(text), link
 
 
 def _text(address: str) -> str:

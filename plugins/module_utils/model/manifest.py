@@ -8,9 +8,9 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypedDict
 
-from ..core import shapes
+from ..core import typed
 
 NAME = ".lockstep-model.json"
 """The manifest, in the model's own folder; written last, so what has one was whole."""
@@ -19,11 +19,21 @@ LIMIT = 1 << 20
 """Bytes of a manifest."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LINE = re.compile(r"(?P<sha256>[0-9a-fA-F]{64}) [ *](?P<path>.+)")
-_FILE = shapes.record({"size": shapes.whole, "sha256": shapes.text}, needed=("size", "sha256"))
-_SHAPE = shapes.record(
-    {"source": shapes.text, "commit": shapes.maybe(shapes.text), "at": shapes.text, "files": shapes.table(_FILE)},
-    needed=("source", "files"),
-)
+
+
+class _StoredFile(TypedDict):
+    size: int
+    sha256: str
+
+
+class _Needed(TypedDict):
+    source: str
+    files: dict[str, _StoredFile]
+
+
+class _Stored(_Needed, total=False):
+    commit: str | None
+    at: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,14 +90,13 @@ def read(text: str) -> Manifest:
     Raises:
         BadAnswer: it is none.
     """
-    value = shapes.loads(text)
-    _SHAPE(value)
+    value = typed.parse(_Stored, typed.loads(text), typed.NEWER)
     for path, about in value["files"].items():
         problem = path_problem(path)
         if problem or not _SHA256.fullmatch(about["sha256"]) or about["size"] < 0:
-            raise shapes.BadAnswer(problem or "has a size or checksum that is none", ("files", path))
+            raise typed.BadAnswer(problem or "has a size or checksum that is none", ("files", path))
     files = {path: File(about["size"], about["sha256"]) for path, about in value["files"].items()}
-    return Manifest(str(value["source"]), files, value.get("commit"), str(value.get("at", "")))
+    return Manifest(value["source"], files, value.get("commit"), value.get("at", ""))
 
 
 def path_problem(path: str) -> str | None:
@@ -114,13 +123,13 @@ def checksums(text: str) -> dict[str, str]:
             continue
         match = _LINE.fullmatch(line.rstrip())
         if match is None:
-            raise shapes.BadAnswer("is no line of sha256sum", (f"line {number}",))
+            raise typed.BadAnswer("is no line of sha256sum", (f"line {number}",))
         path = match["path"].removeprefix("./")
         if problem := path_problem(path):
-            raise shapes.BadAnswer(f"{path!r:.80} {problem}", (f"line {number}",))
+            raise typed.BadAnswer(f"{path!r:.80} {problem}", (f"line {number}",))
         found[path] = match["sha256"].lower()
     if not found:
-        raise shapes.BadAnswer("names no file")
+        raise typed.BadAnswer("names no file")
     return found
 
 

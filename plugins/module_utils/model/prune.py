@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from ..core import shapes
+from ..core import typed
 from . import store
 from .codes import Result
 from .request import Answer, Request
@@ -53,5 +53,5 @@ def prune(request: Request) -> Answer:
 def _is_staged(folder: Path) -> bool:
     try:
         return store.read_manifest(folder) is not None
-    except shapes.BadAnswer:
+    except typed.BadAnswer:
         return False

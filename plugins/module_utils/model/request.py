@@ -79,10 +79,10 @@ class Answer:
 
 
 def request(record: Mapping[str, Any]) -> Request:
-    """A request from its record. Raises ShapeError where it is none."""
+    """A request from its record. Raises BadAnswer where it is none."""
     return typed.parse(Request, record)
 
 
 def answer(record: Mapping[str, Any]) -> Answer:
-    """An answer from its record, which anybody of the worker's user may have written. Raises ShapeError where it is none."""
+    """An answer from its record, which anybody of the worker's user may have written. Raises BadAnswer where it is none."""
     return typed.parse(Answer, record)

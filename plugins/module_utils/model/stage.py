@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ..core import records, shapes
+from ..core import records, typed
 from . import listing, manifest, source, store, transfer
 from .codes import Kind, Result
 from .listing import Listing
@@ -68,8 +68,8 @@ def stage(request: Request, tools: Tools) -> Answer:
         return refusal.answer
     except transfer.TransferError as error:
         return Answer(error.result, error.stop.cause)
-    except (shapes.BadAnswer, source.BadSource) as error:
-        return Answer(Result.NO_CHECKSUMS if isinstance(error, shapes.BadAnswer) else Result.NO_SOURCE, str(error))
+    except (typed.BadAnswer, source.BadSource) as error:
+        return Answer(Result.NO_CHECKSUMS if isinstance(error, typed.BadAnswer) else Result.NO_SOURCE, str(error))
 
 
 class Refusal(Exception):

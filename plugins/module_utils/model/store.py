@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from ..core import records, shapes
+from ..core import records, typed
 from . import manifest
 from .manifest import File, Manifest
 
@@ -75,7 +75,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise shapes.BadAnswer(f"cannot be read: {error.strerror}", (str(folder / manifest.NAME),)) from None
+        raise typed.BadAnswer(f"cannot be read: {error.strerror}", (str(folder / manifest.NAME),)) from None
     finally:
         if handle is not None:
             os.close(handle)

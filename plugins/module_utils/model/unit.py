@@ -279,7 +279,7 @@ def _answer(ticket: str) -> Answer:
         if record is not None and record.get("id") == ticket:
             return exchange.answer(record["answer"])
         why = "it ended without an answer: it was stopped, or did not end in time"
-    except (records.RecordError, typed.ShapeError, KeyError) as error:
+    except (records.RecordError, typed.BadAnswer, KeyError) as error:
         why = f"its answer cannot be used: {error}"
     finally:
         for name in (REQUEST_NAME, TOKEN):

@@ -83,7 +83,7 @@ def main() -> None:
         request = exchange.request(record)
         os.environ.update(request.environment)
         answer = work(request, tools)
-    except typed.ShapeError as error:
+    except typed.BadAnswer as error:
         answer = Answer(Result.FAILED, f"the request cannot be used: {error}")
     records.write(runtime / ANSWER, {"id": number, "answer": answer.as_record()}, 0o640)
     sys.exit(0)

@@ -224,7 +224,7 @@ class Failure:
         given = [part.get("next") for part in fields]
         following = next(filter(None, map(_text, given) if ours else (command(each, starts) for each in given)), "")
         if unreachable and not following:  # a host that is gone has no next command
-            following = f"ansible {host} -m ansible.builtin.ping; once it answers, {SAME_COMMAND}"
+            following = f"ansible {host} -m ansible.builtin.ping"
         return cls(
             host=host,
             task=task,
