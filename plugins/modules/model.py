@@ -7,7 +7,7 @@ DOCUMENTATION = r"""
 module: model
 short_description: Stage, verify and prune models on a host's disk
 description:
-  - Brings a model's files from a hub (by the serving environment's C(hf), else by curl), a web server, a path of the host or
+  - Brings a model's files by curl from a hub, a web server, a path of the host or
     the controller to a folder of their own, checks every file against its SHA-256, and makes the model visible by a rename.
   - The work is done by C(lockstep-model.service), a transient unit of user C(lockstep) under whatever serves. It goes on where
     the connection or the controller is lost; a later run waits for the same unit, or goes on with what it left.

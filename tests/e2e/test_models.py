@@ -104,7 +104,7 @@ def nothing_staged(lab: Lab, hub: None) -> Iterator[None]:
 def test_a_model_is_staged_over_two_hosts_and_a_file_damaged_on_the_way_is_found(
     lab: Lab, nothing_staged: None
 ) -> None:
-    """By the serving environment's own hf, under what serves."""
+    """Under what serves."""
     checked = lab.play(STAGE, "--check", extra=STAGED)
     assert checked.rc == 0, checked.explained()
     assert not lab.on(HOSTS[0], f"ls {FOLDER} 2>/dev/null", check=False)

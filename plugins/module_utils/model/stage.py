@@ -35,13 +35,11 @@ class Tools:
 
     Attributes:
         token_file: where the hub's token lies; None for none.
-        hf: of the serving environment; where there is none, curl fetches from a hub too.
         tell: is given what goes on.
         free: bytes that are free for a user at a path.
     """
 
     token_file: Path | None = None
-    hf: Path = transfer.HF
     tell: Tell = lambda _text: None
     free: Callable[[Path], int] = lambda path: _free(path)
 
@@ -207,12 +205,8 @@ def _fetch(place: Place, wanted: Source, what: Listing, request: Request, tools:
     if not what.files:
         return
     with _watched(place, what.files, wanted.name, tools.tell):
-        if wanted.kind is Kind.HUB and os.access(tools.hf, os.X_OK) and what.commit:
-            transfer.hf_download(wanted.place, what.commit, sorted(what.files), place.staging,
-                                 request.environment, tools.token_file, tools.hf)  # fmt: skip
-        else:
-            items = list(listing.items(wanted, what, request.environment))
-            transfer.fetch(items, place.staging, tools.token if wanted.kind is Kind.HUB else None)
+        items = list(listing.items(wanted, what, request.environment))
+        transfer.fetch(items, place.staging, tools.token if wanted.kind is Kind.HUB else None)
 
 
 def _check(
@@ -245,8 +239,7 @@ def _manifest(folder: Path, wanted: Source, what: Listing) -> Manifest:
 
 
 def _remove_others(folder: Path, files: Mapping[str, File]) -> None:
-    """Remove what a tool left beside the model's files."""
-    store.remove_tree(folder / ".cache")
+    """Remove what lies beside the model's files."""
     for path in set(store.sizes(folder)) - set(files):
         (folder / path).unlink()
 
@@ -254,8 +247,7 @@ def _remove_others(folder: Path, files: Mapping[str, File]) -> None:
 def staged_bytes(folder: Path, files: Mapping[str, File]) -> int:
     """How much of the ``files`` is in a folder already, what is under way included."""
     found = store.sizes(folder)
-    under_way = sum(size or 0 for path, size in found.items() if path.endswith(".incomplete"))  # as hf calls it
-    return under_way + sum(
+    return sum(
         min(max(found.get(path) or 0, found.get(store.partial(path)) or 0), file.size or 0)
         for path, file in files.items()
     )

@@ -1,4 +1,8 @@
-"""Files brought by tools that exist: ``curl``, which goes on where it was ended, and the serving environment's ``hf``."""
+"""Files brought by ``curl``, which goes on where it was ended.
+
+A hub's too: ``hf download`` of huggingface_hub 2.4 begins a file anew after a kill, as each attempt has a temporary name of its own
+(file_download.py), and a host that is set up for the first time has no serving environment yet.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,6 @@ STALLED = 60
 """Seconds without a byte that end an attempt."""
 NO_RANGES = 33
 """curl's exit status for a server that cannot go on in the middle of a file."""
-HF = Path("/opt/lockstep/runtime/current/bin/hf")
 TOKEN = "Authorization"
 _LONGEST = 400
 
@@ -153,34 +156,3 @@ def _size(path: Path) -> int:
         return path.lstat().st_size
     except FileNotFoundError:
         return 0
-
-
-def hf_download(
-    repository: str,
-    commit: str,
-    paths: Sequence[str],
-    folder: Path,
-    environment: Mapping[str, str],
-    token_file: Path | None,
-    tool: Path = HF,
-) -> None:
-    """Bring files of a repository by ``hf download``, which keeps what it has of a file and goes on there.
-
-    Raises:
-        TransferError: it failed; its last line says why.
-    """
-    own = {
-        **os.environ,
-        **environment,
-        "HF_HOME": str(folder / ".cache"),
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_UPDATE_CHECK": "1",
-        "NO_COLOR": "1",
-        **({"HF_TOKEN_PATH": str(token_file)} if token_file else {}),
-    }
-    argv = [str(tool), "download", repository, *paths, "--revision", commit, "--local-dir", str(folder)]
-    done = subprocess.run(argv, env=own, capture_output=True, text=True, check=False, errors="replace")
-    if done.returncode != 0:
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        raise TransferError(Result.NO_SOURCE, f"hf download: {(lines or ['it said nothing'])[-1][:_LONGEST]}")

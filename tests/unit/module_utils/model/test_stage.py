@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -28,10 +27,10 @@ ROOMY = 1 << 40
 
 @pytest.fixture
 def tools(tmp_path: Path) -> Tools:
-    """With the token, without ``hf``."""
+    """With the token, and room."""
     token = tmp_path / "token"
     token.write_text(f"{TOKEN}\n")
-    return Tools(token, hf=tmp_path / "no hf", free=lambda _path: ROOMY)
+    return Tools(token, free=lambda _path: ROOMY)
 
 
 @pytest.fixture
@@ -261,17 +260,3 @@ def test_a_planted_link_in_place_of_the_manifest_is_not_followed(folder: Path, t
     answer = worker.verify(Request(Verb.VERIFY, str(folder), "tiny"), tools)
     assert answer.code is Result.DAMAGED
     assert "cannot be read" in answer.reason
-
-
-def real_hf() -> Path | None:
-    """The ``hf`` of an environment on this machine."""
-    found = shutil.which("hf") or "/opt/lockstep/runtime/current/bin/hf"
-    return Path(found) if os.access(found, os.X_OK) else None
-
-
-@pytest.mark.skipif(real_hf() is None, reason="no hf on this machine; tests/e2e/test_models.py runs the hosts'")
-def test_from_a_hub_by_hf(folder: Path, hub: Hub, tools: Tools) -> None:
-    tool = real_hf()
-    assert tool is not None
-    hub.spoil(damage={"model.safetensors": 1})
-    whole(folder, stage.stage(of_hub(folder, hub), dataclasses.replace(tools, hf=tool)))
