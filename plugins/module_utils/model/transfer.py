@@ -1,7 +1,7 @@
 """Files brought by ``curl``, which goes on where it was ended.
 
-A hub's too: ``hf download`` of huggingface_hub 2.4 begins a file anew after a kill, as each attempt has a temporary name of its own
-(file_download.py), and a host that is set up for the first time has no serving environment yet.
+A hub's too: ``hf download`` of huggingface_hub 2.4 begins a file anew after a kill, as each attempt has a temporary name of
+its own (file_download.py), and a host that is set up for the first time has no serving environment yet.
 """
 
 from __future__ import annotations
