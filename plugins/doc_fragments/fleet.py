@@ -87,6 +87,15 @@ options:
     type: bool
     default: false
   repository_url:
-    description: The flat repository. Required with O(source=nvidia) and O(source=mirror), where packages are looked for.
+    description: The repository. Required with O(source=nvidia) and O(source=mirror), where packages are looked for.
     type: str
+  repository_suite:
+    description: The suite; one that ends with a slash is a folder of a flat repository.
+    type: str
+    default: /
+  repository_components:
+    description: The components of a suite below C(dists/).
+    type: list
+    elements: str
+    default: []
 """

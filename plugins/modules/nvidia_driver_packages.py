@@ -84,6 +84,7 @@ next:
   type: str
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.driver import (
     apt_lock,
     boot_kernels,
     change_record,
+    repository_access,
     transaction,
 )
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import install as driver_install
@@ -118,6 +120,8 @@ def main() -> None:
             "fabric_manager": {"type": "str", "choices": ["auto", "present", "absent"], "default": "auto"},
             "prebuilt_modules": {"type": "bool", "default": False},
             "repository_url": {"type": "str"},
+            "repository_suite": {"type": "str", "default": "/"},
+            "repository_components": {"type": "list", "elements": "str", "default": []},
             "sources_file": {"type": "path"},
             "tolerate_unrelated": {"type": "bool", "default": False},
             "deadline": {"type": "int", "default": 1800},
@@ -178,7 +182,11 @@ def apply(module: AnsibleModule) -> None:
 
 
 def plan(params: dict[str, Any], state: driver_state.DriverState) -> driver_install.Plan:
-    return transaction.plan(transaction.Declared.parse(params), state, boot_kernels.read().bootable)
+    declared = transaction.Declared.parse(params)
+    if declared.repository is not None:  # the role has written what apt, and so we, are let in by
+        access = repository_access.installed(declared.repository.url)
+        declared = dataclasses.replace(declared, access=access)
+    return transaction.plan(declared, state, boot_kernels.read().bootable)
 
 
 def refresh(params: dict[str, Any], work: driver_install.Plan, limits: dict[str, float]) -> None:

@@ -38,6 +38,18 @@ options:
   keyring_fingerprint:
     description: Fingerprint of the key, in place of its SHA-256 or beside it.
     type: str
+  repository_username:
+    description: User of the repository's basic authentication.
+    type: str
+  repository_password:
+    description: Its password.
+    type: str
+  repository_client_certificate:
+    description: The certificate that the repository knows this host by, as PEM text.
+    type: str
+  repository_client_key:
+    description: Its key, as PEM text.
+    type: str
   deadline:
     description: Seconds to wait for apt's locks.
     type: float
@@ -108,6 +120,12 @@ def main() -> None:
             "keyring_url": {"type": "str", "no_log": False},
             "keyring_sha256": {"type": "str", "no_log": False},
             "keyring_fingerprint": {"type": "str", "no_log": False},
+            "repository_suite": {"type": "str", "default": "/"},
+            "repository_components": {"type": "list", "elements": "str", "default": []},
+            "repository_username": {"type": "str"},
+            "repository_password": {"type": "str", "no_log": True},
+            "repository_client_certificate": {"type": "str"},
+            "repository_client_key": {"type": "str", "no_log": True},
             "deadline": {"type": "float", "default": 300.0},
         },
         supports_check_mode=True,

@@ -74,7 +74,7 @@ FAULTS = (
     # during the change
     Fault(
         "driver_install_fails",
-        ("a1", "dkms", "evidence: a1:/var/lib/lockstep/evidence/"),
+        ("a1", "does not build for kernel", "evidence: a1:/var/lib/lockstep/evidence/"),
         "restored",
         "fault a1 driver_install_fails --when-driver NEW",
         kept="-build-make.log",
@@ -104,7 +104,7 @@ FAULTS = (
         kept="/engine.log",
     ),
     # and in its rollback
-    Fault("restore_fails", ("a1", "dkms", "could not be rolled back"), "failed", "fault a1 driver_install_fails"),
+    Fault("restore_fails", ("a1", "does not build for kernel", "could not be rolled back"), "failed", "fault a1 driver_install_fails"),
     Fault(
         "router_lost",
         ("router1", "still drained in HAProxy; next run enables it"),

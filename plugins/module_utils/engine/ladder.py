@@ -198,7 +198,10 @@ def shown(ladder: Ladder) -> dict[str, RungState]:
     known = {rung: ladder.trials[rung] for rung in RUNGS if rung in ladder.trials}
     return {
         rung: RungState(
-            trial.verdict, trial.cause if trial.verdict is Verdict.FAILED else on_cpu if rung != "none" else ""
+            trial.verdict,
+            trial.cause if trial.verdict is Verdict.FAILED else on_cpu if rung != "none" else "",
+            trial.seconds,
+            trial.at,
         )
         for rung, trial in known.items()
     }

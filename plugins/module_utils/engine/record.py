@@ -15,10 +15,17 @@ from .states import Phase, SuspectCode, Verdict
 
 @dataclasses.dataclass(frozen=True)
 class RungState:
-    """What is shown of a rung: proven, with a remark where one is due, or why it failed."""
+    """What is shown of a rung: proven, with a remark where one is due, or why it failed.
+
+    Attributes:
+        seconds: that its start took, to the proof; 0 where it is not known.
+        at: when it was tried, RFC 3339.
+    """
 
     verdict: Verdict
     note: str = ""
+    seconds: float = 0.0
+    at: str = ""
 
     def __str__(self) -> str:
         if self.verdict is Verdict.FAILED:

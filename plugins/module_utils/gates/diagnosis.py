@@ -6,6 +6,7 @@ import dataclasses
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
+from ..core.wording import many
 from ..driver.known_issues import Match
 from ..engine import state as engine_state
 from ..engine.record import EngineState
@@ -183,9 +184,11 @@ def _versions(hosts: Mapping[str, HostFindings]) -> Iterator[str]:
     for field in ("driver", "fabric_manager", "nccl", "torch", "vllm", "ray", "python", "kernel"):
         values = {name: fingerprint.get(field) or "none" for name, fingerprint in known.items()}
         if len(set(values.values())) == 1:
-            yield f"  {field:<14} {next(iter(values.values()))}"
+            yield f"  {field.replace('_', ' '):<14} {next(iter(values.values()))}"
         elif values:
-            yield f"  {field:<14} DIFFERS: " + ", ".join(f"{name} {value}" for name, value in values.items())
+            yield f"  {field.replace('_', ' '):<14} DIFFERS: " + ", ".join(
+                f"{name} {value}" for name, value in values.items()
+            )
 
 
 def _engine(engine: EngineState | None, head: str) -> Iterator[str]:
@@ -222,7 +225,7 @@ def _evidence(hosts: Mapping[str, HostFindings], replica: Mapping[str, GateResul
     folders = []
     for name, gates in [*((name, host.gates) for name, host in hosts.items()), ("head", replica)]:
         for evidence in (result.evidence for result in gates.values() if result.evidence):
-            folders.append(f"{name}: {evidence[0].rsplit('/', 1)[0]} ({len(evidence)} files)")
+            folders.append(f"{name}: {evidence[0].rsplit('/', 1)[0]} ({many(len(evidence), 'file')})")
     if folders:
         yield ""
         yield "EVIDENCE"

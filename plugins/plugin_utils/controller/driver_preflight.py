@@ -18,7 +18,20 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import progre
 
 ROUND = 10.0
 """Seconds between two questions to a host whose apt is in use."""
-FIELDS = ("version", "source", "flavor", "fabric_manager", "prebuilt_modules", *nvidia_repository.FIELDS)
+FIELDS = (
+    "version",
+    "source",
+    "flavor",
+    "fabric_manager",
+    "prebuilt_modules",
+    *nvidia_repository.FIELDS,
+    "repository_suite",
+    "repository_components",
+    "repository_username",
+    "repository_password",
+    "repository_client_certificate",
+    "repository_client_key",
+)
 Ask = Callable[[Mapping[str, Any]], Mapping[str, Answer]]
 """Asks each host one request, all at once."""
 

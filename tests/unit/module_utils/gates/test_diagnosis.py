@@ -154,7 +154,7 @@ def test_the_page_names_versions_known_issue_remediation_and_evidence():
         "issues/17167",
         "graph-hang-550.90.07: 550.127.05 was reported to work.",
         "ladder: none: proven",
-        "/var/lib/lockstep/evidence/diagnose/graph-replica (1 files)",
+        "/var/lib/lockstep/evidence/diagnose/graph-replica (1 file)",
     ):
         assert fragment in text, fragment
     assert len(text.splitlines()) < 60
