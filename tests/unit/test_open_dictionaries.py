@@ -27,7 +27,7 @@ BUDGET = {
     "module_utils/ray": 9,
     "module_utils/rollout": 21,
     "modules": 14,
-    "plugin_utils/controller": 64,
+    "plugin_utils/controller": 65,
     "plugin_utils/report": 28,
 }
 
