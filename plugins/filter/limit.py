@@ -61,8 +61,20 @@ def replica_of(hostvars: Any, groups: Mapping[str, Sequence[str]], host: str) ->
     return next(name for name in replicas if host in groups[name])
 
 
+def models_to_keep(hostvars: Any, groups: Mapping[str, Sequence[str]], folder: str) -> list[str]:
+    """Names of the staged models that a host of the inventory wants, or that one has said that it uses."""
+    keep: set[str] = set()
+    for host in groups.get(topology.ROOT, ()):
+        mine = hostvars[host]
+        above, _, name = str(mine.get("vllm_server_model", "")).rstrip("/").rpartition("/")
+        keep |= {name} if above == str(folder).rstrip("/") else set()
+        keep |= set((mine.get("__model_used") or {}).get("in_use", ()))
+    return sorted(keep)
+
+
 class FilterModule:
     """The filters."""
 
     def filters(self) -> dict[str, Any]:
-        return {function.__name__: function for function in (cut_by_limit, replica_of, unmet_by_removal)}
+        functions = (cut_by_limit, models_to_keep, replica_of, unmet_by_removal)
+        return {function.__name__: function for function in functions}

@@ -65,3 +65,15 @@ def test_a_model_that_cannot_serve_is_taken_back(pair: Lab) -> None:
     assert [model_of(pair, host) for host in HEADS] == [before, before]
     assert "Rolled back; it passed its gates again and serves as before." in rolled.play.text, rolled.play.explained()
     assert re.search(r"vLLM \([^)]*model", rolled.play.text), rolled.play.explained()
+
+
+def test_a_roll_stages_its_model_before_it_drains(pair: Lab) -> None:
+    """From a folder of each host, as from NFS, with the page cache warmed before each drain."""
+    version = serving(pair)["a1"]
+    staged = {"model_source": "/srv/models/tiny", "vllm_server_model": "/srv/lockstep/models/next"}
+    rolled = roll(pair, version, playbook=PLAYBOOK, extra=staged)
+    assert rolled.play.rc == 0, rolled.play.explained()
+    nothing_lost(rolled)
+    assert [model_of(pair, host) for host in HEADS] == [staged["vllm_server_model"]] * 2
+    order = [str(event["event_data"].get("task")) for event in rolled.play.events if event["event"] == "runner_on_ok"]
+    assert order.index("Stage model") < order.index("Read model into the page cache") < order.index("Drain vLLM")

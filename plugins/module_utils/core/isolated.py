@@ -15,7 +15,7 @@ ENVIRONMENT = {
     "HOME": "/nonexistent",
     "LC_ALL": "C.UTF-8",
 }
-KEPT = ("NOTIFY_SOCKET",)
+KEPT = ("NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY", "RUNTIME_DIRECTORY")
 """Variables of systemd's own that are handed on."""
 
 

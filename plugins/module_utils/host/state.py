@@ -104,12 +104,21 @@ class ModelFile(TypedDict):
     sha256: str | None
 
 
+class Staged(TypedDict):
+    """What staging has left: its source, the digest of its files, their MiB, and those that are not as long as they were."""
+
+    source: str
+    digest: str
+    mib: int
+    lacking: list[str]
+
+
 class Model(TypedDict):
     """What lies at a model's path: ``kind`` is ``absent``, ``folder`` or ``file``.
 
     ``files``: its configuration and the index of its weights; ``weights``: sizes; ``missing``: what the index names and is
     not there; ``readable_by``: a user's name and whether it can read all that; ``free_mib``: room on its file system, None
-    where that is not known.
+    where that is not known; ``staged``: what staging says of it, None where it did not make it.
     """
 
     path: str
@@ -119,6 +128,7 @@ class Model(TypedDict):
     missing: list[str]
     readable_by: dict[str, bool]
     free_mib: int | None
+    staged: Staged | None
 
 
 class Unit(TypedDict):

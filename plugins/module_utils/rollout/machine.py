@@ -95,6 +95,29 @@ class Carrier:
 
 
 @dataclasses.dataclass(frozen=True)
+class Staged:
+    """A model that staging has brought.
+
+    Attributes:
+        source: where it came from.
+        digest: of its files: the same on hosts that have the same.
+        mib: its size.
+        lacking: files that are missing, or of another length.
+    """
+
+    source: str
+    digest: str
+    mib: int
+    lacking: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, answer: Mapping[str, Any] | None) -> Staged | None:
+        if answer is None:
+            return None
+        return cls(str(answer["source"]), str(answer["digest"]), int(answer["mib"]), tuple(answer["lacking"]))
+
+
+@dataclasses.dataclass(frozen=True)
 class Model:
     """What lies at a model's path on one host; ``error`` where that could not be read.
 
@@ -105,6 +128,7 @@ class Model:
         missing: what the index names and is not there.
         unreadable_for: the user who cannot read it; None where the engine's can, or nobody knows.
         free_mib: room on its file system; None where that is not known.
+        staged: what staging has left there; None where staging did not make it.
     """
 
     path: str = ""
@@ -114,6 +138,7 @@ class Model:
     missing: tuple[str, ...] = ()
     unreadable_for: str | None = None
     free_mib: int | None = None
+    staged: Staged | None = None
     error: str | None = None
 
     @classmethod
@@ -128,6 +153,7 @@ class Model:
             missing=tuple(answer["missing"]),
             unreadable_for=next((user for user, can in answer["readable_by"].items() if not can), None),
             free_mib=answer.get("free_mib"),
+            staged=Staged.parse(answer.get("staged")),
         )
 
     @property

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 
 from ..engine.config import Config
+from . import staging_request
 from .findings import Finding, refuse, warn
 from .machine import Model
 from .observed import HostState
+from .staging_request import Staging
 from .topology import Replica
 
 HOME = "/var/lib/lockstep/engine"
@@ -27,18 +29,32 @@ _TRUE = {"1", "ON", "YES", "TRUE"}
 _FILES_OF_WEIGHTS = ("auto", "hf", "safetensors", "pt", "mistral", "gguf")
 
 
-def findings(replica: Replica, config: Config, states: Mapping[str, HostState]) -> Iterator[Finding]:
+def findings(
+    replica: Replica,
+    config: Config,
+    states: Mapping[str, HostState],
+    staging: Staging | None = None,
+    stages: bool = False,
+) -> Iterator[Finding]:
     """What keeps the hosts from loading the model.
 
     Args:
         config: of the replica's engine.
         states: of the hosts that answered.
+        staging: what stages the model; None where nothing does.
+        stages: whether this run stages it.
     """
     path = path_asked_for(config)
     fetched = _is_fetched(config)
-    if config.model.startswith("/"):
-        models = {host: state.preflight.model for host, state in states.items()}
-        yield from _at_path(replica, config, {host: model for host, model in models.items() if model is not None})
+    probed = {host: state.preflight.model for host, state in states.items()}
+    models = {host: model for host, model in probed.items() if model is not None}
+    if staging is not None:
+        yield from staging_request.findings(replica, config.model, models, staging, stages)
+        there = {host: model for host, model in models.items() if model.kind != "absent" or model.error}
+        if config.model.startswith("/"):
+            yield from _at_path(replica, config, there)
+    elif config.model.startswith("/"):
+        yield from _at_path(replica, config, models)
     elif fetched:
         yield from _cache(replica, config, states)
     elif path is not None:

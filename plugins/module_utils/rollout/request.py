@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ..core.stop import Stop
 from ..engine import config as engine_config
-from . import engine_request, findings, hardware, machines, model_request, own_ports, tunnel_request
+from . import engine_request, findings, hardware, machines, model_request, own_ports, staging_request, tunnel_request
 from .findings import Finding
 from .needs import Desired, HostNeed
 from .observed import HostState, Observed
@@ -15,6 +15,8 @@ from .topology import Replica, Topology
 
 REPAIRS = (Mode.VERIFY, Mode.ABORT)
 """These apply nothing that the inventory says of engines: what is wrong with that is only told."""
+STAGES = (Mode.CONVERGE, Mode.UPGRADE_MODEL)
+"""These bring a model that has a source (playbooks/shared/rollout.yml)."""
 
 
 def examine(
@@ -39,7 +41,8 @@ def examine(
     found: list[Finding] = []
     for replica in asked:
         if replica.head in desired:
-            found += _replica(replica, desired, {host: states[host] for host in replica.hosts if host in states}, needs)
+            mine = {host: states[host] for host in replica.hosts if host in states}
+            found += _replica(replica, desired, mine, needs, mode in STAGES)
     members = {host for replica in topology.replicas for host in replica.hosts}
     for host, wanted in desired.items():
         found += own_ports.router_findings(host, wanted.settings) if host not in members else ()
@@ -53,12 +56,14 @@ def _replica(
     desired: Mapping[str, Desired],
     states: Mapping[str, HostState],
     needs: Mapping[str, HostNeed],
+    stages: bool,
 ) -> list[Finding]:
     record = desired[replica.head].engine
     config, problems = engine_config.examine(dict(record)) if record is not None else (None, ())
     found = [*engine_request.findings(replica, desired, problems)]
     if config is not None:
-        found += model_request.findings(replica, config, states)
+        staging = staging_request.asked_for(desired[replica.head].settings)
+        found += model_request.findings(replica, config, states, staging, stages)
         found += hardware.layout_findings(replica, desired, config, states)
     found += hardware.host_findings(replica, desired, states, needs)
     for host in replica.hosts:

@@ -57,6 +57,8 @@ RANGES: Mapping[str, Range] = {
     "gpu_host_nofile": COUNT,
     "gpu_host_shm_mib": Range("MiB", 0),
     "gpu_host_user_id": Range("user number", 1),
+    "model_deadline": DEADLINE,
+    "model_warm_seconds": SECONDS,
     "node_metrics_interval": DEADLINE,
     "nvidia_driver_apt_deadline": DEADLINE,
     "nvidia_driver_apt_lock_deadline": SECONDS,

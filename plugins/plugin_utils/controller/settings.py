@@ -22,7 +22,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import an
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import ConnectionVariables
 
 ROOT = Path(__file__).resolve().parents[3]
-HOST_ROLES = ("gpu_host", "nvidia_driver", "serving_runtime", "ray_node", "vllm_server", "node_metrics")
+HOST_ROLES = ("gpu_host", "nvidia_driver", "serving_runtime", "ray_node", "vllm_server", "model", "node_metrics")
 ROUTER_ROLES = ("vllm_haproxy",)
 SHIPPED_LOCKS = ("cuda", "cpu")
 YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C, where it was built, takes a tenth of the time

@@ -71,6 +71,7 @@ VERBS = {
     "nvidia_driver": ["prefetch", "check", "install", "load", "restore", "accept", "release"],
     "serving_runtime": ["install"],
     "ray_node": ["configure", "start", "stop"],
+    "model": ["stage", "warm"],
     "vllm_server": ["configure", "baseline", "drain", "stop", "start", "prove", "bake"],
     "admission": ["quarantine", "verify_host", "stamp_host", "verify_replica", "admit"],
 }
@@ -120,6 +121,7 @@ def rollout(
     bake: int = 0,
     hangs: dict[str, list[str]] | None = None,
     options: Sequence[str] = (),
+    model_source: str = "",
 ) -> Ran:
     """Two waves of one replica of two hosts, each of which gets another driver, or what ``steps`` name.
 
@@ -146,6 +148,7 @@ def rollout(
             "lost": lost or {},
             "hangs": hangs or {},
             "answers": answers,
+            "model_source": model_source,
         }
         for host in HOSTS
     }
@@ -194,6 +197,7 @@ def run(collection: Path, folder: Path, log: Path, *options: str) -> Ran:
 
 
 HEAD = [
+    "model.warm",
     "vllm_server.drain",
     "vllm_server.stop",
     "admission.quarantine",
@@ -233,6 +237,30 @@ def test_waves_go_through_their_stages_in_order(collection: Path, tmp_path: Path
     assert [line for line in HEAD if line not in heads_only] == [line for line in ran.of("b2") if line in HEAD]
     assert ran.log.index("b1 vllm_server.drain") > ran.log.index("a1 nvidia_driver.accept")
     assert ran.log[-1] == "a1 rollout_lock released"
+
+
+@pytest.mark.parametrize("mode", ["converge", "upgrade_model", "upgrade", "verify"])
+def test_a_model_with_a_source_is_staged_before_anything_is_drained(
+    collection: Path, tmp_path: Path, mode: str
+) -> None:
+    ran = rollout(collection, tmp_path, mode=mode, steps=SETTINGS, model_source="/mnt/models/tiny")
+    assert ran.rc == 0, ran.text
+    staged = [number for number, line in enumerate(ran.log) if line.endswith(" model.stage")]
+    assert len(staged) == (len(HOSTS) if mode in ("converge", "upgrade_model") else 0)
+    drained = [number for number, line in enumerate(ran.log) if line.endswith("vllm_server.drain")]
+    assert max(staged, default=-1) < min(drained)
+
+
+def test_a_model_that_cannot_be_staged_ends_the_run_before_anything_is_drained(
+    collection: Path, tmp_path: Path
+) -> None:
+    ran = rollout(
+        collection, tmp_path, {"b2": ["model.stage"]}, mode="converge", steps=SETTINGS, model_source="hub:a/b"
+    )
+    assert ran.rc != 0
+    assert "before the first wave, so no serving replica changed" in ran.text
+    assert "drain" not in "".join(ran.log)
+    assert ran.log[-1].endswith("rollout_lock released")
 
 
 def test_a_failed_wave_is_rolled_back_and_no_other_begins(collection: Path, tmp_path: Path) -> None:

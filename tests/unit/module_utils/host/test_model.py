@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -98,3 +99,37 @@ def test_where_that_cannot_be_tried_nothing_is_said(folder: Path) -> None:
         return CommandResult(None) if argv[0] == "setpriv" else run_command(argv, deadline)
 
     assert host_model.model(str(folder), without_setpriv)["readable_by"] == {}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="reads as another user")
+def test_what_another_user_may_have_put_there_is_read_as_that_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """He plants a link to a file that root alone may read: not even its checksum is learnt."""
+    monkeypatch.setattr(host_model, "USER", "nobody")
+    user = pwd.getpwnam("nobody")
+    with tempfile.TemporaryDirectory(dir="/tmp") as outside:
+        os.chmod(outside, 0o755)
+        secret, folder = Path(outside, "secret"), Path(outside, "model")
+        secret.write_text("{}")
+        secret.chmod(0o600)
+        folder.mkdir()
+        (folder / "config.json").symlink_to(secret)
+        (folder / "model.safetensors").write_text("x")
+        as_root = host_model.model(str(folder))
+        assert as_root["files"]["config.json"]["sha256"], "in a folder of root's, root reads"
+        os.chown(folder, user.pw_uid, user.pw_gid)
+        found = host_model.model(str(folder))
+        assert found["files"]["config.json"]["sha256"] is None
+        assert found["weights"] == {"model.safetensors": 1}
+
+
+def test_what_staging_left_is_told_by_its_manifest(tmp_path: Path) -> None:
+    made = {"source": "hub:a/b@main", "files": {
+        "config.json": {"size": 2, "sha256": "a" * 64}, "m.safetensors": {"size": 9, "sha256": "b" * 64},
+    }}  # fmt: skip
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / host_model.MANIFEST).write_text(json.dumps(made))
+    staged = host_model.model(str(tmp_path))["staged"]
+    assert staged is not None
+    assert (staged["source"], staged["mib"], staged["lacking"]) == ("hub:a/b@main", 0, ["m.safetensors"])
+    (tmp_path / host_model.MANIFEST).write_text("{")
+    assert host_model.model(str(tmp_path))["staged"] is None
