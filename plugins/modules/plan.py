@@ -104,7 +104,8 @@ notes:
   - >-
     Variables of C(verify.yml). C(verify_disturb) (boolean, false) takes replica by replica from service for the gates
     across hosts, in waves as a roll does, and enables each again.
-  - Variables of C(status.yml). C(status_format) (V(table) or V(json), V(table)) as in M(lockstep.vllm.status).
+  - Variables of C(status.yml). C(status_format) (V(table) or V(json), V(table)) and C(status_others) (V(false)) as in
+    M(lockstep.vllm.status).
 seealso:
   - module: lockstep.vllm.rollout_lock
   - module: lockstep.vllm.rollout_request

@@ -182,6 +182,8 @@ PARTS: Mapping[str, Shape] = {
     **dict.fromkeys(("filter", "tunnel"), record({"wanted": flag, "problem": text, "error": _TEXT})),
     "preflight": record({"taken_ports": table(text), "names": table(_TEXT), "model": _MODEL, "tunnel": _CARRIER,
                          "error": _TEXT}),
+    "router": record({"servers": table(record({"address": text, "status": text, "draining": flag, "up": flag})),
+                      "error": _TEXT}),
     "ray": record({"head": one_of(("up", "down", "refused", "absent")), "error": _TEXT, "nodes": items(_NODE)}),
 }  # fmt: skip
 """The parts of an answer that may each be ``Unread``."""

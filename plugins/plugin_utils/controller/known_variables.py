@@ -42,7 +42,7 @@ def of_playbooks() -> Mapping[str, Mapping[str, Any]]:
         "rollout_action": planned["action"],
         "rollout_lock_take_over": lock["take_over"],
         "rollout_lock_without": lock["without"],
-        "status_format": _options(status)["format"],
+        **{f"status_{name}": option for name, option in _options(status).items()},
         "diagnose_capture": {
             "type": "list", "elements": "str", "choices": list(CAPTURED), "default": list(CAPTURED),
             "description": "What the graph gate of diagnose.yml captures.",
