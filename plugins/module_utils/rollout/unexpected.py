@@ -164,10 +164,10 @@ def _units(host: str, state: State) -> Iterator[Unexpected]:
         return
     replica = _part(state, "host").get("replica")
     does = " and ".join(
-        f"{names(units)} {verb}" for units, verb in ((running, "runs"), (at_boot, "starts at boot")) if units
+        f"{names(units)} {verb}" for units, verb in ((running, "active"), (at_boot, "enabled")) if units
     )
     by_record = f" for {replica}, by its own record" if replica else ""
-    cause = f"{host} is in no replica of the inventory, and {does} there{by_record}"
+    cause = f"{host} is in no replica of the inventory, and has {does}{by_record}"
     following = f"{_REMOVE} --limit {host}"
     yield Unexpected(UnexpectedCode.NO_REPLICA, host, host, bool(running), printable(cause), following)
 

@@ -154,7 +154,7 @@ def test_every_code_has_a_case() -> None:
 def test_the_cause_says_what_where_and_what_next() -> None:
     (found,) = unexpected.find(WANTED, {"c1": {"units": runs("ray", vllm="enabled"), "host": {"replica": "replica_c"}}})
     assert found.cause == (
-        "c1 is in no replica of the inventory, and lockstep-ray.service runs and lockstep-vllm.service starts at boot there "
+        "c1 is in no replica of the inventory, and has lockstep-ray.service active and lockstep-vllm.service enabled "
         "for replica_c, by its own record"
     )
     assert found.serving
