@@ -17,3 +17,12 @@ def promtool() -> str:
     if found.returncode:
         pytest.skip(f"no promtool here, and none could be downloaded: {found.stderr.strip()}")
     return found.stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def grafana_sdk() -> str:
+    """Folder of Grafana's own models of a dashboard; they come over the network once."""
+    found = subprocess.run([ROOT / "tools/grafana-sdk"], text=True, capture_output=True, check=False)
+    if found.returncode:
+        pytest.skip(f"no models of Grafana here, and none could be downloaded: {found.stderr.strip()}")
+    return found.stdout.strip()

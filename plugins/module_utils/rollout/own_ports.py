@@ -5,6 +5,7 @@ What else listens on them is in the probe's answer.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,7 +14,8 @@ from . import tunnel_request
 from .findings import Finding, refuse, warn
 from .observed import HostState
 
-ROUTER = ("vllm_haproxy_api_port", "vllm_haproxy_stats_port")
+ROUTER = ("vllm_haproxy_api_port", "vllm_haproxy_stats_port", "vllm_haproxy_metrics_port")
+_METRICS_CLIENTS = "vllm_haproxy_metrics_clients"
 _FIRST_FREE = 1024
 
 
@@ -33,7 +35,17 @@ def chosen(settings: Mapping[str, Any]) -> tuple[ports.RayPorts, ports.EnginePor
 
 def of_router(settings: Mapping[str, Any]) -> dict[str, range]:
     """HAProxy's ports, by the variable that moves each; empty on a host that is no router."""
-    return {name: range(int(settings[name]), int(settings[name]) + 1) for name in ROUTER if settings.get(name)}
+    unused = () if settings.get(_METRICS_CLIENTS) else ("vllm_haproxy_metrics_port",)
+    used = [name for name in ROUTER if settings.get(name) and name not in unused]
+    return {name: range(int(settings[name]), int(settings[name]) + 1) for name in used}
+
+
+def _metrics_clients(host: str, settings: Mapping[str, Any]) -> Iterator[Finding]:
+    for client in settings.get(_METRICS_CLIENTS) or ():
+        try:
+            ipaddress.ip_network(str(client), strict=False)
+        except ValueError:
+            yield refuse(f"{host}: {_METRICS_CLIENTS} has {client!r}, which is no address and no network")
 
 
 def findings(host: str, settings: Mapping[str, Any], head: bool, state: HostState | None) -> Iterator[Finding]:
@@ -61,6 +73,7 @@ def findings(host: str, settings: Mapping[str, Any], head: bool, state: HostStat
             yield refuse(
                 f"{host}: {name} is {_shown(taken)}: the user lockstep can listen on {_FIRST_FREE} to 65535 only"
             )
+    yield from _metrics_clients(host, settings)
     for one, other, both in ports.clashes({**named, **router}):
         yield refuse(f"{host}: {one} and {other} are both {_shown(both)}: choose another port for one of them")
     if state is not None:
@@ -74,6 +87,7 @@ def router_findings(host: str, settings: Mapping[str, Any]) -> Iterator[Finding]
     except ValueError as error:
         yield refuse(f"{host}: {error}")
         return
+    yield from _metrics_clients(host, settings)
     for one, other, both in ports.clashes(router):
         yield refuse(f"{host}: {one} and {other} are both {_shown(both)}: choose another port for one of them")
 

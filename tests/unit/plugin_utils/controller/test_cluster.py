@@ -15,7 +15,8 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Sto
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, cluster, fleet, heads
 
 ACTIONS = (
-    "fetch_evidence", "host_setup", "packet_filter", "plan", "probe", "record_inputs", "rollout_lock", "rollout_request", "status",
+    "fetch_evidence", "host_setup", "packet_filter", "plan", "probe", "record_inputs", "rollout_lock", "rollout_request",
+    "scrape_targets", "status",
 )  # fmt: skip
 LOCAL = {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}
 
@@ -183,3 +184,17 @@ def test_hosts_of_no_replica_are_asked_only_on_request(
     status = made.run(None, inventory.task_vars)["status"]
     assert (status["unexpected"], status["unanswered"]) == ([], ["gone1"] if asked else [])
     assert ("in no replica, and no answer: gone1" in shown[0]) is asked
+
+
+def test_what_prometheus_scrapes(read_inventory: Callable[[dict[str, Any]], Any]) -> None:
+    module = importlib.import_module("ansible_collections.lockstep.vllm.plugins.action.scrape_targets")
+    hosts = {"r1": {"ansible_host": "10.0.0.5", "vllm_haproxy_metrics_clients": ["10.0.9.4"]}, "r2": {}}
+    made, task_vars = acting(read_inventory({"children": {**GROUPS["children"], "router": {"hosts": hosts}}}))
+    assert module.targets(made.cluster(task_vars), {"r1": "10.0.0.5", "r2": "10.0.0.6"}, 9100) == {
+        "hosts": [{"targets": ["10.0.0.3:9100", "10.0.0.1:9100", "10.0.0.2:9100"]}],
+        "replicas": [
+            {"targets": ["10.0.0.3:9000"], "labels": {"replica": "replica_b"}},
+            {"targets": ["10.0.0.1:8000"], "labels": {"replica": "replica_a"}},
+        ],
+        "routers": [{"targets": ["10.0.0.5:8405"], "labels": {"router": "r1"}}],
+    }
