@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -110,6 +110,24 @@ def extra_variables(loader: Any) -> Mapping[str, Any]:
 
     variables: Mapping[str, Any] = load_extra_vars(loader)
     return variables
+
+
+def play_variables(play: Any, group: str, names: Iterable[str]) -> dict[str, Any]:
+    """Those of ``names`` that are set for the first host of ``group`` in a play, templated; nothing without such a host.
+
+    ``Play.get_variable_manager``, ``VariableManager._inventory`` and ``_loader``: a callback is given no variables. Read in
+    2.21.5.
+    """
+    from ansible.template import Templar
+
+    manager = play.get_variable_manager()
+    found = manager._inventory.groups.get(group)
+    hosts = found.get_hosts() if found is not None else []
+    if not hosts:
+        return {}
+    variables = manager.get_vars(play=play, host=hosts[0], include_hostvars=False)
+    templar = Templar(loader=manager._loader, variables=variables)
+    return {name: templar.template(variables[name]) for name in names if name in variables}
 
 
 def written_at(text: str) -> str:
