@@ -1,8 +1,8 @@
 """Delivers a run's messages to a webhook: a process of its own, so that a receiver that hangs or is down delays no run.
 
 The standard library alone, run as a file by :mod:`webhook`. Everything comes on standard input, as a URL may hold a secret:
-the first line says where to, each further one is a message; where they end without the last message, the run was killed, and
-the message for that is sent. It ends by itself, and prints what was not delivered: without the URL.
+the first line says where to, each further one is a message; where they end without the last one, or the run's process is
+gone, the run was killed, and the message for that is sent. It ends by itself, and prints what was not delivered: without the URL.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import hashlib
 import hmac
 import http.client
 import json
+import os
+import select
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 TIMEOUT = 5.0
@@ -74,10 +76,28 @@ def deliver(
     return problem
 
 
+def lines(handle: int, parent: int, poll: float = 1.0) -> Iterator[str]:
+    """Lines of a pipe until it ends, or until ``parent`` is gone: workers that outlive it for a while hold the pipe open."""
+    rest = b""
+    while True:
+        ready, _, _ = select.select([handle], [], [], poll)
+        if not ready:
+            if os.getppid() != parent:
+                return
+            continue
+        part = os.read(handle, 65536)
+        if not part:
+            return
+        *whole, rest = (rest + part).split(b"\n")
+        for line in whole:
+            yield line.decode()
+
+
 def main() -> int:
-    where = json.loads(sys.stdin.readline())
+    told = lines(sys.stdin.fileno(), os.getppid())
+    where = json.loads(next(told))
     killed: dict[str, Any] | None = None
-    for line in sys.stdin:
+    for line in told:
         said = json.loads(line)
         killed = said.get("if_killed")
         if problem := deliver(where, said["message"]):
