@@ -2,7 +2,8 @@
 
 The standard library alone, run as a file by :mod:`webhook`. Everything comes on standard input, as a URL may hold a secret:
 the first line says where to, each further one is a message; where they end without the last one, or the run's process is
-gone, the run was killed, and the message for that is sent. It ends by itself, and prints what was not delivered: without the URL.
+gone, the run was killed, and the message for that is sent. It ends by itself, and prints what was not delivered: without the
+URL.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 
 TIMEOUT = 5.0
 """Seconds that one attempt may take to connect, and to be answered."""
-PAUSES = (1.0, 4.0)
+PAUSES = (1.0, 2.0)
 """Seconds before the second and the third attempt."""
 SIGNATURE = "X-Lockstep-Signature"
 DELIVERY = "X-Lockstep-Delivery"
