@@ -29,6 +29,7 @@ from ..runtime import state as runtime_state
 from . import machine
 
 if TYPE_CHECKING:
+    from ..ray import gcs
     from .state import (
         Boot,
         HostState,
@@ -97,7 +98,7 @@ def collect(request: Request) -> HostState:
     if request.get("preflight"):
         state["preflight"] = _guarded(lambda: _preflight(request))
     if request.get("ray"):
-        state["ray"] = {**_guarded(_ray)}
+        state["ray"] = _guarded(_ray)
     return state
 
 
@@ -339,7 +340,7 @@ def _router() -> Router:
         raise ValueError(error) from error
 
 
-def _ray() -> dict[str, Any]:
+def _ray() -> gcs.Summary:
     from ..ray import gcs
 
     return gcs.summary()

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from ..ray import ports
 from . import tunnel_request
 from .findings import Finding, refuse, warn
 from .observed import HostState
+from .settings import Settings
 
-ROUTER = ("vllm_haproxy_api_port", "vllm_haproxy_stats_port", "vllm_haproxy_metrics_port")
-_METRICS_CLIENTS = "vllm_haproxy_metrics_clients"
 _FIRST_FREE = 1024
 
 
-def chosen(settings: Mapping[str, Any]) -> tuple[ports.RayPorts, ports.EnginePorts]:
+def chosen(settings: Settings) -> tuple[ports.RayPorts, ports.EnginePorts]:
     """The ports of Ray and of the engine that a host's variables mean.
 
     Raises:
@@ -33,22 +31,26 @@ def chosen(settings: Mapping[str, Any]) -> tuple[ports.RayPorts, ports.EnginePor
     )
 
 
-def of_router(settings: Mapping[str, Any]) -> dict[str, range]:
+def of_router(settings: Settings) -> dict[str, range]:
     """HAProxy's ports, by the variable that moves each; empty on a host that is no router."""
-    unused = () if settings.get(_METRICS_CLIENTS) else ("vllm_haproxy_metrics_port",)
-    used = [name for name in ROUTER if settings.get(name) and name not in unused]
-    return {name: range(int(settings[name]), int(settings[name]) + 1) for name in used}
+    named = {
+        "vllm_haproxy_api_port": settings.get("vllm_haproxy_api_port"),
+        "vllm_haproxy_stats_port": settings.get("vllm_haproxy_stats_port"),
+    }
+    if settings.get("vllm_haproxy_metrics_clients"):  # while nobody may read them, nothing listens
+        named["vllm_haproxy_metrics_port"] = settings.get("vllm_haproxy_metrics_port")
+    return {name: range(int(port), int(port) + 1) for name, port in named.items() if port}
 
 
-def _metrics_clients(host: str, settings: Mapping[str, Any]) -> Iterator[Finding]:
-    for client in settings.get(_METRICS_CLIENTS) or ():
+def _metrics_clients(host: str, settings: Settings) -> Iterator[Finding]:
+    for client in settings.get("vllm_haproxy_metrics_clients") or ():
         try:
             ipaddress.ip_network(str(client), strict=False)
         except ValueError:
-            yield refuse(f"{host}: {_METRICS_CLIENTS} has {client!r}, which is no address and no network")
+            yield refuse(f"{host}: vllm_haproxy_metrics_clients has {client!r}, which is no address and no network")
 
 
-def findings(host: str, settings: Mapping[str, Any], head: bool, state: HostState | None) -> Iterator[Finding]:
+def findings(host: str, settings: Settings, head: bool, state: HostState | None) -> Iterator[Finding]:
     """What is wrong with the ports of one host of a replica.
 
     Args:
@@ -80,7 +82,7 @@ def findings(host: str, settings: Mapping[str, Any], head: bool, state: HostStat
         yield from _ephemeral(host, {**named, **router}, state)
 
 
-def router_findings(host: str, settings: Mapping[str, Any]) -> Iterator[Finding]:
+def router_findings(host: str, settings: Settings) -> Iterator[Finding]:
     """What is wrong with the ports of a router that is no host of a replica."""
     try:
         router = of_router(settings)
