@@ -13,7 +13,7 @@ COVERED_BY_E2E := serving_runtime admission ray_node vllm_server
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo demo-down quick check contract lint unit alerts supply audit release lock screenshot mutants test test-long sanity molecule roles e2e benchmark clean
+.PHONY: help env demo demo-down quick check contract lint unit alerts supply audit release lock screenshot wheelhouse mirror-list mutants test test-long sanity molecule roles e2e benchmark clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -33,10 +33,11 @@ quick: env ## after every edit: ruff, mypy, and the unit tests of what changed (
 check: env ## the fast half of the tests, no testbed: linters and types beside the unit tests (4 minutes on two cores)
 	@tools/beside .cache/lint.log '$(MAKE) --keep-going lint' $(MAKE) --keep-going unit alerts supply
 
-lint: env ## yamllint, ruff, mypy --strict, ansible-lint's production profile
+lint: env ## yamllint, ruff, mypy --strict, ansible-lint's production profile, the changelog's fragments
 	@$(STAGE) yamllint yamllint --strict .
 	@$(STAGE) ruff sh -c 'ruff check . && ruff format --check .'
 	@$(STAGE) mypy mypy
+	@$(STAGE) changelog antsibull-changelog lint
 	@$(STAGE) ansible-lint ansible-lint --offline --strict
 
 unit: env ## unit tests, and the built collection from an empty path
@@ -49,7 +50,7 @@ alerts: env ## metrics, alert rules, dashboard, checked by promtool, amtool and 
 	@$(STAGE) alerts pytest tests/alerts
 
 supply: env ## `make audit` and `make release`, tested with a recorded database and throw-away keys (their tools are downloaded once)
-	@$(STAGE) supply pytest -n 2 tests/supply
+	@$(STAGE) supply pytest -n 2 -m 'not long' tests/supply
 
 audit: env ## SBOMs (CycloneDX) of the three locks, and what OSV knows about what they name; needs the network (docs/security.md)
 	@tools/audit
@@ -59,6 +60,13 @@ release: env ## the collection, signed: KEY='fingerprint of your gpg key' (CONTR
 
 lock: env ## renew both locks of the serving environment, say what changed and which known issues they meet; needs the network
 	@$(CURDIR)/.venv/bin/python tools/lock
+
+wheelhouse: env ## all wheels of a lock for hosts without internet: TO=/srv/wheels LOCK=cuda PYTHON='3.11 3.12' CONTROLLER=3.12
+	@$(CURDIR)/.venv/bin/python tools/wheelhouse $(TO) $(if $(LOCK),--lock $(LOCK)) $(if $(PYTHON),--python $(PYTHON)) \
+	    $(if $(CONTROLLER),--controller $(CONTROLLER)) $(if $(MANAGED_PYTHON),--managed-python $(MANAGED_PYTHON)) $(OPTIONS)
+
+mirror-list: env ## all Debian packages that hosts without internet need: TO=/srv/list DRIVER=580.95.05 OPTIONS='--distribution debian:12 …'
+	@$(CURDIR)/.venv/bin/python tools/mirror-list $(TO) --driver $(DRIVER) $(OPTIONS)
 
 screenshot: env ## docs/report.png, the README's picture of a report, from a recorded journal; needs chromium
 	@$(CURDIR)/.venv/bin/python tools/screenshot
@@ -82,7 +90,7 @@ test-long: env contract ## the scenarios that `make test` leaves out: every faul
 	@$(STAGE) roles-long env NO_COLOR=1 tools/molecule $(COVERED_BY_E2E); status=$$?; \
 	$(STAGE) debian13 env NO_COLOR=1 LOCKSTEP_TESTBED_SUITE=trixie tools/molecule gpu_host nvidia_driver real_packages || status=1; \
 	$(STAGE) standalone env NO_COLOR=1 tools/molecule standalone || status=1; \
-	$(STAGE) long pytest -m long tests/e2e tests/security && exit $$status
+	$(STAGE) long pytest -m long tests/e2e tests/security tests/supply && exit $$status
 
 test: roles e2e ## lint, sanity, unit tests, the scenarios of single roles and tests/e2e
 

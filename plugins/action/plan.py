@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import yaml
+from ansible import constants
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import data_tables
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop, StopError
@@ -31,6 +32,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.unexpected i
 from ansible_collections.lockstep.vllm.plugins.modules import plan as documented
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import (
     ansible_internals,
+    configuration,
     driver_preflight,
     known_variables,
     routers,
@@ -91,7 +93,7 @@ class ActionModule(ClusterAction):
             observed,
             run,
             fingerprints,
-            found.warnings,
+            [*configuration.lacking(Invocation.of_this_run().playbook, constants.CALLBACKS_ENABLED), *found.warnings],
             lambda due: self._driver_findings(cluster, observed, due, task_vars),
             routers.declared_addresses(self._templar, task_vars),
             cluster.unexpected(answers),

@@ -32,7 +32,7 @@ def test_the_artefact_holds_the_collection_and_nothing_else(artefact: Path) -> N
         members = [member for member in archive.getmembers() if not member.isdir()]
     top = {member.name.split("/")[0] for member in members}
     assert top <= {
-        "CHANGELOG.md", "CONTRIBUTING.md", "COPYING", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "SECURITY.md",
+        "CHANGELOG.rst", "CONTRIBUTING.md", "COPYING", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "SECURITY.md",
         "data", "docs", "inventories", "meta", "playbooks", "plugins", "roles", "tests",
     }  # fmt: skip
     assert not [member.name for member in members if member.issym() or member.islnk()]

@@ -23,9 +23,12 @@ ORDER = (
     "test_encryption",  # turns it on and off again
     "test_models",
     "test_recovery",
+    "test_dead_host",
     "test_gates",
     "test_ladder",
     "test_examples",  # on bare hosts again, and leaves them bare
+    "test_air_gap",  # the same
+    "test_collection_only",  # the same
     "test_cgroups",  # makes and removes testbeds of its own
     # two replicas of one host behind the router (fixture `pair`): each makes them serve, and leaves them serving
     "test_roll_across_hosts",

@@ -104,7 +104,12 @@ FAULTS = (
         kept="/engine.log",
     ),
     # and in its rollback
-    Fault("restore_fails", ("a1", "does not build for kernel", "could not be rolled back"), "failed", "fault a1 driver_install_fails"),
+    Fault(
+        "restore_fails",
+        ("a1", "does not build for kernel", "could not be rolled back"),
+        "failed",
+        "fault a1 driver_install_fails",
+    ),
     Fault(
         "router_lost",
         ("router1", "still drained in HAProxy; next run enables it"),

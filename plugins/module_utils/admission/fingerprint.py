@@ -10,13 +10,17 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
+from ..core.system import read_text
 from ..driver import dpkg
 from ..driver import state as driver_state
 from ..driver.versions import upstream
 from ..runtime import state as runtime_state
 
+MACHINE_ID = Path("/etc/machine-id")
 FIELDS = (
+    "machine",
     "driver",
     "driver_packages",
     "libcuda_build_id",
@@ -31,8 +35,13 @@ FIELDS = (
 )
 
 
-def compose(driver: Mapping[str, object], runtime: Mapping[str, object], kernel: str) -> dict[str, str | None]:
-    """The fingerprint of a host from what was read of its driver (``driver_state``), runtime and kernel.
+def compose(
+    driver: Mapping[str, object], runtime: Mapping[str, object], kernel: str, machine: str | None = None
+) -> dict[str, str | None]:
+    """The fingerprint of a host from what was read of its driver (``driver_state``), runtime, kernel and machine.
+
+    ``machine`` (``this_machine``) stays over reboots and goes with the machine: one that takes a dead host's name, address and
+    versions has no stamp, neither its own nor its part of the replica's.
 
     ``driver`` is the version of the loaded module and ``driver_packages`` that of the installed packages: a host whose
     packages changed under a loaded module has another fingerprint, hence no valid stamp. Build ids tell apart two builds of
@@ -40,6 +49,7 @@ def compose(driver: Mapping[str, object], runtime: Mapping[str, object], kernel:
     """
     fabric_manager = driver.get("fabric_manager")
     return {
+        "machine": machine,
         "driver": _text(driver.get("loaded_version")),
         "driver_packages": _text(driver.get("package_version")),
         "libcuda_build_id": _text(driver.get("libcuda_build_id")),
@@ -51,7 +61,13 @@ def compose(driver: Mapping[str, object], runtime: Mapping[str, object], kernel:
 
 def current() -> dict[str, str | None]:
     """This host's fingerprint now."""
-    return compose(driver_identity(), runtime_state.state(), os.uname().release)
+    return compose(driver_identity(), runtime_state.state(), os.uname().release, this_machine())
+
+
+def this_machine(path: Path = MACHINE_ID) -> str | None:
+    """Which installation of which machine this is: a digest of systemd's machine id, which is not to be shown as it is."""
+    identity = read_text(path).strip()
+    return hashlib.sha256(f"lockstep {identity}".encode()).hexdigest()[:12] if identity else None
 
 
 def driver_identity() -> dict[str, object]:

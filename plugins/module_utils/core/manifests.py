@@ -1,7 +1,7 @@
 """Everything that decides what a role does to a host, as one digest: how a run knows that nothing changed.
 
-The controller digests a role's files and the values of its variables; the host keeps that digest with the checksums of
-the files that the role manages. Either side changing makes the role due, with the reason.
+The controller digests what a role's files do (``role_digest``) and the values of its variables; the host keeps that digest with
+the checksums of the files that the role manages. Either side changing makes the role due, with the reason.
 
 Secrets are among both. So the host keeps no plain hash, by which a guess could be tried elsewhere, but one that is keyed with a
 random key of its own, which root alone reads and which never leaves it: the controller sends what it wants, and the host
@@ -16,7 +16,7 @@ import hmac
 import json
 import os
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -35,27 +35,21 @@ HOW_NOT_WHAT = {
     "vllm_server_serving_deadline",
     "vllm_server_drain_reason",
 }
-LEFT_OUT = {"__pycache__", "molecule", "README.md"}
 
 
-class Manifest(TypedDict):
-    """The record of a role just applied on a host: its inputs and its files, all as keyed digests, None where absent."""
+class _Newer(TypedDict, total=False):
+    code: str
+
+
+class Manifest(_Newer):
+    """The record of a role just applied on a host: its inputs and its files, all as keyed digests, None where absent.
+
+    ``code`` is the part of the inputs that came with Lockstep, less what the operator declares; earlier versions wrote none.
+    """
 
     role: str
     inputs: str
     files: dict[str, str | None]
-
-
-def tree_digest(folders: Iterable[Path]) -> str:
-    """One digest over the names and contents of all files below ``folders`` (caches and READMEs left out)."""
-    total = hashlib.sha256()
-    for folder in folders:
-        for path in sorted(item for item in folder.rglob("*") if item.is_file()):
-            relative = path.relative_to(folder)
-            if LEFT_OUT.isdisjoint(relative.parts):
-                total.update(f"{folder.name}/{relative}\0".encode())
-                total.update(hashlib.sha256(path.read_bytes()).digest())
-    return total.hexdigest()
 
 
 def deciding(specs: Mapping[str, Any]) -> list[str]:
@@ -65,9 +59,9 @@ def deciding(specs: Mapping[str, Any]) -> list[str]:
 
 
 def digest(files: str, variables: Mapping[str, Any], context: Mapping[str, Any]) -> str:
-    """The digest of a role's inputs: its ``files`` digest, the values of its variables, and the topology it reads."""
-    text = json.dumps([files, variables, context], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """The digest of a role's inputs: its ``files`` digest, and that of its variables' values and of the topology it reads."""
+    declared = json.dumps([variables, context], sort_keys=True, default=str)
+    return ".".join(hashlib.sha256(part.encode()).hexdigest() for part in (files, declared))
 
 
 def key(path: Path | None = None) -> bytes:
@@ -114,6 +108,7 @@ def manifest(role: str, inputs: str, files: Sequence[str], with_key: bytes) -> M
     return {
         "role": role,
         "inputs": keyed(inputs.encode(), with_key),
+        "code": keyed(_code(inputs), with_key),
         "files": {name: file_digest(Path(name), with_key) for name in sorted(files)},
     }
 
@@ -123,6 +118,17 @@ def applied(record: Manifest, inputs: str | None, with_key: bytes) -> bool:
     if inputs is None or not with_key:
         return False
     return hmac.compare_digest(record["inputs"], keyed(inputs.encode(), with_key))
+
+
+def same_code(record: Manifest, inputs: str | None, with_key: bytes) -> bool:
+    """Whether Lockstep does in this role what it did when the role was applied."""
+    if inputs is None or not with_key:
+        return False
+    return hmac.compare_digest(record.get("code", ""), keyed(_code(inputs), with_key))
+
+
+def _code(inputs: str) -> bytes:
+    return inputs.partition(".")[0].encode()
 
 
 def drifted(record: Manifest, with_key: bytes) -> list[str]:

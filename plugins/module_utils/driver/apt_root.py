@@ -125,7 +125,7 @@ class AptRoot:
 
 @contextlib.contextmanager
 def throw_away(
-    *, root: Path = Path("/"), ignore: Collection[str] = (), command: Run = run_command
+    *, root: Path = Path("/"), ignore: Collection[str] = (), command: Run = run_command, below: Path | None = None
 ) -> Iterator[AptRoot]:
     """The throw-away root, removed again. Only root can read it, as a copied description may hold a password.
 
@@ -133,8 +133,9 @@ def throw_away(
         root: the host's file system.
         ignore: names of preference files that are to be left out.
         command: runs apt.
+        below: where it is made, ``RUN`` when left out.
     """
-    with tempfile.TemporaryDirectory(prefix="lockstep-apt-", dir=RUN) as name:
+    with tempfile.TemporaryDirectory(prefix="lockstep-apt-", dir=below or RUN) as name:
         folder = Path(name)
         for part in _PARTS:
             (folder / part).mkdir(parents=True)

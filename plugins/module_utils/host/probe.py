@@ -65,7 +65,7 @@ def collect(request: Request) -> HostState:
     """The state of this host, JSON-ready. A part that could not be read is ``Unread``, never missing and never an exception."""
     driver = _guarded(lambda: driver_state.driver_state(also=request.get("driver_also", ())))
     runtime = _guarded(runtime_state.state)
-    identity = fingerprint.compose(driver, runtime, os.uname().release)
+    identity = fingerprint.compose(driver, runtime, os.uname().release, fingerprint.this_machine())
     networks = _guarded(_networks)
     state: HostState = {
         "schema": 1,
@@ -189,6 +189,7 @@ def _manifest(desired: Mapping[str, str]) -> dict[str, Manifest]:
         record = manifests.parse(records.read(path) or {})
         found[path.stem] = {
             "current": manifests.applied(record, desired.get(path.stem), key),
+            "same_code": manifests.same_code(record, desired.get(path.stem), key),
             "drifted": manifests.drifted(record, key),
         }
     return found

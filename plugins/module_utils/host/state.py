@@ -134,9 +134,10 @@ class Unit(TypedDict):
 
 
 class Manifest(TypedDict):
-    """Whether a role was applied from what is wanted of it now, and the files that have been changed since."""
+    """Whether a role was applied from what is wanted of it now, and by the same code; the files changed since."""
 
     current: bool
+    same_code: bool
     drifted: list[str]
 
 

@@ -26,8 +26,8 @@ def findings(replica: Replica, desired: Mapping[str, Desired], problems: Sequenc
         yield refuse(f"{head} ({replica.name}): {problem}")
     hosts_of: dict[str, list[str]] = {}
     for host in replica.hosts:
-        problem_of_lock = desired[host].lock_problem if host in desired else None
-        if problem_of_lock:
-            hosts_of.setdefault(problem_of_lock, []).append(host)
+        problem_of_environment = desired[host].environment_problem if host in desired else None
+        if problem_of_environment:
+            hosts_of.setdefault(problem_of_environment, []).append(host)
     for problem, hosts in hosts_of.items():
-        yield refuse(f"{', '.join(hosts)} ({replica.name}): serving_runtime_lock {problem}")
+        yield refuse(f"{', '.join(hosts)} ({replica.name}): {problem}")

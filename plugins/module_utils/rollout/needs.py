@@ -56,14 +56,14 @@ class Desired:
         inputs: role name to digest of its inputs (module_utils/core/manifests.py).
         runtime: what its lock promises of the serving environment (runtime_state.promised); empty where unknown.
         engine: of a head, the engine.json that it would get; None where its model is not set.
-        lock_problem: why the lock cannot be read on the controller; None where it can.
+        environment_problem: why no host could build its serving environment; None where it could.
     """
 
     settings: Settings
     inputs: Mapping[str, str]
     runtime: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
     engine: Mapping[str, Any] | None = None
-    lock_problem: str | None = None
+    environment_problem: str | None = None
 
     @property
     def driver(self) -> DesiredDriver:
@@ -155,7 +155,11 @@ def manifest_reason(role: str, state: HostState) -> str | None:
     if known is None:
         return "never applied"
     if not known.current:
-        return "its variables, files or topology changed"
+        return (
+            "its variables or topology changed"
+            if known.same_code
+            else "this version of Lockstep does it in another way"
+        )
     if known.drifted:
         return f"changed on the host: {', '.join(known.drifted)}"
     return None

@@ -57,10 +57,12 @@ class Driver:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """Whether a role was last applied with what is wanted of it now, and its files that were changed on the host since."""
+    """Whether a role was last applied with what is wanted of it now, its files that were changed on the host since, and
+    whether this version of Lockstep does in it what that one did."""
 
     current: bool
     drifted: tuple[str, ...] = ()
+    same_code: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +178,9 @@ class HostState:
             change=answer.get("change") or StoredRecord(),
             unfinished_settings=bool(answer.get("previous")),
             manifests={
-                role: Manifest(known.get("current") is True, tuple(known.get("drifted") or ()))
+                role: Manifest(
+                    known.get("current") is True, tuple(known.get("drifted") or ()), known.get("same_code") is not False
+                )
                 for role, known in answer.get("manifest", {}).items()
                 if isinstance(known, Mapping)
             },

@@ -143,14 +143,22 @@ def has_hashes(lock: str) -> bool:
     return "--hash=" in lock
 
 
-def unsafe(environment: Environment, lock: str) -> str | None:
-    """Why whoever is between this host and its packages could run code as root; None where nothing is installed unchecked."""
-    without = [requirement for requirement in environment.extra if not has_hashes(requirement)]
-    if has_hashes(lock) and without:
-        return f"serving_runtime_extra_requirements: {', '.join(without)} without a hash; all else is locked by hashes"
-    where = environment.wheelhouse or environment.index_url or ""
-    if where.startswith("http://") and not has_hashes(lock):
-        return "the lock has no hashes, and packages would come over http://"
+def unsafe(hashed: bool, extra: Sequence[str], source: str) -> str | None:
+    """Why whoever is between a host and its packages could run code as root; None where nothing is installed unchecked.
+
+    Args:
+        hashed: whether the lock has hashes.
+        extra: the further requirements.
+        source: where packages come from, a folder or URL; empty for uv's default index.
+    """
+    without = [requirement for requirement in extra if not has_hashes(requirement)]
+    if hashed and without:
+        return (
+            f"serving_runtime_extra_requirements: {', '.join(without)} without a hash; all else is locked by hashes: "
+            "write name==version --hash=sha256:…"
+        )
+    if source.startswith("http://") and not hashed:
+        return "the lock has no hashes, and packages would come over http://: use a lock with hashes, or https://"
     return None
 
 
@@ -177,8 +185,8 @@ def install(
         InstallError: it cannot be built; what was in use stays in use.
     """
     lock = _read(environment.lock)
-    if refusal := unsafe(environment, lock):
-        raise InstallError(f"{refusal}. Write name==version --hash=sha256:…, or use a lock with hashes or https://")
+    if refusal := unsafe(has_hashes(lock), environment.extra, environment.wheelhouse or environment.index_url or ""):
+        raise InstallError(refusal)
     digest = digest_of(lock, environment.extra, _python_minor(environment.python))
     before = current(root)
     folder = root / digest

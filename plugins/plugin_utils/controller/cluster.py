@@ -239,7 +239,7 @@ class ClusterAction(ActionBase):
         engine = None
         if head and values.get("vllm_server_model"):
             engine = settings.engine_record(self._templar, self._loader, values)
-        return Desired(mine, inputs, lock.promises, engine, lock.problem)
+        return Desired(mine, inputs, lock.promises, engine, settings.environment_problem(lock, values))
 
     def unresolved(self, hosts: Iterable[str], task_vars: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Of ``hosts``, those whose name (``ansible_host``, else their own) means no address on this controller, with it."""

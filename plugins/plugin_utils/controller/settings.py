@@ -16,8 +16,9 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import manifests
+from ansible_collections.lockstep.vllm.plugins.module_utils.runtime import install
 from ansible_collections.lockstep.vllm.plugins.module_utils.runtime import state as runtime_state
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, role_digest
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import ConnectionVariables
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -121,6 +122,7 @@ class Lock(NamedTuple):
 
     promises: Mapping[str, str | None]
     problem: str | None = None
+    hashed: bool = False
 
 
 @functools.cache
@@ -136,7 +138,16 @@ def lock(name: str | None) -> Lock:
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         return Lock({}, f"{name} cannot be read on the controller ({why}): {remedy}")
-    return Lock(runtime_state.promised(text))
+    return Lock(runtime_state.promised(text), hashed=install.has_hashes(text))
+
+
+def environment_problem(lock: Lock, values: Mapping[str, Any]) -> str | None:
+    """Why the serving environment that ``values`` ask for is refused by every host; None where it is not."""
+    if lock.problem:
+        return f"serving_runtime_lock {lock.problem}"
+    extra = values.get("serving_runtime_extra_requirements")
+    source = values.get("serving_runtime_wheelhouse") or values.get("serving_runtime_index_url")
+    return install.unsafe(lock.hashed, list(map(str, extra)) if isinstance(extra, list) else [], str(source or ""))
 
 
 _engine_records: dict[str, dict[str, Any]] = {}
@@ -166,8 +177,7 @@ def engine_record(templar: Templar, loader: DataLoader, mine: Mapping[str, Any])
 @functools.cache
 def role_files(role: str) -> str:
     """Digest of the files that decide what ``role`` does on a host."""
-    also = (ROOT / part for part in manifests.ALSO_INSTALLED.get(role, ()))
-    return manifests.tree_digest([ROOT / "roles" / role, *also])
+    return role_digest.of(ROOT / "roles" / role, [ROOT / part for part in manifests.ALSO_INSTALLED.get(role, ())])
 
 
 def role_inputs(role: str, settings: Mapping[str, Any], context: Mapping[str, Any]) -> str:

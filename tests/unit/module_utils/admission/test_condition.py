@@ -12,6 +12,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.admission import con
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 
 NOW = {
+    "machine": "5f0c9d1e77aa",
     "driver": "550.127.05",
     "driver_packages": "550.127.05",
     "fabric_manager": None,
@@ -40,6 +41,26 @@ def test_every_field_voids_the_host_stamp(field: str) -> None:
     decision = condition.may_start_ray("a1", None, STAMP, {**NOW, field: "other"})
     assert not decision.allowed
     assert f"{field} {NOW[field] or 'absent'} → other" in decision.reason
+
+
+def test_another_machine_of_the_same_name_and_versions_has_no_stamp(tmp_path: Path) -> None:
+    """A dead host that was replaced, its disk's records carried along: neither its own stamp holds, nor the replica's."""
+    identities = []
+    for name, identity in (("old", "5c7c1a3c"), ("new", "9d02be11"), ("none", "")):
+        (tmp_path / name).write_text(f"{identity}\n")
+        identities.append(fingerprint.this_machine(tmp_path / name))
+    old, new, none = identities
+    assert old != new
+    assert none is None
+    assert old == fingerprint.this_machine(tmp_path / "old"), "a reboot is no other machine"
+    assert "5c7c1a3c" not in str(old)
+    before, after = ({**fingerprint.compose({}, {}, "6.1.0", machine)} for machine in (old, new))
+    host = stamps.host_stamp(GATES, "r1", AT, before, fingerprint.digest(before))
+    replica = stamps.replica_stamp(GATES, "r1", AT, {"a1": fingerprint.digest(before)})
+    assert condition.may_start_ray("a1", None, host, before).allowed
+    assert "machine" in condition.may_start_ray("a1", None, host, after).reason
+    assert not condition.may_start_engine("a1", None, replica, after).allowed
+    assert condition.unexpected_hosts(replica["hosts"], {"a1": fingerprint.digest(after)})
 
 
 @pytest.mark.parametrize(

@@ -10,28 +10,28 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core import manifest
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import settings
 
 
-def test_tree_digest_sees_content_names_and_nothing_else(tmp_path: Path) -> None:
-    role = tmp_path / "role"
-    (role / "tasks").mkdir(parents=True)
-    (role / "tasks" / "main.yml").write_text("a")
-    first = manifests.tree_digest([role])
-    (role / "README.md").write_text("text")
-    (role / "__pycache__").mkdir()
-    (role / "__pycache__" / "x.pyc").write_text("cache")
-    assert manifests.tree_digest([role]) == first
-    (role / "tasks" / "main.yml").write_text("b")
-    second = manifests.tree_digest([role])
-    assert second != first
-    (role / "tasks" / "main.yml").rename(role / "tasks" / "other.yml")
-    assert manifests.tree_digest([role]) not in (first, second)
-
-
 def test_digest_depends_on_values_not_on_their_order() -> None:
     base = manifests.digest("f", {"a": 1, "b": [1]}, {"head": "a1"})
     assert manifests.digest("f", {"b": [1], "a": 1}, {"head": "a1"}) == base
     assert manifests.digest("g", {"a": 1, "b": [1]}, {"head": "a1"}) != base
     assert manifests.digest("f", {"a": 2, "b": [1]}, {"head": "a1"}) != base
     assert manifests.digest("f", {"a": 1, "b": [1]}, {"head": "a2"}) != base
+
+
+@pytest.mark.parametrize(
+    ("files", "variables", "applied", "same_code"),
+    [("f", 1, True, True), ("f", 2, False, True), ("g", 1, False, False), ("g", 2, False, False)],
+)
+def test_it_is_told_who_changed_it(tmp_path: Path, files: str, variables: int, applied: bool, same_code: bool) -> None:
+    """The operator, by a variable, or another version of Lockstep."""
+    key = manifests.make_key(tmp_path / "key")
+    record = manifests.manifest("r", manifests.digest("f", {"a": 1}, {}), [], key)
+    now = manifests.digest(files, {"a": variables}, {})
+    assert manifests.applied(record, now, key) is applied
+    assert manifests.same_code(record, now, key) is same_code
+    assert not manifests.same_code(record, None, key)
+    earlier = manifests.parse({"role": "r", "inputs": record["inputs"], "files": {}})
+    assert not manifests.same_code(earlier, now, key), "what an earlier version recorded"
 
 
 def test_drift_is_a_changed_or_missing_file(tmp_path: Path) -> None:

@@ -42,3 +42,10 @@ def test_shape_defaults_to_the_whole_replica():
     shape = Shape(PEERS, 2, gpus_per_host=8, gpus_declared=8, head="10.0.0.11", head_host="a1")
     assert shape_of(IDENTITY) == shape
     assert shape_of(IDENTITY).gpus_required == 16
+
+
+def test_a_shape_that_says_no_more_asks_for_one_gpu_of_every_host_now():
+    shape = Shape(PEERS, 2)
+    assert (shape.gpus_per_host, shape.free, shape.stable_for) == (1, False, 0.0)
+    undeclared = {name: value for name, value in IDENTITY.items() if name != "gpus"}
+    assert shape_of(undeclared).gpus_per_host == 1

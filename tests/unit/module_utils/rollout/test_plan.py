@@ -149,6 +149,21 @@ def test_a_packet_filter_that_is_gone_is_loaded_again_without_a_wave() -> None:
     assert (planned.prepare, planned.waves, planned.refusals) == (("a1",), (), ())
 
 
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        ({"current": False, "same_code": True}, "its variables or topology changed"),
+        ({"current": False, "same_code": False}, "this version of Lockstep does it in another way"),
+        ({"current": False}, "its variables or topology changed"),
+        ({"current": True, "same_code": True, "drifted": ["/etc/x"]}, "changed on the host: /etc/x"),
+    ],
+)
+def test_a_plan_says_whose_change_a_replica_leaves_service_for(found: dict[str, Any], reason: str) -> None:
+    planned = build({"a1": edited("a1", manifest__vllm_server={"drifted": [], **found})})
+    assert planned.steps["a1"]["serve"] == reason
+    assert planned.waves
+
+
 def test_a_cluster_as_declared_is_up_to_date() -> None:
     planned = build()
     assert (planned.waves, planned.steps, planned.refusals) == ((), {}, ())
@@ -169,7 +184,7 @@ def test_a_fresh_cluster_comes_up_in_one_wave() -> None:
         ("a2", {"driver__loaded_version": "550.90.07"}, "driver", "loaded module 550.90.07, desired 550.127.05"),
         ("a2", {"driver__package_version": None}, "driver", "package absent"),
         ("a2", {"driver__packages": {"libcuda1": {"version": VERSION, "hold": False}}}, "driver", "not held: libcuda1"),
-        ("a2", {"manifest__ray_node__current": False}, "ray", "variables, files or topology changed"),
+        ("a2", {"manifest__ray_node__current": False}, "ray", "variables or topology changed"),
         ("a2", {"manifest__ray_node__drifted": ["/etc/x"]}, "ray", "changed on the host: /etc/x"),
         ("a1", {"manifest__vllm_server__current": False}, "serve", "changed"),
         ("a2", {"stamps__host": None}, "gates", "no host stamp"),

@@ -46,6 +46,14 @@ def test_requests_and_window(
             assert fragment in str(reason)
 
 
+@pytest.mark.parametrize(("record", "goes_on"), [(PAUSE, True), (ABORT, False)])
+def test_only_a_pause_is_resumed(record: dict[str, str], goes_on: bool) -> None:
+    """Of a run that is no abort, which is what a run is unless it says so."""
+    stop = unmet((2, 3), Request.parse(record), None, NOON, drains=True)
+    assert stop is not None
+    assert ("Once it is resumed, run the same command again" in stop.cause) is goes_on
+
+
 @pytest.mark.parametrize(
     ("floor", "unready", "taken", "fragments"),
     [

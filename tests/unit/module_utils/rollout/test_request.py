@@ -500,6 +500,14 @@ SMALL_HEAD = {"gpu-01": {"gpu_host_gpus": 4}}
             id="a lock by a relative path",
         ),
         pytest.param(
+            {"serving_runtime_extra_requirements": ["plugin==1.0"]},
+            {},
+            [
+                "gpu-01, gpu-02 (replica_a): serving_runtime_extra_requirements: plugin==1.0 without a hash; all else is locked"
+            ],
+            id="a further requirement without its hash",
+        ),
+        pytest.param(
             {"vllm_server_environment": {"HF_HOME": "/data/hf"}},
             {},
             ["would be kept in /data/hf/hub (HF_HOME in vllm_server_environment), which the engine may not write"],

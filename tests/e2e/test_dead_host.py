@@ -1,0 +1,45 @@
+"""Another machine takes a host's name, address and, with its disk, all records: it joins nothing before its gates passed.
+
+Needs a replica that serves, and leaves it serving.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.lab import Lab, eventually
+from tests.e2e.test_site import HEAD, WORKER, answers
+
+pytestmark = pytest.mark.long
+
+STAMP = "/var/lib/lockstep/stamp/host.json"
+
+
+def test_a_machine_that_takes_a_dead_hosts_name_passes_its_gates_first(lab: Lab) -> None:
+    brought_up = lab.play()
+    assert brought_up.rc == 0, brought_up.explained()
+    before, replica = lab.record(WORKER, STAMP), lab.record(HEAD, "/var/lib/lockstep/stamp/replica.json")
+    assert before
+    assert replica
+    lab.on(WORKER, "tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id")
+    lab.testbed("reboot", WORKER, "--wait")
+    eventually(
+        "the host's Ray unit has decided",
+        lambda: lab.on(WORKER, "systemctl is-active lockstep-ray", check=False) not in ("activating", "active"),
+        60,
+    )
+    journal = lab.on(WORKER, "journalctl -b -u lockstep-ray --no-pager -o cat")
+    assert "is void: machine " in journal, journal
+    (shown,) = lab.status()["replicas"]
+    assert [host["stamp"].partition(":")[0] for host in shown["hosts"]] == ["valid", "void"], shown
+    assert shown["stamp"].startswith("void"), shown
+    play = lab.play("site.yml", "--limit", "replica_a")
+    assert play.rc == 0, play.explained()
+    after, of_both = lab.record(WORKER, STAMP), lab.record(HEAD, "/var/lib/lockstep/stamp/replica.json")
+    assert after
+    assert of_both
+    assert after["fingerprint"]["machine"] != before["fingerprint"]["machine"]
+    assert of_both["hosts"][HEAD] == replica["hosts"][HEAD]
+    assert of_both["hosts"][WORKER] != replica["hosts"][WORKER]
+    assert of_both["at"] > replica["at"], "the gates across the hosts ran again"
+    assert answers(lab)
