@@ -46,7 +46,7 @@ unit: env ## unit tests, and the built collection from an empty path
 contract: env ## tests of what is used of ansible-core, under the lowest supported version
 	@$(STAGE) contract tools/contract
 
-alerts: env ## metrics and alert rules, checked by Prometheus' promtool (downloaded once)
+alerts: env ## metrics, alert rules, dashboard, checked by promtool, amtool and Grafana's models (downloaded once)
 	@$(STAGE) alerts pytest tests/alerts
 
 supply: env ## `make audit` and `make release`, tested with a recorded database and throw-away keys (their tools are downloaded once)

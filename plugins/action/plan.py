@@ -28,6 +28,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.needs import
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import Observed
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Policy
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.unexpected import Unexpected
 from ansible_collections.lockstep.vllm.plugins.modules import plan as documented
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import (
     ansible_internals,
@@ -95,6 +96,7 @@ class ActionModule(ClusterAction):
             [*configuration.lacking(Invocation.of_this_run().playbook, constants.CALLBACKS_ENABLED), *found.warnings],
             lambda due: self._driver_findings(cluster, observed, due, task_vars),
             routers.declared_addresses(self._templar, task_vars),
+            cluster.unexpected(answers),
         )
 
     def _driver_findings(
@@ -164,6 +166,7 @@ def result(
     warnings: Sequence[str] = (),
     examine: Examine = lambda _due: driver_preflight.Findings(),
     addresses: Mapping[str, str] | None = None,
+    unwanted: Sequence[Unexpected] = (),
 ) -> dict[str, Any]:
     """What the action returns: the plan, or its refusals.
 
@@ -173,6 +176,7 @@ def result(
         warnings: those of the request, before the plan's own.
         examine: asks the hosts whose driver is due.
         addresses: of the routers, by router.
+        unwanted: what serves and is not in the inventory: once the routers forget it, nobody knows of it.
     """
     known = Known(
         issues=data_tables.read("known_issues"),
@@ -182,7 +186,10 @@ def result(
     )
     planned = plan.build(cluster.topology, cluster.wanted, observed, run, known)
     found = examine(planned.due_drivers)
-    planned = dataclasses.replace(planned, warnings=(*map(Stop, warnings), *found.warnings, *planned.warnings))
+    serving = (Stop(each.cause, each.next) for each in unwanted if each.serving)
+    planned = dataclasses.replace(
+        planned, warnings=(*map(Stop, warnings), *found.warnings, *planned.warnings, *serving)
+    )
     reasons = [*planned.refusals, *found.refusals, *_router_refusals(cluster, observed, run.limit or ())]
     if reasons:
         return refused(reasons, render.lines(planned.warnings))

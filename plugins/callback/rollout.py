@@ -14,6 +14,8 @@ description:
     estimate of the time left.
   - Keeps a journal (JSON lines, each on disk before the run goes on) and, at the end, writes one self-contained HTML
     report beside it. C(docs/reference/journal.md) describes both.
+  - Tells a webhook (C(rollout_webhook_url), C(rollout_webhook_secret), C(rollout_webhook_headers)) that a roll begins, has
+    failed or is done, by a process of its own; C(docs/reference/webhook.md) describes the message.
   - Runs that do nothing of a roll leave nothing behind. A fault of this plugin is a warning and never stops a run.
 requirements:
   - enabled in the C(callbacks_enabled) setting
@@ -51,8 +53,10 @@ from pathlib import Path
 from typing import Any
 
 from ansible import context
+from ansible.errors import AnsibleError
 from ansible.plugins.callback import CallbackBase
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import topology
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, identity
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.invocation import Invocation
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import (
@@ -63,6 +67,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import (
     live_lines,
     page,
     timeline,
+    webhook,
 )
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import Event
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.tracker import STEPS, Tracker
@@ -113,6 +118,10 @@ class CallbackModule(CallbackBase):
         self._play_step: dict[str, Any] = {}
         self._process = os.getpid()
         self._over = False
+        self._webhook_of: webhook.Settings | None = None
+        self._webhook_unfit = ""
+        self._webhook: webhook.Webhook | None = None
+        self._teller: webhook.Teller | None = None
         atexit.register(self._interrupted)
 
     @_harmless
@@ -128,6 +137,22 @@ class CallbackModule(CallbackBase):
     def v2_playbook_on_play_start(self, play: Any) -> None:
         self._play_step = _convention(play.get_vars())
         self._publish(self._tracker.play_starts())
+        self._find_webhook(play)
+
+    @_harmless
+    def _find_webhook(self, play: Any) -> None:
+        """Read once, as soon as there is a host to read it of."""
+        if self._webhook_of is not None or self._webhook_unfit or context.CLIARGS.get("check"):
+            return
+        try:
+            values = ansible_internals.play_variables(play, topology.ROOT, webhook.VARIABLES)
+            self._webhook_of = webhook.Settings.parse(values)
+        except AnsibleError:
+            self._webhook_unfit = "rollout_webhook_url, _secret or _headers cannot be templated; nothing is sent"
+        except ValueError as error:
+            self._webhook_unfit = str(error)
+        if self._webhook_unfit:
+            self._display.warning(self._webhook_unfit)
 
     @_harmless
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
@@ -171,7 +196,9 @@ class CallbackModule(CallbackBase):
 
     def _publish(self, happened: list[Event]) -> None:
         for event in map(Invocation.of_this_run().in_result, happened):
-            self._record({"at": journal.stamp(self._began + event["elapsed"]), **event})
+            stamped = {"at": journal.stamp(self._began + event["elapsed"]), **event}
+            self._record(stamped)
+            self._tell(stamped)
             if not self.get_option("live"):
                 continue
             if feed.listener is not None:
@@ -190,6 +217,27 @@ class CallbackModule(CallbackBase):
             for held in [self._started(), *self._held_back]:
                 self._journal.write(held)
         self._journal.write(event)
+
+    @_harmless
+    def _tell(self, event: Event) -> None:
+        """Hand the webhook its message, if this event makes one. Whoever receives it delays nothing here."""
+        if self._webhook_of is None or self._journal is None:
+            return
+        if self._teller is None:
+            about = {"run": self._journal.run, **{key: self._started()[key] for key in webhook.ABOUT}}
+            self._teller = webhook.Teller(about)
+        message = self._teller.follow(event, self._tracker.plan)
+        if message is None:
+            return
+        if self._webhook is None:
+            self._webhook = webhook.Webhook(self._webhook_of)
+        last = event["event"] == "run_ended"
+        self._webhook.tell(message, None if last else self._teller.if_killed(event, self._tracker.plan))
+
+    @_harmless
+    def _end_webhook(self) -> None:
+        if self._webhook is not None and (problem := self._webhook.close()):
+            self._display.warning(f"the webhook has missed a message: {problem}")
 
     def _started(self) -> Event:
         return {
@@ -220,6 +268,7 @@ class CallbackModule(CallbackBase):
         self._publish(self._tracker.ends(outcome))
         self._journal.close()
         _write_report(self._journal.folder)
+        self._end_webhook()
         self._close(outcome, os.path.relpath(self._journal.report))
         for folder in journal.unreported(self._root(), but=self._journal.run):
             _write_report(folder)

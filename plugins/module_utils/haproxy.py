@@ -42,6 +42,7 @@ class Server:
         queued: requests that wait for it.
         check: result of the last health check.
         draining: it was drained; HAProxy's status shows that only while it is up.
+        address: where it answers, with the port; empty where HAProxy does not say.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Server:
     queued: int = 0
     check: str = ""
     draining: bool = False
+    address: str = ""
 
     @property
     def up(self) -> bool:
@@ -72,6 +74,7 @@ def parse_stat(text: str, backend: str = BACKEND) -> dict[str, Server]:
             int(row["scur"] or 0),
             int(row["qcur"] or 0),
             (row.get("last_chk") or row.get("check_desc") or "").strip(),
+            address=(row.get("addr") or "").strip(),
         )
         for row in rows
         if row["pxname"] == backend and row["svname"] not in ("FRONTEND", "BACKEND")
@@ -160,6 +163,15 @@ class Router:
         if name not in servers:
             raise RouterError(f"HAProxy knows no replica {name!r}; it knows {', '.join(sorted(servers)) or 'none'}")
         return servers[name]
+
+    def summary(self) -> dict[str, dict[str, dict[str, str | bool]]]:
+        """The servers that HAProxy has now, as JSON: what a probe answers of a router."""
+        return {
+            "servers": {
+                name: {"address": one.address, "status": one.status, "draining": one.draining, "up": one.up}
+                for name, one in self.servers().items()
+            }
+        }
 
     def counts(self, name: str) -> dict[str, int]:
         """What was counted of one server (:func:`parse_counts`)."""

@@ -41,7 +41,8 @@ RETURN = r"""
 state:
   description: >-
     C(os), C(boot), C(driver), C(runtime), C(fingerprint), C(fingerprint_digest), C(units), C(stamps), C(quarantine),
-    C(engine), C(manifest), C(disk_free_mib), C(addresses), C(networks), C(machine) and, where asked for, C(preflight).
+    C(engine), C(manifest), C(disk_free_mib), C(addresses), C(networks), C(machine), where
+    Lockstep has configured HAProxy C(router), and, where asked for, C(preflight).
   returned: always
   type: dict
 admission:

@@ -107,7 +107,8 @@ notes:
   - >-
     For every playbook, by C(-e) alone. C(rollout_task_deadline) (seconds, 3600; 86400 in the waves) is how long any one task on
     any one host may last; what waits has deadlines of its own below that.
-  - Variables of C(status.yml). C(status_format) (V(table) or V(json), V(table)) as in M(lockstep.vllm.status).
+  - Variables of C(status.yml). C(status_format) (V(table) or V(json), V(table)) and C(status_others) (V(false)) as in
+    M(lockstep.vllm.status).
 seealso:
   - module: lockstep.vllm.rollout_lock
   - module: lockstep.vllm.rollout_request

@@ -10,6 +10,7 @@ description:
   - Probes all hosts at once, read-only, and prints per replica and host the role, driver, stamp, quarantine, Ray state,
     GPUs, engine state, layout, rung, since when, and the last reason.
   - With C(--limit) it shows the replicas, whole ones, that have a host of it, and says so where it names a part.
+  - Names what runs or serves and is not wanted by the inventory, with the command that removes it.
   - Hosts that don't answer are shown as such; the task fails only where the inventory itself is wrong.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
@@ -22,6 +23,12 @@ options:
     type: str
     choices: [table, json]
     default: table
+  others:
+    description: >-
+      Ask also the hosts of the inventory that are in no replica and are no routers, whether anything of Lockstep runs there.
+      Each is one connection to a machine that may have nothing to do with Lockstep.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.host import metrics
 from tests.unit.module_utils.host.host_states import HEAD, WORKER
@@ -54,3 +55,11 @@ def test_every_sample_names_host_and_replica() -> None:
                 state["host"]["host"],
                 state["host"]["replica"],
             )
+
+
+def test_the_receiver_of_alertmanager_is_sound_and_is_told_when_a_replica_is_back(amtool: str) -> None:
+    example = RULES.with_name("alertmanager.yml")
+    checked = subprocess.run([amtool, "check-config", str(example)], text=True, capture_output=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    (receiver,) = yaml.safe_load(example.read_text())["receivers"]
+    assert [hook["send_resolved"] for hook in receiver["webhook_configs"]] == [True]

@@ -5,11 +5,17 @@ Begins and ends with both replicas serving.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import os
+import shutil
 import time
+from collections.abc import Iterator
 
 import pytest
+import yaml
 
-from tests.e2e.lab import Lab
+from tests.e2e.lab import ROOT, Lab
 from tests.e2e.rolls import HEADS, declaring, log_of, serving, traffic, verified
 
 pytestmark = pytest.mark.long
@@ -50,5 +56,48 @@ def test_a_replica_leaves_and_comes_back_and_nobody_notices(pair: Lab) -> None:
     assert back.rc == 0, back.explained()
     assert load.failed == ()
     assert log.lowest() >= 1
+    for host in HEADS:
+        verified(pair, host, versions[host])
+
+
+@contextlib.contextmanager
+def undeclared(pair: Lab) -> Iterator[Lab]:
+    """The same testbed by an inventory in which b1 is a host of no replica."""
+    folder = ROOT / f"inventories/testbed/undeclared-{os.getpid()}"
+    shutil.copytree(pair.inventory, folder)
+    try:
+        hosts = yaml.safe_load((folder / "hosts.yml").read_text())
+        groups = hosts["all"]["children"]
+        gone = groups["lockstep"]["children"].pop("replica_b")["hosts"]["b1"]
+        groups["spares"] = {"hosts": {"b1": {"ansible_host": gone["ansible_host"]}}}
+        (folder / "hosts.yml").write_text(yaml.safe_dump(hosts))
+        yield dataclasses.replace(pair, inventory=folder)
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_replica_that_only_left_the_inventory_is_named_and_removed(pair: Lab) -> None:
+    versions = serving(pair)
+    assert pair.status()["unexpected"] == []
+    with undeclared(pair) as lab:
+        seen = {each["code"]: each for each in lab.status({"status_others": True})["unexpected"]}
+        warned = lab.play("playbooks/preflight.yml")
+        removed = lab.play("playbooks/remove.yml", "--limit", "b1")
+        left = pair.on("b1", LEFT)
+        after = {each["code"] for each in lab.status({"status_others": True})["unexpected"]}
+        forgotten = lab.play()
+        last = lab.status({"status_others": True})["unexpected"]
+    back = pair.play(overlay=declaring(versions))
+    assert set(seen) == {"router_server", "no_replica"}
+    assert seen["router_server"]["serving"]
+    assert seen["router_server"]["next"] == "ansible-playbook playbooks/remove.yml --limit replica_b"
+    assert seen["no_replica"]["next"] == "ansible-playbook playbooks/remove.yml --limit b1"
+    assert "HAProxy on router1 has replica_b" in warned.text, warned.explained()
+    assert removed.rc == 0, removed.explained()
+    assert left == "", left
+    assert after == {"router_server"}, "the router has it, and sends it nothing"
+    assert forgotten.rc == 0, forgotten.explained()
+    assert last == []
+    assert back.rc == 0, back.explained()
     for host in HEADS:
         verified(pair, host, versions[host])

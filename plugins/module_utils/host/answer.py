@@ -61,6 +61,7 @@ PARTS: Mapping[str, Part] = {
     "tunnel": Part(tunnel_live.State),
     "preflight": Part(state.Preflight, typed.NEWER),
     "ray": Part(gcs.Summary, typed.NEWER),
+    "router": Part(state.Router),
 }
 """The parts of an answer that may each be ``Unread``."""
 _STAMPS = {"host": Part(HostStamp | None), "replica": Part(ReplicaStamp | None)}

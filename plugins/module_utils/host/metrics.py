@@ -85,6 +85,11 @@ METRICS = (
     ),
     Metric("ray_up", "gauge", "1 where the head's control store answers (heads only)."),
     Metric("ray_host_joined", "gauge", "1 for each host of the replica that Ray counts as alive (heads only)."),
+    Metric(
+        "ray_unexpected_nodes",
+        "gauge",
+        "Nodes that Ray counts as alive and that are no host of the replica (heads only).",
+    ),
     Metric("ray_gpus", "gauge", "GPUs that Ray counts in this cluster (heads only)."),
     Metric("ray_gpus_used", "gauge", "GPUs in this cluster that Ray has given away (heads only)."),
     Metric("engine_phase", "gauge", "1 for the phase that the engine supervisor is in, 0 for the others (heads only)."),
@@ -225,8 +230,11 @@ def _ray(state: HostState) -> Iterator[Sample]:
     yield Sample("ray_up", ray.get("head") == "up")
     alive = [node for node in ray["nodes"] if node.get("alive")]
     names = {node.get("host") for node in alive}
-    for host in _part(state, "host").get("peers") or {}:
+    peers = _part(state, "host").get("peers") or {}
+    for host in peers:
         yield Sample("ray_host_joined", host in names, {"joined": str(host)})
+    if peers:
+        yield Sample("ray_unexpected_nodes", sum(node.get("host") not in peers for node in alive))
     gpus = sum(float(node.get("gpus") or 0) for node in alive)
     yield Sample("ray_gpus", gpus)
     yield Sample("ray_gpus_used", gpus - sum(float(node.get("gpus_free") or 0) for node in alive))

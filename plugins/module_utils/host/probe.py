@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         Preflight,
         Record,
         Request,
+        Router,
         System,
         Unit,
         Unread,
@@ -55,6 +56,8 @@ _UNIT_PROPERTIES = (
     "LoadState", "ActiveState", "SubState", "UnitFileState", "Result", "StateChangeTimestamp", "NRestarts",
 )  # fmt: skip
 COMMAND_DEADLINE = 10.0
+ROUTER_MANIFEST = records.MANIFEST / "vllm_haproxy.json"
+"""There where Lockstep has configured HAProxy."""
 Value = TypeVar("Value")
 
 
@@ -90,6 +93,8 @@ def collect(request: Request) -> HostState:
         "filter": firewall_live.state(),
         "tunnel": tunnel_live.state(),
     }
+    if ROUTER_MANIFEST.exists():
+        state["router"] = _guarded(_router)
     if request.get("preflight"):
         state["preflight"] = _guarded(lambda: _preflight(request))
     if request.get("ray"):
@@ -325,6 +330,15 @@ def _process_owner(pid: str) -> str:
         return f"process {pid}"
     unit = re.search(r"/([\w@.:-]+\.service)", group)
     return unit.group(1) if unit else f"{name} (pid {pid})"
+
+
+def _router() -> Router:
+    from .. import haproxy
+
+    try:
+        return cast("Router", haproxy.Router().summary())
+    except haproxy.RouterError as error:
+        raise ValueError(error) from error
 
 
 def _ray() -> gcs.Summary:

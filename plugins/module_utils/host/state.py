@@ -161,6 +161,21 @@ class Preflight(TypedDict, total=False):
     tunnel: Carrier | Unread
 
 
+class RouterServer(TypedDict):
+    """A replica in HAProxy's runtime state; ``address`` with the port, ``up``: it is sent requests."""
+
+    address: str
+    status: str
+    draining: bool
+    up: bool
+
+
+class Router(TypedDict):
+    """What HAProxy, where Lockstep has configured it, sends requests to, by name."""
+
+    servers: dict[str, RouterServer]
+
+
 class Stamps(TypedDict):
     host: Record | None
     replica: Record | None
@@ -196,7 +211,8 @@ class CoreState(TypedDict):
 
 
 class HostState(CoreState, total=False):
-    """The state of a host, with what was asked for beyond."""
+    """The state of a host, with what was asked for beyond, and with ``router`` where it is one."""
 
     preflight: Preflight | Unread
     ray: gcs.Summary | Unread
+    router: Router | Unread

@@ -5,6 +5,7 @@ What else listens on them is in the probe's answer.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator, Mapping
 
 from ..ray import ports
@@ -36,7 +37,17 @@ def of_router(settings: Settings) -> dict[str, range]:
         "vllm_haproxy_api_port": settings.get("vllm_haproxy_api_port"),
         "vllm_haproxy_stats_port": settings.get("vllm_haproxy_stats_port"),
     }
+    if settings.get("vllm_haproxy_metrics_clients"):  # while nobody may read them, nothing listens
+        named["vllm_haproxy_metrics_port"] = settings.get("vllm_haproxy_metrics_port")
     return {name: range(int(port), int(port) + 1) for name, port in named.items() if port}
+
+
+def _metrics_clients(host: str, settings: Settings) -> Iterator[Finding]:
+    for client in settings.get("vllm_haproxy_metrics_clients") or ():
+        try:
+            ipaddress.ip_network(str(client), strict=False)
+        except ValueError:
+            yield refuse(f"{host}: vllm_haproxy_metrics_clients has {client!r}, which is no address and no network")
 
 
 def findings(host: str, settings: Settings, head: bool, state: HostState | None) -> Iterator[Finding]:
@@ -64,6 +75,7 @@ def findings(host: str, settings: Settings, head: bool, state: HostState | None)
             yield refuse(
                 f"{host}: {name} is {_shown(taken)}: the user lockstep can listen on {_FIRST_FREE} to 65535 only"
             )
+    yield from _metrics_clients(host, settings)
     for one, other, both in ports.clashes({**named, **router}):
         yield refuse(f"{host}: {one} and {other} are both {_shown(both)}: choose another port for one of them")
     if state is not None:
@@ -77,6 +89,7 @@ def router_findings(host: str, settings: Settings) -> Iterator[Finding]:
     except ValueError as error:
         yield refuse(f"{host}: {error}")
         return
+    yield from _metrics_clients(host, settings)
     for one, other, both in ports.clashes(router):
         yield refuse(f"{host}: {one} and {other} are both {_shown(both)}: choose another port for one of them")
 

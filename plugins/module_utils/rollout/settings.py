@@ -35,6 +35,9 @@ class Settings(TypedDict, total=False):
     ray_node_token: str | None
     serving_runtime_lock: str | None
     vllm_haproxy_api_port: int
+    vllm_haproxy_metrics_clients: Sequence[str]
+    vllm_haproxy_metrics_port: int
+    vllm_haproxy_replicas: Sequence[Server]
     vllm_haproxy_stats_port: int
     vllm_server_api_key: str | None
     vllm_server_layouts: Sequence[Layout]
@@ -45,6 +48,13 @@ class Settings(TypedDict, total=False):
     vllm_server_ready_port: int
     vllm_server_served_model_name: str | None
     vllm_server_tensor_parallel_size: int
+
+
+class Server(TypedDict):
+    """One of ``vllm_haproxy_replicas``, as far as a plan reads it."""
+
+    name: str
+    address: str
 
 
 class Layout(TypedDict, total=False):

@@ -113,6 +113,24 @@ def extra_variables(loader: Any) -> Mapping[str, Any]:
     return variables
 
 
+def play_variables(play: Any, group: str, names: Iterable[str]) -> dict[str, Any]:
+    """Those of ``names`` that are set for the first host of ``group`` in a play, templated; nothing without such a host.
+
+    ``Play.get_variable_manager``, ``VariableManager._inventory`` and ``_loader``: a callback is given no variables. Read in
+    2.21.5.
+    """
+    from ansible.template import Templar
+
+    manager = play.get_variable_manager()
+    found = manager._inventory.groups.get(group)
+    hosts = found.get_hosts() if found is not None else []
+    if not hosts:
+        return {}
+    variables = manager.get_vars(play=play, host=hosts[0], include_hostvars=False)
+    templar = Templar(loader=manager._loader, variables=variables)
+    return {name: templar.template(variables[name]) for name in names if name in variables}
+
+
 def written_at(text: str) -> str:
     """The file and line that a name in the inventory comes from; empty where Ansible does not know.
 

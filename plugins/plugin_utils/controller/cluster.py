@@ -18,6 +18,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import (
     own_ports,
     topology,
     tunnel_request,
+    unexpected,
 )
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.needs import Desired
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.settings import Settings
@@ -45,11 +46,20 @@ class Cluster:
         topology: its replicas, or what is wrong with it.
         wanted: what it wants of each host of a replica, and of each router.
         routers: the hosts of group ``router``.
+        names: of all hosts and groups of the inventory.
     """
 
     topology: topology.Topology
     wanted: Mapping[str, Desired]
     routers: tuple[str, ...]
+    names: frozenset[str] = frozenset()
+
+    def unexpected(self, answers: Mapping[str, Answer]) -> tuple[unexpected.Unexpected, ...]:
+        """What runs or serves and is not wanted, by the hosts that have answered."""
+        heads = {replica.name: replica.addresses[replica.head] for replica in self.topology.replicas}
+        servers = {host: _servers(self.wanted[host], heads) for host in self.routers if host in self.wanted}
+        states = {host: answer.value for host, answer in answers.items() if answer.value}
+        return unexpected.find(unexpected.Wanted(self.topology.replicas, servers, self.names), states)
 
     def of(self, hosts: Collection[str]) -> Cluster:
         """What ``hosts`` are a part of: whole replicas, and routers. All of it where that is nothing."""
@@ -59,7 +69,8 @@ class Cluster:
             return self
         left = {*routers, *(host for replica in replicas for host in replica.hosts)}
         wanted = {host: mine for host, mine in self.wanted.items() if host in left}
-        return Cluster(dataclasses.replace(self.topology, replicas=replicas), wanted, routers)
+        topology_left = dataclasses.replace(self.topology, replicas=replicas)
+        return dataclasses.replace(self, topology=topology_left, wanted=wanted, routers=routers)
 
     def probed(self, answers: Mapping[str, Answer]) -> dict[str, Any]:
         """JSON of the replicas, the routers, and what each host answered; plugins/modules/probe.py documents it."""
@@ -178,7 +189,8 @@ class ClusterAction(ActionBase):
             if host in mine:
                 of_router = self._wanted(mine[host], settings.ROUTER_ROLES, everything)
                 wanted[host] = _both(wanted[host], of_router) if host in wanted else of_router
-        return Cluster(read, wanted, before_them)
+        groups = task_vars["groups"]
+        return Cluster(read, wanted, before_them, frozenset({*groups, *groups["all"]}))
 
     def probe(self, cluster: Cluster, task_vars: Mapping[str, Any], **parameters: Any) -> dict[str, Answer]:
         """Read every host's state, all at once; ``parameters`` go to ``host.probe.collect``."""
@@ -245,6 +257,12 @@ class ClusterAction(ActionBase):
         names = {host: str(self._connection_variables(host, task_vars).get("ansible_host", host)) for host in hosts}
         without = fleet.unresolved(names.values())
         return [(host, name) for host, name in names.items() if name in without]
+
+
+def _servers(router: Desired, heads: Mapping[str, str]) -> Mapping[str, str]:
+    """The servers of a router, name to address: the replicas of the inventory, or what is set for it by hand."""
+    by_hand = router.settings.get("vllm_haproxy_replicas") or ()
+    return {str(each["name"]): str(each["address"]) for each in by_hand} or heads
 
 
 def _both(host: Desired, router: Desired) -> Desired:

@@ -21,7 +21,7 @@ from typing import Any
 
 from ansible import constants, context
 
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import settings
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import known_variables
 
 COLLECTION = "lockstep.vllm."
 _PLAYBOOK = re.compile(r"(?<!&& )ansible-playbook (?:playbooks/)?(?P<name>[a-z_]+)\.yml\b")
@@ -210,14 +210,7 @@ def _secrets_in(value: str) -> list[str]:
 
 @functools.cache
 def _secrets() -> frozenset[str]:
-    roles = (*settings.HOST_ROLES, *settings.ROUTER_ROLES)
-    return frozenset(
-        name
-        for role in roles
-        for entry in settings.argument_specs(role).values()
-        for name, option in entry.get("options", {}).items()
-        if option.get("no_log")
-    )
+    return frozenset(name for name, option in known_variables.options().items() if option.get("no_log"))
 
 
 def _below(path: str, here: str) -> str:

@@ -42,7 +42,18 @@ def of_playbooks() -> Mapping[str, Mapping[str, Any]]:
         "rollout_action": planned["action"],
         "rollout_lock_take_over": lock["take_over"],
         "rollout_lock_without": lock["without"],
-        "status_format": _options(status)["format"],
+        **{f"status_{name}": option for name, option in _options(status).items()},
+        # Read by the callback plugin rollout.
+        "rollout_webhook_url": {
+            "type": "str", "no_log": True,
+            "description": "Whom to tell that a roll begins, has failed or is done: C(docs/reference/webhook.md).",
+        },
+        "rollout_webhook_secret": {
+            "type": "str", "no_log": True, "description": "Key of the signature that each message has in X-Lockstep-Signature.",
+        },
+        "rollout_webhook_headers": {
+            "type": "dict", "no_log": True, "description": "More headers of each message, such as Authorization.",
+        },
         "diagnose_capture": {
             "type": "list", "elements": "str", "choices": list(CAPTURED), "default": list(CAPTURED),
             "description": "What the graph gate of diagnose.yml captures.",

@@ -11,11 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.admission import fingerprint
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import known_issues
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import state as engine_state
 from ansible_collections.lockstep.vllm.plugins.module_utils.host import running_issues
 from ansible_collections.lockstep.vllm.plugins.module_utils.host.state import HostState, Record
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray import gcs
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.unexpected import Unexpected
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import tunnel_status
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.status_types import (
     Answer,
@@ -37,8 +39,20 @@ RUNNING = ("active", "activating", "reloading")
 """States of a unit in which its process runs."""
 
 
-def build(probe: Probe, issues: Sequence[known_issues.Issue] = ()) -> Status:
-    """The status of a cluster. Moments are RFC 3339, UTC. ``issues`` are rows of data/known_issues.yml."""
+def build(
+    probe: Probe,
+    issues: Sequence[known_issues.Issue] = (),
+    found: Iterable[Unexpected] = (),
+    unanswered: Iterable[str] = (),
+) -> Status:
+    """The status of a cluster. Moments are RFC 3339, UTC.
+
+    Args:
+        probe: what the hosts of replicas and the routers answered.
+        issues: rows of data/known_issues.yml.
+        found: what runs and is not wanted.
+        unanswered: other hosts that were asked whether anything of ours runs there, and did not answer.
+    """
     answers = probe.get("hosts") or {}
     states = [_state(answer) for answer in answers.values()]
     return {
@@ -48,6 +62,8 @@ def build(probe: Probe, issues: Sequence[known_issues.Issue] = ()) -> Status:
             for name, declared in (probe.get("replicas") or {}).items()
         ],
         "routers": [_router(host, answers.get(host) or {}) for host in probe.get("routers") or ()],
+        "unexpected": [as_json(each) for each in found],
+        "unanswered": list(unanswered),
         "lock": next((state["lock"] for state in states if state.get("lock")), None),
         "request": next((state["request"] for state in states if state.get("request")), None),
     }

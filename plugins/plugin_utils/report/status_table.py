@@ -6,6 +6,7 @@ import datetime
 import json
 from collections.abc import Sequence
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import names
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import tunnel_status
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.cluster_status import host_reasons
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.status_types import (
@@ -13,6 +14,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.status_types 
     HostStatus,
     ReplicaStatus,
     Status,
+    UnexpectedStatus,
 )
 
 _COLUMNS = ("host", "role", "driver", "stamp", "quarantine", "ray", "gpus", "since", "reason")
@@ -33,6 +35,10 @@ def as_text(status: Status) -> str:
     ]
     if routers:
         blocks.append("\n".join(["routers", *(f"  {line}" for line in routers)]))
+    if status["unexpected"]:
+        blocks.append("\n".join(["unexpected", *map(_unexpected_text, status["unexpected"])]))
+    if status["unanswered"]:
+        blocks.append(f"in no replica, and no answer: {names(status['unanswered'])}")
     lock, request = status["lock"], status["request"]
     if lock:
         blocks.append(
@@ -43,6 +49,11 @@ def as_text(status: Status) -> str:
             f"requested of the rollout: {request.get('action')}, by {request.get('by')}: {request.get('reason') or '–'}"
         )
     return "\n\n".join(blocks) or "the inventory has no replicas"
+
+
+def _unexpected_text(found: UnexpectedStatus) -> str:
+    following = f"\n    next: {found['next']}" if found["next"] else ""
+    return f"  {found['cause']}{following}"
 
 
 def _replica_text(replica: ReplicaStatus, at: str | None) -> str:

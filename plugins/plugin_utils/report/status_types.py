@@ -100,9 +100,22 @@ class RouterStatus(TypedDict):
     reason: str
 
 
+class UnexpectedStatus(TypedDict):
+    """What the inventory does not want; ``code`` is one of ``rollout.unexpected.UnexpectedCode``."""
+
+    code: str
+    name: str
+    seen_on: str
+    serving: bool
+    cause: str
+    next: str
+
+
 class Status(TypedDict):
     at: str | None
     replicas: list[ReplicaStatus]
     routers: list[RouterStatus]
+    unexpected: list[UnexpectedStatus]
+    unanswered: list[str]
     lock: Record | None
     request: Record | None

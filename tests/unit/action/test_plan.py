@@ -19,6 +19,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import needs
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import Observed
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Policy
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.unexpected import Unexpected, UnexpectedCode
 from ansible_collections.lockstep.vllm.plugins.modules import plan as documented
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import driver_preflight
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import Cluster
@@ -59,6 +60,7 @@ def result(
     unreachable: Collection[str] = (),
     warnings: Sequence[str] = (),
     examine: action.Examine = lambda _due: driver_preflight.Findings(),
+    unwanted: Sequence[Unexpected] = (),
 ) -> dict[str, Any]:
     """What the action returns of a cluster whose hosts answer so."""
     replicas = tuple(topology.Replica(name, f"{name[-1]}1", (), {f"{name[-1]}1": "10.0.0.1"}) for name in NAMES)
@@ -75,7 +77,7 @@ def result(
     run = plan.Run(Mode.UPGRADE, Policy(), NOON, limit or set(desired))
     fingerprints = {host: answer["fingerprint"] for host, answer in states.items()}
     cluster = Cluster(topology.Topology(replicas), desired, ())
-    return action.result(cluster, observed, run, fingerprints, warnings, examine)
+    return action.result(cluster, observed, run, fingerprints, warnings, examine, unwanted=unwanted)
 
 
 OLD = {"package_version": "550.90.07", "loaded_version": "550.90.07", "packages": {}, "gpus": [{"name": "NVIDIA H200"}]}
@@ -118,6 +120,18 @@ def test_a_warning_of_the_request_stands_in_the_plan() -> None:
     planned = result(STATES, warnings=["every host: rollout_hurry is set"])["lockstep_plan"]
     assert planned["warnings"][0] == "every host: rollout_hurry is set"
     assert planned["text"].startswith("warning: every host: rollout_hurry is set\n")
+
+
+def test_what_serves_outside_of_the_inventory_is_told_before_the_routers_forget_it() -> None:
+    command = "ansible-playbook playbooks/remove.yml --limit replica_z"
+    z, drained = (
+        Unexpected(UnexpectedCode.ROUTER_SERVER, name, "r1", up, f"HAProxy on r1 has {name}", command)
+        for name, up in (("replica_z", True), ("replica_y", False))
+    )
+    planned = result(STATES, unwanted=[z, drained])["lockstep_plan"]
+    assert [line for line in planned["warnings"] if "HAProxy" in line] == [
+        f"HAProxy on r1 has replica_z. Next: {command}"
+    ]
 
 
 def test_a_refused_run_has_its_reasons_and_no_waves() -> None:

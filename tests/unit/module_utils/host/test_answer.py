@@ -44,6 +44,7 @@ def test_what_this_machine_answers_comes_through() -> None:
         ("lock", [1], "lock is a list, expected an object"),
         ("driver", {"gpus": {}}, "driver.gpus is an object, expected a list"),
         ("driver", {"error": ["x"]}, "driver.error is a list, expected text"),
+        ("router", {"servers": {"replica_a": {"address": 7}}}, "router.servers.replica_a.address is a number"),
         ("manifest", {"gpu_host": {"drifted": "x"}}, "manifest.gpu_host.drifted is text, expected a list"),
     ],
 )

@@ -75,6 +75,24 @@ def values(state: dict[str, Any]) -> dict[str, float]:
         (HEAD, "lockstep_ray_up", 1),
         (HEAD, 'lockstep_ray_host_joined{joined="a1"}', 1),
         (HEAD, 'lockstep_ray_host_joined{joined="a2"}', 0),
+        (HEAD, "lockstep_ray_unexpected_nodes", 0),
+        (
+            {
+                **HEAD,
+                "ray": {
+                    "head": "up",
+                    "nodes": [
+                        *HEAD["ray"]["nodes"],
+                        {"host": None, "alive": True},
+                        {"host": "a9", "alive": True},
+                        {"host": "a8", "alive": False},
+                    ],
+                },
+            },
+            "lockstep_ray_unexpected_nodes",
+            2,
+        ),
+        ({**HEAD, "host": None}, "lockstep_ray_unexpected_nodes", None),
         (HEAD, "lockstep_ray_gpus", 8),
         (HEAD, "lockstep_ray_gpus_used", 7.5),
         (WORKER, "lockstep_ray_gpus", None),

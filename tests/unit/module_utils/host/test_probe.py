@@ -7,6 +7,7 @@ import platform
 import shutil
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
@@ -118,3 +119,10 @@ def test_ports_of_our_own_units_are_free_to_us(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(host_probe, "_listener", lambda pid, port: "lockstep-hoststatus.socket")
     with socket.create_server(("127.0.0.1", 0)) as ours:
         assert host_probe.taken_ports([ours.getsockname()[1]]) == {}
+
+
+def test_a_router_is_read_where_lockstep_has_configured_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(host_probe, "ROUTER_MANIFEST", tmp_path / "vllm_haproxy.json")
+    assert "router" not in host_probe.collect({})
+    (tmp_path / "vllm_haproxy.json").write_text("{}")
+    assert "HAProxy does not answer" in str(host_probe.collect({})["router"])

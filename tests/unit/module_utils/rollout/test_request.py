@@ -413,12 +413,22 @@ def test_a_router_s_ports_are_held_against_each_other_and_the_head_s(
     declare(hosts=1, vllm_haproxy_api_port=8000)
     inventory_of = yaml.safe_load((tmp_path / "hosts.yml").read_text())
     inventory_of["all"]["children"]["router"] = {
-        "hosts": {"gpu-01": {}, "r1": {"vllm_haproxy_api_port": 8404}},
+        "hosts": {
+            "gpu-01": {"vllm_haproxy_metrics_clients": ["10.0.9.4"], "vllm_haproxy_metrics_port": 8001},
+            "r1": {
+                "vllm_haproxy_api_port": 8404,
+                "vllm_haproxy_metrics_port": 8404,  # nobody listens there
+                "vllm_haproxy_metrics_clients": [],
+            },
+            "r2": {"vllm_haproxy_metrics_clients": ["10.0.9.0/28", "prometheus"]},
+        },
     }
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump(inventory_of))
     assert lines(planned(read(tmp_path / "hosts.yml"))) == [
         "gpu-01: vllm_server_port and vllm_haproxy_api_port are both 8000: choose another port for one of them",
+        "gpu-01: vllm_server_ready_port and vllm_haproxy_metrics_port are both 8001: choose another port for one of them",
         "r1: vllm_haproxy_api_port and vllm_haproxy_stats_port are both 8404: choose another port for one of them",
+        "r2: vllm_haproxy_metrics_clients has 'prometheus', which is no address and no network",
     ]
 
 

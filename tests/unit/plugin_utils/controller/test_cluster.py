@@ -15,7 +15,8 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Sto
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, cluster, fleet, heads
 
 ACTIONS = (
-    "fetch_evidence", "host_setup", "packet_filter", "plan", "probe", "record_inputs", "rollout_lock", "rollout_request", "status",
+    "fetch_evidence", "host_setup", "packet_filter", "plan", "probe", "record_inputs", "rollout_lock", "rollout_request",
+    "scrape_targets", "status",
 )  # fmt: skip
 LOCAL = {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}
 
@@ -164,3 +165,50 @@ def test_hosts_whose_names_mean_no_address(
     made, task_vars = acting(read_inventory({"hosts": hosts}))
     monkeypatch.setattr(fleet, "unresolved", lambda names: set(names) - {"192.0.2.1"})
     assert made.unresolved(["a1", "a2", "b1"], task_vars) == [("a2", "a2"), ("b1", "b1.example")]
+
+
+def test_what_a_router_should_have_is_the_inventory_s_replicas_or_what_is_set_by_hand(
+    read_inventory: Callable[[dict[str, Any]], Any],
+) -> None:
+    by_hand = [{"name": "other", "address": "10.0.9.1"}]
+    hosts = {"r1": {}, "r2": {"vllm_haproxy_replicas": by_hand}}
+    made, task_vars = acting(read_inventory({"children": {**GROUPS["children"], "router": {"hosts": hosts}}}))
+    seen = {"servers": {name: {"address": "10.0.0.3:9000", "up": True} for name in ("replica_b", "other")}}
+    answers = {router: fleet.Answer(value={"router": seen}) for router in hosts} | {"b1": fleet.Answer(error="away")}
+    found = made.cluster(task_vars).unexpected(answers)
+    assert [(each.seen_on, each.name, each.next.split("/")[-1]) for each in found] == [
+        ("r1", "other", "remove.yml --limit other"),
+        ("r2", "replica_b", "ansible-playbook site.yml"),  # a group of the inventory: no router's word removes it
+        ("r2", "other", "ansible-playbook site.yml"),
+    ]
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_hosts_of_no_replica_are_asked_only_on_request(
+    asked: bool, read_inventory: Callable[[dict[str, Any]], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("ansible_collections.lockstep.vllm.plugins.action.status")
+    others = {"spare1": LOCAL, "gone1": {**LOCAL, "ansible_python_interpreter": "/nonexistent"}}
+    inventory = read_inventory({**GROUPS, "hosts": others})
+    made, shown = module.ActionModule.__new__(module.ActionModule), []
+    made._loader, made._templar, made._play_context = inventory.loader, inventory.templar, PlayContext()
+    made._task = types.SimpleNamespace(become=False, args={"others": asked}, check_mode=False, async_val=0)
+    made._connection = types.SimpleNamespace(_shell=types.SimpleNamespace(tmpdir=None))
+    monkeypatch.setattr(module.Display, "display", lambda _self, text, **_other: shown.append(text))
+    status = made.run(None, inventory.task_vars)["status"]
+    assert (status["unexpected"], status["unanswered"]) == ([], ["gone1"] if asked else [])
+    assert ("in no replica, and no answer: gone1" in shown[0]) is asked
+
+
+def test_what_prometheus_scrapes(read_inventory: Callable[[dict[str, Any]], Any]) -> None:
+    module = importlib.import_module("ansible_collections.lockstep.vllm.plugins.action.scrape_targets")
+    hosts = {"r1": {"ansible_host": "10.0.0.5", "vllm_haproxy_metrics_clients": ["10.0.9.4"]}, "r2": {}}
+    made, task_vars = acting(read_inventory({"children": {**GROUPS["children"], "router": {"hosts": hosts}}}))
+    assert module.targets(made.cluster(task_vars), {"r1": "10.0.0.5", "r2": "10.0.0.6"}, 9100) == {
+        "hosts": [{"targets": ["10.0.0.3:9100", "10.0.0.1:9100", "10.0.0.2:9100"]}],
+        "replicas": [
+            {"targets": ["10.0.0.3:9000"], "labels": {"replica": "replica_b"}},
+            {"targets": ["10.0.0.1:8000"], "labels": {"replica": "replica_a"}},
+        ],
+        "routers": [{"targets": ["10.0.0.5:8405"], "labels": {"router": "r1"}}],
+    }

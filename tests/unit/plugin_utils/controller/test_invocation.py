@@ -89,6 +89,8 @@ def test_every_text_of_a_result_is_repeated_and_nothing_else() -> None:
     ("given", "printed"),
     [
         ("ansible_become_password=sesame", ["ansible_become_password=…"]),
+        ("rollout_webhook_url=https://hooks.example/sesame", ["rollout_webhook_url=…"]),
+        ('{"rollout_webhook_headers": {"Authorization": "sesame"}}', ["rollout_webhook_headers=…"]),
         ("a=1 vault_ray_node_token=sesame", ["vault_ray_node_token=…"]),
         ('{"ansible_password": "sesame", "vllm_server_environment": {"HF_TOKEN": "sesame"}}',
          ["ansible_password=…", "vllm_server_environment=…"]),

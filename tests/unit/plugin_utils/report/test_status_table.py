@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.unexpected import Unexpected, UnexpectedCode
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import cluster_status, status_table
 
 CLOCK = 1795309800.0  # 2026-11-22T01:10:00Z
@@ -113,6 +114,8 @@ def test_all_is_well() -> None:
             }
         ],
         "routers": [{"host": "router1", "running": True, "since": "2026-11-21T23:10:00Z", "reason": ""}],
+        "unexpected": [],
+        "unanswered": [],
         "lock": None,
         "request": None,
     }
@@ -511,3 +514,33 @@ def test_json_can_be_cut_out_of_a_playbooks_output() -> None:
     lines = status_table.as_json(cluster_status.build(probe())).splitlines()
     assert (lines[0], lines[-1]) == ("{", "}")
     assert all(line.startswith(" ") for line in lines[1:-1])
+
+
+def test_what_the_inventory_does_not_want_is_shown_with_the_command_that_removes_it() -> None:
+    c1 = Unexpected(
+        UnexpectedCode.NO_REPLICA,
+        "c1",
+        "c1",
+        True,
+        "c1 is in no replica",
+        "ansible-playbook playbooks/remove.yml --limit c1",
+    )
+    odd = Unexpected(UnexpectedCode.RAY_NODE, "x;y", "a1", True, "x;y is in Ray of replica_a", "")
+    status = cluster_status.build(probe(), found=(c1, odd), unanswered=("switch1", "switch2"))
+    assert json.loads(status_table.as_json(status))["unexpected"][0] == {
+        "code": "no_replica",
+        "name": "c1",
+        "seen_on": "c1",
+        "serving": True,
+        "cause": "c1 is in no replica",
+        "next": "ansible-playbook playbooks/remove.yml --limit c1",
+    }
+    assert status_table.as_text(status).splitlines()[-7:] == [
+        "",
+        "unexpected",
+        "  c1 is in no replica",
+        "    next: ansible-playbook playbooks/remove.yml --limit c1",
+        "  x;y is in Ray of replica_a",
+        "",
+        "in no replica, and no answer: switch1, switch2",
+    ]
