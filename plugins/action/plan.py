@@ -14,11 +14,13 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core import data_tab
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop, StopError
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import (
     endpoints,
+    findings,
     needs,
     own_ports,
     plan,
     refusals,
     render,
+    request,
     run_plan,
     topology,
 )
@@ -29,6 +31,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states impor
 from ansible_collections.lockstep.vllm.plugins.modules import plan as documented
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import (
     ansible_internals,
+    certificates,
     driver_preflight,
     known_variables,
     routers,
@@ -83,6 +86,7 @@ class ActionModule(ClusterAction):
         observed = {host: Observed.parse(each.value, each.error, each.reachable) for host, each in answers.items()}
         for host, name in self.unresolved([host for host, each in observed.items() if not each.reachable], task_vars):
             observed[host] = dataclasses.replace(observed[host], unresolved=name)
+        addresses = routers.declared_addresses(self._templar, task_vars)
         fingerprints = {host: each.value.get("fingerprint") for host, each in answers.items() if each.value}
         return result(
             cluster,
@@ -91,8 +95,22 @@ class ActionModule(ClusterAction):
             fingerprints,
             found.warnings,
             lambda due: self._driver_findings(cluster, observed, due, task_vars),
-            routers.declared_addresses(self._templar, task_vars),
+            addresses,
+            self._certificate_findings(cluster, addresses, run),
         )
+
+    def _certificate_findings(
+        self, cluster: Cluster, addresses: Mapping[str, str], run: plan.Run
+    ) -> list[findings.Finding]:
+        """What is wrong with the certificates of the routers in this run; alike ones are told once, with their hosts."""
+        read = self._loader.get_text_file_contents
+        found = [
+            dataclasses.replace(each, stop=dataclasses.replace(each.stop, where=host))
+            for host in cluster.routers
+            if host in cluster.wanted and host in (run.limit or ())
+            for each in certificates.findings(cluster.wanted[host].settings, addresses[host], read, run.now)
+        ]
+        return findings.as_warnings(found) if run.mode in request.REPAIRS else found
 
     def _driver_findings(
         self,
@@ -161,6 +179,7 @@ def result(
     warnings: Sequence[str] = (),
     examine: Examine = lambda _due: driver_preflight.Findings(),
     addresses: Mapping[str, str] | None = None,
+    certificate_findings: Sequence[findings.Finding] = (),
 ) -> dict[str, Any]:
     """What the action returns: the plan, or its refusals.
 
@@ -170,6 +189,7 @@ def result(
         warnings: those of the request, before the plan's own.
         examine: asks the hosts whose driver is due.
         addresses: of the routers, by router.
+        certificate_findings: what is wrong with the routers' certificates.
     """
     known = Known(
         issues=data_tables.read("known_issues"),
@@ -179,8 +199,11 @@ def result(
     )
     planned = plan.build(cluster.topology, cluster.wanted, observed, run, known)
     found = examine(planned.due_drivers)
-    planned = dataclasses.replace(planned, warnings=(*map(Stop, warnings), *found.warnings, *planned.warnings))
-    reasons = [*planned.refusals, *found.refusals, *_router_refusals(cluster, observed, run.limit or ())]
+    unfit, doubtful = findings.told_apart(certificate_findings)
+    planned = dataclasses.replace(
+        planned, warnings=(*map(Stop, warnings), *found.warnings, *planned.warnings, *doubtful)
+    )
+    reasons = [*planned.refusals, *found.refusals, *unfit, *_router_refusals(cluster, observed, run.limit or ())]
     if reasons:
         return refused(reasons, render.lines(planned.warnings))
     due_routers = [] if run.mode in (Mode.ABORT, Mode.VERIFY) else _due_routers(cluster, observed, run.limit or ())

@@ -14,7 +14,7 @@ LIBRARY = PLUGINS / "module_utils"
 
 # From the ground up. Rooms on one floor don't know each other; what two of them need lies on a floor below.
 FLOORS = (("core",), ("driver", "runtime"), ("admission",), ("ray",), ("engine",), ("rollout", "host"), ("gates",))
-APART = ("haproxy",)  # imports nothing of this library; hosts of the router have no other part of it
+APART = ("haproxy", "haproxy_tls")  # imports nothing of this library; hosts of the router have no other part of it
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 
 MOST_LINES = 400

@@ -21,24 +21,43 @@ def endpoints(topology: Topology, wanted: Mapping[str, Desired], routers: Mappin
         settings = {} if head is None else head.settings
         if settings.get("vllm_server_model"):
             port = settings.get("vllm_server_port") or 8000
-            replicas.append(_endpoint(replica.name, False, replica.addresses[replica.head], port, settings))
-    through = [
-        _endpoint(host, True, routers[host], port, replicas[0])
-        for host in routers
-        if replicas and host in wanted and (port := wanted[host].settings.get("vllm_haproxy_api_port"))
-    ]
-    return [*through, *replicas]
+            replicas.append(_of_replica(replica.name, _url("http", replica.addresses[replica.head], port), settings))
+    through: dict[str, dict[str, Any]] = {}  # by URL: routers that share a name or an address are one to clients
+    for host, address in routers.items():
+        if replicas and host in wanted and wanted[host].settings.get("vllm_haproxy_api_port"):
+            settings = wanted[host].settings
+            one = {**replicas[0], "name": host, "router": True, "url": router_url(settings, address)}
+            if secure(settings) and settings.get("vllm_haproxy_tls_ca"):
+                one["ca"] = str(settings["vllm_haproxy_tls_ca"])
+            through.setdefault(one["url"], one)
+    return [*through.values(), *replicas]
 
 
-def _endpoint(name: str, router: bool, address: str, port: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """``settings``: a head's variables, or, for a router, the endpoint of the first replica."""
-    where = f"[{address}]" if ":" in address else address
-    if router:
-        return {**settings, "name": name, "router": True, "url": f"http://{where}:{port}/v1"}
+def secure(settings: Mapping[str, Any]) -> bool:
+    """Whether a router with these variables speaks TLS to clients."""
+    return bool(settings.get("vllm_haproxy_tls_certificate"))
+
+
+def router_name(settings: Mapping[str, Any], address: str) -> str:
+    """How clients name a router with these variables: what is declared for them, else its own ``address``."""
+    return str(settings.get("vllm_haproxy_api_name") or address)
+
+
+def router_url(settings: Mapping[str, Any], address: str) -> str:
+    """Where clients reach the API through a router with these variables."""
+    scheme, port = ("https", "vllm_haproxy_tls_port") if secure(settings) else ("http", "vllm_haproxy_api_port")
+    return _url(scheme, router_name(settings, address), settings[port])
+
+
+def _url(scheme: str, name: str, port: Any) -> str:
+    return f"{scheme}://{f'[{name}]' if ':' in name else name}:{port}/v1"
+
+
+def _of_replica(name: str, url: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": name,
         "router": False,
-        "url": f"http://{where}:{port}/v1",
+        "url": url,
         "model": str(settings.get("vllm_server_served_model_name") or settings["vllm_server_model"]),
         "key": bool(settings.get("vllm_server_api_key")),
         "prompt": str(settings.get("vllm_server_proof_prompt") or ""),

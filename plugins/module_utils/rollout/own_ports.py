@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..ray import ports
-from . import tunnel_request
+from . import endpoints, tunnel_request
 from .findings import Finding, refuse, warn
 from .observed import HostState
 
-ROUTER = ("vllm_haproxy_api_port", "vllm_haproxy_stats_port")
+ROUTER = ("vllm_haproxy_api_port", "vllm_haproxy_tls_port", "vllm_haproxy_stats_port")
 _FIRST_FREE = 1024
 
 
@@ -33,7 +33,13 @@ def chosen(settings: Mapping[str, Any]) -> tuple[ports.RayPorts, ports.EnginePor
 
 def of_router(settings: Mapping[str, Any]) -> dict[str, range]:
     """HAProxy's ports, by the variable that moves each; empty on a host that is no router."""
-    return {name: range(int(settings[name]), int(settings[name]) + 1) for name in ROUTER if settings.get(name)}
+    unused = set()
+    if not endpoints.secure(settings):
+        unused = {"vllm_haproxy_tls_port"}
+    elif settings.get("vllm_haproxy_tls_plain") == "closed":
+        unused = {"vllm_haproxy_api_port"}
+    used = [name for name in ROUTER if settings.get(name) and name not in unused]
+    return {name: range(int(settings[name]), int(settings[name]) + 1) for name in used}
 
 
 def findings(host: str, settings: Mapping[str, Any], head: bool, state: HostState | None) -> Iterator[Finding]:

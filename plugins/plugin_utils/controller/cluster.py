@@ -22,6 +22,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import (
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.needs import Desired
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import (
     ansible_internals,
+    certificates,
     fleet,
     routers,
     settings,
@@ -162,7 +163,10 @@ class ClusterAction(ActionBase):
         everything = {replica.name: dict(replica.addresses) for replica in read.replicas}
         for host in before_them if read.replicas else ():
             if host in mine:
-                of_router = self._wanted(mine[host], settings.ROUTER_ROLES, everything)
+                # Its files may change under their paths.
+                certificate = certificates.digest(mine[host].values, self._loader.get_text_file_contents)
+                reads = {"vllm_haproxy": {"certificate": certificate}} if certificate else {}
+                of_router = self._wanted(mine[host], settings.ROUTER_ROLES, everything, reads)
                 wanted[host] = _both(wanted[host], of_router) if host in wanted else of_router
         return Cluster(read, wanted, before_them)
 
@@ -210,7 +214,7 @@ class ClusterAction(ActionBase):
         declared: settings.Declared,
         roles: tuple[str, ...],
         context: Mapping[str, Any],
-        also: Mapping[str, Mapping[str, str]] | None = None,
+        also: Mapping[str, Mapping[str, Any]] | None = None,
         head: bool = False,
     ) -> Desired:
         """``context`` is what every role reads of the topology; ``also``, by role, what that one reads besides."""

@@ -89,6 +89,7 @@ RANGES: Mapping[str, Range] = {
     "vllm_haproxy_replicas.ready_port": PORT,
     "vllm_haproxy_request_timeout": DEADLINE,
     "vllm_haproxy_stats_port": PORT,
+    "vllm_haproxy_tls_port": PORT,
     "vllm_server_bake_error_share": SHARE,
     "vllm_server_bake_latency_factor": COUNT,
     "vllm_server_bake_requests": COUNT,
