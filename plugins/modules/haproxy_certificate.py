@@ -7,10 +7,10 @@ DOCUMENTATION = r"""
 module: haproxy_certificate
 short_description: Install a router's certificate, and see that clients get it
 description:
-  - V(present) examines certificate and key on the controller (the key fits, it is valid now), has HAProxy read both from a
-    file beside the one in use, and replaces that in one step. Where HAProxy cannot use them, what was in use stays.
-  - V(presented) connects as a client does until it gets the certificate of that file. HAProxy is reloaded where it still presents
-    another one, as after a run that ended too early.
+  - V(present) examines certificate and key on the controller (the key fits, it is valid now), has HAProxy read both from
+    a file beside the one in use, and replaces that in one step. Where HAProxy cannot use them, what was in use stays.
+  - V(presented) connects as a client does until it gets the certificate of that file. HAProxy is reloaded where it still
+    presents another one, as after a run that ended too early.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 extends_documentation_fragment:

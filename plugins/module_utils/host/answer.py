@@ -181,6 +181,7 @@ PARTS: Mapping[str, Shape] = {
                        "links": items(text), "rdma": items(text), "error": _TEXT}),
     **dict.fromkeys(("filter", "tunnel"), record({"wanted": flag, "problem": text, "error": _TEXT})),
     "preflight": record({"taken_ports": table(text), "names": table(_TEXT), "model": _MODEL, "tunnel": _CARRIER,
+                         "drops_api_key": flag,
                          "error": _TEXT}),
     "ray": record({"head": one_of(("up", "down", "refused", "absent")), "error": _TEXT, "nodes": items(_NODE)}),
 }  # fmt: skip

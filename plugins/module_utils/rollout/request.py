@@ -60,6 +60,7 @@ def _replica(
     if config is not None:
         found += model_request.findings(replica, config, states)
         found += hardware.layout_findings(replica, desired, config, states)
+    found += engine_request.key_findings(replica, states)
     found += hardware.host_findings(replica, desired, states, needs)
     for host in replica.hosts:
         found += own_ports.findings(host, desired[host].settings, host == replica.head, states.get(host))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -262,6 +263,7 @@ def _questions(cluster: Cluster, host: str, wanted: Desired) -> dict[str, Any]:
     return {
         "ports": [*_ports(mine, host == replica.head), *of_router],
         "model": _model(cluster.wanted.get(replica.head)),
+        **({"api_keys": _key_digests(mine)} if host == replica.head else {}),
         "peers": dict(replica.addresses),
         "tunnel": tunnel_request.port(mine),
     }
@@ -274,6 +276,12 @@ def _ports(settings: Mapping[str, Any], head: bool) -> list[int]:
     except ValueError:
         return []  # the plan says what is wrong with them
     return list(ports.listened_on(ray, engine, head))
+
+
+def _key_digests(settings: Mapping[str, Any]) -> list[str]:
+    """SHA-256 of each key that clients may send: a host is asked whether its own is among them, and is sent no key for that."""
+    keys = (settings.get("vllm_server_api_key"), *(settings.get("vllm_server_api_keys_previous") or ()))
+    return [hashlib.sha256(str(key).encode()).hexdigest() for key in keys if key]
 
 
 def _model(head: Desired | None) -> str | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shutil
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
@@ -118,3 +120,21 @@ def test_ports_of_our_own_units_are_free_to_us(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(host_probe, "_listener", lambda pid, port: "lockstep-hoststatus.socket")
     with socket.create_server(("127.0.0.1", 0)) as ours:
         assert host_probe.taken_ports([ours.getsockname()[1]]) == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted", "drops"),
+    [
+        ("k\n", ["k", "o"], False),
+        ("k\n", ["n", "k"], False),
+        ("k\n", ["n"], True),
+        (None, ["n"], False),
+        ("", ["n"], False),
+    ],
+)
+def test_a_key_that_would_be_dropped(content: str | None, wanted: list[str], drops: bool, tmp_path: Path) -> None:
+    path = tmp_path / "vllm-api-key"
+    if content is not None:
+        path.write_text(content)
+    digests = [hashlib.sha256(key.encode()).hexdigest() for key in wanted]
+    assert host_probe._drops_api_key(digests, path) is drops
