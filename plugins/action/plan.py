@@ -22,6 +22,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import (
     render,
     request,
     run_plan,
+    shared_address,
     topology,
 )
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.driver_request import Known
@@ -96,20 +97,23 @@ class ActionModule(ClusterAction):
             found.warnings,
             lambda due: self._driver_findings(cluster, observed, due, task_vars),
             addresses,
-            self._certificate_findings(cluster, addresses, run),
+            self._router_findings(cluster, observed, addresses, run),
         )
 
-    def _certificate_findings(
-        self, cluster: Cluster, addresses: Mapping[str, str], run: plan.Run
+    def _router_findings(
+        self, cluster: Cluster, observed: Mapping[str, Observed], addresses: Mapping[str, str], run: plan.Run
     ) -> list[findings.Finding]:
-        """What is wrong with the certificates of the routers in this run; alike ones are told once, with their hosts."""
-        read = self._loader.get_text_file_contents
-        found = [
-            dataclasses.replace(each, stop=dataclasses.replace(each.stop, where=host))
-            for host in cluster.routers
-            if host in cluster.wanted and host in (run.limit or ())
-            for each in certificates.findings(cluster.wanted[host].settings, addresses[host], read, run.now)
-        ]
+        """What is wrong with the certificates and the shared address of the routers in this run."""
+        found: list[findings.Finding] = []
+        for host in cluster.routers:
+            if host in cluster.wanted and host in (run.limit or ()):
+                mine = cluster.wanted[host].settings
+                wrong = certificates.findings(mine, addresses[host], self._loader.get_text_file_contents, run.now)
+                # Alike ones are told once, with their hosts.
+                found += [dataclasses.replace(each, stop=dataclasses.replace(each.stop, where=host)) for each in wrong]
+                found += shared_address.findings(
+                    host, mine, addresses, observed[host].state if host in observed else None
+                )
         return findings.as_warnings(found) if run.mode in request.REPAIRS else found
 
     def _driver_findings(
@@ -179,7 +183,7 @@ def result(
     warnings: Sequence[str] = (),
     examine: Examine = lambda _due: driver_preflight.Findings(),
     addresses: Mapping[str, str] | None = None,
-    certificate_findings: Sequence[findings.Finding] = (),
+    router_findings: Sequence[findings.Finding] = (),
 ) -> dict[str, Any]:
     """What the action returns: the plan, or its refusals.
 
@@ -189,7 +193,7 @@ def result(
         warnings: those of the request, before the plan's own.
         examine: asks the hosts whose driver is due.
         addresses: of the routers, by router.
-        certificate_findings: what is wrong with the routers' certificates.
+        router_findings: what is wrong with the routers' certificates and shared address.
     """
     known = Known(
         issues=data_tables.read("known_issues"),
@@ -199,7 +203,7 @@ def result(
     )
     planned = plan.build(cluster.topology, cluster.wanted, observed, run, known)
     found = examine(planned.due_drivers)
-    unfit, doubtful = findings.told_apart(certificate_findings)
+    unfit, doubtful = findings.told_apart(router_findings)
     planned = dataclasses.replace(
         planned, warnings=(*map(Stop, warnings), *found.warnings, *planned.warnings, *doubtful)
     )

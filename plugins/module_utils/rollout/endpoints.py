@@ -39,8 +39,9 @@ def secure(settings: Mapping[str, Any]) -> bool:
 
 
 def router_name(settings: Mapping[str, Any], address: str) -> str:
-    """How clients name a router with these variables: what is declared for them, else its own ``address``."""
-    return str(settings.get("vllm_haproxy_api_name") or address)
+    """How clients name a router with these variables: as is declared for them, else by the shared address, else by its own."""
+    shared = str(settings.get("vllm_haproxy_virtual_address") or "").partition("/")[0]
+    return str(settings.get("vllm_haproxy_api_name") or shared or address)
 
 
 def router_url(settings: Mapping[str, Any], address: str) -> str:

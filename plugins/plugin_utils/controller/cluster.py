@@ -166,8 +166,10 @@ class ClusterAction(ActionBase):
             if host in mine:
                 # Its files may change under their paths.
                 certificate = certificates.digest(mine[host].values, self._loader.get_text_file_contents)
-                reads = {"vllm_haproxy": {"certificate": certificate}} if certificate else {}
-                of_router = self._wanted(mine[host], settings.ROUTER_ROLES, everything, reads)
+                reads: dict[str, Any] = {"certificate": certificate} if certificate else {}
+                if mine[host].values.get("vllm_haproxy_virtual_address"):
+                    reads["routers"] = list(routers.declared_addresses(self._templar, task_vars).items())
+                of_router = self._wanted(mine[host], settings.ROUTER_ROLES, everything, {"vllm_haproxy": reads})
                 wanted[host] = _both(wanted[host], of_router) if host in wanted else of_router
         return Cluster(read, wanted, before_them)
 

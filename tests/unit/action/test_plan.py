@@ -254,9 +254,9 @@ def test_a_certificate_that_cannot_serve_refuses_a_run_and_one_that_soon_cannot_
     cluster = Cluster(topology.Topology(), {}, ())
     run = plan.Run(Mode.CONVERGE, Policy(), NOON, set())
     bad, soon = findings.refuse("expired"), findings.warn("expires soon")
-    refused = action.result(cluster, {}, run, {}, certificate_findings=[bad, soon])
+    refused = action.result(cluster, {}, run, {}, router_findings=[bad, soon])
     assert refused["reasons"] == "- expired\n- warning: expires soon\n"
-    told = action.result(cluster, {}, run, {}, certificate_findings=[soon])
+    told = action.result(cluster, {}, run, {}, router_findings=[soon])
     assert told["lockstep_plan"]["warnings"] == ["expires soon"]
 
 
