@@ -11,6 +11,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import share
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.endpoints import router_url
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import HostState
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.shared_address import Peers
+from tests.unit.documented import documented
 
 TWO = {"r1": "10.0.0.5", "r2": "10.0.0.6"}
 GOOD = {"vllm_haproxy_virtual_address": "10.0.0.100/24", "vllm_haproxy_virtual_interface": "eth0"}
@@ -56,6 +57,8 @@ def test_what_keeps_routers_from_sharing_an_address(
     found = [str(each.stop) for each in shared_address.findings("r1", settings, addresses, STATE) if each.refuses]
     assert len(found) == len(said)
     assert all(part in line for part, line in zip(said, found, strict=True))
+    if len(addresses) == 1 and settings:
+        documented("one router, and an address to share", found[0])
 
 
 def test_the_role_s_filter_takes_the_address_that_requests_come_from() -> None:
