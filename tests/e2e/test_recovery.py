@@ -132,7 +132,7 @@ def test_a_late_worker_is_named_while_it_is_waited_for(lab: Lab, promtool: str) 
 
     def asked() -> bool:
         now = engine(lab)
-        return now.get("pid") != before and now.get("phase") == "waiting" and "nothing of itself" in now["reason"]
+        return now.get("pid") != before and now.get("phase") == "waiting" and "gives no status" in now["reason"]
 
     eventually("the supervisor has asked the missing host", asked, 60, interval=0.5)
     pool = concurrent.futures.ThreadPoolExecutor()
@@ -334,7 +334,7 @@ def test_a_wait_ends_at_its_deadline_and_an_impossible_one_at_once(idle: Lab) ->
     assert run_waiter(lab)["ready"]
     reported = run_waiter(lab, hosts=3)
     assert (reported["code"], reported["seconds"]) == ("impossible", 0.0)
-    assert reported["reason"] == "3 hosts are wanted, the replica has 2: a1, a2"
+    assert reported["reason"] == "3 hosts are required, the replica has 2: a1, a2"
     lab.on(WORKER, f"systemctl stop {RAY}")
     try:
         assert lab.on(WORKER, f"systemctl is-active {RAY}", check=False) == "inactive", "a clean stop is no failure"

@@ -114,7 +114,10 @@ def files_below(folder: int, most: int = MOST_FILES, deepest: int = DEEPEST) -> 
             with _below(folder, parts) as handle:
                 for name in _names(handle, most - seen):
                     seen += 1
-                    about = os.stat(name, dir_fd=handle, follow_symlinks=False)
+                    try:
+                        about = os.stat(name, dir_fd=handle, follow_symlinks=False)
+                    except FileNotFoundError:  # gone since it was listed
+                        continue
                     if stat.S_ISREG(about.st_mode) and about.st_uid == owner:
                         yield Found((*parts, name), about.st_mtime)
                     elif stat.S_ISDIR(about.st_mode) and len(parts) < deepest:

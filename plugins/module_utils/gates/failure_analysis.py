@@ -166,7 +166,9 @@ def _lost(reports: Sequence[Report]) -> Failure | None:
     lost = tuple(report.host for report in reports if report.status == "lost")
     if not lost:
         return None
-    return Failure("fail", "lost", lost, None, f"{', '.join(lost)}: no answer through Ray")
+    reasons = list(dict.fromkeys(report.tail for report in reports if report.status == "lost" and report.tail))
+    said = f" ({'; '.join(reasons)})" if reasons else ""
+    return Failure("fail", "lost", lost, None, f"{', '.join(lost)}: no answer through Ray{said}")
 
 
 def _out_of_time(reports: Sequence[Report]) -> Failure | None:

@@ -8,6 +8,7 @@ guards the ranks.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -22,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ...core import deadline
+from ...core import deadline, untrusted
 from ...core.codes import as_json
 from ...driver import memory as gpu_memory
 from ...ray import gcs
@@ -89,13 +90,21 @@ class RankActor:
 
 
 def _contents(folder: Path) -> dict[str, str]:
-    """The last part of every file in the folder, by name."""
+    """The last part of every file in the folder, by name. What else lies there, a model's code may have put: it is skipped."""
     found = {}
-    for path in sorted(folder.rglob("*"))[:FILES_LIMIT]:
-        if path.is_file():
-            raw = path.read_bytes()[-FILE_LIMIT:]
-            found[path.name] = raw.decode("utf-8", "replace")
+    with untrusted.open_folder(folder) as handle:
+        for file in untrusted.files_below(handle, FILES_LIMIT):
+            with contextlib.suppress(OSError):
+                found[file.parts[-1]] = untrusted.end_below(handle, file.parts, FILE_LIMIT).decode("utf-8", "replace")
     return found
+
+
+def _reason(why: object) -> str:
+    """One line: the last of a task's traceback, the first of anything else that Ray says."""
+    import ray
+
+    lines = [line.strip() for line in str(why).splitlines() if line.strip()]
+    return lines[-1 if isinstance(why, ray.exceptions.RayTaskError) else 0][:300] if lines else ""
 
 
 @dataclasses.dataclass
@@ -182,7 +191,7 @@ class RankGroup:
         return dataclasses.replace(report, evidence=tuple(named))
 
     def _lost(self, host: str, first: int, why: object) -> Report:
-        return Report(host, first, self.ranks[host], "lost", tail=str(why)[:500])
+        return Report(host, first, self.ranks[host], "lost", tail=_reason(why))
 
     def _unused(self, host: str, first: int) -> Report:
         return Report(host, first, self.ranks[host], "ended")

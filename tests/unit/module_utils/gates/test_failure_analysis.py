@@ -303,6 +303,15 @@ def test_the_last_line_of_the_ranks_is_the_cause():
     assert "ModuleNotFoundError: No module named 'torch'" in found.cause
 
 
+def test_a_lost_host_says_what_ray_said():
+    reports = [
+        report("a1", 0, status="lost", tail="PermissionError: [Errno 13] Permission denied: 'nccl.1.log'"),
+        report("a2", 1, status="lost", tail="PermissionError: [Errno 13] Permission denied: 'nccl.1.log'"),
+    ]
+    said = "a1, a2: no answer through Ray (PermissionError: [Errno 13] Permission denied: 'nccl.1.log')"
+    assert failure_analysis.analyse(reports).cause == said
+
+
 @pytest.mark.parametrize(
     ("title", "cause"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
@@ -234,3 +235,14 @@ def test_placing_takes_from_the_first_gate_s_time_alone():
     asked = ray_launcher.less_of_the_first(request(gates=("nccl", "graph")), time.monotonic() + 60)
     assert 59 < asked.gates[0].deadline <= 60
     assert asked.gates[1].deadline == 100
+
+
+def test_what_else_lies_among_the_evidence_is_skipped(tmp_path):
+    folder = tmp_path / "evidence"
+    folder.mkdir()
+    (tmp_path / "secret").write_text("of root alone")
+    (folder / "rank0.stack").write_text("in all_reduce")
+    (folder / "nccl.host.1.log").symlink_to(tmp_path / "secret")
+    (folder / "gone").symlink_to(tmp_path / "nothing")
+    os.mkfifo(folder / "pipe")
+    assert ray_launcher._contents(folder) == {"rank0.stack": "in all_reduce"}
