@@ -59,7 +59,10 @@ CHANGES = (
     ),
     Change(
         "a serving environment that does not start",
-        {**ONCE, "serving_runtime_extra_requirements": ["vllm==0.32.0+cpu"]},
+        {
+            **ONCE,
+            "serving_runtime_extra_requirements": ["vllm==0.32.0+cpu --hash=sha256:{{ testbed_facts.vllm_sha256 }}"],
+        },
         "(host_gates|replica_gates|start_engine)",  # the gates run on it too
         ("serving environment", "vLLM (restarts."),
     ),
