@@ -13,7 +13,7 @@ COVERED_BY_E2E := serving_runtime admission ray_node vllm_server
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help env demo demo-down quick check contract lint unit alerts supply audit release lock mutants test test-long sanity molecule roles e2e benchmark clean
+.PHONY: help env demo demo-down quick check contract lint unit alerts supply audit release lock screenshot mutants test test-long sanity molecule roles e2e benchmark clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -59,6 +59,9 @@ release: env ## the collection, signed: KEY='fingerprint of your gpg key' (CONTR
 
 lock: env ## renew both locks of the serving environment, say what changed and which known issues they meet; needs the network
 	@$(CURDIR)/.venv/bin/python tools/lock
+
+screenshot: env ## docs/report.png, the README's picture of a report, from a recorded journal; needs chromium
+	@$(CURDIR)/.venv/bin/python tools/screenshot
 
 mutants: env ## change the decision code a little, see its tests fail (docs/mutants.md); by hand or nightly: MODULES='engine/ladder …'
 	@tools/mutants $(MODULES)

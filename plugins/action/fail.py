@@ -20,12 +20,12 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
-        text = {"type": "str", "required": True}
-        _result, arguments = self.validate_argument_spec(argument_spec={"cause": text, "next": text})
+        spec = {"cause": {"type": "str", "required": True}, "next": {"type": "str", "default": ""}}
+        _result, arguments = self.validate_argument_spec(argument_spec=spec)
         headline, *rest = arguments["cause"].splitlines()
         if not rest:
             return {"failed": True, **stops.as_result(Stop(arguments["cause"], arguments["next"]))}
         # Ansible prints a message twice, so that what follows its first line is in a field of its own.
-        lines = [*rest, f"Next: {arguments['next']}"]
+        lines = [*rest, *([f"Next: {arguments['next']}"] if arguments["next"] else [])]
         whole = {"msg": headline, "reasons": "\n".join(lines) + "\n", "next": arguments["next"]}
         return {"failed": True, **Invocation.of_this_run().in_result(whole)}

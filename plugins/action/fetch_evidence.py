@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core import shapes
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import typed
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import printable
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import evidence_bundle
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import ClusterAction
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer, program
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import journal
 
-_ANSWER = shapes.record({"files": shapes.table(lambda packed: None)}, needed=("files",))
-"""Of ``evidence_bundle.collect``; its files are looked at one by one, so that a bad one costs no other."""
 ANSWER_LIMIT = 2 * evidence_bundle.HOST_LIMIT
 MOST_FILES = 500
 _LONGEST_NAME = 120
@@ -51,6 +48,12 @@ class ActionModule(ClusterAction):
         }
 
 
+class _Collected(TypedDict):
+    """Of ``evidence_bundle.collect``; its files are looked at one by one, so that a bad one costs no other."""
+
+    files: dict[str, Any]
+
+
 @dataclasses.dataclass(frozen=True)
 class Kept:
     """What was kept of one host's evidence; ``silent`` is why there was no answer that could be used."""
@@ -62,10 +65,10 @@ class Kept:
 
 def keep(folder: Path, host: str, answer: Answer) -> Kept:
     """Write a host's evidence below ``folder``: a file that cannot be kept is named, and costs neither others nor the run."""
-    answer = answer.checked(_ANSWER)
+    answer = answer.checked(_Collected, typed.NEWER)
     if answer.code is not None or answer.error is not None:
         return Kept(silent=answer.error)
-    named: Mapping[str, Any] = answer.value["files"]
+    named = answer.value["files"]
     files: list[Path] = []
     problems: list[str] = []
     room = evidence_bundle.HOST_LIMIT
@@ -73,10 +76,10 @@ def keep(folder: Path, host: str, answer: Answer) -> Kept:
         try:
             content = evidence_bundle.unpack(packed)
             if len(content) > room:
-                raise shapes.BadAnswer(f"is beyond the {evidence_bundle.HOST_LIMIT >> 20} MiB that are kept of a host")
+                raise typed.BadAnswer(f"is beyond the {evidence_bundle.HOST_LIMIT >> 20} MiB that are kept of a host")
             files.append(_write(folder, path, content))
             room -= len(content)
-        except (OSError, ValueError, shapes.BadAnswer) as error:
+        except (OSError, ValueError, typed.BadAnswer) as error:
             problems.append(f"{printable(path)[:_LONGEST_NAME]} {error}")
     if len(named) > MOST_FILES:
         problems.append(f"{len(named) - MOST_FILES} more files than the {MOST_FILES} that are kept of a host")

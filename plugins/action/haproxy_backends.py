@@ -22,7 +22,9 @@ class ActionModule(ClusterAction):
         variables = task_vars or {}
         topology = self.cluster(variables, only="").topology
         if topology.problems:
-            raise stops.fail(Stop("; ".join(topology.problems), "correct the inventory, or set vllm_haproxy_replicas"))
+            raise stops.fail(
+                Stop(f"{'; '.join(topology.problems)}. Correct the inventory, or set vllm_haproxy_replicas")
+            )
         default = settings.defaults(self._loader)
         backends = []
         for replica in topology.replicas:

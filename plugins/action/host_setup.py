@@ -54,8 +54,8 @@ def stated_replica(
     """
     addresses = {str(name): str(where) for name, where in (peers or {host: address or host}).items()}
     if host not in addresses:
-        cause = f"{host} is not in gpu_host_peers ({', '.join(addresses)})"
-        raise stops.fail(Stop(cause, "add it there with its address"))
+        cause = f"{host} is not in gpu_host_peers ({', '.join(addresses)}): add it there with its address"
+        raise stops.fail(Stop(cause))
     if head is None and len(addresses) == 1:
         head = host
     if head not in addresses:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import typed
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.package_problems import Problem
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.waiting_action import WaitingAction
@@ -23,7 +24,8 @@ class ActionModule(WaitingAction):
         return super().run(tmp, task_vars)
 
     def stop(self, result: Mapping[str, Any], seconds: float) -> Stop:
-        refused = [problem for each in result["problems"] if not (problem := Problem.parse(each)).warns]
+        problems = typed.parse(list[Problem], result["problems"], typed.NEWER)
+        refused = [problem for problem in problems if not problem.warns]
         if not refused:
             cause = f"{self._host}: {result['reason']}; waited {seconds:.0f} s. Let it end, or wait longer with "
             again = "ansible-playbook playbooks/preflight.yml -e nvidia_driver_apt_lock_deadline=1800"

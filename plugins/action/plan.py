@@ -26,6 +26,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import (
     topology,
 )
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.driver_request import Known
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.needs import DesiredDriver
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import Observed
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Policy
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode
@@ -120,7 +121,7 @@ class ActionModule(ClusterAction):
         self,
         cluster: Cluster,
         observed: Mapping[str, Observed],
-        due: Mapping[str, Mapping[str, Any]],
+        due: Mapping[str, DesiredDriver],
         task_vars: Mapping[str, Any],
     ) -> driver_preflight.Findings:
         """Whether the packages of those hosts let their driver be installed; a call to each, and none where there are none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.lock_record import Requested
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import RequestAction
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import identity, stops
@@ -26,14 +27,19 @@ class ActionModule(HeadsAction):
         )
         variables = task_vars or {}
         heads = self.heads(variables)
-        request = None
+        request: Requested | None = None
         if arguments["action"] != RequestAction.RESUME:
-            request = {**arguments, "by": identity.operator(), "at": records.now()}
+            request = {
+                "action": arguments["action"],
+                "reason": arguments["reason"],
+                "by": identity.operator(),
+                "at": records.now(),
+            }
         before = self.ask(heads, {"do": "read"}, variables)
         due = [
             host
             for host, answer in before.items()
-            if answer.value is None or _content(answer.value["request"]) != _content(request)
+            if answer.value is None or _content(answer.value.request) != _content(request)
         ]
         if self._task.check_mode or not due:
             return {"changed": bool(due), "request": request}

@@ -41,6 +41,7 @@ options:
 """
 
 import atexit
+import dataclasses
 import functools
 import os
 import socket
@@ -72,6 +73,7 @@ _LISTED = 50
 """Runs in the index."""
 _INCLUDES = frozenset(("include_role", "include_tasks", "import_role", "import_tasks"))
 _SETS_OUT = frozenset(("step_started", "wave_started", "gate"))
+_SAYS = "ansible.builtin.debug"
 _COLOURS = {"failed": "red", "gate": "cyan", "serving": "green", "wave_started": "blue", "run_ended": "blue"}
 
 
@@ -154,7 +156,7 @@ class CallbackModule(CallbackBase):
     def v2_playbook_on_stats(self, stats: Any) -> None:
         hosts = [stats.summarize(host) for host in stats.processed]
         failed = any(host["failures"] or host["unreachable"] for host in hosts)
-        self._finish(self._outcome(failed))
+        self._finish(self._tracker.outcome(failed, bool(context.CLIARGS.get("check"))))
 
     def _ended(self, result: Any, outcome: events.TaskOutcome) -> None:
         task = result.task
@@ -163,16 +165,9 @@ class CallbackModule(CallbackBase):
         host, name = result.host.get_name(), task.get_name().strip()
         action, starts = ansible_internals.full_name(task), Invocation.of_this_run().starts
         report = events.TaskReport.parse(host, name, outcome, result.result, action, starts)
+        if action == _SAYS and task.get_vars().get("lockstep_conclusion") is True:
+            report = dataclasses.replace(report, conclusion=events.said(result.result))
         self._publish(self._tracker.task_ends(report))
-
-    def _outcome(self, failed: bool) -> events.RunOutcome:
-        if self._tracker.plan.refused:
-            return "refused"
-        if failed:
-            return "failed"
-        if self._tracker.planned and not self._tracker.waves:
-            return "nothing_to_do"
-        return "checked" if context.CLIARGS.get("check") else "done"
 
     def _publish(self, happened: list[Event]) -> None:
         for event in map(Invocation.of_this_run().in_result, happened):
@@ -208,12 +203,15 @@ class CallbackModule(CallbackBase):
             "check": bool(context.CLIARGS.get("check")),
             "limit": context.CLIARGS.get("subset"),
             "command": Invocation.of_this_run().typed,
+            "cluster": Invocation.of_this_run().cluster,
             "zone": time.localtime(self._began).tm_zone,
             "utc_offset": time.localtime(self._began).tm_gmtoff,
         }
 
     def _finish(self, outcome: events.RunOutcome) -> None:
         self._over = True
+        if outcome == "interrupted":
+            self._tracker.next = self._tracker.next or Invocation.of_this_run().typed
         if self._journal is None:
             if self._tracker.planned and feed.listener is not None:
                 self._tracker.ends(outcome)

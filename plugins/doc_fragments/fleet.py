@@ -59,3 +59,43 @@ options:
     type: str
     default: python3
 """
+
+    DRIVER = r"""
+options:
+  source:
+    description: Where the packages come from.
+    type: str
+    choices: [nvidia, mirror, ubuntu, debian]
+    default: nvidia
+  flavor:
+    description: Which kernel modules.
+    type: str
+    choices: [open, proprietary]
+    default: open
+  fabric_manager:
+    description: >-
+      V(auto) installs fabric manager where NVSwitches are found, or where it is installed already. Where ConnectX
+      functions manage the NVSwitches (HGX B200) C(nvlsm), C(libnvsdm) and C(infiniband-diags) come with it. C(nvidia-imex)
+      is installed where NVLink reaches other hosts, unless this is V(absent).
+    type: str
+    choices: [auto, present, absent]
+    default: auto
+  prebuilt_modules:
+    description: >-
+      Take Ubuntu's signed prebuilt modules, for every kernel that may boot next, instead of DKMS. Only with
+      O(source=ubuntu).
+    type: bool
+    default: false
+  repository_url:
+    description: The repository. Required with O(source=nvidia) and O(source=mirror), where packages are looked for.
+    type: str
+  repository_suite:
+    description: The suite; one that ends with a slash is a folder of a flat repository.
+    type: str
+    default: /
+  repository_components:
+    description: The components of a suite below C(dists/).
+    type: list
+    elements: str
+    default: []
+"""

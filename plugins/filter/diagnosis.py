@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core.shapes import BadAnswer
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.typed import BadAnswer
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import printable
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.known_issues import Match
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine.record import EngineState
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import diagnosis
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.codes import Code
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import GateResult
@@ -27,7 +28,8 @@ def lockstep_diagnosis(hostvars: Mapping[str, Any], head: str) -> str:
     identity = host_answer.part(state, "host")
     found = {host: _findings(hostvars.get(host, {})) for host in identity.get("peers", {head: ""})}
     across = _gates(on_head, diagnosis.REPLICA_GATES, "_replica")
-    engine = host_answer.part(state, "engine") or None
+    reported = host_answer.part(state, "engine")
+    engine = EngineState.parse(reported) if reported else None
     page = printable(diagnosis.page(identity.get("replica", "this replica"), found, across, engine, head))
     return Invocation.of_this_run().repeated(page)
 

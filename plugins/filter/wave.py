@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.host import answer as host_answer
@@ -14,7 +14,43 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy impor
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode, Step
 
 
-def wave_sizes(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[int]:
+class _Gathered(TypedDict, total=False):
+    """What fetch_evidence returned."""
+
+    folder: str
+
+
+class _Taken(TypedDict, total=False):
+    """What previous_settings returned."""
+
+    restored: str
+
+
+class Variables(TypedDict, total=False):
+    """The variables of a host that the plays of a rollout set, as far as they are read here; a host's own words among them
+    are checked where they are."""
+
+    lockstep_wave: int
+    lockstep_waves_total: int
+    lockstep_replica: str
+    lockstep_driver: Mapping[str, str]
+    lockstep_steps: Sequence[str]
+    lockstep_evidence: _Gathered | None
+    lockstep_settings: _Taken | None
+    lockstep_window: str
+    lockstep_floor: int
+    lockstep_mode: str
+    lockstep_serving: bool
+    lockstep_disturbed: bool
+    lockstep_failures: Sequence[Mapping[str, Any]]
+    lockstep_stage_begun: Mapping[str, Any] | None
+    lockstep_rollback_probe: Mapping[str, Any] | None
+
+
+HostVars = Mapping[str, Variables]
+
+
+def wave_sizes(hosts: Sequence[str], hostvars: HostVars) -> list[int]:
     """How many hosts each wave has, in order: what ``serial`` wants."""
     return outcome.sizes([int(hostvars[host]["lockstep_wave"]) for host in hosts])
 
@@ -28,7 +64,7 @@ def stage_failure(result: Mapping[str, Any], stage_file: str, rolling_back: bool
 
 
 def wave_failures(
-    hostvars: Mapping[str, Any], members: Sequence[str], batch: Sequence[str], rolling_back: bool = False
+    hostvars: HostVars, members: Sequence[str], batch: Sequence[str], rolling_back: bool = False
 ) -> dict[str, dict[str, Any]]:
     """The failures of a wave, or of its rollback, over its planned members: one missing from the batch has failed."""
     failures: dict[str, dict[str, Any]] = as_json(_failures(hostvars, members, batch, rolling_back))
@@ -36,7 +72,7 @@ def wave_failures(
 
 
 def wave_runs_stage(
-    hostvars: Mapping[str, Any],
+    hostvars: HostVars,
     stage_file: str,
     rolling_back: bool,
     host: str,
@@ -55,23 +91,23 @@ def wave_runs_stage(
     return outcome.runs_rollback_stage(outcome.stage_of(str(stage_file)), itself, list(failed))
 
 
-def wave_rolls_back(hostvars: Mapping[str, Any], members: Sequence[str], batch: Sequence[str]) -> bool:
+def wave_rolls_back(hostvars: HostVars, members: Sequence[str], batch: Sequence[str]) -> bool:
     """Whether any host of the wave has something to go back to: its last known good driver, or settings that were kept."""
     return bool(_back(hostvars, members, batch))
 
 
-def stays_in_quarantine(hostvars: Mapping[str, Any], host: str, members: Sequence[str], batch: Sequence[str]) -> bool:
+def stays_in_quarantine(hostvars: HostVars, host: str, members: Sequence[str], batch: Sequence[str]) -> bool:
     """Whether ``host`` must stay out once its failed wave was rolled back."""
     return outcome.stays_in_quarantine(_kept(hostvars, host), bool(_back(hostvars, members, batch)))
 
 
-def quarantine_reason(hostvars: Mapping[str, Any], host: str) -> str:
+def quarantine_reason(hostvars: HostVars, host: str) -> str:
     """Why ``host`` stays in quarantine, for people."""
     return outcome.reasons(_kept(hostvars, host))
 
 
 def wave_verdict(
-    hostvars: Mapping[str, Any], members: Sequence[str], batch: Sequence[str], host: str, folder: str = ""
+    hostvars: HostVars, members: Sequence[str], batch: Sequence[str], host: str, folder: str = ""
 ) -> dict[str, str]:
     """Closing message of a run whose wave failed, as ``host`` has them: ``cause`` and ``next``."""
     mine = hostvars[host]
@@ -86,9 +122,7 @@ def wave_verdict(
     return dataclasses.asdict(verdict)
 
 
-def wave_unmet_precondition(
-    hostvars: Mapping[str, Any], members: Sequence[str], lock: Mapping[str, Any]
-) -> dict[str, str]:
+def wave_unmet_precondition(hostvars: HostVars, members: Sequence[str], lock: Mapping[str, Any]) -> dict[str, str]:
     """Why the wave of ``members`` must not begin at this moment: ``cause`` and ``next``; empty where it may."""
     first = hostvars[members[0]]
     stop = preconditions.unmet(
@@ -108,13 +142,13 @@ def fingerprints(hosts: Sequence[str], hostvars: Mapping[str, Any], registered: 
     return {host: hostvars[host][registered]["state"]["fingerprint_digest"] for host in hosts}
 
 
-def _kept(hostvars: Mapping[str, Any], host: str) -> list[outcome.Failure]:
+def _kept(hostvars: HostVars, host: str) -> list[outcome.Failure]:
     """The failures that ``host`` keeps, in the order in which they came."""
     return [outcome.Failure.parse(each) for each in hostvars[host].get("lockstep_failures") or ()]
 
 
 def _failures(
-    hostvars: Mapping[str, Any], members: Sequence[str], batch: Sequence[str], rolling_back: bool
+    hostvars: HostVars, members: Sequence[str], batch: Sequence[str], rolling_back: bool
 ) -> dict[str, outcome.Failure]:
     kept = {host: _kept(hostvars, host) for host in members}
     begun = {
@@ -123,14 +157,14 @@ def _failures(
     return outcome.failures(members, set(batch), kept, rolling_back, begun)
 
 
-def _back(hostvars: Mapping[str, Any], members: Sequence[str], batch: Sequence[str]) -> rollback_target.Targets:
+def _back(hostvars: HostVars, members: Sequence[str], batch: Sequence[str]) -> rollback_target.Targets:
     """Host to what it is, or was, to be rolled back to."""
     targets = {}
     for host in members:
         probe = hostvars[host].get("lockstep_rollback_probe") or {}
-        state = {name: host_answer.part(probe.get("state"), name) for name in ("change", "previous")}
+        seen = {name: host_answer.part(probe.get("state"), name) for name in ("change", "previous")}
         restored = (hostvars[host].get("lockstep_settings") or {}).get("restored", "")
-        targets[host] = rollback_target.target(state, f"{restored}")
+        targets[host] = rollback_target.target(cast(rollback_target.Probed, seen), f"{restored}")
     failed = [failure.stage for failure in _failures(hostvars, members, batch, rolling_back=False).values()]
     return rollback_target.targets(targets, failed)
 

@@ -10,7 +10,7 @@ description:
   - Reads C(/run/lockstep/engine.json) and the state of the unit C(lockstep-vllm.service); never starts or stops the unit.
   - A wait ends early, with the reason from the engine's log, when the engine died while starting, when the supervisor
     gave up or when the unit is gone.
-  - Once it serves, rungs that do not hold and known lines of the engine's log (errors and warnings) become warnings.
+  - Known lines of the engine's log (errors and warnings) become warnings, and so do rungs that do not hold once it serves.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 options:
@@ -150,17 +150,17 @@ def main() -> None:
         result["evidence"] = [*(engine.evidence if engine else ()), *log]
         late = f" (deadline of {params['deadline']:.0f} s)" if ended.code == "deadline" else ""
         stop = Stop(f"the engine is not {target}{late}: {reason}", following)
+        _warn_of_log(module, engine)
         module.fail_json(**stop.as_result(), **result)
-    if engine is not None:
-        _warn(module, engine)
+    for rung, why in engine_state.failed(engine.ladder if engine else {}).items():
+        cause = f"rung {rung} does not hold, rung {engine.rung if engine else None} serves: {why}"
+        module.warn(str(Stop(cause, "ansible-playbook playbooks/diagnose.yml")))
+    _warn_of_log(module, engine)
     module.exit_json(**result)
 
 
-def _warn(module: AnsibleModule, engine: EngineState) -> None:
-    for rung, why in engine_state.failed(engine.ladder).items():
-        cause = f"rung {rung} does not hold, rung {engine.rung} serves: {why}"
-        module.warn(str(Stop(cause, "ansible-playbook playbooks/diagnose.yml")))
-    for text in engine_state.advice(as_json(engine)):
+def _warn_of_log(module: AnsibleModule, engine: EngineState | None) -> None:
+    for text in engine_state.advice(as_json(engine) or {}):
         module.warn(f"vLLM's log: {text}")
 
 

@@ -16,9 +16,9 @@ options:
     type: str
     required: true
   next:
-    description: The next command to type.
+    description: The next command to type, where there is one; it works when it is pasted.
     type: str
-    required: true
+    default: ""
 attributes:
   check_mode:
     support: full

@@ -92,8 +92,7 @@ def main() -> None:
     try:
         known = change_record.parse(records.read(records.DRIVER))
     except records.RecordError as error:
-        following = f"move {records.DRIVER} away; the next verified driver writes a new one"
-        module.fail_json(**Stop.of(error, following).as_result())
+        module.fail_json(**Stop.of(error, f"mv {records.DRIVER} {records.DRIVER}.damaged").as_result())
     params = module.params
     if params["state"] == "accepted":
         declared = change_record.declared(params)

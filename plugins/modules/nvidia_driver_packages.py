@@ -18,6 +18,7 @@ version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 extends_documentation_fragment:
   - lockstep.vllm.fleet.change
+  - lockstep.vllm.fleet.driver
 options:
   version:
     description: Full driver version, such as V(550.127.05).
@@ -28,33 +29,6 @@ options:
     type: str
     choices: [fetched, installed, kept]
     default: installed
-  source:
-    description: Where the packages come from.
-    type: str
-    choices: [nvidia, mirror, ubuntu, debian]
-    default: nvidia
-  flavor:
-    description: Which kernel modules.
-    type: str
-    choices: [open, proprietary]
-    default: open
-  fabric_manager:
-    description: >-
-      V(auto) installs fabric manager where NVSwitches are found, or where it is installed already. Where ConnectX
-      functions manage the NVSwitches (HGX B200) C(nvlsm), C(libnvsdm) and C(infiniband-diags) come with it. C(nvidia-imex)
-      is installed where NVLink reaches other hosts, unless this is V(absent).
-    type: str
-    choices: [auto, present, absent]
-    default: auto
-  prebuilt_modules:
-    description: >-
-      Take Ubuntu's signed prebuilt modules, for every kernel that may boot next, instead of DKMS. Only with
-      O(source=ubuntu).
-    type: bool
-    default: false
-  repository_url:
-    description: The flat repository. Required with O(source=nvidia) and O(source=mirror), unless O(state=kept).
-    type: str
   sources_file:
     description: apt's source file for that repository; its list is read anew where apt does not know the driver yet.
     type: path
@@ -110,6 +84,7 @@ next:
   type: str
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +97,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.driver import (
     apt_lock,
     boot_kernels,
     change_record,
+    repository_access,
     transaction,
 )
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import install as driver_install
@@ -144,6 +120,8 @@ def main() -> None:
             "fabric_manager": {"type": "str", "choices": ["auto", "present", "absent"], "default": "auto"},
             "prebuilt_modules": {"type": "bool", "default": False},
             "repository_url": {"type": "str"},
+            "repository_suite": {"type": "str", "default": "/"},
+            "repository_components": {"type": "list", "elements": "str", "default": []},
             "sources_file": {"type": "path"},
             "tolerate_unrelated": {"type": "bool", "default": False},
             "deadline": {"type": "int", "default": 1800},
@@ -204,7 +182,11 @@ def apply(module: AnsibleModule) -> None:
 
 
 def plan(params: dict[str, Any], state: driver_state.DriverState) -> driver_install.Plan:
-    return transaction.plan(transaction.Declared.parse(params), state, boot_kernels.read().bootable)
+    declared = transaction.Declared.parse(params)
+    if declared.repository is not None:  # the role has written what apt, and so we, are let in by
+        access = repository_access.installed(declared.repository.url)
+        declared = dataclasses.replace(declared, access=access)
+    return transaction.plan(declared, state, boot_kernels.read().bootable)
 
 
 def refresh(params: dict[str, Any], work: driver_install.Plan, limits: dict[str, float]) -> None:

@@ -16,6 +16,7 @@ version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 extends_documentation_fragment:
   - lockstep.vllm.fleet.read_only
+  - lockstep.vllm.fleet.driver
 options:
   checks:
     description: >-
@@ -28,28 +29,6 @@ options:
   version:
     description: Full driver version, such as V(550.127.05). Needed for O(checks=packages).
     type: str
-  source:
-    description: Where the packages come from.
-    type: str
-    choices: [nvidia, mirror, ubuntu, debian]
-    default: nvidia
-  flavor:
-    description: Which kernel modules.
-    type: str
-    choices: [open, proprietary]
-    default: open
-  fabric_manager:
-    description: As for M(lockstep.vllm.nvidia_driver_packages).
-    type: str
-    choices: [auto, present, absent]
-    default: auto
-  prebuilt_modules:
-    description: As for M(lockstep.vllm.nvidia_driver_packages).
-    type: bool
-    default: false
-  repository_url:
-    description: The flat repository, with O(source=nvidia) and O(source=mirror).
-    type: str
   keyring_url:
     description: Where its key is.
     type: str
@@ -58,6 +37,18 @@ options:
     type: str
   keyring_fingerprint:
     description: Fingerprint of the key, in place of its SHA-256 or beside it.
+    type: str
+  repository_username:
+    description: User of the repository's basic authentication.
+    type: str
+  repository_password:
+    description: Its password.
+    type: str
+  repository_client_certificate:
+    description: The certificate that the repository knows this host by, as PEM text.
+    type: str
+  repository_client_key:
+    description: Its key, as PEM text.
     type: str
   deadline:
     description: Seconds to wait for apt's locks.
@@ -129,6 +120,12 @@ def main() -> None:
             "keyring_url": {"type": "str", "no_log": False},
             "keyring_sha256": {"type": "str", "no_log": False},
             "keyring_fingerprint": {"type": "str", "no_log": False},
+            "repository_suite": {"type": "str", "default": "/"},
+            "repository_components": {"type": "list", "elements": "str", "default": []},
+            "repository_username": {"type": "str"},
+            "repository_password": {"type": "str", "no_log": True},
+            "repository_client_certificate": {"type": "str"},
+            "repository_client_key": {"type": "str", "no_log": True},
             "deadline": {"type": "float", "default": 300.0},
         },
         supports_check_mode=True,

@@ -72,7 +72,7 @@ import dataclasses
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.admission import quarantine
-from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import host_record, records
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 
 KINDS = [kind.value for kind in quarantine.QuarantineKind]
@@ -109,20 +109,29 @@ def main() -> None:
     module.exit_json(changed=True, quarantine=record.as_dict())
 
 
+def _own_name() -> str:
+    """This host's name in the inventory; empty where it was never prepared."""
+    try:
+        record = host_record.stored()
+    except records.RecordError:
+        return ""
+    return record["host"] if record else ""
+
+
 def lift(module: AnsibleModule, present: quarantine.Quarantine | None) -> None:
     if present is None:
         module.exit_json(changed=False, quarantine=None)
         return
     if present.kind is None:
-        stop = Stop(
-            f"{present.reason}. A damaged record keeps the host out", f"remove {records.QUARANTINE} on the host"
-        )
+        stop = Stop(f"{present.reason}. A damaged record keeps the host out", f"rm {records.QUARANTINE}")
         module.fail_json(**stop.as_result(), quarantine=present.as_dict())
     elif present.kind not in module.params["kinds"]:
-        kind = present.kind
+        kind, name = present.kind, _own_name()
         stop = Stop(
             f"this host is in quarantine by {present.owner} ({kind}): {present.reason}",
-            f'ansible HOST -m lockstep.vllm.quarantine -a \'{{"state": "absent", "kinds": ["{kind}"]}}\'',
+            f'ansible {name} -m lockstep.vllm.quarantine -a \'{{"state": "absent", "kinds": ["{kind}"]}}\''
+            if name
+            else "",
         )
         module.fail_json(**stop.as_result(), quarantine=present.as_dict())
     if not module.check_mode:

@@ -113,13 +113,15 @@ def _run(module: AnsibleModule) -> None:
         module.exit_json(changed=changed, public_key=tunnel_live.public_key(), hosts=hosts)
     if params["state"] == "absent":
         changed = tunnel_live.remove(dry=check)
-        module.exit_json(changed=changed, place=tunnel_live.place(records.read(records.HOST)))
+        module.exit_json(
+            changed=changed, place=tunnel_live.place(host_record.without_tunnel() if records.HOST.exists() else None)
+        )
     keys = params["public_keys"]
     if check and not (records.HOST.exists() and keys and all(keys.values())):
         module.exit_json(changed=True, place={}, peers={}, problem="")  # made from what check mode has not made
     made, text = tunnel_live.wanted(params, keys)
     changed = tunnel_live.write(made, text, dry=check)
-    place = tunnel_live.place(host_record.through(records.read(records.HOST) or {}, made))
+    place = tunnel_live.place(host_record.through(host_record.without_tunnel(), made))
     problem = "" if check else tunnel_live.state()["problem"]
     module.exit_json(changed=changed, place=place, peers=made["peers"], problem=problem)
 

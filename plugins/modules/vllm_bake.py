@@ -160,14 +160,8 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": ["recorded", "watched"], "required": True},
-            "url": {"type": "str"},
+            **configured.ARGUMENTS,
             "ready_url": {"type": "str"},
-            "model": {"type": "str"},
-            "prompt": {"type": "str"},
-            "expected": {"type": "str"},
-            "api_key": {"type": "str", "no_log": True},
-            "max_tokens": {"type": "int", "default": 16, "no_log": False},
-            "deadline": {"type": "float", "default": 60},
             "seconds": {"type": "float", "default": 60},
             "interval": {"type": "float", "default": 5},
             "latency_factor": {"type": "float", "default": 2},
@@ -191,7 +185,7 @@ def main() -> None:
             module.exit_json(**record(module, [sample() for dummy in range(COMPLETIONS_BEFORE)], known))
         seen = watch(module, sample, known)
     except records.RecordError as error:
-        module.fail_json(**Stop.of(error, "look at it, move it away, and run this again").as_result())
+        module.fail_json(**Stop.of(error, f"mv {bake.BEFORE} {bake.BEFORE}.damaged").as_result())
     except (ValueError, OSError) as error:
         module.fail_json(**Stop.of(error, _NEXT).as_result())
     summary = f"baked {seen['seconds']:.0f} s of {params['seconds']:g}: {seen['seen']}"

@@ -68,15 +68,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.engine import comple
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={
-            "url": {"type": "str"},
-            "model": {"type": "str"},
-            "prompt": {"type": "str"},
-            "expected": {"type": "str"},
-            "api_key": {"type": "str", "no_log": True},
-            "max_tokens": {"type": "int", "default": 16, "no_log": False},
-            "deadline": {"type": "float", "default": 60},
-        },
+        argument_spec=dict(configured.ARGUMENTS),
         required_together=[("url", "model", "prompt")],
         required_by={"expected": ["url"], "api_key": ["url"]},
         supports_check_mode=True,

@@ -39,6 +39,7 @@ ORDER = (
     "test_roll_stops",
     "test_roll_faults",
     "test_layouts",  # makes a testbed of its own in place of those
+    "test_commands",  # the same, and removes at its end what all testbeds share
 )
 
 

@@ -50,7 +50,9 @@ class Roll:
 
     def report(self) -> str:
         """The HTML report that the run has named in its last line."""
-        name = re.findall(r"^report:\s+(\S+)", re.sub(r"\x1b\[[0-9;]*m|\r", "", self.play.text), re.MULTILINE)[-1]
+        named = re.findall(r"report:\s+(\S+\.html)", re.sub(r"\x1b\[[0-9;]*m|\r", "", self.play.text))
+        assert named, f"no report is named: {self.play.text[-3000:]}"
+        name = named[-1]
         return (ROOT / name).read_text(encoding="utf-8")
 
     def downtimes(self) -> Iterator[tuple[str, float, float]]:

@@ -98,7 +98,7 @@ def test_inventory_made_by_the_tool_is_read(lab: Lab, tmp_path: Any) -> None:
     hosts = ",".join(f"{host}={lab.address(host)}" for host in ("a1", "a2"))
     assert made.main([f"{tmp_path}/mine", "--hosts", hosts, "--gpus", "1"]) == 0
     play = Lab(tmp_path / "mine", lab.environment).play(
-        "playbooks/preflight.yml", f"--vault-password-file={tmp_path}/mine/vault-password",
+        "playbooks/preflight.yml", f"--vault-password-file={tmp_path}/mine/vault-password.txt",
         overlay=overlay(lab, {"a1": "a1", "a2": "a2"}),
     )  # fmt: skip
     assert play.rc == 0, play.explained()

@@ -13,7 +13,8 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core import deadline
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import state as engine_state
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import evidence_bundle, nccl_tests, runner
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import launcher
-from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks.launcher import Job, Launch, Part, Report
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks.job import Job, Part
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks.launcher import Launch, Report
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.request import Asked, Request
 from ansible_collections.lockstep.vllm.plugins.modules import log_advice
 

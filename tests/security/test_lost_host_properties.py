@@ -22,15 +22,16 @@ from ansible_collections.lockstep.vllm.plugins.action import fetch_evidence, rol
 from ansible_collections.lockstep.vllm.plugins.callback import calm
 from ansible_collections.lockstep.vllm.plugins.callback import rollout as callback
 from ansible_collections.lockstep.vllm.plugins.filter import diagnosis, wave
-from ansible_collections.lockstep.vllm.plugins.module_utils.core import shapes, wording
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import typed, wording
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import GateResult
 from ansible_collections.lockstep.vllm.plugins.module_utils.host import answer as host_answer
 from ansible_collections.lockstep.vllm.plugins.module_utils.host import metrics
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray import assessment, gcs, peer_status
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.shape import Shape
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import lock as lock_records
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import Observed
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import fleet, heads
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import fleet
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import let_in
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import (
@@ -70,7 +71,7 @@ def text_of(value: Any) -> str:
 
 
 def json_texts(cases: int) -> None:
-    """shapes.loads, and a program's output as a whole."""
+    """typed.loads, and a program's output as a whole."""
 
     def check(text: str) -> None:
         out = b"banner\x1e" + text.encode("utf-8", "surrogatepass")
@@ -135,10 +136,16 @@ def lock_answers(cases: int) -> None:
         **here,
         "started": 1,
     }
-    good = {"action": "refuse", "lock": lock, "request": {"action": "pause", "reason": "x"}, "unready": ""}
+    good = {
+        "action": "refuse",
+        "lock": lock,
+        "request": {"action": "pause", "reason": "x"},
+        "unready": "",
+        "ended": ["r0"],
+    }
 
     def check(value: Any) -> None:
-        answers = {"a1": Answer(value=value).checked(heads.ANSWERS["hold"])}
+        answers = {"a1": Answer(value=value).checked(lock_records.Claimed, typed.PARTIAL)}
         rollout_lock._problem(answers, here, {"run": "r2", "take_over": ["r1"]})
         assert "a1" in {
             **rollout_lock._result(answers, False)["silent"],
@@ -146,8 +153,8 @@ def lock_answers(cases: int) -> None:
         }
         for answer in answers.values():
             if answer.value:
-                rollout_lock.identity.known_dead(answer.value["lock"], here)
-                rollout_lock.identity.known_alive(answer.value["lock"], here)
+                rollout_lock.identity.known_dead(answer.value.lock, here)
+                rollout_lock.identity.known_alive(answer.value.lock, here)
 
     holds(hostile.answers(good), check, cases)
 
@@ -365,8 +372,8 @@ def test_the_values_are_hostile() -> None:
 
     def check(value: Any) -> None:
         try:
-            host_answer.read(shapes.loads(text_of(value)))
-        except shapes.BadAnswer as error:
+            host_answer.read(typed.loads(text_of(value)))
+        except typed.BadAnswer as error:
             refused.add(error.problem.split(" of ")[0].split(":")[0])
 
     holds(hostile.answers(host_states.HEAD), check, 1000)

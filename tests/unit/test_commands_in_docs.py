@@ -1,7 +1,7 @@
 """Every command block of the pages says how it is tested, and names only playbooks, targets, tools and variables that are there.
 
 The line above a block is its marker: ``<!-- test: syntax -->``, checked here; ``<!-- test: testbed -->``, checked here and run by
-tests/e2e/test_docs.py.
+tests/e2e/test_commands.py, with the placeholders that tests/e2e/commands.py lists.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import known_variables
+from tests.e2e import commands
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^(?:<!-- test: (\w+) -->\n)?```(sh|bash|shell|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -121,3 +122,36 @@ def test_new_inventory_takes_these_arguments(block: Block, tmp_path: Path) -> No
             capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
+
+
+MARKED = [block for block in BLOCKS if block.marker == "testbed"]
+VALUES = {"address of a1": "10.89.77.11", "address of a2": "10.89.77.12"}
+
+
+def test_every_marked_block_is_run_and_every_page_that_is_run_has_one() -> None:
+    pages = {block.page for block in MARKED if commands.DEMO not in block.text}
+    assert pages == {*commands.CLUSTER}
+    assert any(commands.DEMO in block.text for block in MARKED)
+
+
+@pytest.mark.parametrize("block", MARKED, ids=str)
+def test_no_placeholder_is_left_and_nothing_else_is_replaced(block: Block) -> None:
+    run = commands.script(block.text, VALUES)
+    for left in ("mine/", "mine ", "10.20.", "--gpus 8", "--user deploy", "llama", "NAME", "…", "<"):
+        assert left not in run, run
+    typed = [
+        word
+        for word in block.text.replace("\\\n", " ").split()
+        if not any(one.typed in word for one in commands.PLACEHOLDERS)
+    ]
+    assert [word for word in typed if word not in run.split()] == []
+
+
+def test_what_takes_a_placeholder_s_place() -> None:
+    text = "tools/new-inventory mine --hosts gpu-01=10.20.0.11 --gpus 8 --user deploy \\\n  --model /srv/models/llama-3.1-405b-instruct\n"
+    text += "ansible-playbook -i inventories/mine site.yml --limit mine\n"
+    assert commands.script(text, VALUES, "cp x y").splitlines() == [
+        f"tools/new-inventory {commands.NAME} --hosts gpu-01=10.89.77.11 --gpus 1 --user root    --model /srv/models/tiny",
+        "cp x y",
+        f"ansible-playbook -i inventories/{commands.NAME} site.yml --limit mine",
+    ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 from ..core.codes import Code
 from ..core.records import RecordError
@@ -22,6 +22,16 @@ class QuarantineKind(Code):
     """Its gates failed or it could not be rolled back: site.yml and an abort try again, a rollout skips it."""
     OPERATOR = "operator"
     """A person put it there: no run lifts it unless ``rollout_include_quarantined`` allows it."""
+
+
+class Stored(TypedDict, total=False):
+    """The record as it lies on the disk, which may be damaged."""
+
+    kind: str | None
+    reason: str | None
+    owner: str | None
+    run: str | None
+    at: str | None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,8 +11,9 @@ from . import records
 CHECKOUT = Path(__file__).resolve().parents[3] / "data"
 
 
-def read(name: str) -> list[dict[str, Any]]:
-    """The rows of the table ``name``, from the checkout where there is one, else from ``/opt/lockstep/share``.
+def read(name: str) -> list[Any]:
+    """The rows of the table ``name``; whoever reads it has their type. From the checkout where there is one, else from
+    ``/opt/lockstep/share``.
 
     Raises:
         FileNotFoundError: neither place has it; on a host, gpu_host puts it there.
@@ -21,7 +22,7 @@ def read(name: str) -> list[dict[str, Any]]:
     if source.exists():
         import yaml
 
-        rows: list[dict[str, Any]] = yaml.safe_load(source.read_text(encoding="utf-8"))
+        rows: list[Any] = yaml.safe_load(source.read_text(encoding="utf-8"))
     else:
         rows = json.loads((records.SHARE / f"{name}.json").read_text(encoding="utf-8"))
     return rows

@@ -65,18 +65,11 @@ class Tunnel(TypedDict):
 
 
 def parse(stored: Mapping[str, Any]) -> HostRecord:
-    """The record from JSON.
-
-    Raises:
-        RecordError: a field is missing.
-    """
-    missing = sorted(HostRecord.__required_keys__ - set(stored))
-    if missing:
-        raise records.RecordError(f"{records.HOST}: has no {', '.join(missing)}", "ansible-playbook site.yml")
-    return cast(HostRecord, stored)
+    """The record from JSON. Raises RecordError where it is none."""
+    return records.parsed(HostRecord, stored, records.HOST, "ansible-playbook site.yml")
 
 
-def through(record: Mapping[str, Any], tunnel: Mapping[str, Any]) -> dict[str, Any]:
+def through(record: HostRecord, tunnel: Mapping[str, Any]) -> HostRecord:
     """The record of a host whose replica talks through a tunnel.
 
     Raises:
@@ -104,22 +97,38 @@ def through(record: Mapping[str, Any], tunnel: Mapping[str, Any]) -> dict[str, A
         ) from error
 
 
-def stored() -> dict[str, Any] | None:
-    """This host's record as it is in force, unchecked; None where gpu_host has not run.
+def stored() -> HostRecord | None:
+    """This host's record as it is in force, unchecked: any key may be missing. None where gpu_host has not run.
 
     Raises:
         RecordError: it is damaged, or the tunnel's is.
     """
-    record, tunnel = records.read(records.HOST), records.read(records.TUNNEL)
+    record, tunnel = cast("HostRecord | None", records.read(records.HOST)), records.read(records.TUNNEL)
     return record if record is None or tunnel is None else through(record, tunnel)
 
 
-def api_address(record: Mapping[str, Any]) -> str:
+def without_tunnel() -> HostRecord:
+    """This host's record as gpu_host wrote it.
+
+    Raises:
+        RecordError: there is none, or it is damaged.
+    """
+    found = records.read(records.HOST)
+    if found is None:
+        raise _missing()
+    return parse(found)
+
+
+def _missing() -> records.RecordError:
+    return records.RecordError(f"{records.HOST} does not exist", "ansible-playbook site.yml")
+
+
+def api_address(record: HostRecord) -> str:
     """Where routers and clients reach vLLM and the readiness answer: never in the tunnel, which is the replica's alone."""
     return str((record.get("underlay") or record)["address"])
 
 
-def ranks_interface(record: Mapping[str, Any]) -> str:
+def ranks_interface(record: HostRecord) -> str:
     """Where ranks meet (NCCL, Gloo): on loopback where one host is all of the replica. Ray refuses loopback."""
     return "lo" if len(record["peers"]) == 1 else str(record["interface"])
 
@@ -138,5 +147,5 @@ def require() -> HostRecord:
     """
     record = read()
     if record is None:
-        raise records.RecordError(f"{records.HOST} does not exist", "ansible-playbook site.yml")
+        raise _missing()
     return record

@@ -18,7 +18,7 @@ import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, TypedDict
 
 from . import records, untrusted
 
@@ -105,14 +105,8 @@ def file_digest(path: Path, with_key: bytes) -> str | None:
 
 
 def parse(stored: Mapping[str, Any]) -> Manifest:
-    """A manifest from JSON.
-
-    Raises:
-        RecordError: it names no inputs or no files.
-    """
-    if not isinstance(stored.get("inputs"), str) or not isinstance(stored.get("files"), dict):
-        raise records.RecordError(f"manifest of role {stored.get('role')}: 'inputs' or 'files' is missing")
-    return cast(Manifest, stored)
+    """A manifest from JSON. Raises RecordError where it is none."""
+    return records.parsed(Manifest, stored, f"manifest of role {stored.get('role')}")
 
 
 def manifest(role: str, inputs: str, files: Sequence[str], with_key: bytes) -> Manifest:

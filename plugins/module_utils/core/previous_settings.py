@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, TypedDict
 
 from . import records
 
@@ -50,15 +50,8 @@ class Summary(TypedDict):
 
 
 def parse(stored: Mapping[str, Any]) -> Previous:
-    """The record from JSON.
-
-    Raises:
-        RecordError: a part of it is missing.
-    """
-    missing = sorted(Previous.__required_keys__ - set(stored))
-    if missing or not isinstance(stored["files"], dict) or not isinstance(stored["roles"], list):
-        raise records.RecordError(f"{records.PREVIOUS}: has no {', '.join(missing) or 'list of roles or files'}")
-    return cast(Previous, stored)
+    """The record from JSON. Raises RecordError where it is none."""
+    return records.parsed(Previous, stored, records.PREVIOUS)
 
 
 def read(path: Path = records.PREVIOUS) -> Previous | None:

@@ -11,11 +11,12 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from . import untrusted
+from . import typed, untrusted
 from .stop import StopError
 
+T = TypeVar("T")
 ETC = Path("/etc/lockstep")
 STATE = Path("/var/lib/lockstep")
 RUN = Path("/run/lockstep")
@@ -70,10 +71,22 @@ def read(path: Path, limit: int = untrusted.LIMIT) -> dict[str, Any] | None:
     try:
         value = untrusted.parse_json(text)
     except ValueError as error:
-        raise RecordError(f"{path}: is not JSON that can be used: {error}") from error
+        raise RecordError(f"{path}: {error}") from error
     if not isinstance(value, dict):
         raise RecordError(f"{path}: holds {type(value).__name__}, expected an object")
     return value
+
+
+def parsed(kind: type[T], value: Mapping[str, Any], name: object, next: str = "") -> T:
+    """A record as a ``kind``; keys that a newer Lockstep wrote are left out.
+
+    Raises:
+        RecordError: it is none; ``name`` says which record, ``next`` what writes it anew.
+    """
+    try:
+        return typed.parse(kind, value, typed.NEWER)
+    except typed.BadAnswer as error:
+        raise RecordError(f"{name}: {error}", next) from error
 
 
 def write(path: Path, record: Mapping[str, Any], mode: int = 0o644) -> bool:
@@ -98,7 +111,7 @@ def write(path: Path, record: Mapping[str, Any], mode: int = 0o644) -> bool:
     except BaseException:
         Path(scratch).unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     return True
 
 
@@ -108,11 +121,12 @@ def remove(path: Path) -> bool:
         path.unlink()
     except FileNotFoundError:
         return False
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     return True
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -25,6 +25,7 @@ DEEPEST = 32
 """Objects and lists that may be nested in a record."""
 LARGEST = 1 << 63
 """Whole numbers of a record lie below it, and above its negative."""
+_TOO_DEEP = f"is nested deeper than {DEEPEST} levels"
 MOST_FILES = 2000
 """Files of a folder that are looked at."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -128,11 +129,12 @@ def files_below(folder: int, most: int = MOST_FILES, deepest: int = DEEPEST) -> 
             return
 
 
-def parse_json(text: bytes | str, *, finite: bool = True) -> Any:
+def parse_json(text: bytes | str, *, finite: bool = True, encodable: bool = True) -> Any:
     """JSON of modest depth, numbers and text.
 
     Args:
         finite: refuse NaN and infinities, which are no JSON, though Python writes them.
+        encodable: refuse halves of surrogate pairs, which nothing can write.
 
     Raises:
         ValueError: it is no JSON, or more than that.
@@ -140,36 +142,38 @@ def parse_json(text: bytes | str, *, finite: bool = True) -> Any:
     try:
         value = json.loads(text)
     except RecursionError as error:
-        raise ValueError(f"it is nested deeper than {DEEPEST}") from error
+        raise ValueError(_TOO_DEEP) from error
+    except (ValueError, MemoryError) as error:
+        raise ValueError(f"is not JSON: {error}") from error
     level: list[Any] = [value]
     for _ in range(DEEPEST):
-        level = [inner for one in level for inner in _inside(one, finite)]
+        level = [inner for one in level for inner in _inside(one, finite, encodable)]
         if not level:
             return value
-    raise ValueError(f"it is nested deeper than {DEEPEST}")
+    raise ValueError(_TOO_DEEP)
 
 
-def _inside(value: Any, finite: bool) -> Iterator[Any]:
+def _inside(value: Any, finite: bool, encodable: bool) -> Iterator[Any]:
     """What a value of JSON holds, once it is checked itself."""
     if isinstance(value, dict):
         for name in value:
-            _check(name, finite)
+            _check(name, finite, encodable)
         yield from value.values()
     elif isinstance(value, list):
         yield from value
     else:
-        _check(value, finite)
+        _check(value, finite, encodable)
 
 
-def _check(value: Any, finite: bool) -> None:
+def _check(value: Any, finite: bool, encodable: bool) -> None:
     if isinstance(value, str):
-        if not value.isascii():
-            value.encode()  # half of a surrogate pair, which nothing can write, is a ValueError
+        if encodable and not value.isascii() and any("\ud800" <= each <= "\udfff" for each in value):
+            raise ValueError("holds half of a character")
     elif isinstance(value, float):
         if finite and not math.isfinite(value):
-            raise ValueError(f"it holds the number {value}")
+            raise ValueError(f"holds a number that is not finite: {value}")
     elif isinstance(value, int) and not -LARGEST < value < LARGEST:
-        raise ValueError("it holds a whole number of more than 63 bits")
+        raise ValueError("holds a number of more than 64 bits")
 
 
 @contextlib.contextmanager

@@ -15,10 +15,19 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from ..core.commands import CommandResult, Run, run_command
-from . import apt_output, apt_sources
+from . import apt_output, apt_sources, repository_access
+from .repository import Repository
+from .repository_access import Access
 
 RUN = Path("/run")
-_PARTS = ("etc/sources.list.d", "etc/preferences.d", "state/lists/partial", "cache/archives/partial", "log")
+_PARTS = (
+    "etc/sources.list.d",
+    "etc/auth.conf.d",
+    "etc/preferences.d",
+    "state/lists/partial",
+    "cache/archives/partial",
+    "log",
+)
 _HOOKS = ("APT::Update::Pre-Invoke", "APT::Update::Post-Invoke", "APT::Update::Post-Invoke-Success")
 """What the host's apt does around an update; that would write files of the host."""
 UPDATE_DEADLINE = 120.0
@@ -29,16 +38,18 @@ class OwnSource:
     """The repository that the role is going to describe.
 
     Attributes:
-        uri: its address; it is flat.
+        repository: where it is, and how it is laid out.
         keyring: the key's bytes.
         armoured: apt tells armoured keys from binary ones by the file's name.
         described_as: path of the key as the role will describe it.
+        access: what it lets this host in by.
     """
 
-    uri: str
+    repository: Repository
     keyring: bytes
     armoured: bool
     described_as: str
+    access: Access = dataclasses.field(default_factory=Access)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +86,8 @@ class AptRoot:
             if source.described_as in text:
                 path.write_text(text.replace(source.described_as, str(key)), encoding="utf-8")
         own = self.folder / "etc/sources.list.d" / apt_sources.OURS.name
-        own.write_text(f"Types: deb\nURIs: {source.uri}\nSuites: /\nSigned-By: {key}\n", encoding="utf-8")
+        own.write_text(source.repository.description(str(key)), encoding="utf-8")
+        self._let_in(source)
         alone = ["-o", f"Dir::Etc::SourceList={own}", "-o", "Dir::Etc::SourceParts=-"]
         self._forget(alone, deadline)
         update = [*alone, "-o", "APT::Get::List-Cleanup=0", "-o", "APT::Update::Error-Mode=any", "update"]
@@ -87,6 +99,20 @@ class AptRoot:
         for gone in without:
             (folder / gone).unlink(missing_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
+
+    def _let_in(self, source: OwnSource) -> None:
+        """Give this apt, and no other, what the repository lets the host in by."""
+        url, access = source.repository.url, source.access
+        if access.username:
+            repository_access.write_secret(
+                self.folder / "etc/auth.conf.d/own.conf", repository_access.auth(access, url)
+            )
+        if access.client_certificate:
+            certificate, key = self.folder / "own.crt", self.folder / "own.key"
+            repository_access.write_secret(certificate, access.client_certificate)
+            repository_access.write_secret(key, access.client_key)
+            with (self.folder / "apt.conf").open("a", encoding="utf-8") as stream:
+                stream.write(repository_access.configuration(url, str(certificate), str(key)))
 
     def _forget(self, alone: Sequence[str], deadline: float) -> None:
         """Drop the links to the host's lists of this repository, so that they are read anew, and never through a link."""
@@ -154,6 +180,7 @@ def _configuration(root: Path, folder: Path) -> str:
         "Dir::Etc::SourceParts": folder / "etc/sources.list.d",
         "Dir::Etc::Preferences": folder / "etc/preferences",
         "Dir::Etc::PreferencesParts": folder / "etc/preferences.d",
+        "Dir::Etc::NetrcParts": folder / "etc/auth.conf.d",
         "Debug::NoLocking": "1",
         "APT::Sandbox::User": "root",
         "Acquire::Retries": "1",

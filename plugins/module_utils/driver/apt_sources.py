@@ -76,8 +76,10 @@ def _fields(paragraph: str) -> dict[str, str]:
     return fields
 
 
-def contradicting(sources: list[Source], uri: str, keyring: str, ours: str = str(OURS)) -> list[Source]:
-    """The descriptions of the flat repository ``uri``, but ours, that name another key than ``keyring``.
+def contradicting(
+    sources: list[Source], uri: str, keyring: str, suite: str = "/", ours: str = str(OURS)
+) -> list[Source]:
+    """The descriptions of the repository ``uri``, but ours, that name another key than ``keyring`` for the same suite.
 
     apt refuses to read any source where two descriptions of one repository differ in their key: from then on every
     ``apt-get update`` of the host fails.
@@ -86,7 +88,7 @@ def contradicting(sources: list[Source], uri: str, keyring: str, ours: str = str
         source
         for source in sources
         if source.file != ours
-        and source.suite == "/"
+        and source.suite == suite
         and _plain(source.uri) == _plain(uri)
         and source.signed_by != keyring
     ]

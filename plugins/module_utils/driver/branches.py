@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 from ..core.codes import Code
 from .versions import is_driver_version
@@ -27,6 +27,26 @@ _CALLED = {
     BranchClass.NEW_FEATURE: "new-feature branch",
     BranchClass.LONG_TERM: "long-term support branch",
 }
+
+
+_Named = TypedDict(
+    "_Named",
+    {
+        "branch": int,
+        "class": str,
+        "end_of_life": "str | None",
+        "modules": Sequence[str],
+        "ubuntu": "Sequence[str] | None",
+        "debian": "Sequence[str] | None",
+        "source": str,
+    },
+)
+
+
+class Row(_Named, total=False):
+    """One row of data/driver_branches.yml, as far as it is read; the file says what its keys mean."""
+
+    followed_by: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +70,7 @@ class Branch:
     source: str
 
     @classmethod
-    def parse(cls, row: Mapping[str, Any]) -> Branch:
+    def parse(cls, row: Row) -> Branch:
         """One row.
 
         Raises:
@@ -68,7 +88,7 @@ class Branch:
         )
 
 
-def parse(rows: Sequence[Mapping[str, Any]]) -> dict[int, Branch]:
+def parse(rows: Sequence[Row]) -> dict[int, Branch]:
     """The branches by their number."""
     return {branch.number: branch for branch in map(Branch.parse, rows)}
 

@@ -20,15 +20,16 @@ from typing import Any, TypedDict, TypeGuard, cast
 
 from ..core.records import RecordError
 
-Stored = Mapping[str, Any]
-"""The record as JSON holds it; ``parse`` makes a ``DriverRecord`` of it."""
 _DRIVER = ("version", "source", "flavor")
 
 
-class Driver(TypedDict):
+class _Version(TypedDict):
+    version: str
+
+
+class Driver(_Version, total=False):
     """One driver, as the role's variables declare it."""
 
-    version: str
     source: str | None
     flavor: str | None
 
@@ -46,16 +47,23 @@ class Before(TypedDict):
     preferences: str | None
 
 
-_Change = TypedDict("_Change", {"from": "VerifiedDriver | None", "to": Driver, "began": str})
+_Change = TypedDict("_Change", {"from": "VerifiedDriver | None", "to": Driver})
 
 
 class Change(_Change, total=False):
     """A change in progress; one that an older Lockstep began has no ``before``."""
 
+    began: str | None
     before: Before
 
 
-Roll = TypedDict("Roll", {"from": VerifiedDriver, "over": "str | None"})
+_Roll = TypedDict("_Roll", {"from": VerifiedDriver})
+
+
+class Roll(_Roll, total=False):
+    """What the host ran before a rollout; ``over`` is when that was completed."""
+
+    over: str | None
 
 
 class DriverRecord(TypedDict):
@@ -64,6 +72,18 @@ class DriverRecord(TypedDict):
     verified: VerifiedDriver | None
     change: Change | None
     roll: Roll | None
+
+
+class StoredRecord(TypedDict, total=False):
+    """The record as it may lie on a disk."""
+
+    verified: VerifiedDriver | None
+    change: Change | None
+    roll: Roll | None
+
+
+Stored = Mapping[str, object]
+"""The record as JSON holds it; ``parse`` makes a ``DriverRecord`` of it."""
 
 
 class NothingToRestore(Exception):
@@ -158,7 +178,7 @@ def complete(stored: Stored | None, now: str) -> DriverRecord:
     return record
 
 
-def before_roll(stored: Stored | None) -> dict[str, str | None] | None:
+def before_roll(stored: Stored | None) -> Driver | None:
     """The driver (version, source, flavor) that this host is rolled back to when the rollout is aborted; None where no
     open rollout changed it."""
     record = parse(stored)

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 from .versions import version_key
 
 
-def warning(driver: str | None, torch_cuda: str | None, rows: Sequence[Mapping[str, Any]]) -> str | None:
+class _Major(TypedDict):
+    cuda: str
+    driver: str
+    source: str
+    confidence: str
+
+
+class CudaRelease(_Major, total=False):
+    """One row of data/cuda_minimum_driver.yml: the least driver of a major version, and by release the one it came with."""
+
+    shipped_with: Mapping[str, str]
+    shipped_source: str
+
+
+def warning(driver: str | None, torch_cuda: str | None, rows: Sequence[CudaRelease]) -> str | None:
     """Why some kernels of torch built for CUDA ``torch_cuda`` (``12.8``) may not run on ``driver``; None when all do.
 
     A driver older than the one that a CUDA release came with runs its programs, but cannot compile PTX that it made. ``rows``
@@ -17,9 +31,9 @@ def warning(driver: str | None, torch_cuda: str | None, rows: Sequence[Mapping[s
     if not driver or not torch_cuda:
         return None
     release = ".".join(torch_cuda.split(".")[:2])
-    row: Mapping[str, Any] = next((row for row in rows if release in row.get("shipped_with", {})), {})
+    row = next((row for row in rows if release in row.get("shipped_with", {})), None)
     shipped = str(row["shipped_with"][release]) if row else None
-    if shipped is None or version_key(driver) >= version_key(shipped):
+    if row is None or shipped is None or version_key(driver) >= version_key(shipped):
         return None
     return (
         f"driver {driver} is older than {shipped}, which CUDA {release} of the serving environment came with: kernels that "

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TypedDict
 
+from ..core import processes
 from ..core.system import read_text
 
 _UNIT = r"(?m)/([\w@.:-]+\.service)(?:/|$)"
@@ -47,9 +48,8 @@ def describe(holder: Holder) -> str:
 
 
 def _own_child(process: Path) -> bool:
-    """Whether it is a child of this process: proc(5), stat, the fourth field, after a name that may hold anything."""
-    after_name = read_text(process / "stat").rpartition(")")[2].split()
-    return len(after_name) > 1 and after_name[1] == str(os.getpid())
+    found = processes.read(process.name, process.parent)
+    return found is not None and found.parent == os.getpid()
 
 
 def _devices(process: Path) -> set[str]:

@@ -213,21 +213,21 @@ def _insert(version: str, deadline: float, run: Run) -> None:
     for name in LOADED_ALWAYS:
         answer = run(["modprobe", name], deadline)
         if answer.timed_out:
-            raise LoadFailed(f"modprobe {name} gave no answer within {deadline:g} s", "dmesg, then reboot")
+            raise LoadFailed(
+                f"modprobe {name} gave no answer within {deadline:g} s: reboot, once its reason was read", "dmesg"
+            )
         if not answer.ok:
             hint = (
                 " (Secure Boot refuses a module without an enrolled key)" if "Key was rejected" in answer.stderr else ""
             )
             said = kernel_log.refusal(begun)
             why = f"; the kernel says: {said}" if said else ""
-            raise LoadFailed(
-                f"modprobe {name}: {causes.of_modprobe(answer.stderr)}{hint}{why}", "dmesg and dkms status"
-            )
+            raise LoadFailed(f"modprobe {name}: {causes.of_modprobe(answer.stderr)}{hint}{why}", "dkms status")
     loaded = driver_state.loaded_version()
     if loaded != version:
         raise LoadFailed(
             f"modprobe loaded driver {loaded}, {version} is installed: another module lies below /lib/modules",
-            "modinfo -n nvidia; dkms status",
+            "modinfo -n nvidia",
         )
 
 

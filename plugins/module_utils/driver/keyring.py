@@ -9,9 +9,10 @@ from pathlib import Path
 from . import openpgp
 from . import repository as apt_repository
 from .package_problems import Problem, ProblemKind
+from .repository_access import Access
 from .transaction import Declared
 
-Fetch = Callable[[str, float], bytes]
+Fetch = Callable[[str, float, Access], bytes]
 DEADLINE = 20.0
 
 
@@ -28,7 +29,8 @@ def missing(declared: Declared) -> list[Problem]:
 def fetch(declared: Declared, read: Fetch = apt_repository.fetch) -> tuple[bytes, list[Problem]]:
     """The key's bytes, and what is wrong with it."""
     try:
-        key = read(str(declared.keyring_url), DEADLINE)
+        address = str(declared.keyring_url)
+        key = read(address, DEADLINE, declared.access.of(address, str(declared.repository_url)))
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         return b"", [

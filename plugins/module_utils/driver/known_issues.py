@@ -11,7 +11,7 @@ import dataclasses
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 from ..core.codes import Code
 from .cards import is_card
@@ -138,7 +138,19 @@ def facts(
     }
 
 
-def match(issues: Sequence[Mapping[str, Any]], facts: Facts) -> list[Match]:
+class Issue(TypedDict):
+    """One row of data/known_issues.yml; ``when`` has conditions by fact, all of which must hold, each one of a list."""
+
+    id: str
+    severity: str
+    when: Mapping[str, str | Sequence[str]]
+    effect: str
+    remediation: str
+    source: str
+    confidence: str
+
+
+def match(issues: Sequence[Issue], facts: Facts) -> list[Match]:
     """The issues that fit ``facts``, ``bad`` ones first.
 
     Raises:
@@ -148,7 +160,7 @@ def match(issues: Sequence[Mapping[str, Any]], facts: Facts) -> list[Match]:
     return sorted(matches, key=lambda issue: (issue.severity != "bad", issue.id))
 
 
-def time_bombs(issues: Sequence[Mapping[str, Any]], facts: Facts) -> list[TimeBomb]:
+def time_bombs(issues: Sequence[Issue], facts: Facts) -> list[TimeBomb]:
     """The issues that come with the host's uptime, if all else of them fits; the next one first."""
     uptime = facts.get(UPTIME)
     if uptime is None:
@@ -161,7 +173,7 @@ def time_bombs(issues: Sequence[Mapping[str, Any]], facts: Facts) -> list[TimeBo
     return sorted(found, key=lambda bomb: bomb.days_left)
 
 
-def _least_days(row: Mapping[str, Any]) -> float:
+def _least_days(row: Issue) -> float:
     condition = str(row["when"][UPTIME])
     if not (found := re.fullmatch(r">=\s*(\d+(?:\.\d+)?)", condition)):
         raise ValueError(f"known issue {row['id']}: {UPTIME} is {condition!r}, expected >= and a number of days")
@@ -173,8 +185,8 @@ def refusals(matches: Sequence[Match], allowed: Sequence[str]) -> list[Match]:
     return [issue for issue in matches if issue.severity == "bad" and issue.id not in allowed]
 
 
-def _match(row: Mapping[str, Any]) -> Match:
-    text = {field.name: str(row[field.name]).strip() for field in dataclasses.fields(Match)}
+def _match(row: Issue) -> Match:
+    text = {field.name: str(row.get(field.name)).strip() for field in dataclasses.fields(Match)}
     if text["severity"] not in SEVERITIES:
         raise ValueError(f"known issue {text['id']}: severity {text['severity']!r} is none of {', '.join(SEVERITIES)}")
     return Match(
@@ -187,7 +199,7 @@ def _match(row: Mapping[str, Any]) -> Match:
     )
 
 
-def _fits(row: Mapping[str, Any], facts: Facts, but: str = "") -> bool:
+def _fits(row: Issue, facts: Facts, but: str = "") -> bool:
     if not row["when"]:
         raise ValueError(f"known issue {row['id']}: 'when' has no condition")
     return all(

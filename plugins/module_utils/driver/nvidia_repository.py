@@ -8,9 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 FIELDS = ("repository_url", "keyring_url", "keyring_sha256", "keyring_fingerprint")
+
+
+class _Needed(TypedDict):
+    distribution: str
+    version: str
+    url: str
+    key: str
+
+
+class TableRow(_Needed, total=False):
+    """One row of data/nvidia_repositories.yml."""
+
+    fingerprint: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +35,7 @@ class Row:
     fingerprint: str
 
 
-def row(table: Sequence[Mapping[str, Any]], distribution: str, version: str) -> Row | None:
+def row(table: Sequence[TableRow], distribution: str, version: str) -> Row | None:
     """The row for os-release's ``ID`` and ``VERSION_ID`` in any spelling of Ansible's facts; None where there is none."""
     wanted = distribution.lower()
     release = version.partition(".")[0] if wanted == "debian" else version
@@ -33,7 +46,7 @@ def row(table: Sequence[Mapping[str, Any]], distribution: str, version: str) -> 
 
 
 def resolve(
-    declared: Mapping[str, Any], table: Sequence[Mapping[str, Any]], distribution: str | None, version: str | None
+    declared: Mapping[str, Any], table: Sequence[TableRow], distribution: str | None, version: str | None
 ) -> dict[str, str | None]:
     """The four ``FIELDS`` of a host, from what is ``declared`` (the same names and ``source``) and its distribution.
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
 
 from ..core.codes import Code
 from ..core.stop import Stop
+from . import repository_access
 from .apt_output import AptAnswer, AptFault
 from .apt_sources import Source, files_of
 from .boot_kernels import Kernels
 from .install import Plan
 from .package_state import Left, Unfinished, is_driver_part
+from .repository import Repository
+from .repository_access import Access
 
 
 class ProblemKind(Code):
@@ -57,15 +59,6 @@ class Problem:
         """Why a run on ``host`` stops, with the command that repairs it from the controller."""
         command = f"ansible {host} -b -m ansible.builtin.command -a {shlex.quote(self.fix)}" if self.fix else ""
         return Stop(f"{host}: {self.cause}", command)
-
-    @classmethod
-    def parse(cls, given: Mapping[str, Any]) -> Problem:
-        """From JSON.
-
-        Raises:
-            ValueError: it is of no known kind.
-        """
-        return cls(ProblemKind(given["kind"]), str(given["cause"]), str(given.get("fix", "")), bool(given.get("warns")))
 
 
 _LEFT = {
@@ -130,6 +123,24 @@ def described_twice(others: Sequence[Source], uri: str, keyring: str) -> list[Pr
             )
         )
     return problems
+
+
+def access(given: Access, repository: Repository | None, components: Sequence[str]) -> list[Problem]:
+    """What of the repository's address, layout and credentials cannot be meant."""
+    if repository is None:
+        return []
+    wrong = repository_access.problems(given, repository.url)
+    if not repository.flat and not components:
+        wrong.append(
+            f"nvidia_driver_repository_suite is {repository.suite}, so set nvidia_driver_repository_components"
+        )
+    if repository.flat and components:
+        wrong.append("nvidia_driver_repository_components are for a suite that does not end with /")
+    found = [Problem(ProblemKind.REPOSITORY, cause) for cause in wrong]
+    if repository_access.in_the_clear(given, repository.url):
+        cause = f"the password for {repository.url} passes the network in the clear: set an https:// address"
+        found.append(Problem(ProblemKind.REPOSITORY, cause, warns=True))
+    return found
 
 
 def before(check: AptAnswer) -> list[Problem]:

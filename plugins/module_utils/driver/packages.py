@@ -16,9 +16,10 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from ..core import data_tables
+from .cuda_release import CudaRelease
 from .dpkg import has_own_version
 from .state import DriverState
 from .versions import is_driver_version, upstream, version_key
@@ -212,7 +213,7 @@ def on_offer(offered: Offer) -> list[str]:
 
 
 def combination_refusal(
-    driver: str | None, torch_cuda: str | None, minimums: Sequence[Mapping[str, Any]] | None = None
+    driver: str | None, torch_cuda: str | None, minimums: Sequence[CudaRelease] | None = None
 ) -> str | None:
     """Why torch built for CUDA ``torch_cuda`` (``13.0``) cannot run on ``driver``; None when it can, or when unknown.
 

@@ -6,10 +6,11 @@ said of packages, whose state is just being changed: then the holders are named,
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from ..core import records
 from ..core.codes import as_json
@@ -39,18 +40,20 @@ KEYRINGS = "/etc/apt/keyrings/lockstep-nvidia"
 DEADLINE = 60.0
 
 
-class Preflight(TypedDict):
-    """``locks``: who holds which of apt's locks; ``problems``: each as JSON of ``Problem``."""
+@dataclasses.dataclass(frozen=True)
+class Preflight:
+    """What keeps a host from its driver: who holds which of apt's ``locks``, and what else is wrong."""
 
-    locks: dict[str, str]
-    problems: list[dict[str, Any]]
+    locks: Mapping[str, str]
+    problems: tuple[Problem, ...]
 
 
-def check(request: Mapping[str, Any]) -> Preflight:
-    """What keeps this host from the driver that ``request`` declares (the fields of ``transaction.Declared``)."""
+def check(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``Preflight``, as JSON, of the driver that ``request`` declares (the fields of ``transaction.Declared``)."""
     held = locks()
     found = problems(Declared.parse(request), busy=bool(held))
-    return {"locks": held or locks(), "problems": [as_json(problem) for problem in found]}
+    answer: dict[str, Any] = as_json(Preflight(held or locks(), tuple(found)))
+    return answer
 
 
 def locks(root: Path = Path("/")) -> dict[str, str]:
@@ -71,8 +74,12 @@ def problems(
         number = branch(declared.version)
     except PackageError as error:
         return [Problem(ProblemKind.NOT_ON_OFFER, str(error))]
+    unfit = package_problems.access(declared.access, declared.repository, declared.repository_components)
+    if any(not problem.warns for problem in unfit):
+        return unfit
     devices = gpu_support.cards(root).values()
-    found = [Problem(ProblemKind.FLAVOR, line) for line in gpu_support.refusals(devices, number, declared.flavor)]
+    found = [*unfit]
+    found += [Problem(ProblemKind.FLAVOR, line) for line in gpu_support.refusals(devices, number, declared.flavor)]
     twice = sources(declared, root=root)
     if busy:
         return [*found, *twice]
@@ -81,11 +88,11 @@ def problems(
 
 def sources(declared: Declared, *, root: Path = Path("/")) -> list[Problem]:
     """Descriptions of the repository that would make apt fail beside ours."""
-    if not (declared.has_repository and declared.repository_url):
+    if (own := declared.repository) is None:
         return []
     path = keyring_path(declared)
-    others = apt_sources.contradicting(apt_sources.described(root), declared.repository_url, path)
-    return package_problems.described_twice(others, declared.repository_url, path)
+    others = apt_sources.contradicting(apt_sources.described(root), own.url, path, own.suite)
+    return package_problems.described_twice(others, own.url, path)
 
 
 def keyring_path(declared: Declared) -> str:
@@ -116,14 +123,14 @@ def _packages(declared: Declared, root: Path, run: Run, *, described_twice: bool
 
 def _add(declared: Declared, apt: apt_root.AptRoot) -> list[Problem]:
     """Describe the repository in the throw-away root; what is wrong with it or its key."""
-    if missing := keyring.missing(declared):
+    if (missing := keyring.missing(declared)) or (own := declared.repository) is None:
         return missing
     key, wrong = keyring.fetch(declared)
     if wrong:
         return wrong
     path = keyring_path(declared)
-    source = apt_root.OwnSource(str(declared.repository_url), key, path.endswith(".asc"), path)
-    return package_problems.repository(apt.add(source), source.uri)
+    source = apt_root.OwnSource(own, key, path.endswith(".asc"), path, declared.access)
+    return package_problems.repository(apt.add(source), own.url)
 
 
 def _transaction(declared: Declared, apt: apt_root.AptRoot, root: Path, run: Run) -> list[Problem]:

@@ -5,18 +5,23 @@ Nothing is installed from what is read here: apt itself verifies the signatures 
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import lzma
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..core.commands import Run, run_command
 from ..core.system import OS_RELEASE, os_release
+from .repository_access import Access
 from .versions import debian_key
 
 Offer = Mapping[str, Sequence[str]]
 """Versions by package name, the best one first."""
+FLAT = "/"
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _COMPRESSED = ("Packages.gz", "Packages.xz", "Packages")
 
 
@@ -62,19 +67,66 @@ def parse_policy(text: str) -> dict[str, list[str]]:
     }
 
 
-def offered(repository_url: str, *, deadline: float = 20.0) -> dict[str, list[str]]:
-    """Versions by package name that a flat repository (``deb URL /``) offers now. URL: http, https or file.
+@dataclasses.dataclass(frozen=True)
+class Repository:
+    """An apt repository.
+
+    Attributes:
+        url: http, https or file.
+        suite: one that ends with a slash is a folder of a flat repository, ``/`` itself as NVIDIA's; any other is one of
+            ``dists/``, and has ``components``.
+    """
+
+    url: str
+    suite: str = FLAT
+    components: tuple[str, ...] = ()
+
+    @property
+    def flat(self) -> bool:
+        return self.suite.endswith("/")
+
+    def indexes(self, architecture: str) -> list[str]:
+        """Addresses of the folders that hold a ``Packages`` file each."""
+        url = self.url.rstrip("/")
+        if self.flat:
+            return [f"{url}/{self.suite.strip('/')}".rstrip("/")]
+        return [f"{url}/dists/{self.suite}/{name}/binary-{architecture}" for name in self.components]
+
+    def description(self, keyring: str) -> str:
+        """As a ``.sources`` file has it; the role's template says the same."""
+        parts = "" if self.flat else f"Components: {' '.join(self.components)}\n"
+        return f"Types: deb\nURIs: {self.url}\nSuites: {self.suite}\n{parts}Signed-By: {keyring}\n"
+
+
+def offered(
+    repository: Repository, access: Access | None = None, *, deadline: float = 20.0, machine: str = ""
+) -> dict[str, list[str]]:
+    """Versions by package name that a repository offers now.
+
+    Args:
+        access: what it lets this host in by.
+        machine: the hardware's name, this machine's where it is left out.
 
     Raises:
         UnreadableIndex: it cannot be read within ``deadline`` seconds, or what comes back is no index.
     """
+    architecture = _ARCHITECTURES.get(machine or os.uname().machine, machine)
+    found: dict[str, list[str]] = {}
+    for folder in repository.indexes(architecture):
+        for name, versions in _index(folder, access or Access(), deadline).items():
+            merged = {*found.get(name, ()), *versions}
+            found[name] = sorted(merged, key=debian_key, reverse=True)
+    return found
+
+
+def _index(folder: str, access: Access, deadline: float) -> dict[str, list[str]]:
     from urllib.error import HTTPError
 
     reasons = []
     for name in _COMPRESSED:
-        address = f"{repository_url.rstrip('/')}/{name}"
+        address = f"{folder}/{name}"
         try:
-            text = _unpacked(name, fetch(address, deadline))
+            text = _unpacked(name, fetch(address, deadline, access))
         except (OSError, EOFError, ValueError, lzma.LZMAError) as error:
             reasons.append(f"{name}: {getattr(error, 'reason', None) or error}")
             if not isinstance(error, HTTPError) and not isinstance(error, FileNotFoundError):
@@ -84,7 +136,7 @@ def offered(repository_url: str, *, deadline: float = 20.0) -> dict[str, list[st
         if packages or not text.strip():
             return packages
         reasons.append(f"{name}: holds no package")
-    raise UnreadableIndex(f"{repository_url}: its package index cannot be read ({'; '.join(reasons)})")
+    raise UnreadableIndex(f"{folder}: its package index cannot be read ({'; '.join(reasons)})")
 
 
 def offered_by_apt(names: Sequence[str], *, deadline: float = 20.0, run: Run = run_command) -> dict[str, list[str]]:
@@ -102,8 +154,10 @@ def this_distribution(release: Path = OS_RELEASE) -> str:
     return known.get(fields.get("ID", "")) or fields.get("NAME", "an unknown system")
 
 
-def fetch(address: str, deadline: float) -> bytes:
+def fetch(address: str, deadline: float, access: Access | None = None) -> bytes:
     """What lies at an address (http, https or file), within ``deadline`` seconds.
+
+    A server that it leads on to is not shown the password.
 
     Raises:
         OSError: it cannot be read.
@@ -118,7 +172,10 @@ def fetch(address: str, deadline: float) -> bytes:
         return Path(urllib.parse.unquote(parts.path)).read_bytes()
     if parts.scheme not in ("http", "https"):
         raise ValueError(f"unknown scheme {parts.scheme!r}, expected http, https or file")
-    with urllib.request.urlopen(address, timeout=deadline) as reply:
+    request, access = urllib.request.Request(address), access or Access()
+    if access.username:
+        request.add_unredirected_header("Authorization", access.header())
+    with access.tls() as context, urllib.request.urlopen(request, timeout=deadline, context=context) as reply:
         body: bytes = reply.read()
         return body
 

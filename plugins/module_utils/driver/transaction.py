@@ -12,6 +12,7 @@ from . import dpkg, install
 from . import packages as driver_packages
 from . import repository as apt_repository
 from .packages import Flavor, PackageError, Source
+from .repository_access import Access
 from .state import DriverState
 
 
@@ -28,13 +29,25 @@ class Declared:
     keyring_url: str | None = None
     keyring_sha256: str | None = None
     keyring_fingerprint: str | None = None
+    repository_suite: str = apt_repository.FLAT
+    repository_components: Sequence[str] = ()
+    access: Access = dataclasses.field(default_factory=Access)
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> Declared:
         """From a module's parameters or the controller's request; what is None there is left at its default."""
-        names = [field.name for field in dataclasses.fields(cls)]
+        names = [field.name for field in dataclasses.fields(cls) if field.name != "access"]
         values = {name: given[name] for name in names if given.get(name) is not None}
-        return cls(**{"version": "", **values})
+        return cls(**{"version": "", **values, "access": Access.parse(given)})
+
+    @property
+    def repository(self) -> apt_repository.Repository | None:
+        """Ours to describe to apt; None where there is none."""
+        if not (self.has_repository and self.repository_url):
+            return None
+        return apt_repository.Repository(
+            self.repository_url, self.repository_suite, tuple(map(str, self.repository_components))
+        )
 
     @property
     def has_repository(self) -> bool:
@@ -140,10 +153,10 @@ def plan(
     """
     distribution = apt_repository.this_distribution(root / "etc/os-release")
     wanted = names(declared, state, distribution, kernels)
-    if declared.has_repository and declared.repository_url:
+    if (repository := declared.repository) is not None:
         shared = [name for name in driver_packages.DIAGNOSTICS if name in wanted]
         archive = apt_repository.offered_by_apt(shared, run=run) if shared else {}
-        offered = {**archive, **apt_repository.offered(declared.repository_url)}
+        offered = {**archive, **apt_repository.offered(repository, declared.access)}
     else:
         offered = apt_repository.offered_by_apt(wanted, run=run)
     return decide(declared, state, offered, distribution, kernels, interrupted=dpkg.interrupted(root),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 from ..core.codes import Code
 from .kernel_log import Kind, XidEvent
@@ -119,7 +119,27 @@ class Seen:
         return _ORDER.index(self.action) >= _ORDER.index(FAILS_FROM)
 
 
-def parse(rows: Sequence[Mapping[str, Any]], nvlink5: Sequence[Mapping[str, Any]] = ()) -> Catalogue:
+class XidRow(TypedDict):
+    """One row of data/xids.yml, as far as it is read."""
+
+    kind: Kind
+    code: int
+    name: str
+    cause: str
+    action: str
+    meaning: str
+
+
+class NvlinkRow(TypedDict):
+    """One row of data/nvlink5_xids.yml, as far as it is read."""
+
+    xid: int
+    units: Sequence[str]
+    intrinfo: Sequence[str]
+    errors: Sequence[tuple[int, str, str]]
+
+
+def parse(rows: Sequence[XidRow], nvlink5: Sequence[NvlinkRow] = ()) -> Catalogue:
     """The tables' rows as types.
 
     Raises:
@@ -136,7 +156,7 @@ def parse(rows: Sequence[Mapping[str, Any]], nvlink5: Sequence[Mapping[str, Any]
     return Catalogue(found, tuple(_decode(row) for row in nvlink5))
 
 
-def _decode(row: Mapping[str, Any]) -> Decode:
+def _decode(row: NvlinkRow) -> Decode:
     # What only Xid 154 decides calls for nothing by itself: 154 is an event of its own.
     actions = {AS_154: Action.IGNORE}
     return Decode(

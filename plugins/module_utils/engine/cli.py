@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 
+from ..admission import stamps
 from ..core import host_record, records
 from ..core.codes import as_json
 from . import cluster, state
@@ -25,7 +26,8 @@ def run() -> int:
     """Run the engine that /etc/lockstep/engine.json asks for."""
     try:
         config = parse(records.read(records.ENGINE_CONFIG) or {})
-        host, stamp = host_record.stored(), records.read(records.REPLICA_STAMP)
+        host = host_record.stored()
+        stamp = stamps.parse_replica_stamp(records.read(records.REPLICA_STAMP))
         if host is None or stamp is None:
             missing = records.HOST if host is None else records.REPLICA_STAMP
             raise records.RecordError(f"{missing} is missing", "ansible-playbook site.yml")

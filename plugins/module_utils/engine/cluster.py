@@ -5,8 +5,8 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
 
+from ..core.host_record import HostRecord
 from ..ray import stacks
 from ..ray import wait as ray_wait
 from ..ray.assessment import Observation, assess
@@ -69,7 +69,7 @@ class ReplicaCluster:
         host: this head's host.json.
     """
 
-    def __init__(self, host: Mapping[str, Any]) -> None:
+    def __init__(self, host: HostRecord) -> None:
         self._host = host
         self._ray = Cluster(host["head"]["address"], token=token())
 

@@ -31,6 +31,18 @@ class Target:
     deadline: float
 
 
+ARGUMENTS: Mapping[str, Mapping[str, object]] = {
+    "url": {"type": "str"},
+    "model": {"type": "str"},
+    "prompt": {"type": "str"},
+    "expected": {"type": "str"},
+    "api_key": {"type": "str", "no_log": True},
+    "max_tokens": {"type": "int", "default": 16, "no_log": False},
+    "deadline": {"type": "float", "default": 60},
+}
+"""Of a module: what names an engine, or nothing for this host's own."""
+
+
 def chosen(params: Mapping[str, Any]) -> Target:
     """The engine that a module's parameters name, or else this host's own.
 

@@ -12,8 +12,10 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
+from ..core import typed
+from ..core.codes import as_json
 from .completion import Token
 from .record import RungState
 from .states import EndCode, Verdict
@@ -196,7 +198,10 @@ def shown(ladder: Ladder) -> dict[str, RungState]:
     known = {rung: ladder.trials[rung] for rung in RUNGS if rung in ladder.trials}
     return {
         rung: RungState(
-            trial.verdict, trial.cause if trial.verdict is Verdict.FAILED else on_cpu if rung != "none" else ""
+            trial.verdict,
+            trial.cause if trial.verdict is Verdict.FAILED else on_cpu if rung != "none" else "",
+            trial.seconds,
+            trial.at,
         )
         for rung, trial in known.items()
     }
@@ -204,12 +209,8 @@ def shown(ladder: Ladder) -> dict[str, RungState]:
 
 def as_record(ladder: Ladder) -> dict[str, Any]:
     """JSON form of a ladder, as ladder.json keeps it per layout."""
-    return {
-        "key": ladder.key,
-        "platform": ladder.platform,
-        "rungs": {rung: dataclasses.asdict(trial) for rung, trial in ladder.trials.items()},
-        "baseline": {prompt: [dataclasses.asdict(t) for t in tokens] for prompt, tokens in ladder.baseline.items()},
-    }
+    record: dict[str, Any] = as_json(ladder)
+    return {**record, "rungs": record.pop("trials")}
 
 
 def from_record(record: Mapping[str, Any] | None, current_key: str) -> Ladder:
@@ -217,14 +218,6 @@ def from_record(record: Mapping[str, Any] | None, current_key: str) -> Ladder:
     if not record or record.get("key") != current_key:
         return Ladder(current_key)
     try:
-        trials = {cast(Rung, rung): _trial(trial) for rung, trial in record["rungs"].items()}
-        baseline = {prompt: tuple(Token(**token) for token in tokens) for prompt, tokens in record["baseline"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError):
+        return typed.parse(Ladder, {**record, "trials": record.get("rungs")}, typed.NEWER)
+    except typed.BadAnswer:
         return Ladder(current_key)
-    return Ladder(current_key, trials, baseline, str(record.get("platform", "")))
-
-
-def _trial(record: Mapping[str, Any]) -> Trial:
-    evidence = tuple(record.get("evidence", ()))
-    code = EndCode(record.get("code", EndCode.OK))
-    return Trial(**{**record, "verdict": Verdict(record["verdict"]), "code": code, "evidence": evidence})

@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from ..core import causes, records
 from .record import Finding
@@ -40,7 +40,22 @@ class Pattern:
     at_least: int = 1
 
 
-def patterns(rows: Iterable[Mapping[str, Any]]) -> tuple[Pattern, ...]:
+class _Line(TypedDict):
+    id: str
+    pattern: str
+    finding: str
+    remediation: str
+    level: str
+    source: str
+
+
+class Row(_Line, total=False):
+    """One row of data/log_advice.yml, as far as it is read."""
+
+    at_least: int
+
+
+def patterns(rows: Iterable[Row]) -> tuple[Pattern, ...]:
     """Patterns from the rows of the data file.
 
     Raises:

@@ -15,10 +15,17 @@ from .states import Phase, SuspectCode, Verdict
 
 @dataclasses.dataclass(frozen=True)
 class RungState:
-    """What is shown of a rung: proven, with a remark where one is due, or why it failed."""
+    """What is shown of a rung: proven, with a remark where one is due, or why it failed.
+
+    Attributes:
+        seconds: that its start took, to the proof; 0 where it is not known.
+        at: when it was tried, RFC 3339.
+    """
 
     verdict: Verdict
     note: str = ""
+    seconds: float = 0.0
+    at: str = ""
 
     def __str__(self) -> str:
         if self.verdict is Verdict.FAILED:
@@ -131,8 +138,8 @@ class EngineState:
             RecordError: it is no such record.
         """
         try:
-            return typed.parse(cls, record, known_only=True)
-        except typed.ShapeError as error:
+            return typed.parse(cls, record, typed.NEWER)
+        except typed.BadAnswer as error:
             raise records.RecordError(f"{records.ENGINE_STATE}: {error}") from error
 
     def __str__(self) -> str:

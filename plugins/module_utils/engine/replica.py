@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from ..admission.stamps import ReplicaStamp
 from ..core import host_record, records
+from ..core.host_record import HostRecord
 from ..ray.ports import ray_ports
 from ..runtime import caches
 from .config import Config
@@ -34,8 +34,8 @@ class Replica:
     """
 
     config: Config
-    host: Mapping[str, Any]
-    stamp: Mapping[str, Any]
+    host: HostRecord
+    stamp: ReplicaStamp
     vllm: Path
     api_key: str | None
     accepted_keys: Path | None = None

@@ -25,12 +25,6 @@ EVIDENCE = ranks.EVIDENCE
 LOG = records.STATE / "engine" / "engine.log"
 
 
-def rungs(record: Mapping[str, Any]) -> dict[str, RungState]:
-    """The rungs in engine.json, or in a part of it."""
-    ladder = record.get("ladder") or {}
-    return {rung: RungState(Verdict(state["verdict"]), str(state.get("note", ""))) for rung, state in ladder.items()}
-
-
 def advice(record: Mapping[str, Any]) -> list[str]:
     """What known lines of the log mean and what to do, from engine.json: errors and warnings, worst first."""
     findings = record.get("findings") or ()
@@ -135,7 +129,7 @@ def follow_move_up() -> None:
         records.write(MOVED_UP, {"id": _id_of(MOVE_UP)})
 
 
-def _ask(path: Path, record: Mapping[str, Any]) -> None:
+def _ask(path: Path, record: Mapping[str, str]) -> None:
     """Leave a request where root alone can, and where the supervisor reads it."""
     path.parent.mkdir(exist_ok=True)
     with untrusted.open_folder(path.parent) as folder:

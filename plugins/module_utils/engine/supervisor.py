@@ -139,6 +139,7 @@ class Supervisor:
             end, known = self._startup.attempt(layout, rung, known, self._joined)
             if end.code is EndCode.OK:
                 ladder_record.save(layout, known)
+                self._reporter.update(ladder=ladders.shown(known))
                 if not ladders.completed(allowed, known.trials):
                     self._engine.end(grace=_CLIMBS_WITHIN)
                     self._layout_wait.until_free(layout)

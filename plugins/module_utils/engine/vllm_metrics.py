@@ -47,6 +47,15 @@ class Counters:
     answers: Mapping[str, float] = dataclasses.field(default_factory=dict)
     latencies: Mapping[str, Buckets] = dataclasses.field(default_factory=dict)
 
+    @classmethod
+    def parse(cls, record: Mapping[str, Any]) -> Counters:
+        """From JSON, where the edges of buckets are text."""
+        latencies = {
+            name: {float(edge): float(count) for edge, count in edges.items()}
+            for name, edges in record["latencies"].items()
+        }
+        return cls(dict(record["finished"]), dict(record["answers"]), latencies)
+
     @property
     def requests(self) -> int:
         return int(max(sum(self.finished.values()), sum(self.answers.values())))
@@ -55,15 +64,6 @@ class Counters:
     def errors(self) -> int:
         """Requests that ended badly: errors, and those whose client gave up waiting."""
         return int(max(self.finished.get("error", 0.0), self.answers.get("5xx", 0.0)) + self.finished.get("abort", 0.0))
-
-    @classmethod
-    def parse(cls, record: Mapping[str, Any]) -> Counters:
-        """From JSON."""
-        latencies = {
-            name: {float(edge): float(count) for edge, count in edges.items()}
-            for name, edges in record["latencies"].items()
-        }
-        return cls(dict(record["finished"]), dict(record["answers"]), latencies)
 
 
 def samples(text: str) -> Iterator[Sample]:

@@ -6,8 +6,8 @@ The floors are rows of ``data/busbw_floors.yml``, each with its source and confi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import TypedDict
 
 from ..driver.cards import is_card
 from ..driver.versions import ReleaseKey, release_key
@@ -55,8 +55,28 @@ def busbw(operation: str, size: int, seconds: float, ranks: int) -> float:
     return size / seconds / 1e9 * factor
 
 
+class _Figure(TypedDict):
+    link: str
+    operation: str
+    floor_gbps: float
+    source: str
+    confidence: str
+
+
+class Row(_Figure, total=False):
+    """One row of data/busbw_floors.yml; the file says what its keys mean."""
+
+    gpu: str | None
+    gpus_per_host: int | None
+    across_hosts: bool
+    hosts: int
+    network_gbps: float
+    nccl_min: str | None
+    warn_gbps: float
+
+
 def choose(
-    rows: Iterable[Mapping[str, Any]],
+    rows: Iterable[Row],
     *,
     gpu: str | None,
     link: str,
@@ -108,13 +128,13 @@ def choose(
     )
 
 
-def _rank(row: Mapping[str, Any]) -> tuple[int, ReleaseKey, float]:
+def _rank(row: Row) -> tuple[int, ReleaseKey, float]:
     """The row that names the card most exactly, then the newest NCCL; of those alike, the one that demands least."""
     return len(row.get("gpu") or ""), release_key(row.get("nccl_min") or "0"), -float(row["floor_gbps"])
 
 
 def _fits(
-    row: Mapping[str, Any],
+    row: Row,
     gpu: str | None,
     link: str,
     gpus_per_host: int,

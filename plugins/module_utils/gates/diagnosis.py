@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
+from ..core.wording import many
 from ..driver.known_issues import Match
 from ..engine import state as engine_state
+from ..engine.record import EngineState
 from .codes import Code
 from .graph import GRAPH_CODES
 from .result import GateResult
@@ -49,14 +50,14 @@ class Conclusion:
 
 
 def conclude(
-    hosts: Mapping[str, HostFindings], replica: Mapping[str, GateResult], engine: Mapping[str, Any] | None = None
+    hosts: Mapping[str, HostFindings], replica: Mapping[str, GateResult], engine: EngineState | None = None
 ) -> Conclusion:
     """The first thing that is wrong, in the order in which one thing explains the next.
 
     Args:
         hosts: by name; one that did not answer has an empty fingerprint.
         replica: results of the gates across the hosts; missing when they did not run.
-        engine: engine.json, if there is any.
+        engine: what the engine reports of itself, if there is one.
     """
     silent = [name for name, host in hosts.items() if not host.fingerprint]
     if silent:
@@ -71,8 +72,8 @@ def conclude(
     for gate in REPLICA_GATES:
         if gate in replica and not replica[gate].passed:
             return _of_replica(replica[gate], hosts)
-    if engine_state.failed(engine_state.rungs(engine or {})):
-        return _of_ladder(engine or {}, hosts)
+    if engine and engine_state.failed(engine.ladder):
+        return _of_ladder(engine, hosts)
     missing = [gate for gate in REPLICA_GATES if gate not in replica]
     if missing:
         return Conclusion(
@@ -91,7 +92,7 @@ def page(
     replica: str,
     hosts: Mapping[str, HostFindings],
     gates: Mapping[str, GateResult],
-    engine: Mapping[str, Any] | None,
+    engine: EngineState | None,
     head: str,
 ) -> str:
     """The page: verdict, gates, versions, known issues, what to do; no line longer than ``WIDTH``."""
@@ -139,8 +140,8 @@ def _of_replica(result: GateResult, hosts: Mapping[str, HostFindings]) -> Conclu
     return Conclusion(f"{result.gate} gate, {result.code}: {result.cause}", where, (result.next, *_remediations(hosts)))
 
 
-def _of_ladder(engine: Mapping[str, Any], hosts: Mapping[str, HostFindings]) -> Conclusion:
-    ladder = engine_state.rungs(engine)
+def _of_ladder(engine: EngineState, hosts: Mapping[str, HostFindings]) -> Conclusion:
+    ladder = engine.ladder
     failed = engine_state.failed(ladder)
     below = [rung for rung in ladder if rung not in failed]
     what = "; ".join(f"rung {rung}: {why}" for rung, why in failed.items())
@@ -183,22 +184,24 @@ def _versions(hosts: Mapping[str, HostFindings]) -> Iterator[str]:
     for field in ("driver", "fabric_manager", "nccl", "torch", "vllm", "ray", "python", "kernel"):
         values = {name: fingerprint.get(field) or "none" for name, fingerprint in known.items()}
         if len(set(values.values())) == 1:
-            yield f"  {field:<14} {next(iter(values.values()))}"
+            yield f"  {field.replace('_', ' '):<14} {next(iter(values.values()))}"
         elif values:
-            yield f"  {field:<14} DIFFERS: " + ", ".join(f"{name} {value}" for name, value in values.items())
+            yield f"  {field.replace('_', ' '):<14} DIFFERS: " + ", ".join(
+                f"{name} {value}" for name, value in values.items()
+            )
 
 
-def _engine(engine: Mapping[str, Any] | None, head: str) -> Iterator[str]:
+def _engine(engine: EngineState | None, head: str) -> Iterator[str]:
     if not engine:
         return
     yield ""
     yield "ENGINE"
-    yield from _wrapped(f"  {engine.get('phase')} on {head} since {engine.get('since')}: {engine.get('reason')}", "  ")
-    if engine.get("ladder"):
-        rungs = "; ".join(f"{rung}: {state}" for rung, state in engine_state.rungs(engine).items())
+    yield from _wrapped(f"  {engine.phase} on {head} since {engine.since}: {engine.reason}", "  ")
+    if engine.ladder:
+        rungs = "; ".join(f"{rung}: {state}" for rung, state in engine.ladder.items())
         yield from _wrapped(f"  ladder: {rungs}", "    ")
-    if engine.get("last_failure"):
-        yield from _wrapped(f"  last failure: {engine['last_failure']}", "    ")
+    if engine.last_failure:
+        yield from _wrapped(f"  last failure: {engine.last_failure}", "    ")
 
 
 def _issues(hosts: Mapping[str, HostFindings]) -> Iterator[str]:
@@ -222,7 +225,7 @@ def _evidence(hosts: Mapping[str, HostFindings], replica: Mapping[str, GateResul
     folders = []
     for name, gates in [*((name, host.gates) for name, host in hosts.items()), ("head", replica)]:
         for evidence in (result.evidence for result in gates.values() if result.evidence):
-            folders.append(f"{name}: {evidence[0].rsplit('/', 1)[0]} ({len(evidence)} files)")
+            folders.append(f"{name}: {evidence[0].rsplit('/', 1)[0]} ({many(len(evidence), 'file')})")
     if folders:
         yield ""
         yield "EVIDENCE"

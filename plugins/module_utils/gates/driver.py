@@ -24,11 +24,9 @@ from ..driver.state import DriverState, FullDriverState
 from ..runtime import state as runtime_state
 from . import driver_events, driver_gpus, fabric
 from .codes import Code
-from .findings import Finding
+from .findings import THIS_HOST, Command, Finding, on_host, told
 from .result import GateResult
 
-Tables = Mapping[str, Sequence[Mapping[str, Any]]]
-TABLES = ("known_issues", "xids", "nvlink5_xids")
 DRIVER_HANGS = "driver_hangs"
 
 
@@ -86,7 +84,7 @@ def evaluate(
     seconds: float = 0.0,
 ) -> GateResult:
     """The gate's result: the first failure gives the code, all failures the cause; the rest are warnings."""
-    name = host or "this host"
+    name = host or THIS_HOST
     findings = [
         *_versions(state, expected, name),
         *_modules(state, modules, expected, name),
@@ -110,6 +108,7 @@ def evaluate(
     floor = {"driver": expected.version, "gpus": expected.gpus}
     if not failures:
         return GateResult("driver", "pass", seconds, host=host, measured=measured, floor=floor, warnings=warnings)
+    cause, following = told("; ".join(finding.cause for finding in failures), failures[0].remediation, host)
     return GateResult(
         "driver",
         "timeout" if failures[0].code == DRIVER_HANGS else "fail",
@@ -119,8 +118,8 @@ def evaluate(
         measured=measured,
         floor=floor,
         warnings=warnings,
-        cause="; ".join(finding.cause for finding in failures),
-        next=failures[0].remediation,
+        cause=cause,
+        next=following,
     )
 
 
@@ -129,26 +128,22 @@ def graph_gate_compulsory(issues: Sequence[known_issues.Match]) -> bool:
     return bool(issues)
 
 
-def check(
-    expected: Expected, *, host: str | None = None, deadline: float = 15.0, tables: Tables | None = None
-) -> Checked:
-    """Read this host and evaluate it.
+def check(expected: Expected, *, host: str | None = None, deadline: float = 15.0) -> Checked:
+    """Read this host and evaluate it, by the tables that gpu_host put here.
 
-    Never longer than ``deadline`` seconds, even when nvidia-smi hangs. ``tables`` holds those of
-    ``TABLES``; left out they are read from where gpu_host put them.
+    Never longer than ``deadline`` seconds, even when nvidia-smi hangs.
     """
     start = time.monotonic()
-    tables = tables or {name: data_tables.read(name) for name in TABLES}
     state = driver_state.driver_state(deadline=deadline / 2)
     health = Health() if _hangs(state["smi_failure"]) else gpu_health.health(deadline=deadline / 2)
-    issues = known_issues.match(tables["known_issues"], facts(state, health, runtime_state.state()))
+    issues = known_issues.match(data_tables.read("known_issues"), facts(state, health, runtime_state.state()))
     result = evaluate(
         state,
         health,
         expected,
         modules=Modules(driver_state.loaded_flavor(), module_file.find(deadline=2.0)),
         issues=issues,
-        catalogue=xids.parse(tables["xids"], tables["nvlink5_xids"]),
+        catalogue=xids.parse(data_tables.read("xids"), data_tables.read("nvlink5_xids")),
         host=host,
         seconds=round(time.monotonic() - start, 3),
     )
@@ -183,7 +178,7 @@ def _hangs(failure: nvidia_smi.Failure | None) -> bool:
 
 def _versions(state: DriverState, expected: Expected, host: str) -> Iterator[Finding]:
     loaded, user = state["loaded_version"], state["userspace_version"]
-    install = "ansible-playbook site.yml"
+    install = Command("ansible-playbook site.yml")
     if expected.packaged:
         packages = state["package_versions"]
         if not packages:
@@ -236,7 +231,7 @@ def _modules(state: DriverState, modules: Modules | None, expected: Expected, ho
 
 def _packages(state: DriverState, expected: Expected) -> Iterator[Finding]:
     if expected.packaged and state["dpkg_interrupted"]:
-        yield Finding("dpkg_interrupted", "dpkg was interrupted half-way", "ansible-playbook site.yml")
+        yield Finding("dpkg_interrupted", "dpkg was interrupted half-way", Command("ansible-playbook site.yml"))
 
 
 def _holds(state: DriverState, expected: Expected) -> Iterator[Finding]:
@@ -248,7 +243,7 @@ def _holds(state: DriverState, expected: Expected) -> Iterator[Finding]:
         yield Finding(
             "not_held",
             f"not held, so an upgrade of the system may change them: {', '.join(not_held)}",
-            "ansible-playbook site.yml",
+            Command("ansible-playbook site.yml"),
         )
 
 
@@ -263,7 +258,7 @@ def _tool(state: DriverState, health: Health, host: str) -> Iterator[Finding]:
             f"On {host}: nvidia-bug-report.sh --safe-mode, then reboot {host}",
         )
     else:
-        yield Finding("smi_fails", f"nvidia-smi: {failure['text']}", f"On {host}: journalctl -k -g NVRM")
+        yield Finding("smi_fails", f"nvidia-smi: {failure['text']}", on_host(host, "journalctl -k -g NVRM"))
 
 
 def _gpus(state: DriverState, health: Health, expected: Expected, host: str) -> Iterator[Finding]:

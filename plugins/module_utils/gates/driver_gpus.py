@@ -14,7 +14,7 @@ from ..driver.health import GpuHealth, Health, Links
 from ..driver.nvidia_smi import SmiWarning
 from ..driver.readings import Absence
 from ..driver.smi_fields import Flag, Remedy, matters
-from .findings import Finding
+from .findings import Finding, on_host
 
 _MOST_NAMED = 4
 
@@ -81,7 +81,7 @@ def _unread(gpu: GpuHealth, host: str) -> Iterator[Finding]:
         yield Finding("gpu_silent", cause, f"On {host}: journalctl -k -g NVRM; reboot {host}, then {_verify(host)}")
     elif others:
         cause = f"{_where(gpu)}: nvidia-smi says {others[0].text!r} for {_named([one.field for one in others])}"
-        yield Finding("gpu_silent", cause, f"On {host}: nvidia-smi -q -i {gpu.index}", "warn")
+        yield Finding("gpu_silent", cause, on_host(host, f"nvidia-smi -q -i {gpu.index}"), "warn")
 
 
 def _named(fields: Sequence[str]) -> str:
@@ -109,10 +109,10 @@ def remedy(kind: Remedy, index: int, host: str) -> str:
         Remedy.REPLACE: f"Have the GPU replaced; until then remove {host} from the inventory",
         Remedy.MIG_OFF: f"On {host}: nvidia-smi -i {index} -mig 0, reboot it where that stays pending, {then}",
         Remedy.ECC_ON: f"On {host}: nvidia-smi -i {index} -e 1, then reboot",
-        Remedy.PERSISTENCE: f"On {host}: systemctl restart nvidia-persistenced",
-        Remedy.COMPUTE_MODE: f"On {host}: nvidia-smi -i {index} -c DEFAULT",
+        Remedy.PERSISTENCE: on_host(host, "systemctl restart nvidia-persistenced"),
+        Remedy.COMPUTE_MODE: on_host(host, f"nvidia-smi -i {index} -c DEFAULT"),
         Remedy.COOLING: f"See to cooling and power of {host}; on it: nvidia-smi -q -d PERFORMANCE,TEMPERATURE,POWER",
-        Remedy.FABRIC: f"On {host}: journalctl -b -u nvidia-fabricmanager",
+        Remedy.FABRIC: on_host(host, "journalctl -b -u nvidia-fabricmanager"),
     }[kind]
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from ..core import records
 from ..core.codes import as_json
 from ..core.stop import Stop
 from . import runner
 from .codes import Code
+from .ranks.job import Params
 from .request import CAPTURED, Asked, Request
 from .result import CannotRun, GateResult
 
@@ -65,7 +66,7 @@ def nccl(given: Mapping[str, Any], deadline: float) -> Asked:
     return Asked(
         "nccl",
         _positive(deadline),
-        {name: given[name] for name in _NCCL_WORK},
+        cast(Params, {name: given[name] for name in _NCCL_WORK}),
         floor_gbps=given["floor_gbps"],
         link=given["link"],
         nccl_tests=given["nccl_tests"] == "auto",
@@ -79,11 +80,11 @@ def graph(given: Mapping[str, Any], deadline: float) -> Asked:
         CannotRun: the deadline is not positive, or nothing is to be captured.
     """
     if not given["capture"]:
-        raise CannotRun("capture is empty: there is nothing to do", "Name in capture what to capture")
+        raise CannotRun("capture is empty: name in it what to capture")
     return Asked(
         "graph",
         _positive(deadline),
-        {name: given[name] for name in _GRAPH_WORK},
+        cast(Params, {name: given[name] for name in _GRAPH_WORK}),
         slowest_replay_ratio=given["slowest_replay_ratio"],
         capture=tuple(given["capture"]),
     )
@@ -91,9 +92,7 @@ def graph(given: Mapping[str, Any], deadline: float) -> Asked:
 
 def _positive(deadline: float) -> float:
     if not deadline > 0:
-        raise CannotRun(
-            f"deadline is a positive number of seconds, not {deadline:g}", "Set deadline to the seconds to wait"
-        )
+        raise CannotRun(f"deadline is a positive number of seconds, not {deadline:g}")
     return float(deadline)
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..core import records, shapes, untrusted
+from ..core import records, typed, untrusted
 from ..engine import state as engine_state
 
 FILE_LIMIT = 256 << 10
@@ -65,16 +65,15 @@ def unpack(packed: Any) -> bytes:
     Raises:
         BadAnswer: it is none of ``collect``'s, or has more than ``FILE_LIMIT`` bytes.
     """
-    shapes.text(packed)
-    unpacker = zlib.decompressobj()
+    text, unpacker = typed.parse(str, packed), zlib.decompressobj()
     try:
-        content = unpacker.decompress(base64.b64decode(packed, validate=True), FILE_LIMIT + 1)
+        content = unpacker.decompress(base64.b64decode(text, validate=True), FILE_LIMIT + 1)
     except (ValueError, zlib.error) as error:
-        raise shapes.BadAnswer(f"is not packed as evidence is: {error}") from error
+        raise typed.BadAnswer(f"is not packed as evidence is: {error}") from error
     if len(content) > FILE_LIMIT:
-        raise shapes.BadAnswer(f"unpacks to more than {FILE_LIMIT >> 10} KiB")
+        raise typed.BadAnswer(f"unpacks to more than {FILE_LIMIT >> 10} KiB")
     if not unpacker.eof:
-        raise shapes.BadAnswer("ends before its end")
+        raise typed.BadAnswer("ends before its end")
     return content
 
 

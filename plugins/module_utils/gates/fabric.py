@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from ..driver.fabric import domain_of
 from ..driver.health import GpuHealth, Health
 from ..driver.state import DriverState
-from .findings import Finding
+from .findings import Command, Finding, on_host
 
-INSTALL = "ansible-playbook site.yml"
+INSTALL = Command("ansible-playbook site.yml")
 NVLSM = "nvlsm"
 
 
@@ -109,7 +109,7 @@ def _journal(state: DriverState, host: str) -> str:
     if state["fabric_manager"] is None:
         return f"On {host}: nvidia-smi -q, Fabric; journalctl -k -g NVLink"
     behind = " -u nvlsm" if state["fabric"]["switch_managers"] else ""
-    return f"On {host}: journalctl -b -u nvidia-fabricmanager{behind}"
+    return on_host(host, f"journalctl -b -u nvidia-fabricmanager{behind}")
 
 
 def _switches(host: str) -> str:

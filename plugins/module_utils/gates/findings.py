@@ -1,11 +1,38 @@
-"""What the parts of the driver gate yield."""
+"""What the parts of a gate yield."""
 
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from typing import Literal
 
+from .codes import Code
+
 Severity = Literal["fail", "warn"]
+
+
+THIS_HOST = "this host"
+"""Stands for the name of the host where it is not known."""
+
+
+class Command(str):
+    """A remediation that works when it is pasted on the controller; any other is for people to read."""
+
+
+def on_host(host: str, command: str) -> Command:
+    """A command to be run on a host, as root."""
+    return (
+        Command(command)
+        if host == THIS_HOST
+        else Command(f"ansible {host} -b -m ansible.builtin.command -a {shlex.quote(command)}")
+    )
+
+
+def told(cause: str, remediation: str, host: str | None) -> tuple[str, str]:
+    """The cause of a verdict, with a remediation that is no command, and the next command."""
+    if isinstance(remediation, Command):
+        return cause, remediation
+    return f"{cause}. {remediation}", f"ansible-playbook playbooks/verify.yml{f' --limit {host}' if host else ''}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,3 +43,14 @@ class Finding:
     cause: str
     remediation: str
     severity: Severity = "fail"
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One thing wrong between hosts: its code, who is to blame, the cause, what to do, the pair where it takes two."""
+
+    code: Code
+    host: str
+    cause: str
+    remediation: str
+    pair: tuple[str, str] | None = None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from . import bandwidth, line_rate
 from .ranks import events
@@ -22,7 +21,7 @@ are. FasTrak and TCPX are Google's (a3-megagpu, a3-highgpu)."""
 
 
 def of(
-    reports: Sequence[Report], rows: Iterable[Mapping[str, Any]], *, link: str, given: float | None
+    reports: Sequence[Report], rows: Iterable[bandwidth.Row], *, link: str, given: float | None
 ) -> bandwidth.Floor | None:
     """The floor for what the ranks report that they ran on; None where no rank reported anything.
 

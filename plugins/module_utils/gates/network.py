@@ -6,16 +6,17 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from ..core import deadline, typed, untrusted
 from ..core.codes import as_json
+from ..core.host_record import HostRecord
 from ..ray import firewall_live
 from ..ray.ports import NETWORK_GATE, engine_ports, ray_ports, reached_by_peers, reached_on_head
 from . import rdma
 from .codes import Code
+from .findings import Command, Problem, on_host, told
 from .network_observations import Observations
 from .result import GateResult
 
@@ -42,19 +43,8 @@ class Limits:
     rdma: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """One thing wrong: its code, who is to blame, the pair where it takes two, the cause and what to type."""
-
-    code: Code
-    host: str
-    cause: str
-    next: str
-    pair: tuple[str, str] | None = None
-
-
 def evaluate(
-    seen: Observations, identity: Mapping[str, Any], limits: Limits, seconds: float, filter_problem: str = ""
+    seen: Observations, identity: HostRecord, limits: Limits, seconds: float, filter_problem: str = ""
 ) -> GateResult:
     """Verdict from what ``network_probe.probe`` observed on this host. The first problem gives the code and the host.
 
@@ -91,6 +81,9 @@ def evaluate(
     if not problems:
         return GateResult(GATE, "pass", seconds, host=me, measured=measured, floor=floor, warnings=warnings)
     first = problems[0]
+    cause, following = told(
+        "; ".join(dict.fromkeys(problem.cause for problem in problems)), first.remediation, first.host
+    )
     return GateResult(
         GATE,
         "fail",
@@ -100,14 +93,14 @@ def evaluate(
         pair=first.pair,
         measured=measured,
         floor=floor,
-        cause="; ".join(dict.fromkeys(problem.cause for problem in problems)),
-        next=first.next,
+        cause=cause,
+        next=following,
         warnings=warnings,
     )
 
 
 def check(
-    identity: Mapping[str, Any],
+    identity: HostRecord,
     limits: Limits,
     *,
     seconds: float,
@@ -167,7 +160,7 @@ def ports() -> dict[str, Sequence[int]]:
 
 
 def _names(seen: Observations, me: str, limits: Limits) -> Iterator[Problem]:
-    following = "ansible-playbook site.yml  (gpu_host writes the peers' names)"
+    following = Command("ansible-playbook site.yml")  # gpu_host writes the peers' names
     bad = {name: found["problem"] for name, found in seen["names"].items() if found["problem"]}
     if bad:
         listed = "; ".join(bad.values())
@@ -180,7 +173,7 @@ def _names(seen: Observations, me: str, limits: Limits) -> Iterator[Problem]:
         yield Problem(Code.NAMES_SLOW, me, f"on {me} names resolve too slowly: {listed}", following)
 
 
-def _interface(seen: Observations, identity: Mapping[str, Any]) -> Iterator[Problem]:
+def _interface(seen: Observations, identity: HostRecord) -> Iterator[Problem]:
     if not seen["interface"]["owns"]:
         owners = ", ".join(seen["interface"]["owners"]) or "no interface"
         me = str(identity["host"])
@@ -193,14 +186,14 @@ def _interface(seen: Observations, identity: Mapping[str, Any]) -> Iterator[Prob
     if seen["control_error"]:
         me = str(identity["host"])
         yield Problem(
-            Code.PORT_TAKEN, me, f"on {me} {seen['control_error']}", f"On {me}: ss -ltnp 'sport = :{NETWORK_GATE}'"
+            Code.PORT_TAKEN, me, f"on {me} {seen['control_error']}", on_host(me, f"ss -ltnp sport = :{NETWORK_GATE}")
         )
 
 
 def _filter(problem: str, me: str) -> Iterator[Problem]:
     if problem:
         cause = f"the packet filter of {me} is not as wanted: {problem}"
-        yield Problem(Code.UNFILTERED, me, cause, f"ansible-playbook site.yml --limit {me}")
+        yield Problem(Code.UNFILTERED, me, cause, Command(f"ansible-playbook site.yml --limit {me}"))
 
 
 def _silent(seen: Observations, me: str) -> Iterator[Problem]:
@@ -214,7 +207,7 @@ def _silent(seen: Observations, me: str) -> Iterator[Problem]:
             Code.PEER_SILENT,
             blamed,
             f"{name} does not answer {me} on port {NETWORK_GATE}: {reason}",
-            f"ansible-playbook playbooks/verify.yml --limit {name},{me}",
+            Command(f"ansible-playbook playbooks/verify.yml --limit {name},{me}"),
             _pair(me, name),
         )
 
@@ -234,7 +227,7 @@ def _blocked(owner: str, asker: str, unreachable: Sequence[int]) -> Problem:
         Code.PORT_BLOCKED,
         owner,
         f"{owner} does not let {asker} reach its port{'s' if len(unreachable) > 1 else ''} {listed}",
-        f"On {owner}: nft list ruleset  (peers must reach {listed}/tcp)",
+        on_host(owner, "nft list ruleset"),
         _pair(owner, asker),
     )
 
@@ -254,7 +247,7 @@ def _mtu(seen: Observations, me: str) -> Iterator[Problem]:
         )
 
 
-def _distance(seen: Observations, identity: Mapping[str, Any], limits: Limits) -> Iterator[Problem]:
+def _distance(seen: Observations, identity: HostRecord, limits: Limits) -> Iterator[Problem]:
     me = str(identity["host"])
     for name, peer in seen["peers"].items():
         if peer["silent"]:
@@ -290,7 +283,7 @@ def _clocks(seen: Observations, me: str, limits: Limits) -> Iterator[Problem]:
             Code.CLOCK_SKEW,
             blamed,
             f"the clock of {name} is {skew:+.3f} s against that of {me}, {limits.clock_skew_seconds:g} s is allowed",
-            f"On {me} and {name}: timedatectl",
+            Command(f"ansible {me},{name} -m ansible.builtin.command -a timedatectl"),
             _pair(me, name),
         )
 
@@ -311,7 +304,7 @@ def _units(seen: Observations, me: str, limits: Limits) -> Iterator[Problem]:
                 Code.MEMLOCK,
                 me,
                 f"{unit} on {me} may lock {found['memlock_bytes']} bytes of memory, and RDMA needs all of it",
-                "ansible-playbook site.yml  (the units set LimitMEMLOCK=infinity)",
+                Command("ansible-playbook site.yml"),
             )
 
 

@@ -26,6 +26,7 @@ from typing import Any
 
 from ..core import systemd, untrusted
 from ..core.commands import together
+from ..core.host_record import HostRecord
 from ..host import probe as host_probe
 from ..ray.ports import NETWORK_GATE
 from . import rdma
@@ -44,7 +45,7 @@ LONGEST_LINE = 1 << 16
 class Responder:
     """The answering half: control connections, echoes, and listeners on the ports under test."""
 
-    def __init__(self, identity: Mapping[str, Any], ports: Sequence[int]) -> None:
+    def __init__(self, identity: HostRecord, ports: Sequence[int]) -> None:
         self.identity = identity
         self.farewells: dict[str, list[int]] = {}
         self.held: list[int] = []
@@ -207,7 +208,7 @@ def _interface(name: str, address: str) -> Interface:
     return {"name": name, "owns": name in owners, "owners": owners, "mtu": mtu}
 
 
-def _ask(identity: Mapping[str, Any], name: str, address: str, ports: Sequence[int], mtu: int, end: float) -> Peer:
+def _ask(identity: HostRecord, name: str, address: str, ports: Sequence[int], mtu: int, end: float) -> Peer:
     """Ask one peer everything."""
     found: Peer = {"silent": None, "unreachable": [], "zone": None, "mtu": None}
     local = str(identity["address"])

@@ -10,7 +10,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from .ranks.events import Ended, Error, Event, Started, Step
-from .ranks.launcher import Part, Report
+from .ranks.job import Part
+from .ranks.launcher import Report
 
 
 def split(reports: Sequence[Report], parts: Sequence[Part]) -> dict[str, list[Report]]:

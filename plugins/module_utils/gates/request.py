@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..core import records, typed
-from .ranks.launcher import Part
+from .ranks.job import Params, Part
 
 RankGate = Literal["nccl", "graph"]
 Captured = Literal["plain", "compiled", "custom_all_reduce", "symmetric_memory", "flashinfer_attention"]
@@ -39,7 +39,7 @@ class Asked:
 
     gate: RankGate
     deadline: float
-    params: Mapping[str, Any]
+    params: Params
     floor_gbps: float | None = None
     link: str = "auto"
     nccl_tests: bool = False
@@ -56,7 +56,7 @@ class Asked:
         """What its parts may take together."""
         return sum(part.seconds for part in self.parts())
 
-    def _work(self, captured: Captured) -> tuple[str, Mapping[str, Any]]:
+    def _work(self, captured: Captured) -> tuple[str, Params]:
         if captured in ("plain", "compiled"):
             return "graphs", {**self.params, "compiled": captured == "compiled"}
         return "vllm_kernels", {"kernel": captured, "replays": self.params.get("replays")}

@@ -60,7 +60,7 @@ class GateResult:
         """A result from its JSON form.
 
         Raises:
-            ShapeError: a key is missing, unknown or of another type, or the code or the verdict is none of a gate.
+            BadAnswer: a key is missing, unknown or of another type, or the code or the verdict is none of a gate.
         """
         return typed.parse(cls, record)
 

@@ -13,9 +13,10 @@ import pwd
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from ..core import data_tables, deadline, evidence, host_record, records, typed, untrusted
+from ..core.host_record import HostRecord
 from ..driver import memory as gpu_memory
 from ..ray import gcs
 from ..ray.ports import ray_ports
@@ -25,7 +26,8 @@ from . import nccl as nccl_gate
 from .codes import Code
 from .failure_analysis import next_command
 from .ranks import events, launcher
-from .ranks.launcher import Job, Launch, Part, Report
+from .ranks.job import Job, Part
+from .ranks.launcher import Launch, Report
 from .request import CAPTURED, Asked, RankGate, Request, part_name
 from .result import CannotRun, GateResult
 
@@ -92,7 +94,7 @@ def _nccl(asked: Asked, reports: Sequence[Report]) -> GateResult:
         plain = nccl_gate.evaluate(reports, None)
         if plain.passed:
             plain = dataclasses.replace(
-                plain, verdict="fail", code=Code.NO_FLOOR, cause=str(error), next="Set floor_gbps"
+                plain, verdict="fail", code=Code.NO_FLOOR, cause=str(error), next=next_command(None)
             )
         return transport.judge(plain, reports)
     return transport.judge(nccl_gate.evaluate(reports, floor), reports)
@@ -121,12 +123,12 @@ def _leaks(result: GateResult, reports: Sequence[Report]) -> GateResult:
         verdict="fail",
         code=Code.MEMORY_HELD,
         host=host,
-        cause=f"gate leaked processes or GPU memory: {text}",
-        next=f"Reboot {host}: memory that outlives its process is held by the driver",
+        cause=f"gate leaked processes or GPU memory: {text}. Reboot {host}: the driver holds memory that outlives its process",
+        next=f"ansible {host} -b -m ansible.builtin.reboot",
     )
 
 
-def _on_host(request: Request, identity: Mapping[str, Any], folders: Mapping[RankGate, Path]) -> list[GateResult]:
+def _on_host(request: Request, identity: HostRecord, folders: Mapping[RankGate, Path]) -> list[GateResult]:
     host = str(identity["host"])
     ranks = request.ranks_per_host or int(identity["gpus"])
     if ranks < 1:
@@ -171,14 +173,13 @@ def _wants_nccl_tests(asked: Asked, request: Request) -> bool:
     return asked.gate == "nccl" and asked.nccl_tests and request.backend != "gloo"
 
 
-def _on_replica(request: Request, identity: Mapping[str, Any], folders: Mapping[RankGate, Path]) -> list[GateResult]:
+def _on_replica(request: Request, identity: HostRecord, folders: Mapping[RankGate, Path]) -> list[GateResult]:
     host = str(identity["host"])
     peers = dict(identity["peers"])
     unknown = sorted(set(request.hosts or []) - set(peers))
     if unknown:
         raise CannotRun(
-            f"{', '.join(unknown)}: not in {identity['replica']}, whose hosts are {', '.join(sorted(peers))}",
-            "Name hosts of the replica in hosts",
+            f"{', '.join(unknown)}: not in {identity['replica']}, whose hosts are {', '.join(sorted(peers))}"
         )
     chosen = {name: peers[name] for name in sorted(peers) if request.hosts is None or name in request.hosts}
     ask = {
@@ -213,7 +214,7 @@ def _kept(answer: Answer, folder: Path, evidence: Sequence[str]) -> GateResult:
     return dataclasses.replace(result, evidence=(*evidence, *paths))
 
 
-def identity() -> dict[str, Any]:
+def identity() -> HostRecord:
     """host.json.
 
     Raises:
@@ -286,7 +287,7 @@ def _no_answer(request: Request, host: str, outcome: deadline.Outcome) -> GateRe
         evidence=outcome.evidence,
         cause=f"Ray on {host} {'did not answer before the deadline' if hung else 'failed'}: "
         f"{lines[-1] if lines else 'no output'}",
-        next=f"On {host}: journalctl -u lockstep-ray -n 100",
+        next=f"ansible {host} -b -m ansible.builtin.command -a 'journalctl -u lockstep-ray -n 100'",
     )
 
 
@@ -299,8 +300,8 @@ def existing_gpu_processes(request: Request, host: str, held: Sequence[str]) -> 
         code=Code.MEMORY_HELD,
         host=host,
         measured={"gpu_processes": list(held)},
-        cause=f"{host}: existing processes hold GPU memory: {'; '.join(held)}",
-        next=f"End them, or drain what serves: ansible-playbook playbooks/status.yml --limit {host}",
+        cause=f"{host}: existing processes hold GPU memory: {'; '.join(held)}. End them, or drain what serves",
+        next=f"ansible-playbook playbooks/status.yml --limit {host}",
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from . import nccl_log
 from .codes import Code
 from .failure_analysis import failed
+from .findings import Problem, told
 from .nccl_log import Hint, Said
 from .ranks.launcher import Report
 from .result import GateResult
@@ -23,16 +24,6 @@ WORTH_COUNTING = 100 << 20
 ELSEWHERE = 10
 """How many times as much has to have gone elsewhere."""
 CALLED: dict[Kind, str] = {"ib": "InfiniBand", "roce": "RoCE", "efa": "EFA", "ethernet": "Ethernet"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """NCCL's traffic took another way than the host has: the code, the host, the cause and what to type."""
-
-    code: Code
-    host: str
-    cause: str
-    next: str
 
 
 def judge(result: GateResult, reports: Sequence[Report]) -> GateResult:
@@ -57,8 +48,8 @@ def judge(result: GateResult, reports: Sequence[Report]) -> GateResult:
     first = found[0]
     cause = "; ".join(dict.fromkeys(problem.cause for problem in found))
     slow = "" if result.passed else f"; {result.cause}"
-    told = failed(result, reports, first.code, first.host, f"{cause}{slow}")
-    return dataclasses.replace(told, next=first.next)
+    text, following = told(f"{cause}{slow}", first.remediation, first.host)
+    return dataclasses.replace(failed(result, reports, first.code, first.host, text), next=following)
 
 
 def problems(host: str, wire: Wire | None) -> Iterator[Problem]:

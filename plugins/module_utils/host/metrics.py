@@ -19,12 +19,13 @@ from typing import Any, Literal
 
 from ..admission import fingerprint
 from ..core import data_tables, host_record
+from ..driver import known_issues
 from ..engine.states import Phase
 from . import answer as host_answer
 from . import probe as host_probe
 from . import running_issues
+from .state import HostState
 
-State = Mapping[str, Any]
 Kind = Literal["gauge", "counter"]
 
 PARTS = ("os", "boot", "driver", "runtime", "units", "host", "quarantine", "engine", "manifest")
@@ -102,7 +103,7 @@ METRICS = (
 )
 
 
-def samples(state: State, issues: Sequence[Mapping[str, Any]] = ()) -> list[Sample]:
+def samples(state: HostState, issues: Sequence[known_issues.Issue] = ()) -> list[Sample]:
     """All that a probed state holds in numbers. What it does not hold yields no sample, rather than a zero.
 
     ``issues`` are rows of data/known_issues.yml.
@@ -143,7 +144,7 @@ def render(found: Iterable[Sample]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _host(state: State) -> Iterator[Sample]:
+def _host(state: HostState) -> Iterator[Sample]:
     host, runs = _part(state, "host"), _part(state, "fingerprint")
     about = {"host": host.get("host"), "replica": host.get("replica"), "role": host.get("ray_role"), **runs}
     yield Sample("host_info", 1, {key: str(value or "") for key, value in about.items()})
@@ -163,14 +164,14 @@ def _host(state: State) -> Iterator[Sample]:
         yield Sample("replica_stamp_valid", stamped is not None and stamped == state.get("fingerprint_digest"))
 
 
-def _units(state: State) -> Iterator[Sample]:
+def _units(state: HostState) -> Iterator[Sample]:
     for unit, known in _part(state, "units").items():
         if isinstance(known, Mapping) and known.get("load") == "loaded":
             yield Sample("unit_active", known.get("active") == "active", {"unit": unit})
             yield from _number("unit_restarts_total", known.get("restarts"), {"unit": unit})
 
 
-def _driver(state: State) -> Iterator[Sample]:
+def _driver(state: HostState) -> Iterator[Sample]:
     driver = _part(state, "driver")
     yield from _number("gpus_declared", _part(state, "host").get("gpus"))
     if not driver or driver.get("error"):
@@ -183,24 +184,24 @@ def _driver(state: State) -> Iterator[Sample]:
     yield Sample("reboot_pending", bool(driver.get("pending_reboot")))
 
 
-def _time_bombs(state: State, issues: Sequence[Mapping[str, Any]]) -> Iterator[Sample]:
+def _time_bombs(state: HostState, issues: Sequence[known_issues.Issue]) -> Iterator[Sample]:
     for bomb in running_issues.time_bombs(state, issues):
         yield Sample("known_issue_days_left", round(bomb.days_left, 3), {"issue": bomb.issue.id})
 
 
-def _manifest(state: State) -> Iterator[Sample]:
+def _manifest(state: HostState) -> Iterator[Sample]:
     for role, known in _part(state, "manifest").items():
         if isinstance(known, Mapping):
             yield Sample("files_drifted", len(known.get("drifted") or []), {"role": role})
 
 
-def _filter(state: State) -> Iterator[Sample]:
+def _filter(state: HostState) -> Iterator[Sample]:
     filtered = _part(state, "filter")
     if filtered.get("wanted"):
         yield Sample("filter_ok", not filtered.get("problem"))
 
 
-def _ray(state: State) -> Iterator[Sample]:
+def _ray(state: HostState) -> Iterator[Sample]:
     ray = _part(state, "ray")
     if "nodes" not in ray:
         return
@@ -214,7 +215,7 @@ def _ray(state: State) -> Iterator[Sample]:
     yield Sample("ray_gpus_used", gpus - sum(float(node.get("gpus_free") or 0) for node in alive))
 
 
-def _engine(state: State) -> Iterator[Sample]:
+def _engine(state: HostState) -> Iterator[Sample]:
     engine = _part(state, "engine")
     if "phase" not in engine:
         return
@@ -230,7 +231,7 @@ def _engine(state: State) -> Iterator[Sample]:
     yield from _suspects(engine)
 
 
-def _suspects(engine: State) -> Iterator[Sample]:
+def _suspects(engine: Mapping[str, Any]) -> Iterator[Sample]:
     """Whom the supervisor named last; a rank is ``""`` where it is a whole host, or a process that is no rank."""
     suspect = _part(engine, "suspect")
     if not suspect:
@@ -244,7 +245,7 @@ def _suspects(engine: State) -> Iterator[Sample]:
         )
 
 
-def _rollout(state: State) -> Iterator[Sample]:
+def _rollout(state: HostState) -> Iterator[Sample]:
     if _part(state, "host").get("ray_role") != "head":
         return
     lock, request = _part(state, "lock"), _part(state, "request")
@@ -254,13 +255,13 @@ def _rollout(state: State) -> Iterator[Sample]:
         yield Sample("rollout_requested", 1, {"action": str(request["action"])})
 
 
-def _collection(state: State) -> Iterator[Sample]:
-    errors = [part for part in PARTS if isinstance(state.get(part), Mapping) and state[part].get("error")]
+def _collection(state: HostState) -> Iterator[Sample]:
+    errors = [name for name in PARTS if _part(state, name).get("error")]
     yield Sample("collect_errors", len(errors))
     yield from _number("collect_timestamp_seconds", state.get("clock"))
 
 
-def _part(state: State, name: str) -> Mapping[str, Any]:
+def _part(state: HostState | Mapping[str, Any], name: str) -> Mapping[str, Any]:
     part = state.get(name)
     return part if isinstance(part, Mapping) else {}
 
@@ -306,7 +307,7 @@ def write(path: Path, text: str) -> None:
         raise
 
 
-def _known_issues() -> Sequence[Mapping[str, Any]]:
+def _known_issues() -> Sequence[known_issues.Issue]:
     try:
         return data_tables.read("known_issues")
     except (FileNotFoundError, ValueError):

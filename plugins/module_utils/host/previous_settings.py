@@ -118,7 +118,7 @@ def keep(run: str, served: bool, place: Place | None = None) -> tuple[Previous |
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
-        _sync(folder.parent)
+        records.sync_folder(folder.parent)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         room = ". Make room there, then run the same command again" if full else ""
@@ -144,8 +144,9 @@ def restore(place: Place | None = None) -> SettingsChange:
         return SettingsChange()
     if kept["runtime"] and not runtime_install.is_complete(here.runtime / kept["runtime"]):
         raise SettingsError(
-            f"the serving environment {kept['runtime']} that served before is not there any more",
-            "ansible-playbook site.yml with the lock that served before",
+            f"the serving environment {kept['runtime']} that served before is not there any more: set "
+            "serving_runtime_lock to its lock",
+            "ansible-playbook site.yml",
         )
     change = difference(here)
     if _now_enabled(kept, here).get(tunnel.UNIT):
@@ -277,7 +278,7 @@ def _restore_file(path: Path, kept: KeptFile | None, folder: Path) -> None:
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
+    records.sync_folder(path.parent)
 
 
 def _write(path: Path, content: bytes, mode: int, uid: int, gid: int) -> None:
@@ -289,14 +290,6 @@ def _write(path: Path, content: bytes, mode: int, uid: int, gid: int) -> None:
             os.fchown(stream.fileno(), uid, gid)
         os.fchmod(stream.fileno(), mode)
         os.fsync(stream.fileno())
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _enabled(units: Sequence[str], here: Place) -> dict[str, bool]:

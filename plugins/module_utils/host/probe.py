@@ -29,6 +29,7 @@ from ..runtime import state as runtime_state
 from . import machine
 
 if TYPE_CHECKING:
+    from ..ray import gcs
     from .state import (
         Boot,
         HostState,
@@ -92,7 +93,7 @@ def collect(request: Request) -> HostState:
     if request.get("preflight"):
         state["preflight"] = _guarded(lambda: _preflight(request))
     if request.get("ray"):
-        state["ray"] = {**_guarded(_ray)}
+        state["ray"] = _guarded(_ray)
     return state
 
 
@@ -339,7 +340,7 @@ def _process_owner(pid: str) -> str:
     return unit.group(1) if unit else f"{name} (pid {pid})"
 
 
-def _ray() -> dict[str, Any]:
+def _ray() -> gcs.Summary:
     from ..ray import gcs
 
     return gcs.summary()

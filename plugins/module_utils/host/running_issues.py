@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..driver import known_issues
+from .state import HostState
 
 
-def time_bombs(state: Mapping[str, Any], issues: Sequence[Mapping[str, Any]]) -> list[known_issues.TimeBomb]:
+def time_bombs(state: HostState, issues: Sequence[known_issues.Issue]) -> list[known_issues.TimeBomb]:
     """Issues that come with this host's uptime, the next one first; none where its driver is not loaded or not known."""
     return known_issues.time_bombs(issues, facts(state))
 
 
-def facts(state: Mapping[str, Any]) -> known_issues.Facts:
+def facts(state: HostState) -> known_issues.Facts:
     """What known issues are matched against; a part that the state lacks leaves its facts unknown."""
     driver, system, machine = (_part(state, name) for name in ("driver", "os", "machine"))
     manager = driver.get("fabric_manager") or {}
@@ -34,7 +35,7 @@ def facts(state: Mapping[str, Any]) -> known_issues.Facts:
     )
 
 
-def uptime(state: Mapping[str, Any]) -> float | None:
+def uptime(state: HostState) -> float | None:
     """Seconds since the host booted, by its own clock; None where that is not known."""
     try:
         return float(state["clock"]) - float(_part(state, "boot")["since"])
@@ -42,6 +43,6 @@ def uptime(state: Mapping[str, Any]) -> float | None:
         return None
 
 
-def _part(state: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def _part(state: HostState, name: str) -> Mapping[str, Any]:
     value = state.get(name)
     return value if isinstance(value, Mapping) and not value.get("error") else {}

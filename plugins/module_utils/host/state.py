@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 if TYPE_CHECKING:
     from ..core import previous_settings
     from ..driver import state as driver_state
-    from ..ray import firewall_live, tunnel_live
+    from ..ray import firewall_live, gcs, tunnel_live
     from ..runtime import state as runtime_state
 
 Record = dict[str, Any]
@@ -190,4 +190,4 @@ class HostState(CoreState, total=False):
     """The state of a host, with what was asked for beyond."""
 
     preflight: Preflight | Unread
-    ray: dict[str, Any]
+    ray: gcs.Summary | Unread

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any
 
+from ..admission.quarantine import Stored as StoredQuarantine
 from ..core import polling
 from .codes import FINAL, Cause, StartCode
 from .gcs import Node, Table
@@ -141,7 +141,7 @@ def _absent(shape: Shape, status: HostStatus | None, host: str, past: list[Node]
     return _by_unit(host, status, death)
 
 
-def _quarantined(host: str, record: Mapping[str, Any]) -> Missing:
+def _quarantined(host: str, record: StoredQuarantine) -> Missing:
     """A run that changes the host lifts its quarantine by itself; any other waits for a person."""
     by = f" (by {record['owner']})" if record.get("owner") else ""
     code = Cause.CHANGING if record.get("kind") == "changing" else Cause.QUARANTINED
@@ -159,7 +159,7 @@ def _by_unit(host: str, status: HostStatus, death: str) -> Missing:
     if active == "failed":
         why = f": {ray.reason}" if ray.reason else ""
         return Missing(host, Cause.UNIT_FAILED, f"{unit} has failed ({status.unit.result}){why}")
-    if ray.code not in (None, StartCode.STARTING) and active != "inactive":
+    if isinstance(ray.code, StartCode) and ray.code is not StartCode.STARTING and active != "inactive":
         return Missing(host, Cause(ray.code), ray.reason)
     if active == "inactive":
         return Missing(host, Cause.UNIT_NOT_STARTED, f"{unit} is not started")

@@ -9,10 +9,9 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping
-from typing import Any
 
 from ..core import host_record, polling, records
+from ..core.host_record import HostRecord
 from . import gcs
 from .codes import DrainCode
 from .gcs import Cluster, Node, Table
@@ -30,12 +29,12 @@ class Drained:
     seconds: float = 0.0
 
 
-def own_node(table: Table, identity: Mapping[str, Any]) -> Node | None:
+def own_node(table: Table, identity: HostRecord) -> Node | None:
     """The living node of the host with that ``host.json``."""
     return next((node for node in table.nodes if node.host == identity["host"] and node.alive), None)
 
 
-def held(table: Table, identity: Mapping[str, Any]) -> polling.Evaluation:
+def held(table: Table, identity: HostRecord) -> polling.Evaluation:
     """Whether somebody still works on the host: holds one of its GPUs."""
     node = own_node(table, identity)
     if node is None or node.free.get("GPU", 0.0) >= node.gpus:
@@ -43,7 +42,7 @@ def held(table: Table, identity: Mapping[str, Any]) -> polling.Evaluation:
     return polling.Evaluation("wait", f"{node.gpus - node.free.get('GPU', 0.0):g} of {node.gpus:g} GPUs are held")
 
 
-def drain(identity: Mapping[str, Any], reason: str, deadline: float, *, check: bool = False) -> Drained:
+def drain(identity: HostRecord, reason: str, deadline: float, *, check: bool = False) -> Drained:
     """Drain the host with that ``host.json`` and wait up to ``deadline`` seconds until nobody works on it."""
     cluster = Cluster(identity["head"]["address"], token=gcs.token())
     try:

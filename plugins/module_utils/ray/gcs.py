@@ -18,9 +18,9 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
-from ..core import host_record, records, untrusted
+from ..core import host_record, records, typed, untrusted
 from .ports import ray_ports
 from .private import generated
 
@@ -87,6 +87,34 @@ class Versions:
 
     ray: str
     python: str
+
+
+class _Named(TypedDict):
+    host: str | None
+
+
+class NodeSummary(_Named, total=False):
+    """A node as a probe tells of it; ``since`` in Unix seconds."""
+
+    address: str
+    alive: bool
+    draining: bool
+    head: bool
+    gpus: float
+    gpus_free: float
+    fingerprint: str | None
+    since: float
+
+
+class _Known(TypedDict):
+    head: Literal["up", "down", "refused", "absent"]
+
+
+class Summary(_Known, total=False):
+    """A cluster as a probe tells of it; ``absent`` where Ray is not installed or could not be asked, with the reason."""
+
+    error: str | None
+    nodes: list[NodeSummary]
 
 
 class Cluster:
@@ -218,13 +246,8 @@ def answers(address: str, port: int, timeout: float = 1.0) -> bool:
         return False
 
 
-def summary(runtime: Path = records.RUNTIME, timeout: float = 10.0) -> dict[str, Any]:
-    """The cluster that this host belongs to, for a caller with any Python: asked through the serving environment's.
-
-    Returns:
-        ``head`` (``up``, ``down``, ``refused`` or ``absent`` where nothing is installed), ``error``, and ``nodes``:
-        ``host``, ``address``, ``alive``, ``draining``, ``head``, ``gpus``, ``gpus_free``, ``fingerprint``, ``since``.
-    """
+def summary(runtime: Path = records.RUNTIME, timeout: float = 10.0) -> Summary:
+    """The cluster that this host belongs to, for a caller with any Python: asked through the serving environment's."""
     python = runtime / "bin" / "python"
     if not python.exists():
         return {"head": "absent", "error": f"{python} does not exist", "nodes": []}
@@ -238,12 +261,11 @@ def summary(runtime: Path = records.RUNTIME, timeout: float = 10.0) -> dict[str,
             timeout=timeout,
             check=True,
         )
-        answer: dict[str, Any] = untrusted.parse_json(asked.stdout)
+        return typed.parse(Summary, untrusted.parse_json(asked.stdout), typed.NEWER)
     except subprocess.CalledProcessError as error:
         return {"head": "absent", "error": _short(str(error.stderr).strip()[-200:]), "nodes": []}
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         return {"head": "absent", "error": _short(str(error)), "nodes": []}
-    return answer
 
 
 def main() -> int:
@@ -257,7 +279,7 @@ def main() -> int:
     return 0
 
 
-def _summary(node: Node) -> dict[str, Any]:
+def _summary(node: Node) -> NodeSummary:
     return {
         "host": node.host,
         "address": node.address,

@@ -23,6 +23,7 @@ from typing import Any
 
 from ..admission import fingerprint
 from ..core import host_record, processes, records
+from ..core.host_record import HostRecord
 from ..runtime import caches
 from ..runtime import state as runtime_state
 from . import gcs, peer_status, private, stacks
@@ -71,7 +72,7 @@ def settings_of(record: Mapping[str, Any]) -> Settings:
     return Settings(**{**record, "ports": RayPorts.parse(record)})
 
 
-def arguments(identity: Mapping[str, Any], settings: Settings, digest: str) -> list[str]:
+def arguments(identity: HostRecord, settings: Settings, digest: str) -> list[str]:
     """The command line for ``ray start`` on this host.
 
     Args:
@@ -120,9 +121,7 @@ def arguments(identity: Mapping[str, Any], settings: Settings, digest: str) -> l
     return ["start", *given]
 
 
-def obstacle(
-    identity: Mapping[str, Any], own: Versions, has_address: bool, head: Versions | Table | None
-) -> Obstacle | None:
+def obstacle(identity: HostRecord, own: Versions, has_address: bool, head: Versions | Table | None) -> Obstacle | None:
     """What keeps this host from joining, or None.
 
     Args:
@@ -199,8 +198,8 @@ def _watch(is_head: bool) -> None:
 def _answer_for_stacks() -> None:
     """Save the stacks of this host's ranks whenever the engine's supervisor on the head asks for them."""
     with contextlib.suppress(records.RecordError):
-        identity = host_record.stored() or {}
-        if "head" in identity:
+        identity = host_record.stored()
+        if identity and "head" in identity:
             head = identity["head"]["address"]
             stacks.Responder(identity["host"], lambda: gcs.Cluster(head, token=gcs.token())).start()
 
@@ -214,8 +213,8 @@ class _Membership:
     """Whether the head that answers knows this host's node. Its silence means nothing: it may come back."""
 
     def __init__(self) -> None:
-        identity = host_record.stored() or {}
-        self._host = identity.get("host")
+        identity = host_record.require()
+        self._host = identity["host"]
         self._cluster = gcs.Cluster(identity["head"]["address"], token=gcs.token())
         self._joined, self._unknown = False, 0
 
@@ -229,7 +228,7 @@ class _Membership:
         return self._joined and self._unknown >= FORGOTTEN_AFTER
 
 
-def _wait_until_clear(identity: Mapping[str, Any], settings: Settings) -> None:
+def _wait_until_clear(identity: HostRecord, settings: Settings) -> None:
     own = Versions(runtime_state.state()["ray"] or "absent", platform.python_version())
     cluster = None
     if identity["ray_role"] == "worker":

@@ -13,11 +13,11 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any
 
 from ..admission import condition
-from ..core import host_record, records, shapes, systemd
+from ..admission.quarantine import Stored as StoredQuarantine
+from ..core import host_record, records, systemd, typed
+from ..core.host_record import HostRecord
 from ..driver import state as driver_state
 from .codes import StartCode
 from .ports import PEER_STATUS
@@ -51,17 +51,11 @@ class UnitStatus:
 
 @dataclasses.dataclass(frozen=True)
 class RayStatus:
-    """What ``lockstep.ray.node`` last recorded; without a code where it recorded nothing."""
+    """What ``lockstep.ray.node`` last recorded; without a code where it recorded nothing. A newer one's may be unknown here."""
 
-    code: StartCode | None = None
+    code: StartCode | str | None = None
     reason: str = ""
     at: str = ""
-
-    @classmethod
-    def parse(cls, record: Mapping[str, Any]) -> RayStatus:
-        known = record.get("code") in list(StartCode)
-        code = StartCode(record["code"]) if known else None
-        return cls(code, str(record.get("reason", "")), str(record.get("at", "")))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,35 +71,14 @@ class HostStatus:
         driver: version of the loaded kernel module, None when none is loaded.
     """
 
-    host: str
+    host: str = ""
     answered: bool = True
     error: str = ""
     unit: UnitStatus = UnitStatus()
-    quarantine: Mapping[str, Any] | None = None
+    quarantine: StoredQuarantine | None = None
     refusal: str = ""
     driver: str | None = None
     ray: RayStatus = RayStatus()
-
-
-_TEXTS = ("kind", "reason", "owner", "run", "at")
-_SENT = shapes.record(
-    {
-        "answered": shapes.flag,
-        "error": shapes.text,
-        "unit": shapes.record(
-            {
-                **dict.fromkeys(("active", "sub", "result"), shapes.text),
-                "restarts": shapes.whole,
-                **dict.fromkeys(("enabled", "present"), shapes.flag),
-            }
-        ),
-        "quarantine": shapes.maybe(shapes.record(dict.fromkeys(_TEXTS, shapes.maybe(shapes.text)))),
-        "refusal": shapes.text,
-        "driver": shapes.maybe(shapes.text),
-        "ray": shapes.record({"code": shapes.maybe(shapes.text), "reason": shapes.text, "at": shapes.text}),
-    }
-)
-"""Of what a peer sends; a newer one may send more."""
 
 
 def here() -> HostStatus:
@@ -113,12 +86,12 @@ def here() -> HostStatus:
     identity = _identity()
     unit = parse_unit(systemd.show([UNIT], _PROPERTIES, deadline=5)[UNIT])
     return HostStatus(
-        host=str(identity.get("host", "")),
+        host=str(identity.get("host", "")) if identity else "",
         unit=unit,
-        quarantine=_record(records.QUARANTINE),
+        quarantine=_quarantine(),
         refusal="" if unit.active == "active" else _refusal(),
         driver=driver_state.loaded_version(),
-        ray=RayStatus.parse(_record(RAY_STATE) or {}),
+        ray=_ray(),
     )
 
 
@@ -136,26 +109,18 @@ def ask(host: str, address: str, port: int = PEER_STATUS, timeout: float = 10.0)
 def parse(host: str, text: str) -> HostStatus:
     """The status in the JSON that a host sent. It speaks of ``host`` alone, whatever name it gives."""
     try:
-        sent = shapes.loads(text)
-        _SENT(sent)
-    except shapes.BadAnswer:
+        return dataclasses.replace(typed.parse(HostStatus, typed.loads(text), typed.PARTIAL), host=host)
+    except typed.BadAnswer:
         return HostStatus(host, answered=False, error="invalid status reply")
-    units = {field.name for field in dataclasses.fields(UnitStatus)}
-    return HostStatus(
-        host,
-        answered=sent.get("answered", True),
-        error=sent.get("error", ""),
-        unit=UnitStatus(**{name: value for name, value in sent.get("unit", {}).items() if name in units}),
-        quarantine=sent.get("quarantine"),
-        refusal=sent.get("refusal", ""),
-        driver=sent.get("driver"),
-        ray=RayStatus.parse(sent.get("ray", {})),
-    )
 
 
-def may_ask(remote: str, identity: Mapping[str, Any]) -> bool:
+def may_ask(remote: str, identity: HostRecord | None) -> bool:
     """Whether the one who connected is a host of the same replica, or this host itself."""
-    return remote.startswith("127.") or remote == "::1" or remote in identity.get("peers", {}).values()
+    return (
+        remote.startswith("127.")
+        or remote == "::1"
+        or (identity is not None and remote in identity.get("peers", {}).values())
+    )
 
 
 def main() -> int:
@@ -185,18 +150,26 @@ def _refusal() -> str:
     return "" if decision.allowed else decision.reason
 
 
-def _identity() -> dict[str, Any]:
+def _identity() -> HostRecord | None:
     try:
-        return host_record.stored() or {}
+        return host_record.stored()
     except records.RecordError:
-        return {}
+        return None
 
 
-def _record(path: Any) -> dict[str, Any] | None:
+def _quarantine() -> StoredQuarantine | None:
     try:
-        return records.read(path)
-    except records.RecordError as error:
+        record = records.read(records.QUARANTINE)
+        return None if record is None else typed.parse(StoredQuarantine, record, typed.PARTIAL)
+    except (records.RecordError, typed.BadAnswer) as error:
         return {"reason": str(error)}
+
+
+def _ray() -> RayStatus:
+    try:
+        return typed.parse(RayStatus, records.read(RAY_STATE) or {}, typed.PARTIAL)
+    except (records.RecordError, typed.BadAnswer) as error:
+        return RayStatus(reason=str(error))
 
 
 def _read_all(connection: socket.socket, ends: float) -> str:

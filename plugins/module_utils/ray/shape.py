@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ..core.host_record import HostRecord
+
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
@@ -48,7 +50,7 @@ class ShapeError(ValueError):
     """An invalid shape; the message names what is wrong."""
 
 
-def shape_of(identity: Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> Shape:
+def shape_of(identity: HostRecord, changes: Mapping[str, Any] | None = None) -> Shape:
     """The shape of a whole replica from ``host.json``, changed by ``changes`` (same names as the attributes of Shape;
     ``members`` may also be a list of names out of ``host.json``'s peers).
 

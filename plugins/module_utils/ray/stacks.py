@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from ..core import shapes, typed
+from ..core import typed
 from ..core.codes import as_json
 from ..core.commands import run_command
 from . import ranks
@@ -101,8 +101,8 @@ def _parse(kind: type[T], value: bytes | None) -> T | None:
     if value is None or len(value) > ANSWER_LIMIT:
         return None
     try:
-        return typed.parse(kind, shapes.loads(value.decode("utf-8", "replace")), known_only=True)
-    except (shapes.BadAnswer, typed.ShapeError):
+        return typed.parse(kind, typed.loads(value.decode("utf-8", "replace")), typed.NEWER)
+    except typed.BadAnswer:
         return None
 
 

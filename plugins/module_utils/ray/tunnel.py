@@ -10,7 +10,6 @@ import base64
 import binascii
 import ipaddress
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from ..core.host_record import HostRecord, Tunnel
 
@@ -52,7 +51,7 @@ def addresses(inside: ipaddress.IPv4Network, head: str, hosts: Sequence[str]) ->
     return {host: str(inside[at]) for at, host in enumerate(ordered, 1)}
 
 
-def record(identity: Mapping[str, Any], inside: ipaddress.IPv4Network, port: int) -> Tunnel:
+def record(identity: HostRecord, inside: ipaddress.IPv4Network, port: int) -> Tunnel:
     """The content of tunnel.json on a host.
 
     Args:
@@ -64,9 +63,7 @@ def record(identity: Mapping[str, Any], inside: ipaddress.IPv4Network, port: int
     return {"interface": INTERFACE, "address": peers[identity["host"]], "port": port, "peers": peers}
 
 
-def configuration(
-    identity: Mapping[str, Any], made: Tunnel, inside: ipaddress.IPv4Network, keys: Mapping[str, str]
-) -> str:
+def configuration(identity: HostRecord, made: Tunnel, inside: ipaddress.IPv4Network, keys: Mapping[str, str]) -> str:
     """What ``wg-quick`` reads. The private key is no part of it: it stays in its file, which ``wg`` alone opens.
 
     Args:
@@ -131,8 +128,3 @@ def difference(wanted: str, shown: str | None, own_addresses: Sequence[str]) -> 
     if known != set(zip(given["PublicKey"], given["AllowedIPs"], strict=True)):
         return f"{INTERFACE} knows other hosts than its configuration"
     return ""
-
-
-def is_tunnelled(identity: HostRecord | Mapping[str, Any]) -> bool:
-    """Whether the host's record is one of a replica that talks through a tunnel."""
-    return "underlay" in identity

@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 
 from ..core import host_record, records
 from ..core.commands import Run, run_command
-from ..core.host_record import Tunnel
+from ..core.host_record import HostRecord, Tunnel
 from . import tunnel
 from .tunnel import INTERFACE, TunnelError
 
@@ -82,9 +82,7 @@ def wanted(settings: Mapping[str, Any], keys: Mapping[str, str]) -> tuple[Tunnel
         TunnelError: no tunnel can be made of them.
         RecordError: gpu_host has not run here.
     """
-    identity = records.read(records.HOST)
-    if identity is None:
-        raise records.RecordError(f"{records.HOST} does not exist", "ansible-playbook site.yml")
+    identity = host_record.without_tunnel()
     inside = tunnel.network(settings["network"])
     made = tunnel.record(identity, inside, int(settings["port"]))
     return made, tunnel.configuration(identity, made, inside, keys)
@@ -127,7 +125,7 @@ def _write(path: Path, text: str) -> None:
     os.replace(scratch, path)
 
 
-def place(record: Mapping[str, Any] | None) -> dict[str, str]:
+def place(record: HostRecord | None) -> dict[str, str]:
     """The address by which others know the host of a record, and where its ranks meet; empty where gpu_host has not run."""
     if record is None:
         return {}

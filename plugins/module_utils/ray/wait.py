@@ -167,7 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         changes = _changes(chosen.config, chosen.shape)
-        shape = shape_of(host_record.stored() or {}, changes)
+        shape = shape_of(host_record.require(), changes)
     except (ShapeError, records.RecordError, TypeError, ValueError) as error:
         print(f"invalid --shape: {error}", file=sys.stderr)
         return 2

@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..core import records
+from ..core import records, typed
 from ..core.codes import as_json
 from ..core.wording import many
 from ..engine import completion, readiness, vllm_metrics
@@ -49,6 +49,16 @@ class Allowed:
 
 
 @dataclasses.dataclass(frozen=True)
+class Engine:
+    """A model and the sizes that it is served with: figures of another engine are not comparable."""
+
+    model: str
+    layout: str | None = None
+    tensor_parallel_size: int | None = None
+    pipeline_parallel_size: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Sample:
     """A replica at one moment.
 
@@ -64,7 +74,7 @@ class Sample:
 
     ready: bool
     reason: str = ""
-    engine: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    engine: Engine = Engine("")
     life: tuple[int, int] = (0, 0)
     figures: Counters | None = None
     seconds: float | None = None
@@ -75,7 +85,7 @@ class Sample:
 class Before:
     """What was seen before the change: ``figures`` of the engine's life until then, and ``seconds`` of our own completions."""
 
-    engine: Mapping[str, Any]
+    engine: Engine
     figures: Counters
     seconds: tuple[float, ...]
     at: str = ""
@@ -86,7 +96,8 @@ class Before:
         if record is None:
             return None
         try:
-            return cls(record["engine"], Counters.parse(record["figures"]), tuple(record["seconds"]), str(record["at"]))
+            engine = typed.parse(Engine, record["engine"], typed.NEWER)
+            return cls(engine, Counters.parse(record["figures"]), tuple(record["seconds"]), str(record["at"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise records.RecordError(f"{BEFORE}: {type(error).__name__}: {error}") from error
 
@@ -118,7 +129,7 @@ def evaluate(before: Before | None, samples: Sequence[Sample], allowed: Allowed)
     counted = since(first.figures, last.figures) if first.figures and last.figures else Counters()
     own = [sample.seconds for sample in samples if sample.seconds is not None]
     seen = [f"{many(counted.requests, 'request')}, {counted.errors or 'none'} ended badly"]
-    comparable = before is not None and dict(before.engine) == dict(last.engine)
+    comparable = before is not None and before.engine == last.engine
     was = before.figures if before is not None and comparable else Counters()
     enough = min(counted.requests, was.requests) >= allowed.requests
     causes += _errors(was, counted, allowed)
@@ -231,8 +242,7 @@ def sample_replica(
     """
     ready, silent = readiness.ask(ready_url)
     state = engine_state.read() or EngineState(Phase.STOPPED)
-    sizes = ("layout", "tensor_parallel_size", "pipeline_parallel_size")
-    engine = {"model": model, **{name: getattr(state, name) for name in sizes}}
+    engine = Engine(model, state.layout, state.tensor_parallel_size, state.pipeline_parallel_size)
     life = (state.pid, state.restarts)
     if not ready:
         return Sample(False, silent or state.reason or str(state), engine, life)
@@ -242,7 +252,7 @@ def sample_replica(
     return Sample(True, "", engine, life, figures, proof.seconds if proof.ok else None, proof.cause)
 
 
-def may_be_recorded(change: Mapping[str, Any] | None, settings_changed: bool, sample: Sample) -> bool:
+def may_be_recorded(change: Mapping[str, object] | None, settings_changed: bool, sample: Sample) -> bool:
     """Whether what is seen now is what was before a change: no change has begun, of driver or settings, and it serves."""
     return sample.ready and sample.seconds is not None and not settings_changed and not (change or {}).get("change")
 

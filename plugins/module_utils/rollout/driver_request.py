@@ -6,14 +6,12 @@ import dataclasses
 import datetime
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from ..core.stop import Stop
 from ..driver import branches, cuda_release, known_issues
 from ..driver import packages as driver_packages
 from .observed import HostState
-
-Rows = Sequence[Mapping[str, Any]]
+from .settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +25,9 @@ class Known:
         today: by which branches have ended.
     """
 
-    issues: Rows = ()
-    branches: Rows = ()
-    cuda: Rows = ()
+    issues: Sequence[known_issues.Issue] = ()
+    branches: Sequence[branches.Row] = ()
+    cuda: Sequence[cuda_release.CudaRelease] = ()
     today: datetime.date = datetime.date.min
 
 
@@ -38,7 +36,7 @@ NOTHING_KNOWN = Known()
 
 def findings(
     host: str,
-    settings: Mapping[str, Any],
+    settings: Settings,
     state: HostState,
     known: Known,
     promised: Mapping[str, str | None] | None = None,
@@ -66,7 +64,7 @@ def findings(
     return refusals, warnings
 
 
-def _facts(settings: Mapping[str, Any], state: HostState, runtime: Mapping[str, str | None]) -> known_issues.Facts:
+def _facts(settings: Settings, state: HostState, runtime: Mapping[str, str | None]) -> known_issues.Facts:
     version = settings.get("nvidia_driver_version")
     return known_issues.facts(
         driver=None if version is None else str(version),
@@ -82,7 +80,7 @@ def _facts(settings: Mapping[str, Any], state: HostState, runtime: Mapping[str, 
     )
 
 
-def tensor_parallel_hosts(settings: Mapping[str, Any]) -> int | None:
+def tensor_parallel_hosts(settings: Settings) -> int | None:
     """Over how many hosts one tensor parallel group may go, by what is declared; None where that is not known."""
     sizes = [settings.get("vllm_server_tensor_parallel_size")]
     sizes += [
@@ -97,7 +95,7 @@ def tensor_parallel_hosts(settings: Mapping[str, Any]) -> int | None:
         return None
 
 
-def _fabric_manager(settings: Mapping[str, Any], state: HostState) -> str | None:
+def _fabric_manager(settings: Settings, state: HostState) -> str | None:
     """The version that fabric manager will have: nvidia_driver brings it to the driver's, unless it only verifies."""
     if not state.driver.fabric_manager or settings.get("nvidia_driver_source") == "verify":
         return state.driver.fabric_manager_version
@@ -105,7 +103,7 @@ def _fabric_manager(settings: Mapping[str, Any], state: HostState) -> str | None
 
 
 def _issues(
-    host: str, settings: Mapping[str, Any], facts: known_issues.Facts, issues: Rows
+    host: str, settings: Settings, facts: known_issues.Facts, issues: Sequence[known_issues.Issue]
 ) -> tuple[list[Stop], list[Stop]]:
     """Known-bad combinations refuse where they are not overridden by name; those warn, as do suspect ones and time bombs."""
     overridden = set(settings.get("nvidia_driver_allow_known_bad") or [])
@@ -116,7 +114,7 @@ def _issues(
     return refusals, [*warnings, *(Stop(str(bomb), where=host) for bomb in _ahead(issues, facts))]
 
 
-def _ahead(issues: Rows, facts: known_issues.Facts) -> Iterator[known_issues.TimeBomb]:
+def _ahead(issues: Sequence[known_issues.Issue], facts: known_issues.Facts) -> Iterator[known_issues.TimeBomb]:
     """Those that have not gone off: the others match as they are."""
     return (bomb for bomb in known_issues.time_bombs(issues, facts) if bomb.days_left > 0)
 

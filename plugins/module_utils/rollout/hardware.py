@@ -12,10 +12,11 @@ from ..engine.layouts import Layout
 from .findings import Finding, refuse, warn
 from .needs import DISTURBING, Desired, HostNeed
 from .observed import HostState
+from .settings import Settings
 from .topology import Replica
 
 
-def declared(settings: Mapping[str, Any]) -> int | None:
+def declared(settings: Settings) -> int | None:
     """The GPUs that a host declares; None where that is not set, or is no number, which others report."""
     try:
         return int(settings["gpu_host_gpus"])

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from ..core.stop import Stop
-from .needs import HostNeed
+from .needs import DesiredDriver, HostNeed
 from .states import Mode, SkipCode, Step
 from .topology import Replica
 from .waves import Skip
@@ -44,7 +43,7 @@ def left_out(
     replicas: Iterable[Replica],
     needs: Mapping[str, HostNeed],
     skipped: Mapping[str, Skip],
-    drivers: Mapping[str, Mapping[str, Any]],
+    drivers: Mapping[str, DesiredDriver],
 ) -> LeftOut | None:
     """Who is left out; None where every replica gets, or has, what was asked for.
 

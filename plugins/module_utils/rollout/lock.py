@@ -16,9 +16,10 @@ import datetime
 import fcntl
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, TypedDict, cast
 
 from ..core import records
+from ..core.lock_record import Claim, Lock, Requested
 from ..core.stop import Stop
 from .states import LockAction, RequestAction
 
@@ -33,8 +34,55 @@ ENDED_KEPT = 8
 RENEWAL = 20.0
 """Seconds between two heartbeats of a run that waits between two waves."""
 
+LOOK = "ansible-playbook playbooks/status.yml"
+"""Shows who holds the lock, and what they do."""
+
 REQUESTS = (RequestAction.ABORT, RequestAction.PAUSE)
 """The strongest first: where heads disagree, because one was away when it was asked for, the stronger one counts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Answer:
+    """What a head answers.
+
+    Attributes:
+        request: as it stands now; None where there is none.
+        ended: the last runs that have released the lock here.
+    """
+
+    request: Requested | None
+    ended: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Claimed(_Answer):
+    """To ``hold``: what became of the claim, and whose the lock is now.
+
+    Attributes:
+        unready: why the replica of this head answers no requests at this moment; empty where it does.
+    """
+
+    action: LockAction
+    lock: Lock
+    unready: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen(_Answer):
+    """To anything else: what was done, and the lock as it stands now."""
+
+    action: Literal["release", "keep", "read", "write"]
+    lock: Lock | None
+
+
+class Asked(TypedDict, total=False):
+    """What a head is asked to ``do``: ``hold`` with a ``claim``, ``release`` what ``run`` holds, ``read``, or write a
+    ``request`` (None removes it)."""
+
+    do: Literal["hold", "release", "read", "request"]
+    claim: Claim
+    run: str
+    request: Requested | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,19 +90,18 @@ class Decision:
     """What becomes of a claim, and the record that then stands on the host."""
 
     action: LockAction
-    record: Mapping[str, Any]
+    record: Lock
 
 
-def decide(existing: Mapping[str, Any] | None, claim: Mapping[str, Any], now: str) -> Decision:
+def decide(existing: Lock | None, claim: Claim, now: str) -> Decision:
     """Whether ``claim`` gets the lock.
 
     Args:
         existing: the lock as it stands, or None.
-        claim: ``run``, ``holder``, the process (``controller``, ``pid``, …), and ``take_over``: runs whose lock may be
-            taken, because their holder is known to be dead or an operator named its run.
+        claim: what the run asks for.
         now: now, as records write moments.
     """
-    lock = {key: value for key, value in claim.items() if key != "take_over"}
+    lock = cast(Lock, {key: value for key, value in claim.items() if key != "take_over"})
     if existing is None:
         return Decision(LockAction.TAKE, {**lock, "since": now, "heartbeat": now})
     if existing.get("run") == claim["run"]:
@@ -64,12 +111,8 @@ def decide(existing: Mapping[str, Any] | None, claim: Mapping[str, Any], now: st
     return Decision(LockAction.REFUSE, existing)
 
 
-def apply(params: Mapping[str, Any]) -> dict[str, Any]:
+def apply(params: Asked) -> dict[str, Any]:
     """Take, renew, release or read the lock of this host, or write a request.
-
-    Args:
-        params: ``{"do": "hold", "claim": {…}}``, ``{"do": "release", "run": …}``, ``{"do": "read"}`` or
-            ``{"do": "request", "request": {"action": "pause", …} or None}``.
 
     Returns:
         ``action`` (what was done), ``lock`` and ``request`` (as they stand now; None where there is none), ``ended`` (the last
@@ -97,14 +140,14 @@ def _unready() -> str:
     return "" if ready else silent or str(engine_state.read() or "it is not ready")
 
 
-def _hold(params: Mapping[str, Any]) -> str:
-    decision = decide(records.read(LOCK), params["claim"], records.now())
+def _hold(params: Asked) -> str:
+    decision = decide(cast("Lock | None", records.read(LOCK)), params["claim"], records.now())
     if decision.action is not LockAction.REFUSE:
         records.write(LOCK, dict(decision.record))
     return decision.action.value
 
 
-def _release(params: Mapping[str, Any]) -> str:
+def _release(params: Asked) -> str:
     existing = records.read(LOCK)
     if existing is None or existing.get("run") != params["run"]:
         return "keep"
@@ -117,7 +160,7 @@ def _ended() -> list[str]:
     return [str(run) for run in (records.read(ENDED) or {}).get("runs", [])]
 
 
-def _request(params: Mapping[str, Any]) -> str:
+def _request(params: Asked) -> str:
     request = params["request"]
     changed = records.remove(REQUEST) if request is None else records.write(REQUEST, dict(request))
     return "write" if changed else "keep"
@@ -137,21 +180,21 @@ def _one_at_a_time() -> Iterator[None]:
         os.close(handle)
 
 
-def strongest(requests: Sequence[Mapping[str, Any] | None]) -> Mapping[str, Any] | None:
+def strongest(requests: Sequence[Requested | None]) -> Requested | None:
     """The request that counts where several hosts have one."""
     known = [request for request in requests if request and request.get("action") in REQUESTS]
     return min(known, key=lambda request: REQUESTS.index(request["action"]), default=None)
 
 
-def refusal(locks: Mapping[str, Mapping[str, Any]], now: str) -> Stop:
+def refusal(locks: Mapping[str, Lock], now: str) -> Stop:
     """Why a run is refused: who holds the lock, since when, how long ago they were last heard of, and what to do."""
     hosts = ", ".join(locks)
     lock = next(iter(locks.values()))
     return Stop(
         f"a rollout is in progress: run {lock.get('run')} of {lock.get('holder')} (pid {lock.get('pid')}) holds the lock on "
-        f"{hosts} for {age(lock.get('since'), now)}; last heartbeat {age(lock.get('heartbeat'), now)} ago",
-        "wait for it to end. If its controller is gone for good, run this again with "
-        f"-e rollout_lock_take_over={lock.get('run')}",
+        f"{hosts} for {age(lock.get('since'), now)}; last heartbeat {age(lock.get('heartbeat'), now)} ago. Wait for it to end; "
+        f"only where its controller is gone for good, run this again with -e rollout_lock_take_over={lock.get('run')}",
+        LOOK,
     )
 
 

@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import Any
 
 from ..engine.config import Config
 from .findings import Finding, refuse, warn
@@ -144,7 +143,8 @@ def _at_path(replica: Replica, config: Config, models: Mapping[str, Model]) -> I
             f"{replica.head} ({name}): vllm_server_model {path} is hidden from the engine (ProtectHome=yes): move it, for "
             "example to /srv/models"
         )
-    problems = {host: list(_problems(path, model, config.arguments)) for host, model in models.items()}
+    load_format = str(config.arguments.get("load_format") or "auto")
+    problems = {host: list(_problems(path, model, load_format)) for host, model in models.items()}
     for problem, hosts in _hosts_of(problems).items():
         yield refuse(f"{', '.join(hosts)} ({name}): {problem}", _listing(hosts, path))
     there = {host: model for host, model in models.items() if not model.error and model.kind != "absent"}
@@ -172,16 +172,16 @@ def _hosts_of(problems: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
     return found
 
 
-def _problems(path: str, model: Model, arguments: Mapping[str, Any]) -> Iterator[str]:
+def _problems(path: str, model: Model, load_format: str) -> Iterator[str]:
     if model.error:
         yield f"{path} cannot be read: {model.error}"
     elif model.kind == "absent":
         yield f"there is no {path} (vllm_server_model): copy the model there; every host of the replica needs it at this path"
     else:
-        yield from (f"{path} {incomplete}: copy it anew" for incomplete in _incomplete(model, arguments))
+        yield from (f"{path} {incomplete}: copy it anew" for incomplete in _incomplete(model, load_format))
 
 
-def _incomplete(model: Model, arguments: Mapping[str, Any]) -> Iterator[str]:
+def _incomplete(model: Model, load_format: str) -> Iterator[str]:
     if model.kind != "folder":
         return
     if not {"config.json", "params.json"} & set(model.files):
@@ -192,7 +192,7 @@ def _incomplete(model: Model, arguments: Mapping[str, Any]) -> Iterator[str]:
     if model.missing:
         more = f" and {len(model.missing) - 1} more" if len(model.missing) > 1 else ""
         yield f"lacks {model.missing[0]}{more}, which its index names"
-    elif not model.weights and str(arguments.get("load_format") or "auto") in _FILES_OF_WEIGHTS:
+    elif not model.weights and load_format in _FILES_OF_WEIGHTS:
         yield "holds no weights"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..admission.quarantine import QuarantineKind
 from .observed import HostState, Observed
+from .settings import Settings
 from .states import Mode, Need, Step
 from .topology import Replica
 from .waves import ReplicaNeed
@@ -42,6 +43,10 @@ RETRIED: Mapping[Mode, Collection[QuarantineKind]] = {
 """Quarantines that a run of each mode lifts once the host passes its gates."""
 
 
+DesiredDriver = Mapping[str, "str | None"]
+"""``version``, ``source`` and ``flavor``; None where the inventory does not say."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Desired:
     """What the inventory declares of one host.
@@ -54,16 +59,21 @@ class Desired:
         lock_problem: why the lock cannot be read on the controller; None where it can.
     """
 
-    settings: Mapping[str, Any]
+    settings: Settings
     inputs: Mapping[str, str]
     runtime: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
     engine: Mapping[str, Any] | None = None
     lock_problem: str | None = None
 
     @property
-    def driver(self) -> dict[str, Any]:
-        """The driver that the host is to run: ``version``, ``source`` and ``flavor``."""
-        return {name.rpartition("_")[2]: self.settings.get(name) for name in DRIVER}
+    def driver(self) -> DesiredDriver:
+        """The driver that the host is to run."""
+        mine = self.settings
+        return {
+            "version": mine.get("nvidia_driver_version"),
+            "source": mine.get("nvidia_driver_source"),
+            "flavor": mine.get("nvidia_driver_flavor"),
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +133,7 @@ def _driver_step_reason(role: str, desired: Desired, state: HostState, mode: Mod
     return driver_reason(desired.settings, state) or last
 
 
-def driver_reason(settings: Mapping[str, Any], state: HostState) -> str | None:
+def driver_reason(settings: Settings, state: HostState) -> str | None:
     """Why the driver is not the desired one, whole and held; None when it is.
 
     Where ``nvidia_driver_source`` is ``verify`` the packages are the platform's, and whether they are held is too.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..admission.quarantine import QuarantineKind
+from ..driver.change_record import StoredRecord
 from .machine import Carrier, Machine, Model, Network
 
 
@@ -135,7 +136,7 @@ class HostState:
     quarantine: Quarantine | None = None
     engine_phase: str | None = None
     engine_reason: str | None = None
-    change: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    change: StoredRecord = dataclasses.field(default_factory=StoredRecord)
     unfinished_settings: bool = False
     manifests: Mapping[str, Manifest] = dataclasses.field(default_factory=dict)
     disk_free_mib: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -174,7 +175,7 @@ class HostState:
             quarantine=None if quarantine is None else Quarantine.parse(quarantine),
             engine_phase=engine.get("phase"),
             engine_reason=engine.get("reason"),
-            change=answer.get("change") or {},
+            change=answer.get("change") or StoredRecord(),
             unfinished_settings=bool(answer.get("previous")),
             manifests={
                 role: Manifest(known.get("current") is True, tuple(known.get("drifted") or ()))

@@ -6,18 +6,17 @@ What else listens on them is in the probe's answer.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from ..ray import ports
 from . import endpoints, tunnel_request
 from .findings import Finding, refuse, warn
 from .observed import HostState
+from .settings import Settings
 
-ROUTER = ("vllm_haproxy_api_port", "vllm_haproxy_tls_port", "vllm_haproxy_stats_port")
 _FIRST_FREE = 1024
 
 
-def chosen(settings: Mapping[str, Any]) -> tuple[ports.RayPorts, ports.EnginePorts]:
+def chosen(settings: Settings) -> tuple[ports.RayPorts, ports.EnginePorts]:
     """The ports of Ray and of the engine that a host's variables mean.
 
     Raises:
@@ -31,18 +30,17 @@ def chosen(settings: Mapping[str, Any]) -> tuple[ports.RayPorts, ports.EnginePor
     )
 
 
-def of_router(settings: Mapping[str, Any]) -> dict[str, range]:
+def of_router(settings: Settings) -> dict[str, range]:
     """HAProxy's ports, by the variable that moves each; empty on a host that is no router."""
-    unused = set()
-    if not endpoints.secure(settings):
-        unused = {"vllm_haproxy_tls_port"}
-    elif settings.get("vllm_haproxy_tls_plain") == "closed":
-        unused = {"vllm_haproxy_api_port"}
-    used = [name for name in ROUTER if settings.get(name) and name not in unused]
-    return {name: range(int(settings[name]), int(settings[name]) + 1) for name in used}
+    named = {"vllm_haproxy_stats_port": settings.get("vllm_haproxy_stats_port")}
+    if endpoints.secure(settings):
+        named["vllm_haproxy_tls_port"] = settings.get("vllm_haproxy_tls_port")
+    if not endpoints.secure(settings) or settings.get("vllm_haproxy_tls_plain") != "closed":
+        named["vllm_haproxy_api_port"] = settings.get("vllm_haproxy_api_port")
+    return {name: range(int(port), int(port) + 1) for name, port in sorted(named.items()) if port}
 
 
-def findings(host: str, settings: Mapping[str, Any], head: bool, state: HostState | None) -> Iterator[Finding]:
+def findings(host: str, settings: Settings, head: bool, state: HostState | None) -> Iterator[Finding]:
     """What is wrong with the ports of one host of a replica.
 
     Args:
@@ -73,7 +71,7 @@ def findings(host: str, settings: Mapping[str, Any], head: bool, state: HostStat
         yield from _ephemeral(host, {**named, **router}, state)
 
 
-def router_findings(host: str, settings: Mapping[str, Any]) -> Iterator[Finding]:
+def router_findings(host: str, settings: Settings) -> Iterator[Finding]:
     """What is wrong with the ports of a router that is no host of a replica."""
     try:
         router = of_router(settings)

@@ -10,16 +10,16 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from ..core.stop import Stop, StopError
 from ..driver import change_record
 from . import refusals, request
 from .driver_request import NOTHING_KNOWN, Known
 from .left_out import LeftOut, left_out
-from .needs import DRIVER, Desired, HostNeed, host_need, replica_need, stale_hosts
+from .needs import Desired, DesiredDriver, HostNeed, host_need, replica_need, stale_hosts
 from .observed import Observed
 from .policy import Policy
+from .settings import Settings
 from .states import Mode, SkipCode, Step
 from .topology import Topology
 from .waves import Refusals, Skip, Wave, WavePlan, waves
@@ -69,7 +69,7 @@ class Plan:
     prepare: tuple[str, ...] = ()
     disturbed: tuple[str, ...] = ()
     gated: tuple[str, ...] = ()
-    drivers: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    drivers: Mapping[str, DesiredDriver] = dataclasses.field(default_factory=dict)
     completed: tuple[str, ...] = ()
     skipped: Mapping[str, Skip] = dataclasses.field(default_factory=dict)
     left_out: LeftOut | None = None
@@ -77,7 +77,7 @@ class Plan:
     warnings: tuple[Stop, ...] = ()
 
     @property
-    def due_drivers(self) -> dict[str, Mapping[str, Any]]:
+    def due_drivers(self) -> dict[str, DesiredDriver]:
         """Those of ``drivers`` that have to be installed or loaded."""
         return {
             host: driver
@@ -222,11 +222,20 @@ def before_roll(
         if not any(change_record.before_roll(record) for record in records.values()):
             continue
         for host, record in records.items():
-            driver = change_record.before_roll(record) or record.get("verified") or {}
-            back = {name: driver[key] for name in DRIVER if (key := name.rpartition("_")[2]) in driver}
-            result[host] = dataclasses.replace(desired[host], settings={**desired[host].settings, **back})
+            driver = change_record.before_roll(record) or record.get("verified")
+            result[host] = _running(desired[host], driver) if driver else desired[host]
     return result
 
 
-def _change(answer: Observed) -> Mapping[str, Any]:
+def _running(desired: Desired, driver: change_record.Driver) -> Desired:
+    """The same, with another driver."""
+    settings: Settings = {**desired.settings, "nvidia_driver_version": driver["version"]}
+    if "source" in driver:
+        settings["nvidia_driver_source"] = driver["source"]
+    if "flavor" in driver:
+        settings["nvidia_driver_flavor"] = driver["flavor"]
+    return dataclasses.replace(desired, settings=settings)
+
+
+def _change(answer: Observed) -> change_record.StoredRecord:
     return answer.state.change if answer.state is not None else {}

@@ -6,9 +6,10 @@ import dataclasses
 import datetime
 import math
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 _PERCENT = re.compile(r"^\s*(\d{1,3})\s*%\s*$")
 _WINDOW = re.compile(r"^([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)$")
 _DAY = 24 * 60
@@ -123,15 +124,21 @@ class Policy:
             ValueError: an option cannot be used; the message has one fault per line.
         """
         faults: list[str] = []
-        texts = {"wave_size": wave_size, "capacity_floor": capacity_floor, "window": window}
-        parsed: dict[str, Any] = {}
-        for name, text in texts.items():
+
+        def read(name: str, text: str | None, parse: Callable[[str], T]) -> T | None:
             try:
-                if text:
-                    parsed[name] = Window.parse(text) if name == "window" else Share.parse(text)
+                return parse(text) if text else None
             except ValueError:
                 faults.append(_fault(name, text))
-        policy = cls(**parsed, order=tuple(name.strip() for name in order), **others)
+                return None
+
+        policy = cls(
+            wave_size=read("wave_size", wave_size, Share.parse) or cls.wave_size,
+            capacity_floor=read("capacity_floor", capacity_floor, Share.parse),
+            window=read("window", window, Window.parse),
+            order=tuple(name.strip() for name in order),
+            **others,
+        )
         faults += policy.faults()
         if faults:
             raise ValueError("\n".join(faults))

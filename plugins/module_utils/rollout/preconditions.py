@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Collection, Mapping
-from typing import Any
 
+from ..core.lock_record import Requested
 from ..core.stop import Stop
 from .policy import Window
 from .states import RequestAction
@@ -29,7 +29,7 @@ class Request:
     reason: str = ""
 
     @classmethod
-    def parse(cls, record: Mapping[str, Any] | None) -> Request | None:
+    def parse(cls, record: Requested | None) -> Request | None:
         """From the record; None where there is none, or none that a roll heeds."""
         known = record or {}
         action = next((action for action in _AFTER if action == known.get("action")), None)

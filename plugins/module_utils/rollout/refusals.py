@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from ..core.stop import Stop
 from ..runtime import state as runtime_state
@@ -11,6 +10,7 @@ from . import driver_request, own_ports
 from .driver_request import Known
 from .needs import Desired, HostNeed, driver_reason
 from .observed import HostState, Observed
+from .settings import Settings
 from .states import Step
 from .topology import Replica
 
@@ -93,7 +93,7 @@ def replica_refusals(
     return refusals, warnings
 
 
-def host_refusals(host: str, settings: Mapping[str, Any], state: HostState, need: HostNeed) -> list[Stop]:
+def host_refusals(host: str, settings: Settings, state: HostState, need: HostNeed) -> list[Stop]:
     """Why this host must not be changed as the inventory declares it."""
     return [
         Stop(line, where=host)
@@ -102,7 +102,7 @@ def host_refusals(host: str, settings: Mapping[str, Any], state: HostState, need
     ]  # fmt: skip
 
 
-def _system(settings: Mapping[str, Any], state: HostState, need: HostNeed) -> Iterator[str]:
+def _system(settings: Settings, state: HostState, need: HostNeed) -> Iterator[str]:
     family = {state.distribution, *state.like.split()}
     if need.steps and not family & {"debian", "ubuntu"}:
         shown = f"{state.distribution} {state.version}"
@@ -112,7 +112,7 @@ def _system(settings: Mapping[str, Any], state: HostState, need: HostNeed) -> It
             yield f"{name} is not set; see inventories/examples"
 
 
-def _secrets(settings: Mapping[str, Any], _state: HostState, _need: HostNeed) -> Iterator[str]:
+def _secrets(settings: Settings, _state: HostState, _need: HostNeed) -> Iterator[str]:
     for name in SECRETS:
         secret = settings.get(name)
         if secret is not None and len(str(secret)) < SHORTEST_SECRET:
@@ -126,7 +126,7 @@ def _secrets(settings: Mapping[str, Any], _state: HostState, _need: HostNeed) ->
         yield "vllm_server_api_keys_previous: vLLM takes no key that begins with a dash beside others"
 
 
-def _driver(settings: Mapping[str, Any], state: HostState, need: HostNeed) -> Iterator[str]:
+def _driver(settings: Settings, state: HostState, need: HostNeed) -> Iterator[str]:
     if Step.DRIVER not in need.steps:
         return
     if settings.get("nvidia_driver_source") == "verify":
@@ -136,7 +136,7 @@ def _driver(settings: Mapping[str, Any], state: HostState, need: HostNeed) -> It
             yield f"{reason}, and nvidia_driver_source is 'verify': the platform's owner has to install {version} here"
 
 
-def _network(settings: Mapping[str, Any], state: HostState, need: HostNeed) -> Iterator[str]:
+def _network(settings: Settings, state: HostState, need: HostNeed) -> Iterator[str]:
     address, interface = settings.get("gpu_host_address"), str(settings.get("gpu_host_interface"))
     addresses = state.addresses
     if addresses is not None and address not in addresses.get(interface, []):
@@ -157,7 +157,7 @@ def _network(settings: Mapping[str, Any], state: HostState, need: HostNeed) -> I
             yield f"{problem}. Repair DNS or /etc/hosts, or set gpu_host_manage_names: true"
 
 
-def _disk(_settings: Mapping[str, Any], state: HostState, need: HostNeed) -> Iterator[str]:
+def _disk(_settings: Settings, state: HostState, need: HostNeed) -> Iterator[str]:
     for step, folders in NEEDED_FREE_MIB.items():
         for folder, least in folders.items():
             free = state.disk_free_mib.get(folder, least)
@@ -165,7 +165,7 @@ def _disk(_settings: Mapping[str, Any], state: HostState, need: HostNeed) -> Ite
                 yield f"{folder} has {free} MiB free, the {step} step needs {least}: make room"
 
 
-def _ray_environment(settings: Mapping[str, Any], _state: HostState, _need: HostNeed) -> Iterator[str]:
+def _ray_environment(settings: Settings, _state: HostState, _need: HostNeed) -> Iterator[str]:
     for name in sorted(RAYS_OWN & set(settings.get("ray_node_environment") or {})):
         yield f"ray_node_environment sets {name}, by which Ray would answer without ray_node_token: take it out"
 
@@ -181,8 +181,8 @@ def _uneven(replica: Replica, desired: Mapping[str, Desired]) -> Iterator[Stop]:
 
 def nothing_to_abort(observed: Mapping[str, Observed]) -> str:
     """Why there is no roll to abort, and how to go back all the same."""
-    rolls = [answer.state.change.get("roll") or {} for answer in observed.values() if answer.state is not None]
-    last = max((roll for roll in rolls if roll.get("over")), key=lambda roll: str(roll["over"]), default=None)
+    rolls = [answer.state.change.get("roll") for answer in observed.values() if answer.state is not None]
+    last = max((roll for roll in rolls if roll and roll.get("over")), key=lambda roll: str(roll["over"]), default=None)
     cause = "there is no roll to abort: no rollout is in progress on any host"
     if last is None:
         return cause

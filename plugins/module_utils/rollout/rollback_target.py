@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TypedDict
 
+from ..core.previous_settings import Summary
 from ..core.stop import Stop
+from ..driver.change_record import StoredRecord
 from .states import Stage
 
 UNCHANGED = frozenset({Stage.UNKNOWN, Stage.CHECK_PACKAGES, Stage.KEEP_SETTINGS})
@@ -31,11 +33,18 @@ class RollbackTarget:
         return self.driver is not None or self.settings
 
 
+class Probed(TypedDict, total=False):
+    """What of a probe's answer decides a host's target."""
+
+    change: StoredRecord | None
+    previous: Summary | None
+
+
 Targets = Mapping[str, RollbackTarget]
 """Host to its target, for the hosts that have one."""
 
 
-def target(state: Mapping[str, Any], restored: str = "") -> RollbackTarget:
+def target(state: Probed, restored: str = "") -> RollbackTarget:
     """The target of one host.
 
     Args:
@@ -43,7 +52,9 @@ def target(state: Mapping[str, Any], restored: str = "") -> RollbackTarget:
             as kept: restoring them fails with the reason, and the host stays out.
         restored: what the rollback has taken back of the settings.
     """
-    origin = ((state.get("change") or {}).get("change") or {}).get("from")
+    record = state.get("change")
+    change = record.get("change") if record else None
+    origin = change["from"] if change else None
     return RollbackTarget(str(origin["version"]) if origin else None, bool(state.get("previous")), restored)
 
 

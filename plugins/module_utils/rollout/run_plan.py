@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..core.codes import as_json
+from .needs import DesiredDriver
 from .observed import Observed
 from .plan import Plan, Run
 from .render import lines, text
@@ -36,7 +37,7 @@ class Member:
     wave: int
     wave_hosts: tuple[str, ...]
     steps: tuple[Step, ...]
-    driver: Mapping[str, Any]
+    driver: DesiredDriver
     replica: str
     disturbed: bool
     serving: bool

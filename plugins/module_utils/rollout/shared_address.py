@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from .findings import Finding, refuse
 from .observed import HostState
+from .settings import Settings
 
 FIRST_PRIORITY = 200
 """Of the first router; the next has one less. A router that cannot answer has 100 less than that, below any that can."""
@@ -55,9 +55,7 @@ def peers(addresses: Mapping[str, str], router: str) -> Peers:
     )
 
 
-def findings(
-    host: str, settings: Mapping[str, Any], addresses: Mapping[str, str], state: HostState | None
-) -> Iterator[Finding]:
+def findings(host: str, settings: Settings, addresses: Mapping[str, str], state: HostState | None) -> Iterator[Finding]:
     """What is wrong with the shared address on one router.
 
     Args:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+
+from .settings import Settings
 
 ROOT = "lockstep"
 ROLES = ("head", "worker")
@@ -47,7 +48,7 @@ class Topology:
 def read(
     groups: Mapping[str, Sequence[str]],
     replica_groups: Iterable[str],
-    hostvars: Mapping[str, Mapping[str, Any]],
+    hostvars: Mapping[str, Settings],
 ) -> Topology:
     """The topology that an inventory declares.
 
@@ -70,7 +71,7 @@ def read(
 
 
 def _group_problems(
-    groups: Mapping[str, Sequence[str]], names: list[str], hostvars: Mapping[str, Mapping[str, Any]]
+    groups: Mapping[str, Sequence[str]], names: list[str], hostvars: Mapping[str, Settings]
 ) -> Iterable[str]:
     if ROOT not in groups:
         yield f"the inventory has no group '{ROOT}': put one child group per replica under it"
@@ -97,7 +98,7 @@ def _group_problems(
             yield f"{host} has ray_node_role but is in {where}: make that group a child of '{ROOT}'"
 
 
-def _replica(name: str, hosts: list[str], hostvars: Mapping[str, Mapping[str, Any]]) -> Replica | list[str]:
+def _replica(name: str, hosts: list[str], hostvars: Mapping[str, Settings]) -> Replica | list[str]:
     if not hosts:
         return [f"replica {name} has no hosts: add its head and workers, or remove the group"]
     problems, addresses, heads = [], {}, []

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from ..ray import tunnel
 from .findings import Finding, refuse, warn
 from .observed import HostState
+from .settings import Settings
 from .topology import Replica
 
 _TUNNELS = ("ray_node_encryption", "ray_node_encryption_network", "ray_node_encryption_port")
 
 
-def port(settings: Mapping[str, Any]) -> int | None:
+def port(settings: Settings) -> int | None:
     """The UDP port of the tunnel that a host's variables ask for; None where they ask for none."""
     try:
         return int(settings.get("ray_node_encryption_port") or tunnel.PORT) if _wanted(settings) else None
@@ -21,13 +21,11 @@ def port(settings: Mapping[str, Any]) -> int | None:
         return None  # variables are held against their specs elsewhere
 
 
-def _wanted(settings: Mapping[str, Any]) -> bool:
+def _wanted(settings: Settings) -> bool:
     return settings.get("ray_node_encryption") == "wireguard"
 
 
-def findings(
-    replica: Replica, settings: Mapping[str, Mapping[str, Any]], states: Mapping[str, HostState]
-) -> Iterator[Finding]:
+def findings(replica: Replica, settings: Mapping[str, Settings], states: Mapping[str, HostState]) -> Iterator[Finding]:
     """What is wrong with it.
 
     Args:
@@ -70,7 +68,7 @@ def findings(
         yield from _carrier(host, settings[host], state)
 
 
-def _carrier(host: str, settings: Mapping[str, Any], state: HostState) -> Iterator[Finding]:
+def _carrier(host: str, settings: Settings, state: HostState) -> Iterator[Finding]:
     found, interface = state.preflight.carrier, str(settings.get("gpu_host_interface"))
     if found is None:
         return
@@ -91,9 +89,7 @@ def _carrier(host: str, settings: Mapping[str, Any], state: HostState) -> Iterat
         )
 
 
-def _rdma(
-    replica: Replica, settings: Mapping[str, Mapping[str, Any]], states: Mapping[str, HostState]
-) -> Iterator[Finding]:
+def _rdma(replica: Replica, settings: Mapping[str, Settings], states: Mapping[str, HostState]) -> Iterator[Finding]:
     active = {host: state.machine.rdma for host, state in states.items() if state.machine.rdma}
     relied_on = [
         what

@@ -178,7 +178,7 @@ def install(
     """
     lock = _read(environment.lock)
     if refusal := unsafe(environment, lock):
-        raise InstallError(refusal, "write name==version --hash=sha256:…, or use a lock with hashes or https://")
+        raise InstallError(f"{refusal}. Write name==version --hash=sha256:…, or use a lock with hashes or https://")
     digest = digest_of(lock, environment.extra, _python_minor(environment.python))
     before = current(root)
     folder = root / digest

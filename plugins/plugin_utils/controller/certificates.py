@@ -8,7 +8,7 @@ import hashlib
 import ipaddress
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Sto
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import span
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import endpoints
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.findings import Finding, refuse, warn
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.settings import Settings
 
 CERTIFICATE, KEY = "vllm_haproxy_tls_certificate", "vllm_haproxy_tls_key"
 SOON = datetime.timedelta(days=14)
@@ -57,9 +58,9 @@ class Certificate:
         return any(_matches(pattern, name) for pattern in self.names)
 
 
-def given(settings: Mapping[str, Any]) -> bool:
+def given(settings: Settings) -> bool:
     """Whether a router's variables ask for TLS, wholly or in part."""
-    return bool(settings.get(CERTIFICATE) or settings.get(KEY))
+    return bool(settings.get("vllm_haproxy_tls_certificate") or settings.get("vllm_haproxy_tls_key"))
 
 
 def load(certificate: str, key: str, read: Read) -> Certificate:
@@ -94,18 +95,20 @@ def load(certificate: str, key: str, read: Read) -> Certificate:
     )
 
 
-def digest(settings: Mapping[str, Any], read: Read) -> str | None:
+def digest(settings: Settings, read: Read) -> str | None:
     """What decides that a router is due: the content, as a renewed certificate has the old one's path. None without TLS."""
     if not given(settings):
         return None
     try:
-        bundle = load(settings.get(CERTIFICATE) or "", settings.get(KEY) or "", read).bundle
+        bundle = load(
+            settings.get("vllm_haproxy_tls_certificate") or "", settings.get("vllm_haproxy_tls_key") or "", read
+        ).bundle
     except CertificateError as error:
         bundle = str(error)
     return hashlib.sha256(bundle.encode()).hexdigest()
 
 
-def findings(settings: Mapping[str, Any], address: str, read: Read, now: datetime.datetime) -> Iterator[Finding]:
+def findings(settings: Settings, address: str, read: Read, now: datetime.datetime) -> Iterator[Finding]:
     """What is wrong with the certificate of one router.
 
     Args:
@@ -116,7 +119,9 @@ def findings(settings: Mapping[str, Any], address: str, read: Read, now: datetim
     if not given(settings):
         return
     try:
-        found = load(settings.get(CERTIFICATE) or "", settings.get(KEY) or "", read)
+        found = load(
+            settings.get("vllm_haproxy_tls_certificate") or "", settings.get("vllm_haproxy_tls_key") or "", read
+        )
     except CertificateError as error:
         yield refuse(str(error))
         return

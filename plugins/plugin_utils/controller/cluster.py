@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core.shapes import BadAnswer
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.typed import BadAnswer
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import config as engine_config
 from ansible_collections.lockstep.vllm.plugins.module_utils.host import answer as host_answer
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray import ports
@@ -21,6 +21,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import (
     tunnel_request,
 )
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.needs import Desired
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.settings import Settings
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import (
     ansible_internals,
     certificates,
@@ -119,13 +120,16 @@ class ClusterAction(ActionBase):
         hosts = set(groups.get(topology.ROOT, ()))
         default = settings.defaults(self._loader)
         placed = {
-            host: declared[host].values
+            host: cast(Settings, declared[host].values)
             if host in declared and set(settings.HOST_ROLES) <= set(declared[host].roles)
-            else settings.resolve(
-                self._templar,
-                ansible_internals.raw_variables(hostvars, host),
-                default if host in hosts else {},
-                topology.VARIABLES,
+            else cast(
+                Settings,
+                settings.resolve(
+                    self._templar,
+                    ansible_internals.raw_variables(hostvars, host),
+                    default if host in hosts else {},
+                    topology.VARIABLES,
+                ),
             )
             for host in groups["all"]
         }
@@ -165,7 +169,9 @@ class ClusterAction(ActionBase):
         for host in before_them if read.replicas else ():
             if host in mine:
                 # Its files may change under their paths.
-                certificate = certificates.digest(mine[host].values, self._loader.get_text_file_contents)
+                certificate = certificates.digest(
+                    cast(Settings, mine[host].values), self._loader.get_text_file_contents
+                )
                 reads: dict[str, Any] = {"certificate": certificate} if certificate else {}
                 if mine[host].values.get("vllm_haproxy_virtual_address"):
                     reads["routers"] = list(routers.declared_addresses(self._templar, task_vars).items())
@@ -222,15 +228,16 @@ class ClusterAction(ActionBase):
     ) -> Desired:
         """``context`` is what every role reads of the topology; ``also``, by role, what that one reads besides."""
         values = declared.values
+        mine = cast(Settings, values)  # held against the specs before anything is decided by them
         extra = {role: {"also": read} for role, read in (also or {}).items()}
         inputs = {role: settings.role_inputs(role, values, {**context, **extra.get(role, {})}) for role in roles}
         if roles != settings.HOST_ROLES:
-            return Desired(values, inputs)
+            return Desired(mine, inputs)
         lock = settings.lock(values.get("serving_runtime_lock"))
         engine = None
         if head and values.get("vllm_server_model"):
             engine = settings.engine_record(self._templar, self._loader, values)
-        return Desired(values, inputs, lock.promises, engine, lock.problem)
+        return Desired(mine, inputs, lock.promises, engine, lock.problem)
 
     def unresolved(self, hosts: Iterable[str], task_vars: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Of ``hosts``, those whose name (``ansible_host``, else their own) means no address on this controller, with it."""
@@ -271,7 +278,7 @@ def _questions(cluster: Cluster, host: str, wanted: Desired) -> dict[str, Any]:
     }
 
 
-def _ports(settings: Mapping[str, Any], head: bool) -> list[int]:
+def _ports(settings: Settings, head: bool) -> list[int]:
     """The ports that a host's units are to listen on, by its inventory."""
     try:
         ray, engine = own_ports.chosen(settings)
@@ -280,7 +287,7 @@ def _ports(settings: Mapping[str, Any], head: bool) -> list[int]:
     return list(ports.listened_on(ray, engine, head))
 
 
-def _key_digests(settings: Mapping[str, Any]) -> list[str]:
+def _key_digests(settings: Settings) -> list[str]:
     """SHA-256 of each key that clients may send: a host is asked whether its own is among them, and is sent no key for that."""
     keys = (settings.get("vllm_server_api_key"), *(settings.get("vllm_server_api_keys_previous") or ()))
     return [hashlib.sha256(str(key).encode()).hexdigest() for key in keys if key]

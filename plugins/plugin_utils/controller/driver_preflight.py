@@ -7,17 +7,31 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import typed
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import apt_lock, nvidia_repository
-from ansible_collections.lockstep.vllm.plugins.module_utils.driver.package_problems import Problem
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.needs import Desired
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver.preflight import Preflight
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.needs import Desired, DesiredDriver
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import HostState
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import progress
 
 ROUND = 10.0
 """Seconds between two questions to a host whose apt is in use."""
-FIELDS = ("version", "source", "flavor", "fabric_manager", "prebuilt_modules", *nvidia_repository.FIELDS)
+FIELDS = (
+    "version",
+    "source",
+    "flavor",
+    "fabric_manager",
+    "prebuilt_modules",
+    *nvidia_repository.FIELDS,
+    "repository_suite",
+    "repository_components",
+    "repository_username",
+    "repository_password",
+    "repository_client_certificate",
+    "repository_client_key",
+)
 Ask = Callable[[Mapping[str, Any]], Mapping[str, Answer]]
 """Asks each host one request, all at once."""
 
@@ -31,7 +45,7 @@ class Findings:
 
 
 def request(
-    desired: Desired, driver: Mapping[str, Any], state: HostState, repositories: Sequence[Mapping[str, Any]]
+    desired: Desired, driver: DesiredDriver, state: HostState, repositories: Sequence[nvidia_repository.TableRow]
 ) -> dict[str, Any]:
     """What ``driver.preflight.check`` is asked: what the inventory declares, with the driver that the run takes the host to.
 
@@ -62,7 +76,7 @@ def find(
 ) -> Findings:
     """Ask every host; those whose apt is in use again, until ``deadline`` seconds have passed, saying who uses it."""
     started = clock()
-    answers = dict(ask(requests)) if requests else {}
+    answers = _checked(ask(requests)) if requests else {}
     while busy := {host: locks for host, answer in answers.items() if (locks := _locks(answer))}:
         waited = clock() - started
         if waited >= deadline:
@@ -70,7 +84,7 @@ def find(
         for host, locks in busy.items():
             progress.tell(host, waited, f"apt is in use: {apt_lock.shown(locks)}")
         sleep(min(ROUND, deadline - waited))
-        answers |= ask({host: requests[host] for host in busy})
+        answers |= _checked(ask({host: requests[host] for host in busy}))
     waited = clock() - started
     refusals: list[Stop] = []
     warnings: list[Stop] = []
@@ -86,16 +100,20 @@ def findings(host: str, answer: Answer, waited: float) -> tuple[list[Stop], list
     if answer.value is None:
         cause = f"{host}: its packages cannot be looked at: {answer.error}"
         return [Stop(cause, f"ansible {host} -m lockstep.vllm.host_probe")], []
-    problems = [Problem.parse(each) for each in answer.value["problems"]]
-    refusals = [problem.stop(host) for problem in problems if not problem.warns]
+    refusals = [problem.stop(host) for problem in answer.value.problems if not problem.warns]
     if locks := _locks(answer):
         cause = (
             f"{host}: apt is in use, waited {waited:.0f} s: {apt_lock.shown(locks)}. Let it end, or wait longer with "
         )
         cause += "nvidia_driver_apt_lock_deadline"
         refusals.append(Stop(cause, "ansible-playbook playbooks/preflight.yml -e nvidia_driver_apt_lock_deadline=1800"))
-    return refusals, [Stop(problem.cause, where=host) for problem in problems if problem.warns]
+    return refusals, [Stop(problem.cause, where=host) for problem in answer.value.problems if problem.warns]
 
 
-def _locks(answer: Answer) -> dict[str, str]:
-    return dict((answer.value or {}).get("locks", {}))
+def _checked(answers: Mapping[str, Answer]) -> dict[str, Answer]:
+    return {host: answer.checked(Preflight, typed.NEWER) for host, answer in answers.items()}
+
+
+def _locks(answer: Answer) -> Mapping[str, str]:
+    locks: Mapping[str, str] = answer.value.locks if answer.value else {}
+    return locks

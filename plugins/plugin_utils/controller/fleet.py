@@ -22,7 +22,7 @@ from typing import Any, TypedDict
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core import shapes
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import typed
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.commands import run_command
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import printable
 from ansible_collections.lockstep.vllm.plugins.module_utils.host.codes import AnswerCode
@@ -109,18 +109,17 @@ class Answer:
         line = " ".join(printable(error).split())
         return cls(error=line[:_ERROR_LENGTH], reachable=code is not AnswerCode.UNREACHABLE, code=code)
 
-    def checked(self, shape: shapes.Shape) -> Answer:
-        """The same where the value has this shape; where it has not, that is the host's failure."""
+    def checked(self, kind: type[Any], strictness: typed.Strictness) -> Answer:
+        """The same, its value read as a ``kind``; where it is none, that is the host's failure."""
         if self.code is not None or self.error is not None:
             return self
         try:
-            shape(self.value)
-        except shapes.BadAnswer as error:
+            return dataclasses.replace(self, value=typed.parse(kind, self.value, strictness))
+        except typed.BadAnswer as error:
             return bad(error)
-        return self
 
 
-def bad(error: shapes.BadAnswer) -> Answer:
+def bad(error: typed.BadAnswer) -> Answer:
     """The answer of a host whose program answered what cannot be used."""
     return Answer.of_error(AnswerCode.BAD_ANSWER, f"its answer cannot be used: {error}")
 
@@ -259,8 +258,8 @@ def read(status: int, out: bytes, err: bytes) -> Answer:
     words = _last_line(err.decode("utf-8", "replace"))
     if status == 0 and mark:
         try:
-            return Answer(value=shapes.loads(text.decode("utf-8", "replace")))
-        except shapes.BadAnswer as error:
+            return Answer(value=typed.loads(text.decode("utf-8", "replace")))
+        except typed.BadAnswer as error:
             return bad(error)
     if status == 255 and not mark:
         return Answer.of_error(AnswerCode.UNREACHABLE, words or "ssh exited with status 255")

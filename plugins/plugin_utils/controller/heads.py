@@ -5,34 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core import shapes
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import typed
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
-from ansible_collections.lockstep.vllm.plugins.module_utils.host import answer as host_answer
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import render
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import LockAction
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import lock, render
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import stops
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import ClusterAction
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer, program
-
-
-def _answer(actions: Sequence[str], lock: shapes.Shape) -> shapes.Shape:
-    shape = {
-        "action": shapes.one_of(actions),
-        "lock": lock,
-        "request": host_answer.REQUEST,
-        "unready": shapes.text,
-    }
-    return shapes.record(shape, needed=("action", "lock", "request"))
-
-
-_ANY_LOCK = shapes.maybe(host_answer.LOCK)
-ANSWERS: Mapping[str, shapes.Shape] = {
-    "hold": _answer(list(LockAction), host_answer.LOCK),
-    "release": _answer(("release", "keep"), _ANY_LOCK),
-    "read": _answer(("read",), _ANY_LOCK),
-    "request": _answer(("write", "keep"), _ANY_LOCK),
-}
-"""What a head may answer, by what it was asked to do (module_utils/rollout/lock.py)."""
 
 
 class HeadsAction(ClusterAction):
@@ -46,11 +24,12 @@ class HeadsAction(ClusterAction):
         heads = sorted(replica.head for replica in topology.replicas)
         unknown = sorted(set(without) - set(heads))
         if unknown:
-            cause = f"without: {', '.join(unknown)} is not the head of a replica"
-            raise stops.fail(Stop(cause, f"name heads only: {', '.join(heads)}"))
+            cause = f"without: {', '.join(unknown)} is not the head of a replica; these are: {', '.join(heads)}"
+            raise stops.fail(Stop(cause))
         return [head for head in heads if head not in without]
 
-    def ask(self, hosts: Sequence[str], params: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Answer]:
+    def ask(self, hosts: Sequence[str], params: lock.Asked, task_vars: Mapping[str, Any]) -> dict[str, Answer]:
         """``rollout.lock.apply(params)`` on each of ``hosts``, all at once."""
+        kind = lock.Claimed if params["do"] == "hold" else lock.Seen
         answers = self.run_on(hosts, program("rollout.lock", "apply", params), task_vars)
-        return {host: answer.checked(ANSWERS[params["do"]]) for host, answer in answers.items()}
+        return {host: answer.checked(kind, typed.PARTIAL) for host, answer in answers.items()}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import pwd
 import socket
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import processes
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.lock_record import Lock
 
 
 def user() -> str:
@@ -59,18 +59,19 @@ def identity(pid: int) -> Identity:
     }
 
 
-def known_dead(lock: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+def known_dead(lock: Lock, here: Identity) -> bool:
     """Whether the holder of ``lock`` was a process of this very machine and is gone. False also where that is unknown."""
     if (lock.get("controller"), lock.get("machine")) != (here["controller"], here["machine"]) or not lock.get("boot"):
         return False
     if lock["boot"] != here["boot"]:
         return True
-    if lock.get("namespace") != here["namespace"] or not isinstance(lock.get("pid"), int):
+    pid = lock.get("pid")
+    if lock.get("namespace") != here["namespace"] or pid is None:
         return False
-    return started(lock["pid"]) != lock.get("started")
+    return started(pid) != lock.get("started")
 
 
-def known_alive(lock: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+def known_alive(lock: Lock, here: Identity) -> bool:
     """Whether the holder of ``lock`` is a process of this very machine that still runs."""
     same = all(lock.get(key) == here[key] for key in ("controller", "machine", "boot", "namespace"))
     return same and lock.get("started") is not None and not known_dead(lock, here)

@@ -34,6 +34,7 @@ _LIKE_A_SECRET = re.compile(
 _URL_WITH_PASSWORD = re.compile(r"://[^/\s@]*:[^/\s@]*@")
 _ONE_OFF = ("rollout_action", "verify_disturb", "diagnose_disturb")
 """What is asked of one run alone; a command that needs it names it itself."""
+_INVENTORY_FILES = frozenset((".yml", ".yaml", ".ini", ".json", ".py"))
 _PATHS = {"vault_password_files": "--vault-password-file", "private_key_file": "--private-key"}
 _VALUES = {
     "vault_ids": "--vault-id",
@@ -57,11 +58,13 @@ class Invocation:
         folder: where; empty where nothing depends on it.
         playbook: what was typed, such as ``site.yml`` or ``lockstep.vllm.site``; empty where it was no ``ansible-playbook``.
         options: the inventory, ``-e``, the vault and the connection, as `ansible-playbook` and `ansible` take them.
+        inventories: paths.
     """
 
     folder: str = ""
     playbook: str = ""
     options: tuple[str, ...] = ()
+    inventories: tuple[str, ...] = ()
 
     @classmethod
     @functools.cache
@@ -74,6 +77,7 @@ class Invocation:
             folder=here if config and Path(config).parent == Path(here) else "",
             playbook=next(iter(typed), "") if isinstance(typed, (list, tuple)) else "",
             options=tuple(_options(context.CLIARGS, here)),
+            inventories=tuple(_texts(context.CLIARGS.get("inventory"))),
         )
 
     @property
@@ -84,6 +88,11 @@ class Invocation:
         narrowed = ["--limit", shlex.quote(str(limit))] if limit else []
         words = ["ansible-playbook", *self.options, self.playbook, *narrowed, *check]
         return " ".join(words) if self.playbook else ""
+
+    @property
+    def cluster(self) -> str:
+        """The name of the cluster: its inventory's, below a folder ``inventories`` where it lies in one."""
+        return ", ".join(dict.fromkeys(filter(None, map(_named, self.inventories))))
 
     @property
     def starts(self) -> tuple[str, str]:
@@ -137,6 +146,17 @@ def _whole_replicas(text: str, replica_of: Mapping[str, str]) -> str:
         return f"--limit {','.join(dict.fromkeys(replica_of.get(name, name) for name in match['names'].split(',')))}"
 
     return _LIMIT.sub(whole, text)
+
+
+def _named(inventory: str) -> str:
+    """``mine`` of ``inventories/mine``, ``inventories/mine/hosts.yml`` and ``/srv/mine``; empty of a list of hosts."""
+    if "," in inventory:
+        return ""
+    path = Path(inventory)
+    folder = path.parent if path.suffix in _INVENTORY_FILES or path.name == "hosts" else path
+    parts = folder.parts
+    below = parts[parts.index("inventories") + 1 :] if "inventories" in parts else parts[-1:]
+    return "/".join(below) or path.stem
 
 
 def _options(arguments: Mapping[str, Any], here: str) -> Iterator[str]:

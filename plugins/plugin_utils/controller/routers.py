@@ -43,4 +43,4 @@ def _addresses(router: str, where: str) -> set[str]:
         return {str(item[4][0]) for item in socket.getaddrinfo(where, None, type=socket.SOCK_STREAM)}
     except OSError as error:
         cause = f"{router}: {where} has no address here ({error}), and the packet filter has to let it in"
-        raise stops.fail(Stop(cause, f"set vllm_haproxy_address of {router}")) from error
+        raise stops.fail(Stop(f"{cause}: set vllm_haproxy_address of {router}")) from error

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import clock, many, names, printable, span
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import words
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import Failure
 
 INDENT = " " * 9
@@ -15,6 +17,9 @@ _FEW = 4
 hosts whose gates passed."""
 _ABOVE = "(in full above)"
 _SHORT = 120
+_MOST_ROWS = 3
+_NARROWEST = 30
+"""Rows that what a host waits for may take on a terminal, where few hosts are shown, and how narrow they may be."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,17 +95,21 @@ def failure(failed: Failure, shown: Iterable[str] = ()) -> list[str]:
     what = "UNREACHABLE" if failed.unreachable else "FAILED"
     at = f" at {failed.step}" if failed.step else ""
     cause = without(failed.cause, shown)
-    lines = [f"{clock(failed.elapsed):>7}  {failed.host:<12} {what}{at}: {_flat(failed.task)}"]
+    lines = [f"{clock(failed.elapsed):>7}  {failed.host:<12} {what}{at}: {words.task(_flat(failed.task))}"]
     lines += [f"{INDENT}  {line}" for line in printable(cause).split("\n")]
     lines += [f"{INDENT}  evidence: {failed.host}:{_flat(path)}" for path in failed.evidence]
     return lines + ([f"{INDENT}  next: {_flat(failed.next)}"] if failed.next and failed.next not in cause else [])
 
 
 def likewise(failed: Sequence[Failure]) -> str:
-    """Failures of other hosts, for the reason that was shown last."""
-    what = "UNREACHABLE" if failed[0].unreachable else "FAILED"
-    who = names(sorted(each.host for each in failed), _FEW)
-    return f"{clock(max(each.elapsed for each in failed)):>7}  {who:<12} {what} for the same reason"
+    """Failures of other hosts, for the reason that was shown last; hosts that are gone, with how each may be asked why."""
+    hosts = sorted(each.host for each in failed)
+    line = f"{clock(max(each.elapsed for each in failed)):>7}  {names(hosts, _FEW):<12}"
+    if not failed[0].unreachable:
+        return f"{line} FAILED for the same reason"
+    first = failed[0]
+    following = _flat(first.next).replace(f" {first.host} -m ", f" {','.join(hosts)} -m ").partition("; ")[0]
+    return f"{line} UNREACHABLE too" + (f"; next: {following}" if following else "")
 
 
 def verdict(failed: Failure, shown: Iterable[str]) -> list[str]:
@@ -134,10 +143,14 @@ def waits(host: str, elapsed: float, seconds: float, reason: str) -> str:
 
 
 def still(elapsed: float, doing: Mapping[str, Doing]) -> str:
-    """A sign of life of a long step, where nothing is redrawn: the step that goes on for longest, and who is in it."""
+    """A sign of life of a long step, where nothing is redrawn: the step that goes on for longest, who is in it, and what it
+    waits for."""
     what, since = min(((each.what, each.since) for each in doing.values()), key=lambda one: one[1])
     hosts = [host for host, each in doing.items() if each.what == what]
-    return f"{clock(elapsed):>7}  {names(hosts):<12} {_flat(what):<10} for {span(elapsed - since)}, still under way"
+    waits = next((f": {_flat(each.waits)}" for each in doing.values() if each.what == what and each.waits), "")
+    return (
+        f"{clock(elapsed):>7}  {names(hosts):<12} {_flat(what):<10} for {span(elapsed - since)}, still under way{waits}"
+    )
 
 
 def live(doing: Mapping[str, Doing], elapsed: float, foot: str, columns: int, rows: int) -> list[str]:
@@ -146,7 +159,7 @@ def live(doing: Mapping[str, Doing], elapsed: float, foot: str, columns: int, ro
     lines: list[str] = []
     most = max(rows - 2, 1)
     for n, (host, each) in enumerate(doing.items()):
-        block = _doing(host, each, elapsed, columns)
+        block = _doing(host, each, elapsed, columns, _MOST_ROWS if len(doing) <= _FEW else 1)
         if len(lines) + len(block) > most - (n + 1 < len(doing)):
             lines.append(f"{INDENT}and {many(len(doing) - n, 'other host')}")
             break
@@ -154,14 +167,20 @@ def live(doing: Mapping[str, Doing], elapsed: float, foot: str, columns: int, ro
     return [cut(line.rstrip(), columns) for line in [*lines, f"{clock(elapsed):>7}  {foot}"]] if lines else []
 
 
-def _doing(host: str, doing: Doing, elapsed: float, columns: int) -> list[str]:
-    """One line, or two where what it waits for does not fit beside the host."""
+def _doing(host: str, doing: Doing, elapsed: float, columns: int, most: int) -> list[str]:
+    """One line, and up to ``most`` more where what it waits for does not fit beside the host."""
     line = f"   {clock(elapsed - doing.since):>6}  {host:<12} {_flat(doing.what)}"
     if not doing.waits:
         return [line]
     line, reason = f"{line}  waits for {clock(elapsed - doing.waits_since)}", _flat(doing.waits)
     whole = f"{line}: {reason}"
-    return [whole] if cut(whole, columns) == whole else [f"{line}:", f"{INDENT}  {reason}"]
+    if cut(whole, columns) == whole:
+        return [whole]
+    indent = f"{INDENT}  "
+    if most == 1:
+        return [f"{line}:", f"{indent}{reason}"]
+    rows = textwrap.wrap(reason, max(columns - 2, _NARROWEST), initial_indent=indent, subsequent_indent=indent)
+    return [f"{line}:", *rows[:most]]
 
 
 def cut(line: str, columns: int) -> str:

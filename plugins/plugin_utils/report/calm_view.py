@@ -12,7 +12,7 @@ from collections.abc import Callable
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import names, span
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import calm_lines, closing, live_lines
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.calm_lines import Doing, StepEnded
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import Event, Failure, TaskReport
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import PLANNERS, Event, Failure, TaskReport
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.progress import Progress
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.tracker import Tracker
 
@@ -22,7 +22,8 @@ _TOGETHER_WITHIN = 1.0
 """Seconds in which steps that end on several hosts, and replicas that come or go, are shown together."""
 _SILENT_FOR = 60.0
 """Seconds without a line after which a screen that is not redrawn gets a sign of life."""
-_VERDICTS = frozenset({"lockstep.vllm.fail"})
+_VERDICTS = PLANNERS | {"lockstep.vllm.fail"}
+"""Actions that conclude on the controller, of no single host."""
 _AS_THEY_ARE = {"wave_started": "blue", "note": None}
 """Events shown as the callback ``rollout`` shows them, and in which colour."""
 _MOST_CAUSES = 1000
@@ -106,7 +107,8 @@ class View:
         failed = dataclasses.replace(
             given, cause=repeated(given.cause), next=repeated(given.next), elapsed=self.elapsed, step=step
         )
-        key = (failed.task, failed.cause, failed.next)
+        # Each host that is gone has its own address in its cause, and ssh has many words for one thing.
+        key = (failed.task, "", "") if failed.unreachable else (failed.task, failed.cause, failed.next)
         again, self._newest = key == self._newest, key
         if action in _VERDICTS:
             for line in [] if again else calm_lines.verdict(failed, self._causes):

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import many, names, printable, span
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import gate_matrix
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import RunOutcome
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.served import Endpoint
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.tracker import Tracker
@@ -15,6 +16,7 @@ _MOST_SKIPPED = 6
 _WIDTH = 76
 _SAID: Mapping[RunOutcome, str] = {
     "done": "done",
+    "gates_failed": "gates FAILED",
     "failed": "FAILED",
     "refused": "refused, nothing was changed",
     "nothing_to_do": "nothing to do",
@@ -22,6 +24,7 @@ _SAID: Mapping[RunOutcome, str] = {
     "interrupted": "interrupted",
     "unfinished": "unfinished",
 }
+_TIMED = frozenset({"done", "failed", "gates_failed", "interrupted"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +63,12 @@ def closing(
         rows.append(("", f"and {many(len(skipped) - _MOST_SKIPPED, 'other replica')}"))
     rows += [("report", report)] if report else []
     rows += [("next", repeated(tracker.next))] if tracker.next and outcome not in ("done", "nothing_to_do") else []
-    took = f" after {span(tracker.elapsed)}" if outcome in ("done", "failed", "interrupted") else ""
+    failing = gate_matrix.matrix(tracker.gates)
+    if outcome == "gates_failed":
+        rows.insert(0, ("failed", f"{many(failing.failing, 'gate')}, on {names(failing.failing_hosts, 4)}"))
+    took = f" after {span(tracker.elapsed)}" if outcome in _TIMED else ""
     title = f"{playbook}: {_SAID[outcome]}{took}"
-    good = outcome not in ("failed", "interrupted", "refused")
+    good = outcome not in ("failed", "gates_failed", "interrupted", "refused")
     return Closing(title, tuple((label, _one_line(text)) for label, text in rows), good)
 
 

@@ -11,9 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.admission import fingerprint
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import known_issues
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import state as engine_state
 from ansible_collections.lockstep.vllm.plugins.module_utils.host import running_issues
 from ansible_collections.lockstep.vllm.plugins.module_utils.host.state import HostState, Record
+from ansible_collections.lockstep.vllm.plugins.module_utils.ray import gcs
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.status_types import (
     Answer,
     Declared,
@@ -26,6 +28,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.status_types 
     SuspectStatus,
 )
 
+Nodes = Mapping[str | None, gcs.NodeSummary]
 RAY = "lockstep-ray.service"
 ENGINE = "lockstep-vllm.service"
 HAPROXY = "haproxy.service"
@@ -33,7 +36,7 @@ RUNNING = ("active", "activating", "reloading")
 """States of a unit in which its process runs."""
 
 
-def build(probe: Probe, issues: Sequence[Mapping[str, Any]] = ()) -> Status:
+def build(probe: Probe, issues: Sequence[known_issues.Issue] = ()) -> Status:
     """The status of a cluster. Moments are RFC 3339, UTC. ``issues`` are rows of data/known_issues.yml."""
     answers = probe.get("hosts") or {}
     states = [_state(answer) for answer in answers.values()]
@@ -55,13 +58,12 @@ def host_reasons(hosts: Iterable[HostStatus]) -> str:
 
 
 def _replica(
-    name: str, declared: Declared, answers: Mapping[str, Answer], issues: Sequence[Mapping[str, Any]]
+    name: str, declared: Declared, answers: Mapping[str, Answer], issues: Sequence[known_issues.Issue]
 ) -> ReplicaStatus:
     head = str(declared.get("head"))
     answer = answers.get(head) or {}
     state = _state(answer)
-    ray = state.get("ray") or {}
-    nodes = {node["host"]: node for node in ray.get("nodes") or [] if node.get("alive")} if _ray_known(ray) else None
+    nodes = _nodes(state)
     alike = (state.get("host") or {}).get("gpus")  # hosts of a replica are alike: what one that is away would declare
     hosts = [_host(host, host == head, each, nodes, alike) for host, each in answers.items()]
     engine = state.get("engine") or {}
@@ -95,7 +97,7 @@ def _replica(
     }
 
 
-def _time_bombs(answers: Mapping[str, Answer], issues: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _time_bombs(answers: Mapping[str, Answer], issues: Sequence[known_issues.Issue]) -> Iterator[str]:
     """What comes with the uptime of a host, by host: said before it does."""
     for host, answer in answers.items():
         for bomb in running_issues.time_bombs(_state(answer), issues):
@@ -116,9 +118,7 @@ def _suspect(found: Record | None) -> SuspectStatus | None:
     }
 
 
-def _host(
-    host: str, is_head: bool, answer: Answer, nodes: Mapping[str, Record] | None, alike: int | None
-) -> HostStatus:
+def _host(host: str, is_head: bool, answer: Answer, nodes: Nodes | None, alike: int | None) -> HostStatus:
     """``nodes`` are those that Ray has, None where its head did not report them."""
     state = _state(answer)
     driver = _driver(state)
@@ -139,15 +139,15 @@ def _host(
     }
 
 
-def _gpus(declared: int | None, host: str, nodes: Mapping[str, Record] | None) -> HostGpus:
+def _gpus(declared: int | None, host: str, nodes: Nodes | None) -> HostGpus:
     if nodes is None:
         return {"declared": declared, "total": None, "used": None, "missing": None}
-    node = nodes.get(host, {})
-    joined = int(node.get("gpus") or 0)
+    node = nodes.get(host)
+    joined = int((node and node.get("gpus")) or 0)
     return {
         "declared": declared,
         "total": joined,
-        "used": joined - float(node.get("gpus_free") or 0),
+        "used": joined - float((node and node.get("gpus_free")) or 0),
         "missing": None if declared is None else max(declared - joined, 0),
     }
 
@@ -209,7 +209,7 @@ def _driver_problem(driver: Mapping[str, Any]) -> str:
     return str((driver.get("smi_failure") or {}).get("text") or "")
 
 
-def _ray(answer: Answer, host: str, nodes: Mapping[str, Record] | None) -> str:
+def _ray(answer: Answer, host: str, nodes: Nodes | None) -> str:
     if nodes is not None and host in nodes:
         return "draining" if nodes[host].get("draining") else "joined"
     down = _down(answer, RAY)
@@ -226,7 +226,7 @@ def _down(answer: Answer, unit: str) -> str:
     return str(known.get("active") or "unknown")
 
 
-def _host_reason(answer: Answer, host: str, nodes: Mapping[str, Record] | None) -> str:
+def _host_reason(answer: Answer, host: str, nodes: Nodes | None) -> str:
     state = _state(answer)
     if not answer.get("state"):
         return answer.get("error") or "did not answer"
@@ -262,8 +262,10 @@ def _replica_reason(serving: bool, engine: Record, hosts: Sequence[HostStatus], 
     return host_reasons(hosts) or f"the engine is {_down(head, ENGINE)}"
 
 
-def _ray_known(ray: Record) -> bool:
-    return ray.get("head") == "up" or bool(ray.get("nodes"))
+def _nodes(state: HostState) -> Nodes | None:
+    ray = cast(gcs.Summary, state.get("ray") or {})
+    nodes = ray.get("nodes") or []
+    return {node["host"]: node for node in nodes if node.get("alive")} if ray.get("head") == "up" or nodes else None
 
 
 def _state(answer: Answer) -> HostState:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import printable
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.engine_start import EngineStart
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import MOST_FIGURES, MOST_ITEMS
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import mapping as _mapping
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import mappings as _mappings
@@ -30,8 +31,11 @@ Event = dict[str, Any]
 """One line of the journal; docs/reference/journal.md lists the keys of each."""
 Result = Mapping[str, Any]
 TaskOutcome = Literal["ok", "changed", "skipped", "failed", "unreachable"]
-RunOutcome = Literal["done", "failed", "refused", "nothing_to_do", "checked", "interrupted", "unfinished"]
-"""How a run ended; ``unfinished`` where its journal just stops."""
+RunOutcome = Literal[
+    "done", "failed", "gates_failed", "refused", "nothing_to_do", "checked", "interrupted", "unfinished"
+]
+"""How a run ended; ``gates_failed`` where it did what it was to do, and a gate's last verdict is no pass; ``unfinished``
+where its journal just stops."""
 RUN_OUTCOMES: tuple[RunOutcome, ...] = get_args(RunOutcome)
 Fingerprint = Mapping[str, Any]
 
@@ -224,7 +228,7 @@ class Failure:
         given = [part.get("next") for part in fields]
         following = next(filter(None, map(_text, given) if ours else (command(each, starts) for each in given)), "")
         if unreachable and not following:  # a host that is gone has no next command
-            following = f"ansible {host} -m ansible.builtin.ping; once it answers, {SAME_COMMAND}"
+            following = f"ansible {host} -m ansible.builtin.ping"
         return cls(
             host=host,
             task=task,
@@ -263,6 +267,9 @@ class TaskReport:
         fingerprints: host to what it runs, its own or those of all hosts that were probed.
         notes: ``lockstep_event``: what the host says of itself beyond that, for people.
         completion: what the host's engine generated to prove that it serves.
+        start: how its engine came up the ladder, or did not.
+        warnings: what Ansible shows as warnings of the task.
+        conclusion: what the playbook itself says at its end, for people.
         failure: set where the task failed or the host was gone.
     """
 
@@ -274,6 +281,9 @@ class TaskReport:
     fingerprints: Mapping[str, Fingerprint] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
     completion: Completion | None = None
+    start: EngineStart | None = None
+    warnings: tuple[str, ...] = ()
+    conclusion: str = ""
     failure: Failure | None = None
 
     @classmethod
@@ -300,6 +310,10 @@ class TaskReport:
             fingerprints={name: _fingerprint(each) for name, each in _fingerprints(host, result, action in PROBERS)},
             notes=tuple(_text(each.get("text")) for each in events if each.get("event") == "note" and each.get("text")),
             completion=Completion.parse(_mapping(result.get("completion"))),
+            start=EngineStart.parse(result),
+            warnings=tuple(dict.fromkeys(text for part in parts for text in _texts(part.get("warnings"))))[
+                :MOST_FIGURES
+            ],
             failure=Failure.of_result(host, _text(task), outcome == "unreachable", result, ours, starts)
             if failed
             else None,
@@ -324,6 +338,11 @@ def command(value: Any, starts: Sequence[str] = ()) -> str:
     own = text[len(next(filter(text.startswith, starts), "")) :]
     hidden = any(mark in own for mark in ("|", ";", "&", "`", "$(", "<", ">", "\n", "\r"))
     return "" if hidden or len(own) > _COMMAND_LENGTH or not own.isprintable() else text
+
+
+def said(result: Result) -> str:
+    """The text of a task that says something to people."""
+    return "\n".join(_texts(result.get("msg")))[:CAUSE_LENGTH]
 
 
 def _fingerprint(given: Mapping[str, Any]) -> Fingerprint:

@@ -84,6 +84,11 @@ class Cell:
     def passed(self) -> bool:
         return self.verdict == "pass"
 
+    @property
+    def failed(self) -> bool:
+        """Whether it ran and did not pass."""
+        return bool(self.verdict) and not self.passed
+
 
 @dataclasses.dataclass(frozen=True)
 class MatrixRow:
@@ -99,7 +104,11 @@ class Matrix:
     @property
     def failing(self) -> int:
         """Gates whose last verdict is no pass, each host's counted."""
-        return sum(len(row.hosts) for row in self.rows for cell in row.cells if cell.verdict and not cell.passed)
+        return sum(len(row.hosts) for row in self.rows for cell in row.cells if cell.failed)
+
+    @property
+    def failing_hosts(self) -> tuple[str, ...]:
+        return tuple(host for row in self.rows if any(cell.failed for cell in row.cells) for host in row.hosts)
 
 
 def column(gate: GateEvent) -> str:
@@ -134,7 +143,7 @@ def matrix(gates: Sequence[GateEvent]) -> Matrix:
     rows = []
     for hosts in alike.values():
         slowest = [max((found[host].get(name, Cell()) for host in hosts), key=_seconds) for name in ordered]
-        rows.append(MatrixRow(tuple(hosts), tuple(slowest)))
+        rows.append(MatrixRow(tuple(sorted(hosts)), tuple(slowest)))
     rows.sort(key=lambda row: all(cell.passed or not cell.verdict for cell in row.cells))
     return Matrix(tuple(ordered), tuple(rows))
 

@@ -17,15 +17,23 @@ import jinja2
 import markupsafe
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import wording
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import gate_matrix, picture, timeline
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import (
+    engine_starts,
+    gate_matrix,
+    picture,
+    timeline,
+    words,
+)
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import Failure, GateEvent, RunOutcome
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.journal import EVIDENCE, evidence_name
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.served import Endpoint
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.timeline import Event, Row, Timeline
 
 STYLE = Path(__file__).with_name("report.css")
 Tone = Literal["good", "bad", "warn", "calm"]
 _TONE: dict[RunOutcome, Tone] = {
     "done": "good",
+    "gates_failed": "bad",
     "nothing_to_do": "good",
     "checked": "calm",
     "refused": "bad",
@@ -76,8 +84,9 @@ def render(events: Sequence[Event], fetched: Collection[str] = ()) -> str:
         hosts=_alike_hosts(run),
         subject=_subject(run),
         headline=headline(run),
-        tone=_tone(run),
-        moment=moment(run.start),
+        tone=_TONE[run.outcome],
+        facts=_facts(run),
+        starts=engine_starts.alike(run),
         figures=_figures(run),
         failures=_alike(run.failures),
         evidence=functools.partial(_evidence, fetched),
@@ -107,7 +116,7 @@ def listed(events: Sequence[Event], link: str) -> Listed:
         moment(run.start),
         _subject(run),
         headline(run),
-        _tone(run),
+        _TONE[run.outcome],
         wording.span(run.seconds),
         by,
         run.start.limit,
@@ -125,10 +134,9 @@ def headline(run: Timeline) -> str:
     reached = sum(wave.began is not None for wave in run.waves)
     where = f" in wave {reached} of {len(run.waves)}" if reached else " before the first wave" if run.waves else ""
     hosts = sum(bool(row.steps) for row in run.rows)
-    if run.outcome == "done" and (failing := gate_matrix.matrix(run.gates).failing):
-        return f"{wording.many(failing, 'gate')} failed"
     headlines: dict[RunOutcome, str] = {
         "done": f"done, {wording.many(hosts, 'host')} in {wording.many(reached, 'wave')}" if reached else "done",
+        "gates_failed": _gates_failed(run),
         "failed": f"stopped{where}",
         "refused": "refused, nothing was changed",
         "nothing_to_do": "nothing to do",
@@ -143,8 +151,17 @@ def _subject(run: Timeline) -> str:
     return (run.start.playbook or "run").replace("_", " ").capitalize()
 
 
-def _tone(run: Timeline) -> Tone:
-    return "bad" if run.outcome == "done" and gate_matrix.matrix(run.gates).failing else _TONE[run.outcome]
+def _gates_failed(run: Timeline) -> str:
+    found = gate_matrix.matrix(run.gates)
+    return f"{wording.many(found.failing, 'gate')} failed, on {wording.names(found.failing_hosts, 4)}"
+
+
+def _offered(run: Timeline) -> tuple[Endpoint, ...]:
+    """Where clients should go: the routers, where there are any; else the replicas that serve."""
+    serving = {row.replica for row in run.rows if row.serves}
+    return tuple(each for each in run.endpoints if each.router) or tuple(
+        each for each in run.endpoints if each.name in serving
+    )
 
 
 @functools.cache
@@ -163,9 +180,13 @@ def _template(name: str = "report.html.j2") -> jinja2.Template:
         "names": wording.names,
         "sentence": lambda text: text[:1].upper() + text[1:],
         "figures": gate_matrix.figures,
-        "verdict": lambda gate: Chip("good" if gate.passed else "bad", gate.verdict),
+        "verdict": lambda gate: Chip("good" if gate.passed else "bad", words.VERDICTS.get(gate.verdict, gate.verdict)),
         "cell": _cell,
         "column": gate_matrix.column,
+        "software": words.software,
+        "task": words.task,
+        "step": lambda step: words.STEPS.get(step, step),
+        "outcome": lambda outcome: words.OUTCOMES.get(outcome, outcome),
     }
     environment.globals["style"] = markupsafe.Markup(STYLE.read_text(encoding="utf-8"))
     return environment.get_template(name)
@@ -204,32 +225,65 @@ def _alike_hosts(run: Timeline) -> list[HostRow]:
     found: dict[HostRow, list[Row]] = {}
     for row in run.rows:
         driver = str(row.after.get("driver") or "")
-        alike = HostRow((), (), row.wave, driver, tuple(_changes(row)), _state(run, row), tuple(_reasons(run, row)))
+        alike = HostRow((), (), row.wave, driver, tuple(_changes(row)), _state(run, row), ())
         found.setdefault(alike, []).append(row)
     return [
         alike._replace(
-            hosts=tuple(row.host for row in rows), replicas=tuple(dict.fromkeys(row.replica for row in rows))
+            hosts=tuple(row.host for row in rows),
+            replicas=tuple(dict.fromkeys(row.replica for row in rows)),
+            reasons=_shared_reasons(run, rows),
         )
         for alike, rows in found.items()
     ]
+
+
+def _shared_reasons(run: Timeline, rows: Sequence[Row]) -> tuple[str, ...]:
+    """Why, over several hosts: a reason of some of them alone names these."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for reason in _reasons(run, row):
+            found.setdefault(reason, []).append(row.host)
+    everybody = [reason for reason, hosts in found.items() if len(hosts) == len(rows)]
+    some = [reason for reason in found if reason not in everybody]
+    return (*words.reasons(everybody), *(f"{words.reasons([one])[0]} ({wording.names(found[one], 4)})" for one in some))
 
 
 def _cell(cell: gate_matrix.Cell) -> Chip:
     if not cell.verdict:
         return Chip("calm", "not run")
     if cell.passed:
-        return Chip("warn", "pass, failed before") if cell.failed_before else Chip("good", "pass")
-    return Chip("bad", cell.verdict)
+        return Chip("warn", "passed, failed before") if cell.failed_before else Chip("good", "passed")
+    return Chip("bad", words.VERDICTS.get(cell.verdict, cell.verdict))
+
+
+def _facts(run: Timeline) -> list[tuple[str, str]]:
+    """What stands below the headline: name and value."""
+    offered = _offered(run)
+    served = offered or run.endpoints
+    urls = wording.names([each.url for each in offered], 4)
+    facts = [
+        ("cluster", run.start.cluster),
+        ("model", ", ".join(dict.fromkeys(each.model for each in served))),
+        ("endpoint" if len(offered) == 1 else "endpoints", urls),
+        ("run", run.run),
+        ("began", moment(run.start)),
+        ("took", wording.span(run.seconds)),
+        ("by", "@".join(filter(None, (run.start.user, run.start.controller)))),
+        ("limit", run.start.limit),
+        ("command", run.start.command),
+    ]
+    return [(name, value) for name, value in facts if value]
 
 
 def _figures(run: Timeline) -> list[Figure]:
     reached = sum(wave.began is not None for wave in run.waves)
     serving = sorted({row.replica for row in run.rows if row.serves})
     longest = max(timeline.downtime(run).items(), key=lambda item: item[1], default=None)
+    now = "served when last seen" if run.outcome == "unfinished" else "serving now"
     figures = [
         Figure("waves", f"{reached} of {len(run.waves)}") if run.waves else None,
         Figure("gates passed", f"{sum(gate.passed for gate in run.gates)} of {len(run.gates)}") if run.gates else None,
-        Figure("serving now", wording.many(len(serving), "replica"), ", ".join(serving)) if run.rows else None,
+        Figure(now, wording.many(len(serving), "replica"), ", ".join(serving)) if run.rows else None,
         Figure("longest out of service", wording.span(longest[1]), longest[0]) if longest else None,
     ]
     return [figure for figure in figures if figure]
@@ -255,7 +309,10 @@ def _state(run: Timeline, row: Row) -> Chip:
         rolled_back = any(step.kind == "rollback" for step in row.steps)
         return Chip("warn", "serving, rolled back") if rolled_back else Chip("good", "serving")
     if failed is not None:
-        return Chip("warn" if failed.outcome == "unfinished" else "bad", f"{failed.outcome} at {failed.step}")
+        where = words.STEPS.get(failed.step, failed.step)
+        if failed.outcome == "unfinished":
+            return Chip("warn", f"last seen: {where}")
+        return Chip("bad", f"{failed.outcome}: {where}")
     return Chip("calm", "skipped" if row.replica in run.skipped else "not serving" if row.steps else "not reached")
 
 

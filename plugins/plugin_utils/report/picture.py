@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import clock, span
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import words
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.timeline import Kind, Row, Segment, Timeline
 
 LEGEND: dict[Kind, str] = {
@@ -112,8 +113,12 @@ def describe(timeline: Timeline) -> str:
     lines = []
     for row in timeline.rows:
         stretches = ", ".join(
-            f"{segment.kind} from {clock(segment.began)} for {span(segment.seconds)}"
-            + ("" if segment.outcome in ("ok", "serving") else f" ({segment.outcome})")
+            f"{LEGEND[segment.kind]} from {clock(segment.began)} for {span(segment.seconds)}"
+            + (
+                ""
+                if segment.outcome in ("ok", "serving")
+                else f" ({words.OUTCOMES.get(segment.outcome, segment.outcome)})"
+            )
             for segment in [*row.serving[:1], *merged(row.steps), *row.serving[1:]]
         )
         lines.append(f"{row.host}: {stretches or 'untouched and not serving'}.")
@@ -157,8 +162,10 @@ def _names(row: Row, y: float) -> list[Text]:
 
 def _bar(row: Row, segment: Segment, y: float, scale: float) -> Bar:
     x, width, height = _LEFT + segment.began * scale, max(segment.seconds * scale, 1.5), float(_BAR)
-    outcome = "" if segment.outcome in ("ok", "serving") else f", {segment.outcome}"
-    title = f"{row.host}: {segment.step}, {span(segment.seconds)} from {clock(segment.began)}{outcome}"
+    outcome = (
+        "" if segment.outcome in ("ok", "serving") else f", {words.OUTCOMES.get(segment.outcome, segment.outcome)}"
+    )
+    title = f"{row.host}: {words.steps(segment.step)}, {span(segment.seconds)} from {clock(segment.began)}{outcome}"
     name, label = LEGEND[segment.kind], None
     if segment.kind == "prepare":  # done under whatever serves, so that must still be seen
         height = _BAR * 0.3

@@ -6,9 +6,10 @@ Pure: a list of events (docs/reference/journal.md) in, dataclasses out. Times ar
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.engine_start import EngineStart
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import (
     RUN_OUTCOMES,
     SAME_COMMAND,
@@ -19,6 +20,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import
     RunPlan,
     of,
 )
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.served import Completion, Endpoint
 
 Event = Mapping[str, Any]
 Kind = Literal["prepare", "drain", "change", "gates", "start", "bake", "rollback", "serving"]
@@ -92,6 +94,7 @@ class RunStart:
     """Who began which run where, by which command, and when (RFC 3339, UTC).
 
     Attributes:
+        cluster: what its inventory is called.
         zone, utc_offset: of the controller's clock, the offset in seconds east of UTC.
     """
 
@@ -101,6 +104,7 @@ class RunStart:
     controller: str = ""
     limit: str = ""
     command: str = ""
+    cluster: str = ""
     zone: str = ""
     utc_offset: str = ""
 
@@ -113,6 +117,20 @@ class Note:
 
 
 @dataclasses.dataclass(frozen=True)
+class Start:
+    """A start of a replica's engine.
+
+    Attributes:
+        completion: what it generated then to prove that it serves; None where it did not.
+    """
+
+    replica: str
+    engine: EngineStart
+    elapsed: float
+    completion: Completion | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Timeline:
     """All that the report shows.
 
@@ -120,6 +138,9 @@ class Timeline:
         seconds: how long the run took, or until the journal's last event.
         failures: in order; the first is where the trouble began.
         skipped: replica that is in no wave to the reason.
+        endpoints: where clients reach the cluster, the routers first.
+        warnings: what to know besides, each with the hosts that it is of; none where it is of the whole run.
+        conclusions: what the playbook itself said at its end.
         next: the next command to type, if any.
     """
 
@@ -131,6 +152,10 @@ class Timeline:
     rows: tuple[Row, ...]
     failures: tuple[Failure, ...]
     gates: tuple[GateEvent, ...]
+    starts: tuple[Start, ...]
+    endpoints: tuple[Endpoint, ...]
+    warnings: Mapping[str, tuple[str, ...]]
+    conclusions: tuple[str, ...]
     notes: tuple[Note, ...]
     skipped: Mapping[str, str]
     next: str
@@ -143,6 +168,7 @@ def build(events: Sequence[Event]) -> Timeline:
     plan = RunPlan.parse(next(iter(of(events, "planned")), {}))
     last = max((float(event.get("elapsed", 0.0)) for event in events), default=0.0)
     failures = tuple(Failure.of_event(event) for event in of(events, "failed"))
+    again = str(start.get("command") or SAME_COMMAND)
     following = [failure.next for failure in failures if failure.next]
     return Timeline(
         run=plan.run or str(start.get("run") or ""),
@@ -153,13 +179,42 @@ def build(events: Sequence[Event]) -> Timeline:
         rows=_rows(events, plan, last),
         failures=failures,
         gates=tuple(GateEvent.parse(event) for event in of(events, "gate")),
+        starts=tuple(_starts(events)),
+        endpoints=plan.endpoints,
+        warnings=_warnings(events, plan),
+        conclusions=tuple(str(event.get("text") or "") for event in of(events, "conclusion")),
         notes=tuple(
             Note(str(note.get("host") or ""), str(note.get("text") or ""), float(note.get("elapsed", 0.0)))
             for note in of(events, "note")
         ),
         skipped=plan.skipped,
-        next=str(end.get("next") or next(reversed(following), "" if end else SAME_COMMAND)),
+        next=str(end.get("next") or next(reversed(following), "" if end else again)),
     )
+
+
+def _starts(events: Sequence[Event]) -> Iterator[Start]:
+    """Each with the completion that came after it and before the next start of that replica."""
+    of_replica: dict[str, Start] = {}
+    for event in events:
+        name = str(event.get("replica") or "")
+        if event.get("event") == "engine_start":
+            if name in of_replica:
+                yield of_replica[name]
+            of_replica[name] = Start(name, EngineStart.of_event(event), float(event.get("elapsed", 0.0)))
+        elif event.get("event") == "completion" and name in of_replica:
+            completion = Completion.parse({**event, "ok": True})
+            of_replica[name] = dataclasses.replace(of_replica[name], completion=completion)
+    yield from of_replica.values()
+
+
+def _warnings(events: Sequence[Event], plan: RunPlan) -> dict[str, tuple[str, ...]]:
+    found: dict[str, dict[str, None]] = {text: {} for text in plan.warnings}
+    for event in of(events, "warning"):
+        found.setdefault(str(event.get("text") or ""), {}).setdefault(str(event.get("host") or ""))
+    for gate in map(GateEvent.parse, of(events, "gate")):
+        for text in gate.warnings:
+            found.setdefault(text, {}).setdefault(gate.on)
+    return {text: tuple(sorted(hosts)) for text, hosts in found.items()}
 
 
 def typical_wave(journals: Iterable[Sequence[Event]]) -> float | None:

@@ -11,8 +11,14 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import events
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import Event, Fingerprint, RunPlan, TaskReport
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import events, gate_matrix
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import (
+    Event,
+    Fingerprint,
+    GateEvent,
+    RunPlan,
+    TaskReport,
+)
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.served import Completion
 
 STEPS = (
@@ -53,6 +59,7 @@ class Tracker:
         wave: number of the wave under way; None before the first.
         next: the next command to type, by the newest failure that names one.
         completions: replica to what it generated last to prove that it serves.
+        gates: results of gates, in order.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, typical_wave: float | None = None) -> None:
@@ -71,6 +78,8 @@ class Tracker:
         self.wave: int | None = None
         self.next = ""
         self.completions: dict[str, Completion] = {}
+        self.gates: list[GateEvent] = []
+        self._warned: set[tuple[str, str]] = set()
 
     @property
     def elapsed(self) -> float:
@@ -141,6 +150,18 @@ class Tracker:
                 self._wave_failed = self.elapsed
         return found
 
+    def outcome(self, failed: bool, check: bool) -> events.RunOutcome:
+        """How the run ends, by whether any task failed or any host was gone, and whether it was one with ``--check``."""
+        if self.plan.refused:
+            return "refused"
+        if failed:
+            return "failed"
+        if gate_matrix.matrix(self.gates).failing:
+            return "gates_failed"
+        if self.planned and not self.waves:
+            return "nothing_to_do"
+        return "checked" if check else "done"
+
     def play_starts(self) -> list[Event]:
         """A play begins: no step reaches from one play into the next."""
         return [event for host in list(self._open) for event in self._close(host)]
@@ -205,7 +226,18 @@ class Tracker:
             self.completions[replica] = report.completion
             facts = dataclasses.asdict(report.completion)
             found.append(events.event("completion", self.elapsed, host=report.host, replica=replica, **facts))
-        found += [gate.about(self._mates(report.host)).as_event(self.elapsed) for gate in report.gates]
+        if report.start is not None and report.host in self._open and self._open[report.host].name == "serve":
+            replica = self._replica_of.get(report.host, report.host)
+            found.append(report.start.as_event(self.elapsed, report.host, replica))
+        gates = [gate.about(self._mates(report.host)) for gate in report.gates]
+        self.gates += gates
+        found += [gate.as_event(self.elapsed) for gate in gates]
+        if report.conclusion:
+            found.append(events.event("conclusion", self.elapsed, host=report.host, text=report.conclusion))
+        for text in report.warnings:
+            if (report.host, text) not in self._warned:
+                self._warned.add((report.host, text))
+                found.append(events.event("warning", self.elapsed, host=report.host, text=text))
         for host, fingerprint in report.fingerprints.items():
             if self._fingerprints.get(host) != fingerprint:
                 self._fingerprints[host] = fingerprint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import json
 import os
@@ -446,7 +447,8 @@ def test_ctrl_c_leaves_a_report(project: Project) -> None:
     os.killpg(child.pid, signal.SIGINT)
     child.wait(120)
     assert project.journal()[-1]["outcome"] == "interrupted"
-    assert "the same command again" in project.page()
+    again = f'<h2>Next</h2><pre class="command">{project.journal()[0]["command"]}</pre>'
+    assert again in html.unescape(project.page())
     assert "Interrupted in wave 1 of 2" in project.page()
 
 
@@ -457,6 +459,25 @@ def test_a_killed_run_gets_its_report_from_the_next(project: Project) -> None:
     (killed,) = project.runs
     assert not (killed / "report.html").exists()
     project.run([play("a1", step("load", report("Loaded")))])
-    page = (killed / "report.html").read_text()
+    page = html.unescape((killed / "report.html").read_text())
+    began = json.loads((killed / "journal.jsonl").read_text().splitlines()[0])
     assert "No end is known; last seen in wave 1 of 2" in page
-    assert "the same command again" in page
+    assert f'<h2>Next</h2><pre class="command">{began["command"]}</pre>' in page
+
+
+def test_a_diagnosis_with_a_failed_gate_is_not_done_and_its_conclusion_is_kept(project: Project) -> None:
+    found = {"gate": {**HANG["gate"], "host": "a1"}}
+    say = {
+        "name": "Show verdict",
+        "vars": {"lockstep_conclusion": True},
+        "ansible.builtin.debug": {"msg": ["VERDICT on replica_a", "where: a1"]},
+    }
+    warn = report("Warn", {"warnings": ["the card is warm"]})
+    run = project.run([play("a1", report("Run graph gate", found), warn, say)])
+    assert run.rc == 0
+    events = project.journal()
+    assert events[-1]["outcome"] == "gates_failed"
+    assert [event["text"] for event in of(events, "conclusion")] == ["VERDICT on replica_a\nwhere: a1"]
+    assert [(event["host"], event["text"]) for event in of(events, "warning")] == [("a1", "the card is warm")]
+    assert "1 gate failed, on a1" in project.page()
+    assert events[0]["cluster"]

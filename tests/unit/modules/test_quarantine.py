@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import host_record, records
 from ansible_collections.lockstep.vllm.plugins.modules import quarantine
 
 BY_RUN = {"kind": "changing", "reason": "driver change", "owner": "ada@ops", "run": "r1"}
@@ -42,14 +42,17 @@ def test_check_mode_writes_nothing(record: Path, capsys: pytest.CaptureFixture[s
     assert not record.exists()
 
 
-def test_a_run_leaves_an_operator_s_quarantine(record: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_leaves_an_operator_s_quarantine(
+    record: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_record, "stored", lambda: {"host": "a1"})
     call(capsys, **BY_OPERATOR)
     result = call(capsys, **BY_RUN)
     assert (result["changed"], result["quarantine"]["reason"]) == (False, "DIMM swap")
     refused = call(capsys, state="absent")
     assert refused["failed"]
     assert '"kinds": ["operator"]' in refused["msg"]
-    assert refused["next"].startswith("ansible HOST -m lockstep.vllm.quarantine")
+    assert refused["next"].startswith("ansible a1 -m lockstep.vllm.quarantine")
     assert call(capsys, state="absent", kinds=["operator"]) | {"invocation": None} == {
         "changed": True, "quarantine": None, "invocation": None,
     }  # fmt: skip
@@ -67,5 +70,5 @@ def test_no_run_lifts_a_damaged_record(text: str, record: Path, capsys: pytest.C
     refused = call(capsys, state="absent")
     assert refused["failed"]
     assert refused["quarantine"]["kind"] == "damaged"
-    assert refused["msg"].endswith(f"remove {record} on the host")
+    assert refused["msg"].endswith(f"Next: rm {record}")
     assert record.exists()

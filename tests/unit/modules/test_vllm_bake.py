@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.server
 import json
 import threading
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import polling, records
 from ansible_collections.lockstep.vllm.plugins.module_utils.host.settings_changes import SettingsChange
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import bake
 from ansible_collections.lockstep.vllm.plugins.modules import vllm_bake
@@ -52,6 +53,28 @@ class Server(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+class Clock:
+    """Time that passes only between two samples; SERVER becomes ``then`` when it first does."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.then: dict[str, Any] = {}
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        SERVER.update(self.then)
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    mine = Clock()
+    monkeypatch.setattr(polling, "poll", functools.partial(polling.poll, clock=mine, sleep=mine.sleep))
+    return mine
 
 
 @pytest.fixture
@@ -94,16 +117,15 @@ def test_a_good_replica_is_watched_to_the_end(url: str, capsys: pytest.CaptureFi
     ids=["not ready", "slow", "restarted"],
 )
 def test_a_bad_one_is_not_watched_to_the_end(
-    url: str, capsys: pytest.CaptureFixture[str], fault: dict[str, Any], cause: str
+    url: str, clock: Clock, capsys: pytest.CaptureFixture[str], fault: dict[str, Any], cause: str
 ) -> None:
     run(capsys, url, "recorded")
     if "restarts" in fault:
-        threading.Timer(0.5, SERVER.update, kwargs=fault).start()
+        clock.then = fault
     else:
         SERVER.update(fault)
-    began = time.monotonic()
-    result = run(capsys, url, "watched", seconds=60, interval=0.2)
-    assert time.monotonic() - began < 40
+    result = run(capsys, url, "watched", seconds=60, interval=5)
+    assert clock.now < 40
     assert result["failed"] is True
     assert cause in result["msg"]
     assert "Next: journalctl" in result["msg"]

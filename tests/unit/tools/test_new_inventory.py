@@ -23,11 +23,12 @@ TWO = "gpu-01=10.20.0.11,gpu-02=10.20.0.12"
 def listed(folder: Path) -> dict[str, Any]:
     done = subprocess.run(
         [Path(sys.executable).with_name("ansible-inventory"), "-i", folder, "--list",
-         "--vault-password-file", folder / "vault-password"],
+         "--vault-password-file", folder / "vault-password.txt"],
         env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}, capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     assert "WARNING" not in done.stderr, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
+    assert "ungrouped" not in found, "no line of any other file of the folder is taken for a host"
     return found
 
 
@@ -69,7 +70,7 @@ def test_secrets_are_made_kept_and_encrypted(tmp_path: Path) -> None:
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder in folders:
         assert made.main([f"{folder.parent}/{folder.name}", "--hosts", TWO]) == 0
-        assert stat.S_IMODE((folder / "vault-password").stat().st_mode) == 0o600
+        assert stat.S_IMODE((folder / "vault-password.txt").stat().st_mode) == 0o600
         assert (folder / "group_vars/all/vault.yml").read_text().startswith("$ANSIBLE_VAULT;")
     first, second = (listed(folder)["_meta"]["hostvars"]["gpu-01"] for folder in folders)
     assert len(first["vault_ray_node_token"]) >= 32

@@ -13,6 +13,7 @@ from ...core import command_parts
 from .. import wire
 from . import events
 from .events import Phase
+from .job import Job, Part
 
 LONG = datetime.timedelta(days=1)
 """Timeout given to torch: the deadline is ours, and torch's own would hide which rank hangs."""
@@ -72,27 +73,27 @@ class Reporter:
 class Context:
     """One rank: its place in the group, its device, the parameters of the part that it works on."""
 
-    def __init__(self, job: Mapping[str, Any], rank: int) -> None:
+    def __init__(self, job: Job, rank: int) -> None:
         self.rank = rank
-        self.world = int(job["world"])
-        self.local = rank - int(job["first"])
+        self.world = job.world
+        self.local = rank - job.first
         self.params: dict[str, Any] = {}
-        self.backend = job["backend"]
+        self.backend = job.backend
         self.device: Any = None
         self.store: Any = None
-        self.report = Reporter(rank, job["host"], self._barrier)
+        self.report = Reporter(rank, job.host, self._barrier)
 
-    def begin_part(self, number: int, part: Mapping[str, Any], defaults: Callable[[str], Mapping[str, Any]]) -> None:
+    def begin_part(self, number: int, part: Part, defaults: Callable[[str], Mapping[str, Any]]) -> None:
         """The steps that follow are those of this part of the job.
 
         Args:
             number: of the part, counted from 0.
-            part: ``launcher.Part`` as a dictionary.
+            part: this one.
             defaults: of its parameters, by backend.
         """
-        given = {name: value for name, value in part["params"].items() if value is not None}
+        given = {name: value for name, value in part.params.items() if value is not None}
         self.params = {**defaults(self.backend), **given}
-        self.report.part_begins(number, part["name"])
+        self.report.part_begins(number, part.name)
 
     def connect(self, master: tuple[str, int]) -> None:
         """Load torch, choose backend and device, and form the process group.

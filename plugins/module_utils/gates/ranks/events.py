@@ -187,7 +187,7 @@ def from_record(record: Mapping[str, Any]) -> Event:
         raise ValueError(f"{record.get('event')!r:.60} is no event of a rank")
     try:
         return typed.parse(kind, {name: value for name, value in record.items() if name != "event"})
-    except typed.ShapeError as error:
+    except typed.BadAnswer as error:
         raise ValueError(f"event {record['event']}: {error}") from error
 
 

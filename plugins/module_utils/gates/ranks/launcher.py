@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ...core import command_parts, deadline, evidence, records, untrusted
 from ...driver import memory as gpu_memory
@@ -27,53 +27,12 @@ from ...ray.ports import RENDEZVOUS
 from ..wire import Watch, Wire
 from . import events
 from .events import E
+from .job import Job
 
 PASSED_ON = ("NCCL_", "GLOO_", "TORCH_", "CUDA_", "UCX_", "OMP_", "LD_LIBRARY_PATH", "FI_")
 RAY_ENVIRONMENT = records.ETC / "ray.env"
 LOG_LIMIT = 1 << 20
 MOST_LOGS = 64
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """One part of what the ranks shall do, with a time of its own.
-
-    Attributes:
-        name: what its steps, its verdict and its evidence go by.
-        work: ``collectives``, ``graphs`` or ``vllm_kernels``.
-        params: for the work.
-        seconds: that it may take, from the end of the part before it; of the first, from the start of the ranks.
-    """
-
-    name: str
-    work: str
-    params: Mapping[str, Any]
-    seconds: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What the ranks of one host shall do, with one start: one load of torch, one process group.
-
-    Attributes:
-        parts: of the work, one after the other.
-        host: this host's inventory name.
-        first: the first rank of this host.
-        here: number of ranks on this host.
-        world: number of ranks on all hosts.
-        master: address and port where rank 0 listens.
-        interface: the interface that NCCL and gloo shall use; None for a rank group on one host.
-        backend: ``auto``, ``nccl`` or ``gloo``.
-    """
-
-    parts: Sequence[Part]
-    host: str
-    first: int
-    here: int
-    world: int
-    master: tuple[str, int]
-    interface: str | None = None
-    backend: str = "auto"
 
 
 @dataclasses.dataclass(frozen=True)

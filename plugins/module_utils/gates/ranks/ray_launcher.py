@@ -34,7 +34,8 @@ from ..parts import split
 from ..request import Asked, Request, request_of
 from ..result import GateResult
 from . import launcher
-from .launcher import Job, Launch, Part, Report
+from .job import Job, Part
+from .launcher import Launch, Report
 
 PATIENCE = 10.0
 """Seconds for which Ray is asked again, where a rank group cannot be placed."""

@@ -1,8 +1,9 @@
-"""JSON becomes the types that its class names, or is refused with the place where it does not fit."""
+"""Text and values by somebody else: they become the types that a class names, or are refused with the place and the reason."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any, Literal, TypedDict
 
@@ -64,32 +65,95 @@ def test_all_of_it() -> None:
 @pytest.mark.parametrize(
     ("value", "refusal"),
     [
-        ({}, "it lacks count"),
-        ([], "it is list, expected object"),
-        ({"count": 1, "more": 1}, "it has an unknown more"),
-        ({"count": True}, "it.count is bool, expected whole number"),
-        ({"count": 1.0}, "it.count is float, expected whole number"),
-        ({"count": 1, "ratio": "1"}, "it.ratio is str, expected number"),
-        ({"count": 1, "ratio": True}, "it.ratio is bool, expected number"),
-        ({"count": 1, "up": 1}, "it.up is int, expected bool"),
-        ({"count": 1, "pair": ["a"]}, "it.pair has 1 items, expected 2"),
-        ({"count": 1, "many": {"code": "red"}}, "it.many is dict, expected list"),
-        ({"count": 1, "many": [{"code": "blue"}]}, "it.many[0].code is 'blue', which is no Colour"),
-        ({"count": 1, "many": [{"code": []}]}, "it.many[0].code is [], which is no Colour"),
-        ({"count": 1, "by_name": {"x": 1}}, "it.by_name.x is int, expected object"),
-        ({"count": 1, "peers": [{}]}, "it.peers[0] lacks name"),
-        ({"count": 1, "peers": [{"name": 1}]}, "it.peers[0].name is int, expected text"),
-        ({"count": 1, "kind": "c"}, "it.kind is 'c', expected one of a, b"),
-        ({"count": 1, "kind": ["a"]}, "it.kind is ['a'], expected one of a, b"),
+        ({}, "has no count"),
+        (None, "is null, expected an object"),
+        ([], "is a list, expected an object"),
+        ({"count": 1, "more": 1, "\x1b[2Jz": 1}, "has an unknown more, z"),
+        ({"count": True}, "count is true or false, expected a whole number of 64 bits"),
+        ({"count": 1.0}, "count is a number, expected a whole number of 64 bits"),
+        ({"count": 10**400}, "count is a number, expected a whole number of 64 bits"),
+        ({"count": 2**63}, "count is a number, expected a whole number of 64 bits"),
+        ({"count": 1, "ratio": "1"}, "ratio is text, expected a number"),
+        ({"count": 1, "ratio": True}, "ratio is true or false, expected a number"),
+        ({"count": 1, "ratio": 10**400}, "ratio is a number that is too large or not finite"),
+        ({"count": 1, "up": 1}, "up is a number, expected true or false"),
+        ({"count": 1, "pair": ["a"]}, "pair has 1 items, expected 2"),
+        ({"count": 1, "many": {"code": "red"}}, "many is an object, expected a list"),
+        ({"count": 1, "many": [{"code": "blue"}]}, "many.0.code is 'blue', expected one of red"),
+        ({"count": 1, "many": [{"code": []}]}, "many.0.code is a list, expected text"),
+        ({"count": 1, "by_name": {"x": 1}}, "by_name.x is a number, expected an object"),
+        ({"count": 1, "by_name": {"\x1b[2Jz": 1}}, "by_name.z is a number, expected an object"),
+        ({"count": 1, "peers": [{}]}, "peers.0 has no name"),
+        ({"count": 1, "peers": [{"name": 1}]}, "peers.0.name is a number, expected text"),
+        ({"count": 1, "kind": "c"}, "kind is 'c', expected one of a, b"),
+        ({"count": 1, "kind": "\x1b[2J"}, "kind is '', expected one of a, b"),
+        ({"count": 1, "kind": ["a"]}, "kind is a list, expected text"),
     ],
 )  # fmt: skip
 def test_a_refusal_says_where(value: Any, refusal: str) -> None:
-    with pytest.raises(typed.ShapeError) as raised:
+    with pytest.raises(typed.BadAnswer) as raised:
         typed.parse(Thing, value)
     assert str(raised.value) == refusal
 
 
-def test_keys_that_a_newer_writer_adds_may_be_passed_over() -> None:
-    assert typed.parse(Thing, {"count": 1, "more": 1}, known_only=True) == Thing(1)
-    with pytest.raises(typed.ShapeError, match=r"it\.many\[0\] has an unknown more"):
-        typed.parse(Thing, {"count": 1, "many": [{"code": "red", "more": 1}]}, known_only=True)
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("strictness", "value", "found"),
+    [
+        (typed.NEWER, {"count": 1, "more": 1, "many": [{"code": "red", "more": 1}]}, Thing(1, many=(Inner(Colour.RED),))),
+        (typed.NEWER, {"count": 1, "peers": [{}]}, "peers.0 has no name"),
+        (typed.NEWER, {"count": 1, "ratio": NAN}, "ratio is a number that is too large or not finite"),
+        (typed.PARTIAL, {"count": 1, "more": 1, "peers": [{}]}, Thing(1, peers=[{}])),
+        (typed.PARTIAL, {}, "has no count"),
+        (typed.PARTIAL, {"count": 1, "ratio": NAN}, "ratio is a number that is too large or not finite"),
+    ],
+)  # fmt: skip
+def test_what_is_passed_over(strictness: typed.Strictness, value: Any, found: Any) -> None:
+    if not isinstance(found, str):
+        assert typed.parse(Thing, value, strictness) == found
+        return
+    with pytest.raises(typed.BadAnswer) as raised:
+        typed.parse(Thing, value, strictness)
+    assert str(raised.value) == found
+
+
+def test_what_we_measured_may_be_no_number() -> None:
+    assert str(typed.parse(float, NAN)) == "nan"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a": [1, -1.5, true, null, "x"]}', {"a": [1, -1.5, True, None, "x"]}),
+        ("9223372036854775807", 2**63 - 1),
+        ('"tab\\tand\\nline"', "tab\tand\nline"),
+        ('"\\ud83d\\ude00"', "\U0001f600"),
+        ('"\\ud83d \\u0000 \\u001b[1mx"', "\ufffd \ufffd x"),
+        ('{"\\u009b": 1}', {"\ufffd": 1}),
+        ("[" * 32 + "]" * 32, json.loads("[" * 32 + "]" * 32)),
+    ],
+)
+def test_what_comes_through(text: str, value: Any) -> None:
+    assert typed.loads(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "is not JSON"),
+        ("{'a': 1}", "is not JSON"),
+        ("[" * 33 + "]" * 33, "is nested deeper than 32 levels"),
+        ("[" * 200_000, "is nested deeper than 32 levels"),
+        ("9223372036854775808", "holds a number of more than 64 bits"),
+        ("1" + "0" * 5000, "is not JSON: Exceeds the limit"),
+        ("NaN", "holds a number that is not finite: nan"),
+        ("[-Infinity]", "holds a number that is not finite: -inf"),
+        ("1e400", "holds a number that is not finite: inf"),
+    ],
+)
+def test_what_does_not(text: str, problem: str) -> None:
+    with pytest.raises(typed.BadAnswer) as raised:
+        typed.loads(text)
+    assert str(raised.value).startswith(problem)

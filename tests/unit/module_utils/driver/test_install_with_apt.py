@@ -115,7 +115,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Root:
 
 def plan(root: Root, version: str) -> Plan:
     requirements = [Requirement((name,), version) for name in (LIBRARY, DKMS)]
-    offered = apt_repository.offered(f"file:{root.repository}")
+    offered = apt_repository.offered(apt_repository.Repository(f"file:{root.repository}"))
     return driver_install.plan(version, requirements, offered, dpkg.installed(), interrupted=False)
 
 

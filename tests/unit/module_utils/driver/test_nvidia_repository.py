@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import data_tables
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import keyring
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import nvidia_repository as repositories
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver.repository_access import Access
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.transaction import Declared
 
 TABLE = data_tables.read("nvidia_repositories")
@@ -87,7 +88,7 @@ def test_missing(changed: dict[str, Any], named: str | None) -> None:
 
 
 def test_key_that_is_no_key_is_named() -> None:
-    _key, wrong = keyring.fetch(DECLARED, lambda _url, _deadline: b"<html>not found</html>")
+    _key, wrong = keyring.fetch(DECLARED, lambda _url, _deadline, _access: b"<html>not found</html>")
     assert "no OpenPGP" in wrong[0].cause
     assert "https://r/k.pub" in wrong[0].cause
 
@@ -97,7 +98,7 @@ def test_key_installed_already_is_not_fetched_again(tmp_path: Path, monkeypatch:
     installed = tmp_path / "k.asc"
     installed.write_bytes(b"key")
 
-    def unreachable(url: str, _deadline: float) -> bytes:
+    def unreachable(url: str, _deadline: float, _access: Access) -> bytes:
         raise OSError(f"{url} is out of reach")
 
     assert keyring.sha256(DECLARED, installed, unreachable) == (hashlib.sha256(b"key").hexdigest(), [])

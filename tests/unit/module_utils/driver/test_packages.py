@@ -294,7 +294,7 @@ def test_a_repository_in_any_packing(tmp_path: Path, name: str) -> None:
     body = (FIXTURES / "apt/Packages-ubuntu2204").read_bytes()
     pack = {"gz": gzip.compress, "xz": lzma.compress}.get(name.rpartition(".")[2], bytes)
     (tmp_path / name).write_bytes(pack(body))
-    assert "libnvidia-compute-550" in apt_repository.offered(f"file://{tmp_path}/")
+    assert "libnvidia-compute-550" in apt_repository.offered(apt_repository.Repository(f"file://{tmp_path}/"))
 
 
 @pytest.mark.parametrize(
@@ -307,13 +307,13 @@ def test_a_repository_in_any_packing(tmp_path: Path, name: str) -> None:
 )
 def test_a_repository_that_cannot_be_read(url: str, fragment: str) -> None:
     with pytest.raises(apt_repository.UnreadableIndex, match=fragment):
-        apt_repository.offered(url, deadline=2)
+        apt_repository.offered(apt_repository.Repository(url), deadline=2)
 
 
 def test_a_page_that_is_no_index(tmp_path: Path) -> None:
     (tmp_path / "Packages").write_text("<html>not found</html>")
     with pytest.raises(apt_repository.UnreadableIndex, match="holds no package"):
-        apt_repository.offered(f"file://{tmp_path}")
+        apt_repository.offered(apt_repository.Repository(f"file://{tmp_path}"))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import apt_root, boot_kernels, preflight
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import install as driver_install
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.package_problems import Problem, ProblemKind
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver.repository import Repository
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.transaction import Declared
 from tests.unit.documented import documented
 from tests.unit.module_utils.driver.aptlab import Host, Key, digest, paragraph, publish
@@ -61,6 +62,11 @@ def look(host: Host, declared: Declared, busy: bool = False) -> list[Problem]:
     assert digest(host.root) == files
     assert list(apt_root.RUN.iterdir()) == []
     return found
+
+
+def own_of(declared: Declared) -> Repository:
+    assert declared.repository is not None
+    return declared.repository
 
 
 def kinds(problems: list[Problem]) -> list[ProblemKind]:
@@ -192,7 +198,7 @@ def test_the_real_apt_fails_with_both_descriptions(host: Host, declared: Declare
     cuda_keyring(host, declared)
     with apt_root.throw_away(root=host.root) as apt:
         path = preflight.keyring_path(declared)
-        own = apt_root.OwnSource(str(declared.repository_url), key.public.read_bytes(), False, path)
+        own = apt_root.OwnSource(own_of(declared), key.public.read_bytes(), False, path)
         assert apt.add(own).ok  # alone
         answer = apt.check()
     assert (answer.ok, answer.fault) == (False, "signed_by")
@@ -209,7 +215,7 @@ def test_lists_that_the_host_has_of_the_repository_are_read_anew_and_not_written
 ) -> None:
     """They are links in the throw-away root: apt must not write through them."""
     path = preflight.keyring_path(declared)
-    own = apt_root.OwnSource(str(declared.repository_url), key.public.read_bytes(), False, path)
+    own = apt_root.OwnSource(own_of(declared), key.public.read_bytes(), False, path)
     with apt_root.throw_away(root=host.root) as apt:
         assert apt.add(own).ok
         lists = [each for each in (apt.folder / "state/lists").iterdir() if each.is_file()]

@@ -65,6 +65,8 @@ def test_shown_to_people() -> None:
         "piecewise": RungState(Verdict.PROVEN, on_cpu),
         "full": RungState(Verdict.FAILED, "no answer"),
     }
+    timed = ladder.Trial(Verdict.PROVEN, seconds=36.5, at="2026-11-27T17:29:01Z")
+    assert ladder.shown(ladder.Ladder("k", {"none": timed}))["none"].seconds == 36.5
     assert ladder.shown(ladder.Ladder("k", trials, platform="cuda"))["piecewise"] == RungState(Verdict.PROVEN)
 
 

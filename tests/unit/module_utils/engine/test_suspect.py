@@ -101,4 +101,4 @@ def test_it_survives_the_record_and_the_way_to_the_controller() -> None:
     found = suspect.find(["a1", "a2"], {"a1": host(rank(0)), "a2": host(rank(1, "", STOPPED))})
     written = json.loads(json.dumps(as_json(EngineState(Phase.SERVING, suspect=found))))
     assert EngineState.parse(written).suspect == found
-    host_answer._ENGINE(written)
+    assert host_answer.part({"engine": written}, "engine") == written

@@ -100,9 +100,9 @@ CASES = [
 
 
 def engine(platform="", **trials):
-    """engine.json, as the supervisor writes it for these trials."""
+    """What the supervisor reports for these trials."""
     known = ladder.Ladder("k", trials, platform=platform)
-    return as_json(EngineState(Phase.SERVING, "why", ladder=ladder.shown(known)))
+    return EngineState(Phase.SERVING, "why", ladder=ladder.shown(known))
 
 
 PROVEN = Trial(Verdict.PROVEN)
@@ -144,7 +144,7 @@ def test_conclude(hosts, replica, headline, where):
 
 
 def test_the_page_names_versions_known_issue_remediation_and_evidence():
-    record = {**engine(none=PROVEN), "since": "2026-11-22T01:00:00Z"}
+    record = dataclasses.replace(engine(none=PROVEN), since="2026-11-22T01:00:00Z")
     text = diagnosis.page("replica_a", {"a1": host(), "a2": host()}, {**ALL_GOOD, "graph": HANG}, record, "a1")
     for fragment in (
         "VERDICT on replica_a: eager is good",
@@ -154,7 +154,7 @@ def test_the_page_names_versions_known_issue_remediation_and_evidence():
         "issues/17167",
         "graph-hang-550.90.07: 550.127.05 was reported to work.",
         "ladder: none: proven",
-        "/var/lib/lockstep/evidence/diagnose/graph-replica (1 files)",
+        "/var/lib/lockstep/evidence/diagnose/graph-replica (1 file)",
     ):
         assert fragment in text, fragment
     assert len(text.splitlines()) < 60

@@ -93,7 +93,7 @@ def test_an_inconsistent_driver_fails(change: dict[str, Any], code: str, fragmen
     result = evaluated(change)
     assert (result.verdict, result.code) == ("fail", code)
     assert fragment in result.cause
-    assert result.next
+    assert result.next.split()[0] in ("ansible", "ansible-playbook")
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_a_gpu_that_does_not_answer(file: str, code: str, said: str) -> None:
 def test_mig_left_on() -> None:
     result = gate(q_x=text("smi-mig-left-on/q-x.xml"))
     assert (result.verdict, result.code) == ("fail", "mig_on")
-    assert "nvidia-smi -i 0 -mig 0" in result.next
+    assert "nvidia-smi -i 0 -mig 0" in result.cause
 
 
 def test_double_bit_errors_and_a_page_that_waits_for_a_reboot() -> None:
@@ -83,7 +83,7 @@ def test_double_bit_errors_and_a_page_that_waits_for_a_reboot() -> None:
     assert result.measured["findings"] == ["page_retirement_pending", "ecc_errors"]
     assert "3 uncorrected ECC errors" in result.cause
     assert "a page retirement waits for a reboot" in result.cause
-    assert "Reboot gpu1" in result.next
+    assert "Reboot gpu1" in result.cause
 
 
 def test_a_width_that_a_cloud_never_exceeds_only_warns() -> None:
@@ -105,7 +105,7 @@ def test_nvlinks_that_are_inactive_by_design() -> None:
 def test_nvlinks_of_which_two_are_dead() -> None:
     result = gate(nvlink=text("smi-nvlink-inactive-by-design/nvlink-s-v100.txt"))
     assert (result.verdict, result.code) == ("fail", "nvlink_down")
-    assert result.cause == "GPU 3 (GPU-00000003-0000-0000-0000-000000000000): NVLink 3, 5 down"
+    assert result.cause.startswith("GPU 3 (GPU-00000003-0000-0000-0000-000000000000): NVLink 3, 5 down. On gpu1: ")
 
 
 def test_a_corrupt_inforom_warns() -> None:

@@ -10,7 +10,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.gates import graph a
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import nccl as nccl_gate
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import parts
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import events
-from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks.launcher import Part
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks.job import Part
 from tests.unit.module_utils.gates.rank_reports import check, ended, error, report, started, step
 
 PARTS = [Part("nccl", "collectives", {}, 60.0), Part("graph", "graphs", {}, 60.0)]

@@ -89,7 +89,7 @@ def test_transport(wires, code, host, says, types) -> None:
     result = judged(*wires)
     assert (result.code, result.host, result.passed) == (code, host, code == "ok")
     assert says in result.cause
-    assert types in result.next
+    assert types in f"{result.cause} {result.next}"
     assert result.code in OF_GATE["nccl"]
 
 
@@ -120,7 +120,7 @@ def test_what_may_be_meant_is_a_warning(first: Wire, says: str) -> None:
 def test_slow_through_sockets_is_called_that() -> None:
     result = judged(GOOD, FELL, result=SLOW)
     assert (result.code, result.host) == ("fell_to_sockets", "a2")
-    assert result.cause.endswith("; busbw of all_reduce over a1, a2: 3 GB/s, floor 288")
+    assert "; busbw of all_reduce over a1, a2: 3 GB/s, floor 288. On a2, as user lockstep: " in result.cause
 
 
 def test_slow_for_another_reason_says_what_nccl_used() -> None:

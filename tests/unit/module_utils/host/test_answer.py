@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core.shapes import BadAnswer
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.typed import BadAnswer
 from ansible_collections.lockstep.vllm.plugins.module_utils.host import answer, probe
 from tests.unit.module_utils.host.host_states import HEAD, WORKER
 

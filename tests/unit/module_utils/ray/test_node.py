@@ -126,7 +126,8 @@ def test_unit_ends_with_its_daemon(tmp_path):
     program = (
         "import os, subprocess, threading, time; from lockstep.ray import node; node.PAUSE = 0.1;"
         "os.symlink('/bin/sleep', 'raylet'); os.symlink('/bin/sleep', 'gcs_server');"
-        "daemons = [subprocess.Popen(['./gcs_server', '30']), subprocess.Popen(['./raylet', '1'])];"
+        "quiet = {'stdout': subprocess.DEVNULL};"  # else their end is waited for as well
+        "daemons = [subprocess.Popen(['./gcs_server', '9'], **quiet), subprocess.Popen(['./raylet', '1'], **quiet)];"
         "threading.Thread(target=node._watch, args=(True,), daemon=True).start(); time.sleep(30)"
     )
     done = subprocess.run(

@@ -77,7 +77,9 @@ def test_invalid_reply(answering, answer):
 def test_newer_host_may_say_more(answering):
     sent = b'{"host": "a2", "driver": "595.58.03", "mood": "sunny", "unit": {"mood": 1}, "ray": {"code": "new"}}'
     port = answering(sent)
-    assert peer_status.ask("a2", "127.0.0.1", port, timeout=5) == HostStatus("a2", driver="595.58.03")
+    assert peer_status.ask("a2", "127.0.0.1", port, timeout=5) == HostStatus(
+        "a2", driver="595.58.03", ray=RayStatus("new")
+    )
 
 
 def test_nobody_listens():

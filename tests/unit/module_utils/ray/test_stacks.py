@@ -150,7 +150,6 @@ def answer(**sight: object) -> bytes:
         answer(ranks={"pid": 7}),
         answer(folder=["/"]),
         answer(folder="x" * stacks.ANSWER_LIMIT),
-        answer(surprise=True),
     ],
 )
 def test_what_is_no_answer(value: bytes | None) -> None:

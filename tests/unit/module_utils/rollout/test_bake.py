@@ -16,10 +16,10 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import vllm_metrics
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.vllm_metrics import Counters
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import bake
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.bake import Allowed, Before, Sample
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.bake import Allowed, Before, Engine, Sample
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "vllm" / "0.32.0"
-ENGINE = {"model": "tiny", "layout": "tp1pp1", "tensor_parallel_size": 1, "pipeline_parallel_size": 1}
+ENGINE = Engine("tiny", "tp1pp1", 1, 1)
 # Upper edges of vLLM's inter-token histogram, some of them.
 EDGES = (0.025, 0.05, 0.1, 0.2, 0.5, 1.0, math.inf)
 METRICS = """\
@@ -103,7 +103,7 @@ def test_read_metrics_of_vllm() -> None:
         pytest.param(BEFORE, samples(None), [], ["too few to compare"], id="no metrics"),
         pytest.param(None, samples(figures(50, buckets(at_1_0=50))), [], ["nothing to compare with", "own completions took"],
                      id="nothing known of before"),
-        pytest.param(dataclasses.replace(BEFORE, engine={**ENGINE, "model": "large"}), samples(figures(50, buckets(at_1_0=50))), [],
+        pytest.param(dataclasses.replace(BEFORE, engine=dataclasses.replace(ENGINE, model="large")), samples(figures(50, buckets(at_1_0=50))), [],
                      ["another model or layout"], id="another model before"),
         pytest.param(BEFORE, samples(GOOD, {"ready": False, "reason": "no token for 11 s"}), ["not ready: no token for 11 s"], [],
                      id="not ready for a moment"),

@@ -68,7 +68,8 @@ def test_a_refusal_names_the_holder_the_age_and_the_remediation() -> None:
     text = str(stop)
     assert "run r1 of bob@ops2 (pid 9) holds the lock on a1, b1 for 30 minutes" in text
     assert "last heartbeat 8 s ago" in text
-    assert stop.next.endswith("-e rollout_lock_take_over=r1")
+    assert stop.cause.endswith("-e rollout_lock_take_over=r1")
+    assert stop.next == "ansible-playbook playbooks/status.yml"
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,21 @@ PLAYBOOK = """
 
 
 @pytest.mark.parametrize(
+    ("inventories", "cluster"),
+    [
+        (("inventories/mine",), "mine"),
+        (("inventories/mine/hosts.yml",), "mine"),
+        ((f"{ROOT}/inventories/testbed/base",), "testbed/base"),
+        (("/srv/gpu", "extra.ini"), "gpu, extra"),
+        (("a1,a2,",), ""),
+        ((), ""),
+    ],
+)
+def test_a_cluster_is_called_as_its_inventory(inventories: tuple[str, ...], cluster: str) -> None:
+    assert Invocation(inventories=inventories).cluster == cluster
+
+
+@pytest.mark.parametrize(
     ("started", "written", "pasted"),
     [
         (Invocation(str(ROOT), "site.yml"), VERIFY, f"cd {ROOT} && {VERIFY}"),

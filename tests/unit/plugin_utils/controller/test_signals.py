@@ -48,8 +48,8 @@ PROGRAM = textwrap.dedent(
     try:
         if moment == "old worker is closed":
             interrupt()
-        workers[:] = [worker(3)]
-        time.sleep(3)
+        workers[:] = [worker(1.5)]
+        time.sleep(1.5)
         print("controller goes on", end=", ")
     except KeyboardInterrupt:
         print("controller ends", end=", ")

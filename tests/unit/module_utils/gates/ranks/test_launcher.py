@@ -15,6 +15,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import memory as gpu_memory
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import runner
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import events, launcher
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks.job import Job, Part
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.request import Asked, Request
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import CannotRun
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.ports import RENDEZVOUS
@@ -56,7 +57,7 @@ def library(tmp_path):
 
 def job(todo, seconds=60.0, **more):
     about = {"host": "a1", "first": 0, "here": 1, "world": 1, "master": ("127.0.0.1", 29600)}
-    return launcher.Job([launcher.Part("graph", "graphs", {"todo": todo}, seconds)], **{**about, **more})
+    return Job([Part("graph", "graphs", {"todo": todo}, seconds)], **{**about, **more})
 
 
 def run(todo, library, tmp_path, seconds=20.0, environment=None):

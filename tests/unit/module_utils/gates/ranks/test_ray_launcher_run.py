@@ -13,7 +13,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import runner
-from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import launcher, ray_launcher
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import ray_launcher
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks.job import Part
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.request import Asked, Request
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.gcs import Node, Table
 
@@ -25,9 +26,9 @@ send("start", backend="gloo", device="cpu", local_link="cpu", network_link="cpu"
 for number, part in enumerate(job["parts"]):
     if number: os.write(int(os.environ["LOCKSTEP_PARTS_HANDLE"]), bytes([number]))
     phase = {"collectives": "check", "graphs": "capture"}[part["work"]]
-    sick = job["host"] == part["params"].get("sick")
+    sick = job["host"] == part["params"].get("kernel")
     send("step", step=number + 1, phase=phase, what="", waiting=not sick, at=time.time(), part=part["name"])
-    if part["params"].get("sick") and job["world"] > 1: time.sleep(60)
+    if part["params"].get("kernel") and job["world"] > 1: time.sleep(60)
 """
 
 
@@ -84,7 +85,7 @@ def library(tmp_path):
 
 
 def answers(monkeypatch, capsys, library, sick=None):
-    gates = (Asked("nccl", 40.0, {}, floor_gbps=0.0), Asked("graph", 20.0, {"sick": sick}))
+    gates = (Asked("nccl", 40.0, {}, floor_gbps=0.0), Asked("graph", 20.0, {"kernel": sick} if sick else {}))
     request = Request("replica", gates, ranks_per_host=1, user=None, python=sys.executable, library=library)
     hosts = {"a1": "127.0.0.1", "a2": "127.0.0.2"}
     ask = {"request": dataclasses.asdict(request), "hosts": hosts, "head": "127.0.0.1", "address": "127.0.0.1"}
@@ -115,4 +116,4 @@ def test_a_hang_in_the_second_part_is_the_second_gate_s_with_its_evidence(ray, m
 def test_a_part_has_a_name_of_its_own():
     parts = Request("host", (Asked("nccl", 1.0, {}), Asked("graph", 1.0, {}, capture=("plain", "compiled")))).parts()
     assert len({part.name for part in parts}) == len(parts) == 3
-    assert all(isinstance(part, launcher.Part) for part in parts)
+    assert all(isinstance(part, Part) for part in parts)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import context, events, vllm_kernels
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks.job import Job, Params, Part
 
 
 class Value(float):
@@ -66,9 +67,10 @@ class Graphs:
 def tried(
     monkeypatch: pytest.MonkeyPatch, capfd: Any, subject: Any, off: float = 0.0, backend: str = "nccl"
 ) -> list[events.Event]:
-    job = {"first": 0, "here": 1, "world": 1, "master": ["127.0.0.1", 29600], "backend": backend, "host": "a1"}
+    job = Job([], "a1", first=0, here=1, world=1, master=("127.0.0.1", 29600), backend=backend)
     place = context.Context(job, 0)
-    part = {"name": "graph-custom_all_reduce", "params": {"kernel": "custom_all_reduce", "replays": 6}}
+    params: Params = {"kernel": "custom_all_reduce", "replays": 6}
+    part = Part("graph-custom_all_reduce", "vllm_kernels", params, 60.0)
     place.begin_part(1, part, vllm_kernels.defaults)
     monkeypatch.setattr(context.Context, "synchronize", lambda _: None)
     monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
