@@ -14,7 +14,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.shared_addre
 from tests.unit.documented import documented
 
 TWO = {"r1": "10.0.0.5", "r2": "10.0.0.6"}
-GOOD = {"vllm_haproxy_virtual_address": "10.0.0.100/24", "vllm_haproxy_virtual_interface": "eth0"}
+GOOD: Any = {"vllm_haproxy_virtual_address": "10.0.0.100/24", "vllm_haproxy_virtual_interface": "eth0"}
 STATE = HostState(addresses={"eth0": ["10.0.0.5"], "lo": ["127.0.0.1"]})
 
 
@@ -51,9 +51,7 @@ def test_one_that_cannot_answer_is_below_the_last_that_can() -> None:
         ({**GOOD, "vllm_haproxy_virtual_interface": "eth9"}, TWO, ["eth9 is not there (eth0 10.0.0.5, lo 127.0.0.1)"]),
     ],
 )  # fmt: skip
-def test_what_keeps_routers_from_sharing_an_address(
-    settings: dict[str, Any], addresses: dict[str, str], said: list[str]
-) -> None:
+def test_what_keeps_routers_from_sharing_an_address(settings: Any, addresses: dict[str, str], said: list[str]) -> None:
     found = [str(each.stop) for each in shared_address.findings("r1", settings, addresses, STATE) if each.refuses]
     assert len(found) == len(said)
     assert all(part in line for part, line in zip(said, found, strict=True))
@@ -70,4 +68,5 @@ def test_the_role_s_filter_takes_the_address_that_requests_come_from() -> None:
 
 
 def test_clients_use_the_shared_address() -> None:
-    assert router_url({**GOOD, "vllm_haproxy_api_port": 8080}, "10.0.0.5") == "http://10.0.0.100:8080/v1"
+    shared: Any = {**GOOD, "vllm_haproxy_api_port": 8080}
+    assert router_url(shared, "10.0.0.5") == "http://10.0.0.100:8080/v1"

@@ -59,13 +59,11 @@ GOOD = certificate()
 CA = certificate(key=AUTHORITY, issuer="root", name="ca")
 
 
-def settings(chain: str = GOOD, key: str | None = None, **more: Any) -> dict[str, Any]:
+def settings(chain: str = GOOD, key: str | None = None, **more: Any) -> Any:
     return {certificates.CERTIFICATE: chain, certificates.KEY: private() if key is None else key, **more}
 
 
-def found(
-    given: dict[str, Any], read: Callable[[str], str] = lambda path: Path(path).read_text()
-) -> list[tuple[bool, str]]:
+def found(given: Any, read: Callable[[str], str] = lambda path: Path(path).read_text()) -> list[tuple[bool, str]]:
     return [(each.refuses, str(each.stop)) for each in certificates.findings(given, "10.0.0.5", read, NOW)]
 
 
@@ -90,7 +88,7 @@ def found(
         (settings(vllm_haproxy_api_name="www.example.com"), True, "is not valid for vllm_haproxy_api_name (www.example.com)"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told_and_no_key_with_it(given: dict[str, Any], refuses: bool, told: str) -> None:
+def test_what_is_wrong_is_told_and_no_key_with_it(given: Any, refuses: bool, told: str) -> None:
     ((refused, line),) = found(given)
     assert refused is refuses
     assert told in line
