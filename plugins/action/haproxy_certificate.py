@@ -20,7 +20,7 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         certificate, key = arguments.pop("certificate", ""), arguments.pop("key", "")
-        added: dict[str, Any] = {}
+        added: dict[str, object] = {}
         if arguments.get("state", "present") == "present":
             try:
                 found = certificates.load(certificate, key, self._loader.get_text_file_contents)

@@ -172,7 +172,7 @@ class ClusterAction(ActionBase):
                 certificate = certificates.digest(
                     cast(Settings, mine[host].values), self._loader.get_text_file_contents
                 )
-                reads: dict[str, Any] = {"certificate": certificate} if certificate else {}
+                reads: dict[str, object] = {"certificate": certificate} if certificate else {}
                 if mine[host].values.get("vllm_haproxy_virtual_address"):
                     reads["routers"] = list(routers.declared_addresses(self._templar, task_vars).items())
                 of_router = self._wanted(mine[host], settings.ROUTER_ROLES, everything, {"vllm_haproxy": reads})
@@ -223,7 +223,7 @@ class ClusterAction(ActionBase):
         declared: settings.Declared,
         roles: tuple[str, ...],
         context: Mapping[str, Any],
-        also: Mapping[str, Mapping[str, Any]] | None = None,
+        also: Mapping[str, Mapping[str, object]] | None = None,
         head: bool = False,
     ) -> Desired:
         """``context`` is what every role reads of the topology; ``also``, by role, what that one reads besides."""
