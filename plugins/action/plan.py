@@ -15,12 +15,15 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core import data_tab
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop, StopError
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import (
     endpoints,
+    findings,
     needs,
     own_ports,
     plan,
     refusals,
     render,
+    request,
     run_plan,
+    shared_address,
     topology,
 )
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.driver_request import Known
@@ -32,6 +35,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.unexpected i
 from ansible_collections.lockstep.vllm.plugins.modules import plan as documented
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import (
     ansible_internals,
+    certificates,
     configuration,
     driver_preflight,
     known_variables,
@@ -87,6 +91,7 @@ class ActionModule(ClusterAction):
         observed = {host: Observed.parse(each.value, each.error, each.reachable) for host, each in answers.items()}
         for host, name in self.unresolved([host for host, each in observed.items() if not each.reachable], task_vars):
             observed[host] = dataclasses.replace(observed[host], unresolved=name)
+        addresses = routers.declared_addresses(self._templar, task_vars)
         fingerprints = {host: each.value.get("fingerprint") for host, each in answers.items() if each.value}
         return result(
             cluster,
@@ -95,9 +100,26 @@ class ActionModule(ClusterAction):
             fingerprints,
             [*configuration.lacking(Invocation.of_this_run().playbook, constants.CALLBACKS_ENABLED), *found.warnings],
             lambda due: self._driver_findings(cluster, observed, due, task_vars),
-            routers.declared_addresses(self._templar, task_vars),
+            addresses,
             cluster.unexpected(answers),
+            self._router_findings(cluster, observed, addresses, run),
         )
+
+    def _router_findings(
+        self, cluster: Cluster, observed: Mapping[str, Observed], addresses: Mapping[str, str], run: plan.Run
+    ) -> list[findings.Finding]:
+        """What is wrong with the certificates and the shared address of the routers in this run."""
+        found: list[findings.Finding] = []
+        for host in cluster.routers:
+            if host in cluster.wanted and host in (run.limit or ()):
+                mine = cluster.wanted[host].settings
+                wrong = certificates.findings(mine, addresses[host], self._loader.get_text_file_contents, run.now)
+                # Alike ones are told once, with their hosts.
+                found += [dataclasses.replace(each, stop=dataclasses.replace(each.stop, where=host)) for each in wrong]
+                found += shared_address.findings(
+                    host, mine, addresses, observed[host].state if host in observed else None
+                )
+        return findings.as_warnings(found) if run.mode in request.REPAIRS else found
 
     def _driver_findings(
         self,
@@ -167,6 +189,7 @@ def result(
     examine: Examine = lambda _due: driver_preflight.Findings(),
     addresses: Mapping[str, str] | None = None,
     unwanted: Sequence[Unexpected] = (),
+    router_findings: Sequence[findings.Finding] = (),
 ) -> dict[str, Any]:
     """What the action returns: the plan, or its refusals.
 
@@ -177,6 +200,7 @@ def result(
         examine: asks the hosts whose driver is due.
         addresses: of the routers, by router.
         unwanted: what serves and is not in the inventory: once the routers forget it, nobody knows of it.
+        router_findings: what is wrong with the routers' certificates and shared address.
     """
     known = Known(
         issues=data_tables.read("known_issues"),
@@ -186,11 +210,12 @@ def result(
     )
     planned = plan.build(cluster.topology, cluster.wanted, observed, run, known)
     found = examine(planned.due_drivers)
+    unfit, doubtful = findings.told_apart(router_findings)
     serving = (Stop(each.cause, each.next) for each in unwanted if each.serving)
     planned = dataclasses.replace(
-        planned, warnings=(*map(Stop, warnings), *found.warnings, *planned.warnings, *serving)
+        planned, warnings=(*map(Stop, warnings), *found.warnings, *planned.warnings, *doubtful, *serving)
     )
-    reasons = [*planned.refusals, *found.refusals, *_router_refusals(cluster, observed, run.limit or ())]
+    reasons = [*planned.refusals, *found.refusals, *unfit, *_router_refusals(cluster, observed, run.limit or ())]
     if reasons:
         return refused(reasons, render.lines(planned.warnings))
     due_routers = [] if run.mode in (Mode.ABORT, Mode.VERIFY) else _due_routers(cluster, observed, run.limit or ())

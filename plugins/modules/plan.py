@@ -155,7 +155,8 @@ lockstep_plan:
     endpoints:
       description: >-
         Where clients reach the cluster: the routers, then every replica. Each has its C(name), whether it is a C(router), the
-        C(url) with C(/v1), the C(model) to ask for, whether a C(key) is needed, and C(prompt) and C(max_tokens) of its proof.
+        C(url) with C(/v1), the C(model) to ask for, whether a C(key) is needed, C(prompt) and C(max_tokens) of its
+        proof, and, of a router with TLS, C(ca), the file by which its certificate is checked.
       type: list
       elements: dict
     began:

@@ -121,10 +121,10 @@ def nothing_due(lab: Lab, versions: Mapping[str, str]) -> None:
     assert not re.search(r"(canary|wave) \d+ of \d+", play.text), play.explained()
 
 
-def traffic(lab: Lab) -> Traffic:
+def traffic(lab: Lab, key: str = "") -> Traffic:
     facts = lab.facts()
     prefix = lab.environment.get("LOCKSTEP_TESTBED_PREFIX", "10.89.77")
-    return Traffic(f"{prefix}.5:8080", "tiny", facts["proof_prompt"], facts["proof_answer"])
+    return Traffic(f"{prefix}.5:8080", "tiny", facts["proof_prompt"], facts["proof_answer"], key=key)
 
 
 def log_of(lab: Lab, load: Traffic) -> RouterLog:
@@ -141,9 +141,10 @@ def roll(
     extra: Mapping[str, Any] | None = None,
     overlay: str | None = None,
     incident: Incident | None = None,
+    key: str = "",
 ) -> Roll:
-    """Run ``playbook`` to ``version`` under load; ``incident`` is what happens to the cluster meanwhile."""
-    with traffic(lab) as load, concurrent.futures.ThreadPoolExecutor() as pool:
+    """Run ``playbook`` to ``version`` under load of clients that send ``key``; ``incident`` is what happens meanwhile."""
+    with traffic(lab, key) as load, concurrent.futures.ThreadPoolExecutor() as pool:
         running = pool.submit(lab.play, playbook, *arguments, extra={**to(version), **(extra or {})}, overlay=overlay)
         if incident:
             eventually(incident.moment, lambda: running.done() or incident.is_due(lab), 300, 0.5)

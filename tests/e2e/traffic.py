@@ -43,11 +43,20 @@ class Traffic:
         prompt: to which the model is known to answer ``answer``.
         per_second: requests.
         deadline: seconds after which a request has failed.
+        key: sent as a bearer token where it is given.
     """
 
     def __init__(
-        self, address: str, model: str, prompt: str, answer: str, per_second: float = 2.0, deadline: float = 120.0
+        self,
+        address: str,
+        model: str,
+        prompt: str,
+        answer: str,
+        per_second: float = 2.0,
+        deadline: float = 120.0,
+        key: str = "",
     ) -> None:
+        self._headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
         self._address, self._model, self._prompt, self._answer = address, model, prompt, answer
         self._pause, self._deadline = 1 / per_second, deadline
         self._turn = threading.Semaphore(IN_FLIGHT)
@@ -117,7 +126,7 @@ class Traffic:
         asked = {"model": self._model, "prompt": self._prompt, "temperature": 0, "max_tokens": tokens, "stream": stream}
         connection = http.client.HTTPConnection(self._address, timeout=self._deadline)
         try:
-            connection.request("POST", "/v1/completions", json.dumps(asked), {"Content-Type": "application/json"})
+            connection.request("POST", "/v1/completions", json.dumps(asked), self._headers)
             reply = connection.getresponse()
             body = reply.read().decode("utf-8", "replace")
         finally:

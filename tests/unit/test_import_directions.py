@@ -22,7 +22,7 @@ FLOORS = (
     ("rollout", "host"),
     ("gates",),
 )
-APART = ("haproxy",)  # imports nothing of this library
+APART = ("haproxy", "haproxy_tls")  # imports nothing of this library
 ITS_ONE_READER = "host"  # a router is probed as every host is
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 

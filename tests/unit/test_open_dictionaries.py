@@ -13,9 +13,9 @@ from pathlib import Path
 PLUGINS = Path(__file__).parents[2] / "plugins"
 OPEN = re.compile(r"Mapping\[str, Any\]|dict\[str, Any\]")
 BUDGET = {
-    "action": 38,
+    "action": 40,
     "callback": 3,
-    "filter": 24,
+    "filter": 26,
     "lookup": 5,
     "module_utils/admission": 7,
     "module_utils/core": 12,

@@ -37,7 +37,8 @@ def run() -> int:
         records.write(records.ENGINE_STATE, as_json(given_up))
         return GAVE_UP
     signal.signal(signal.SIGTERM, _on_stop)
-    replica = Replica(config, host, stamp, records.RUNTIME.resolve() / "bin" / "vllm", _api_key())
+    vllm = records.RUNTIME.resolve() / "bin" / "vllm"
+    replica = Replica(config, host, stamp, vllm, _api_key(), credential("vllm-api-keys.yml"))
     return Supervisor(replica, cluster.ReplicaCluster(host)).run()
 
 

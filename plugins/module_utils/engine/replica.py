@@ -30,6 +30,7 @@ class Replica:
         stamp: the replica stamp.
         vllm: the program.
         api_key: of vLLM's API; None where it has none.
+        accepted_keys: a file with that key and others that clients may still send; None where there are none.
     """
 
     config: Config
@@ -37,6 +38,7 @@ class Replica:
     stamp: ReplicaStamp
     vllm: Path
     api_key: str | None
+    accepted_keys: Path | None = None
 
     @property
     def address(self) -> str:
@@ -49,6 +51,11 @@ class Replica:
     @property
     def base_url(self) -> str:
         return f"http://{self.api_address}:{self.config.ports.api}"
+
+    @property
+    def key_arguments(self) -> list[str]:
+        """The file that vLLM reads several keys from, as one that it goes by; the arguments hold no key, its log neither."""
+        return ["--config", str(self.accepted_keys)] if self.accepted_keys else []
 
     def environment(self) -> dict[str, str]:
         """vLLM's environment: what systemd gave, what the replica's network needs, what the operator wants on top.

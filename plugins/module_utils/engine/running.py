@@ -31,7 +31,7 @@ class RunningEngine:
     def start(self, layout: Layout, rung: Rung) -> None:
         replica = self._replica
         argv = command(str(replica.vllm), replica.config, layout, rung, replica.api_address)
-        self._process = EngineProcess(argv, replica.environment(), state.LOG)
+        self._process = EngineProcess([*argv, *replica.key_arguments], replica.environment(), state.LOG)
 
     def start_heartbeat(self) -> Heartbeat:
         replica = self._replica

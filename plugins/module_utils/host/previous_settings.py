@@ -46,6 +46,7 @@ MANAGED: Mapping[str, Sequence[str]] = {
     VLLM_SERVER: (
         "/etc/lockstep/engine.json",
         "/etc/lockstep/vllm-api-key",
+        "/etc/lockstep/vllm-api-keys.yml",
         "/etc/systemd/system/lockstep-vllm.service",
     ),
 }

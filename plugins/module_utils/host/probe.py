@@ -224,7 +224,21 @@ def _preflight(request: Request) -> Preflight:
     path = request.get("model")
     if path:
         result["model"] = _guarded(lambda: _model(path))
+    wanted = request.get("api_keys")
+    if wanted:
+        result["drops_api_key"] = _drops_api_key(wanted)
     return result
+
+
+def _drops_api_key(wanted: Sequence[str], path: Path = records.ETC / "vllm-api-key") -> bool:
+    """Whether clients have a key that the engine would not take any more; ``wanted`` are digests of those that it would."""
+    import hashlib
+
+    try:
+        key = path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return False
+    return bool(key) and hashlib.sha256(key.encode()).hexdigest() not in wanted
 
 
 def _model(path: str) -> Model:

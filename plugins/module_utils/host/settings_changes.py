@@ -21,6 +21,7 @@ _PART = {
     "/opt/lockstep/share/serving_runtime.lock": RUNTIME,
     ENGINE: "vLLM",
     "/etc/lockstep/vllm-api-key": "vLLM",
+    "/etc/lockstep/vllm-api-keys.yml": "vLLM",
     "/etc/systemd/system/lockstep-vllm.service": "vLLM",
     RAY: "Ray",
     ENVIRONMENT: "Ray",

@@ -22,8 +22,8 @@ class Request(TypedDict, total=False):
     """What the caller asks about, beyond what is always read.
 
     ``preflight``: check ``ports`` (that Lockstep's units will listen on), ``peers`` (host name to address, to be resolved
-    both ways), ``driver``, that only while the host does not already have that version, what lies at the path ``model``, and
-    what a ``tunnel`` at that UDP port needs.
+    both ways), ``driver``, that only while the host does not already have that version, what lies at the path ``model``,
+    what a ``tunnel`` at that UDP port needs, and whether the key that clients send now is among ``api_keys`` (SHA-256 of each).
     ``ray``: ask Ray for its nodes. ``driver_also``: those of ``driver_state.COSTLY`` to be read. ``inputs``: digest of what is
     wanted of each role; a role that is not named is not current.
     """
@@ -32,6 +32,7 @@ class Request(TypedDict, total=False):
     ports: Sequence[int]
     peers: Mapping[str, str]
     model: str | None
+    api_keys: Sequence[str]
     tunnel: int | None
     ray: bool
     driver_also: Sequence[str]
@@ -153,12 +154,13 @@ class Manifest(TypedDict):
 
 class Preflight(TypedDict, total=False):
     """``taken_ports``: port to its listener; ``names``: peer to its problem or None; ``model``: what lies at the path that was
-    asked for; ``tunnel``: what there is for one."""
+    asked for; ``tunnel``: what there is for one; ``drops_api_key``: the key in use is not among those that are wanted."""
 
     taken_ports: dict[str, str]
     names: dict[str, str | None]
     model: Model | Unread
     tunnel: Carrier | Unread
+    drops_api_key: bool
 
 
 class RouterServer(TypedDict):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from .findings import Finding, refuse
+from .findings import Finding, refuse, warn
 from .needs import Desired
+from .observed import HostState
 from .topology import Replica
 
 
@@ -31,3 +32,14 @@ def findings(replica: Replica, desired: Mapping[str, Desired], problems: Sequenc
             hosts_of.setdefault(problem_of_environment, []).append(host)
     for problem, hosts in hosts_of.items():
         yield refuse(f"{', '.join(hosts)} ({replica.name}): {problem}")
+
+
+def key_findings(replica: Replica, states: Mapping[str, HostState]) -> Iterator[Finding]:
+    """Of a key that clients have and the engine would not take any more: they would be answered 401 from its wave on."""
+    state = states.get(replica.head)
+    if state is not None and state.preflight.drops_api_key:
+        yield warn(
+            f"{replica.head} ({replica.name}): clients that send the key in use are answered 401 once {replica.name} is "
+            "changed: unless it has leaked, put it into vllm_server_api_keys_previous until they have moved "
+            "(docs/how-to/rotate-secrets.md)"
+        )

@@ -86,6 +86,7 @@ class Preflight:
     name_problems: tuple[str, ...] = ()
     model: Model | None = None
     carrier: Carrier | None = None
+    drops_api_key: bool = False
     error: str | None = None
 
     @classmethod
@@ -95,6 +96,7 @@ class Preflight:
             name_problems=tuple(str(problem) for problem in answer.get("names", {}).values() if problem),
             model=Model.parse(answer["model"]) if answer.get("model") else None,
             carrier=Carrier.parse(answer.get("tunnel") or {}),
+            drops_api_key=answer.get("drops_api_key") is True,
             error=answer.get("error"),
         )
 

@@ -9,7 +9,7 @@ import ipaddress
 from collections.abc import Iterator, Mapping
 
 from ..ray import ports
-from . import tunnel_request
+from . import endpoints, tunnel_request
 from .findings import Finding, refuse, warn
 from .observed import HostState
 from .settings import Settings
@@ -33,13 +33,14 @@ def chosen(settings: Settings) -> tuple[ports.RayPorts, ports.EnginePorts]:
 
 def of_router(settings: Settings) -> dict[str, range]:
     """HAProxy's ports, by the variable that moves each; empty on a host that is no router."""
-    named = {
-        "vllm_haproxy_api_port": settings.get("vllm_haproxy_api_port"),
-        "vllm_haproxy_stats_port": settings.get("vllm_haproxy_stats_port"),
-    }
+    named = {"vllm_haproxy_stats_port": settings.get("vllm_haproxy_stats_port")}
+    if endpoints.secure(settings):
+        named["vllm_haproxy_tls_port"] = settings.get("vllm_haproxy_tls_port")
+    if not endpoints.secure(settings) or settings.get("vllm_haproxy_tls_plain") != "closed":
+        named["vllm_haproxy_api_port"] = settings.get("vllm_haproxy_api_port")
     if settings.get("vllm_haproxy_metrics_clients"):  # while nobody may read them, nothing listens
         named["vllm_haproxy_metrics_port"] = settings.get("vllm_haproxy_metrics_port")
-    return {name: range(int(port), int(port) + 1) for name, port in named.items() if port}
+    return {name: range(int(port), int(port) + 1) for name, port in sorted(named.items()) if port}
 
 
 def _metrics_clients(host: str, settings: Settings) -> Iterator[Finding]:

@@ -117,6 +117,13 @@ def _secrets(settings: Settings, _state: HostState, _need: HostNeed) -> Iterator
         secret = settings.get(name)
         if secret is not None and len(str(secret)) < SHORTEST_SECRET:
             yield f"{name} is shorter than {SHORTEST_SECRET} characters: make one with openssl rand -hex 32"
+    previous = settings.get("vllm_server_api_keys_previous") or ()
+    if previous and not settings.get("vllm_server_api_key"):
+        yield "vllm_server_api_keys_previous is set, and vllm_server_api_key is not: previous keys go beside a key"
+    if any(len(str(key)) < SHORTEST_SECRET for key in previous):
+        yield f"vllm_server_api_keys_previous holds a key that is shorter than {SHORTEST_SECRET} characters"
+    if previous and any(str(key).startswith("-") for key in (settings.get("vllm_server_api_key"), *previous)):
+        yield "vllm_server_api_keys_previous: vLLM takes no key that begins with a dash beside others"
 
 
 def _driver(settings: Settings, state: HostState, need: HostNeed) -> Iterator[str]:

@@ -65,6 +65,7 @@ def _replica(
         staging = staging_request.asked_for(desired[replica.head].settings)
         found += model_request.findings(replica, config, states, staging, stages)
         found += hardware.layout_findings(replica, desired, config, states)
+    found += engine_request.key_findings(replica, states)
     found += hardware.host_findings(replica, desired, states, needs)
     for host in replica.hosts:
         found += own_ports.findings(host, desired[host].settings, host == replica.head, states.get(host))

@@ -34,12 +34,21 @@ class Settings(TypedDict, total=False):
     ray_node_role: str
     ray_node_token: str | None
     serving_runtime_lock: str | None
+    vllm_haproxy_api_name: str
     vllm_haproxy_api_port: int
     vllm_haproxy_metrics_clients: Sequence[str]
     vllm_haproxy_metrics_port: int
     vllm_haproxy_replicas: Sequence[Server]
     vllm_haproxy_stats_port: int
+    vllm_haproxy_tls_ca: str | None
+    vllm_haproxy_tls_certificate: str | None
+    vllm_haproxy_tls_key: str | None
+    vllm_haproxy_tls_plain: str
+    vllm_haproxy_tls_port: int
+    vllm_haproxy_virtual_address: str | None
+    vllm_haproxy_virtual_interface: str | None
     vllm_server_api_key: str | None
+    vllm_server_api_keys_previous: Sequence[str]
     vllm_server_layouts: Sequence[Layout]
     vllm_server_model: str | None
     vllm_server_port: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, cast
 
@@ -24,6 +25,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.needs import
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.settings import Settings
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import (
     ansible_internals,
+    certificates,
     fleet,
     routers,
     settings,
@@ -187,7 +189,14 @@ class ClusterAction(ActionBase):
         everything = {replica.name: dict(replica.addresses) for replica in read.replicas}
         for host in before_them if read.replicas else ():
             if host in mine:
-                of_router = self._wanted(mine[host], settings.ROUTER_ROLES, everything)
+                # Its files may change under their paths.
+                certificate = certificates.digest(
+                    cast(Settings, mine[host].values), self._loader.get_text_file_contents
+                )
+                reads: dict[str, object] = {"certificate": certificate} if certificate else {}
+                if mine[host].values.get("vllm_haproxy_virtual_address"):
+                    reads["routers"] = list(routers.declared_addresses(self._templar, task_vars).items())
+                of_router = self._wanted(mine[host], settings.ROUTER_ROLES, everything, {"vllm_haproxy": reads})
                 wanted[host] = _both(wanted[host], of_router) if host in wanted else of_router
         groups = task_vars["groups"]
         return Cluster(read, wanted, before_them, frozenset({*groups, *groups["all"]}))
@@ -236,7 +245,7 @@ class ClusterAction(ActionBase):
         declared: settings.Declared,
         roles: tuple[str, ...],
         context: Mapping[str, Any],
-        also: Mapping[str, Mapping[str, str]] | None = None,
+        also: Mapping[str, Mapping[str, object]] | None = None,
         head: bool = False,
     ) -> Desired:
         """``context`` is what every role reads of the topology; ``also``, by role, what that one reads besides."""
@@ -291,6 +300,7 @@ def _questions(cluster: Cluster, host: str, wanted: Desired) -> dict[str, Any]:
     return {
         "ports": [*_ports(mine, host == replica.head), *of_router],
         "model": _model(cluster.wanted.get(replica.head)),
+        **({"api_keys": _key_digests(mine)} if host == replica.head else {}),
         "peers": dict(replica.addresses),
         "tunnel": tunnel_request.port(mine),
     }
@@ -303,6 +313,12 @@ def _ports(settings: Settings, head: bool) -> list[int]:
     except ValueError:
         return []  # the plan says what is wrong with them
     return list(ports.listened_on(ray, engine, head))
+
+
+def _key_digests(settings: Settings) -> list[str]:
+    """SHA-256 of each key that clients may send: a host is asked whether its own is among them, and is sent no key for that."""
+    keys = (settings.get("vllm_server_api_key"), *(settings.get("vllm_server_api_keys_previous") or ()))
+    return [hashlib.sha256(str(key).encode()).hexdigest() for key in keys if key]
 
 
 def _model(head: Desired | None) -> str | None:

@@ -94,6 +94,8 @@ RANGES: Mapping[str, Range] = {
     "vllm_haproxy_replicas.ready_port": PORT,
     "vllm_haproxy_request_timeout": DEADLINE,
     "vllm_haproxy_stats_port": PORT,
+    "vllm_haproxy_tls_port": PORT,
+    "vllm_haproxy_virtual_router_id": Range("a number of VRRP", 1, 255),
     "vllm_server_bake_error_share": SHARE,
     "vllm_server_bake_latency_factor": COUNT,
     "vllm_server_bake_requests": COUNT,

@@ -165,7 +165,7 @@ def engine_record(templar: Templar, loader: DataLoader, mine: Mapping[str, Any])
     """
     name, role = "__vllm_server_engine", "vllm_server"
     own = {variable: mine[variable] for variable in public_variables(role) if variable in mine}
-    for secret in ("vllm_server_api_key", "vllm_server_hub_token"):
+    for secret in ("vllm_server_api_key", "vllm_server_api_keys_previous", "vllm_server_hub_token"):
         own.pop(secret, None)  # no part of the record
     key = json.dumps(own, default=str)
     if key not in _engine_records:

@@ -24,6 +24,7 @@ class Endpoint:
         model: the name that clients ask for.
         key: whether they need the key of the API.
         prompt, max_tokens: of the completion that proves a replica.
+        ca: the file by which its certificate is checked; empty where the machine knows who signed it, or there is none.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Endpoint:
     key: bool = False
     prompt: str = ""
     max_tokens: int = 16
+    ca: str = ""
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> Endpoint:
@@ -44,13 +46,15 @@ class Endpoint:
             key=given.get("key") is True,
             prompt=text(given.get("prompt")),
             max_tokens=int(number(given.get("max_tokens"))) or 16,
+            ca=text(given.get("ca")),
         )
 
     @property
     def curl(self) -> str:
         """A command that asks it for a completion. It holds no key: that one is the operator's to fill in."""
         body = {"model": self.model, "prompt": self.prompt or "Hello", "max_tokens": self.max_tokens, "temperature": 0}
-        words = ["curl", "-s", f"{self.url}/completions", "-H", "Content-Type: application/json"]
+        trusted = ["--cacert", self.ca] if self.ca else []
+        words = ["curl", "-s", *trusted, f"{self.url}/completions", "-H", "Content-Type: application/json"]
         key = ' -H "Authorization: Bearer $VLLM_API_KEY"' if self.key else ""
         return f"{shlex.join(words)}{key} -d {shlex.quote(json.dumps(body, ensure_ascii=False))}"
 

@@ -15,7 +15,13 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.lockstep.vllm.plugins.action import plan as action
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import needs, plan, refusals, topology
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import (
+    findings,
+    needs,
+    plan,
+    refusals,
+    topology,
+)
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import Observed
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Policy
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode
@@ -256,6 +262,16 @@ def test_what_a_run_repairs_is_a_warning_of_the_plan() -> None:
 def test_hosts_whose_driver_is_not_due_are_not_asked() -> None:
     _returned, asked = examined({host: state(host) for host in ("a1", "b1", "c1")}, driver_preflight.Findings())
     assert asked == [{}]
+
+
+def test_a_certificate_that_cannot_serve_refuses_a_run_and_one_that_soon_cannot_is_told() -> None:
+    cluster = Cluster(topology.Topology(), {}, ())
+    run = plan.Run(Mode.CONVERGE, Policy(), NOON, set())
+    bad, soon = findings.refuse("expired"), findings.warn("expires soon")
+    refused = action.result(cluster, {}, run, {}, router_findings=[bad, soon])
+    assert refused["reasons"] == "- expired\n- warning: expires soon\n"
+    told = action.result(cluster, {}, run, {}, router_findings=[soon])
+    assert told["lockstep_plan"]["warnings"] == ["expires soon"]
 
 
 def refused_routers(**answers: Observed) -> list[str]:

@@ -505,3 +505,34 @@ def test_a_configuration_that_cannot_be_run_is_given_up_with_its_reason(lab: Lab
     assert lab.process is not None
     assert lab.process.wait(60) == 78
     assert "vllm_server_ladder" in lab.state()["reason"]
+
+
+def status_for(lab: Lab, key: str) -> int:
+    asked = urllib.request.Request(
+        f"http://127.0.0.1:{lab.port}/v1/completions",
+        json.dumps({"model": "tiny", "prompt": "p", "max_tokens": 1}).encode(),
+        {"Authorization": f"Bearer {key}"},
+    )
+    try:
+        with urllib.request.urlopen(asked, timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as refusal:
+        return refusal.code
+
+
+def test_while_a_key_is_rotated_clients_of_both_are_answered_and_no_argument_holds_one(lab: Lab) -> None:
+    old = "the-key-before-it"
+    (lab.root / "credentials" / "vllm-api-keys.yml").write_text(json.dumps({"api-key": [SECRET, old]}))
+    lab.configure(ladder=["none"])
+    lab.start()
+    lab.until_ready()  # the proof and the heartbeat send the new one
+    assert [status_for(lab, key) for key in (SECRET, old, "another")] == [200, 200, 401]
+    shown = lab.journal()
+    assert "vllm-api-keys.yml" in shown
+    assert SECRET not in shown
+    assert old not in shown
+    assert lab.process is not None
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace")
+            assert str(lab.root) not in command or (SECRET not in command and old not in command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shutil
@@ -126,3 +127,21 @@ def test_a_router_is_read_where_lockstep_has_configured_one(monkeypatch: pytest.
     assert "router" not in host_probe.collect({})
     (tmp_path / "vllm_haproxy.json").write_text("{}")
     assert "HAProxy does not answer" in str(host_probe.collect({})["router"])
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted", "drops"),
+    [
+        ("k\n", ["k", "o"], False),
+        ("k\n", ["n", "k"], False),
+        ("k\n", ["n"], True),
+        (None, ["n"], False),
+        ("", ["n"], False),
+    ],
+)
+def test_a_key_that_would_be_dropped(content: str | None, wanted: list[str], drops: bool, tmp_path: Path) -> None:
+    path = tmp_path / "vllm-api-key"
+    if content is not None:
+        path.write_text(content)
+    digests = [hashlib.sha256(key.encode()).hexdigest() for key in wanted]
+    assert host_probe._drops_api_key(digests, path) is drops

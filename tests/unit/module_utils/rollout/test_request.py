@@ -880,3 +880,71 @@ def test_every_testbed_is_planned_without_a_word(name: str, tmp_path: Path) -> N
     found = planned(cluster, answers)
     assert lines(found) == []
     assert found.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("drops", "mode", "said"),
+    [(True, Mode.CONVERGE, 1), (False, Mode.CONVERGE, 0), (None, Mode.CONVERGE, 0), (True, Mode.UPGRADE, 1)],
+)
+def test_a_key_that_clients_have_and_would_lose_is_told(
+    drops: bool | None, mode: Mode, said: int, declare: Callable[..., controller.Cluster]
+) -> None:
+    preflight = {"taken_ports": {}, "names": {}, **({} if drops is None else {"drops_api_key": drops})}
+    found = planned(declare(hosts=1), {"gpu-01": answer("gpu-01", "10.30.0.1", preflight=preflight)}, mode)
+    warnings = [str(warning) for warning in found.warnings if "401" in str(warning)]
+    assert len(warnings) == said
+    assert all("put it into vllm_server_api_keys_previous until they have moved" in line for line in warnings)
+    assert lines(found) == []
+
+
+NEW_KEY, OLD_KEY = "n" * 32, "o" * 32
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"vllm_server_api_key": NEW_KEY, "vllm_server_api_keys_previous": [OLD_KEY]}, []),
+        ({"vllm_server_api_keys_previous": [OLD_KEY]}, ["previous keys go beside a key"]),
+        (
+            {"vllm_server_api_key": NEW_KEY, "vllm_server_api_keys_previous": ["short"]},
+            ["vllm_server_api_keys_previous holds a key that is shorter than 32 characters"],
+        ),
+        (
+            {"vllm_server_api_key": NEW_KEY, "vllm_server_api_keys_previous": ["-" + OLD_KEY]},
+            ["vLLM takes no key that begins with a dash beside others"],
+        ),
+    ],
+)
+def test_previous_keys_go_beside_a_key(
+    variables: dict[str, Any], said: list[str], declare: Callable[..., controller.Cluster]
+) -> None:
+    found = lines(planned(declare(hosts=1, **variables)))
+    assert len(found) == len(said)
+    assert all(part in line for part, line in zip(said, found, strict=True))
+    assert not any(OLD_KEY in line or NEW_KEY in line for line in found)
+
+
+def test_a_host_is_asked_about_keys_by_their_digests(declare: Callable[..., controller.Cluster]) -> None:
+    cluster = declare(hosts=2, vllm_server_api_key=NEW_KEY, vllm_server_api_keys_previous=[OLD_KEY])
+    asked = {host: controller._questions(cluster, host, cluster.wanted[host]) for host in ("gpu-01", "gpu-02")}
+    assert asked["gpu-01"]["api_keys"] == [hashlib.sha256(key.encode()).hexdigest() for key in (NEW_KEY, OLD_KEY)]
+    assert "api_keys" not in asked["gpu-02"]
+    assert NEW_KEY not in json.dumps(asked)
+
+
+def test_another_token_of_ray_is_due_on_every_host_of_a_replica_and_in_one_wave(
+    declare: Callable[..., controller.Cluster],
+) -> None:
+    """Ray's token is one for a cluster: a replica gets another one whole, in its own wave, with no client on it."""
+    before, after = (declare(hosts=2, ray_node_token=letter * 32) for letter in "ab")
+    for host in ("gpu-01", "gpu-02"):
+        changed = {
+            role
+            for role in before.wanted[host].inputs
+            if before.wanted[host].inputs[role] != after.wanted[host].inputs[role]
+        }
+        assert changed == {"ray_node"}
+    manifest = {role: {"current": role != "ray_node", "drifted": []} for role in after.wanted["gpu-01"].inputs}
+    answers = {f"gpu-0{n}": answer(f"gpu-0{n}", f"10.30.0.{n}", manifest=manifest) for n in (1, 2)}
+    found = planned(after, answers)
+    assert [wave.hosts for wave in found.waves] == [("gpu-01", "gpu-02")]

@@ -1,0 +1,37 @@
+"""Examine a router's certificate and key here, and hand them to the module that installs them."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import certificates, stops
+
+
+class ActionModule(ActionBase):
+    """The action behind lockstep.vllm.haproxy_certificate (documented in plugins/modules/haproxy_certificate.py)."""
+
+    _VALID_ARGS = frozenset({"state", "path", "certificate", "key", "address", "port", "deadline"})
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        arguments = dict(self._task.args)
+        certificate, key = arguments.pop("certificate", ""), arguments.pop("key", "")
+        added: dict[str, object] = {}
+        if arguments.get("state", "present") == "present":
+            try:
+                found = certificates.load(certificate, key, self._loader.get_text_file_contents)
+            except certificates.CertificateError as error:
+                raise stops.fail(error.stop) from error
+            wrong = [
+                each.stop for each in certificates.problems(found, datetime.datetime.now(datetime.UTC)) if each.refuses
+            ]
+            if wrong:
+                raise stops.fail(Stop("; ".join(stop.cause for stop in wrong)))
+            arguments["bundle"] = found.bundle
+            added = {"expires": int(found.expires.timestamp()), "names": list(found.names)}
+        result = self._execute_module("lockstep.vllm.haproxy_certificate", arguments, task_vars=task_vars or {})
+        return {**result, **added}
