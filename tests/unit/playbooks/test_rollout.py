@@ -447,7 +447,6 @@ def test_a_task_that_never_ends_is_a_failure_of_its_host_and_is_rolled_back(coll
         options=["-e", "rollout_task_deadline=10"],
     )
     assert ran.rc != 0
-    assert "Wave 1 of 2 failed on its way to driver 550.127.05; no further wave begins." in ran.text, ran.text
     assert "rollback:nvidia_driver.restore" in ran.of("a1")
     assert "rollback:nvidia_driver.restore" in ran.of("a2")
     assert "nvidia_driver.install" not in ran.of("b1")
