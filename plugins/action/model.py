@@ -33,7 +33,7 @@ class ActionModule(WaitingAction):
                 files = upload.files_of(sent_from, arguments.get("checksums") or "", arguments.get("exclude") or [])
                 self._task.args = {**arguments, "files": files}
             result = super().run(tmp, task_vars)
-            for _ in range(SENDINGS):
+            for _try in range(SENDINGS):
                 if result.get("code") != Result.UPLOAD or sent_from is None:
                     break
                 staging = f"{arguments['folder']}/{store.STAGING}/{arguments['name']}"

@@ -66,7 +66,7 @@ def models_to_keep(hostvars: Any, groups: Mapping[str, Sequence[str]], folder: s
     keep: set[str] = set()
     for host in groups.get(topology.ROOT, ()):
         mine = hostvars[host]
-        above, _, name = str(mine.get("vllm_server_model", "")).rstrip("/").rpartition("/")
+        above, _slash, name = str(mine.get("vllm_server_model", "")).rstrip("/").rpartition("/")
         keep |= {name} if above == str(folder).rstrip("/") else set()
         keep |= set((mine.get("__model_used") or {}).get("in_use", ()))
     return sorted(keep)

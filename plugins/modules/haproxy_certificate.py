@@ -116,7 +116,7 @@ def wait(module: AnsibleModule) -> None:
     seen, reloaded = haproxy_tls.wait_presented(
         wanted,
         lambda: haproxy_tls.see(params["address"], params["port"]),
-        (lambda: None) if module.check_mode else (lambda: _reload()),
+        (lambda: None) if module.check_mode else _reload,
         params["deadline"],
     )
     module.exit_json(changed=reloaded, tls=seen.tls, alpn=seen.alpn)

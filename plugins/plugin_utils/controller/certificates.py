@@ -13,9 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
+
+try:  # ansible-core requires it
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+except ImportError as error:
+    _MISSING: ImportError | None = error
+else:
+    _MISSING = None
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import StopError
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import span
@@ -69,6 +75,8 @@ def load(certificate: str, key: str, read: Read) -> Certificate:
     Raises:
         CertificateError: one is missing or is not what it should be, or the key is not the certificate's.
     """
+    if _MISSING is not None:
+        raise CertificateError(f"{CERTIFICATE} cannot be read: {_MISSING} (ansible-core requires it)")
     chain = [block for kind, block in _blocks(CERTIFICATE, certificate, read) if kind == "CERTIFICATE"]
     keys = [block for kind, block in _blocks(KEY, key, read) if kind.endswith("PRIVATE KEY")]
     if not chain:
@@ -204,6 +212,6 @@ def _matches(pattern: str, name: str) -> bool:
         pass
     one, other = pattern.lower().rstrip("."), name.lower().rstrip(".")
     if one.startswith("*."):
-        label, _, rest = other.partition(".")
+        label, _dot, rest = other.partition(".")
         return bool(label) and rest == one[2:]
     return one == other

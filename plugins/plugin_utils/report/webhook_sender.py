@@ -81,7 +81,7 @@ def lines(handle: int, parent: int, poll: float = 1.0) -> Iterator[str]:
     """Lines of a pipe until it ends, or until ``parent`` is gone: workers that outlive it for a while hold the pipe open."""
     rest = b""
     while True:
-        ready, _, _ = select.select([handle], [], [], poll)
+        ready = select.select([handle], [], [], poll)[0]
         if not ready:
             if os.getppid() != parent:
                 return

