@@ -113,7 +113,7 @@ class Lab:
         peers = {"a1": "127.0.0.1", "a2": "127.0.0.2"}
         record = {"host": "a1", "address": "127.0.0.1", "interface": "lo", "gpus": 1, "head": head, "peers": peers}
         self.put("host.json", record)
-        self.put("stamp.json", {"hosts": {"a1": "1111", "a2": "2222"}})
+        self.put("stamp.json", {"hosts": {"a1": "1111", "a2": "2222"}, "at": "2026-11-27T12:00:00Z"})
         self.ray({"a1": "1111", "a2": "2222"})
         self.configure()
         self.process: subprocess.Popen[bytes] | None = None
@@ -246,7 +246,7 @@ def test_a_second_start_goes_straight_to_the_highest_proven_rung(lab: Lab) -> No
     lab.until_ready()
     assert lab.starts() == ["none", "full", "full"]
     lab.end()
-    lab.put("stamp.json", {"hosts": {"a1": "1111", "a2": "3333"}})
+    lab.put("stamp.json", {"hosts": {"a1": "1111", "a2": "3333"}, "at": "2026-11-27T12:00:00Z"})
     lab.ray({"a1": "1111", "a2": "3333"})
     lab.start()
     lab.until_ready()
