@@ -91,11 +91,17 @@ def host(tmp_path: Path) -> Host:
     return Host(tmp_path)
 
 
+def stat_of_parent(name: str, parent: int) -> str:
+    """This process's own ``stat`` as that of process 4711, with another name and parent."""
+    state, _parent, *others = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    return f"4711 ({name}) {state} {parent} {' '.join(others)}\n"
+
+
 def test_what_this_process_started_itself_is_no_holder(host: Host) -> None:
     """As the nvidia-smi of the probe, which runs while holders are looked for."""
-    host.file("proc/4711/stat", f"4711 (nvidia-smi) x) R {os.getpid()} 4711 4711 0 -1")
+    host.file("proc/4711/stat", stat_of_parent("nvidia-smi) x", os.getpid()))
     assert host.state()["holders"] == []
-    host.file("proc/4711/stat", "4711 (nvidia-smi) R 1 4711 4711 0 -1")
+    host.file("proc/4711/stat", stat_of_parent("nvidia-smi", 1))
     assert [holder["pid"] for holder in host.state()["holders"]] == [4711]
 
 
