@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from tests.e2e.lab import ROOT, Lab
+from tests.e2e.lab import Lab
 from tests.e2e.rolls import HEADS, declaring, log_of, serving, traffic, verified
 
 pytestmark = pytest.mark.long
@@ -63,7 +63,7 @@ def test_a_replica_leaves_and_comes_back_and_nobody_notices(pair: Lab) -> None:
 @contextlib.contextmanager
 def undeclared(pair: Lab) -> Iterator[Lab]:
     """The same testbed by an inventory in which b1 is a host of no replica."""
-    folder = ROOT / f"inventories/testbed/undeclared-{os.getpid()}"
+    folder = pair.inventory.with_name(f"undeclared-{os.getpid()}")
     shutil.copytree(pair.inventory, folder)
     try:
         hosts = yaml.safe_load((folder / "hosts.yml").read_text())

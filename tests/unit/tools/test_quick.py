@@ -18,7 +18,7 @@ quick = script("quick")
             "plugins/module_utils/engine/ladder.py",
             ["tests/unit/module_utils/engine/test_ladder.py", "tests/unit/module_utils/engine/test_ladder_rungs.py"],
         ),
-        ("plugins/module_utils/haproxy.py", ["tests/unit/module_utils/test_haproxy.py"]),
+        ("plugins/module_utils/haproxy_tls.py", ["tests/unit/module_utils/test_haproxy_tls.py"]),
         ("testbed/lib/faults.py", ["tests/unit/testbed/test_faults.py"]),
         ("tests/unit/module_utils/engine/test_ladder.py", ["tests/unit/module_utils/engine/test_ladder.py"]),
         ("tests/unit/module_utils/gates/rank_reports.py", ["tests/unit/module_utils/gates"]),
