@@ -24,7 +24,7 @@ class ActionModule(ClusterAction):
         variables = task_vars or {}
         cluster = self.cluster(variables)
         if cluster.topology.problems:
-            raise stops.fail(Stop("; ".join(cluster.topology.problems), "correct the inventory"))
+            raise stops.fail(Stop("; ".join(cluster.topology.problems)))
         addresses = routers.declared_addresses(self._templar, variables)
         return {"changed": False, **targets(cluster, addresses, arguments["exporter_port"])}
 

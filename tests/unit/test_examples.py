@@ -101,7 +101,7 @@ def test_values_have_the_documented_types(example: Path) -> None:
 def test_everything_required_is_set_and_secrets_come_from_the_vault(example: Path) -> None:
     text = written(example)
     for name, option in options().items():
-        if option.get("required") and not name.startswith(("admission_", "vllm_haproxy_")):
+        if option.get("required") and not name.startswith(("admission_", "vllm_haproxy_", "node_metrics_")):
             assert re.search(rf"^\s*{name}:", text, re.MULTILINE), f"{name} is required and not set"
         if option.get("no_log") and re.search(rf"^\s*{name}:", text, re.MULTILINE):
             assert f'{name}: "{{{{ vault_{name} }}}}"' in text, f"{name} is a secret outside the vault"
