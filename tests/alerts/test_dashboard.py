@@ -55,9 +55,14 @@ EXPRESSIONS = list(expressions())
 
 
 def exported() -> dict[str, set[str]]:
-    """Metric to its labels: of our exporter, and as HAProxy and vLLM were captured."""
+    """Metric to its labels: of our exporter, of a router's own file, and as HAProxy and vLLM were captured."""
     found: dict[str, set[str]] = {}
-    texts = [metrics.render(metrics.samples(HEAD)), *(path.read_text(encoding="utf-8") for path in CAPTURED)]
+    router = (ROOT / "roles/vllm_haproxy/templates/lockstep-router.prom.j2").read_text(encoding="utf-8")
+    texts = [
+        re.sub(r"\{\{.*?\}\}", "0", router),
+        metrics.render(metrics.samples(HEAD)),
+        *(path.read_text(encoding="utf-8") for path in CAPTURED),
+    ]
     for name, labels in _SERIES.findall("\n".join(texts)):
         found.setdefault(name, set()).update(_LABEL.findall(labels))
     return found
