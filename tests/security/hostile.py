@@ -73,7 +73,10 @@ def spoiled(draw: st.DrawFn, good: Any) -> Any:
     """``good`` with one to three places replaced, removed, or with something more in them."""
     value = copy.deepcopy(good)
     for _change in range(draw(st.integers(1, 3))):
-        *way, last = draw(st.sampled_from([place for place in _places(value) if place] or [("x",)]))
+        places = [place for place in _places(value) if place]
+        if not places:  # no object and no list, or an empty one
+            return draw(values)
+        *way, last = draw(st.sampled_from(places))
         holder = value
         for key in way:
             holder = holder[key]

@@ -53,7 +53,7 @@ def like(value: Any) -> st.SearchStrategy[Any]:
 
 ENGINE = {
     "phase": "serving", "reason": "r", "since": "2026-11-22T00:30:00Z", "ready": True, "layout": "a", "tensor_parallel_size": 1,
-    "rung": "none", "ladder": {"none": {"verdict": "failed", "note": "x"}}, "restarts": 1, "pid": 7, "evidence": ["/e"],
+    "rung": "none", "ladder": {"none": {"verdict": "failed", "note": "x", "seconds": 1.5, "at": "2026-11-22T00:30:00Z"}}, "restarts": 1, "pid": 7, "evidence": ["/e"],
     "findings": [{"id": "i", "level": "info", "finding": "f", "remediation": "r", "source": "s", "line": "l", "count": 1}],
 }  # fmt: skip
 RESULT = as_json(GateResult("nccl", "pass", 1.0, host="a1", pair=("a1", "a2"), measured={"x": 1}, evidence=("/e",)))

@@ -71,7 +71,7 @@ def test_a_changed_secret_is_seen_all_the_same(host: Path) -> None:
     inputs = manifests.digest("files", {"ray_node_token": TOKEN}, {})
     record(host, inputs)
     asked: dict[str, Any] = {"inputs": {"ray_node": inputs}}
-    assert probe.collect(asked)["manifest"] == {"ray_node": {"current": True, "drifted": []}}  # type: ignore[arg-type]
+    assert probe.collect(asked)["manifest"] == {"ray_node": {"current": True, "same_code": True, "drifted": []}}  # type: ignore[arg-type]
     other = {"inputs": {"ray_node": manifests.digest("files", {"ray_node_token": "another"}, {})}}
     assert probe.collect(other)["manifest"]["ray_node"]["current"] is False  # type: ignore[arg-type, typeddict-item]
     (host / "ray-token").chmod(0o600)
