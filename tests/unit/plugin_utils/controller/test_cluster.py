@@ -195,7 +195,7 @@ def test_hosts_of_no_replica_are_asked_only_on_request(
     made._task = types.SimpleNamespace(become=False, args={"others": asked}, check_mode=False, async_val=0)
     made._connection = types.SimpleNamespace(_shell=types.SimpleNamespace(tmpdir=None))
     monkeypatch.setattr(module.Display, "display", lambda _self, text, **_other: shown.append(text))
-    status = made.run(None, inventory.task_vars)["status"]
+    status = made.run(None, {**inventory.task_vars, "ansible_play_hosts_all": ["a1", "a2", "b1"]})["status"]
     assert (status["unexpected"], status["unanswered"]) == ([], ["gone1"] if asked else [])
     assert ("in no replica, and no answer: gone1" in shown[0]) is asked
 
