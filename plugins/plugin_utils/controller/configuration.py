@@ -11,6 +11,7 @@ EXAMPLE = Path("docs/how-to/ansible.cfg")
 CALLBACKS = {
     "lockstep.vllm.rollout": "no journal and no report of this run are kept",
     "lockstep.vllm.interrupts": "a ctrl-C may be lost",
+    "lockstep.vllm.whole_replicas": "diagnose.yml and verify.yml refuse a part of a replica",
 }
 
 
