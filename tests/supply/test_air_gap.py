@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from testbed.lib import archive, errors
+
 ROOT = Path(__file__).parents[2]
 UV = ROOT / ".venv/bin/uv"
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 pytestmark = pytest.mark.long
 
 
@@ -36,15 +37,15 @@ def test_wheelhouse_of_the_cpu_lock_is_complete(tmp_path: Path) -> None:
     assert (tmp_path / "3.12/ansible").is_dir()
 
 
-@pytest.mark.skipif(not KEYRING.exists(), reason="this machine has no keyring of Debian's archive")
+@pytest.mark.skipif(not Path(archive.KEYRING).exists(), reason="this machine has no keyring of Debian's archive")
 def test_mirror_of_debians_own_driver_is_complete(tmp_path: Path) -> None:
     """Every file of the list is fetched, and has its checksum."""
     sources = tmp_path / "sources.list"
-    parts = (("debian", "bookworm"), ("debian", "bookworm-updates"), ("debian-security", "bookworm-security"))
-    sources.write_text("".join(
-        f"deb [signed-by={KEYRING}] http://deb.debian.org/{archive} {suite} main contrib non-free non-free-firmware\n"
-        for archive, suite in parts
-    ))  # fmt: skip
+    try:
+        described = archive.sources("bookworm", ("main", "contrib", "non-free", "non-free-firmware"))
+    except errors.TestbedError as error:
+        pytest.skip(str(error))
+    sources.write_text("\n".join([*described, ""]))
     listed = tmp_path / "list"
     given = ["--driver", "535.309.01", "--source", "debian", "--flavor", "proprietary", "--distribution", "debian:12"]
     subprocess.run(

@@ -47,8 +47,8 @@ def test_index_is_taken_as_apt_reads_it(key: str, name: str | None) -> None:
     assert mirror_list.index_name(key, RELEASE) == name
 
 
-PRINTED = """'http://deb.debian.org/debian-security/pool/updates/main/p/python3.11/python3.11_3.11.2-6%2bdeb12u9_amd64.deb' python3.11_3.11.2-6+deb12u9_amd64.deb 573720 SHA256:24a1
-'http://deb.debian.org/debian/pool/main/g/gcc-defaults/g++_12.2.0-3_amd64.deb' g++_4%3a12.2.0-3_amd64.deb 1356 SHA256:57e9
+PRINTED = """'http://archive.example.org/debian-security/pool/updates/main/p/python3.11/python3.11_3.11.2-6%2bdeb12u9_amd64.deb' python3.11_3.11.2-6+deb12u9_amd64.deb 573720 SHA256:24a1
+'http://archive.example.org/debian/pool/main/g/gcc-defaults/g++_12.2.0-3_amd64.deb' g++_4%3a12.2.0-3_amd64.deb 1356 SHA256:57e9
 """
 
 
