@@ -113,3 +113,15 @@ def test_a_host_that_leaves_loses_every_unit_and_drop_in_of_ours_and_none_of_ano
     }
     assert {*stopped, *beside} == units | drop_ins
     assert {unit for unit in units if "@" not in unit} == set(stopped)
+
+
+def test_a_host_that_leaves_loses_every_folder_of_ours_below_run() -> None:
+    removed = yaml.safe_load((ROLES / "gpu_host/vars/main.yml").read_text())["__gpu_host_removed_files"]
+    library = ROLES.parent / "plugins/module_utils"
+    named = {
+        folder
+        for path in library.rglob("*.py")
+        for folder in re.findall(r"/run/lockstep[a-z-]*", path.read_text("utf-8"))
+    }
+    assert len(named) > 3
+    assert named <= {*removed}
