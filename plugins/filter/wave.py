@@ -162,7 +162,8 @@ def _back(hostvars: HostVars, members: Sequence[str], batch: Sequence[str]) -> r
     targets = {}
     for host in members:
         probe = hostvars[host].get("lockstep_rollback_probe") or {}
-        seen = {name: host_answer.part(probe.get("state"), name) for name in ("change", "previous")}
+        state = probe.get("state")
+        seen = {"change": host_answer.part(state, "change"), "previous": host_answer.part_or_error(state, "previous")}
         restored = (hostvars[host].get("lockstep_settings") or {}).get("restored", "")
         targets[host] = rollback_target.target(cast(rollback_target.Probed, seen), f"{restored}")
     failed = [failure.stage for failure in _failures(hostvars, members, batch, rolling_back=False).values()]

@@ -39,6 +39,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet imp
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import (
     cluster_status,
     feed,
+    gate_matrix,
     journal,
     page,
     progress,
@@ -263,7 +264,7 @@ def runs(cases: int) -> None:
             (report,) = Path(folder).glob(f"*/{journal.REPORT}")
             shown, said = report.read_text(encoding="utf-8"), journal.read(report.with_name(journal.NAME))
             assert said[-1]["event"] == "run_ended"
-            gates_failed = any(each["event"] == "gate" and each["verdict"] in ("fail", "timeout") for each in said)
+            gates_failed = gate_matrix.matrix(run.plugin._tracker.gates).failing  # by the last verdict of each
             assert said[-1]["outcome"] == ("failed" if failed else "gates_failed" if gates_failed else "done")
             assert [each["outcome"] for each in said if each["event"] == "run_ended"] == [said[-1]["outcome"]]
             assert sum(each["event"] == "failed" for each in said) == sum(each[2] for each in results)
@@ -336,7 +337,8 @@ def screens(cases: int) -> None:
             assert all(len(line) < 80 for line in run.drawn)
             (head,) = [line for line in text if line.startswith("┌")]
             failed = any(each[2] for each in results)
-            assert "FAILED" in head if failed else "FAILED" not in head.replace("gates FAILED", "")
+            unfit = bool(gate_matrix.matrix(run.plugin._tracker.gates).failing)
+            assert ("gates FAILED" in head, "FAILED" in head) == (unfit and not failed, unfit or failed)
 
     one = st.tuples(st.sampled_from(("a1", "a2", "b1")), hostile.answers(RESULT), st.booleans())
     holds(st.lists(one, min_size=1, max_size=5), check, cases)

@@ -87,9 +87,15 @@ def read(answer: Any) -> state.HostState:
 
 def part(answer: Any, name: str) -> Mapping[str, Any]:
     """One part of a state that has not been looked at; empty where it is missing, null, unread or not what it should be."""
+    found = part_or_error(answer, name)
+    return {} if found.get("error") else found
+
+
+def part_or_error(answer: Any, name: str) -> Mapping[str, Any]:
+    """The same, but ``error`` alone where the part is unread or not what it should be."""
     value = answer.get(name) if isinstance(answer, Mapping) else None
-    looked_at = _part(name, PARTS[name], value) if isinstance(value, Mapping) else None
-    return {} if looked_at is None or looked_at.get("error") else cast("Mapping[str, Any]", looked_at)
+    found: Mapping[str, object] = {} if value is None else _part(name, PARTS[name], value)
+    return found
 
 
 def _part(name: str, part: Part, value: Any) -> Any:

@@ -72,3 +72,14 @@ def test_a_wave_that_changed_no_driver_is_rolled_back(stage: Stage) -> None:
     assert "Rolled back; it passed its gates again and serves as before." in verdict["cause"]
     assert "a1, taken back: serving environment 9f8e -> 1a2b; vLLM (args.max_num_seqs)" in verdict["cause"]
     assert verdict["next"].startswith("ansible-playbook site.yml --limit replica_a")
+
+
+@pytest.mark.parametrize("previous", [{"error": "no JSON"}, {"settings": 7}, "text"])
+def test_settings_whose_record_is_damaged_are_rolled_back_too(previous: Any) -> None:
+    """So that restoring them fails with the reason, and the host stays out."""
+    mine: dict[str, Any] = {
+        "lockstep_replica": "replica_a",
+        "lockstep_failures": [as_json(Failure(Stage.APPLY, False, "task", "msg"))],
+        "lockstep_rollback_probe": {"state": {"change": None, "previous": previous}},
+    }
+    assert filters.wave_rolls_back({"a1": mine}, ["a1"], ["a1"])
