@@ -52,6 +52,14 @@ class Instance:
     def address(self, host: str) -> str:
         return f"{self.prefix}.{ADDRESSES[host]}"
 
+    def mac_address(self, host: str) -> str:
+        """A locally administered MAC address of the host's own, made of its IP address.
+
+        A machine keeps its MAC address when its power goes; a container gets a new one unless told, and its neighbours
+        send to the old one until they ask again.
+        """
+        return ":".join(["02", "00", *(f"{int(part):02x}" for part in self.address(host).split("."))])
+
 
 def instance_from(environment: Mapping[str, str]) -> Instance:
     """Read LOCKSTEP_TESTBED (``testbed``), LOCKSTEP_TESTBED_PREFIX (``10.89.77``) and LOCKSTEP_TESTBED_SUITE (``bookworm``)."""

@@ -57,3 +57,9 @@ def test_ssh_trusts_pinned_keys_only() -> None:
     config = layout.ssh_config(layout.Instance("x", "10.1.2"))
     assert "StrictHostKeyChecking yes" in config
     assert "Host a1\n  HostName 10.1.2.11\n" in config
+
+
+def test_every_host_has_a_mac_address_of_its_own_that_no_vendor_gave() -> None:
+    instance = layout.Instance("x", "10.1.2")
+    assert instance.mac_address("a2") == "02:00:0a:01:02:0c"
+    assert len({instance.mac_address(host) for host in layout.ADDRESSES}) == len(layout.ADDRESSES)
