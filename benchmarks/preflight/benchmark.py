@@ -30,8 +30,8 @@ sys.path.insert(0, str(HERE.parent / "noop_fleet"))
 import benchmark as noop_fleet  # noqa: E402
 
 BEFORE = "4935275^"
-ASKED = "are one machine"
-"""What preflight finds of such hosts, once it has asked them."""
+ASKED = "package absent"
+"""What preflight says of such hosts, once it has asked them."""
 GOAL = 1.3
 
 

@@ -133,7 +133,8 @@ class ActionModule(ClusterAction):
         requests = {
             host: driver_preflight.request(cluster.wanted[host], driver, state, repositories)
             for host, driver in due.items()
-            if (state := observed[host].state)
+            # Nothing is installed where the platform brings its driver.
+            if (state := observed[host].state) and cluster.wanted[host].settings.get("nvidia_driver_source") != "verify"
         }
         return driver_preflight.find(
             requests,

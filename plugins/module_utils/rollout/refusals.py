@@ -95,11 +95,12 @@ def replica_refusals(
 
 def host_refusals(host: str, settings: Settings, state: HostState, need: HostNeed) -> list[Stop]:
     """Why this host must not be changed as the inventory declares it."""
-    return [
+    lines = [
         Stop(line, where=host)
         for check in (_system, _secrets, _driver, _network, _disk, _ray_environment)
         for line in check(settings, state, need)
     ]  # fmt: skip
+    return [*_address(host, settings, state), *lines]
 
 
 def _system(settings: Settings, state: HostState, need: HostNeed) -> Iterator[str]:
@@ -136,13 +137,17 @@ def _driver(settings: Settings, state: HostState, need: HostNeed) -> Iterator[st
             yield f"{reason}, and nvidia_driver_source is 'verify': the platform's owner has to install {version} here"
 
 
-def _network(settings: Settings, state: HostState, need: HostNeed) -> Iterator[str]:
+def _address(host: str, settings: Settings, state: HostState) -> Iterator[Stop]:
     address, interface = settings.get("gpu_host_address"), str(settings.get("gpu_host_interface"))
     addresses = state.addresses
-    if addresses is not None and address not in addresses.get(interface, []):
-        has = ", ".join(addresses[interface]) if interface in addresses else "no such interface"
-        there = ", ".join(f"{name} {' '.join(inside)}" for name, inside in sorted(addresses.items()))
-        yield f"gpu_host_address {address} is not on {interface} ({has}): set gpu_host_interface or gpu_host_address ({there})"
+    if addresses is None or address in addresses.get(interface, []):
+        return
+    cause = f"gpu_host_address is not on {interface}: set gpu_host_interface or gpu_host_address"
+    there = ", ".join(f"{name} {' '.join(inside)}" for name, inside in sorted(addresses.items()))
+    yield Stop(cause, where=host, detail=f"{address}; the host has {there}")
+
+
+def _network(settings: Settings, state: HostState, need: HostNeed) -> Iterator[str]:
     if state.preflight.error:
         yield f"its preflight could not be done: {state.preflight.error}"
     if not need.steps:

@@ -7,12 +7,12 @@ standard input.
 
 from __future__ import annotations
 
-import ast
 import base64
 import contextlib
 import dataclasses
 import functools
 import json
+import re
 import shlex
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,6 +34,8 @@ LIBRARY = Path(__file__).resolve().parents[2] / "module_utils"
 # The program comes on standard input; nothing is written, and nothing of the host's environment, of the user's folder or of
 # site-packages decides what is imported.
 PYTHON_OPTIONS = "-BIS -"
+_RELATIVE_IMPORT = re.compile(r"^ *from (\.+)([\w.]*) import (?:\(([^)]*)\)|(.+))", re.MULTILINE)
+_COMMENT = re.compile(r"#.*")
 _LOOK_UP_SECONDS = 5.0
 _NOT_FOUND = 2  # of getent
 
@@ -162,14 +164,18 @@ def _library(module: str) -> str:
 
 
 def _imported(module: str, source: str, package: bool) -> set[str]:
-    """Names that relative imports anywhere in a module may bring in: what they import from, and its submodules."""
+    """Names that relative imports anywhere in a module may bring in: what they import from, and its submodules.
+
+    By a pattern, since parsing them all took longer than a probe of two hosts. What only looks like an import, in a docstring
+    for instance, names no file of the library and is passed over.
+    """
     result = set()
     here = module.split(".") if package else module.split(".")[:-1]
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = here[: len(here) - node.level + 1] + (node.module.split(".") if node.module else [])
-            result |= {".".join(base)} if base else set()
-            result |= {".".join([*base, alias.name]) for alias in node.names}
+    for dots, origin, several, line in _RELATIVE_IMPORT.findall(source):
+        base = here[: len(here) - len(dots) + 1] + (origin.split(".") if origin else [])
+        result |= {".".join(base)} if base else set()
+        brought = _COMMENT.sub("", several or line).split(",")
+        result |= {".".join([*base, name.split(" as ")[0].strip()]) for name in brought if name.strip()}
     return result
 
 

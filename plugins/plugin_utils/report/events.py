@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import printable
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import many, printable
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.engine_start import EngineStart
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import MOST_FIGURES, MOST_ITEMS
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import mapping as _mapping
@@ -233,7 +233,7 @@ class Failure:
             host=host,
             task=task,
             unreachable=unreachable,
-            cause="\n".join(_cause(part, gate) for part, gate in zip(parts, gates, strict=True))[:CAUSE_LENGTH].strip(),
+            cause=_whole_lines("\n".join(_cause(part, gate) for part, gate in zip(parts, gates, strict=True))).strip(),
             evidence=next((found for part in fields if (found := _texts(part.get("evidence")))), ()),
             next=following,
         )
@@ -370,12 +370,21 @@ def _failed_items(result: Result) -> list[Mapping[str, Any]]:
     return [item for item in _mappings(result.get("results")) if item.get("failed") or item.get("unreachable")]
 
 
+def _whole_lines(text: str) -> str:
+    """``text`` within CAUSE_LENGTH, cut where a line ends, with how many lines that left out."""
+    if len(text) <= CAUSE_LENGTH:
+        return text
+    lines = text[:CAUSE_LENGTH].splitlines()[:-1]
+    rest = text.count("\n") + 1 - len(lines)
+    return "\n".join([*lines, f"… and {many(rest, 'line')} more (ansible-playbook -v)"]) if lines else text[:CAUSE_LENGTH]
+
+
 def _cause(result: Result, gate: Mapping[str, Any]) -> str:
     given = result.get("cause") or gate.get("cause") or result.get("msg") or ""
     message = given if isinstance(given, str) else json.dumps(_plain(given), ensure_ascii=False)
     if isinstance(result.get("reasons"), str):
         message = f"{message}\n{result['reasons']}"
-    message = _text(message, CAUSE_LENGTH)
+    message = printable(_whole_lines(message))
     stderr = result.get("stderr")
     tail = printable(stderr[-CAUSE_LENGTH // 2 :]).strip() if isinstance(stderr, str) else ""
     if tail and "cause" not in result and tail not in message:

@@ -427,7 +427,7 @@ def test_settings_may_change_apart_within_an_nvlink_domain() -> None:
             None,
             ["b1", "rocky", "not supported"],
         ),
-        ({"b1": edited("b1", addresses={"eth0": ["10.9.9.9"]})}, {}, None, ["b1", "not on eth0 (10.9.9.9)"]),
+        ({"b1": edited("b1", addresses={"eth0": ["10.9.9.9"]})}, {}, None, ["b1: gpu_host_address is not on eth0", "the host has eth0 10.9.9.9"]),
         (
             {"a2": edited("a2", stamps__host=None, preflight={"taken_ports": {"6379": "redis.service"}})},
             {},
@@ -476,6 +476,15 @@ def test_refusals(
     text = "\n".join(map(str, planned.refusals))
     assert planned.waves == ()
     assert all(fragment in text for fragment in fragments), text
+
+
+def test_an_address_that_no_host_has_is_one_line_for_all_of_them() -> None:
+    elsewhere = {host: edited(host, addresses={"eth0": [f"10.9.9.{number}"]}) for number, host in enumerate(ADDRESSES)}
+    reasons = render.lines(build(elsewhere, {}).refusals)
+    assert [reason for reason in reasons if "gpu_host_address" in reason] == [
+        f"{', '.join(ADDRESSES)}: gpu_host_address is not on eth0: set gpu_host_interface or gpu_host_address "
+        f"(a1: {ADDRESSES['a1']}; the host has eth0 10.9.9.0)"
+    ]
 
 
 def test_known_issues_warn_or_are_overridden_by_name() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -166,3 +167,21 @@ def test_names_that_mean_no_address_here() -> None:
 def test_a_look_up_that_does_not_end_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fleet, "run_command", lambda _argv, _deadline: CommandResult(None, timed_out=True))
     assert fleet.unresolved(["slow.example"]) == set()
+
+
+def _as_python_parses_them(module: str, source: str, package: bool) -> set[str]:
+    here = module.split(".") if package else module.split(".")[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = here[: len(here) - node.level + 1] + (node.module.split(".") if node.module else [])
+            found |= {".".join(base), *(".".join([*base, alias.name]) for alias in node.names)}
+    return found - {""}
+
+
+def test_every_import_of_the_library_is_found() -> None:
+    for file in fleet.LIBRARY.rglob("*.py"):
+        package = file.name == "__init__.py"
+        name = ".".join(file.relative_to(fleet.LIBRARY).with_suffix("").parts[: -1 if package else None])
+        source = file.read_text(encoding="utf-8")
+        assert fleet._imported(name, source, package) >= _as_python_parses_them(name, source, package), file

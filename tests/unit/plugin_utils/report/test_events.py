@@ -90,6 +90,10 @@ def test_a_plan_is_read_and_comes_back_out_of_the_journal() -> None:
         ({"msg": "", "gate": {"gate": "g", "verdict": "fail", "cause": "wrong sum"}}, "wrong sum"),
         ({}, "no reason was given"),
         ({"msg": "x" * 100_000}, "x" * events.CAUSE_LENGTH),
+        (
+            {"msg": "\n".join(["refused", "a1: " + "x" * 3990, "a2: y", "a3: z"])},
+            "refused\n… and 3 lines more (ansible-playbook -v)",
+        ),
     ],
 )
 def test_cause(result: dict[str, Any], cause: str) -> None:
