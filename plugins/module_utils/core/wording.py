@@ -36,10 +36,19 @@ def span(seconds: float) -> str:
 
 def names(all_of_them: Sequence[str], most: int = 8) -> str:
     """``a1, a2``; more than ``most`` as ranges, ``gpu[001-064]``; where there are too many of these, the first ones."""
-    shown = list(all_of_them) if len(all_of_them) <= most else _ranges(all_of_them)
+    if len(all_of_them) <= most:
+        return ", ".join(all_of_them)
+    in_order = sorted(all_of_them, key=_by_number)
+    shown = _ranges(in_order)
     if len(shown) <= most:
         return ", ".join(shown)
-    return f"{', '.join(all_of_them[:most])} and {len(all_of_them) - most} others"
+    return f"{', '.join(in_order[:most])} and {len(in_order) - most} others"
+
+
+def _by_number(name: str) -> tuple[str, int, str]:
+    """Sorts gpu2 before gpu10."""
+    match = _NUMBERED.fullmatch(name)
+    return (match[1], int(match[2]), match[3]) if match else (name, 0, "")
 
 
 def _ranges(all_of_them: Sequence[str]) -> list[str]:

@@ -35,7 +35,8 @@ def test_span(seconds: float, text: str) -> None:
         ([], ""),
         (["a1", "a2"], "a1, a2"),
         ([f"gpu{n:03}" for n in range(1, 17)], "gpu[001-016]"),
-        ([f"gpu{n:03}.example" for n in range(98, 110)] + ["ctl"], "gpu[098-109].example, ctl"),
+        ([f"gpu{n:03}.example" for n in range(98, 110)] + ["ctl"], "ctl, gpu[098-109].example"),
+        ([f"gpu{n}" for n in (0, 1, 10, 11, 2, 3, 4, 5, 6, 7, 8, 9)], "gpu[0-11]"),  # as Ansible sorts names of groups
         ([f"a{n}" for n in range(1, 13)], "a[1-12]"),  # numbers without leading zeros grow in width
         ([f"{letter}1" for letter in "abcdefghij"], "a1, b1, c1, d1, e1, f1, g1, h1 and 2 others"),
     ],
