@@ -145,7 +145,8 @@ def test_a_model_is_staged_over_two_hosts_and_a_file_damaged_on_the_way_is_found
 
 def test_staging_goes_on_where_it_was_ended(lab: Lab, nothing_staged: None) -> None:
     host = HOSTS[0]
-    lab.on("mirror", f"echo '{json.dumps({'bytes_per_second': 20000})}' > /srv/hub/tiny/.faults.json")
+    slowly = {"bytes_per_second": 4000}  # 100 s for the weights
+    lab.on("mirror", f"echo '{json.dumps(slowly)}' > /srv/hub/tiny/.faults.json")
     play = lab.play(STAGE, "--limit", host, extra={**STAGED, "model_deadline": 20})
     assert play.rc != 0, play.explained()
     assert f"{host}: " in play.failures()[0]
@@ -154,6 +155,8 @@ def test_staging_goes_on_where_it_was_ended(lab: Lab, nothing_staged: None) -> N
     play = lab.play(STAGE, "--limit", host, extra=STAGED)
     assert play.rc == 0, play.explained()
     assert lab.on(host, f"ls {FOLDER}/.staging") == ""
+    answered = lab.on("mirror", f"journalctl --unit {UNIT} --no-pager --grep 'GET .*/model.safetensors'")
+    assert '" 206 ' in answered, "the rest was asked for, not the whole"
 
 
 def test_a_model_of_the_controller_is_sent_and_verified(lab: Lab, nothing_staged: None) -> None:
