@@ -10,23 +10,35 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def _brought(tool: str) -> str:
-    found = subprocess.run([ROOT / "tools" / tool], text=True, capture_output=True, check=False)
+def _brought(*command: str) -> str:
+    found = subprocess.run([ROOT / "tools" / command[0], *command[1:]], text=True, capture_output=True, check=False)
     if found.returncode:
-        pytest.skip(f"no {tool} here, and none could be downloaded: {found.stderr.strip()}")
+        pytest.skip(f"no {command[-1]} here, and none could be downloaded: {found.stderr.strip()}")
     return found.stdout.strip()
 
 
 @pytest.fixture(scope="session")
 def promtool() -> str:
     """Path of Prometheus' own checker; it comes over the network once."""
-    return _brought("promtool")
+    return _brought("debian-program", "prometheus", "promtool")
 
 
 @pytest.fixture(scope="session")
 def amtool() -> str:
     """The same of Alertmanager."""
-    return _brought("amtool")
+    return _brought("debian-program", "prometheus-alertmanager", "amtool")
+
+
+@pytest.fixture(scope="session")
+def prometheus() -> str:
+    """Path of the server."""
+    return _brought("debian-program", "prometheus", "prometheus")
+
+
+@pytest.fixture(scope="session")
+def node_exporter() -> str:
+    """Path of the exporter that hosts run beside Lockstep."""
+    return _brought("debian-program", "prometheus-node-exporter", "prometheus-node-exporter")
 
 
 @pytest.fixture(scope="session")

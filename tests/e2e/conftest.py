@@ -22,6 +22,7 @@ ORDER = (
     "test_user",
     "test_encryption",  # turns it on and off again
     "test_models",
+    "test_prometheus",
     "test_recovery",
     "test_dead_host",
     "test_gates",
