@@ -253,11 +253,15 @@ def _name_problems(peers: Mapping[str, str]) -> dict[str, str | None]:
 
 
 def name_problem(name: str, address: str) -> str | None:
-    """Why ``name`` and ``address`` do not resolve to each other here; None when they do."""
+    """Why ``name`` and ``address`` do not resolve to each other here; None when they do.
+
+    The address may have another name, such as the host's own where the inventory has one of its own for it, provided that
+    this one means the address too.
+    """
     import socket
 
     try:
-        forward = sorted({str(item[4][0]) for item in socket.getaddrinfo(name, None, socket.AF_INET)})
+        forward = _addresses_of(name)
     except OSError as error:
         return f"{name} does not resolve: {error}"
     if address not in forward:
@@ -266,10 +270,20 @@ def name_problem(name: str, address: str) -> str | None:
         canonical, aliases, _addresses = socket.gethostbyaddr(address)
     except OSError as error:
         return f"{address} has no name: {error}"
-    known = {canonical, *aliases}
-    if not any(item == name or item.split(".")[0] == name.split(".")[0] for item in known):
-        return f"{address} resolves to {', '.join(sorted(known))}, not to {name}"
-    return None
+    known = sorted({canonical, *aliases})
+    if any(item.split(".")[0] == name.split(".")[0] for item in known):
+        return None
+    for item in known:
+        with contextlib.suppress(OSError):
+            if address in _addresses_of(item):
+                return None
+    return f"{address} resolves to {', '.join(known)}, not to {name}, and that does not resolve to it"
+
+
+def _addresses_of(name: str) -> list[str]:
+    import socket
+
+    return sorted({str(item[4][0]) for item in socket.getaddrinfo(name, None, socket.AF_INET)})
 
 
 def taken_ports(ports: Iterable[int], from_outside: bool = False) -> dict[str, str]:

@@ -104,6 +104,54 @@ def test_names_are_looked_up_for_every_peer(monkeypatch: pytest.MonkeyPatch) -> 
     assert preflight["names"] == {"a1": None, "a2": "a2 is not 10.0.0.2"}
 
 
+HOST_FILES = {
+    "by the inventory's name": [("10.0.0.1", "gpu-01")],
+    "by its own name first, as a cloud writes it": [
+        ("10.0.0.1", "ip-10-0-0-1.internal ip-10-0-0-1"),
+        ("10.0.0.1", "gpu-01"),
+    ],
+    "with a domain": [("10.0.0.1", "gpu-01.example.com gpu-01")],
+    "another machine's": [("10.0.0.7", "gpu-01")],
+    "no name": [("10.0.0.9", "gpu-02")],
+    "a name that means another address": [("10.0.0.1", "gpu-01"), ("10.0.0.2", "old")],
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "problem"),
+    [
+        ("by the inventory's name", "gpu-01", None),
+        ("by its own name first, as a cloud writes it", "gpu-01", None),
+        ("with a domain", "gpu-01", None),
+        ("another machine's", "gpu-01", "gpu-01 resolves to 10.0.0.7, not to 10.0.0.1"),
+        ("no name", "gpu-01", "gpu-01 does not resolve"),
+        ("a name that means another address", "gpu-01", "10.0.0.1 resolves to old, not to gpu-01"),
+    ],
+)
+def test_names_resolve_both_ways(monkeypatch: pytest.MonkeyPatch, file: str, name: str, problem: str | None) -> None:
+    """As glibc does of /etc/hosts: all addresses of a name, and the names of an address's first line."""
+    lines = [(address, names.split()) for address, names in HOST_FILES[file]]
+
+    def forward(asked: str, *_options: object) -> list[tuple[object, ...]]:
+        found = [(None, None, None, "", (address, 0)) for address, names in lines if asked in names]
+        if not found:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return found
+
+    def backward(asked: str) -> tuple[str, list[str], list[str]]:
+        if file == "a name that means another address":
+            return "old", [], [asked]
+        for address, names in lines:
+            if address == asked:
+                return names[0], names[1:], [address]
+        raise socket.herror(1, "Unknown host")
+
+    monkeypatch.setattr(socket, "getaddrinfo", forward)
+    monkeypatch.setattr(socket, "gethostbyaddr", backward)
+    found = host_probe.name_problem(name, "10.0.0.1")
+    assert found is None if problem is None else found is not None and found.startswith(problem)
+
+
 SOCKETS = """\
 10.0.0.11:6386 lockstep-hoststatus.socket -
 [::]:22        ssh.socket                 ssh.service

@@ -427,7 +427,12 @@ def test_settings_may_change_apart_within_an_nvlink_domain() -> None:
             None,
             ["b1", "rocky", "not supported"],
         ),
-        ({"b1": edited("b1", addresses={"eth0": ["10.9.9.9"]})}, {}, None, ["b1: gpu_host_address is not on eth0", "the host has eth0 10.9.9.9"]),
+        (
+            {"b1": edited("b1", addresses={"eth0": ["10.9.9.9"]})},
+            {},
+            None,
+            ["b1: gpu_host_address is not on eth0", "the host has eth0 10.9.9.9"],
+        ),
         (
             {"a2": edited("a2", stamps__host=None, preflight={"taken_ports": {"6379": "redis.service"}})},
             {},
