@@ -13,7 +13,7 @@ from pathlib import Path
 PLUGINS = Path(__file__).parents[2] / "plugins"
 OPEN = re.compile(r"Mapping\[str, Any\]|dict\[str, Any\]")
 BUDGET = {
-    "action": 42,
+    "action": 14,
     "callback": 3,
     "filter": 26,
     "lookup": 5,

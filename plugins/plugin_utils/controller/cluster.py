@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, cast
 
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.typed import BadAnswer
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import config as engine_config
@@ -30,6 +29,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import (
     routers,
     settings,
 )
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.action import Action
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import (
     ANSWER_LIMIT,
     Answer,
@@ -94,16 +94,10 @@ class Cluster:
         }
 
 
-class ClusterAction(ActionBase):
+class ClusterAction(Action):
     """Base of the actions that read the whole inventory; they run once per task unless they say otherwise."""
 
     BYPASS_HOST_LOOP = True
-
-    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """To be called first by every action: fails on an ansible-core that is not supported."""
-        ansible_internals.require_supported_version()
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        return result
 
     def declared(
         self,
