@@ -25,10 +25,10 @@ BUDGET = {
     "module_utils/host": 13,
     "module_utils/model": 6,
     "module_utils/ray": 9,
-    "module_utils/rollout": 24,
+    "module_utils/rollout": 9,
     "modules": 14,
-    "plugin_utils/controller": 66,
-    "plugin_utils/report": 37,
+    "plugin_utils/controller": 21,
+    "plugin_utils/report": 8,
 }
 
 

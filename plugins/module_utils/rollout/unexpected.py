@@ -184,11 +184,11 @@ def _active(state: State, unit: str) -> bool:
     return _unit(state, unit).get("active") in RUNNING
 
 
-def _unit(state: State, name: str) -> Mapping[str, Any]:
+def _unit(state: State, name: str) -> State:
     unit = _part(state, "units").get(name)
     return unit if isinstance(unit, Mapping) else {}
 
 
-def _part(state: State, name: str) -> Mapping[str, Any]:
+def _part(state: State, name: str) -> State:
     part = state.get(name)
     return part if isinstance(part, Mapping) else {}

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import yaml
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, variables
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, settings, variables
 
-Values = dict[str, Any]
+Values = settings.Values
 """What Ansible hands to an action and takes from it: a task's arguments, its variables, its result."""
 
 
@@ -29,12 +29,12 @@ class Action(ActionBase):
     def run(self, tmp: Any = None, task_vars: Values | None = None) -> Values:
         ansible_internals.require_supported_version()
         super().run(tmp, task_vars)
-        return self.act(self._arguments(), task_vars or {})
+        return self.act(self._checked(), task_vars or {})
 
-    def _arguments(self) -> Values:
+    def _checked(self) -> Values:
         if not self.DOCUMENTATION:
             return dict(self._task.args)
-        options = yaml.safe_load(self.DOCUMENTATION).get("options", {})
+        options = yaml.load(self.DOCUMENTATION, Loader=settings.YAML).get("options", {})
         spec = variables.argument_spec(options, apply_defaults=True)
         _result, arguments = self.validate_argument_spec(argument_spec=spec, required_if=self.REQUIRED_IF)
         return dict(arguments)

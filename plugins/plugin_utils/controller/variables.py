@@ -19,7 +19,7 @@ from ansible.module_utils.errors import AnsibleValidationError, ArgumentTypeErro
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import known_variables, ranges
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.settings import Declared
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.settings import Declared, Option, Values
 
 _CHECKED = ("type", "elements", "choices", "required")
 _KINDS = {
@@ -176,7 +176,7 @@ def faults(name: str, value: Any) -> Iterator[str]:
     yield from ranges.outside(name, checked.validated_parameters[name])
 
 
-def _misread(name: str, option: Mapping[str, Any], value: Any) -> Iterator[str]:
+def _misread(name: str, option: Option, value: Any) -> Iterator[str]:
     """What YAML made of a text without quotes: Ansible would turn it into another text, and nobody would know."""
     kind = option.get("type", "str")
     if kind in ("int", "float") and isinstance(value, bool):
@@ -191,7 +191,7 @@ def _misread(name: str, option: Mapping[str, Any], value: Any) -> Iterator[str]:
                 yield from _not_text(name, f"item {number} of {name}", option, each)
 
 
-def _not_text(name: str, what: str, option: Mapping[str, Any], value: Any) -> Iterator[str]:
+def _not_text(name: str, what: str, option: Option, value: Any) -> Iterator[str]:
     version = name.endswith("_version")
     if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool) and not version):
         return
@@ -218,14 +218,14 @@ def _validator(name: str) -> ArgumentSpecValidator:
     return ArgumentSpecValidator(spec)
 
 
-def argument_spec(options: Mapping[str, Any], apply_defaults: bool = False) -> dict[str, Any]:
+def argument_spec(options: Mapping[str, Option], apply_defaults: bool = False) -> Values:
     """The argument spec that documented ``options`` mean, suboptions included.
 
     Args:
         options: as a module's documentation or a role's argument_specs have them.
         apply_defaults: whether what is left out gets its default, suboptions of what is left out altogether too.
     """
-    spec: dict[str, Any] = {}
+    spec: Values = {}
     for name, option in options.items():
         spec[name] = {
             key: option[key] for key in (*_CHECKED, *(("default",) if apply_defaults else ())) if key in option
@@ -237,7 +237,7 @@ def argument_spec(options: Mapping[str, Any], apply_defaults: bool = False) -> d
     return spec
 
 
-def _said(name: str, option: Mapping[str, Any], value: Any, error: AnsibleValidationError) -> str:
+def _said(name: str, option: Option, value: Any, error: AnsibleValidationError) -> str:
     """An error of Ansible's validator in one line that begins with the variable."""
     kind = option.get("type", "str")
     if isinstance(error, ArgumentTypeError) and "options" not in option:
@@ -252,7 +252,7 @@ def _said(name: str, option: Mapping[str, Any], value: Any, error: AnsibleValida
     return f"{name}: {' '.join(str(error).split())}"
 
 
-def _shown(option: Mapping[str, Any], value: Any) -> str:
+def _shown(option: Option, value: Any) -> str:
     """A value as a message may show it: no secret, nothing long, and nothing that may hold a secret inside."""
     if isinstance(value, (list, tuple)):
         return "a list"

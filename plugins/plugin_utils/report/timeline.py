@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.engine_start import EngineStart
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import (
@@ -20,9 +20,10 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import
     RunPlan,
     of,
 )
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import Given, read
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.served import Completion, Endpoint
 
-Event = Mapping[str, Any]
+Event = Given
 Kind = Literal["prepare", "drain", "change", "gates", "start", "bake", "rollback", "serving"]
 
 KIND_OF_STEP: dict[str, Kind] = {
@@ -183,10 +184,7 @@ def build(events: Sequence[Event]) -> Timeline:
         endpoints=plan.endpoints,
         warnings=_warnings(events, plan),
         conclusions=tuple(str(event.get("text") or "") for event in of(events, "conclusion")),
-        notes=tuple(
-            Note(str(note.get("host") or ""), str(note.get("text") or ""), float(note.get("elapsed", 0.0)))
-            for note in of(events, "note")
-        ),
+        notes=tuple(read(Note, note) for note in of(events, "note")),
         skipped=plan.skipped,
         next=str(end.get("next") or next(reversed(following), "" if end else again)),
     )
