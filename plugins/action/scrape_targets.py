@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import with_port
 from ansible_collections.lockstep.vllm.plugins.modules import scrape_targets as documented
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import routers, stops
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.action import Values
@@ -46,4 +47,4 @@ def targets(cluster: Cluster, routers_at: dict[str, str], exporter_port: int) ->
 
 
 def _target(address: str, port: Any, **labels: str) -> Target:
-    return {"targets": [f"[{address}]:{port}" if ":" in address else f"{address}:{port}"], "labels": labels}
+    return {"targets": [with_port(address, port)], "labels": labels}

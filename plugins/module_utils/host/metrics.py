@@ -10,15 +10,13 @@ import argparse
 import dataclasses
 import datetime
 import math
-import os
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from ..admission import fingerprint
-from ..core import data_tables, host_record
+from ..core import data_tables, host_record, records
 from ..driver import known_issues
 from ..engine.states import Phase
 from . import answer as host_answer
@@ -319,19 +317,6 @@ def _value(value: float) -> str:
     return str(int(value)) if float(value).is_integer() else repr(float(value))
 
 
-def write(path: Path, text: str) -> None:
-    """Replace ``path`` in one step; readable by node_exporter's user."""
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            os.fchmod(stream.fileno(), 0o644)
-        os.replace(scratch, path)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise
-
-
 def _known_issues() -> Sequence[known_issues.Issue]:
     try:
         return data_tables.read("known_issues")
@@ -347,7 +332,7 @@ def main(arguments: list[str]) -> int:
     record = host_record.read()
     is_head = record is not None and record["ray_role"] == "head"
     state = host_answer.read(host_probe.collect({"ray": is_head, "driver_also": ["xids"]}))
-    write(output, render(samples(state, _known_issues())))
+    records.replace(output, render(samples(state, _known_issues())))
     return 0
 
 

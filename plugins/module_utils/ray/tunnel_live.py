@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,7 +74,7 @@ def make_key() -> bool:
     if KEY.exists():
         os.chmod(KEY, 0o600)
         return False
-    _write(KEY, _wg("genkey") + "\n")
+    records.replace(KEY, _wg("genkey") + "\n", 0o600)
     return True
 
 
@@ -108,7 +107,7 @@ def write(made: Tunnel, text: str, *, dry: bool = False) -> bool:
     changed = records.read(records.TUNNEL) != dict(made) or _text() != text
     if changed and not dry:
         FOLDER.mkdir(mode=0o700, exist_ok=True)
-        _write(CONFIGURATION, text)
+        records.replace(CONFIGURATION, text, 0o600)
         records.write(records.TUNNEL, dict(made))
     return changed
 
@@ -127,17 +126,6 @@ def _text() -> str | None:
         return CONFIGURATION.read_text(encoding="utf-8")
     except OSError:
         return None
-
-
-def _write(path: Path, text: str) -> None:
-    """A file of root's alone from its first byte on."""
-    scratch = path.with_name(f".{path.name}.new")
-    scratch.unlink(missing_ok=True)
-    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(scratch, path)
 
 
 def place(record: HostRecord | None) -> dict[str, str]:
