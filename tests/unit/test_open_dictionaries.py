@@ -22,7 +22,7 @@ BUDGET = {
     "module_utils/driver": 5,
     "module_utils/engine": 31,
     "module_utils/gates": 38,
-    "module_utils/host": 13,
+    "module_utils/host": 12,
     "module_utils/model": 6,
     "module_utils/ray": 9,
     "module_utils/rollout": 9,

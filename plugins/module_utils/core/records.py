@@ -77,7 +77,7 @@ def read(path: Path, limit: int = untrusted.LIMIT) -> dict[str, Any] | None:
     return value
 
 
-def parsed(kind: type[T], value: Mapping[str, Any], name: object, next: str = "") -> T:
+def parsed(kind: type[T], value: object, name: object, next: str = "") -> T:
     """A record as a ``kind``; keys that a newer Lockstep wrote are left out.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, TypedDict
 from ..core import host_record, records
 from ..core.commands import Run, run_command
 from ..core.host_record import HostRecord, Tunnel
+from ..core.system import read_text
 from . import tunnel
 from .tunnel import INTERFACE, TunnelError
 
@@ -104,7 +106,7 @@ def wanted(settings: Mapping[str, Any], keys: Mapping[str, str]) -> tuple[Tunnel
 
 def write(made: Tunnel, text: str, *, dry: bool = False) -> bool:
     """Write both files. Returns whether they (would) change."""
-    changed = records.read(records.TUNNEL) != dict(made) or _text() != text
+    changed = records.read(records.TUNNEL) != dict(made) or read_text(CONFIGURATION) != text
     if changed and not dry:
         FOLDER.mkdir(mode=0o700, exist_ok=True)
         records.replace(CONFIGURATION, text, 0o600)
@@ -119,13 +121,6 @@ def remove(*, dry: bool = False) -> bool:
         for path in there:
             path.unlink()
     return bool(there)
-
-
-def _text() -> str | None:
-    try:
-        return CONFIGURATION.read_text(encoding="utf-8")
-    except OSError:
-        return None
 
 
 def place(record: HostRecord | None) -> dict[str, str]:
