@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from ..admission import fingerprint
 from ..core import data_tables, host_record, records
+from ..core.grouping import grouped
 from ..core.typed import part
 from ..driver import known_issues
 from ..engine.states import Phase
@@ -142,9 +143,7 @@ def samples(state: HostState, issues: Sequence[known_issues.Issue] = ()) -> list
 
 def render(found: Iterable[Sample]) -> str:
     """The text exposition format, metrics in the order of :data:`METRICS`."""
-    by_name: dict[str, list[Sample]] = {}
-    for sample in found:
-        by_name.setdefault(sample.metric, []).append(sample)
+    by_name = grouped((sample.metric, sample) for sample in found)
     unknown = sorted(set(by_name) - {metric.name for metric in METRICS})
     if unknown:
         raise ValueError(f"no such metric: {', '.join(unknown)}")

@@ -17,6 +17,7 @@ from typing import Any
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.errors import AnsibleValidationError, ArgumentTypeError, ArgumentValueError
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.grouping import grouped
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import known_variables, ranges
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.settings import Declared, Option, Values
@@ -104,9 +105,7 @@ def check(
     say = functools.partial(_line, extra=extra, groups=groups, places=places)
     slips = [say(str(slip), slip.name, hosts) for slip, hosts in mistaken.items() if slip.slip]
     others = [say(str(name), name.name, hosts) for name, hosts in mistaken.items() if not name.slip]
-    alike: dict[tuple[str, str], list[str]] = {}
-    for fault in faults:
-        alike.setdefault((fault.name, fault.text), []).append(fault.host)
+    alike = grouped(((fault.name, fault.text), fault.host) for fault in faults)
     wrong = [say(text, name, hosts) for (name, text), hosts in alike.items()]
     names = {fault.name for fault in faults} | misspelt
     return Found(tuple(map(Stop, (*slips, *wrong))), tuple(others), frozenset(names))

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.grouping import grouped
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.engine_start import EngineStart
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import (
     RUN_OUTCOMES,
@@ -286,11 +287,7 @@ def _rows(events: Sequence[Event], plan: RunPlan, last: float) -> tuple[Row, ...
 
 
 def _by(events: Iterable[Event], key: str) -> dict[str, list[Event]]:
-    found: dict[str, list[Event]] = {}
-    for event in events:
-        if event.get(key):
-            found.setdefault(event[key], []).append(event)
-    return found
+    return grouped((event[key], event) for event in events if event.get(key))
 
 
 def _steps(of_host: Iterable[Event], last: float) -> tuple[Segment, ...]:
