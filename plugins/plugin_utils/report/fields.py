@@ -55,7 +55,12 @@ def _reader(kind: Any) -> Callable[[Any], Any]:
     if origin is Mapping:
         each = _reader(inside[1])
         return lambda value: {text(name): each(one) for name, one in mapping(value).items()}
-    scalars = {str: text, float: number, int: lambda value: int(number(value)), bool: lambda value: value is True}
+    scalars: dict[Any, Callable[[Any], Any]] = {
+        str: text,
+        float: number,
+        int: lambda value: int(number(value)),
+        bool: lambda value: value is True,
+    }
     return texts if origin is tuple else scalars[kind]
 
 
