@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.action import Values
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.waiting_action import WaitingAction
 
 
@@ -14,10 +12,10 @@ class ActionModule(WaitingAction):
 
     MODULE = "lockstep.vllm.engine_state"
 
-    def next_round(self, result: Mapping[str, Any]) -> dict[str, Any]:
+    def next_round(self, result: Values) -> Values:
         return {"failures_before": result["failures_before"]}
 
-    def stop(self, result: Mapping[str, Any], seconds: float) -> Stop:
+    def stop(self, result: Values, seconds: float) -> Stop:
         late = f" after {seconds:.0f} s" if result["code"] == "deadline" else ""
         desired = self._task.args["state"]
         return Stop(f"the engine is not {desired}{late}: {result['reason']}", result["next"])

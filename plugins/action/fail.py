@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ansible.plugins.action import ActionBase
-
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
+from ansible_collections.lockstep.vllm.plugins.modules import fail as documented
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import stops
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.action import Action, Values
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.invocation import Invocation
 
 
-class ActionModule(ActionBase):
+class ActionModule(Action):
     """Fails; what ansible.builtin.fail cannot say is said in ``next``."""
 
     TRANSFERS_FILES = False
     _requires_connection = False
-    _VALID_ARGS = frozenset({"cause", "next"})
+    DOCUMENTATION = documented.DOCUMENTATION
 
-    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        super().run(tmp, task_vars)
-        spec = {"cause": {"type": "str", "required": True}, "next": {"type": "str", "default": ""}}
-        _result, arguments = self.validate_argument_spec(argument_spec=spec)
+    def act(self, arguments: Values, task_vars: Values) -> Values:
         headline, *rest = arguments["cause"].splitlines()
         if not rest:
             return {"failed": True, **stops.as_result(Stop(arguments["cause"], arguments["next"]))}

@@ -10,6 +10,8 @@ from typing import Any, TypedDict
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import typed
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import printable
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import evidence_bundle
+from ansible_collections.lockstep.vllm.plugins.modules import fetch_evidence as documented
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.action import Values
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import ClusterAction
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer, program
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import journal
@@ -22,21 +24,13 @@ _LONGEST_NAME = 120
 class ActionModule(ClusterAction):
     """One answer from each host, all at once. Whatever one answers, or however little, is never a failure of the task."""
 
-    _VALID_ARGS = frozenset({"run", "hosts", "since"})
+    DOCUMENTATION = documented.DOCUMENTATION
 
-    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        super().run(tmp, task_vars)
-        _result, arguments = self.validate_argument_spec(
-            argument_spec={
-                "run": {"type": "str", "required": True},
-                "hosts": {"type": "list", "elements": "str", "required": True},
-                "since": {"type": "float", "default": 0.0},
-            }
-        )
+    def act(self, arguments: Values, task_vars: Values) -> Values:
         if self._task.check_mode:
             return {"changed": False, "skipped": True}
         text = program("gates.evidence_bundle", "collect", {"run": arguments["run"], "since": arguments["since"]})
-        answers = self.run_on(arguments["hosts"], text, task_vars or {}, ANSWER_LIMIT)
+        answers = self.run_on(arguments["hosts"], text, task_vars, ANSWER_LIMIT)
         folder = _folder(arguments["run"])
         found = {host: keep(folder / journal.EVIDENCE / host, host, answer) for host, answer in answers.items()}
         return {

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
+from ansible_collections.lockstep.vllm.plugins.modules import haproxy_backends as documented
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, settings, stops
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.action import Values
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import ClusterAction
 
 _PORTS = ("vllm_server_port", "vllm_server_ready_port")
@@ -15,12 +15,10 @@ class ActionModule(ClusterAction):
     """Reads the inventory on the controller; no host is asked."""
 
     BYPASS_HOST_LOOP = False
-    _VALID_ARGS: frozenset[str] = frozenset()
+    DOCUMENTATION = documented.DOCUMENTATION
 
-    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        super().run(tmp, task_vars)
-        variables = task_vars or {}
-        topology = self.cluster(variables, only="").topology
+    def act(self, arguments: Values, task_vars: Values) -> Values:
+        topology = self.cluster(task_vars, only="").topology
         if topology.problems:
             raise stops.fail(
                 Stop(f"{'; '.join(topology.problems)}. Correct the inventory, or set vllm_haproxy_replicas")
@@ -28,7 +26,7 @@ class ActionModule(ClusterAction):
         default = settings.defaults(self._loader)
         backends = []
         for replica in topology.replicas:
-            raw = ansible_internals.raw_variables(variables["hostvars"], replica.head)
+            raw = ansible_internals.raw_variables(task_vars["hostvars"], replica.head)
             port, ready_port = settings.resolve(self._templar, raw, default, _PORTS).values()
             address = replica.addresses[replica.head]
             backends.append(

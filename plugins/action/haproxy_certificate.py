@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any
-
-from ansible.plugins.action import ActionBase
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import certificates, stops
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.action import Action, Values
 
 
-class ActionModule(ActionBase):
+class ActionModule(Action):
     """The action behind lockstep.vllm.haproxy_certificate (documented in plugins/modules/haproxy_certificate.py)."""
 
     _VALID_ARGS = frozenset({"state", "path", "certificate", "key", "address", "port", "deadline"})
 
-    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        super().run(tmp, task_vars)
-        arguments = dict(self._task.args)
+    def act(self, arguments: Values, task_vars: Values) -> Values:
         certificate, key = arguments.pop("certificate", ""), arguments.pop("key", "")
         added: dict[str, object] = {}
         if arguments.get("state", "present") == "present":
@@ -33,5 +29,5 @@ class ActionModule(ActionBase):
                 raise stops.fail(Stop("; ".join(stop.cause for stop in wrong)))
             arguments["bundle"] = found.bundle
             added = {"expires": int(found.expires.timestamp()), "names": list(found.names)}
-        result = self._execute_module("lockstep.vllm.haproxy_certificate", arguments, task_vars=task_vars or {})
+        result = self._execute_module("lockstep.vllm.haproxy_certificate", arguments, task_vars=task_vars)
         return {**result, **added}

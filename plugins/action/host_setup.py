@@ -6,13 +6,13 @@ import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import topology
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import stops
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.action import Values
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import ClusterAction
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.settings import ROOT
 
@@ -23,21 +23,19 @@ class ActionModule(ClusterAction):
     BYPASS_HOST_LOOP = False
     _VALID_ARGS = frozenset({"interface", "gpus", "gpu_model", "zone", "address", "peers", "head"})
 
-    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        super().run(tmp, task_vars)
-        variables, given = task_vars or {}, dict(self._task.args)
-        arguments: dict[str, Any] = {"sources": library(), "tables": tables()}
-        if "interface" in given:
-            host = variables["inventory_hostname"]
-            stated = {name: given.pop(name, None) for name in ("address", "peers", "head")}
-            in_group = topology.ROOT in variables["groups"]
-            replica = self._grouped_replica(host, variables) if in_group else stated_replica(host, **stated)
+    def act(self, arguments: Values, task_vars: Values) -> Values:
+        files = {"sources": library(), "tables": tables()}
+        if "interface" in arguments:
+            host = task_vars["inventory_hostname"]
+            stated = {name: arguments.pop(name, None) for name in ("address", "peers", "head")}
+            in_group = topology.ROOT in task_vars["groups"]
+            replica = self._grouped_replica(host, task_vars) if in_group else stated_replica(host, **stated)
             named = {"name": replica.name, "head": replica.head, "addresses": dict(replica.addresses)}
-            arguments |= {**given, "host": host, "replica": named}
-        return dict(self._execute_module("lockstep.vllm.host_setup", arguments, task_vars=variables))
+            arguments |= {"host": host, "replica": named}
+        return dict(self._execute_module("lockstep.vllm.host_setup", {**arguments, **files}, task_vars=task_vars))
 
-    def _grouped_replica(self, host: str, variables: Mapping[str, Any]) -> topology.Replica:
-        read = self.cluster(variables, only=host).topology
+    def _grouped_replica(self, host: str, task_vars: Values) -> topology.Replica:
+        read = self.cluster(task_vars, only=host).topology
         try:
             return read.replica_of(host)
         except KeyError as error:

@@ -10,6 +10,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Sto
 from ansible_collections.lockstep.vllm.plugins.module_utils.model import source, store
 from ansible_collections.lockstep.vllm.plugins.module_utils.model.codes import Kind, Result
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, stops, upload
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.action import Values
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.waiting_action import WaitingAction
 
 STAGE, PRUNE = "ansible-playbook playbooks/stage_model.yml", "ansible-playbook playbooks/prune_models.yml --check"
@@ -24,7 +25,7 @@ class ActionModule(WaitingAction):
     MODULE = "lockstep.vllm.model"
     SECONDS = 30.0
 
-    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def run(self, tmp: Any = None, task_vars: Values | None = None) -> Values:
         self._host = (task_vars or {})["inventory_hostname"]
         arguments = self._task.args
         try:
@@ -56,10 +57,10 @@ class ActionModule(WaitingAction):
         )
         return found
 
-    def next_round(self, result: Mapping[str, Any]) -> dict[str, Any]:
+    def next_round(self, result: Values) -> Values:
         return {"ticket": str(result.get("ticket", ""))}
 
-    def stop(self, result: Mapping[str, Any], seconds: float) -> Stop:
+    def stop(self, result: Values, seconds: float) -> Stop:
         return why(self._host, Result(result["code"]), str(result["reason"]), seconds)
 
 

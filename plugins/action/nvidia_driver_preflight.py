@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import typed
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.package_problems import Problem
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.action import Values
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.waiting_action import WaitingAction
 
 
@@ -19,17 +18,13 @@ class ActionModule(WaitingAction):
     SECONDS = 10.0
     REPEATS = True
 
-    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        self._host = (task_vars or {})["inventory_hostname"]
-        return super().run(tmp, task_vars)
-
-    def stop(self, result: Mapping[str, Any], seconds: float) -> Stop:
+    def stop(self, result: Values, seconds: float) -> Stop:
         problems = typed.parse(list[Problem], result["problems"], typed.NEWER)
         refused = [problem for problem in problems if not problem.warns]
         if not refused:
-            cause = f"{self._host}: {result['reason']}; waited {seconds:.0f} s. Let it end, or wait longer with "
+            cause = f"{self.host}: {result['reason']}; waited {seconds:.0f} s. Let it end, or wait longer with "
             again = "ansible-playbook playbooks/preflight.yml -e nvidia_driver_apt_lock_deadline=1800"
             return Stop(f"{cause}nvidia_driver_apt_lock_deadline", again)
-        stops = [problem.stop(self._host) for problem in refused]
+        stops = [problem.stop(self.host) for problem in refused]
         first = next((stop for stop in stops if stop.next), stops[0])
         return dataclasses.replace(first, cause="; ".join(stop.cause for stop in stops))

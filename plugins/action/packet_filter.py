@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import routers
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.action import Values
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import ClusterAction
 
 
@@ -14,9 +13,7 @@ class ActionModule(ClusterAction):
     BYPASS_HOST_LOOP = False
     _VALID_ARGS = frozenset({"state", "clients", "open"})
 
-    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        super().run(tmp, task_vars)
-        variables, arguments = task_vars or {}, dict(self._task.args)
+    def act(self, arguments: Values, task_vars: Values) -> Values:
         if arguments.get("state", "present") == "present":
-            arguments["routers"] = routers.resolved(routers.declared_addresses(self._templar, variables))
-        return dict(self._execute_module("lockstep.vllm.packet_filter", arguments, task_vars=variables))
+            arguments["routers"] = routers.resolved(routers.declared_addresses(self._templar, task_vars))
+        return dict(self._execute_module("lockstep.vllm.packet_filter", arguments, task_vars=task_vars))

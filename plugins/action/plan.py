@@ -43,6 +43,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import (
     stops,
     variables,
 )
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.action import Values
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import Cluster, ClusterAction
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.invocation import Invocation
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.settings import Declared
@@ -63,11 +64,10 @@ class ActionModule(ClusterAction):
 
     _VALID_ARGS = frozenset(SPEC)
 
-    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        super().run(tmp, task_vars)
-        return Invocation.of_this_run().in_result(self._planned(task_vars or {}))
+    def act(self, arguments: Values, task_vars: Values) -> Values:
+        return Invocation.of_this_run().in_result(self._planned(task_vars))
 
-    def _planned(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+    def _planned(self, task_vars: Values) -> Values:
         extra = ansible_internals.extra_variables(self._loader)
         asked, unfit = _mode(self._task.args, extra)
         declared = self.declared(task_vars, further=known_variables.beside_roles(extra))

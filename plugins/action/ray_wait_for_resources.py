@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.action import Values
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.waiting_action import WaitingAction
 
 
@@ -14,6 +12,6 @@ class ActionModule(WaitingAction):
 
     MODULE = "lockstep.vllm.ray_wait_for_resources"
 
-    def stop(self, result: Mapping[str, Any], seconds: float) -> Stop:
+    def stop(self, result: Values, seconds: float) -> Stop:
         cause = f"Ray's resources are not there after {seconds:.0f} s: {result['reason']}"
         return Stop(cause, "ansible-playbook playbooks/status.yml")

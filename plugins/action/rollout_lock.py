@@ -6,14 +6,16 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.lock_record import Claim
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import lock as rollout_lock
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import LockAction
+from ansible_collections.lockstep.vllm.plugins.modules import rollout_lock as documented
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import identity, stops
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.action import Values
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.heads import HeadsAction
 
@@ -24,21 +26,11 @@ Answers = Mapping[str, Answer]
 class ActionModule(HeadsAction):
     """The first head decides between two controllers that come at once; the others follow, all or nothing."""
 
-    _VALID_ARGS = frozenset({"state", "run", "take_over", "without", "seconds"})
+    DOCUMENTATION = documented.DOCUMENTATION
+    REQUIRED_IF = (("state", "held", ["run"]), ("state", "released", ["run"]))
 
-    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        super().run(tmp, task_vars)
-        _validated, arguments = self.validate_argument_spec(
-            argument_spec={
-                "state": {"type": "str", "choices": ["held", "released", "read"], "default": "held"},
-                "run": {"type": "str"},
-                "take_over": {"type": "str"},
-                "without": {"type": "list", "elements": "str", "default": []},
-                "seconds": {"type": "float", "default": 0.0},
-            },
-            required_if=[("state", "held", ["run"]), ("state", "released", ["run"])],
-        )
-        self._variables = task_vars or {}
+    def act(self, arguments: Values, task_vars: Values) -> Values:
+        self._variables = task_vars
         heads = self.heads(self._variables, arguments["without"])
         if self._task.check_mode or arguments["state"] == "read":
             return _result(self.ask(heads, {"do": "read"}, self._variables), changed=False)
@@ -55,7 +47,7 @@ class ActionModule(HeadsAction):
             result = {**self._hold(heads, arguments["run"], None), "changed": result["changed"]}
         return result
 
-    def _hold(self, heads: list[str], run: str, take_over: str | None) -> dict[str, Any]:
+    def _hold(self, heads: list[str], run: str, take_over: str | None) -> Values:
         here = identity.identity(os.getppid())
         claim = cast(Claim, {"run": run, **here, "take_over": [take_over] if take_over else []})
         answers: dict[str, Answer] = {}
@@ -125,7 +117,7 @@ def _problem(answers: Answers, here: Identity, claim: Claim) -> Stop | None:
     return None
 
 
-def _result(answers: Answers, changed: bool) -> dict[str, Any]:
+def _result(answers: Answers, changed: bool) -> Values:
     values = {host: answer.value for host, answer in answers.items() if answer.value}
     locks = {host: value.lock for host, value in values.items() if value.lock is not None}
     return {

@@ -8,25 +8,19 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.lock_record import Requested
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import RequestAction
+from ansible_collections.lockstep.vllm.plugins.modules import rollout_request as documented
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import identity, stops
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.action import Values
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.heads import HeadsAction
 
 
 class ActionModule(HeadsAction):
     """The request lies on every head, so that whichever controller rolls, now or days later, comes across it."""
 
-    _VALID_ARGS = frozenset({"action", "reason"})
+    DOCUMENTATION = documented.DOCUMENTATION
 
-    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        super().run(tmp, task_vars)
-        _result, arguments = self.validate_argument_spec(
-            argument_spec={
-                "action": {"type": "str", "choices": [action.value for action in RequestAction], "required": True},
-                "reason": {"type": "str", "default": ""},
-            }
-        )
-        variables = task_vars or {}
-        heads = self.heads(variables)
+    def act(self, arguments: Values, task_vars: Values) -> Values:
+        heads = self.heads(task_vars)
         request: Requested | None = None
         if arguments["action"] != RequestAction.RESUME:
             request = {
@@ -35,7 +29,7 @@ class ActionModule(HeadsAction):
                 "by": identity.operator(),
                 "at": records.now(),
             }
-        before = self.ask(heads, {"do": "read"}, variables)
+        before = self.ask(heads, {"do": "read"}, task_vars)
         due = [
             host
             for host, answer in before.items()
@@ -43,9 +37,9 @@ class ActionModule(HeadsAction):
         ]
         if self._task.check_mode or not due:
             return {"changed": bool(due), "request": request}
-        answers = self.ask(due, {"do": "request", "request": request}, variables)
+        answers = self.ask(due, {"do": "request", "request": request}, task_vars)
         silent = {host: answer.error for host, answer in answers.items() if answer.value is None}
-        result: dict[str, Any] = {"changed": len(silent) < len(due), "request": request, "silent": silent}
+        result: Values = {"changed": len(silent) < len(due), "request": request, "silent": silent}
         if len(silent) == len(heads):
             shown = "; ".join(f"{host}: {error}" for host, error in silent.items())
             stop = Stop(f"no head could be reached: {shown}", f"ansible {heads[0]} -m ansible.builtin.ping")

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import with_port
+from ansible_collections.lockstep.vllm.plugins.modules import scrape_targets as documented
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import routers, stops
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.action import Values
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import Cluster, ClusterAction
 
 Target = dict[str, Any]
@@ -14,18 +17,13 @@ Target = dict[str, Any]
 class ActionModule(ClusterAction):
     """Reads the inventory on the controller; no host is asked."""
 
-    _VALID_ARGS = frozenset({"exporter_port"})
+    DOCUMENTATION = documented.DOCUMENTATION
 
-    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        super().run(tmp, task_vars)
-        _result, arguments = self.validate_argument_spec(
-            argument_spec={"exporter_port": {"type": "int", "default": 9100}}
-        )
-        variables = task_vars or {}
-        cluster = self.cluster(variables)
+    def act(self, arguments: Values, task_vars: Values) -> Values:
+        cluster = self.cluster(task_vars)
         if cluster.topology.problems:
             raise stops.fail(Stop("; ".join(cluster.topology.problems)))
-        addresses = routers.declared_addresses(self._templar, variables)
+        addresses = routers.declared_addresses(self._templar, task_vars)
         return {"changed": False, **targets(cluster, addresses, arguments["exporter_port"])}
 
 
@@ -49,4 +47,4 @@ def targets(cluster: Cluster, routers_at: dict[str, str], exporter_port: int) ->
 
 
 def _target(address: str, port: Any, **labels: str) -> Target:
-    return {"targets": [f"[{address}]:{port}" if ":" in address else f"{address}:{port}"], "labels": labels}
+    return {"targets": [with_port(address, port)], "labels": labels}

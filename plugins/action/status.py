@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 from ansible.utils.display import Display
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import data_tables
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import render
+from ansible_collections.lockstep.vllm.plugins.modules import status as documented
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import whole_replicas
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.action import Values
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import Cluster, ClusterAction, let_in
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.invocation import Invocation
@@ -20,24 +22,16 @@ _RENDER = {"table": status_table.as_text, "json": status_table.as_json}
 class ActionModule(ClusterAction):
     """One probe of all hosts, shown as a table or as JSON, and returned as data."""
 
-    _VALID_ARGS = frozenset({"format", "others"})
+    DOCUMENTATION = documented.DOCUMENTATION
 
-    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        super().run(tmp, task_vars)
-        _result, arguments = self.validate_argument_spec(
-            argument_spec={
-                "format": {"type": "str", "choices": list(_RENDER), "default": "table"},
-                "others": {"type": "bool", "default": False},
-            }
-        )
-        variables = task_vars or {}
-        whole = self.cluster(variables, strict=False)
+    def act(self, arguments: Values, task_vars: Values) -> Values:
+        whole = self.cluster(task_vars, strict=False)
         if whole.topology.problems:
             return {"failed": True, "msg": render.invalid_inventory(whole.topology.problems)}
-        asked = variables["ansible_play_hosts_all"]
+        asked = task_vars["ansible_play_hosts_all"]
         cluster = whole.of(asked)
-        found = self.probe(cluster, variables, ray=True)
-        others = self._others(whole, variables) if arguments["others"] else {}
+        found = self.probe(cluster, task_vars, ray=True)
+        others = self._others(whole, task_vars) if arguments["others"] else {}
         status = cluster_status.build(
             cast(status_types.Probe, cluster.probed(found)),
             data_tables.read("known_issues"),
@@ -51,7 +45,7 @@ class ActionModule(ClusterAction):
         Display().display(Invocation.of_this_run().repeated(text) if arguments["format"] == "table" else text)
         return {"changed": False, "status": status}
 
-    def _others(self, cluster: Cluster, task_vars: dict[str, Any]) -> dict[str, Answer]:
+    def _others(self, cluster: Cluster, task_vars: Values) -> dict[str, Answer]:
         """What hosts of the inventory that are in no replica, and no routers, answer."""
         hosts = [host for host in task_vars["groups"]["all"] if host not in cluster.wanted]
         asked = self.ask_each("host.probe", "collect", {host: {} for host in hosts}, task_vars)

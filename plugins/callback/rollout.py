@@ -56,6 +56,7 @@ from ansible import context
 from ansible.errors import AnsibleError
 from ansible.plugins.callback import CallbackBase
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import topology
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, identity
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.invocation import Invocation
@@ -68,9 +69,10 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import (
     page,
     timeline,
     webhook,
+    words,
 )
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import Event
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.tracker import STEPS, Tracker
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.tracker import Tracker
 
 _FAULTS_TOLERATED = 3
 # They take no time, and one that a condition skips begins nothing; the tasks that they bring carry their variables.
@@ -308,7 +310,7 @@ def _is_include(task: Any) -> bool:
 def _convention(variables: dict[str, Any]) -> dict[str, Any]:
     """``lockstep_step`` and ``lockstep_wave`` as literals; an expression is not for a callback to evaluate."""
     found: dict[str, Any] = {}
-    if variables.get("lockstep_step") in STEPS:
+    if variables.get("lockstep_step") in words.STEPS:
         found["lockstep_step"] = str(variables["lockstep_step"])
     if isinstance(variables.get("lockstep_wave"), int):
         found["lockstep_wave"] = variables["lockstep_wave"]
@@ -333,8 +335,4 @@ def _write_index(root: Path) -> None:
 
 
 def _replace(path: Path, html: str) -> None:
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as stream:
-        stream.write(html)
-    os.replace(scratch, path)
+    records.replace(path, html.encode(errors="replace").decode(), 0o600)

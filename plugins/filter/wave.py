@@ -96,14 +96,11 @@ def wave_rolls_back(hostvars: HostVars, members: Sequence[str], batch: Sequence[
     return bool(_back(hostvars, members, batch))
 
 
-def stays_in_quarantine(hostvars: HostVars, host: str, members: Sequence[str], batch: Sequence[str]) -> bool:
-    """Whether ``host`` must stay out once its failed wave was rolled back."""
-    return outcome.stays_in_quarantine(_kept(hostvars, host), bool(_back(hostvars, members, batch)))
-
-
-def quarantine_reason(hostvars: HostVars, host: str) -> str:
-    """Why ``host`` stays in quarantine, for people."""
-    return outcome.reasons(_kept(hostvars, host))
+def quarantine_reason(hostvars: HostVars, host: str, members: Sequence[str], batch: Sequence[str]) -> str:
+    """Why ``host`` must stay out once its failed wave was rolled back, for people; empty where it need not."""
+    kept = _kept(hostvars, host)
+    stays = outcome.stays_in_quarantine(kept, bool(_back(hostvars, members, batch)))
+    return outcome.reasons(kept) if stays else ""
 
 
 def wave_verdict(
@@ -180,7 +177,6 @@ class FilterModule:
                 fingerprints,
                 quarantine_reason,
                 stage_failure,
-                stays_in_quarantine,
                 wave_failures,
                 wave_rolls_back,
                 wave_runs_stage,

@@ -99,7 +99,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import apt_lock, keyring, preflight
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.package_problems import Problem
-from ansible_collections.lockstep.vllm.plugins.module_utils.driver.transaction import Declared
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver.transaction import ARGUMENTS, Declared
 
 
 def main() -> None:
@@ -112,16 +112,10 @@ def main() -> None:
                 "default": ["locks", "packages"],
             },
             "version": {"type": "str"},
-            "source": {"type": "str", "choices": ["nvidia", "mirror", "ubuntu", "debian"], "default": "nvidia"},
-            "flavor": {"type": "str", "choices": ["open", "proprietary"], "default": "open"},
-            "fabric_manager": {"type": "str", "choices": ["auto", "present", "absent"], "default": "auto"},
-            "prebuilt_modules": {"type": "bool", "default": False},
-            "repository_url": {"type": "str"},
+            **ARGUMENTS,
             "keyring_url": {"type": "str", "no_log": False},
             "keyring_sha256": {"type": "str", "no_log": False},
             "keyring_fingerprint": {"type": "str", "no_log": False},
-            "repository_suite": {"type": "str", "default": "/"},
-            "repository_components": {"type": "list", "elements": "str", "default": []},
             "repository_username": {"type": "str"},
             "repository_password": {"type": "str", "no_log": True},
             "repository_client_certificate": {"type": "str"},

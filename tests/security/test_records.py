@@ -110,7 +110,7 @@ def test_the_mode_of_a_file_that_root_writes_goes_to_no_other_file(theirs: Path,
         for number in range(300):
             try:
                 records.write(theirs / "record", {"number": number})
-                metrics.write(theirs / "record", str(number))
+                records.replace(theirs / "record", str(number))
             except FileNotFoundError:
                 continue  # it was swapped before it could be moved
             assert secret.stat().st_mode & 0o777 == 0o600

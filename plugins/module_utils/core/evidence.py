@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from . import processes
+from .system import read_text
 
 PY_SPY = Path("/opt/lockstep/runtime/current/bin/py-spy")
 BUDGET = 2.5
@@ -237,18 +238,11 @@ def _threads_of(pid: int) -> str:
             thread = processes.parse_stat((task / "stat").read_text(encoding="utf-8", errors="replace"))
         except (OSError, IndexError, ValueError):
             continue
-        waits = _read(task / "wchan")
+        waits = read_text(task / "wchan").strip()
         lines.append(f"  thread {thread.pid} {thread.name} state {thread.state} waits in {waits or '?'}")
-        kernel_stack = _read(task / "stack")
+        kernel_stack = read_text(task / "stack").strip()
         lines += [f"    {frame}" for frame in kernel_stack.splitlines()]
     return f"process {pid}: {processes.command(pid)}\n" + "\n".join(lines) + "\n"
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
 
 
 def _gather(

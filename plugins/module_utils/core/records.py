@@ -77,7 +77,7 @@ def read(path: Path, limit: int = untrusted.LIMIT) -> dict[str, Any] | None:
     return value
 
 
-def parsed(kind: type[T], value: Mapping[str, Any], name: object, next: str = "") -> T:
+def parsed(kind: type[T], value: object, name: object, next: str = "") -> T:
     """A record as a ``kind``; keys that a newer Lockstep wrote are left out.
 
     Raises:
@@ -97,9 +97,15 @@ def write(path: Path, record: Mapping[str, Any], mode: int = 0o644) -> bool:
             return False
     except OSError:
         pass
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace(path, text, mode)
+    return True
+
+
+def replace(path: Path, text: str, mode: int = 0o644) -> None:
+    """Replace a file in one step that survives a power cut; until it has its name, it is its owner's alone."""
     import tempfile  # where it is needed: a probe writes nothing
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
@@ -112,7 +118,6 @@ def write(path: Path, record: Mapping[str, Any], mode: int = 0o644) -> bool:
         Path(scratch).unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
-    return True
 
 
 def remove(path: Path) -> bool:

@@ -88,6 +88,12 @@ def parse(kind: type[T], value: Any, strictness: Strictness = OURS) -> T:
     return result
 
 
+def part(value: Mapping[str, object], name: str) -> Mapping[str, Any]:
+    """An object inside another; empty where it is missing, or is none."""
+    found = value.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
 Reader = Callable[[Any], Any]
 
 

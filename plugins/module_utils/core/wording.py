@@ -77,3 +77,8 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return _UNPRINTABLE.sub("\ufffd", _LINE_ENDS.sub("\n", _COLOURS.sub("", text)))
+
+
+def with_port(address: str, port: object) -> str:
+    """``10.0.0.11:8000``, and ``[fd00::11]:8000`` of IPv6."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ..core.grouping import grouped
+
 LOCKS = (
     "var/lib/dpkg/lock-frontend",
     "var/lib/dpkg/lock",
@@ -69,9 +71,7 @@ def wait(
 
 def shown(held: Mapping[str, str]) -> str:
     """Who holds which lock; one that holds several is named once."""
-    files: dict[str, list[str]] = {}
-    for name, who in sorted(held.items()):
-        files.setdefault(who, []).append(name)
+    files = grouped((who, name) for name, who in sorted(held.items()))
     return "; ".join(f"{', '.join(names)} by {who}" for who, names in files.items())
 
 

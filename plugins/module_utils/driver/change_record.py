@@ -123,7 +123,7 @@ def begin(stored: Stored | None, target: Driver, now: str, before: Before | None
     verified, change, roll = record["verified"], record["change"], record["roll"]
     origin = change["from"] if change else verified
     if origin and _same(origin, target):
-        return {"verified": verified, "change": _change_to(change, target) if change else None, "roll": roll}
+        return {"verified": verified, "change": {**change, "to": target} if change else None, "roll": roll}
     if origin and not _open(roll):
         roll = {"from": origin, "over": None}
     if change and _same(change["to"], target):
@@ -223,10 +223,6 @@ def expected(stored: Stored | None) -> Driver | None:
     """The driver that the host should run now: the target of its change, else what was accepted last."""
     record = parse(stored)
     return record["change"]["to"] if record["change"] else record["verified"]
-
-
-def _change_to(change: Change, target: Driver) -> Change:
-    return {**change, "to": target}
 
 
 def _open(roll: Roll | None) -> TypeGuard[Roll]:

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..core.commands import run_command
-from . import apt_lock, dpkg, unfinished
+from . import apt_lock, dpkg, package_state
 from . import repository as apt_repository
 from .package_command import StepFailed as StepFailed
 from .package_command import package_command as _command
@@ -170,10 +170,10 @@ def _transaction(
     try:
         _apt(transaction(work), deadline, lock_deadline, f"installing driver {version}")
     except StepFailed as failure:
-        others = unfinished.others(run_command, deadline)
+        others = package_state.others(run_command, deadline)
         if not others:
             raise
-        cause, remedy = unfinished.cause(others), unfinished.remedy(others)
+        cause, remedy = package_state.cause(others), package_state.remedy(others)
         if not tolerate_unrelated:
             raise StepFailed(f"{_sentence(failure)} {cause}", failure.log, remedy) from failure
         left = unmet(work, dpkg.installed(run_command, deadline))

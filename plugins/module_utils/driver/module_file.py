@@ -124,15 +124,14 @@ def obstacle(found: ModuleFile, version: str, flavor: str | None) -> tuple[str, 
         )
         return cause, f"apt-get install -y linux-headers-{found.kernel}"
     if found.lookup is Lookup.MISSING:
-        return f"there is no module {found.name} for kernel {found.kernel}: DKMS built none", _build(found.kernel)
+        return (
+            f"there is no module {found.name} for kernel {found.kernel}: DKMS built none",
+            f"dkms autoinstall -k {found.kernel}",
+        )
     if found.version and found.version != version:
         cause = f"modprobe nvidia would load driver {found.version} ({found.path}), {version} is installed"
         return cause, "dkms status"
     return None
-
-
-def _build(kernel: str) -> str:
-    return f"dkms autoinstall -k {kernel}"
 
 
 def first_obstacle(files: Sequence[ModuleFile], version: str, flavor: str | None) -> tuple[str, str] | None:

@@ -180,7 +180,7 @@ def transaction(answer: AptAnswer, work: Plan, version: str, held: Collection[st
         cause = f"to install driver {version}, apt would remove {', '.join(removed)}, which the driver is no part of"
         problems.append(Problem(ProblemKind.OTHERS, f"{cause}: remove them yourself, or choose another version"))
     if changed:
-        cause = f"to install driver {version}, apt would change {', '.join(changed)}, which {_are(changed)} held"
+        cause = f"to install driver {version}, apt would change {', '.join(changed)}, which {'is' if len(changed) == 1 else 'are'} held"
         problems.append(
             Problem(
                 ProblemKind.OTHERS,
@@ -227,7 +227,3 @@ def prebuilt_modules(made_for: Mapping[str, str | None], version: str) -> list[P
 
 def _foreign(name: str, own: Collection[str]) -> bool:
     return name.partition(":")[0] not in own and not is_driver_part(name)
-
-
-def _are(names: Sequence[str]) -> str:
-    return "is" if len(names) == 1 else "are"

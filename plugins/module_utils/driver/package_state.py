@@ -1,9 +1,14 @@
-"""What dpkg left unfinished on a host, of whatever package: read from its status and from ``dpkg --audit``."""
+"""What dpkg left unfinished on a host, of whatever package: read from its status and from ``dpkg --audit``.
+
+apt and dpkg try every such package again whatever they are asked for, and report failure for it: then the exit status says
+nothing about the packages that were asked for.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import os
 import re
 from collections.abc import Sequence
 
@@ -55,6 +60,24 @@ def is_driver_part(name: str) -> bool:
 def unfinished(run: Run = run_command, deadline: float = 30.0) -> tuple[Unfinished, ...]:
     """Every package that dpkg left half-way, by name."""
     return merge(parse_status(run(QUERY, deadline).stdout), parse_audit(run(["dpkg", "--audit"], deadline).stdout))
+
+
+def others(run: Run = run_command, deadline: float = 30.0) -> tuple[Unfinished, ...]:
+    """Those of this host that are no part of a driver, by their status alone."""
+    return tuple(one for one in parse_status(run(QUERY, deadline).stdout).values() if not one.ours)
+
+
+def cause(found: Sequence[Unfinished], host: str = "") -> str:
+    """What is wrong, for people: which packages, where, and that the driver is not to blame."""
+    listed = ", ".join(f"{one.name} ({one.left.replace('_', '-')})" for one in found)
+    belong = "a package that does not belong" if len(found) == 1 else "packages that do not belong"
+    return f"dpkg cannot finish {belong} to the driver on {host or os.uname().nodename}: {listed}"
+
+
+def remedy(found: Sequence[Unfinished]) -> str:
+    """The command that finishes them, once what their scripts complain about is repaired: to be typed on their host."""
+    configured = all(one.left in (Left.HALF_CONFIGURED, Left.TRIGGERS) for one in found)
+    return "sudo dpkg --configure -a" if configured else "sudo apt-get install -f"
 
 
 def parse_status(text: str) -> dict[str, Unfinished]:

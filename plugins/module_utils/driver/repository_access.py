@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from ..core.system import read_text
+
 if TYPE_CHECKING:
     import ssl
 
@@ -113,11 +115,11 @@ def configuration(repository: str, certificate: str, key: str) -> str:
 def installed(repository: str, root: Path = Path("/")) -> Access:
     """What is written on this host by now, for the server of ``repository``."""
     found: dict[str, str] = {}
-    line = re.match(r"machine (\S+) login (\S+) password (\S+)$", _text(root / AUTH).strip())
+    line = re.match(r"machine (\S+) login (\S+) password (\S+)$", read_text(root / AUTH).strip())
     if line and _origin(line[1]) == _origin(repository):
         found |= {"username": line[2], "password": line[3]}
-    if f"::{urlsplit(repository).hostname}::" in _text(root / CONFIGURATION):
-        found |= {"client_certificate": _text(root / CERTIFICATE), "client_key": _text(root / KEY)}
+    if f"::{urlsplit(repository).hostname}::" in read_text(root / CONFIGURATION):
+        found |= {"client_certificate": read_text(root / CERTIFICATE), "client_key": read_text(root / KEY)}
     return Access(**found)
 
 
@@ -163,10 +165,3 @@ def _host(address: str) -> str:
 
 def _origin(address: str) -> tuple[str, str]:
     return urlsplit(address).scheme.lower(), _host(address)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return ""

@@ -16,6 +16,18 @@ from .repository_access import Access
 from .state import DriverState
 
 
+ARGUMENTS: Mapping[str, Mapping[str, object]] = {
+    "source": {"type": "str", "choices": ["nvidia", "mirror", "ubuntu", "debian"], "default": "nvidia"},
+    "flavor": {"type": "str", "choices": ["open", "proprietary"], "default": "open"},
+    "fabric_manager": {"type": "str", "choices": ["auto", "present", "absent"], "default": "auto"},
+    "prebuilt_modules": {"type": "bool", "default": False},
+    "repository_url": {"type": "str"},
+    "repository_suite": {"type": "str", "default": apt_repository.FLAT},
+    "repository_components": {"type": "list", "elements": "str", "default": []},
+}
+"""Of the modules that install the driver or look before, as plugins/doc_fragments/fleet.py documents them."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Declared:
     """What role nvidia_driver is asked for on one host; the names are those of its variables, less ``nvidia_driver_``."""

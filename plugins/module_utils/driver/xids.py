@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 from ..core.codes import Code
+from ..core.grouping import grouped
 from .kernel_log import Kind, XidEvent
 
 RECOVERY_CHANGED = 154
@@ -179,9 +180,7 @@ def _bits(pattern: str) -> tuple[int, int]:
 
 def judge(events: Sequence[XidEvent], catalogue: Catalogue) -> list[Seen]:
     """What was seen, by code; the worst counts."""
-    codes: dict[tuple[Kind, int], list[XidEvent]] = {}
-    for event in events:
-        codes.setdefault((event["kind"], event["code"]), []).append(event)
+    codes = grouped(((event["kind"], event["code"]), event) for event in events)
     return [_seen(kind, code, found, catalogue) for (kind, code), found in sorted(codes.items())]
 
 

@@ -10,10 +10,11 @@ import collections
 import dataclasses
 from collections.abc import Iterator, Sequence
 
+from ..core.grouping import grouped
 from ..driver.health import GpuHealth, Health, Links
 from ..driver.nvidia_smi import SmiWarning
 from ..driver.readings import Absence
-from ..driver.smi_fields import Flag, Remedy, matters
+from ..driver.smi_fields import Remedy, matters
 from .findings import Finding, on_host
 
 _MOST_NAMED = 4
@@ -91,9 +92,7 @@ def _named(fields: Sequence[str]) -> str:
 
 def _flags(gpu: GpuHealth, host: str) -> Iterator[Finding]:
     """Fields whose values call for something; those of one code are one finding."""
-    by_code: dict[tuple[str, str], list[Flag]] = {}
-    for flag in gpu.flags:
-        by_code.setdefault((flag.decision.code, flag.decision.severity), []).append(flag)
+    by_code = grouped(((flag.decision.code, flag.decision.severity), flag) for flag in gpu.flags)
     for (code, _severity), flags in by_code.items():
         words = ", ".join(dict.fromkeys(flag.words for flag in flags))
         decision = flags[0].decision
@@ -165,9 +164,7 @@ def _links(links: Sequence[Links], switched: bool, host: str) -> Iterator[Findin
     """
     if not any(any(one.up) for one in links):
         return
-    siblings: dict[str, list[Links]] = {}
-    for one in links:
-        siblings.setdefault(one.model, []).append(one)
+    siblings = grouped((one.model, one) for one in links)
     for one in links:
         best = max(siblings[one.model], key=lambda sibling: sum(sibling.up))
         due = switched or sum(one.up) < sum(best.up) or (len(siblings[one.model]) == 1 and any(one.up))

@@ -10,6 +10,7 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..core.grouping import grouped
 from ..core.system import read_text
 from .network_observations import RdmaPort
 
@@ -67,9 +68,7 @@ def rails(ports: Sequence[RdmaPort]) -> list[RdmaPort]:
 
     Rails are alike; a port for management is one or two of another card, or of another link layer.
     """
-    kinds: dict[tuple[str, str], list[RdmaPort]] = {}
-    for port in ports:
-        kinds.setdefault((port["link_layer"], port["model"]), []).append(port)
+    kinds = grouped(((port["link_layer"], port["model"]), port) for port in ports)
     return max(kinds.values(), key=lambda kind: (len(kind), kind[0]["link_layer"] != "Ethernet"), default=[])
 
 

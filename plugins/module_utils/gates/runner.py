@@ -89,7 +89,7 @@ def evaluate_gate(asked: Asked, by_part: Mapping[str, Sequence[Report]]) -> Gate
 def _nccl(asked: Asked, reports: Sequence[Report]) -> GateResult:
     """Links of which no floor can be told fail, saying so."""
     try:
-        floor = floor_for(asked, reports)
+        floor = floors.of(reports, data_tables.read("busbw_floors"), link=asked.link, given=asked.floor_gbps)
     except bandwidth.NoFloor as error:
         plain = nccl_gate.evaluate(reports, None)
         if plain.passed:
@@ -98,15 +98,6 @@ def _nccl(asked: Asked, reports: Sequence[Report]) -> GateResult:
             )
         return transport.judge(plain, reports)
     return transport.judge(nccl_gate.evaluate(reports, floor), reports)
-
-
-def floor_for(asked: Asked, reports: Sequence[Report]) -> bandwidth.Floor | None:
-    """The floor for what the ranks report that they ran on; None where no rank reported anything.
-
-    Raises:
-        bandwidth.NoFloor: as ``floors.of``.
-    """
-    return floors.of(reports, data_tables.read("busbw_floors"), link=asked.link, given=asked.floor_gbps)
 
 
 def _leaks(result: GateResult, reports: Sequence[Report]) -> GateResult:
@@ -151,7 +142,8 @@ def _on_host(request: Request, identity: HostRecord, folders: Mapping[RankGate, 
     )
     launch = Launch(
         request.evidence(folders),
-        {**launcher.ray_environment(), **_local_sockets(), **request.environment},
+        # On one host alone the network must not matter.
+        {**launcher.ray_environment(), "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo", **request.environment},
         rank_user(request.user),
         request.python,
         request.library,
@@ -235,11 +227,6 @@ def rank_user(name: str | None) -> str | None:
     except KeyError:
         return None
     return name
-
-
-def _local_sockets() -> dict[str, str]:
-    """On one host alone the network must not matter."""
-    return {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 
 
 def _ray_environment(request: Request) -> dict[str, str]:

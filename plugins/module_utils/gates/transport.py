@@ -61,7 +61,7 @@ def problems(host: str, wire: Wire | None) -> Iterator[Problem]:
         yield Problem(
             Code.FELL_TO_SOCKETS,
             host,
-            f"NCCL on {host} fell to sockets over {_names(said.interfaces) or 'an interface'} beside {_devices(usable)}"
+            f"NCCL on {host} fell to sockets over {', '.join(said.interfaces) or 'an interface'} beside {_devices(usable)}"
             f"{_counted(usable)}{_why(said)}",
             _remedy(host, usable[0].kind, said),
         )
@@ -71,7 +71,7 @@ def problems(host: str, wire: Wire | None) -> Iterator[Problem]:
             yield Problem(
                 Code.BYTES_ELSEWHERE,
                 host,
-                f"NCCL on {host} says that it used {_names(said.networks)}, and {_devices(usable)} carried {_size(rdma)} "
+                f"NCCL on {host} says that it used {', '.join(said.networks)}, and {_devices(usable)} carried {_size(rdma)} "
                 f"while interfaces without RDMA carried {_size(sockets)}",
                 f"On {host}: rdma statistic; ip -s link, while the gate runs again",
             )
@@ -110,7 +110,7 @@ def _with_reasons(result: GateResult, reports: Sequence[Report]) -> GateResult:
 
 
 def _shown(said: Said) -> str:
-    parts = [_names(said.networks) or "no network"]
+    parts = [", ".join(said.networks) or "no network"]
     if said.gdr is not None:
         parts.append("GPUDirect RDMA" if said.gdr else "no GPUDirect RDMA")
     if said.channels is not None:
@@ -177,10 +177,6 @@ def _devices(found: Sequence[Nic]) -> str:
     listed = ", ".join(nic.name for nic in found[:4]) + (", …" if len(found) > 4 else "")
     rate = f" at {found[0].gbps:g} Gb/s" if found[0].gbps else ""
     return f"{CALLED[found[0].kind]} {listed}{rate}"
-
-
-def _names(names: Sequence[str]) -> str:
-    return ", ".join(names)
 
 
 def _size(count: int) -> str:

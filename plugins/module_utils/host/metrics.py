@@ -10,15 +10,15 @@ import argparse
 import dataclasses
 import datetime
 import math
-import os
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from ..admission import fingerprint
-from ..core import data_tables, host_record
+from ..core import data_tables, host_record, records
+from ..core.grouping import grouped
+from ..core.typed import part
 from ..driver import known_issues
 from ..engine.states import Phase
 from . import answer as host_answer
@@ -123,7 +123,7 @@ def samples(state: HostState, issues: Sequence[known_issues.Issue] = ()) -> list
 
     Each has labels for the host and its replica as the inventory calls them, where the host knows: as commands want them.
     """
-    host = _part(state, "host")
+    host = part(state, "host")
     own = {name: str(host[key]) for name, key in (("host", "host"), ("replica", "replica")) if host.get(key)}
     found = [
         *_host(state),
@@ -143,9 +143,7 @@ def samples(state: HostState, issues: Sequence[known_issues.Issue] = ()) -> list
 
 def render(found: Iterable[Sample]) -> str:
     """The text exposition format, metrics in the order of :data:`METRICS`."""
-    by_name: dict[str, list[Sample]] = {}
-    for sample in found:
-        by_name.setdefault(sample.metric, []).append(sample)
+    by_name = grouped((sample.metric, sample) for sample in found)
     unknown = sorted(set(by_name) - {metric.name for metric in METRICS})
     if unknown:
         raise ValueError(f"no such metric: {', '.join(unknown)}")
@@ -159,35 +157,35 @@ def render(found: Iterable[Sample]) -> str:
 
 
 def _host(state: HostState) -> Iterator[Sample]:
-    host, runs = _part(state, "host"), _part(state, "fingerprint")
+    host, runs = part(state, "host"), part(state, "fingerprint")
     about = {"host": host.get("host"), "replica": host.get("replica"), "role": host.get("ray_role"), **runs}
     yield Sample("host_info", 1, {key: str(value or "") for key, value in about.items()})
-    stamp = _part(_part(state, "stamps"), "host")
+    stamp = part(part(state, "stamps"), "host")
     if "stamps" in state:
         valid = bool(stamp.get("fingerprint")) and not fingerprint.changes(stamp["fingerprint"], runs)
         yield Sample("host_stamp_valid", valid)
     yield from _moment("host_stamp_timestamp_seconds", stamp.get("at"))
     if "quarantine" in state:
-        quarantine = _part(state, "quarantine")
+        quarantine = part(state, "quarantine")
         kind = {"kind": str(quarantine.get("kind") or "unknown")} if quarantine else {}
         yield Sample("host_quarantined", bool(quarantine), kind)
         yield from _moment("host_quarantine_timestamp_seconds", quarantine.get("at"))
     if host.get("ray_role") == "head" and "stamps" in state:
-        hosts = _part(state, "stamps").get("replica") or {}
+        hosts = part(state, "stamps").get("replica") or {}
         stamped = (hosts.get("hosts") or {}).get(host.get("host"))
         yield Sample("replica_stamp_valid", stamped is not None and stamped == state.get("fingerprint_digest"))
 
 
 def _units(state: HostState) -> Iterator[Sample]:
-    for unit, known in _part(state, "units").items():
+    for unit, known in part(state, "units").items():
         if isinstance(known, Mapping) and known.get("load") == "loaded":
             yield Sample("unit_active", known.get("active") == "active", {"unit": unit})
             yield from _number("unit_restarts_total", known.get("restarts"), {"unit": unit})
 
 
 def _driver(state: HostState) -> Iterator[Sample]:
-    driver = _part(state, "driver")
-    yield from _number("gpus_declared", _part(state, "host").get("gpus"))
+    driver = part(state, "driver")
+    yield from _number("gpus_declared", part(state, "host").get("gpus"))
     if not driver or driver.get("error"):
         return
     loaded = driver.get("loaded_version")
@@ -204,33 +202,33 @@ def _time_bombs(state: HostState, issues: Sequence[known_issues.Issue]) -> Itera
 
 
 def _manifest(state: HostState) -> Iterator[Sample]:
-    for role, known in _part(state, "manifest").items():
+    for role, known in part(state, "manifest").items():
         if isinstance(known, Mapping):
             yield Sample("files_drifted", len(known.get("drifted") or []), {"role": role})
 
 
 def _filter(state: HostState) -> Iterator[Sample]:
-    filtered = _part(state, "filter")
+    filtered = part(state, "filter")
     if filtered.get("wanted"):
         yield Sample("filter_ok", not filtered.get("problem"))
 
 
 def _tunnel(state: HostState) -> Iterator[Sample]:
-    tunnel = _part(state, "tunnel")
+    tunnel = part(state, "tunnel")
     if tunnel.get("wanted"):
         yield Sample("tunnel_ok", not tunnel.get("problem"))
-        for peer, at in _part(tunnel, "handshakes").items():
+        for peer, at in part(tunnel, "handshakes").items():
             yield Sample("tunnel_handshake_timestamp_seconds", at or 0, {"peer": str(peer)})
 
 
 def _ray(state: HostState) -> Iterator[Sample]:
-    ray = _part(state, "ray")
+    ray = part(state, "ray")
     if "nodes" not in ray:
         return
     yield Sample("ray_up", ray.get("head") == "up")
     alive = [node for node in ray["nodes"] if node.get("alive")]
     names = {node.get("host") for node in alive}
-    peers = _part(state, "host").get("peers") or {}
+    peers = part(state, "host").get("peers") or {}
     for host in peers:
         yield Sample("ray_host_joined", host in names, {"joined": str(host)})
     if peers:
@@ -241,7 +239,7 @@ def _ray(state: HostState) -> Iterator[Sample]:
 
 
 def _engine(state: HostState) -> Iterator[Sample]:
-    engine = _part(state, "engine")
+    engine = part(state, "engine")
     if "phase" not in engine:
         return
     for phase in PHASES:
@@ -258,7 +256,7 @@ def _engine(state: HostState) -> Iterator[Sample]:
 
 def _suspects(engine: Mapping[str, Any]) -> Iterator[Sample]:
     """Whom the supervisor named last; a rank is ``""`` where it is a whole host, or a process that is no rank."""
-    suspect = _part(engine, "suspect")
+    suspect = part(engine, "suspect")
     if not suspect:
         return
     named = [
@@ -271,9 +269,9 @@ def _suspects(engine: Mapping[str, Any]) -> Iterator[Sample]:
 
 
 def _rollout(state: HostState) -> Iterator[Sample]:
-    if _part(state, "host").get("ray_role") != "head":
+    if part(state, "host").get("ray_role") != "head":
         return
-    lock, request = _part(state, "lock"), _part(state, "request")
+    lock, request = part(state, "lock"), part(state, "request")
     yield Sample("rollout_lock_held", bool(lock))
     yield from _moment("rollout_lock_heartbeat_timestamp_seconds", lock.get("heartbeat"))
     if request.get("action"):
@@ -281,14 +279,9 @@ def _rollout(state: HostState) -> Iterator[Sample]:
 
 
 def _collection(state: HostState) -> Iterator[Sample]:
-    errors = [name for name in PARTS if _part(state, name).get("error")]
+    errors = [name for name in PARTS if part(state, name).get("error")]
     yield Sample("collect_errors", len(errors))
     yield from _number("collect_timestamp_seconds", state.get("clock"))
-
-
-def _part(state: HostState | Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    part = state.get(name)
-    return part if isinstance(part, Mapping) else {}
 
 
 def _number(metric: str, value: Any, labels: Mapping[str, str] | None = None) -> Iterator[Sample]:
@@ -319,19 +312,6 @@ def _value(value: float) -> str:
     return str(int(value)) if float(value).is_integer() else repr(float(value))
 
 
-def write(path: Path, text: str) -> None:
-    """Replace ``path`` in one step; readable by node_exporter's user."""
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            os.fchmod(stream.fileno(), 0o644)
-        os.replace(scratch, path)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise
-
-
 def _known_issues() -> Sequence[known_issues.Issue]:
     try:
         return data_tables.read("known_issues")
@@ -347,7 +327,7 @@ def main(arguments: list[str]) -> int:
     record = host_record.read()
     is_head = record is not None and record["ray_role"] == "head"
     state = host_answer.read(host_probe.collect({"ray": is_head, "driver_also": ["xids"]}))
-    write(output, render(samples(state, _known_issues())))
+    records.replace(output, render(samples(state, _known_issues())))
     return 0
 
 

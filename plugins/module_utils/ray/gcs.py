@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from ..core import host_record, records, typed, untrusted
+from ..core.wording import with_port
 from .ports import ray_ports
 from .private import generated
 
@@ -139,7 +140,7 @@ class Cluster:
             ("grpc.max_reconnect_backoff_ms", 500),
             ("grpc.enable_http_proxy", 0),
         ]
-        self._channel = grpc.insecure_channel(f"{_bracketed(address)}:{port or ray_ports().gcs}", options=options)
+        self._channel = grpc.insecure_channel(with_port(address, port or ray_ports().gcs), options=options)
         services = generated("gcs_service_pb2_grpc")
         self._info = services.NodeInfoGcsServiceStub(self._channel)
         self._store = services.InternalKVGcsServiceStub(self._channel)
@@ -291,10 +292,6 @@ def _summary(node: Node) -> NodeSummary:
         "fingerprint": node.fingerprint,
         "since": node.started,
     }
-
-
-def _bracketed(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
 
 
 def _node(row: Any, live: Any, draining: int) -> Node:

@@ -12,6 +12,7 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 
 from ..core.host_record import HostRecord, Tunnel
+from ..core.wording import with_port
 
 INTERFACE = "lockstep0"
 UNIT = f"wg-quick@{INTERFACE}.service"
@@ -94,7 +95,7 @@ def configuration(identity: HostRecord, made: Tunnel, inside: ipaddress.IPv4Netw
                 "[Peer]",
                 f"PublicKey = {public_key(host, keys.get(host))}",
                 f"AllowedIPs = {made['peers'][host]}/32",
-                f"Endpoint = {_endpoint(identity['peers'][host], made['port'])}",
+                f"Endpoint = {with_port(identity['peers'][host], made['port'])}",
             ]
     return "\n".join([*lines, ""])
 
@@ -107,10 +108,6 @@ def public_key(host: str, key: object) -> str:
     except (binascii.Error, ValueError):
         pass
     raise TunnelError(f"the public key of {host} is not known: configure all hosts of the replica in one run")
-
-
-def _endpoint(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def difference(wanted: str, shown: str | None, own_addresses: Sequence[str]) -> str:

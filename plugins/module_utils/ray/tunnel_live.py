@@ -12,6 +12,7 @@ from typing import Any, TypedDict
 from ..core import host_record, records
 from ..core.commands import Run, run_command
 from ..core.host_record import HostRecord, Tunnel
+from ..core.system import read_text
 from . import tunnel
 from .tunnel import INTERFACE, TunnelError
 
@@ -75,7 +76,7 @@ def make_key() -> bool:
     if KEY.exists():
         os.chmod(KEY, 0o600)
         return False
-    _write(KEY, _wg("genkey") + "\n")
+    records.replace(KEY, _wg("genkey") + "\n", 0o600)
     return True
 
 
@@ -105,10 +106,10 @@ def wanted(settings: Mapping[str, Any], keys: Mapping[str, str]) -> tuple[Tunnel
 
 def write(made: Tunnel, text: str, *, dry: bool = False) -> bool:
     """Write both files. Returns whether they (would) change."""
-    changed = records.read(records.TUNNEL) != dict(made) or _text() != text
+    changed = records.read(records.TUNNEL) != dict(made) or read_text(CONFIGURATION) != text
     if changed and not dry:
         FOLDER.mkdir(mode=0o700, exist_ok=True)
-        _write(CONFIGURATION, text)
+        records.replace(CONFIGURATION, text, 0o600)
         records.write(records.TUNNEL, dict(made))
     return changed
 
@@ -120,24 +121,6 @@ def remove(*, dry: bool = False) -> bool:
         for path in there:
             path.unlink()
     return bool(there)
-
-
-def _text() -> str | None:
-    try:
-        return CONFIGURATION.read_text(encoding="utf-8")
-    except OSError:
-        return None
-
-
-def _write(path: Path, text: str) -> None:
-    """A file of root's alone from its first byte on."""
-    scratch = path.with_name(f".{path.name}.new")
-    scratch.unlink(missing_ok=True)
-    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(scratch, path)
 
 
 def place(record: HostRecord | None) -> dict[str, str]:

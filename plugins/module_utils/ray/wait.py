@@ -171,7 +171,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ShapeError, records.RecordError, TypeError, ValueError) as error:
         print(f"invalid --shape: {error}", file=sys.stderr)
         return 2
-    waited = wait(shape, deadline=chosen.deadline, progress=lambda seen: _report(shape, seen))
+    waited = wait(
+        shape, deadline=chosen.deadline, progress=lambda seen: print(assess(shape, seen), file=sys.stderr, flush=True)
+    )
     print(f"after {waited.seconds:.1f} s: " + (waited.reason or "all resources are there"), file=sys.stderr, flush=True)
     if chosen.json:
         print(json.dumps(waited.as_dict()), flush=True)
@@ -181,10 +183,6 @@ def main(arguments: list[str] | None = None) -> int:
 def _changes(config: Path | None, shape: str | None) -> dict[str, Any]:
     from_file = (records.read(config) or {}).get("shape") if config is not None else None
     return {**(from_file or {}), **(json.loads(shape) if shape else {})}
-
-
-def _report(shape: Shape, seen: Observation) -> None:
-    print(str(assess(shape, seen)), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,11 @@ import ipaddress
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..core import typed
+
+Answer = Mapping[str, Any]
+"""A part of a probe's answer, which ``host/answer.py`` has looked at."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
@@ -31,7 +36,7 @@ class Machine:
     rdma: tuple[str, ...] = ()
 
     @classmethod
-    def parse(cls, answer: Mapping[str, Any], boot: Mapping[str, Any]) -> Machine:
+    def parse(cls, answer: Answer, boot: Answer) -> Machine:
         first = [int(port) for port in answer.get("ephemeral_ports") or ()]
         return cls(
             id=answer.get("id") or None,
@@ -60,14 +65,14 @@ class Network:
     metric: int | None
 
     @classmethod
-    def parse_all(cls, answer: Mapping[str, Any]) -> dict[str, tuple[Network, ...]]:
+    def parse_all(cls, answer: Answer) -> dict[str, tuple[Network, ...]]:
         """By interface; empty where they could not be read."""
         if "error" in answer:
             return {}
         return {name: tuple(map(cls._parse, inside)) for name, inside in answer.items()}
 
     @classmethod
-    def _parse(cls, answer: Mapping[str, Any]) -> Network:
+    def _parse(cls, answer: Answer) -> Network:
         network = ipaddress.IPv4Network(f"{answer['address']}/{answer['prefix']}", strict=False)
         return cls(str(answer["address"]), network, answer["metric"])
 
@@ -87,7 +92,7 @@ class Carrier:
     mtu: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def parse(cls, answer: Mapping[str, Any]) -> Carrier | None:
+    def parse(cls, answer: Answer) -> Carrier | None:
         """None where it was not asked for, or could not be read."""
         if not answer or "error" in answer:
             return None
@@ -109,12 +114,6 @@ class Staged:
     digest: str
     mib: int
     lacking: tuple[str, ...] = ()
-
-    @classmethod
-    def parse(cls, answer: Mapping[str, Any] | None) -> Staged | None:
-        if answer is None:
-            return None
-        return cls(str(answer["source"]), str(answer["digest"]), int(answer["mib"]), tuple(answer["lacking"]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,9 +141,10 @@ class Model:
     error: str | None = None
 
     @classmethod
-    def parse(cls, answer: Mapping[str, Any]) -> Model:
+    def parse(cls, answer: Answer) -> Model:
         if "error" in answer:
             return cls(error=str(answer["error"]))
+        staged = answer.get("staged")
         return cls(
             path=str(answer["path"]),
             kind=str(answer["kind"]),
@@ -153,7 +153,7 @@ class Model:
             missing=tuple(answer["missing"]),
             unreadable_for=next((user for user, can in answer["readable_by"].items() if not can), None),
             free_mib=answer.get("free_mib"),
-            staged=Staged.parse(answer.get("staged")),
+            staged=typed.parse(Staged, staged, typed.NEWER) if staged else None,
         )
 
     @property

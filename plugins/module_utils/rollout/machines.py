@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv4Network
 
+from ..core.grouping import grouped
 from .findings import Finding, refuse, warn
 from .machine import Network
 from .observed import HostState
@@ -25,10 +26,7 @@ def one_machine(states: Mapping[str, HostState]) -> Iterator[Finding]:
                 f"{' and '.join(alike)} are one machine ({what}): keep one of these names in the inventory; a host may be in a "
                 "replica and in group router under one name"
             )
-    of_id: dict[str, list[str]] = {}
-    for host, state in states.items():
-        if state.machine.id:
-            of_id.setdefault(state.machine.id, []).append(host)
+    of_id = grouped((state.machine.id, host) for host, state in states.items() if state.machine.id)
     for machine_id, hosts in of_id.items():
         if len(hosts) > 1 and not any(pair <= set(hosts) for pair in told):
             yield warn(
@@ -39,20 +37,11 @@ def one_machine(states: Mapping[str, HostState]) -> Iterator[Finding]:
 
 def _alike(states: Mapping[str, HostState]) -> dict[str, list[str]]:
     """What several hosts have in common and only one machine can have, with these hosts."""
-    owners: dict[str, list[str]] = {}
-    for host, state in states.items():
-        for uuid in state.driver.uuids:
-            owners.setdefault(f"both show {uuid}", []).append(host)
+    owners = grouped((f"both show {uuid}", host) for host, state in states.items() for uuid in state.driver.uuids)
     found = {what: list(dict.fromkeys(hosts)) for what, hosts in owners.items()}
-    booted: dict[tuple[str, str], list[str]] = {}
-    for host, state in states.items():
-        if state.machine.boot:
-            booted.setdefault(state.machine.boot, []).append(host)
+    booted = grouped((state.machine.boot, host) for host, state in states.items() if state.machine.boot)
     for (boot, _first), hosts in booted.items():
-        by_id: dict[str | None, list[str]] = {}
-        for host in hosts:
-            by_id.setdefault(states[host].machine.id, []).append(host)
-        for machine_id, same in by_id.items():
+        for machine_id, same in grouped((states[host].machine.id, host) for host in hosts).items():
             if _have_cards_of_their_own([states[host] for host in same]):
                 continue
             found[f"the same boot id {boot}, machine id {machine_id}"] = same

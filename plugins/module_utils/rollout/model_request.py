@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 
+from ..core.grouping import grouped
 from ..engine.config import Config
 from . import staging_request
 from .findings import Finding, refuse, warn
@@ -181,11 +182,7 @@ def _at_path(replica: Replica, config: Config, models: Mapping[str, Model]) -> I
 
 def _hosts_of(problems: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
     """Problem to the hosts that have it."""
-    found: dict[str, list[str]] = {}
-    for host, mine in problems.items():
-        for problem in mine:
-            found.setdefault(problem, []).append(host)
-    return found
+    return grouped((problem, host) for host, mine in problems.items() for problem in mine)
 
 
 def _problems(path: str, model: Model, load_format: str) -> Iterator[str]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 from ..admission.quarantine import QuarantineKind
 from ..driver.change_record import StoredRecord
-from .machine import Carrier, Machine, Model, Network
+from .machine import Answer, Carrier, Machine, Model, Network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Driver:
     error: str | None = None
 
     @classmethod
-    def parse(cls, answer: Mapping[str, Any]) -> Driver:
+    def parse(cls, answer: Answer) -> Driver:
         manager = answer.get("fabric_manager") or {}
         gpus = answer.get("gpus", [])
         failure = (answer.get("smi_failure") or {}).get("code")
@@ -73,7 +72,7 @@ class Quarantine:
     reason: str
 
     @classmethod
-    def parse(cls, record: Mapping[str, Any]) -> Quarantine:
+    def parse(cls, record: Answer) -> Quarantine:
         kind = next((kind for kind in QuarantineKind if kind == record.get("kind")), None)
         return cls(kind, str(record.get("reason") or record.get("error")))
 
@@ -90,7 +89,7 @@ class Preflight:
     error: str | None = None
 
     @classmethod
-    def parse(cls, answer: Mapping[str, Any]) -> Preflight:
+    def parse(cls, answer: Answer) -> Preflight:
         return cls(
             taken_ports=answer.get("taken_ports", {}),
             name_problems=tuple(str(problem) for problem in answer.get("names", {}).values() if problem),
@@ -151,7 +150,7 @@ class HostState:
     preflight: Preflight = Preflight()
 
     @classmethod
-    def parse(cls, answer: Mapping[str, Any]) -> HostState:
+    def parse(cls, answer: Answer) -> HostState:
         """From the probe's answer, of which any part may be ``{"error": …}``."""
         system, stamps = answer.get("os", {}), answer.get("stamps", {})
         host_stamp, replica_stamp = stamps.get("host"), stamps.get("replica")
@@ -222,7 +221,7 @@ class Observed:
     unresolved: str | None = None
 
     @classmethod
-    def parse(cls, answer: Mapping[str, Any] | None, error: str | None, reachable: bool) -> Observed:
+    def parse(cls, answer: Answer | None, error: str | None, reachable: bool) -> Observed:
         return cls(None if answer is None else HostState.parse(answer), error, reachable)
 
 

@@ -32,6 +32,10 @@ _BECAME = {
 }
 
 
+Kept = Mapping[str, Any]
+"""What Ansible keeps for a host: a task's result, or a variable that a play has set."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Begun:
     """The stage that began last on a host, of its wave or of the wave's rollback."""
@@ -40,7 +44,7 @@ class Begun:
     rolling_back: bool
 
     @classmethod
-    def parse(cls, kept: Mapping[str, Any]) -> Begun:
+    def parse(cls, kept: Kept) -> Begun:
         """From the variable in which a host keeps it, with the stage by its file's name."""
         return cls(stage_of(str(kept["stage"])), bool(kept["rolling_back"]))
 
@@ -67,7 +71,7 @@ class Failure:
     lost: bool = False
 
     @classmethod
-    def of_result(cls, result: Mapping[str, Any], stage: Stage, rolling_back: bool, task: str) -> Failure:
+    def of_result(cls, result: Kept, stage: Stage, rolling_back: bool, task: str) -> Failure:
         """From a failed task's result, whatever its host put there. New strings throughout: what a message quotes is never
         a template again."""
         gate = result.get("gate")
@@ -98,7 +102,7 @@ class Failure:
         )
 
     @classmethod
-    def parse(cls, kept: Mapping[str, Any]) -> Failure:
+    def parse(cls, kept: Kept) -> Failure:
         """From the variable in which a host keeps it."""
         return cls(
             stage=Stage(str(kept["stage"])),
@@ -116,7 +120,7 @@ class Failure:
         return f"stage {self.stage}{' of the rollback' if self.rolling_back else ''}: {self.msg}"
 
 
-def _message(result: Mapping[str, Any]) -> str:
+def _message(result: Kept) -> str:
     """What a task failed with, with the reasons that stand in a field of their own."""
     message = _plain(result.get("msg") or result.get("module_stderr"))
     return f"{message}\n{_plain(result['reasons'])}" if isinstance(result.get("reasons"), str) else message

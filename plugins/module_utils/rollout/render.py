@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
+from ..core.grouping import grouped
 from ..core.stop import Stop
 from ..core.wording import many, names
 from .observed import Observed
@@ -55,9 +56,7 @@ def invalid_inventory(problems: Sequence[str]) -> str:
 
 def lines(stops: Iterable[Stop]) -> list[str]:
     """One line per reason: what is true of several hosts is shown once, with their names and the first one's details."""
-    alike: dict[tuple[str, bool], list[Stop]] = {}
-    for stop in stops:
-        alike.setdefault((stop.cause, bool(stop.where)), []).append(stop)
+    alike = grouped(((stop.cause, bool(stop.where)), stop) for stop in stops)
     result = []
     for (_cause, placed), group in alike.items():
         if not placed:
@@ -72,10 +71,7 @@ def lines(stops: Iterable[Stop]) -> list[str]:
 def _wave(wave: Wave, of: int) -> list[str]:
     name = "canary" if wave.canary else "wave"
     serving = f"; meanwhile {names(wave.serving)} serve" if wave.serving else ""
-    hosts_of: dict[str, list[str]] = {}
-    for host in wave.hosts:
-        for reason in wave.reasons.get(host, ()):
-            hosts_of.setdefault(reason, []).append(host)
+    hosts_of = grouped((reason, host) for host in wave.hosts for reason in wave.reasons.get(host, ()))
     return [
         f"{name} {wave.n} of {of}: {names(wave.replicas)}{serving}",
         *(f"  {names(hosts)}: {reason}" for reason, hosts in hosts_of.items()),
@@ -98,10 +94,7 @@ def _why(wave: Wave) -> set[str]:
 
 
 def _by_value(value_of: Mapping[str, str]) -> list[tuple[str, list[str]]]:
-    result: dict[str, list[str]] = {}
-    for name, value in value_of.items():
-        result.setdefault(value, []).append(name)
-    return list(result.items())
+    return list(grouped((value, name) for name, value in value_of.items()).items())
 
 
 def _listed(what: str, reasons: Sequence[str]) -> str:

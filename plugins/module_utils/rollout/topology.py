@@ -6,6 +6,7 @@ import dataclasses
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 
+from ..core.grouping import grouped
 from .settings import Settings
 
 ROOT = "lockstep"
@@ -81,10 +82,7 @@ def _group_problems(
     for name in names:
         if name in GROUPS_OF_OURS or name.startswith(f"{ROOT}_"):
             yield f"replica {name} has the name of a group that Lockstep uses itself: give the replica another name"
-    members: dict[str, list[str]] = {}
-    for name in names:
-        for host in groups.get(name, []):
-            members.setdefault(host, []).append(name)
+    members = grouped((host, name) for name in names for host in groups.get(name, []))
     for host, inside in members.items():
         if len(inside) > 1:
             yield f"{host} is in replicas {' and '.join(inside)}: a host belongs to one replica; remove it from the others"
@@ -151,10 +149,7 @@ def address_problem(address: str) -> str | None:
 
 
 def _shared_addresses(replicas: list[Replica]) -> Iterable[str]:
-    owners: dict[str, list[str]] = {}
-    for replica in replicas:
-        for host, address in replica.addresses.items():
-            owners.setdefault(address, []).append(host)
+    owners = grouped((address, host) for replica in replicas for host, address in replica.addresses.items())
     for address, hosts in owners.items():
         if len(set(hosts)) > 1:
             yield f"{' and '.join(sorted(set(hosts)))} share the address {address}: give each its own gpu_host_address"

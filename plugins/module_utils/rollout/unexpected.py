@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..core.codes import Code
+from ..core.typed import part
 from ..core.wording import names, printable
 from .topology import Replica
 
@@ -88,7 +89,7 @@ def find(wanted: Wanted, states: Mapping[str, State]) -> tuple[Unexpected, ...]:
         found += _units(host, state) if known is None else _member(host, known, state)
         if host in wanted.routers:
             found += _servers(host, wanted.routers[host], state, wanted.known)
-        elif "vllm_haproxy" in _part(state, "manifest") and _active(state, _HAPROXY):
+        elif "vllm_haproxy" in part(state, "manifest") and _active(state, _HAPROXY):
             cause = f"HAProxy runs on {host} as Lockstep configured it, and {host} is not in group router"
             following = (
                 f'ansible {host} -b -m ansible.builtin.systemd_service -a "name={_HAPROXY} state=stopped enabled=false"'
@@ -99,8 +100,8 @@ def find(wanted: Wanted, states: Mapping[str, State]) -> tuple[Unexpected, ...]:
 
 def _ray_nodes(replica: Replica, head: State, known: Collection[str]) -> Iterator[Unexpected]:
     """A tunnel's addresses are not the inventory's, so only names count there."""
-    tunnelled = _part(head, "tunnel").get("wanted") is True
-    for node in _part(head, "ray").get("nodes") or ():
+    tunnelled = part(head, "tunnel").get("wanted") is True
+    for node in part(head, "ray").get("nodes") or ():
         host, address = str(node.get("host") or ""), str(node.get("address") or "")
         declared = replica.addresses.get(host)
         if not node.get("alive") or (declared and (tunnelled or address in ("", declared))):
@@ -123,7 +124,7 @@ def _ray_nodes(replica: Replica, head: State, known: Collection[str]) -> Iterato
 
 
 def _servers(router: str, servers: Mapping[str, str], state: State, known: Collection[str]) -> Iterator[Unexpected]:
-    for name, server in (_part(state, "router").get("servers") or {}).items():
+    for name, server in (part(state, "router").get("servers") or {}).items():
         address, up = str(server.get("address") or "").rpartition(":")[0], server.get("up") is True
         if name in servers and address in ("", servers[name]):
             continue
@@ -143,7 +144,7 @@ def _servers(router: str, servers: Mapping[str, str], state: State, known: Colle
 def _member(host: str, replica: Replica, state: State) -> Iterator[Unexpected]:
     """A host that serves by what it was before it came into this replica."""
     running = [unit for unit in _SERVING if _active(state, unit)]
-    before = _part(state, "host").get("replica")
+    before = part(state, "host").get("replica")
     again = f"{_REMOVE} --limit {replica.name}"
     if running and before and before != replica.name:
         cause = (
@@ -159,10 +160,14 @@ def _member(host: str, replica: Replica, state: State) -> Iterator[Unexpected]:
 
 def _units(host: str, state: State) -> Iterator[Unexpected]:
     running = [unit for unit in _SERVING if _active(state, unit)]
-    at_boot = [unit for unit in _SERVING if _unit(state, unit).get("enabled") == "enabled" and unit not in running]
+    at_boot = [
+        unit
+        for unit in _SERVING
+        if part(part(state, "units"), unit).get("enabled") == "enabled" and unit not in running
+    ]
     if not running and not at_boot:
         return
-    replica = _part(state, "host").get("replica")
+    replica = part(state, "host").get("replica")
     does = " and ".join(
         f"{names(units)} {verb}" for units, verb in ((running, "active"), (at_boot, "enabled")) if units
     )
@@ -181,14 +186,4 @@ def _is_address(text: str) -> bool:
 
 
 def _active(state: State, unit: str) -> bool:
-    return _unit(state, unit).get("active") in RUNNING
-
-
-def _unit(state: State, name: str) -> Mapping[str, Any]:
-    unit = _part(state, "units").get(name)
-    return unit if isinstance(unit, Mapping) else {}
-
-
-def _part(state: State, name: str) -> Mapping[str, Any]:
-    part = state.get(name)
-    return part if isinstance(part, Mapping) else {}
+    return part(part(state, "units"), unit).get("active") in RUNNING

@@ -29,7 +29,7 @@ def state(runtime: Path = RUNTIME) -> State:
 
     A value is None where the thing is absent; all are where there is no environment.
     """
-    site = _site_packages(runtime)
+    site = next(iter(sorted(runtime.glob("lib/python3*/site-packages"))), None)
     if site is None:
         return dict.fromkeys(COMPARED)
     versions = _distributions(site)
@@ -42,7 +42,7 @@ def state(runtime: Path = RUNTIME) -> State:
         "nccl_build_id": _nccl_build_id(site),
         "torch_cuda": _torch_cuda(site),
         "flashinfer": versions.get("flashinfer-python"),
-        "lock": _lock(runtime),
+        "lock": os.path.basename(os.path.realpath(runtime)),  # the folder is named after the digest of its lock
     }
 
 
@@ -82,10 +82,6 @@ def differences(states: Mapping[str, Mapping[str, str | None]]) -> list[str]:
     return found
 
 
-def _site_packages(runtime: Path) -> Path | None:
-    return next(iter(sorted(runtime.glob("lib/python3*/site-packages"))), None)
-
-
 def _distributions(site: Path) -> dict[str, str]:
     """Versions by normalised name. An installer names the folder after both; that saves reading every METADATA."""
     found = {}
@@ -113,11 +109,6 @@ def _nccl_build_id(site: Path) -> str | None:
     """Of the library that NVIDIA's wheel brings, of whatever CUDA version."""
     found = next(iter(sorted(site.glob("nvidia/*/lib/libnccl.so*"))), None)
     return elf.build_id(found) if found else None
-
-
-def _lock(runtime: Path) -> str | None:
-    """The folder of an environment is named after the digest of its lock."""
-    return os.path.basename(os.path.realpath(runtime))
 
 
 def _python_version(python: Path) -> str | None:

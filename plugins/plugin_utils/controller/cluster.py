@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, cast
 
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.typed import BadAnswer
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import config as engine_config
@@ -30,6 +29,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import (
     routers,
     settings,
 )
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.action import Action, Values
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import (
     ANSWER_LIMIT,
     Answer,
@@ -74,7 +74,7 @@ class Cluster:
         topology_left = dataclasses.replace(self.topology, replicas=replicas)
         return dataclasses.replace(self, topology=topology_left, wanted=wanted, routers=routers)
 
-    def probed(self, answers: Mapping[str, Answer]) -> dict[str, Any]:
+    def probed(self, answers: Mapping[str, Answer]) -> Values:
         """JSON of the replicas, the routers, and what each host answered; plugins/modules/probe.py documents it."""
         return {
             "replicas": {
@@ -94,22 +94,16 @@ class Cluster:
         }
 
 
-class ClusterAction(ActionBase):
+class ClusterAction(Action):
     """Base of the actions that read the whole inventory; they run once per task unless they say otherwise."""
 
     BYPASS_HOST_LOOP = True
 
-    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """To be called first by every action: fails on an ansible-core that is not supported."""
-        ansible_internals.require_supported_version()
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        return result
-
     def declared(
         self,
-        task_vars: Mapping[str, Any],
+        task_vars: Values,
         only: str | None = None,
-        over: Mapping[str, Any] | None = None,
+        over: Values | None = None,
         further: Collection[str] = (),
     ) -> dict[str, settings.Declared]:
         """What is declared for every host of group ``lockstep`` and every router, or for the host ``only``.
@@ -135,7 +129,7 @@ class ClusterAction(ActionBase):
             if only in (None, host)
         }
 
-    def topology(self, task_vars: Mapping[str, Any], declared: Mapping[str, settings.Declared]) -> topology.Topology:
+    def topology(self, task_vars: Values, declared: Mapping[str, settings.Declared]) -> topology.Topology:
         """The inventory's replicas; what places a host is taken from what is ``declared`` where that has it."""
         groups, hostvars = task_vars["groups"], task_vars["hostvars"]
         hosts = set(groups.get(topology.ROOT, ()))
@@ -158,9 +152,9 @@ class ClusterAction(ActionBase):
 
     def cluster(
         self,
-        task_vars: Mapping[str, Any],
+        task_vars: Values,
         only: str | None = None,
-        over: Mapping[str, Any] | None = None,
+        over: Values | None = None,
         declared: Mapping[str, settings.Declared] | None = None,
         strict: bool = True,
     ) -> Cluster:
@@ -201,7 +195,7 @@ class ClusterAction(ActionBase):
         groups = task_vars["groups"]
         return Cluster(read, wanted, before_them, frozenset({*groups, *groups["all"]}))
 
-    def probe(self, cluster: Cluster, task_vars: Mapping[str, Any], **parameters: Any) -> dict[str, Answer]:
+    def probe(self, cluster: Cluster, task_vars: Values, **parameters: Any) -> dict[str, Answer]:
         """Read every host's state, all at once; ``parameters`` go to ``host.probe.collect``."""
         answers = self._fleet(task_vars).run_read_only(
             (
@@ -218,7 +212,7 @@ class ClusterAction(ActionBase):
         return {host: let_in(answer) for host, answer in answers.items()}
 
     def ask_each(
-        self, module: str, function: str, requests: Mapping[str, Any], task_vars: Mapping[str, Any]
+        self, module: str, function: str, requests: Mapping[str, object], task_vars: Values
     ) -> dict[str, Answer]:
         """Call one read-only function of the library on every host of ``requests``, all at once, each with its request."""
         return self._fleet(task_vars).run_read_only(
@@ -227,24 +221,24 @@ class ClusterAction(ActionBase):
         )
 
     def run_on(
-        self, hosts: Iterable[str], text: str, task_vars: Mapping[str, Any], limit: int = ANSWER_LIMIT
+        self, hosts: Iterable[str], text: str, task_vars: Values, limit: int = ANSWER_LIMIT
     ) -> dict[str, Answer]:
         """Run one program on each of ``hosts``, all at once; ``limit`` is how many bytes each may answer."""
         connections = {host: self._connection_variables(host, task_vars) for host in hosts}
         return self._fleet(task_vars, limit).run(dict.fromkeys(connections, text), connections)
 
-    def _fleet(self, task_vars: Mapping[str, Any], limit: int = ANSWER_LIMIT) -> Fleet:
+    def _fleet(self, task_vars: Values, limit: int = ANSWER_LIMIT) -> Fleet:
         forks = int(task_vars.get("ansible_forks", 5))
         return Fleet(self._play_context, bool(self._task.become), forks, limit=limit)
 
-    def _connection_variables(self, host: str, task_vars: Mapping[str, Any]) -> ConnectionVariables:
+    def _connection_variables(self, host: str, task_vars: Values) -> ConnectionVariables:
         return settings.connection(self._templar, ansible_internals.raw_variables(task_vars["hostvars"], host))
 
     def _wanted(
         self,
         declared: settings.Declared,
         roles: tuple[str, ...],
-        context: Mapping[str, Any],
+        context: Mapping[str, object],
         also: Mapping[str, Mapping[str, object]] | None = None,
         head: bool = False,
     ) -> Desired:
@@ -261,7 +255,7 @@ class ClusterAction(ActionBase):
             engine = settings.engine_record(self._templar, self._loader, values)
         return Desired(mine, inputs, lock.promises, engine, settings.environment_problem(lock, values))
 
-    def unresolved(self, hosts: Iterable[str], task_vars: Mapping[str, Any]) -> list[tuple[str, str]]:
+    def unresolved(self, hosts: Iterable[str], task_vars: Values) -> list[tuple[str, str]]:
         """Of ``hosts``, those whose name (``ansible_host``, else their own) means no address on this controller, with it."""
         names = {host: str(self._connection_variables(host, task_vars).get("ansible_host", host)) for host in hosts}
         without = fleet.unresolved(names.values())
@@ -291,7 +285,7 @@ def let_in(answer: Answer) -> Answer:
         return bad(error)
 
 
-def _questions(cluster: Cluster, host: str, wanted: Desired) -> dict[str, Any]:
+def _questions(cluster: Cluster, host: str, wanted: Desired) -> Values:
     mine = wanted.settings
     of_router = [port.start for port in own_ports.of_router(mine).values()] if host in cluster.routers else []
     if not any(host in replica.hosts for replica in cluster.topology.replicas):

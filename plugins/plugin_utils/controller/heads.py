@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import typed
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import lock, render
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import stops
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.action import Values
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import ClusterAction
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer, program
 
@@ -16,7 +16,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet imp
 class HeadsAction(ClusterAction):
     """Base of the actions on the heads of all replicas, whatever ``--limit`` says."""
 
-    def heads(self, task_vars: Mapping[str, Any], without: Sequence[str] = ()) -> list[str]:
+    def heads(self, task_vars: Values, without: Sequence[str] = ()) -> list[str]:
         """The heads, sorted by name, so that all controllers go to them in one order."""
         topology = self.cluster(task_vars, only="").topology
         if topology.problems:
@@ -28,7 +28,7 @@ class HeadsAction(ClusterAction):
             raise stops.fail(Stop(cause))
         return [head for head in heads if head not in without]
 
-    def ask(self, hosts: Sequence[str], params: lock.Asked, task_vars: Mapping[str, Any]) -> dict[str, Answer]:
+    def ask(self, hosts: Sequence[str], params: lock.Asked, task_vars: Values) -> dict[str, Answer]:
         """``rollout.lock.apply(params)`` on each of ``hosts``, all at once."""
         kind = lock.Claimed if params["do"] == "hold" else lock.Seen
         answers = self.run_on(hosts, program("rollout.lock", "apply", params), task_vars)

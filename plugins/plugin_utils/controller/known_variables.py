@@ -25,13 +25,13 @@ prefix is short, as two slips make another word of ``order``."""
 _SHORT = 8
 
 
-def _options(module: Any) -> dict[str, Any]:
-    options: dict[str, Any] = yaml.load(module.DOCUMENTATION, Loader=settings.YAML)["options"]
+def _options(module: Any) -> dict[str, settings.Option]:
+    options: dict[str, settings.Option] = yaml.load(module.DOCUMENTATION, Loader=settings.YAML)["options"]
     return options
 
 
 @functools.cache
-def of_playbooks() -> Mapping[str, Mapping[str, Any]]:
+def of_playbooks() -> Mapping[str, settings.Option]:
     """The playbooks' own variables with their options, as an argument_spec has them.
 
     Most are options of an action, whose documentation is their one home; five are of plays alone (documented in plan's notes).
@@ -76,7 +76,7 @@ def of_playbooks() -> Mapping[str, Mapping[str, Any]]:
 
 
 @functools.cache
-def options() -> Mapping[str, Mapping[str, Any]]:
+def options() -> Mapping[str, settings.Option]:
     """Every variable with its option; verbs that share a variable agree about it (tests/unit/test_argument_specs.py)."""
     found = dict(of_playbooks())
     for role in ROLES:

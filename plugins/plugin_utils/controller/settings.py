@@ -21,6 +21,11 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.runtime import state
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, role_digest
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import ConnectionVariables
 
+Variables = Mapping[str, Any]
+"""Variables of a host or a role, as they are written or templated."""
+Values = dict[str, Any]
+Option = Mapping[str, Any]
+"""Of an argument spec, as it is documented."""
 ROOT = Path(__file__).resolve().parents[3]
 HOST_ROLES = ("gpu_host", "nvidia_driver", "serving_runtime", "ray_node", "vllm_server", "model", "node_metrics")
 ROUTER_ROLES = ("vllm_haproxy",)
@@ -29,7 +34,7 @@ YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C, where it w
 
 
 @functools.cache
-def argument_specs(role: str) -> Mapping[str, Any]:
+def argument_specs(role: str) -> Variables:
     """The role's documented entry points."""
     path = ROOT / "roles" / role / "meta" / "argument_specs.yml"
     return MappingProxyType(yaml.load(path.read_text(encoding="utf-8"), Loader=YAML)["argument_specs"])
@@ -42,16 +47,16 @@ def public_variables(role: str) -> tuple[str, ...]:
 
 
 @functools.cache
-def written_defaults(role: str) -> Mapping[str, Any]:
+def written_defaults(role: str) -> Variables:
     """The role's defaults as they are written; templates are text."""
     path = ROOT / "roles" / role / "defaults" / "main.yml"
     return MappingProxyType(yaml.load(path.read_text(encoding="utf-8"), Loader=YAML) or {} if path.exists() else {})
 
 
 @functools.cache
-def defaults(loader: DataLoader, roles: tuple[str, ...] = HOST_ROLES) -> Mapping[str, Any]:
+def defaults(loader: DataLoader, roles: tuple[str, ...] = HOST_ROLES) -> Variables:
     """The roles' defaults, untemplated. Read once: the loader would deep-copy them for every host."""
-    merged: dict[str, Any] = {}
+    merged: Values = {}
     for role in roles:
         path = ROOT / "roles" / role / "defaults" / "main.yml"
         if path.exists():
@@ -59,9 +64,7 @@ def defaults(loader: DataLoader, roles: tuple[str, ...] = HOST_ROLES) -> Mapping
     return MappingProxyType(merged)
 
 
-def resolve(
-    templar: Templar, raw: Mapping[str, Any], default: Mapping[str, Any], names: Iterable[str]
-) -> dict[str, Any]:
+def resolve(templar: Templar, raw: Variables, default: Variables, names: Iterable[str]) -> Values:
     """Values of ``names`` for one host: its own variables over the roles' defaults, templated. Unset names are left out."""
     variables = {**default, **raw}
     scoped = ansible_internals.host_templar(templar, variables)
@@ -80,8 +83,8 @@ class Declared:
     """
 
     roles: tuple[str, ...]
-    raw: Mapping[str, Any]
-    values: Mapping[str, Any]
+    raw: Variables
+    values: Variables
     faults: Mapping[str, str]
 
     def named(self, name: str) -> Iterator[str]:
@@ -90,13 +93,13 @@ class Declared:
 
 
 def declared(
-    templar: Templar, raw: Mapping[str, Any], loader: DataLoader, roles: tuple[str, ...], further: Iterable[str] = ()
+    templar: Templar, raw: Variables, loader: DataLoader, roles: tuple[str, ...], further: Iterable[str] = ()
 ) -> Declared:
     """What ``raw``, all variables of a host, means for its ``roles``; of the names in ``further``, those that are set too."""
     default = defaults(loader, roles)
     variables = {**default, **raw}
     scoped = ansible_internals.host_templar(templar, variables)
-    values: dict[str, Any] = {}
+    values: Values = {}
     faults: dict[str, str] = {}
     for name in [*_names(roles), *(name for name in further if name in raw)]:
         if name in variables and name not in values:
@@ -112,7 +115,7 @@ def _names(roles: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted({name for role in roles for name in public_variables(role)}))
 
 
-def connection(templar: Templar, raw: Mapping[str, Any]) -> ConnectionVariables:
+def connection(templar: Templar, raw: Variables) -> ConnectionVariables:
     """The variables of one host that say how to reach it and how to become root there, templated."""
     return cast(ConnectionVariables, resolve(templar, raw, {}, [name for name in raw if name.startswith("ansible_")]))
 
@@ -141,7 +144,7 @@ def lock(name: str | None) -> Lock:
     return Lock(runtime_state.promised(text), hashed=install.has_hashes(text))
 
 
-def environment_problem(lock: Lock, values: Mapping[str, Any]) -> str | None:
+def environment_problem(lock: Lock, values: Variables) -> str | None:
     """Why the serving environment that ``values`` ask for is refused by every host; None where it is not."""
     if lock.problem:
         return f"serving_runtime_lock {lock.problem}"
@@ -150,15 +153,15 @@ def environment_problem(lock: Lock, values: Mapping[str, Any]) -> str | None:
     return install.unsafe(lock.hashed, list(map(str, extra)) if isinstance(extra, list) else [], str(source or ""))
 
 
-_engine_records: dict[str, dict[str, Any]] = {}
+_engine_records: dict[str, Values] = {}
 
 
 @functools.cache
-def _engine_templates(loader: DataLoader) -> Mapping[str, Any]:
+def _engine_templates(loader: DataLoader) -> Variables:
     return ansible_internals.load_templates(loader, ROOT / "roles" / "vllm_server" / "vars" / "main.yml")
 
 
-def engine_record(templar: Templar, loader: DataLoader, mine: Mapping[str, Any]) -> dict[str, Any]:
+def engine_record(templar: Templar, loader: DataLoader, mine: Variables) -> Values:
     """The engine.json that the role vllm_server would write on a host with the settings ``mine``: its own template makes it.
 
     Made once for all heads that are alike: the template takes longer than all else that is read of a host's variables.
@@ -180,7 +183,7 @@ def role_files(role: str) -> str:
     return role_digest.of(ROOT / "roles" / role, [ROOT / part for part in manifests.ALSO_INSTALLED.get(role, ())])
 
 
-def role_inputs(role: str, settings: Mapping[str, Any], context: Mapping[str, Any]) -> str:
+def role_inputs(role: str, settings: Variables, context: Variables) -> str:
     """The digest of all inputs of ``role`` on a host with these ``settings`` in the topology ``context``."""
     variables = {name: settings[name] for name in manifests.deciding(argument_specs(role)) if name in settings}
     return manifests.digest(role_files(role), variables, context)

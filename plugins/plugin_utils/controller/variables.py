@@ -17,9 +17,10 @@ from typing import Any
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.errors import AnsibleValidationError, ArgumentTypeError, ArgumentValueError
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.grouping import grouped
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import known_variables, ranges
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.settings import Declared
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.settings import Declared, Option, Values
 
 _CHECKED = ("type", "elements", "choices", "required")
 _KINDS = {
@@ -104,9 +105,7 @@ def check(
     say = functools.partial(_line, extra=extra, groups=groups, places=places)
     slips = [say(str(slip), slip.name, hosts) for slip, hosts in mistaken.items() if slip.slip]
     others = [say(str(name), name.name, hosts) for name, hosts in mistaken.items() if not name.slip]
-    alike: dict[tuple[str, str], list[str]] = {}
-    for fault in faults:
-        alike.setdefault((fault.name, fault.text), []).append(fault.host)
+    alike = grouped(((fault.name, fault.text), fault.host) for fault in faults)
     wrong = [say(text, name, hosts) for (name, text), hosts in alike.items()]
     names = {fault.name for fault in faults} | misspelt
     return Found(tuple(map(Stop, (*slips, *wrong))), tuple(others), frozenset(names))
@@ -176,7 +175,7 @@ def faults(name: str, value: Any) -> Iterator[str]:
     yield from ranges.outside(name, checked.validated_parameters[name])
 
 
-def _misread(name: str, option: Mapping[str, Any], value: Any) -> Iterator[str]:
+def _misread(name: str, option: Option, value: Any) -> Iterator[str]:
     """What YAML made of a text without quotes: Ansible would turn it into another text, and nobody would know."""
     kind = option.get("type", "str")
     if kind in ("int", "float") and isinstance(value, bool):
@@ -191,7 +190,7 @@ def _misread(name: str, option: Mapping[str, Any], value: Any) -> Iterator[str]:
                 yield from _not_text(name, f"item {number} of {name}", option, each)
 
 
-def _not_text(name: str, what: str, option: Mapping[str, Any], value: Any) -> Iterator[str]:
+def _not_text(name: str, what: str, option: Option, value: Any) -> Iterator[str]:
     version = name.endswith("_version")
     if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool) and not version):
         return
@@ -218,14 +217,14 @@ def _validator(name: str) -> ArgumentSpecValidator:
     return ArgumentSpecValidator(spec)
 
 
-def argument_spec(options: Mapping[str, Any], apply_defaults: bool = False) -> dict[str, Any]:
+def argument_spec(options: Mapping[str, Option], apply_defaults: bool = False) -> Values:
     """The argument spec that documented ``options`` mean, suboptions included.
 
     Args:
         options: as a module's documentation or a role's argument_specs have them.
         apply_defaults: whether what is left out gets its default, suboptions of what is left out altogether too.
     """
-    spec: dict[str, Any] = {}
+    spec: Values = {}
     for name, option in options.items():
         spec[name] = {
             key: option[key] for key in (*_CHECKED, *(("default",) if apply_defaults else ())) if key in option
@@ -237,7 +236,7 @@ def argument_spec(options: Mapping[str, Any], apply_defaults: bool = False) -> d
     return spec
 
 
-def _said(name: str, option: Mapping[str, Any], value: Any, error: AnsibleValidationError) -> str:
+def _said(name: str, option: Option, value: Any, error: AnsibleValidationError) -> str:
     """An error of Ansible's validator in one line that begins with the variable."""
     kind = option.get("type", "str")
     if isinstance(error, ArgumentTypeError) and "options" not in option:
@@ -252,7 +251,7 @@ def _said(name: str, option: Mapping[str, Any], value: Any, error: AnsibleValida
     return f"{name}: {' '.join(str(error).split())}"
 
 
-def _shown(option: Mapping[str, Any], value: Any) -> str:
+def _shown(option: Option, value: Any) -> str:
     """A value as a message may show it: no secret, nothing long, and nothing that may hold a secret inside."""
     if isinstance(value, (list, tuple)):
         return "a list"

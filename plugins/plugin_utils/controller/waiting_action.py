@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import stops
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.action import Values
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import progress
 
 ROUND = 15.0
@@ -33,12 +33,13 @@ class WaitingAction(ActionBase):
     SECONDS: ClassVar[float] = ROUND
     REPEATS: ClassVar[bool] = False
 
-    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def run(self, tmp: Any = None, task_vars: Values | None = None) -> Values:
         super().run(tmp, task_vars)
         variables, arguments = task_vars or {}, dict(self._task.args)
+        self.host = str(variables["inventory_hostname"])
         deadline, stable = float(arguments.get("deadline", DEADLINE)), float(arguments.get("stable_for", 0.0))
         started, shown = time.monotonic(), ""
-        rounds: list[dict[str, Any]] = []
+        rounds: list[Values] = []
         while True:
             left = max(0.0, deadline - (time.monotonic() - started))
             arguments["deadline"] = min(left, self.SECONDS + stable)
@@ -49,7 +50,7 @@ class WaitingAction(ActionBase):
                 break
             if self.REPEATS or result["reason"] != shown:
                 shown = result["reason"]
-                progress.tell(variables["inventory_hostname"], elapsed, shown)
+                progress.tell(self.host, elapsed, shown)
             arguments |= self.next_round(result)
         if "seconds" in result:
             result["seconds"] = round(elapsed, 1)
@@ -58,10 +59,10 @@ class WaitingAction(ActionBase):
             result |= stops.as_result(self.stop(result, elapsed))
         return result
 
-    def next_round(self, result: Mapping[str, Any]) -> dict[str, Any]:
+    def next_round(self, result: Values) -> Values:
         """Arguments that the next call takes from this one's result."""
         return {}
 
-    def stop(self, result: Mapping[str, Any], seconds: float) -> Stop:
+    def stop(self, result: Values, seconds: float) -> Stop:
         """Why it fails."""
         raise NotImplementedError

@@ -7,6 +7,7 @@ import textwrap
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.grouping import grouped
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import clock, many, names, printable, span
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import words
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import Failure
@@ -59,15 +60,10 @@ class Doing:
 
 def steps(ended: Sequence[StepEnded]) -> list[str]:
     """Steps that ended at about the same time."""
-    groups: dict[tuple[str, int | None, str, bool], list[StepEnded]] = {}
-    for one in ended:
-        groups.setdefault(one.alike, []).append(one)
     lines: list[str] = []
-    for group in groups.values():
+    for group in grouped((one.alike, one) for one in ended).values():
         apart = len(group) <= _FEW and group[0].outcome != "passed"
-        by_time: dict[str, list[StepEnded]] = {}
-        for one in group:
-            by_time.setdefault(span(one.ended - one.began) if apart else "", []).append(one)
+        by_time = grouped((span(one.ended - one.began) if apart else "", one) for one in group)
         lines += map(_step, by_time.values())
     return lines
 
@@ -129,9 +125,7 @@ def without(text: str, shown: Iterable[str]) -> str:
 
 def task(name: str, elapsed: float, outcomes: Mapping[str, str]) -> str:
     """A task of a playbook that is not Lockstep's, over all its hosts: what changed by name, the others by number."""
-    by_outcome: dict[str, list[str]] = {}
-    for host, outcome in outcomes.items():
-        by_outcome.setdefault(outcome, []).append(host)
+    by_outcome = grouped((outcome, host) for host, outcome in outcomes.items())
     parts = [f"changed on {names(by_outcome.pop('changed'))}"] if "changed" in by_outcome else []
     parts += [f"{outcome} on {many(len(hosts), 'host')}" for outcome, hosts in by_outcome.items()]
     return f"{clock(elapsed):>7}  {_flat(name)}: {', '.join(parts)}"

@@ -69,7 +69,7 @@ def closing(
     took = f" after {span(tracker.elapsed)}" if outcome in _TIMED else ""
     title = f"{playbook}: {_SAID[outcome]}{took}"
     good = outcome not in ("failed", "gates_failed", "interrupted", "refused")
-    return Closing(title, tuple((label, _one_line(text)) for label, text in rows), good)
+    return Closing(title, tuple((label, " ".join(printable(text).split("\n"))) for label, text in rows), good)
 
 
 def box(ended: Closing) -> list[str]:
@@ -102,7 +102,3 @@ def _served(endpoints: Sequence[Endpoint], tracker: Tracker) -> list[tuple[str, 
         rows.append(("completion", f"{proven.prompt!r} → {got.text!r} ({proven.name}, {span(got.seconds)})"))
     rows.append(("try it", offered[0].curl))
     return rows
-
-
-def _one_line(text: str) -> str:
-    return " ".join(printable(text).split("\n"))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import mapping, mappings, number, text
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import Given, mapping, mappings, read
 
 _MOST_RUNGS = 10
 _CODES = ("ready", "deadline", "hopeless")
@@ -29,16 +28,6 @@ class Rung:
     seconds: float = 0.0
     at: str = ""
 
-    @classmethod
-    def parse(cls, given: Mapping[str, object]) -> Rung:
-        return cls(
-            name=text(given.get("name")),
-            verdict=text(given.get("verdict")),
-            note=text(given.get("note")),
-            seconds=number(given.get("seconds")),
-            at=text(given.get("at")),
-        )
-
 
 @dataclasses.dataclass(frozen=True)
 class EngineStart:
@@ -60,7 +49,7 @@ class EngineStart:
     reason: str = ""
 
     @classmethod
-    def parse(cls, result: Mapping[str, object]) -> EngineStart | None:
+    def parse(cls, result: Given) -> EngineStart | None:
         """From a result of lockstep.vllm.engine_state; None where it waited for no start."""
         engine = mapping(result.get("engine"))
         if "phase" not in engine or result.get("code") not in _CODES:
@@ -70,16 +59,9 @@ class EngineStart:
         return cls.of_event({**engine, "code": result["code"], "rungs": rungs, "reason": result.get("reason")})
 
     @classmethod
-    def of_event(cls, event: Mapping[str, object]) -> EngineStart:
-        return cls(
-            code=text(event.get("code")),
-            layout=text(event.get("layout")),
-            tensor_parallel_size=int(number(event.get("tensor_parallel_size"))),
-            pipeline_parallel_size=int(number(event.get("pipeline_parallel_size"))),
-            rung=text(event.get("rung")),
-            rungs=tuple(map(Rung.parse, mappings(event.get("rungs"))[:_MOST_RUNGS])),
-            reason=text(event.get("reason")),
-        )
+    def of_event(cls, event: Given) -> EngineStart:
+        rungs = mappings(event.get("rungs"))[:_MOST_RUNGS]
+        return read(cls, event, rungs=tuple(read(Rung, rung) for rung in rungs))
 
     def as_event(self, elapsed: float, host: str, replica: str) -> dict[str, object]:
         return {

@@ -7,6 +7,7 @@ import datetime
 from collections.abc import Sequence
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import wording
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.grouping import grouped
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import words
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.engine_start import EngineStart, Rung
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.served import Completion
@@ -54,9 +55,7 @@ class StartRow:
 
 def alike(run: Timeline) -> list[StartRow]:
     """In order of the first of each kind; a replica that was started twice, as by a rollback, is in two rows."""
-    found: dict[tuple[object, ...], list[Start]] = {}
-    for start in run.starts:
-        found.setdefault(_kind(start.engine), []).append(start)
+    found = grouped((_kind(start.engine), start) for start in run.starts)
     return [_row(starts, run.start.at) for starts in found.values()]
 
 

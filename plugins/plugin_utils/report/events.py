@@ -18,10 +18,9 @@ from typing import Any, Literal, get_args
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import many, printable
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.engine_start import EngineStart
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import MOST_FIGURES, MOST_ITEMS
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import MOST_FIGURES, MOST_ITEMS, Given, read
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import mapping as _mapping
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import mappings as _mappings
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import number as _number
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import plain as _plain
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import text as _text
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import texts as _texts
@@ -29,7 +28,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.served import
 
 Event = dict[str, Any]
 """One line of the journal; docs/reference/journal.md lists the keys of each."""
-Result = Mapping[str, Any]
+Result = Given
 TaskOutcome = Literal["ok", "changed", "skipped", "failed", "unreachable"]
 RunOutcome = Literal[
     "done", "failed", "gates_failed", "refused", "nothing_to_do", "checked", "interrupted", "unfinished"
@@ -37,7 +36,7 @@ RunOutcome = Literal[
 """How a run ended; ``gates_failed`` where it did what it was to do, and a gate's last verdict is no pass; ``unfinished``
 where its journal just stops."""
 RUN_OUTCOMES: tuple[RunOutcome, ...] = get_args(RunOutcome)
-Fingerprint = Mapping[str, Any]
+Fingerprint = Given
 
 PLANNERS = frozenset({"lockstep.vllm.plan"})
 """Actions whose plan is the run's."""
@@ -71,18 +70,6 @@ class PlannedWave:
     members: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     reasons: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
-    @classmethod
-    def parse(cls, wave: Mapping[str, Any]) -> PlannedWave:
-        return cls(
-            n=int(_number(wave["n"])),
-            replicas=_texts(wave.get("replicas")),
-            hosts=_texts(wave.get("hosts")),
-            serving=_texts(wave.get("serving")),
-            drained=_texts(wave.get("drained")),
-            members={_text(name): _texts(hosts) for name, hosts in _mapping(wave.get("members")).items()},
-            reasons={_text(host): _texts(reasons) for host, reasons in _mapping(wave.get("reasons")).items()},
-        )
-
     @property
     def replica_of(self) -> dict[str, str]:
         """Host to replica."""
@@ -113,18 +100,14 @@ class RunPlan:
     answering: tuple[str, ...] = ()
 
     @classmethod
-    def parse(cls, plan: Mapping[str, Any]) -> RunPlan:
+    def parse(cls, plan: Given) -> RunPlan:
         """``lockstep_plan`` of the plan action's result, or a ``planned`` event."""
-        return cls(
-            run=_text(plan.get("run")),
-            waves=tuple(PlannedWave.parse(wave) for wave in _mappings(plan.get("waves")) if "n" in wave),
-            skipped={_text(name): _text(why) for name, why in _mapping(plan.get("skipped")).items()},
-            left_out=_texts(out.get("replicas") if isinstance(out := plan.get("left_out"), Mapping) else out),
-            refused=plan.get("refused") is True,
-            warnings=_texts(plan.get("warnings")),
-            endpoints=tuple(map(Endpoint.parse, _mappings(plan.get("endpoints"))[:MOST_ITEMS])),
-            up_to_date=_texts(plan.get("up_to_date")),
-            answering=_texts(plan.get("answering")),
+        out = plan.get("left_out")
+        return read(
+            cls,
+            plan,
+            waves=tuple(read(PlannedWave, wave) for wave in _mappings(plan.get("waves")) if "n" in wave),
+            left_out=_texts(out.get("replicas") if isinstance(out, Mapping) else out),
         )
 
     def as_event(self, elapsed: float) -> Event:
@@ -147,8 +130,8 @@ class GateEvent:
     seconds: float = 0.0
     code: str = ""
     pair: tuple[str, ...] = ()
-    measured: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    floor: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    measured: Given = dataclasses.field(default_factory=dict)
+    floor: Given = dataclasses.field(default_factory=dict)
     backend: str = ""
     evidence: tuple[str, ...] = ()
     cause: str = ""
@@ -157,24 +140,16 @@ class GateEvent:
     elapsed: float = 0.0
 
     @classmethod
-    def parse(cls, gate: Mapping[str, Any], on: str = "") -> GateEvent:
+    def parse(cls, gate: Given, on: str = "") -> GateEvent:
         on = on or _text(gate.get("on")) or _text(gate.get("host"))
-        return cls(
-            gate=_text(gate.get("gate")),
-            verdict=_text(gate.get("verdict")),
+        return read(
+            cls,
+            gate,
             on=on,
             host=_text(gate.get("host")) or on,
-            seconds=_number(gate.get("seconds")),
-            code=_text(gate.get("code")),
             pair=_texts(gate.get("pair"))[:2],
-            measured=_mapping(_plain(gate.get("measured"))),
-            floor=_mapping(_plain(gate.get("floor"))),
-            backend=_text(gate.get("backend")),
-            evidence=_texts(gate.get("evidence")),
             cause=_text(gate.get("cause"), CAUSE_LENGTH),
             next=command(gate.get("next")),
-            warnings=_texts(gate.get("warnings")),
-            elapsed=_number(gate.get("elapsed")),
         )
 
     @property
@@ -239,19 +214,8 @@ class Failure:
         )
 
     @classmethod
-    def of_event(cls, event: Mapping[str, Any]) -> Failure:
-        wave = event.get("wave")
-        return cls(
-            host=_text(event.get("host")),
-            task=_text(event.get("task")),
-            unreachable=bool(event.get("unreachable")),
-            cause=_text(event.get("cause"), CAUSE_LENGTH),
-            evidence=_texts(event.get("evidence")),
-            next=_text(event.get("next")),
-            step=_text(event.get("step")) or None,
-            wave=wave if isinstance(wave, int) else None,
-            elapsed=_number(event.get("elapsed")),
-        )
+    def of_event(cls, event: Given) -> Failure:
+        return read(cls, event, cause=_text(event.get("cause"), CAUSE_LENGTH))
 
     def as_event(self, elapsed: float) -> Event:
         return event("failed", elapsed, **dataclasses.asdict(self))
@@ -324,7 +288,7 @@ def event(name: str, elapsed: float, /, **facts: Any) -> Event:
     return {**facts, "event": name, "elapsed": elapsed}
 
 
-def of(events: Iterable[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:
+def of(events: Iterable[Given], name: str) -> list[Given]:
     """The events of one name, in order."""
     return [event for event in events if event.get("event") == name]
 
@@ -345,7 +309,7 @@ def said(result: Result) -> str:
     return "\n".join(_texts(result.get("msg")))[:CAUSE_LENGTH]
 
 
-def _fingerprint(given: Mapping[str, Any]) -> Fingerprint:
+def _fingerprint(given: Given) -> Fingerprint:
     """Versions alone: which machine it is tells no two alike hosts apart."""
     few = itertools.islice(((name, value) for name, value in given.items() if name != "machine"), MOST_FIGURES)
     return {_text(name): None if value is None else _text(value) for name, value in few}
@@ -366,7 +330,7 @@ def _fingerprints(host: str, result: Result, of_all: bool) -> Iterator[tuple[str
             yield _text(name), fingerprint
 
 
-def _failed_items(result: Result) -> list[Mapping[str, Any]]:
+def _failed_items(result: Result) -> list[Given]:
     return [item for item in _mappings(result.get("results")) if item.get("failed") or item.get("unreachable")]
 
 
@@ -379,7 +343,7 @@ def _whole_lines(text: str) -> str:
     return "\n".join([*lines, f"… and {many(rest, 'line')} more (ansible-playbook -v)"]) if lines else text[:CAUSE_LENGTH]
 
 
-def _cause(result: Result, gate: Mapping[str, Any]) -> str:
+def _cause(result: Result, gate: Given) -> str:
     given = result.get("cause") or gate.get("cause") or result.get("msg") or ""
     message = given if isinstance(given, str) else json.dumps(_plain(given), ensure_ascii=False)
     if isinstance(result.get("reasons"), str):

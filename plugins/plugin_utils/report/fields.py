@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import itertools
-from collections.abc import Mapping
-from typing import Any
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import printable
 
@@ -13,13 +17,58 @@ MOST_FIGURES = 200
 _TEXT_LENGTH = 2000
 _DEEPEST = 4
 _LARGEST = 1e12
+T = TypeVar("T")
+Given = Mapping[str, Any]
+"""What a host or a journal says, of which nothing is known yet."""
 
 
-def mapping(value: Any) -> Mapping[str, Any]:
+def read(kind: type[T], given: Given, **instead: Any) -> T:
+    """A dataclass of texts, numbers, flags, and tuples and mappings of such, from what ``given`` has by its fields' names.
+
+    What is missing, empty or not of the field's type is the field's default, or empty. ``instead`` has the fields that are
+    read in another way.
+    """
+    found = {name: reader(given.get(name)) for name, reader in _readers(kind).items() if name not in instead}
+    return kind(**{name: value for name, value in found.items() if value or name in _needed(kind)}, **instead)
+
+
+@functools.cache
+def _readers(kind: Any) -> dict[str, Callable[[Any], Any]]:
+    return {name: _reader(hint) for name, hint in typing.get_type_hints(kind).items()}
+
+
+@functools.cache
+def _needed(kind: Any) -> frozenset[str]:
+    empty = dataclasses.MISSING
+    fields = dataclasses.fields(kind)
+    return frozenset(each.name for each in fields if each.default is empty and each.default_factory is empty)
+
+
+def _reader(kind: Any) -> Callable[[Any], Any]:
+    origin, inside = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        return _reader(inside[0])
+    if origin is tuple and inside[0] is not str:
+        return lambda value: tuple(read(inside[0], each) for each in mappings(value)[:MOST_ITEMS])
+    if origin is Mapping and inside[1] is Any:
+        return lambda value: mapping(plain(value))
+    if origin is Mapping:
+        each = _reader(inside[1])
+        return lambda value: {text(name): each(one) for name, one in mapping(value).items()}
+    scalars: dict[Any, Callable[[Any], Any]] = {
+        str: text,
+        float: number,
+        int: lambda value: int(number(value)),
+        bool: lambda value: value is True,
+    }
+    return texts if origin is tuple else scalars[kind]
+
+
+def mapping(value: Any) -> Given:
     return value if isinstance(value, Mapping) else {}
 
 
-def mappings(value: Any) -> list[Mapping[str, Any]]:
+def mappings(value: Any) -> list[Given]:
     """A dictionary, or the dictionaries of a list."""
     if isinstance(value, Mapping):
         return [value]

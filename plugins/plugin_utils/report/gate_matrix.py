@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import GateEvent
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import Given
 
 Sense = Literal["at least", "at most", "exactly"]
 
@@ -165,7 +166,7 @@ def figures(gate: GateEvent) -> list[Figure]:
     ]
 
 
-def _flat(measured: Mapping[str, Any], above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], float | str]]:
+def _flat(measured: Given, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], float | str]]:
     for key, value in measured.items():
         path = (*above, key)
         if isinstance(value, Mapping) and len(path) < 3:
@@ -185,7 +186,7 @@ def _shown(value: float | str, path: Sequence[str]) -> str:
     return f"{text} {unit}".rstrip()
 
 
-def _limit(limits: Mapping[str, Any], path: Sequence[str]) -> str:
+def _limit(limits: Given, path: Sequence[str]) -> str:
     """Of the figure itself, or of the one that it is a part of: a floor of bus bandwidth counts for the operation it names."""
     for key in reversed(path):
         value: Any = limits.get(LIMIT_OF.get(key, key))

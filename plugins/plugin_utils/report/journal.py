@@ -11,11 +11,10 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import Event
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import Given
 
 NAME = "journal.jsonl"
 REPORT = "report.html"
@@ -76,7 +75,7 @@ class Journal:
     def report(self) -> Path:
         return self.folder / REPORT
 
-    def write(self, event: Mapping[str, Any]) -> None:
+    def write(self, event: Given) -> None:
         """Append one event; it is on disk when this returns. Values that JSON does not know are written as text."""
         os.write(self._handle, (_line(event) + "\n").encode("utf-8", errors="replace"))
         os.fsync(self._handle)
@@ -87,7 +86,7 @@ class Journal:
             self._handle = -1
 
 
-def _line(event: Mapping[str, Any]) -> str:
+def _line(event: Given) -> str:
     """The event on one line, whatever reads it: some take these for ends of a line too."""
     try:
         line = json.dumps(event, default=str, ensure_ascii=False)
@@ -121,11 +120,14 @@ def read(path: Path) -> list[Event]:
 
 def newest(root: Path, most: int) -> tuple[list[Path], int]:
     """The newest ``most`` folders below ``root`` that have a journal, newest first, and how many there are in all."""
-    folders = sorted((path.parent for path in root.glob(f"*/{NAME}")), key=lambda path: path.name, reverse=True)
+    folders = _folders(root)
     return folders[:most], len(folders)
 
 
 def unreported(root: Path, but: str = "", most: int = 5) -> list[Path]:
     """The newest ``most`` folders below ``root`` that have a journal and no report: runs that were killed."""
-    folders = sorted((path.parent for path in root.glob(f"*/{NAME}")), key=lambda path: path.name, reverse=True)
-    return [folder for folder in folders if folder.name != but and not (folder / REPORT).exists()][:most]
+    return [folder for folder in _folders(root) if folder.name != but and not (folder / REPORT).exists()][:most]
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted((path.parent for path in root.glob(f"*/{NAME}")), key=lambda path: path.name, reverse=True)

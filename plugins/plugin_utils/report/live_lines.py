@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import clock, many, printable, span
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import Given as Event
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.tracker import Tracker
 
-Event = Mapping[str, Any]
 _VERDICTS = {"pass": "passed", "fail": "FAILED", "timeout": "TIMED OUT"}
 
 

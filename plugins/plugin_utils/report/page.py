@@ -17,6 +17,7 @@ import jinja2
 import markupsafe
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import wording
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.grouping import grouped
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import (
     engine_starts,
     gate_matrix,
@@ -194,19 +195,12 @@ def _template(name: str = "report.html.j2") -> jinja2.Template:
 
 def _alike(failures: Sequence[Failure]) -> list[list[Failure]]:
     """Failures with one cause together, in order of their first."""
-    found: dict[str, list[Failure]] = {}
-    for failure in failures:
-        found.setdefault(failure.cause, []).append(failure)
-    return list(found.values())
+    return list(grouped((failure.cause, failure) for failure in failures).values())
 
 
 def _alike_gates(gates: Sequence[GateEvent]) -> list[list[GateEvent]]:
     """Gates that did not pass, those of one kind with one cause together."""
-    found: dict[tuple[str, str], list[GateEvent]] = {}
-    for gate in gates:
-        if not gate.passed:
-            found.setdefault((gate_matrix.column(gate), gate.cause), []).append(gate)
-    return list(found.values())
+    return list(grouped(((gate_matrix.column(gate), gate.cause), gate) for gate in gates if not gate.passed).values())
 
 
 class HostRow(NamedTuple):
@@ -239,10 +233,7 @@ def _alike_hosts(run: Timeline) -> list[HostRow]:
 
 def _shared_reasons(run: Timeline, rows: Sequence[Row]) -> tuple[str, ...]:
     """Why, over several hosts: a reason of some of them alone names these."""
-    found: dict[str, list[str]] = {}
-    for row in rows:
-        for reason in _reasons(run, row):
-            found.setdefault(reason, []).append(row.host)
+    found = grouped((reason, row.host) for row in rows for reason in _reasons(run, row))
     everybody = [reason for reason, hosts in found.items() if len(hosts) == len(rows)]
     some = [reason for reason in found if reason not in everybody]
     return (*words.reasons(everybody), *(f"{words.reasons([one])[0]} ({wording.names(found[one], 4)})" for one in some))

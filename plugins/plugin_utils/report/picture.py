@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.grouping import grouped
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import clock, span
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import words
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.timeline import Kind, Row, Segment, Timeline
@@ -145,10 +146,7 @@ def ticks(seconds: float, most: int) -> list[int]:
 
 
 def _by_replica(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(row.replica, []).append(row)
-    return list(found.items())
+    return list(grouped((row.replica, row) for row in rows).items())
 
 
 def _names(row: Row, y: float) -> list[Text]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-from collections.abc import Mapping
-from typing import Any
 
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import number, text
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import Given, number, text
 
 _TEXT_LENGTH = 200
 
@@ -36,19 +34,6 @@ class Endpoint:
     max_tokens: int = 16
     ca: str = ""
 
-    @classmethod
-    def parse(cls, given: Mapping[str, Any]) -> Endpoint:
-        return cls(
-            name=text(given.get("name")),
-            router=given.get("router") is True,
-            url=text(given.get("url")),
-            model=text(given.get("model")),
-            key=given.get("key") is True,
-            prompt=text(given.get("prompt")),
-            max_tokens=int(number(given.get("max_tokens"))) or 16,
-            ca=text(given.get("ca")),
-        )
-
     @property
     def curl(self) -> str:
         """A command that asks it for a completion. It holds no key: that one is the operator's to fill in."""
@@ -67,7 +52,7 @@ class Completion:
     seconds: float = 0.0
 
     @classmethod
-    def parse(cls, given: Mapping[str, Any]) -> Completion | None:
+    def parse(cls, given: Given) -> Completion | None:
         """``completion`` of a result; None where there is none, or it failed."""
         generated = text(given.get("text"), _TEXT_LENGTH)
         return cls(generated, number(given.get("seconds"))) if given.get("ok") is True and generated else None

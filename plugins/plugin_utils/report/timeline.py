@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.grouping import grouped
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.engine_start import EngineStart
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import (
     RUN_OUTCOMES,
@@ -20,9 +21,10 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import
     RunPlan,
     of,
 )
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import Given, read
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.served import Completion, Endpoint
 
-Event = Mapping[str, Any]
+Event = Given
 Kind = Literal["prepare", "drain", "change", "gates", "start", "bake", "rollback", "serving"]
 
 KIND_OF_STEP: dict[str, Kind] = {
@@ -183,10 +185,7 @@ def build(events: Sequence[Event]) -> Timeline:
         endpoints=plan.endpoints,
         warnings=_warnings(events, plan),
         conclusions=tuple(str(event.get("text") or "") for event in of(events, "conclusion")),
-        notes=tuple(
-            Note(str(note.get("host") or ""), str(note.get("text") or ""), float(note.get("elapsed", 0.0)))
-            for note in of(events, "note")
-        ),
+        notes=tuple(read(Note, note) for note in of(events, "note")),
         skipped=plan.skipped,
         next=str(end.get("next") or next(reversed(following), "" if end else again)),
     )
@@ -288,11 +287,7 @@ def _rows(events: Sequence[Event], plan: RunPlan, last: float) -> tuple[Row, ...
 
 
 def _by(events: Iterable[Event], key: str) -> dict[str, list[Event]]:
-    found: dict[str, list[Event]] = {}
-    for event in events:
-        if event.get(key):
-            found.setdefault(event[key], []).append(event)
-    return found
+    return grouped((event[key], event) for event in events if event.get(key))
 
 
 def _steps(of_host: Iterable[Event], last: float) -> tuple[Segment, ...]:

@@ -1,6 +1,6 @@
 """The state of a run, followed from what its tasks report: reports go in, journal events come out.
 
-Tasks (or their block, include or play) carry ``vars: {lockstep_step: <step>}``, with one of :data:`STEPS`, and may carry
+Tasks (or their block, include or play) carry ``vars: {lockstep_step: <step>}``, with one of ``words.STEPS``, and may carry
 ``lockstep_wave: <n>``. Nothing here knows Ansible: types of ``events`` and a clock are enough.
 """
 
@@ -21,22 +21,6 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import
 )
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.served import Completion
 
-STEPS = (
-    "drain",
-    "quarantine",
-    "prepare",
-    "driver",
-    "runtime",
-    "load",
-    "gates",
-    "ray",
-    "wait",
-    "serve",
-    "prove",
-    "admit",
-    "bake",
-    "restore",
-)
 BEFORE_WAVES = frozenset(("prepare",))
 
 

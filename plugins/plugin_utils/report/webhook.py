@@ -13,6 +13,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import Event, RunPlan
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import Given
 
 SENDER = Path(__file__).with_name("webhook_sender.py")
 VARIABLES = ("rollout_webhook_url", "rollout_webhook_secret", "rollout_webhook_headers")
@@ -40,7 +41,7 @@ class Settings:
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> Settings | None:
+    def parse(cls, values: Given) -> Settings | None:
         """From the variables; None where no URL is set.
 
         Raises:
@@ -64,11 +65,11 @@ class Settings:
 class Teller:
     """Follows a run's events; pure. ``about`` is what every message says: run, playbook, controller, user."""
 
-    def __init__(self, about: Mapping[str, Any]) -> None:
+    def __init__(self, about: Given) -> None:
         self._about = dict(about)
         self._begun = False
         self._wave: int | None = None
-        self._causes: list[dict[str, Any]] = []
+        self._causes: list[Message] = []
 
     def follow(self, event: Event, plan: RunPlan) -> Message | None:
         """The message that an event makes; None for most of them."""
@@ -143,7 +144,7 @@ class Webhook:
             return "its sender has ended"
         return "; ".join(answer.decode("utf-8", "replace").split("\n")).strip("; ")
 
-    def _write(self, what: Mapping[str, Any]) -> None:
+    def _write(self, what: Message) -> None:
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):  # close() says what became of it
                 self._process.stdin.write(json.dumps(what, default=str).encode() + b"\n")

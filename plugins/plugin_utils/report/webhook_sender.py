@@ -19,7 +19,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypedDict
 
 TIMEOUT = 5.0
 """Seconds that one attempt may take to connect, and to be answered."""
@@ -27,6 +27,15 @@ PAUSES = (1.0, 2.0)
 """Seconds before the second and the third attempt."""
 SIGNATURE = "X-Lockstep-Signature"
 DELIVERY = "X-Lockstep-Delivery"
+Message = dict[str, Any]
+
+
+class Where(TypedDict, total=False):
+    """Of ``webhook.Settings``."""
+
+    url: str
+    secret: str
+    headers: dict[str, str]
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -41,7 +50,7 @@ def signature(secret: str, body: bytes) -> str:
     return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
-def post(where: dict[str, Any], message: dict[str, Any], timeout: float = TIMEOUT) -> str:
+def post(where: Where, message: Message, timeout: float = TIMEOUT) -> str:
     """Send one message once; why it was not delivered, empty where it was."""
     body = json.dumps(message, ensure_ascii=False).encode()
     headers = {**where.get("headers", {}), "Content-Type": "application/json", "User-Agent": "lockstep"}
@@ -62,9 +71,9 @@ def post(where: dict[str, Any], message: dict[str, Any], timeout: float = TIMEOU
 
 
 def deliver(
-    where: dict[str, Any],
-    message: dict[str, Any],
-    send: Callable[[dict[str, Any], dict[str, Any]], str] = post,
+    where: Where,
+    message: Message,
+    send: Callable[[Where, Message], str] = post,
     pause: Callable[[float], None] = time.sleep,
 ) -> str:
     """Send one message, again where it fails; why it was not delivered."""
@@ -97,7 +106,7 @@ def lines(handle: int, parent: int, poll: float = 1.0) -> Iterator[str]:
 def main() -> int:
     told = lines(sys.stdin.fileno(), os.getppid())
     where = json.loads(next(told))
-    killed: dict[str, Any] | None = None
+    killed: Message | None = None
     for line in told:
         said = json.loads(line)
         killed = said.get("if_killed")

@@ -135,7 +135,10 @@ class RankGroup:
         try:
             port = ray.get(self.actors[first].free_port.remote(self.addresses[first]), timeout=ANSWER)
         except ray.exceptions.RayError as error:
-            return [self._lost(host, 0, error) if host == first else self._unused(host, 0) for host in hosts]
+            return [
+                self._lost(host, 0, error) if host == first else Report(host, 0, self.ranks[host], "ended")
+                for host in hosts
+            ]
         launch = Launch(
             environment=dict(self.request.environment),
             python=self.request.python,
@@ -193,9 +196,6 @@ class RankGroup:
 
     def _lost(self, host: str, first: int, why: object) -> Report:
         return Report(host, first, self.ranks[host], "lost", tail=_reason(why))
-
-    def _unused(self, host: str, first: int) -> Report:
-        return Report(host, first, self.ranks[host], "ended")
 
 
 def run_gates(group: RankGroup) -> list[tuple[GateResult, dict[str, str]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.commands import CommandResult
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import package_state
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.package_problems import (
     ProblemKind,
@@ -65,3 +66,30 @@ def test_from_status_and_audit() -> None:
 )
 def test_what_is_part_of_a_driver(name: str, part: bool) -> None:
     assert package_state.is_driver_part(name) is part
+
+
+def test_others_are_told_from_the_drivers_own() -> None:
+    rows = (
+        "installed\tok\tbash\t5.2\nhalf-configured\tok\tacme-agent\t1.0\n"
+        "half-configured\tok\tnvidia-dkms-550-open\t550.90.07-1\nconfig-files\tok\told-agent\t0.9\n"
+        "half-installed\tok\tnvidia-container-toolkit\t1.17.8-1\n"
+    )
+    found = package_state.others(lambda _argv, _deadline: CommandResult(0, rows))
+    assert package_state.cause(found, "a1") == (
+        "dpkg cannot finish packages that do not belong to the driver on a1: acme-agent (half-configured), "
+        "nvidia-container-toolkit (half-installed)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("left", "command"),
+    [
+        ([Left.HALF_CONFIGURED], "sudo dpkg --configure -a"),
+        ([Left.TRIGGERS, Left.HALF_CONFIGURED], "sudo dpkg --configure -a"),
+        ([Left.UNPACKED], "sudo apt-get install -f"),
+        ([Left.HALF_INSTALLED], "sudo apt-get install -f"),
+        ([Left.HALF_CONFIGURED, Left.UNPACKED], "sudo apt-get install -f"),
+    ],
+)
+def test_the_command_that_finishes_them(left: list[Left], command: str) -> None:
+    assert package_state.remedy([Unfinished("acme-agent", "1.0", each, False) for each in left]) == command

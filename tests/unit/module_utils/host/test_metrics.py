@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 from ansible_collections.lockstep.vllm.plugins.module_utils.host import metrics
 from tests.unit.module_utils.host.host_states import HEAD, WORKER
 
@@ -146,7 +147,7 @@ def test_every_metric_is_produced_and_documented() -> None:
 def test_the_file_is_replaced_whole_and_readable(tmp_path: Path) -> None:
     output = tmp_path / "lockstep.prom"
     output.write_text("old")
-    metrics.write(output, "new\n")
+    records.replace(output, "new\n")
     assert output.read_text() == "new\n"
     assert output.stat().st_mode & 0o777 == 0o644
     assert list(tmp_path.iterdir()) == [output]

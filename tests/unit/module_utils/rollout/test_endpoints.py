@@ -7,6 +7,7 @@ from typing import Any
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.endpoints import endpoints
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.needs import Desired
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.topology import Replica, Topology
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import read
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.served import Endpoint
 
 TOPOLOGY = Topology(
@@ -51,7 +52,7 @@ def test_a_router_with_tls_is_reached_by_the_name_of_its_certificate() -> None:
         ("r1", "https://10.0.0.1:8443/v1", None),
         ("r2", "https://api.example.com:8443/v1", "/ca.pem"),
     ]
-    shown = Endpoint.parse(found[1]).curl
+    shown = read(Endpoint, found[1]).curl
     assert shown.startswith("curl -s --cacert /ca.pem https://api.example.com:8443/v1/completions -H ")
 
 

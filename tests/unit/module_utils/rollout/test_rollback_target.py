@@ -66,7 +66,7 @@ def test_a_wave_that_changed_no_driver_is_rolled_back(stage: Stage) -> None:
         "lockstep_rollback_probe": {"state": {"change": None, "previous": KEPT}},
     }
     assert filters.wave_rolls_back({"a1": mine}, ["a1"], ["a1"])
-    assert not filters.stays_in_quarantine({"a1": mine}, "a1", ["a1"], ["a1"])
+    assert filters.quarantine_reason({"a1": mine}, "a1", ["a1"], ["a1"]) == ""
     mine["lockstep_settings"] = {"restored": "serving environment 9f8e -> 1a2b; vLLM (args.max_num_seqs)"}
     verdict = filters.wave_verdict({"a1": mine}, ["a1"], ["a1"], "a1")
     assert "Rolled back; it passed its gates again and serves as before." in verdict["cause"]
