@@ -77,7 +77,7 @@ def evaluate(reports: Sequence[Report], floor: bandwidth.Floor | None) -> GateRe
 
 def code_of(failure: Failure) -> Code:
     """The code of a rank group that did not end well."""
-    return (INIT_CODES if failure.phase in (None, "load", "init") else CODES)[failure.kind]
+    return (INIT_CODES if failure.phase in ("load", "init") else CODES)[failure.kind]
 
 
 def measurements(reports: Sequence[Report]) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def _slow(base: GateResult, reports: Sequence[Report], floor: bandwidth.Floor, s
     cause = f"busbw of {floor.operation} over {', '.join(hosts)}: {shown}, floor {floor.gbps:g} GB/s ({floor.source})"
     if straggler:
         cause += f"; {straggler} is a straggler: enqueues late"
-    return failed(base, reports, Code.SLOW_LINK, hosts[0] if len(hosts) == 1 else straggler, cause)
+    return failed(base, reports, Code.SLOW_LINK, only(set(hosts)) or straggler, cause)
 
 
 def _straggler(reports: Sequence[Report], operation: str) -> str | None:
