@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os.path
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -132,7 +133,7 @@ def from_nccl_tests(document: Mapping[str, Any], host: str, seconds: float) -> R
 
     Its times are microseconds; ``nwrong`` is null where it checked nothing. The in-place figures are used.
     """
-    operation = str(document["args"][0]).rsplit("/", 1)[-1].replace("_perf", "")
+    operation = os.path.basename(document["args"][0]).replace("_perf", "")
     devices = document["config"]["devices"]
     ranks = max(len(devices), int(document["config"]["nthreads"]) * int(document["config"]["ngpus"]))
     name = str(devices[0]["device_info"]) if devices else "unknown"

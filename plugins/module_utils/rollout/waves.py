@@ -45,9 +45,9 @@ class ReplicaNeed:
 
     name: str
     hosts: tuple[str, ...]
-    zone: str | None = None
-    serving: bool = False
-    need: Need = Need.DUE
+    zone: str | None
+    serving: bool
+    need: Need
     reasons: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     domains: tuple[str, ...] = ()
 

@@ -350,6 +350,11 @@ CASES = [
         ("fail", "error", ("a1", "a2"), "init"),
     ),
     (
+        "neither began, and the second one said nothing",
+        [report("a1", 0, status="failed", tail="RuntimeError: one"), report("a2", 1, status="failed")],
+        ("fail", "error", ("a1", "a2"), "init"),
+    ),
+    (
         "the ranks did not even start",
         [report("a1", 0, status="failed", tail="Traceback\nModuleNotFoundError: No module named 'torch'")],
         ("fail", "error", ("a1",), "init"),
@@ -405,6 +410,7 @@ def test_a_lost_host_says_what_ray_said():
         ),
         ("the error of the earlier step", "rank 1 on a2 failed with RuntimeError: CUDA error in capture"),
         ("two of three fail alike", "rank 2 on a1 failed with RuntimeError: CUDA error in capture"),
+        ("neither began, and", "the ranks on a1, a2 did not start: RuntimeError: one"),
         ("neither began", "the ranks on a1, a2 did not start: RuntimeError: one"),
         ("ended by us", "the ranks on a2 did not start: no output"),
         ("a host was lost", "a2: no answer through Ray"),
@@ -442,6 +448,16 @@ def test_stopped(kind, hosts, verdict, expected):
 def test_there_is_a_pair_of_two_hosts_alone():
     assert failure_analysis.pair_of(TWO) == ("a1", "a2")
     assert failure_analysis.pair_of(TWO[:1]) is failure_analysis.pair_of([*TWO, report("a3", 2)]) is None
+
+
+@pytest.mark.parametrize(("hosts", "host"), [(set(), None), ({"a1"}, "a1"), ({"a1", "a2"}, None)])
+def test_one_host_alone_is_to_blame(hosts, host):
+    assert failure_analysis.only(hosts) == host
+
+
+def test_the_backend_is_the_one_that_the_ranks_chose():
+    assert failure_analysis.backend([report("a1", 0), report("a2", 1, started("a2", 1, "nccl"))]) == "nccl"
+    assert failure_analysis.backend([report("a1", 0)]) is None
 
 
 def test_the_slowest_host_gives_the_time():

@@ -112,6 +112,10 @@ def test_too_slow(limit, expected):
     assert (result.verdict, result.code, result.host) == expected
 
 
+def test_where_no_ratio_is_given_a_replay_may_take_any_time():
+    assert graph_gate.evaluate(pair([replay("a1", 0, seconds=9.0)])).passed
+
+
 def test_the_result_names_what_stood_for_a_graph():
     assert graph_gate.evaluate(pair()).measured["graphs"] == "called again on cpu"
     on_gpu = [report("a1", 0, started("a1", 0, backend="nccl", device="NVIDIA H200", nccl="2.27.5"))]
@@ -246,10 +250,21 @@ WRONG = pair([replay("a1", 0)], [replay("a2", 1, wrong=True, what="custom_all_re
             "custom_all_reduce: ",
             "turns off",
         ),
+        ({"plain": WRONG, "custom_all_reduce": hung("capture")}, "wrong_results", "differs from eager", "custom"),
         ({"plain": WRONG, "custom_all_reduce": GOOD}, "wrong_results", "differs from eager", "turns off"),
         ({"plain": pair([ONE]), "custom_all_reduce": WRONG}, "wrong_results", "custom_all_reduce: ", "turns off"),
     ],
-    ids=["wrong", "hangs", "symmetric memory", "attention", "compiled", "two wrong", "plain wrong", "nothing good"],
+    ids=[
+        "wrong",
+        "hangs",
+        "symmetric memory",
+        "attention",
+        "compiled",
+        "two wrong",
+        "plain wrong, and another",
+        "plain wrong",
+        "nothing good",
+    ],
 )
 def test_what_fails_alone_is_named_with_its_switch(results, code, said, unsaid):
     result = graph_gate.together({name: kind(reports) for name, reports in results.items()}, CAPTURED)

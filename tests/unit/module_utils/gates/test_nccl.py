@@ -161,6 +161,10 @@ def test_evaluate(reports, expected):
             "all_reduce of bfloat16, 64 bytes, gave 1 wrong elements on ranks 0, 1 (a1, a2): element 0 is 4, expected 3",
         ),
         ("two collectives", "all_gather of bfloat16, 64 bytes, gave 1 wrong elements on ranks 0, 1 (a1, a2)"),
+        (
+            "only one host sees",
+            "all_reduce of bfloat16, 64 bytes, gave 1 wrong elements on rank 1 (a2): element 0 is 4, expected 3",
+        ),
         ("one host alone", "reduce_scatter of bfloat16, 64 bytes, gave 1 wrong elements on ranks 0, 1 (a1)"),
     ],
 )
@@ -293,12 +297,13 @@ def test_nccl_tests_wrong_elements_fail():
 
 @pytest.mark.parametrize(
     ("config", "ranks"),
-    [({"nthreads": 1, "ngpus": 8}, 8), ({"nthreads": 2, "ngpus": 4}, 8), ({"nthreads": 0, "ngpus": 0}, 1)],
+    [({"nthreads": 1, "ngpus": 8}, 8), ({"nthreads": 2, "ngpus": 4}, 8), ({"nthreads": 0, "ngpus": 0}, 2)],
 )
 def test_what_nccl_tests_measured(config, ranks):
     """In place, of the largest message; out of place where it did not measure in place, and 0 where it checked nothing."""
     document = json.loads((FIXTURES / "2.19.6" / "all_reduce_perf.json").read_text())
     document["config"].update(config)
+    document["config"]["devices"].append({"device_info": "another"})
     document["results"][0]["in_place"]["nwrong"] = None
     document["results"][1]["in_place"] = None
     document["results"].reverse()

@@ -510,6 +510,34 @@ def test_aborting_takes_back_what_the_roll_changed_and_nothing_else() -> None:
     assert planned.completed == ()
 
 
+@pytest.mark.parametrize(
+    ("mate", "version"),
+    [
+        (None, VERSION),  # nothing verified: what is declared
+        ({"verified": {"version": "545.23.08"}, "change": None, "roll": None}, "545.23.08"),
+        (ROLLED, "550.90.07"),
+    ],
+)
+def test_an_abort_finds_the_roll_wherever_it_began(mate: dict[str, Any] | None, version: str) -> None:
+    """A mate that the roll did not reach stays with what was verified on it."""
+    answers = observed({"b1": edited("b1", change=ROLLED), "b2": edited("b2", change=mate)})
+    declared = {host: needs.Desired(settings(host), {}) for host in ADDRESSES}
+    found = plan.before_roll(TOPOLOGY, declared, answers)
+    assert {host: each.driver["version"] for host, each in found.items()} == {"b1": "550.90.07", "b2": version}
+
+
+def test_whether_there_is_a_roll_to_abort_is_not_known_while_a_host_does_not_answer() -> None:
+    planned = build({"a2": Observed(None, "No route to host", False)}, mode=Mode.ABORT)
+    assert [(line.where, line.cause.partition(":")[0]) for line in planned.refusals] == [("a2", "unreachable")]
+
+
+def test_an_inventory_with_problems_has_no_plan() -> None:
+    broken = topology.Topology(REPLICAS, ("rollout_replicas names ra twice",))
+    planned = plan.build(broken, {}, {}, plan.Run(Mode.CONVERGE, DEFAULT, NOON))
+    assert [line.cause for line in planned.refusals] == ["rollout_replicas names ra twice"]
+    assert planned.waves == ()
+
+
 def test_an_abort_asks_for_the_driver_that_it_goes_back_to() -> None:
     planned = build({host: edited(host, change=ROLLED) for host in ("a1", "a2")}, mode=Mode.ABORT)
     assert planned.due_drivers == dict.fromkeys(("a1", "a2"), OLD)
@@ -552,6 +580,8 @@ def test_a_roll_is_over_when_every_replica_runs_it() -> None:
     assert build({**done, **due}, mode=Mode.UPGRADE).completed == ("a1", "a2", "b1", "b2")
     assert build({**done, **due}, mode=Mode.UPGRADE, limit={"a1", "a2"}).completed == ()
     assert build(done, mode=Mode.UPGRADE).completed == ("a1", "a2")
+    silent = {**done, "b2": Observed(None, "down", False)}
+    assert build(silent, mode=Mode.UPGRADE, limit={"a1", "a2"}).completed == (), "nobody knows what it runs"
     assert build(done, mode=Mode.VERIFY).completed == (), "verifying a paused roll must leave it open to an abort"
 
 

@@ -6,8 +6,10 @@ import datetime
 from typing import Any
 
 import pytest
+import yaml
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import RANGES, Policy, Share, Window
+from ansible_collections.lockstep.vllm.plugins.modules import plan
 
 OPTIONS: dict[str, Any] = {"wave_size": "25%", "capacity_floor": None, "window": None, "order": []}
 
@@ -81,6 +83,12 @@ def test_size(size: str, total: int, most: int) -> None:
 )
 def test_a_policy_from_options(values: dict[str, Any], policy: Policy) -> None:
     assert Policy.parse(**{**OPTIONS, **values}) == policy
+
+
+def test_where_nothing_is_said_the_documented_defaults_hold() -> None:
+    options = yaml.safe_load(plan.DOCUMENTATION)["options"]["policy"]["suboptions"]
+    documented: dict[str, Any] = {**OPTIONS, **{name: about.get("default") for name, about in options.items()}}
+    assert Policy.parse(**documented) == Policy()
 
 
 @pytest.mark.parametrize(
