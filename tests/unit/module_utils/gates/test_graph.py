@@ -250,7 +250,7 @@ WRONG = pair([replay("a1", 0)], [replay("a2", 1, wrong=True, what="custom_all_re
             "custom_all_reduce: ",
             "turns off",
         ),
-        ({"plain": WRONG, "custom_all_reduce": hung("capture")}, "wrong_results", "differs from eager", "custom"),
+        ({"plain": WRONG, "custom_all_reduce": hung("capture")}, "wrong_results", "differs from eager", "turns off"),
         ({"plain": WRONG, "custom_all_reduce": GOOD}, "wrong_results", "differs from eager", "turns off"),
         ({"plain": pair([ONE]), "custom_all_reduce": WRONG}, "wrong_results", "custom_all_reduce: ", "turns off"),
     ],

@@ -224,6 +224,13 @@ def test_an_engine_that_is_down_is_started_without_stopping_ray() -> None:
     assert planned.gated == ()
 
 
+def test_new_settings_of_ray_stop_it_without_its_gates_and_on_nobody_who_is_left_out() -> None:
+    due = due_for("ray_node", hosts=("a2", "b2"))
+    planned = build(due, limit={"a1", "a2"})
+    assert (planned.disturbed, planned.gated) == (("ra",), ())
+    assert set(planned.steps) == {"a2"}
+
+
 def test_a_replica_whose_run_ended_after_its_gates_comes_first_and_goes_on_without_being_stopped() -> None:
     change = {"from": {"version": "550.90.07"}, "to": {"version": VERSION}, "began": "2026-11-22T00:00:00Z"}
     old = edited("a1", driver__loaded_version="550.90.07")

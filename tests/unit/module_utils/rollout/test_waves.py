@@ -154,6 +154,34 @@ RACKS = [in_domain("a", "x.1"), in_domain("b", "y.1"), in_domain("c", "x.1"), in
             id="over what zones say",
         ),
         pytest.param(
+            [in_domain("a", "x.1", zone="p"), in_domain("b", "x.1", zone="q"), replica("c", zone="q")],
+            {"canary": 3, "capacity_floor": 0},
+            [["a", "b"], ["c"]],
+            id="in the zone of its first",
+        ),
+        pytest.param(
+            [replica("c", zone="p"), in_domain("a", "x.1", zone="q"), in_domain("b", "x.1", zone="p")],
+            {"canary": 3, "capacity_floor": 0},
+            [["c"], ["a", "b"]],
+            id="not in that of its last",
+        ),
+        pytest.param(
+            [
+                replica("h", "half_done", serving=False),
+                in_domain("c", "x.1", need="half_done", serving=False),
+                in_domain("a", "x.1"),
+            ],
+            {"canary": 3, "capacity_floor": 0},
+            [["h", "c", "a"]],
+            id="as early as its first",
+        ),
+        pytest.param(
+            [in_domain("c", "x.1", need="half_done", serving=False), in_domain("a", "x.1"), replica("d")],
+            {"canary": 3, "capacity_floor": 0},
+            [["c", "a"], ["d"]],
+            id="before what is only due",
+        ),
+        pytest.param(
             [in_domain("a", "x.1"), replica("b", "up_to_date"), in_domain("c", "x.1", need="half_done", serving=False)],
             {},
             [["c", "a"]],
@@ -317,6 +345,7 @@ def test_canary_and_zone(replicas: list[ReplicaNeed], canaries: list[bool], zone
     plan = waves(replicas, Policy(), NOON)
     assert isinstance(plan, WavePlan)
     assert [(wave.canary, wave.zone) for wave in plan.waves] == list(zip(canaries, zones, strict=True))
+    assert [wave.n for wave in plan.waves] == list(range(1, len(zones) + 1))
 
 
 def test_a_wave_as_data() -> None:
