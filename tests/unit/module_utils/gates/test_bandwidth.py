@@ -25,7 +25,7 @@ ROWS = data_tables.read("busbw_floors")
     ],
 )
 def test_busbw(operation, ranks, expected):
-    assert bandwidth.busbw(operation, 10**9, 1.0, ranks) == expected
+    assert bandwidth.busbw(operation, 2 * 10**9, 2.0, ranks) == expected
 
 
 def test_what_the_ranks_measure_has_a_busbw():
