@@ -170,6 +170,20 @@ def test_a_failure_keeps_its_evidence_and_is_no_template() -> None:
 
 
 @pytest.mark.parametrize(
+    ("result", "msg", "paths"),
+    [
+        ({"msg": "x" * 8001, "evidence": [f"/e/{n}" for n in range(101)]}, "x" * 8000, 100),
+        ({"msg": 10**5000, "evidence": 7}, "what it gave cannot be shown", 0),
+        ({"msg": "", "module_stderr": "no Python", "gate": "no result"}, "no Python", 0),
+        ({"msg": "x", "evidence": ("/e/1", "/e/2"), "gate": {"evidence": ["/e/3"]}}, "x", 2),
+    ],
+)
+def test_a_failure_holds_what_people_can_read_whatever_its_host_gave(result: dict, msg: str, paths: int) -> None:
+    failure = Failure.of_result(result, Stage.APPLY, False, "task")
+    assert (failure.msg, len(failure.evidence)) == (msg, paths)
+
+
+@pytest.mark.parametrize(
     ("stage", "itself", "mates", "runs"),
     [
         (Stage.DRAIN_REPLICA, False, ["a2"], True),
