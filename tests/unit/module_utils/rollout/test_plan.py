@@ -474,6 +474,32 @@ def test_settings_may_change_apart_within_an_nvlink_domain() -> None:
             None,
             ["a1", "platform's owner"],
         ),
+        ({"a2": Observed(None, "no Python", True)}, {}, None, ["a2: cannot be probed", "host_probe", "no Python"]),
+        ({"a2": Observed(None, "x", False, "a2")}, {}, None, ["a2", "no ansible_host, and its name does not resolve"]),
+        (
+            {"a2": Observed(None, "x", False, "gpu.lan")},
+            {},
+            None,
+            ["a2", "its ansible_host does not resolve", "gpu.lan"],
+        ),
+        ({}, {"a1": {"vllm_server_api_key": "x" * 31}}, None, ["a1: vllm_server_api_key is shorter than 32"]),
+        ({}, {"a1": {"nvidia_driver_version": ""}}, None, ["a1: nvidia_driver_version is not set"]),
+        (
+            {},
+            {"a1": {"gpu_host_interface": "eth9"}},
+            None,
+            ["10.0.0.1 is not on eth9 (no such interface)", "eth0 10.0.0.1"],
+        ),
+        ({"a1": edited("a1", preflight={"error": "EIO"})}, {}, None, ["a1: its preflight could not be done: EIO"]),
+        *(
+            ({}, {"a1": {"ray_node_environment": {name: "x"}}}, None, [f"a1: ray_node_environment sets {name}"])
+            for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+        ),
+        *(
+            ({}, {"a1": {name: "1"}, "a2": {name: "2"}}, None, [f"{name} differs inside the replica (a1=1, a2=2)"])
+            for name in ("nvidia_driver_version", "serving_runtime_lock", "ray_node_port")
+        ),
+        ({}, {"a1": {"ray_node_ports": {"metrics": 20600}}}, None, ["ra", "ray_node_ports differs inside the replica"]),
     ],
 )
 def test_refusals(
@@ -483,6 +509,29 @@ def test_refusals(
     text = "\n".join(map(str, planned.refusals))
     assert planned.waves == ()
     assert all(fragment in text for fragment in fragments), text
+
+
+DUE_RAY = {"manifest__ray_node__current": False}
+
+
+@pytest.mark.parametrize(
+    ("states", "changes"),
+    [
+        pytest.param({}, {host: {"ray_node_token": "x" * 32} for host in ADDRESSES}, id="a secret that is long enough"),
+        pytest.param({"b1": edited("b1", os__distribution="rocky")}, {}, id="a system that nothing is done on"),
+        pytest.param({"b1": edited("b1", os={"distribution": "mint", "like": "ubuntu debian"}, **DUE_RAY)}, {}, id="like"),
+        pytest.param({"a2": edited("a2", preflight={"taken_ports": {"6379": "redis.service"}})}, {}, id="a port, nothing due"),
+        pytest.param(
+            {"a2": edited("a2", preflight={"names": {"a1": "a1 does not resolve"}}, **DUE_RAY)}, {}, id="names that we write"
+        ),
+        pytest.param({}, {host: {"ray_node_environment": {"RAY_LOG": "x"}} for host in ADDRESSES}, id="another of Ray's"),
+        pytest.param(
+            {host: edited(host, addresses={"error": "EIO"}) for host in ADDRESSES}, {}, id="addresses that could not be read"
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_no_refusal(states: dict[str, Any], changes: dict[str, dict[str, Any]]) -> None:
+    assert build(states, changes).refusals == ()
 
 
 def test_known_issues_warn_or_are_overridden_by_name() -> None:
