@@ -23,6 +23,7 @@ from ..admission import fingerprint
 from ..core import manifests, previous_settings, processes, records, systemd
 from ..core.commands import Run, run_command, together
 from ..core.system import os_release
+from ..driver import gpu_identity
 from ..driver import state as driver_state
 from ..ray import firewall_live, tunnel_live
 from ..runtime import state as runtime_state
@@ -65,7 +66,8 @@ def collect(request: Request) -> HostState:
     """The state of this host, JSON-ready. A part that could not be read is ``Unread``, never missing and never an exception."""
     driver = _guarded(lambda: driver_state.driver_state(also=request.get("driver_also", ())))
     runtime = _guarded(runtime_state.state)
-    identity = fingerprint.compose(driver, runtime, os.uname().release, fingerprint.this_machine())
+    gpus = gpu_identity.uuids(lambda: driver.get("gpus", [])) if driver.get("loaded_version") else None
+    identity = fingerprint.compose(driver, runtime, os.uname().release, fingerprint.this_machine(), gpus)
     networks = _guarded(_networks)
     state: HostState = {
         "schema": 1,

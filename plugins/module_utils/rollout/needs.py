@@ -178,7 +178,8 @@ def _host_stamp_reason(host: str, steps: Mapping[Step, str], state: HostState) -
     if state.host_stamp is None:
         return "no host stamp"
     if state.host_stamp != state.fingerprint:
-        return f"host stamp is void (given for {state.host_stamp or 'nothing'}, {host} now has {state.fingerprint})"
+        unlike = f"given for {state.host_stamp or 'nothing'}, {host} now has {state.fingerprint}"
+        return f"host stamp is void: {', '.join(state.stamp_changes) or unlike}"
     changing = sorted({Step.DRIVER, Step.RUNTIME} & set(steps))
     return f"{' and '.join(changing)} will change" if changing else None
 
