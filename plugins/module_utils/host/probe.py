@@ -350,9 +350,10 @@ def _process_owner(pid: str) -> str:
 
 def _router() -> Router:
     from .. import haproxy
+    from ..core import loaded
 
     try:
-        return cast("Router", haproxy.Router().summary())
+        return cast("Router", {**haproxy.Router().summary(), "unloaded": loaded.unloaded()})
     except haproxy.RouterError as error:
         raise ValueError(error) from error
 

@@ -166,10 +166,12 @@ def manifest_reason(role: str, state: HostState) -> str | None:
 
 
 def router_reason(state: HostState | None) -> str | None:
-    """Why a router is due; None when it is configured as declared and running."""
+    """Why a router is due; None when it is configured as declared and runs that configuration."""
     if state is None or "haproxy.service" not in state.active:
         return "HAProxy is not running"
-    return manifest_reason("vllm_haproxy", state)
+    if reason := manifest_reason("vllm_haproxy", state):
+        return reason
+    return f"{', '.join(state.unloaded)} runs an older configuration than its files" if state.unloaded else None
 
 
 def _host_stamp_reason(host: str, steps: Mapping[Step, str], state: HostState) -> str | None:

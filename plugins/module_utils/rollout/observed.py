@@ -123,6 +123,7 @@ class HostState:
         machine: which machine it is, and what that has.
         filter_problem: why its packet filter is not the wanted one; "" where it is, or none is wanted.
         tunnel_problem: the same of its tunnel; ``tunnelled``: it has one.
+        unloaded: of a router, units whose files were written and not loaded since.
     """
 
     distribution: str | None = None
@@ -151,6 +152,7 @@ class HostState:
     filter_problem: str = ""
     tunnelled: bool = False
     tunnel_problem: str = ""
+    unloaded: tuple[str, ...] = ()
     preflight: Preflight = Preflight()
 
     @classmethod
@@ -197,6 +199,7 @@ class HostState:
             filter_problem=str(answer.get("filter", {}).get("problem") or ""),
             tunnelled=answer.get("tunnel", {}).get("wanted") is True,
             tunnel_problem=str(answer.get("tunnel", {}).get("problem") or ""),
+            unloaded=tuple(answer.get("router", {}).get("unloaded", ())),
             preflight=Preflight.parse(answer.get("preflight", {})),
         )
 
