@@ -30,6 +30,7 @@ from ..runtime import state as runtime_state
 from . import machine
 
 if TYPE_CHECKING:
+    from ..driver import nvidia_smi
     from ..ray import gcs
     from .state import (
         Boot,
@@ -66,8 +67,9 @@ def collect(request: Request) -> HostState:
     """The state of this host, JSON-ready. A part that could not be read is ``Unread``, never missing and never an exception."""
     driver = _guarded(lambda: driver_state.driver_state(also=request.get("driver_also", ())))
     runtime = _guarded(runtime_state.state)
-    gpus = gpu_identity.uuids(lambda: driver.get("gpus", [])) if driver.get("loaded_version") else None
-    identity = fingerprint.compose(driver, runtime, os.uname().release, fingerprint.this_machine(), gpus)
+    identity = fingerprint.compose(
+        driver, runtime, os.uname().release, fingerprint.this_machine(), _gpu_identity(driver)
+    )
     networks = _guarded(_networks)
     state: HostState = {
         "schema": 1,
@@ -102,6 +104,12 @@ def collect(request: Request) -> HostState:
     if request.get("ray"):
         state["ray"] = _guarded(_ray)
     return state
+
+
+def _gpu_identity(driver: Mapping[str, object]) -> tuple[str, ...] | None:
+    """UUIDs of the GPUs; nvidia-smi was asked already, and is not asked again."""
+    listed = cast("Sequence[nvidia_smi.Gpu]", driver.get("gpus") or ())
+    return gpu_identity.uuids(lambda: listed) if driver.get("loaded_version") else None
 
 
 def _guarded(read: Callable[[], Value]) -> Value | Unread:
