@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from typing import cast
+from typing import Literal, cast
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.lock_record import Claim
@@ -21,6 +21,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.heads imp
 
 Identity = identity.Identity
 Answers = Mapping[str, Answer]
+Do = Literal["hold", "try"]
 
 
 class ActionModule(HeadsAction):
@@ -32,8 +33,10 @@ class ActionModule(HeadsAction):
     def act(self, arguments: Values, task_vars: Values) -> Values:
         self._variables = task_vars
         heads = self.heads(self._variables, arguments["without"])
-        if self._task.check_mode or arguments["state"] == "read":
+        if arguments["state"] == "read" or (self._task.check_mode and arguments["state"] == "released"):
             return _result(self.ask(heads, {"do": "read"}, self._variables), changed=False)
+        if self._task.check_mode:
+            return {**self._hold(heads, arguments["run"], arguments["take_over"], "try"), "changed": False}
         if arguments["state"] == "released":
             answers = self.ask(heads, {"do": "release", "run": arguments["run"]}, self._variables)
             return _result(
@@ -47,29 +50,32 @@ class ActionModule(HeadsAction):
             result = {**self._hold(heads, arguments["run"], None), "changed": result["changed"]}
         return result
 
-    def _hold(self, heads: list[str], run: str, take_over: str | None) -> Values:
+    def _hold(self, heads: list[str], run: str, take_over: str | None, do: Do = "hold") -> Values:
         here = identity.identity(os.getppid())
         claim = cast(Claim, {"run": run, **here, "take_over": [take_over] if take_over else []})
         answers: dict[str, Answer] = {}
         for some in (heads[:1], heads[1:]):
-            answers |= self._claim(some, heads, claim, here)
+            answers |= self._claim(some, heads, {"do": do, "claim": claim}, here)
             problem = _problem(answers, here, claim)
             if problem:
                 fresh = [host for host, answer in answers.items() if _action(answer) is LockAction.TAKE]
-                self.ask(fresh, {"do": "release", "run": run}, self._variables)
-                return {**_result(answers, changed=False), "failed": True, **stops.as_result(problem)}
-        return _result(answers, changed=any(_action(answer) is LockAction.TAKE for answer in answers.values()))
+                if do == "hold":
+                    self.ask(fresh, {"do": "release", "run": run}, self._variables)
+                return {**_result(answers, False, do == "try"), "failed": True, **stops.as_result(problem)}
+        taken = any(_action(answer) is LockAction.TAKE for answer in answers.values())
+        return _result(answers, taken, do == "try")
 
-    def _claim(self, hosts: list[str], heads: list[str], claim: Claim, here: Identity) -> dict[str, Answer]:
+    def _claim(
+        self, hosts: list[str], heads: list[str], asked: rollout_lock.Asked, here: Identity
+    ) -> dict[str, Answer]:
         """Claim the lock on ``hosts``; where its holder has ended, claim it again by that run's name.
 
         That is a dead process of this controller, or a run that has released the lock on another of the ``heads``.
         """
-        params: rollout_lock.Asked = {"do": "hold", "claim": claim}
+        claim = asked["claim"]
         living = [run for run in claim["take_over"] if self._lives(hosts, run, here)]
-        if living:
-            params = {"do": "hold", "claim": {**claim, "take_over": []}}
-        answers = self.ask(hosts, params, self._variables)
+        first: Claim = {**claim, "take_over": []} if living else claim
+        answers = self.ask(hosts, {**asked, "claim": first}, self._variables)
         refused = {host: answer.value.lock for host, answer in answers.items() if _action(answer) is LockAction.REFUSE}
         dead = {host: str(lock.get("run")) for host, lock in refused.items() if identity.known_dead(lock, here)}
         if len(dead) < len(refused):
@@ -77,7 +83,7 @@ class ActionModule(HeadsAction):
             dead |= {host: str(lock.get("run")) for host, lock in refused.items() if lock.get("run") in ended}
         if dead:
             again: Claim = {**claim, "take_over": sorted({*claim["take_over"], *dead.values()})}
-            answers |= self.ask(list(dead), {"do": "hold", "claim": again}, self._variables)
+            answers |= self.ask(list(dead), {**asked, "claim": again}, self._variables)
         return answers
 
     def _ended(self, heads: list[str]) -> set[str]:
@@ -117,9 +123,11 @@ def _problem(answers: Answers, here: Identity, claim: Claim) -> Stop | None:
     return None
 
 
-def _result(answers: Answers, changed: bool) -> Values:
+def _result(answers: Answers, changed: bool, tried: bool = False) -> Values:
+    """``tried``: a claim that is answered with ``take`` has taken nothing."""
     values = {host: answer.value for host, answer in answers.items() if answer.value}
-    locks = {host: value.lock for host, value in values.items() if value.lock is not None}
+    there = {host: value for host, value in values.items() if not (tried and value.action == LockAction.TAKE)}
+    locks = {host: value.lock for host, value in there.items() if value.lock is not None}
     return {
         "changed": changed,
         "locks": locks,

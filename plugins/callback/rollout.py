@@ -79,6 +79,7 @@ _FAULTS_TOLERATED = 3
 _LISTED = 50
 """Runs in the index."""
 _INCLUDES = frozenset(("include_role", "include_tasks", "import_role", "import_tasks"))
+_PLAYBOOKS = {(path.parents[2] / "playbooks").resolve() for path in (Path(__file__), Path(__file__).resolve())}
 _SETS_OUT = frozenset(("step_started", "wave_started", "gate"))
 _SAYS = "ansible.builtin.debug"
 _COLOURS = {"failed": "red", "gate": "cyan", "serving": "green", "wave_started": "blue", "run_ended": "blue"}
@@ -117,6 +118,8 @@ class CallbackModule(CallbackBase):
         self._journal: journal.Journal | None = None
         self._held_back: list[Event] = []
         self._playbook = ""
+        self._ours = False
+        self._hosts = closing.Hosts()
         self._play_step: dict[str, Any] = {}
         self._process = os.getpid()
         self._over = False
@@ -128,8 +131,8 @@ class CallbackModule(CallbackBase):
 
     @_harmless
     def v2_playbook_on_start(self, playbook: Any) -> None:
-
         self._playbook = ansible_internals.playbook_name(playbook)
+        self._ours = ansible_internals.playbook_folder(playbook) in _PLAYBOOKS
         self._began = time.time()
         # Actions of this run put what they bring from hosts beside the journal.
         os.environ[journal.ROOT_VARIABLE] = str(self._root())
@@ -181,8 +184,8 @@ class CallbackModule(CallbackBase):
 
     @_harmless
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        hosts = [stats.summarize(host) for host in stats.processed]
-        failed = any(host["failures"] or host["unreachable"] for host in hosts)
+        self._hosts = closing.Hosts.parse({host: stats.summarize(host) for host in stats.processed})
+        failed = bool(self._hosts.failed or self._hosts.unreachable)
         self._finish(self._tracker.outcome(failed, bool(context.CLIARGS.get("check"))))
 
     def _ended(self, result: Any, outcome: events.TaskOutcome) -> None:
@@ -263,7 +266,8 @@ class CallbackModule(CallbackBase):
         if outcome == "interrupted":
             self._tracker.next = self._tracker.next or Invocation.of_this_run().typed
         if self._journal is None:
-            if self._tracker.planned and feed.listener is not None:
+            # Of a playbook of somebody's own, Ansible's recap tells the end.
+            if feed.listener is not None and (self._tracker.planned or (self._ours and self._hosts != closing.Hosts())):
                 self._tracker.ends(outcome)
                 self._close(outcome)
             return
@@ -278,7 +282,8 @@ class CallbackModule(CallbackBase):
 
     def _close(self, outcome: events.RunOutcome, report: str = "") -> None:
         """Show what the run ends with; a screen with other lines has had its outcome and the next command already."""
-        ended = closing.closing(self._playbook, outcome, self._tracker, report, Invocation.of_this_run().repeated)
+        repeated, hosts = Invocation.of_this_run().repeated, None if self._tracker.planned else self._hosts
+        ended = closing.closing(self._playbook, outcome, self._tracker, report, repeated, hosts)
         if feed.listener is not None:
             feed.listener.close(ended)
             return

@@ -105,8 +105,8 @@ notes:
     Variables of C(verify.yml). C(verify_disturb) (boolean, false) takes replica by replica from service for the gates
     across hosts, in waves as a roll does, and enables each again.
   - >-
-    For every playbook, by C(-e) alone. C(rollout_task_deadline) (seconds, 3600; 86400 in the waves and for models) is how long
-    any task on any one host may last; what waits has deadlines of its own below that.
+    For every playbook, by C(-e) alone. C(rollout_task_deadline) (seconds, 3600; 86400 where a role has deadlines of its own, in
+    the waves, for drivers' packages, for models and in C(remove.yml)) is how long any task on any one host may last.
   - Variables of C(status.yml). C(status_format) (V(table) or V(json), V(table)) and C(status_others) (V(false)) as in
     M(lockstep.vllm.status).
 seealso:

@@ -42,7 +42,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Reads only.
+    description: Writes nothing, and fails where the lock would be refused.
   diff_mode:
     support: none
     description: The locks are in the result.

@@ -41,6 +41,7 @@ KINDS = {
         Kind("wrong_module_loads", "the module that loads reports this version", VERSION, "550.54.15", required=True),
         Kind("fm_mismatch", "fabric manager is of this version and refuses to start", VERSION, "550.54.15", "550.54.15"),
         Kind("gpu_missing", "this many GPUs are gone", NUMBER, "1", "1"),
+        Kind("gpu_replaced", "the first GPU is another card from the next load of the driver on"),
         Kind("xid", "the kernel logs this Xid, now and after each boot", NUMBER, "79", "79"),
         Kind("ecc_errors", "this many uncorrected memory errors", NUMBER, "3", "3"),
         Kind("rows_pending", "a row remap is pending"),

@@ -1,4 +1,5 @@
-"""Another machine takes a host's name, address and, with its disk, all records: it joins nothing before its gates passed.
+"""Another machine takes a host's name, address and, with its disk, all records, or another card its GPU's place: neither serves
+before its gates passed.
 
 Needs a replica that serves, and leaves it serving.
 """
@@ -42,4 +43,30 @@ def test_a_machine_that_takes_a_dead_hosts_name_passes_its_gates_first(lab: Lab)
     assert of_both["hosts"][HEAD] == replica["hosts"][HEAD]
     assert of_both["hosts"][WORKER] != replica["hosts"][WORKER]
     assert of_both["at"] > replica["at"], "the gates across the hosts ran again"
+    assert answers(lab)
+
+
+def test_a_host_whose_card_was_changed_passes_its_gates_first(lab: Lab) -> None:
+    brought_up = lab.play()
+    assert brought_up.rc == 0, brought_up.explained()
+    before = lab.record(WORKER, STAMP)
+    assert before
+    lab.testbed("fault", WORKER, "gpu_replaced")
+    lab.testbed("reboot", WORKER, "--wait")
+    eventually(
+        "the host's Ray unit has decided",
+        lambda: lab.on(WORKER, "systemctl is-active lockstep-ray", check=False) not in ("activating", "active"),
+        60,
+    )
+    journal = lab.on(WORKER, "journalctl -b -u lockstep-ray --no-pager -o cat")
+    assert f"is void: gpus {before['fingerprint']['gpus']} → GPU-" in journal, journal
+    (shown,) = lab.status()["replicas"]
+    worker = next(host for host in shown["hosts"] if host["host"] == WORKER)
+    assert worker["stamp"].startswith(f"void: gpus {before['fingerprint']['gpus']} → GPU-"), shown
+    play = lab.play("site.yml", "--limit", "replica_a")
+    assert play.rc == 0, play.explained()
+    after = lab.record(WORKER, STAMP)
+    assert after
+    assert after["fingerprint"] == {**before["fingerprint"], "gpus": after["fingerprint"]["gpus"]}
+    assert after["fingerprint"]["gpus"] != before["fingerprint"]["gpus"]
     assert answers(lab)

@@ -1,7 +1,7 @@
 """The exact versions that a stamp is valid for, as they are on this host now.
 
-Reads files and the package database only, never CUDA, so that systemd conditions can ask at every start (tens of
-milliseconds) and so that a hung driver cannot hang the question.
+Reads files and the package database, never CUDA, so that systemd conditions can ask at every start (tens of milliseconds).
+Where the driver itself answers (``driver/gpu_identity.py``), a deadline bounds it: a hung driver cannot hang the question.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ..core.system import read_text
-from ..driver import dpkg
+from ..driver import dpkg, gpu_identity
 from ..driver import state as driver_state
 from ..driver.versions import upstream
 from ..runtime import state as runtime_state
@@ -21,6 +21,7 @@ from ..runtime import state as runtime_state
 MACHINE_ID = Path("/etc/machine-id")
 FIELDS = (
     "machine",
+    "gpus",
     "driver",
     "driver_packages",
     "libcuda_build_id",
@@ -33,15 +34,24 @@ FIELDS = (
     "vllm",
     "python",
 )
+NOT_VERSIONS = ("machine", "gpus")
+"""Those that differ between hosts that run the same."""
+_MOST_GPUS = 2
+"""UUIDs that a change names."""
 
 
 def compose(
-    driver: Mapping[str, object], runtime: Mapping[str, object], kernel: str, machine: str | None = None
+    driver: Mapping[str, object],
+    runtime: Mapping[str, object],
+    kernel: str,
+    machine: str | None = None,
+    gpus: Iterable[str] | None = None,
 ) -> dict[str, str | None]:
-    """The fingerprint of a host from what was read of its driver (``driver_state``), runtime, kernel and machine.
+    """The fingerprint of a host from what was read of its driver (``driver_state``), runtime, kernel, machine and GPUs.
 
     ``machine`` (``this_machine``) stays over reboots and goes with the machine: one that takes a dead host's name, address and
-    versions has no stamp, neither its own nor its part of the replica's.
+    versions has no stamp, neither its own nor its part of the replica's. ``gpus`` (``gpu_identity.uuids``) do the same for a
+    card that was changed under the same installation; which slot a card is in makes no difference.
 
     ``driver`` is the version of the loaded module and ``driver_packages`` that of the installed packages: a host whose
     packages changed under a loaded module has another fingerprint, hence no valid stamp. Build ids tell apart two builds of
@@ -50,6 +60,7 @@ def compose(
     fabric_manager = driver.get("fabric_manager")
     return {
         "machine": machine,
+        "gpus": " ".join(gpus) if gpus is not None else None,
         "driver": _text(driver.get("loaded_version")),
         "driver_packages": _text(driver.get("package_version")),
         "libcuda_build_id": _text(driver.get("libcuda_build_id")),
@@ -61,7 +72,9 @@ def compose(
 
 def current() -> dict[str, str | None]:
     """This host's fingerprint now."""
-    return compose(driver_identity(), runtime_state.state(), os.uname().release, this_machine())
+    identity = driver_identity()
+    gpus = gpu_identity.uuids() if identity["loaded_version"] else None
+    return compose(identity, runtime_state.state(), os.uname().release, this_machine(), gpus)
 
 
 def this_machine(path: Path = MACHINE_ID) -> str | None:
@@ -89,12 +102,20 @@ def digest(fingerprint: Mapping[str, str | None]) -> str:
 
 
 def changes(old: Mapping[str, str | None], new: Mapping[str, str | None]) -> list[str]:
-    """What differs, one line for each field: ``driver 550.90.07 → 550.127.05``."""
+    """What differs, one line for each field: ``driver 550.90.07 → 550.127.05``; of GPUs, those that are not in both."""
     return [
-        f"{name} {old.get(name) or 'absent'} → {new.get(name) or 'absent'}"
-        for name in FIELDS
-        if old.get(name) != new.get(name)
+        f"{name} {_only(name, old, new)} → {_only(name, new, old)}" for name in FIELDS if old.get(name) != new.get(name)
     ]
+
+
+def _only(name: str, of: Mapping[str, str | None], other: Mapping[str, str | None]) -> str:
+    value = of.get(name)
+    if name != "gpus" or not value:
+        return value or "absent"
+    elsewhere = (other.get(name) or "").split()
+    own = [gpu for gpu in value.split() if gpu not in elsewhere]
+    rest = len(own) - _MOST_GPUS
+    return (" ".join(own[:_MOST_GPUS]) + (f" and {rest} more" if rest > 0 else "")) or "absent"
 
 
 def _text(value: object) -> str | None:

@@ -158,7 +158,8 @@ def render(found: Iterable[Sample]) -> str:
 
 def _host(state: HostState) -> Iterator[Sample]:
     host, runs = part(state, "host"), part(state, "fingerprint")
-    about = {"host": host.get("host"), "replica": host.get("replica"), "role": host.get("ray_role"), **runs}
+    known = {name: value for name, value in runs.items() if name != "gpus"}  # a label each of DCGM's own metrics has
+    about = {"host": host.get("host"), "replica": host.get("replica"), "role": host.get("ray_role"), **known}
     yield Sample("host_info", 1, {key: str(value or "") for key, value in about.items()})
     stamp = part(part(state, "stamps"), "host")
     if "stamps" in state:

@@ -23,12 +23,14 @@ from ..admission import fingerprint
 from ..core import manifests, previous_settings, processes, records, systemd
 from ..core.commands import Run, run_command, together
 from ..core.system import os_release
+from ..driver import gpu_identity
 from ..driver import state as driver_state
 from ..ray import firewall_live, tunnel_live
 from ..runtime import state as runtime_state
 from . import machine
 
 if TYPE_CHECKING:
+    from ..driver import nvidia_smi
     from ..ray import gcs
     from .state import (
         Boot,
@@ -65,7 +67,9 @@ def collect(request: Request) -> HostState:
     """The state of this host, JSON-ready. A part that could not be read is ``Unread``, never missing and never an exception."""
     driver = _guarded(lambda: driver_state.driver_state(also=request.get("driver_also", ())))
     runtime = _guarded(runtime_state.state)
-    identity = fingerprint.compose(driver, runtime, os.uname().release, fingerprint.this_machine())
+    identity = fingerprint.compose(
+        driver, runtime, os.uname().release, fingerprint.this_machine(), _gpu_identity(driver)
+    )
     networks = _guarded(_networks)
     state: HostState = {
         "schema": 1,
@@ -100,6 +104,12 @@ def collect(request: Request) -> HostState:
     if request.get("ray"):
         state["ray"] = _guarded(_ray)
     return state
+
+
+def _gpu_identity(driver: Mapping[str, object]) -> tuple[str, ...] | None:
+    """UUIDs of the GPUs; nvidia-smi was asked already, and is not asked again."""
+    listed = cast("Sequence[nvidia_smi.Gpu]", driver.get("gpus") or ())
+    return gpu_identity.uuids(lambda: listed) if driver.get("loaded_version") else None
 
 
 def _guarded(read: Callable[[], Value]) -> Value | Unread:
@@ -362,9 +372,10 @@ def _process_owner(pid: str) -> str:
 
 def _router() -> Router:
     from .. import haproxy
+    from ..core import loaded
 
     try:
-        return cast("Router", haproxy.Router().summary())
+        return cast("Router", {**haproxy.Router().summary(), "unloaded": loaded.unloaded()})
     except haproxy.RouterError as error:
         raise ValueError(error) from error
 

@@ -173,9 +173,10 @@ class RouterServer(TypedDict):
 
 
 class Router(TypedDict):
-    """What HAProxy, where Lockstep has configured it, sends requests to, by name."""
+    """What HAProxy, where Lockstep has configured it, sends requests to, by name; units that have not loaded their files."""
 
     servers: dict[str, RouterServer]
+    unloaded: list[str]
 
 
 class Stamps(TypedDict):

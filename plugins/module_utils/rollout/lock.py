@@ -37,6 +37,9 @@ RENEWAL = 20.0
 LOOK = "ansible-playbook playbooks/status.yml"
 """Shows who holds the lock, and what they do."""
 
+CLAIMS = ("hold", "try")
+"""What is asked with a claim, and answered with :class:`Claimed`."""
+
 REQUESTS = (RequestAction.ABORT, RequestAction.PAUSE)
 """The strongest first: where heads disagree, because one was away when it was asked for, the stronger one counts."""
 
@@ -56,7 +59,7 @@ class _Answer:
 
 @dataclasses.dataclass(frozen=True)
 class Claimed(_Answer):
-    """To ``hold``: what became of the claim, and whose the lock is now.
+    """To ``hold``: what became of the claim, and whose the lock is now; to ``try``, what would, and whose it would be.
 
     Attributes:
         unready: why the replica of this head answers no requests at this moment; empty where it does.
@@ -76,10 +79,10 @@ class Seen(_Answer):
 
 
 class Asked(TypedDict, total=False):
-    """What a head is asked to ``do``: ``hold`` with a ``claim``, ``release`` what ``run`` holds, ``read``, or write a
-    ``request`` (None removes it)."""
+    """What a head is asked to ``do``: ``hold`` with a ``claim``, ``try`` that and write nothing, ``release`` what ``run``
+    holds, ``read``, or write a ``request`` (None removes it)."""
 
-    do: Literal["hold", "release", "read", "request"]
+    do: Literal["hold", "try", "release", "read", "request"]
     claim: Claim
     run: str
     request: Requested | None
@@ -124,8 +127,9 @@ def apply(params: Asked) -> dict[str, Any]:
     """
     with _one_at_a_time():
         action = _DO[params["do"]](params)
-        result = {"action": action, "lock": records.read(LOCK), "request": records.read(REQUEST), "ended": _ended()}
-    return {**result, "unready": _unready()} if params["do"] == "hold" else result
+        held = dict(_decision(params).record) if params["do"] == "try" else records.read(LOCK)
+        result = {"action": action, "lock": held, "request": records.read(REQUEST), "ended": _ended()}
+    return {**result, "unready": _unready()} if params["do"] in CLAIMS else result
 
 
 def _unready() -> str:
@@ -140,8 +144,12 @@ def _unready() -> str:
     return "" if ready else silent or str(engine_state.read() or "it is not ready")
 
 
+def _decision(params: Asked) -> Decision:
+    return decide(cast("Lock | None", records.read(LOCK)), params["claim"], records.now())
+
+
 def _hold(params: Asked) -> str:
-    decision = decide(cast("Lock | None", records.read(LOCK)), params["claim"], records.now())
+    decision = _decision(params)
     if decision.action is not LockAction.REFUSE:
         records.write(LOCK, dict(decision.record))
     return decision.action.value
@@ -166,7 +174,13 @@ def _request(params: Asked) -> str:
     return "write" if changed else "keep"
 
 
-_DO = {"hold": _hold, "release": _release, "read": lambda _params: "read", "request": _request}
+_DO = {
+    "hold": _hold,
+    "try": lambda params: _decision(params).action.value,
+    "release": _release,
+    "read": lambda _params: "read",
+    "request": _request,
+}
 
 
 @contextlib.contextmanager

@@ -166,10 +166,12 @@ def manifest_reason(role: str, state: HostState) -> str | None:
 
 
 def router_reason(state: HostState | None) -> str | None:
-    """Why a router is due; None when it is configured as declared and running."""
+    """Why a router is due; None when it is configured as declared and runs that configuration."""
     if state is None or "haproxy.service" not in state.active:
         return "HAProxy is not running"
-    return manifest_reason("vllm_haproxy", state)
+    if reason := manifest_reason("vllm_haproxy", state):
+        return reason
+    return f"{', '.join(state.unloaded)} runs an older configuration than its files" if state.unloaded else None
 
 
 def _host_stamp_reason(host: str, steps: Mapping[Step, str], state: HostState) -> str | None:
@@ -178,7 +180,8 @@ def _host_stamp_reason(host: str, steps: Mapping[Step, str], state: HostState) -
     if state.host_stamp is None:
         return "no host stamp"
     if state.host_stamp != state.fingerprint:
-        return f"host stamp is void (given for {state.host_stamp or 'nothing'}, {host} now has {state.fingerprint})"
+        unlike = f"given for {state.host_stamp or 'nothing'}, {host} now has {state.fingerprint}"
+        return f"host stamp is void: {', '.join(state.stamp_changes) or unlike}"
     changing = sorted({Step.DRIVER, Step.RUNTIME} & set(steps))
     return f"{' and '.join(changing)} will change" if changing else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from ..admission import fingerprint
 from ..admission.quarantine import QuarantineKind
 from ..driver.change_record import StoredRecord
 from .machine import Answer, Carrier, Machine, Model, Network
@@ -111,6 +112,7 @@ class HostState:
         fingerprint: digest of what runs; what stamps were given for is compared with it.
         active: systemd units that are active.
         host_stamp: digest that the host stamp was given for; "" where it names none, None where there is no stamp.
+        stamp_changes: what differs between the host stamp's fingerprint and what runs, one text for each field.
         replica_stamp: on a head, digest by host of its replica stamp; None where there is none.
         engine_phase, engine_reason: what the engine reports of itself; None where there is no engine.
         change: the driver change record (module_utils/driver/change_record.py); empty where there is none.
@@ -120,6 +122,7 @@ class HostState:
         machine: which machine it is, and what that has.
         filter_problem: why its packet filter is not the wanted one; "" where it is, or none is wanted.
         tunnel_problem: the same of its tunnel; ``tunnelled``: it has one.
+        unloaded: of a router, units whose files were written and not loaded since.
     """
 
     distribution: str | None = None
@@ -133,6 +136,7 @@ class HostState:
     fingerprint: str | None = None
     active: frozenset[str] = frozenset()
     host_stamp: str | None = None
+    stamp_changes: tuple[str, ...] = ()
     replica_stamp: Mapping[str, str] | None = None
     quarantine: Quarantine | None = None
     engine_phase: str | None = None
@@ -147,6 +151,7 @@ class HostState:
     filter_problem: str = ""
     tunnelled: bool = False
     tunnel_problem: str = ""
+    unloaded: tuple[str, ...] = ()
     preflight: Preflight = Preflight()
 
     @classmethod
@@ -172,6 +177,7 @@ class HostState:
                 if isinstance(unit, Mapping) and unit.get("active") == "active"
             ),
             host_stamp=None if host_stamp is None else str(host_stamp.get("digest", "")),
+            stamp_changes=_stamp_changes((host_stamp or {}).get("fingerprint"), answer.get("fingerprint")),
             replica_stamp=None if replica_stamp is None else replica_stamp.get("hosts", {}),
             quarantine=None if quarantine is None else Quarantine.parse(quarantine),
             engine_phase=engine.get("phase"),
@@ -192,6 +198,7 @@ class HostState:
             filter_problem=str(answer.get("filter", {}).get("problem") or ""),
             tunnelled=answer.get("tunnel", {}).get("wanted") is True,
             tunnel_problem=str(answer.get("tunnel", {}).get("problem") or ""),
+            unloaded=tuple(answer.get("router", {}).get("unloaded", ())),
             preflight=Preflight.parse(answer.get("preflight", {})),
         )
 
@@ -223,6 +230,10 @@ class Observed:
     @classmethod
     def parse(cls, answer: Answer | None, error: str | None, reachable: bool) -> Observed:
         return cls(None if answer is None else HostState.parse(answer), error, reachable)
+
+
+def _stamp_changes(stamped: Mapping[str, str | None] | None, now: Mapping[str, str | None] | None) -> tuple[str, ...]:
+    return tuple(fingerprint.changes(stamped, now)) if stamped and now else ()
 
 
 def _uptime(clock: float | None, since: str | None) -> float | None:

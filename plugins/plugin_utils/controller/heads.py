@@ -30,6 +30,6 @@ class HeadsAction(ClusterAction):
 
     def ask(self, hosts: Sequence[str], params: lock.Asked, task_vars: Values) -> dict[str, Answer]:
         """``rollout.lock.apply(params)`` on each of ``hosts``, all at once."""
-        kind = lock.Claimed if params["do"] == "hold" else lock.Seen
+        kind = lock.Claimed if params["do"] in lock.CLAIMS else lock.Seen
         answers = self.run_on(hosts, program("rollout.lock", "apply", params), task_vars)
         return {host: answer.checked(kind, typed.PARTIAL) for host, answer in answers.items()}

@@ -67,7 +67,8 @@ def of_playbooks() -> Mapping[str, settings.Option]:
         "rollout_task_deadline": {
             "type": "int",
             "description": "Seconds after which any one task on any one host has failed, whatever keeps it. An hour, and a "
-            "day in the waves, whose tasks wait as long as their own deadlines say. By the command line alone.",
+            "day where tasks wait as long as their roles' deadlines say: in the waves, for drivers' packages and models, in "
+            "C(remove.yml). By the command line alone.",
         },
         "verify_disturb": {
             "type": "bool", "default": False, "description": "verify.yml takes replicas out of service to run every gate.",

@@ -80,7 +80,7 @@ def _step(alike: Sequence[StepEnded]) -> str:
 
 def serving(changed: Mapping[str, bool], elapsed: float, serve_now: str) -> list[str]:
     """Replicas that began to serve, or were drained, at about the same time; and who serves now."""
-    came, went = ([name for name, serves in changed.items() if serves is which] for which in (True, False))
+    came, went = (sorted(name for name, serves in changed.items() if serves is which) for which in (True, False))
     said = [f"{names(came)} serve{'s' if len(came) == 1 else ''}"] if came else []
     said += [f"{names(went)} {'is' if len(went) == 1 else 'are'} drained"] if went else []
     return [f"{clock(elapsed):>7}  {', '.join(said)}; {serve_now}"] if said else []
@@ -125,7 +125,8 @@ def without(text: str, shown: Iterable[str]) -> str:
 
 def task(name: str, elapsed: float, outcomes: Mapping[str, str]) -> str:
     """A task of a playbook that is not Lockstep's, over all its hosts: what changed by name, the others by number."""
-    by_outcome = grouped((outcome, host) for host, outcome in outcomes.items())
+    # Hosts come in whatever order forks end.
+    by_outcome = grouped((outcome, host) for host, outcome in sorted(outcomes.items()))
     parts = [f"changed on {names(by_outcome.pop('changed'))}"] if "changed" in by_outcome else []
     parts += [f"{outcome} on {many(len(hosts), 'host')}" for outcome, hosts in by_outcome.items()]
     return f"{clock(elapsed):>7}  {_flat(name)}: {', '.join(parts)}"
@@ -140,7 +141,7 @@ def still(elapsed: float, doing: Mapping[str, Doing]) -> str:
     """A sign of life of a long step, where nothing is redrawn: the step that goes on for longest, who is in it, and what it
     waits for."""
     what, since = min(((each.what, each.since) for each in doing.values()), key=lambda one: one[1])
-    hosts = [host for host, each in doing.items() if each.what == what]
+    hosts = sorted(host for host, each in doing.items() if each.what == what)
     waits = next((f": {_flat(each.waits)}" for each in doing.values() if each.what == what and each.waits), "")
     return (
         f"{clock(elapsed):>7}  {names(hosts):<12} {_flat(what):<10} for {span(elapsed - since)}, still under way{waits}"

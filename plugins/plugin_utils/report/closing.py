@@ -28,6 +28,35 @@ _TIMED = frozenset({"done", "failed", "gates_failed", "interrupted"})
 
 
 @dataclasses.dataclass(frozen=True)
+class Hosts:
+    """What became of the hosts of a run that has no plan, by Ansible's own count: each is in one of these."""
+
+    changed: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+    unreachable: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, summaries: Mapping[str, Mapping[str, int]]) -> Hosts:
+        """From Ansible's summary of each host."""
+        found: dict[str, list[str]] = {}
+        for host, counted in sorted(summaries.items()):
+            worst = next((name for name in ("unreachable", "failures", "changed") if counted[name]), "unchanged")
+            found.setdefault("failed" if worst == "failures" else worst, []).append(host)
+        return cls(**{name: tuple(hosts) for name, hosts in found.items()})
+
+    def rows(self, check: bool) -> list[tuple[str, str]]:
+        """One for each that there is."""
+        labelled = {
+            "to change" if check else "changed": self.changed,
+            "unchanged": self.unchanged,
+            "failed": self.failed,
+            "unreachable": self.unreachable,
+        }
+        return [(label, names(hosts)) for label, hosts in labelled.items() if hosts]
+
+
+@dataclasses.dataclass(frozen=True)
 class Closing:
     """How a run ended, row by row.
 
@@ -43,16 +72,22 @@ class Closing:
 
 
 def closing(
-    playbook: str, outcome: RunOutcome, tracker: Tracker, report: str = "", repeated: Callable[[str], str] = str
+    playbook: str,
+    outcome: RunOutcome,
+    tracker: Tracker,
+    report: str = "",
+    repeated: Callable[[str], str] = str,
+    hosts: Hosts | None = None,
 ) -> Closing:
     """The end of a run as ``tracker`` saw it.
 
     Args:
         report: path of its report; empty where it has none.
         repeated: makes a command one that this run's operator can paste.
+        hosts: of a run that has no plan to tell what it did.
     """
     plan = tracker.plan
-    rows: list[tuple[str, str]] = []
+    rows = hosts.rows(outcome == "checked") if hosts is not None else []
     if outcome in ("done", "nothing_to_do"):
         rows += _served(plan.endpoints, tracker)
     if plan.up_to_date and outcome in ("done", "nothing_to_do"):

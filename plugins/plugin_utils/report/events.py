@@ -16,6 +16,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.admission.fingerprint import NOT_VERSIONS
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import many, printable
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.engine_start import EngineStart
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import MOST_FIGURES, MOST_ITEMS, Given, read
@@ -310,8 +311,9 @@ def said(result: Result) -> str:
 
 
 def _fingerprint(given: Given) -> Fingerprint:
-    """Versions alone: which machine it is tells no two alike hosts apart."""
-    few = itertools.islice(((name, value) for name, value in given.items() if name != "machine"), MOST_FIGURES)
+    """Versions alone: which machine and which cards these are tells no two alike hosts apart."""
+    versions = ((name, value) for name, value in given.items() if name not in NOT_VERSIONS)
+    few = itertools.islice(versions, MOST_FIGURES)
     return {_text(name): None if value is None else _text(value) for name, value in few}
 
 

@@ -76,9 +76,9 @@ class Cluster:
         path.write_text(yaml.safe_dump([{"name": "Play", "hosts": "all", "gather_facts": False, "tasks": tasks}]))
         return path
 
-    def lock(self, **arguments: Any) -> dict[str, Any]:
+    def lock(self, check_mode: bool = False, **arguments: Any) -> dict[str, Any]:
         """The result of ``rollout_lock``, called in this process."""
-        return self._act(rollout_lock, arguments)
+        return self._act(rollout_lock, arguments, check_mode)
 
     def request(self, action: str, check_mode: bool = False) -> dict[str, Any]:
         """The result of ``rollout_request``, called in this process."""
@@ -223,8 +223,21 @@ def test_check_mode_only_reads(cluster: Cluster) -> None:
         cmdline="--check",
     )
     assert not seen["changed"]
+    assert seen["locks"] == {}
+    assert seen["unready"] == dict.fromkeys(HEADS, "no engine is configured"), (
+        "who would be asked by the real run is asked"
+    )
     assert request["changed"]
     assert [cluster.record(head, name) for head in HEADS for name in ("lock", "rollout")] == [None] * 6
+
+
+def test_check_mode_is_refused_where_the_run_would_be(cluster: Cluster) -> None:
+    cluster.leave("b1", **THEIRS)
+    tried = cluster.lock(check_mode=True, run="r2")
+    assert tried["failed"]
+    assert "run r1 of bob@ops2 (pid 9)" in tried["msg"]
+    assert not cluster.lock(check_mode=True, run="r2", take_over="r1")["failed"]
+    assert [cluster.record(head) for head in HEADS] == [None, THEIRS, None]
 
 
 def test_a_dead_run_of_this_controller_gives_way_and_a_living_one_does_not(cluster: Cluster) -> None:

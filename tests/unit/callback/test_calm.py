@@ -146,6 +146,12 @@ MINE = [
 ]
 
 
+def test_a_run_without_a_plan_ends_in_a_box_too(project: Calm) -> None:
+    lines = project.text([play("a1,a2", report("Remove it", {"changed": True}))]).splitlines()
+    assert lines[-3].startswith("┌─ upgrade_driver: done after "), lines
+    assert lines[-2] == "│ changed     a1, a2", lines
+
+
 def test_another_playbook_has_a_line_per_task_and_fails_as_ansible_fails(project: Calm) -> None:
     text = project.text(MINE, own=True)
     assert "  Install it: changed on a1, a2" in text, text
@@ -153,6 +159,7 @@ def test_another_playbook_has_a_line_per_task_and_fails_as_ansible_fails(project
     for whole in ("fatal: [a1]: FAILED! =>", '"rc": 3', '"stdout": "out"', "PLAY RECAP", "TASK [Ask it]"):
         assert whole in text, text
     assert "\x1b" not in text
+    assert "┌─" not in text, "its end is Ansible's recap"
 
 
 def test_other_callbacks_see_every_event(project: Calm) -> None:

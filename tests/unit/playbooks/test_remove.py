@@ -126,6 +126,12 @@ def test_too_few_would_serve(
     assert [line.split(" ", 1)[1] for line in ran.log] == ["rollout_lock", "rollout_lock released"]
 
 
+def test_check_mode_says_what_the_run_would(collection: Path, tmp_path: Path) -> None:
+    ran = remove(collection, tmp_path, "--limit", "replica_b", "--check", unready={"a1": "it is starting"})
+    assert ran.rc != 0
+    assert "removing replica_b would leave 0, and the capacity floor is 1; nothing was done" in ran.text, ran.text
+
+
 @pytest.mark.parametrize(
     ("floor", "unready"),
     [

@@ -467,6 +467,18 @@ def test_every_play_has_a_deadline_for_its_tasks() -> None:
                 )
 
 
+def test_a_role_s_own_deadline_is_not_cut_by_the_play_s() -> None:
+    """apt's, a drain's, a model's: nobody has to know a second one to make the first larger."""
+    waits = re.compile(r"(tasks_from|lockstep_pre_wave_tasks): (prefetch|drain|stop|stage)\b")
+    found = 0
+    for path in (*(ROOT / "playbooks").glob("*.yml"), ROOT / "playbooks/shared/rollout.yml"):
+        for play in yaml.safe_load(path.read_text()):
+            if waits.search(yaml.safe_dump(play)):
+                found += 1
+                assert "default(86400)" in play["timeout"], f"{path.name}: {play['name']}"
+    assert found >= 4
+
+
 def test_the_plan_is_given_the_variables_that_are_set_and_no_others(collection: Path, tmp_path: Path) -> None:
     plan = dict.fromkeys(("text", "run", "mode"), "") | {"members": [], "routers": [], "waves": []}
     log = tmp_path / "log"

@@ -13,6 +13,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 
 NOW = {
     "machine": "5f0c9d1e77aa",
+    "gpus": "GPU-11 GPU-22",
     "driver": "550.127.05",
     "driver_packages": "550.127.05",
     "fabric_manager": None,
@@ -41,6 +42,25 @@ def test_every_field_voids_the_host_stamp(field: str) -> None:
     decision = condition.may_start_ray("a1", None, STAMP, {**NOW, field: "other"})
     assert not decision.allowed
     assert f"{field} {NOW[field] or 'absent'} → other" in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        ("GPU-11 GPU-22", "GPU-11 GPU-33", "gpus GPU-22 → GPU-33"),
+        ("GPU-11 GPU-22", "GPU-11", "gpus GPU-22 → absent"),
+        ("GPU-11 GPU-22", "GPU-11 unknown", "gpus GPU-22 → unknown"),
+        ("GPU-1 GPU-2 GPU-3", "GPU-4 GPU-5 GPU-6", "gpus GPU-1 GPU-2 and 1 more → GPU-4 GPU-5 and 1 more"),
+        (None, "GPU-1 GPU-2 GPU-3", "gpus absent → GPU-1 GPU-2 and 1 more"),
+    ],
+)
+def test_another_card_under_the_same_installation_voids_both_stamps(before: str | None, now: str, said: str) -> None:
+    stamped, present = {**NOW, "gpus": before}, {**NOW, "gpus": now}
+    host = stamps.host_stamp(GATES, "r1", AT, stamped, fingerprint.digest(stamped))
+    replica = stamps.replica_stamp(GATES, "r1", AT, {"a1": fingerprint.digest(stamped)})
+    assert said in condition.may_start_ray("a1", None, host, present).reason
+    assert not condition.may_start_engine("a1", None, replica, present).allowed
+    assert condition.may_start_ray("a1", None, host, stamped).allowed
 
 
 def test_another_machine_of_the_same_name_and_versions_has_no_stamp(tmp_path: Path) -> None:

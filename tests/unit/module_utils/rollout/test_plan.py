@@ -188,7 +188,16 @@ def test_a_fresh_cluster_comes_up_in_one_wave() -> None:
         ("a2", {"manifest__ray_node__drifted": ["/etc/x"]}, "ray", "changed on the host: /etc/x"),
         ("a1", {"manifest__vllm_server__current": False}, "serve", "changed"),
         ("a2", {"stamps__host": None}, "gates", "no host stamp"),
-        ("a2", {"stamps__host__digest": "else"}, "gates", "void"),
+        ("a2", {"stamps__host__digest": "else"}, "gates", "void: given for else, a2 now has digest-a2"),
+        (
+            "a2",
+            {
+                "stamps__host": {"digest": "else", "fingerprint": {"gpus": "GPU-11 GPU-22"}},
+                "fingerprint": {"gpus": "GPU-11 GPU-33"},
+            },
+            "gates",
+            "host stamp is void: gpus GPU-22 → GPU-33",
+        ),
         ("a1", {"stamps__replica": None}, "gates", "no replica stamp"),
         ("a1", {"stamps__replica__hosts": {"a1": "digest-a1"}}, "gates", "covers a1"),
         ("a2", {"quarantine": {"kind": "failed", "reason": "Xid 79"}}, "gates", "Xid 79"),

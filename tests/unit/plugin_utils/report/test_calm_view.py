@@ -263,3 +263,44 @@ def test_a_diagnosis_with_a_failed_gate_ends_in_a_box_that_says_so() -> None:
     assert ended.title.startswith("diagnose: gates FAILED after ")
     assert ended.rows[0] == ("failed", "1 gate, on a2")
     assert ("report", "runs/x/report.html") in ended.rows
+
+
+COUNTED = {"ok": 3, "failures": 0, "unreachable": 0, "changed": 0, "skipped": 1, "rescued": 0, "ignored": 0}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "title", "rows"),
+    [
+        ("done", "remove: done after 41 s", [("changed", "a1, a2"), ("unchanged", "ops1")]),
+        ("checked", "remove: checked, nothing was changed", [("to change", "a1, a2"), ("unchanged", "ops1")]),
+        (
+            "failed",
+            "remove: FAILED after 41 s",
+            [
+                ("changed", "a1, a2"),
+                ("unchanged", "ops1"),
+                ("failed", "b1"),
+                ("unreachable", "b2"),
+                ("next", "ansible-playbook playbooks/status.yml"),
+            ],
+        ),
+    ],
+)
+def test_a_run_without_a_plan_ends_in_a_box_with_its_hosts(
+    outcome: events.RunOutcome, title: str, rows: list[tuple[str, str]]
+) -> None:
+    summaries = {host: {**COUNTED, "changed": 2} for host in ("a2", "a1")} | {"ops1": COUNTED}
+    if outcome == "failed":
+        summaries |= {"b1": {**COUNTED, "changed": 1, "failures": 1}, "b2": {**COUNTED, "unreachable": 1}}
+    screen = Screen(())
+    screen.clock.now = 41
+    screen.tracker.ends(outcome)
+    ended = closing.closing("remove", outcome, screen.tracker, hosts=closing.Hosts.parse(summaries))
+    assert ended.title == title
+    assert list(ended.rows) == rows
+
+
+def test_hosts_of_a_foreign_task_are_named_in_one_order_whatever_forks_end_first() -> None:
+    assert (
+        calm_lines.task("Install it", 3, {"a2": "changed", "a1": "changed"}) == "   0:03  Install it: changed on a1, a2"
+    )
