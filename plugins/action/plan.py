@@ -126,7 +126,7 @@ class ActionModule(ClusterAction):
         cluster: Cluster,
         observed: Mapping[str, Observed],
         due: Mapping[str, DesiredDriver],
-        task_vars: Mapping[str, Any],
+        task_vars: Values,
     ) -> driver_preflight.Findings:
         """Whether the packages of those hosts let their driver be installed; a call to each, and none where there are none."""
         repositories = data_tables.read("nvidia_repositories")
@@ -154,7 +154,7 @@ class ActionModule(ClusterAction):
             return mode, Policy(), [Stop(line) for line in str(error).splitlines()]
 
     def _misplaced(
-        self, task_vars: Mapping[str, Any], declared: Mapping[str, Declared], found: variables.Found
+        self, task_vars: Values, declared: Mapping[str, Declared], found: variables.Found
     ) -> list[Stop]:
         """What else is wrong with the inventory, where that does not come of what was found already."""
         if not found.names.isdisjoint(topology.VARIABLES):

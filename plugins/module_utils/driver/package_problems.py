@@ -180,7 +180,8 @@ def transaction(answer: AptAnswer, work: Plan, version: str, held: Collection[st
         cause = f"to install driver {version}, apt would remove {', '.join(removed)}, which the driver is no part of"
         problems.append(Problem(ProblemKind.OTHERS, f"{cause}: remove them yourself, or choose another version"))
     if changed:
-        cause = f"to install driver {version}, apt would change {', '.join(changed)}, which {'is' if len(changed) == 1 else 'are'} held"
+        are = "is" if len(changed) == 1 else "are"
+        cause = f"to install driver {version}, apt would change {', '.join(changed)}, which {are} held"
         problems.append(
             Problem(
                 ProblemKind.OTHERS,

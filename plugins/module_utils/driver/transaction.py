@@ -15,7 +15,6 @@ from .packages import Flavor, PackageError, Source
 from .repository_access import Access
 from .state import DriverState
 
-
 ARGUMENTS: Mapping[str, Mapping[str, object]] = {
     "source": {"type": "str", "choices": ["nvidia", "mirror", "ubuntu", "debian"], "default": "nvidia"},
     "flavor": {"type": "str", "choices": ["open", "proprietary"], "default": "open"},

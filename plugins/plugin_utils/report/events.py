@@ -342,7 +342,9 @@ def _whole_lines(text: str) -> str:
         return text
     lines = text[:CAUSE_LENGTH].splitlines()[:-1]
     rest = text.count("\n") + 1 - len(lines)
-    return "\n".join([*lines, f"… and {many(rest, 'line')} more (ansible-playbook -v)"]) if lines else text[:CAUSE_LENGTH]
+    return (
+        "\n".join([*lines, f"… and {many(rest, 'line')} more (ansible-playbook -v)"]) if lines else text[:CAUSE_LENGTH]
+    )
 
 
 def _cause(result: Result, gate: Given) -> str:

@@ -28,8 +28,9 @@ def read(kind: type[T], given: Given, **instead: Any) -> T:
     What is missing, empty or not of the field's type is the field's default, or empty. ``instead`` has the fields that are
     read in another way.
     """
-    found = {name: reader(given.get(name)) for name, reader in _readers(kind).items() if name not in instead}
-    return kind(**{name: value for name, value in found.items() if value or name in _needed(kind)}, **instead)
+    it: Any = kind  # hashable, whatever mypy says of type[T]
+    found = {name: reader(given.get(name)) for name, reader in _readers(it).items() if name not in instead}
+    return kind(**{name: value for name, value in found.items() if value or name in _needed(it)}, **instead)
 
 
 @functools.cache
