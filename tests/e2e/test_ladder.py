@@ -65,7 +65,9 @@ def test_the_verdict_names_driver_known_issue_and_remediation(lab: Lab, sick: Pl
         for line in event["event_data"]["res"]["msg"]
     )
     for fragment in (
-        "VERDICT on replica_a: vLLM is good on rung none and fails above it: rung piecewise: vLLM did not start within",
+        # Full graphs are tried first, piecewise ones where they fail.
+        "VERDICT on replica_a: vLLM is good on rung none and fails above it: rung full: vLLM did not start within",
+        "; rung piecewise: vLLM did not start within",
         f"driver {SUSPECT}",
         "graph-hang-550.90.07",
         "issues/17167",

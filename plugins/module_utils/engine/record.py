@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..core import records, typed
+from ..core.wording import many
 from .states import Phase, SuspectCode, Verdict
 
 
@@ -85,7 +86,7 @@ class Suspect:
     def __str__(self) -> str:
         if not self.evidence:
             return self.reason
-        others = f" and on {len(self.evidence) - 1} other hosts" if len(self.evidence) > 1 else ""
+        others = f" and on {many(len(self.evidence) - 1, 'other host')}" if len(self.evidence) > 1 else ""
         return f"{self.reason}; stacks in {self.evidence[0]}{others}"
 
 

@@ -29,7 +29,7 @@ SIGHTS = {
     "a1": {"id": "ab", "sight": {"ranks": [{"pid": 100, "rank": 0}], "folder": "/e/1"}},
     "a2": {"id": "ab", "sight": {"ranks": [STOPPED], "folder": "/e/2"}},
 }
-NAMED = "rank 1 on a2 (pid 101) is stopped (state T); stacks in a2:/e/2 and on 1 other hosts"
+NAMED = "rank 1 on a2 (pid 101) is stopped (state T); stacks in a2:/e/2 and on 1 other host"
 
 DRIVER = textwrap.dedent(
     """

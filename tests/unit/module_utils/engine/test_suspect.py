@@ -86,7 +86,7 @@ def test_the_engines_core_is_stopped(answers: dict[str, Answer]) -> None:
 
 def test_evidence_of_the_suspect_comes_first() -> None:
     found = suspect.find(["a1", "a2"], {"a1": host(rank(0)), "a2": host(rank(1, "", STOPPED))})
-    assert str(found) == f"rank 1 on a2 (pid 101) is stopped (state T); stacks in a2:{FOLDER} and on 1 other hosts"
+    assert str(found) == f"rank 1 on a2 (pid 101) is stopped (state T); stacks in a2:{FOLDER} and on 1 other host"
 
 
 def test_many_are_named_in_short() -> None:
