@@ -78,7 +78,7 @@ def runs(lab: Lab, host: str) -> bool:
 @pytest.fixture(scope="module", params=LAYOUTS, ids="-".join)
 def layout(request: pytest.FixtureRequest) -> Iterator[Layout]:
     suite, version = request.param
-    keeper = subprocess.Popen([ROOT / "tools/with-cgroups", version, "sleep", "infinity"])
+    keeper = subprocess.Popen([ROOT / "tools/with-cgroups", version, "sleep", "infinity"], start_new_session=True)
     try:
         ends = time.monotonic() + 20
         while Path(f"/proc/{keeper.pid}/comm").read_text() != "sleep\n":
