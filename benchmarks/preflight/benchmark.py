@@ -11,40 +11,25 @@ Without ``--against`` the other commit is the last one whose preflight knew noth
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
-import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 
 import yaml
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-sys.path.insert(0, str(HERE.parent / "noop_fleet"))
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import benchmark as noop_fleet  # noqa: E402
+import commits  # noqa: E402
+from commits import noop_fleet  # noqa: E402
 
 BEFORE = "4935275^"
 ASKED = "package absent"
 """What preflight says of such hosts, once it has asked them."""
 GOAL = 1.3
-
-
-def checkout(commit: str, folder: Path) -> Path:
-    """The tree of a commit of this repository."""
-    tree = subprocess.run(["git", "-C", ROOT, "archive", commit], stdout=subprocess.PIPE, check=False)
-    if tree.returncode:
-        sys.exit(
-            f"benchmark: there is no commit {commit} here. Next: git fetch --unshallow, or name one with --against"
-        )
-    with tarfile.open(fileobj=io.BytesIO(tree.stdout)) as archive:
-        archive.extractall(folder, filter="tar")
-    return folder
 
 
 def preflight(tree: Path, inventory: Path, home: Path) -> None:
@@ -74,28 +59,11 @@ def write_inventory(folder: Path, hosts: list[str], port: int, options: list[str
 
 def measure(count: int, rounds: int, trees: dict[str, Path]) -> dict[str, object]:
     hosts = noop_fleet.addresses(count)
-    taken: dict[str, list[float]] = {name: [] for name in trees}
-    used: dict[str, list[float]] = {name: [] for name in trees}
     with tempfile.TemporaryDirectory(prefix="lockstep-preflight-") as name:
         folder = Path(name)
         port, options = noop_fleet.keys(folder, hosts)
         inventory = write_inventory(folder, hosts, port, options)
-        for turn in range(rounds + 1):
-            for tree in trees if turn % 2 else reversed(trees):
-                before = noop_fleet.processor_seconds()
-                with noop_fleet.sshds(folder, hosts, port):
-                    seconds = noop_fleet.seconds(lambda tree=tree: preflight(trees[tree], inventory, folder / tree))
-                if turn:  # the first one warms caches
-                    taken[tree].append(seconds)
-                    used[tree].append(noop_fleet.processor_seconds() - before)
-    median = {tree: statistics.median(times) for tree, times in taken.items()}
-    processor = {tree: statistics.median(times) for tree, times in used.items()}
-    return {
-        "seconds": {tree: [round(value, 2) for value in times] for tree, times in taken.items()},
-        "after_to_before": round(median["after"] / median["before"], 2),
-        "processor_median": {tree: round(value, 2) for tree, value in processor.items()},
-        "processor_after_to_before": round(processor["after"] / processor["before"], 2),
-    }
+        return commits.in_turns(lambda tree, home: preflight(tree, inventory, home), trees, rounds, folder, hosts, port)
 
 
 def main() -> None:
@@ -105,7 +73,7 @@ def main() -> None:
     parser.add_argument("--against", default=BEFORE, help="commit to compare with")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lockstep-before-") as folder:
-        trees = {"before": checkout(chosen.against, Path(folder)), "after": ROOT}
+        trees = {"before": commits.checkout(chosen.against, Path(folder)), "after": ROOT}
         found = {str(count): measure(count, chosen.rounds, trees) for count in chosen.hosts}
     result = {"benchmark": "preflight", "against": chosen.against, "rounds": chosen.rounds, "cpus": os.cpu_count()}
     print(json.dumps({**result, "hosts": found, "load": round(os.getloadavg()[0], 1), "goal": GOAL}))

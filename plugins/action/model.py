@@ -28,17 +28,19 @@ class ActionModule(WaitingAction):
     def run(self, tmp: Any = None, task_vars: Values | None = None) -> Values:
         self._host = (task_vars or {})["inventory_hostname"]
         arguments = self._task.args
+        sizes: dict[str, int] = {}
         try:
             sent_from = _folder_here(arguments)
             if sent_from is not None:
                 files = upload.files_of(sent_from, arguments.get("checksums") or "", arguments.get("exclude") or [])
                 self._task.args = {**arguments, "files": files}
+                sizes = {path: int(about["size"]) for path, about in files.items()}
             result = super().run(tmp, task_vars)
             for _try in range(SENDINGS):
                 if result.get("code") != Result.UPLOAD or sent_from is None:
                     break
                 staging = f"{arguments['folder']}/{store.STAGING}/{arguments['name']}"
-                upload.send(sent_from, staging, result["files"], self._execute)
+                upload.send(sent_from, staging, upload.missing(sizes, result.get("files")), self._execute)
                 result = super().run(tmp, task_vars)
         except (StopError, OSError) as error:
             return {**stops.as_result(Stop(f"{self._host}: {error}", f"{STAGE} --limit {self._host}")), "failed": True}

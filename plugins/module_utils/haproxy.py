@@ -191,8 +191,8 @@ class Router:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
+            os.fchmod(stream.fileno(), 0o644)  # by its handle: the folder may be HAProxy's own
             os.fsync(stream.fileno())
-        os.chmod(scratch, 0o644)
         os.replace(scratch, self._state_file)
 
     def wait_idle(self, name: str, deadline: float, pause: float = 0.25) -> Server:

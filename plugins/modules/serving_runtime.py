@@ -70,6 +70,7 @@ next:
   type: str
 """
 
+import urllib.parse
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -94,6 +95,9 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
+    for url in (params["wheelhouse"], params["index_url"]):
+        if password := urllib.parse.urlsplit(url or "").password:
+            module.no_log_values.add(password)  # in what is shown of the invocation, and in whatever uv says
     environment = runtime_install.Environment(
         lock=Path(params["lock"]),
         extra=tuple(params["extra_requirements"]),

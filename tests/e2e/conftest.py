@@ -16,6 +16,7 @@ ORDER = (
     # one replica of two hosts (fixture `lab`)
     "test_refusals",  # wants bare hosts, and leaves them bare
     "test_preflight_packages",  # the same
+    "test_lost_host",  # the same
     "test_site",  # makes the cluster of them, and leaves it serving, as all that follow
     "test_status",
     "test_outsider",
@@ -31,6 +32,7 @@ ORDER = (
     "test_air_gap",  # the same
     "test_collection_only",  # the same
     "test_cgroups",  # makes and removes testbeds of its own
+    "test_packet_filter",  # the same
     # two replicas of one host behind the router (fixture `pair`): each makes them serve, and leaves them serving
     "test_roll_across_hosts",
     "test_roll",

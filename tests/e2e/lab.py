@@ -288,9 +288,9 @@ class Lab:
             }
             return Answer(runner.rc, runner.stdout.read(), results)
 
-    def status(self, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def status(self, extra: Mapping[str, Any] | None = None, overlay: str | None = None) -> dict[str, Any]:
         """What ``playbooks/status.yml`` returns to programs, cut out of its output as docs/reference/status.md shows."""
-        play = self.play("playbooks/status.yml", extra={**(extra or {}), "status_format": "json"})
+        play = self.play("playbooks/status.yml", extra={**(extra or {}), "status_format": "json"}, overlay=overlay)
         assert play.rc == 0, play.explained()
         text = re.sub(r"\x1b\[[0-9;]*m", "", play.text).replace("\r", "")
         found = re.search(r"^\{$.*?^\}$", text, re.MULTILINE | re.DOTALL)

@@ -6,11 +6,12 @@ for hundreds of cases (hostile.py). Here a case costs some tens of microseconds,
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import typed
@@ -20,7 +21,11 @@ FRAGMENTS = (
     b"\0", b"\xff", b"\xed\xa0\x80", b'"', b"\\", b"\\u0000", b"\\ud800", b"{", b"}", b"[" * 400, b"]", b",", b":", b"1e999", b"-",
     b"NaN", b"Infinity", b"9" * 300, b"null", b"\x1e", b"\x1b[2J", b"\r\n", b"\xe2\x80\xae", b" " * 5000,
 )  # fmt: skip
+MOST_RESULTS = 150
+"""Of a run: its beginning and its report cost as much as some dozens of results."""
 Check = Callable[[Any], object]
+Result = tuple[str, Any, bool]
+"""A host's, what it is, and whether it is a failure."""
 
 
 class Mutator:
@@ -110,16 +115,19 @@ class Mutator:
 
 
 def hold(check: Check, goods: Sequence[Any], cases: int, seed: int = 0) -> str:
-    """``check`` raises nothing for so many bad answers, half of them by value and half by text that JSON still reads.
+    """``check`` raises nothing for so many bad answers, some by value and some by text that JSON still reads.
 
-    What JSON does not read is refused at the door that all answers pass (``typed.loads``), with its own error alone.
+    What JSON does not read is refused at the door that all answers pass (``typed.loads``), with its own error alone. It comes
+    on top of ``cases``.
 
     Returns what was done. Raises AssertionError with seed and number of the case.
     """
     mutator, refused, began = Mutator(goods, seed), 0, time.process_time()
-    for number in range(cases):
+    held = 0
+    while held < cases:
+        number = held + refused
         given: Any = mutator.value() if number % 2 else mutator.text()
-        try:
+        with _reporting(number, seed, given):
             if isinstance(given, bytes):
                 try:
                     given = typed.loads(given.decode("utf-8", "replace"))
@@ -127,10 +135,35 @@ def hold(check: Check, goods: Sequence[Any], cases: int, seed: int = 0) -> str:
                     refused += 1
                     continue
             check(given)
-        except Exception as error:
-            shown = repr(given)
-            raise AssertionError(
-                f"case {number} of seed {seed}: {type(error).__name__}: {error}; {shown[:3000]}"
-            ) from error
-    seconds = time.process_time() - began
-    return f"{cases} cases of seed {seed}, {refused} refused as no JSON, {seconds:.0f} s of processor time"
+        held += 1
+    return f"{cases} cases of seed {seed}, {refused} more refused as no JSON, {_spent(began)}"
+
+
+def hold_runs(check: Callable[[list[Result]], object], good: Any, cases: int, seed: int = 0) -> str:
+    """``check`` raises nothing for runs of one and more bad results, of which none, some or all failed; a result is a case."""
+    mutator, chance, began = Mutator([good], seed), random.Random(seed), time.process_time()
+    held = runs = 0
+    while held < cases:
+        failing = chance.choice((0.0, 0.1, 0.5, 1.0))
+        results = [
+            (chance.choice(("a1", "a2", "b1")), mutator.value(), chance.random() < failing)
+            for _result in range(chance.randint(1, MOST_RESULTS))
+        ]
+        with _reporting(held, seed, results):
+            check(results)
+        held, runs = held + len(results), runs + 1
+    return f"{held} results in {runs} runs of seed {seed}, {_spent(began)}"
+
+
+@contextlib.contextmanager
+def _reporting(number: int, seed: int, given: Any) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise AssertionError(
+            f"case {number} of seed {seed}: {type(error).__name__}: {error}; {repr(given)[:3000]}"
+        ) from error
+
+
+def _spent(began: float) -> str:
+    return f"{time.process_time() - began:.0f} s of processor time"

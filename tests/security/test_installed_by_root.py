@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import functools
 import hashlib
+import http.server
 import io
 import sys
 import tarfile
+import threading
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ansible.errors import AnsibleError
+from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.lockstep.vllm.plugins.lookup import controller_uv
 from ansible_collections.lockstep.vllm.plugins.module_utils.runtime import install as runtime_install
 from ansible_collections.lockstep.vllm.plugins.module_utils.runtime.install import Environment, InstallError
+from ansible_collections.lockstep.vllm.plugins.modules import serving_runtime
 
 UV = Path(sys.executable).with_name("uv")
 TOOL = """
@@ -106,3 +114,69 @@ def test_credentials_of_an_index_are_in_no_argument(tmp_path: Path, changed: dic
     for argv in runtime_install.commands(made, LOCKED, tmp_path, tmp_path):
         assert not [word for word in argv if "sesame" in word]
     assert "sesame" in "".join(runtime_install.sources(made).values())
+
+
+class Mirror(http.server.SimpleHTTPRequestHandler):
+    """A folder for whoever has the password."""
+
+    def send_head(self) -> io.BytesIO | None:  # type: ignore[override]
+        if self.headers["Authorization"] == "Basic " + base64.b64encode(b"me:sesame").decode():
+            return super().send_head()  # type: ignore[return-value]
+        self.send_response(401)
+        self.send_header("WWW-Authenticate", "Basic")
+        self.end_headers()
+        return None
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def mirror(folder: Path) -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Mirror, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://me:sesame@127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+def test_a_mirror_s_password_stays_in_no_file_and_in_no_error(tmp_path: Path) -> None:
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    lock = ""
+    for name in ("torch", "ray", "vllm"):
+        wheel(wheels, name, "")
+        digest = hashlib.sha256((wheels / f"{name}-1.0-py3-none-any.whl").read_bytes()).hexdigest()
+        lock += f"{name}==1.0 --hash=sha256:{digest}\n"
+    root = tmp_path / "root"
+    with mirror(wheels) as url:
+        done = runtime_install.install(environment(tmp_path, lock, wheelhouse=url), root=root)
+        assert done.built
+        (wheels / "vllm-1.0-py3-none-any.whl").write_text("another")
+        with pytest.raises(InstallError) as changed:
+            runtime_install.install(environment(tmp_path, f"{lock}# \nray==1.0\n", wheelhouse=url), root=root)
+        with pytest.raises(InstallError) as missing:
+            runtime_install.install(
+                environment(tmp_path, lock.replace("vllm==1.0", "vllm==2.0"), wheelhouse=url), root=root
+            )
+    with pytest.raises(InstallError) as away:
+        runtime_install.install(
+            environment(tmp_path, lock.replace("vllm==1.0", "vllm==3.0"), wheelhouse=url), root=root
+        )
+    for error in (changed, missing, away):
+        assert "sesame" not in f"{error.value} {error.value.stop.as_result()}"
+    files = [path for path in root.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert files
+    assert not [path for path in files if b"sesame" in path.read_bytes()]
+
+
+@pytest.mark.parametrize("where", ["wheelhouse", "index_url"])
+def test_a_mirror_s_password_is_in_no_result(where: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the module returns has its arguments, and is shown, kept and sent on."""
+    with (
+        patch_module_args({"lock": "/nonexistent", where: "https://me:sesame@mirror/wheels/"}),
+        pytest.raises(SystemExit),
+    ):
+        serving_runtime.main()
+    said = capsys.readouterr().out
+    assert '"failed": true' in said
+    assert "sesame" not in said

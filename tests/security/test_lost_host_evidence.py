@@ -113,6 +113,7 @@ def test_evidence_opens_as_text_and_is_linked_as_what_it_is(tmp_path: Path, monk
         "/e/x.svg": script,
         "/e/engine.log": script,
         "/e/x.txt": script,
+        "/e/.txt": script,
         "/e/a b%2f'\".js": script,
     }
     result = fetch(tmp_path, monkeypatch, {"a1": said({"files": files})})

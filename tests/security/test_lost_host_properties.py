@@ -33,7 +33,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.ray import assessmen
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.shape import Shape
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import lock as lock_records
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import Observed
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import driver_preflight, fleet
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import driver_preflight, fleet, upload
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import let_in
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import (
@@ -56,7 +56,9 @@ Property = Callable[[], tuple[Sequence[Any], mutations.Check]]
 """Good answers of one kind, and what is to hold for whatever else comes in their place: it raises nothing."""
 SHORT, LONG = 200, int(os.environ.get("LOCKSTEP_FUZZ_CASES", "100000"))
 SEED = int(os.environ.get("LOCKSTEP_FUZZ_SEED", "0"))
-SHORT_RUNS, LONG_RUNS = 60, 5_000
+SHORT_RUNS = 60
+IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+"""Where folders are made by the thousand."""
 
 
 def holds(strategy: st.SearchStrategy[Any], check: Callable[[Any], None], cases: int) -> None:
@@ -170,7 +172,7 @@ def evidence() -> tuple[Sequence[Any], mutations.Check]:
     good = {"files": {"/e/stacks.txt": packed, "/e/x.html": packed}, "left_out": []}
 
     def check(value: Any) -> None:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=IN_MEMORY) as folder:
             root = Path(folder) / "evidence" / "a1"
             kept = fetch_evidence.keep(root, "a1", Answer(value=value))
             assert all(path.suffix == ".txt" and path.resolve().is_relative_to(root.resolve()) for path in kept.files)
@@ -249,38 +251,33 @@ class Run:
         self.plugin.v2_playbook_on_stats(types.SimpleNamespace(processed={"a1": 1}, summarize=lambda _host: counts))
 
 
-def runs(cases: int) -> None:
+def runs(results: list[mutations.Result]) -> None:
     """Any results, by any hosts, in any order: no fault of the callback, a report, and "done" only where nothing failed."""
-
-    def check(results: list[tuple[str, Any, bool]]) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            run = Run(Path(folder))
-            run.task("a1", {"lockstep_plan": rolls.plan(["replica_a", "replica_b"])}, False, "lockstep.vllm.plan")
-            for host, result, failed in results:
-                run.task(host, result if isinstance(result, dict) else {"msg": result}, failed)
-            failed = any(each[2] for each in results)
-            run.end(failed)
-            assert run.warned == []
-            (report,) = Path(folder).glob(f"*/{journal.REPORT}")
-            shown, said = report.read_text(encoding="utf-8"), journal.read(report.with_name(journal.NAME))
-            assert said[-1]["event"] == "run_ended"
-            gates_failed = gate_matrix.matrix(run.plugin._tracker.gates).failing  # by the last verdict of each
-            assert said[-1]["outcome"] == ("failed" if failed else "gates_failed" if gates_failed else "done")
-            assert [each["outcome"] for each in said if each["event"] == "run_ended"] == [said[-1]["outcome"]]
-            assert sum(each["event"] == "failed" for each in said) == sum(each[2] for each in results)
-            assert f"<h1>{'Upgrade driver'}</h1>" in shown
-            headline = shown.split('aria-hidden="true"></span>')[1].split("</p>")[0]
-            assert (
-                headline.startswith("Stopped in wave ")
-                if failed
-                else headline.startswith("Done, ") or " failed" in headline
-            )
-            assert all(printable(line) and "\n" not in line for line in run.shown)
-            assert wording.printable(shown) == shown
-            assert page.render(said)
-
-    one = st.tuples(st.sampled_from(("a1", "a2", "b1")), hostile.answers(RESULT), st.booleans())
-    holds(st.lists(one, min_size=1, max_size=5), check, cases)
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as folder:
+        run = Run(Path(folder))
+        run.task("a1", {"lockstep_plan": rolls.plan(["replica_a", "replica_b"])}, False, "lockstep.vllm.plan")
+        for host, result, failed in results:
+            run.task(host, result if isinstance(result, dict) else {"msg": result}, failed)
+        failed = any(each[2] for each in results)
+        run.end(failed)
+        assert run.warned == []
+        (report,) = Path(folder).glob(f"*/{journal.REPORT}")
+        shown, said = report.read_text(encoding="utf-8"), journal.read(report.with_name(journal.NAME))
+        assert said[-1]["event"] == "run_ended"
+        gates_failed = gate_matrix.matrix(run.plugin._tracker.gates).failing  # by the last verdict of each
+        assert said[-1]["outcome"] == ("failed" if failed else "gates_failed" if gates_failed else "done")
+        assert [each["outcome"] for each in said if each["event"] == "run_ended"] == [said[-1]["outcome"]]
+        assert sum(each["event"] == "failed" for each in said) == sum(each[2] for each in results)
+        assert f"<h1>{'Upgrade driver'}</h1>" in shown
+        headline = shown.split('aria-hidden="true"></span>')[1].split("</p>")[0]
+        assert (
+            headline.startswith("Stopped in wave ")
+            if failed
+            else headline.startswith("Done, ") or " failed" in headline
+        )
+        assert all(printable(line) and "\n" not in line for line in run.shown)
+        assert wording.printable(shown) == shown
+        assert page.render(said)
 
 
 class Terminal(Run):
@@ -314,34 +311,29 @@ class Terminal(Run):
         self.calm._draw()
 
 
-def screens(cases: int) -> None:
+def screens(results: list[mutations.Result]) -> None:
     """The calm screen shows every failure, has no fault, and nothing of a result moves the cursor."""
-
-    def check(results: list[tuple[str, Any, bool]]) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                run = Terminal(Path(folder))
-                run.task("a1", {"lockstep_plan": rolls.plan(["replica_a", "replica_b"])}, False, "lockstep.vllm.plan")
-                for host, result, failed in results:
-                    run.calm._view.told(progress.Progress(host, 15.0, "a2: away"))
-                    run.task(host, result if isinstance(result, dict) else {"msg": result}, failed)
-                run.end(any(each[2] for each in results))
-            finally:
-                feed.listener = None
-            assert run.calm.calm, run.shown
-            assert run.warned == []
-            text = [line for line in run.shown if line]
-            for host in {host for host, _result, failed in results if failed}:
-                assert any(host in line and "FAILED" in line for line in text), text
-            assert all(printable(line) and "\n" not in line for line in [*text, *run.drawn])
-            assert all(len(line) < 80 for line in run.drawn)
-            (head,) = [line for line in text if line.startswith("┌")]
-            failed = any(each[2] for each in results)
-            unfit = bool(gate_matrix.matrix(run.plugin._tracker.gates).failing)
-            assert ("gates FAILED" in head, "FAILED" in head) == (unfit and not failed, unfit or failed)
-
-    one = st.tuples(st.sampled_from(("a1", "a2", "b1")), hostile.answers(RESULT), st.booleans())
-    holds(st.lists(one, min_size=1, max_size=5), check, cases)
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as folder:
+        try:
+            run = Terminal(Path(folder))
+            run.task("a1", {"lockstep_plan": rolls.plan(["replica_a", "replica_b"])}, False, "lockstep.vllm.plan")
+            for host, result, failed in results:
+                run.calm._view.told(progress.Progress(host, 15.0, "a2: away"))
+                run.task(host, result if isinstance(result, dict) else {"msg": result}, failed)
+            run.end(any(each[2] for each in results))
+        finally:
+            feed.listener = None
+        assert run.calm.calm, run.shown
+        assert run.warned == []
+        text = [line for line in run.shown if line]
+        for host in {host for host, _result, failed in results if failed}:
+            assert any(host in line and "FAILED" in line for line in text), text
+        assert all(printable(line) and "\n" not in line for line in [*text, *run.drawn])
+        assert all(len(line) < 80 for line in run.drawn)
+        (head,) = [line for line in text if line.startswith("┌")]
+        failed = any(each[2] for each in results)
+        unfit = bool(gate_matrix.matrix(run.plugin._tracker.gates).failing)
+        assert ("gates FAILED" in head, "FAILED" in head) == (unfit and not failed, unfit or failed)
 
 
 def driver_packages() -> tuple[Sequence[Any], mutations.Check]:
@@ -366,7 +358,25 @@ def driver_packages() -> tuple[Sequence[Any], mutations.Check]:
     return (well, busy), check
 
 
-PARSERS: list[Property] = [json_texts, probes, peers, lock_answers, evidence, filters, driver_packages]
+def uploads() -> tuple[Sequence[Any], mutations.Check]:
+    """Which files of the controller's a host asks for, while a model is staged on it."""
+    good = {"code": "upload", "reason": "x", "files": {"model.safetensors": "7", "sub/x.json": "0"}}
+    sizes = {"model.safetensors": 9, "sub/x.json": 2}
+
+    def check(value: Any) -> None:
+        asked, refused = {}, ""
+        try:
+            asked = upload.missing(sizes, value.get("files") if isinstance(value, dict) else value)
+        except upload.UploadError as error:
+            refused = str(error)
+        assert printable(refused)
+        assert all(0 <= there <= sizes[path] for path, there in asked.items())
+
+    return (good,), check
+
+
+PARSERS: list[Property] = [json_texts, probes, peers, lock_answers, evidence, filters, driver_packages, uploads]
+RUNS = [runs, screens]
 
 
 @pytest.mark.parametrize("family", PARSERS)
@@ -376,12 +386,11 @@ def test_some_answers(family: Property) -> None:
     mutations.hold(check, goods, SHORT)
 
 
-def test_some_runs() -> None:
-    runs(SHORT_RUNS)
-
-
-def test_some_screens() -> None:
-    screens(SHORT_RUNS)
+@pytest.mark.parametrize("check", RUNS)
+def test_some_runs(check: Callable[[list[mutations.Result]], None]) -> None:
+    one = st.tuples(st.sampled_from(("a1", "a2", "b1")), hostile.answers(RESULT), st.booleans())
+    holds(st.lists(one, min_size=1, max_size=5), check, SHORT_RUNS)
+    mutations.hold_runs(check, RESULT, SHORT)
 
 
 @pytest.mark.long
@@ -394,9 +403,9 @@ def test_a_hundred_thousand_answers(family: Property) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(0)
-def test_thousands_of_runs() -> None:
-    runs(LONG_RUNS)
-    screens(LONG_RUNS)
+@pytest.mark.parametrize("check", RUNS)
+def test_a_hundred_thousand_results_of_runs(check: Callable[[list[mutations.Result]], None]) -> None:
+    print(check.__name__, mutations.hold_runs(check, RESULT, LONG, SEED))
 
 
 def test_the_values_are_hostile() -> None:

@@ -108,6 +108,19 @@ def test_the_folder_above_ray_s_and_the_engine_s_is_not_everybody_s() -> None:
     assert modes["/var/lib/lockstep"] == ("lockstep", "0750")
 
 
+def test_no_folder_is_given_to_the_user_through_a_link() -> None:
+    """He may have put one there where the folder above is his; Ansible follows links, and would give away what they lead to."""
+    given = [
+        module
+        for path in (ROOT / "roles").glob("*/tasks/*.yml")
+        for task in yaml.safe_load(path.read_text()) or []
+        for name, module in task.items()
+        if name == "ansible.builtin.file" and module.get("owner") == "lockstep"
+    ]
+    assert given
+    assert all(module.get("follow") is False for module in given)
+
+
 @pytest.mark.parametrize("unit", ["ray_node/templates/lockstep-ray", "vllm_server/templates/lockstep-vllm"])
 def test_what_the_units_write_is_not_everybody_s(unit: str) -> None:
     text = (ROOT / f"roles/{unit}.service.j2").read_text()

@@ -130,9 +130,13 @@ def named(ray: RayPorts, engine: EnginePorts, head: bool) -> dict[str, range]:
 def clashes(ports: Mapping[str, range]) -> Iterator[tuple[str, str, range]]:
     """Pairs that overlap, with what they share."""
     for (one, first), (other, second) in itertools.combinations(ports.items(), 2):
-        both = range(max(first.start, second.start), min(first.stop, second.stop))
-        if both:
+        if both := shared(first, second):
             yield one, other, both
+
+
+def shared(first: range, second: range) -> range:
+    """The ports that are in both; empty where none is."""
+    return range(max(first.start, second.start), min(first.stop, second.stop))
 
 
 def closed(ray: RayPorts, engine: EnginePorts | None, chosen: Sequence[range]) -> tuple[range, ...]:

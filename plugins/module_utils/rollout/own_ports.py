@@ -101,7 +101,7 @@ def _ephemeral(host: str, named: Mapping[str, range], state: HostState) -> Itera
     within = {
         name: taken
         for name, taken in named.items()
-        if any(port in machine.ephemeral and port not in machine.reserved for port in taken)
+        if any(port not in machine.reserved for port in ports.shared(taken, machine.ephemeral))
     }
     if within:
         listed = ",".join(

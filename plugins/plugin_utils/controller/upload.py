@@ -5,6 +5,7 @@ The host checks every file against its SHA-256 afterwards, so a piece needs no a
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -45,21 +46,39 @@ def files_of(
     }
 
 
-def send(folder: Path, staging: str, offsets: Mapping[str, str], execute: Execute, as_user: str = AS_USER) -> None:
+def missing(sizes: Mapping[str, int], asked: object) -> dict[str, int]:
+    """What a host asks for, path to how many bytes it has of it.
+
+    Args:
+        sizes: of the files that are the model's. The folder may hold others, and links: no host gets what it was not offered.
+
+    Raises:
+        UploadError: it asks for something else.
+    """
+    if not isinstance(asked, Mapping):
+        raise UploadError("the host does not say which files it lacks")
+    found = {}
+    for path, there in asked.items():
+        if path not in sizes:
+            raise UploadError(f"the host asks for {path!r:.80}, which is no file of the model")
+        if not re.fullmatch(r"[0-9]{1,18}", str(there)) or int(there) > sizes[path]:
+            raise UploadError(f"the host says that it has {there!r:.40} bytes of {path}, which has {sizes[path]}")
+        found[path] = int(there)
+    return found
+
+
+def send(folder: Path, staging: str, offsets: Mapping[str, int], execute: Execute, as_user: str = AS_USER) -> None:
     """Send the rest of each file.
 
     Args:
         folder: of this controller.
         staging: where the host brings the model to.
-        offsets: path to how many bytes the host has of it.
+        offsets: as :func:`missing` lets them through.
 
     Raises:
         UploadError: a piece was not taken; what was sent before stays, and the next call goes on there.
     """
-    for path, there in offsets.items():
-        if manifest.path_problem(path):
-            raise UploadError(f"the host asks for {path!r:.80}, which is no file of a model")
-        at = int(there)
+    for path, at in offsets.items():
         with (folder / path).open("rb") as stream:
             stream.seek(at)
             while piece := stream.read(PIECE):

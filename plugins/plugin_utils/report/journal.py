@@ -11,7 +11,7 @@ import json
 import os
 import re
 import secrets
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import Event
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import Given
@@ -30,7 +30,7 @@ def evidence_name(path: str) -> str:
     """Where a file of a host lies below its folder: its path there, in plain characters, and always as text."""
     parts = [re.sub(r"[^\w.+@=-]", "_", part)[:200] for part in path.split("/") if part not in ("", ".", "..")]
     name = "/".join(parts) or "file"
-    return name if name.endswith(".txt") else f"{name}.txt"
+    return name if PurePosixPath(name).suffix == ".txt" else f"{name}.txt"
 
 
 def new_run(now: datetime.datetime | None = None) -> str:

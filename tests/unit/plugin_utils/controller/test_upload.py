@@ -15,6 +15,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.model.request import
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import upload
 
 WEIGHTS = bytes(range(256)) * 100
+SIZES = {"model.safetensors": len(WEIGHTS), "sub/it's one.json": 2, "empty": 0}
 
 
 @pytest.fixture(autouse=True)
@@ -61,12 +62,12 @@ def test_a_model_is_sent_and_goes_on_after_a_break(tmp_path: Path, model: Path) 
     assert (first.code, dict(first.files)) == (Result.UPLOAD, {"model.safetensors": "0", "sub/it's one.json": "0"})
     staging = str(folder / ".staging/tiny")
     with pytest.raises(upload.UploadError) as raised:
-        upload.send(model, staging, first.files, Host(2), as_user="")
+        upload.send(model, staging, upload.missing(SIZES, first.files), Host(2), as_user="")
     assert "model.safetensors could not be sent beyond 20000 bytes: Connection reset by peer" in str(raised.value)
 
     second = stage.stage(request, tools)
     assert second.files["model.safetensors"] == "20000"
-    upload.send(model, staging, second.files, Host(), as_user="")
+    upload.send(model, staging, upload.missing(SIZES, second.files), Host(), as_user="")
     last = stage.stage(request, tools)
     assert (last.code, last.changed) == (Result.DONE, True)
     assert (folder / "tiny/model.safetensors").read_bytes() == WEIGHTS
@@ -81,7 +82,7 @@ def test_what_arrives_damaged_is_asked_for_again(tmp_path: Path, model: Path) ->
     folder.mkdir()
     tools = stage.Tools(free=lambda _path: 1 << 40)
     request = asked(folder, model)
-    sent = stage.stage(request, tools).files
+    sent = upload.missing(SIZES, stage.stage(request, tools).files)
     upload.send(model, str(folder / ".staging/tiny"), sent, Host(), as_user="")
     part = folder / ".staging/tiny/model.safetensors.part"
     part.write_bytes(part.read_bytes()[:-1] + b"?")
@@ -93,13 +94,34 @@ def test_a_piece_that_was_taken_already_is_not_appended_twice(tmp_path: Path, mo
     (tmp_path / "staging").mkdir()
     (tmp_path / "staging/model.safetensors.part").write_bytes(WEIGHTS[:5])
     with pytest.raises(upload.UploadError):
-        upload.send(model, str(tmp_path / "staging"), {"model.safetensors": "0"}, Host(), as_user="")
+        upload.send(model, str(tmp_path / "staging"), {"model.safetensors": 0}, Host(), as_user="")
     assert (tmp_path / "staging/model.safetensors.part").read_bytes() == WEIGHTS[:5]
 
 
-def test_a_host_that_asks_for_other_files_gets_none(tmp_path: Path, model: Path) -> None:
-    with pytest.raises(upload.UploadError):
-        upload.send(model, str(tmp_path), {"../secret": "0"}, Host(), as_user="")
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"../secret": "0"},
+        {"left out.bin": "0"},
+        {"empty": "0", "a link": "0"},
+        {"model.safetensors": str(len(WEIGHTS) + 1)},
+        {"model.safetensors": "-1"},
+        {"model.safetensors": "٣"},
+        {"model.safetensors": "9" * 5000},
+        {"model.safetensors": None},
+        {"model.safetensors": ["0"]},
+        ["model.safetensors"],
+        None,
+        "",
+    ],
+    ids=repr,
+)
+def test_a_host_that_asks_for_what_it_was_not_offered_gets_nothing(model: Path, asked: object) -> None:
+    """The folder lies on the controller, and holds what the operator left out, and links to anywhere."""
+    (model / "a link").symlink_to("/etc/shadow")
+    with pytest.raises(upload.UploadError) as raised:
+        upload.missing(SIZES, asked)
+    assert len(str(raised.value)) < 200
 
 
 def test_the_operators_checksums_need_no_hashing(model: Path) -> None:
