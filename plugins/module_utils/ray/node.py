@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..admission import fingerprint
+from ..admission import fingerprint, stamps
 from ..core import host_record, processes, records
 from ..core.host_record import HostRecord
 from ..runtime import caches
@@ -156,10 +156,16 @@ def main(argv: list[str]) -> int:
     if identity is None:
         print(f"{records.HOST} does not exist. Next: ansible-playbook site.yml", file=sys.stderr)
         return 1
+    stamp = stamps.parse_host_stamp(records.read(records.HOST_STAMP))
+    if stamp is None:
+        print(f"{records.HOST_STAMP} does not exist. Next: ansible-playbook site.yml", file=sys.stderr)
+        return 1
     settings = settings_of(records.read(RAY_SETTINGS) or {})
     _wait_until_clear(identity, settings)
     _prune_sessions(Path(settings.temp_dir))
-    command = arguments(identity, settings, fingerprint.digest(fingerprint.current()))
+    # The stamp's fingerprint: the unit's condition has just found, as root, that it is the host's. From within the unit, whose
+    # /proc is not the host's where that is a container, it would be another.
+    command = arguments(identity, settings, fingerprint.digest(stamp["fingerprint"]))
     _record(StartCode.STARTING, "Ray is starting")
     private.set_environment(settings.ports)
     caches.prune()
