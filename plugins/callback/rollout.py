@@ -269,7 +269,7 @@ class CallbackModule(CallbackBase):
             # Of a playbook of somebody's own, Ansible's recap tells the end.
             if feed.listener is not None and (self._tracker.planned or (self._ours and self._hosts != closing.Hosts())):
                 self._tracker.ends(outcome)
-                self._close(outcome)
+                self._close(outcome, hosts=None if self._tracker.planned else self._hosts)
             return
         self._publish(self._tracker.ends(outcome))
         self._journal.close()
@@ -280,9 +280,9 @@ class CallbackModule(CallbackBase):
             _write_report(folder)
         _write_index(self._root())
 
-    def _close(self, outcome: events.RunOutcome, report: str = "") -> None:
+    def _close(self, outcome: events.RunOutcome, report: str = "", hosts: closing.Hosts | None = None) -> None:
         """Show what the run ends with; a screen with other lines has had its outcome and the next command already."""
-        repeated, hosts = Invocation.of_this_run().repeated, None if self._tracker.planned else self._hosts
+        repeated = Invocation.of_this_run().repeated
         ended = closing.closing(self._playbook, outcome, self._tracker, report, repeated, hosts)
         if feed.listener is not None:
             feed.listener.close(ended)

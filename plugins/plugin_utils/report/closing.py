@@ -84,7 +84,7 @@ def closing(
     Args:
         report: path of its report; empty where it has none.
         repeated: makes a command one that this run's operator can paste.
-        hosts: of a run that has no plan to tell what it did.
+        hosts: of a run that has neither a plan nor a report to tell what it did.
     """
     plan = tracker.plan
     rows = hosts.rows(outcome == "checked") if hosts is not None else []
