@@ -16,7 +16,6 @@ HOLDS_FROM = 256 << 20
 """Bytes of a message from which floors hold; smaller ones do not fill a link."""
 _NEARLY = 0.9
 """A network counts as one of a row's rate from this share on."""
-OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "broadcast")
 
 
 class NoFloor(Exception):
@@ -41,7 +40,7 @@ def busbw(operation: str, size: int, seconds: float, ranks: int) -> float:
     """Bus bandwidth in 10^9 bytes per second (nccl-tests doc/PERFORMANCE.md).
 
     Args:
-        operation: one of ``OPERATIONS``.
+        operation: one that ranks measure (``ranks.collectives``).
         size: bytes, the larger of the buffers sent and received by one rank, as nccl-tests counts.
         seconds: of one call.
         ranks: number of ranks; with one rank nothing crosses a bus and the result is 0.

@@ -101,13 +101,14 @@ def together(results: Mapping[Captured, GateResult], wanted: Sequence[Captured])
         missing = ", ".join(one for one in wanted if one not in results)
         cause = f"{missing}: never began, though the ranks ended well"
         return failed(whole, (), Code.COULD_NOT_RUN, None, cause) if missing else whole
-    failure = results[bad[0]]
+    failing, *others = bad
+    failure = results[failing]
     cause = failure.cause
-    if bad[0] in SWITCHES:
-        cause = f"{bad[0]}: {cause}"
+    if failing in SWITCHES:
+        cause = f"{failing}: {cause}"
         good = [one for one, result in results.items() if result.passed and "skipped" not in result.measured]
-        if good and len(bad) == 1:
-            switch = SWITCHES[bad[0]]
+        if good and not others:
+            switch = SWITCHES[failing]
             cause += f"; {', '.join(good)} good: {switch.name} turns off what fails, by {switch.variable}"
     return dataclasses.replace(failure, measured=measured, evidence=evidence, seconds=seconds_, cause=cause)
 

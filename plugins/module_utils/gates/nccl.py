@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os.path
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -77,7 +78,7 @@ def evaluate(reports: Sequence[Report], floor: bandwidth.Floor | None) -> GateRe
 
 def code_of(failure: Failure) -> Code:
     """The code of a rank group that did not end well."""
-    return (INIT_CODES if failure.phase in (None, "load", "init") else CODES)[failure.kind]
+    return (INIT_CODES if failure.phase in ("load", "init") else CODES)[failure.kind]
 
 
 def measurements(reports: Sequence[Report]) -> dict[str, Any]:
@@ -132,7 +133,7 @@ def from_nccl_tests(document: Mapping[str, Any], host: str, seconds: float) -> R
 
     Its times are microseconds; ``nwrong`` is null where it checked nothing. The in-place figures are used.
     """
-    operation = str(document["args"][0]).rsplit("/", 1)[-1].replace("_perf", "")
+    operation = os.path.basename(document["args"][0]).replace("_perf", "")
     devices = document["config"]["devices"]
     ranks = max(len(devices), int(document["config"]["nthreads"]) * int(document["config"]["ngpus"]))
     name = str(devices[0]["device_info"]) if devices else "unknown"
@@ -179,7 +180,7 @@ def _slow(base: GateResult, reports: Sequence[Report], floor: bandwidth.Floor, s
     cause = f"busbw of {floor.operation} over {', '.join(hosts)}: {shown}, floor {floor.gbps:g} GB/s ({floor.source})"
     if straggler:
         cause += f"; {straggler} is a straggler: enqueues late"
-    return failed(base, reports, Code.SLOW_LINK, hosts[0] if len(hosts) == 1 else straggler, cause)
+    return failed(base, reports, Code.SLOW_LINK, only(set(hosts)) or straggler, cause)
 
 
 def _straggler(reports: Sequence[Report], operation: str) -> str | None:

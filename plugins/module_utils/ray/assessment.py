@@ -103,7 +103,7 @@ def _verdict(shape: Shape, seen: Observation, host: str) -> Node | Missing:
     if node is None:
         past = [node for node in seen.table.nodes if node.host == host]
         return _absent(shape, seen.reported.get(host), host, past)
-    gpus = node.free.get("GPU", 0.0) if shape.free else node.gpus
+    gpus = _gpus(shape, node)
     short = {name: value for name, value in shape.labels.items() if node.labels.get(name) != value}
     if node.address != shape.members[host]:
         return Missing(host, Cause.WRONG_ADDRESS, f"joined as {node.address}, its address is {shape.members[host]}")
@@ -119,6 +119,11 @@ def _verdict(shape: Shape, seen: Observation, host: str) -> Node | Missing:
         shown = ", ".join(f"{name}={node.labels.get(name, 'absent')}" for name in sorted(short))
         return Missing(host, Cause.WRONG_LABELS, f"carries {shown}")
     return node
+
+
+def _gpus(shape: Shape, node: Node) -> float:
+    """Those of a node that count."""
+    return node.free.get("GPU", 0.0) if shape.free else node.gpus
 
 
 def row(shape: Shape, table: Table, host: str) -> Node | None:
@@ -194,7 +199,7 @@ def _head_is_gone(shape: Shape, seen: Observation) -> bool:
 
 
 def _lacking(shape: Shape, counted: tuple[Node, ...]) -> str:
-    gpus = sum(node.free.get("GPU", 0.0) if shape.free else node.gpus for node in counted)
+    gpus = sum(_gpus(shape, node) for node in counted)
     short = []
     if len(counted) < shape.hosts:
         short.append(f"{len(counted)} of {shape.hosts} hosts")

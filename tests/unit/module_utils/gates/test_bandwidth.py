@@ -6,6 +6,7 @@ import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import data_tables
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import bandwidth
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import collectives
 
 ROWS = data_tables.read("busbw_floors")
 
@@ -17,13 +18,18 @@ ROWS = data_tables.read("busbw_floors")
         ("all_reduce", 8, 1.75),
         ("all_gather", 8, 0.875),
         ("reduce_scatter", 4, 0.75),
+        ("broadcast", 2, 1.0),
         ("broadcast", 4, 1.0),
         ("all_reduce", 1, 0.0),
         ("broadcast", 1, 0.0),
     ],
 )
 def test_busbw(operation, ranks, expected):
-    assert bandwidth.busbw(operation, 10**9, 1.0, ranks) == pytest.approx(expected)
+    assert bandwidth.busbw(operation, 2 * 10**9, 2.0, ranks) == expected
+
+
+def test_what_the_ranks_measure_has_a_busbw():
+    assert all(bandwidth.busbw(operation, 10**9, 1.0, 2) for operation in collectives.OPERATIONS)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +142,8 @@ def test_the_row_that_names_the_card_most_exactly_wins():
 
 def test_without_a_card_the_link_is_the_cpu():
     row = {**ROW, "gpu": None, "link": "cpu", "floor_gbps": 0}
-    assert bandwidth.choose([row], **{**ABOUT, "gpu": None}).gbps == 0
+    for size in (None, 64):
+        assert bandwidth.choose([row], **{**ABOUT, "gpu": None}, size=size).source == "here"
 
 
 def test_one_rank_has_no_floor_and_two_ranks_of_two_hosts_have():
@@ -152,7 +159,7 @@ def test_every_row_has_a_source_and_makes_sense(row):
     assert row["source"]
     assert row["confidence"] in ("high", "medium", "low")
     assert 0 <= row["floor_gbps"] <= row.get("warn_gbps", row["floor_gbps"]) <= (row["expected_gbps"] or 10**6)
-    assert row["operation"] in bandwidth.OPERATIONS
+    assert row["operation"] in collectives.OPERATIONS
 
 
 @pytest.mark.parametrize(("network", "fits"), [(None, True), (360, True), (800, True), (359, False), (25, False)])
@@ -166,14 +173,15 @@ def test_a_row_for_a_faster_network_does_not_fit(network, fits):
 
 
 def test_small_messages_have_no_floor_but_the_operators():
-    assert bandwidth.choose([ROW], **ABOUT, size=4 << 20).gbps == 0
+    none = bandwidth.Floor(0.0, "messages of 268435455 bytes: floors hold from 256 MiB", "certain")
+    assert bandwidth.choose([ROW], **ABOUT, size=(256 << 20) - 1) == none
     assert bandwidth.choose([ROW], **ABOUT, size=256 << 20).gbps == 100
     assert bandwidth.choose([ROW], **ABOUT, size=4 << 20, given=7).gbps == 7
 
 
 def test_a_row_may_warn_before_it_fails():
     assert bandwidth.choose([{**ROW, "warn_gbps": 180}], **ABOUT).warn == 180
-    assert bandwidth.choose([ROW], **ABOUT).warn == 0
+    assert bandwidth.choose([ROW], **ABOUT).warn == bandwidth.Floor(100, "here", "low").warn == 0
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,57 @@ def test_the_page_names_versions_known_issue_remediation_and_evidence():
     assert len(text.splitlines()) < 60
 
 
+PAGE = """\
+VERDICT on replica_a: network gate, port_blocked: network is bad
+where: a2
+
+GATES
+  a1           driver pass   network pass   nccl pass   graph pass
+  a2           driver pass   network FAIL port_blocked   nccl pass   graph pass
+               quarantined: network gate, run r1
+  all together nccl not run   graph TIMEOUT replay_hangs
+
+VERSIONS
+  driver         550.90.07
+  fabric manager none
+  nccl           DIFFERS: a1 2.21.5, a2 2.27.5
+  torch          2.6.0
+  vllm           0.8.4
+  ray            2.43.0
+  python         none
+  kernel         6.8
+
+ENGINE
+  serving on a1 since 2026-11-22T01:00:00Z: why
+  ladder: none: proven; piecewise: vLLM did not start within 60 s; last
+    log line: Capturing CUDA graphs
+  last failure: vLLM ended with status 1
+
+KNOWN ISSUES THAT FIT
+  graph-hang-550.90.07 (suspect, low confidence; on a1, a2): vLLM across
+    several hosts was seen to hang while capturing CUDA graphs.
+    https://github.com/vllm-project/vllm/issues/17167
+
+WHAT TO DO
+- do something
+- graph-hang-550.90.07: 550.127.05 was reported to work.
+
+EVIDENCE
+  a2: /e/x (2 files)
+  head: /var/lib/lockstep/evidence/diagnose/graph-replica (1 file)
+"""
+
+
+def test_the_whole_page():
+    record = dataclasses.replace(HUNG, since="2026-11-22T01:00:00Z", last_failure="vLLM ended with status 1")
+    blocked = bad("network", "port_blocked", host="a2", evidence=("/e/x/1", "/e/x/2"))
+    a2 = dataclasses.replace(
+        host(network=blocked), quarantined="network gate, run r1", fingerprint={**VERSIONS, "nccl": "2.27.5"}
+    )
+    text = diagnosis.page("replica_a", {"a1": host(), "a2": a2}, {"graph": HANG}, record, "a1")
+    assert f"{text}\n" == PAGE
+
+
 @pytest.mark.parametrize(("hosts", "replica"), [case[1:3] for case in CASES], ids=[case[0] for case in CASES])
 def test_it_fits_a_page(hosts, replica):
     lines = diagnosis.page("replica_a", hosts, replica, None, "a1").splitlines()

@@ -274,6 +274,87 @@ CASES = [
         ("timeout", "hung", ("a2", "a3"), "check"),
     ),
     (
+        "it has run for just twice the longest step",
+        [
+            report(
+                "a1", 0, step("a1", 0, 1, "eager", at=1030.0), step("a1", 0, 2, "capture", at=1040.0), status="timeout"
+            )
+        ],
+        ("timeout", "hung", ("a1",), "capture"),
+    ),
+    (
+        "torch that loaded slowly makes no later step slow",
+        [
+            report(
+                "a1",
+                0,
+                step("a1", 0, 0, "load", "torch", at=1000.0),
+                step("a1", 0, 1, "init", at=1040.0),
+                step("a1", 0, 2, "eager", at=1041.0),
+                status="timeout",
+            )
+        ],
+        ("timeout", "hung", ("a1",), "eager"),
+    ),
+    (
+        "steps of two ranks of a host are no step of one",
+        [
+            report(
+                "a1",
+                0,
+                step("a1", 0, 1, "eager", at=1000.0),
+                step("a1", 1, 1, "eager", at=1040.0),
+                here=2,
+                status="timeout",
+            )
+        ],
+        ("timeout", "hung", ("a1",), "eager"),
+    ),
+    (
+        "without a deadline's time nothing shows progress",
+        [report("a1", 0, step("a1", 0, 5, "replay"), status="timeout", limit_at=0.0)],
+        ("timeout", "hung", ("a1",), "replay"),
+    ),
+    (
+        "no step at all is as far as loading",
+        [
+            report("a1", 0, step("a1", 0, 0, "load", "torch", at=1000.0), status="timeout"),
+            report("a2", 1, status="timeout"),
+        ],
+        ("timeout", "hung", (), "load"),
+    ),
+    (
+        "what a rank says at its very deadline is the deadline's doing",
+        [report("a1", 0, step("a1", 0, 5, "replay"), error("a1", 0, 5, "replay", "x", at=1060.0), status="timeout")],
+        ("timeout", "hung", ("a1",), "replay"),
+    ),
+    (
+        "a rank was killed before its peer's deadline",
+        [
+            report("a1", 0, step("a1", 0, 5, "replay"), ended("a1", 0, -1), status="failed"),
+            report("a2", 1, step("a2", 1, 5, "replay"), status="timeout"),
+        ],
+        ("fail", "killed", ("a1",), "replay"),
+    ),
+    (
+        "a rank that ended well was not killed",
+        [TWO_DONE[0], report("a2", 1, error("a2", 1, 3, "check", "CUDA error"), status="failed")],
+        ("fail", "error", ("a2",), "check"),
+    ),
+    (
+        "neither began: the first one's output",
+        [
+            report("a1", 0, status="failed", tail="RuntimeError: one"),
+            report("a2", 1, status="failed", tail="RuntimeError: two"),
+        ],
+        ("fail", "error", ("a1", "a2"), "init"),
+    ),
+    (
+        "neither began, and the second one said nothing",
+        [report("a1", 0, status="failed", tail="RuntimeError: one"), report("a2", 1, status="failed")],
+        ("fail", "error", ("a1", "a2"), "init"),
+    ),
+    (
         "the ranks did not even start",
         [report("a1", 0, status="failed", tail="Traceback\nModuleNotFoundError: No module named 'torch'")],
         ("fail", "error", ("a1",), "init"),
@@ -328,6 +409,9 @@ def test_a_lost_host_says_what_ray_said():
             "rank 0 on a1 was killed by signal 9 (SIGKILL: look for the kernel's out-of-memory killer in kernel.log)",
         ),
         ("the error of the earlier step", "rank 1 on a2 failed with RuntimeError: CUDA error in capture"),
+        ("two of three fail alike", "rank 2 on a1 failed with RuntimeError: CUDA error in capture"),
+        ("neither began, and", "the ranks on a1, a2 did not start: RuntimeError: one"),
+        ("neither began", "the ranks on a1, a2 did not start: RuntimeError: one"),
         ("ended by us", "the ranks on a2 did not start: no output"),
         ("a host was lost", "a2: no answer through Ray"),
     ],
@@ -364,6 +448,16 @@ def test_stopped(kind, hosts, verdict, expected):
 def test_there_is_a_pair_of_two_hosts_alone():
     assert failure_analysis.pair_of(TWO) == ("a1", "a2")
     assert failure_analysis.pair_of(TWO[:1]) is failure_analysis.pair_of([*TWO, report("a3", 2)]) is None
+
+
+@pytest.mark.parametrize(("hosts", "host"), [(set(), None), ({"a1"}, "a1"), ({"a1", "a2"}, None)])
+def test_one_host_alone_is_to_blame(hosts, host):
+    assert failure_analysis.only(hosts) == host
+
+
+def test_the_backend_is_the_one_that_the_ranks_chose():
+    assert failure_analysis.backend([report("a1", 0), report("a2", 1, started("a2", 1, "nccl"))]) == "nccl"
+    assert failure_analysis.backend([report("a1", 0)]) is None
 
 
 def test_the_slowest_host_gives_the_time():

@@ -112,6 +112,10 @@ def test_too_slow(limit, expected):
     assert (result.verdict, result.code, result.host) == expected
 
 
+def test_where_no_ratio_is_given_a_replay_may_take_any_time():
+    assert graph_gate.evaluate(pair([replay("a1", 0, seconds=9.0)])).passed
+
+
 def test_the_result_names_what_stood_for_a_graph():
     assert graph_gate.evaluate(pair()).measured["graphs"] == "called again on cpu"
     on_gpu = [report("a1", 0, started("a1", 0, backend="nccl", device="NVIDIA H200", nccl="2.27.5"))]
@@ -123,6 +127,12 @@ def test_the_result_names_what_stood_for_a_graph():
     [
         ("eager hangs", "no graph was tried: already in eager all ranks hung in eager"),
         ("graphs cannot be released", "rank 1 on a2 hung in release; the others waited"),
+        ("replay hangs on both", "eager is good, and with graphs all ranks hung in replay"),
+        (
+            "capture errs on one host",
+            "eager is good, and with graphs rank 1 on a2 failed with RuntimeError: CUDA error: operation failed due to a previous error in capture",
+        ),
+        ("replay errs", "eager is good, and with graphs rank 1 on a2 failed with RuntimeError: CUDA error in replay"),
         (
             "replays differ on both",
             "FULL batch 4: rank 0 on a1 differs from eager by 0.5 of the largest value, 0.0001 is allowed; seen on a1, a2",
@@ -142,10 +152,10 @@ def test_the_cause(title, cause):
 def test_figures():
     reports = pair(
         [
-            events.Capture(0, "a1", "FULL batch 4", "FULL", 4, 1.5),
+            events.Capture(0, "a1", "FULL batch 4", "FULL", 4, 1.5006),
             events.Capture(0, "a1", "FULL batch 1", "FULL", 1, 0.25),
             replay("a1", 0, deviation=0.25),
-            replay("a1", 0, mode="PIECEWISE", seconds=0.003),
+            replay("a1", 0, mode="PIECEWISE", seconds=0.003336),
         ],
         [events.Capture(1, "a2", "FULL batch 4", "FULL", 4, 9.0), replay("a2", 1, seconds=0.002)],
     )
@@ -161,11 +171,12 @@ def test_figures():
         "captures": 2,
         "replays": 40,
         "worst_deviation": 0.25,
-        "capture_seconds": 1.75,
-        "worst_replay_ratio": 3.0,
+        "capture_seconds": 1.751,
+        "worst_replay_ratio": 3.34,
         "seconds": 7.0,
     }
-    assert graph_gate.measurements([])["worst_deviation"] is None
+    none = graph_gate.measurements([])
+    assert (none["worst_deviation"], none["worst_replay_ratio"]) == (None, 0.0)
 
 
 def test_the_slowest_of_slow_replays_is_named_and_both_hosts_are_a_pair():
@@ -174,6 +185,15 @@ def test_the_slowest_of_slow_replays_is_named_and_both_hosts_are_a_pair():
     assert result.pair == ("a1", "a2")
     assert result.cause == "FULL batch 4 on a2: a replay takes 4 ms, 4 times eager (1 ms), 2 is allowed"
     assert graph_gate.evaluate(reports, 4.0).passed
+
+
+def test_times_are_told_in_milliseconds():
+    cause = graph_gate.evaluate([report("a1", 0, replay("a1", 0, seconds=0.999, eager=0.0999))], 2.0).cause
+    assert cause == "FULL batch 4 on a1: a replay takes 999 ms, 10 times eager (99.9 ms), 2 is allowed"
+
+
+def test_an_eager_too_quick_to_be_timed_makes_any_replay_slow():
+    assert graph_gate.evaluate(pair([replay("a1", 0, eager=0.0)]), 100.0).code == "too_slow"
 
 
 ONE = events.Skipped(0, "a1", "symmetric_memory", "one rank: vLLM has nothing to reduce")
@@ -191,6 +211,8 @@ def test_one_verdict_over_all_that_was_captured():
     }
     result = graph_gate.together(results, ("plain", "compiled", "symmetric_memory"))
     assert (result.passed, result.seconds) == (True, 9.0)
+    whole = graph_gate.together({name: dataclasses.replace(one, seconds=1.0014) for name, one in results.items()}, ())
+    assert whole.seconds == 3.004  # s, to the millisecond
     assert result.measured["captured"]["compiled"] == {
         "verdict": "pass", "seconds": 3.0, "captures": 0, "replays": 20, "worst_deviation": 0.01,
     }  # fmt: skip
@@ -228,10 +250,21 @@ WRONG = pair([replay("a1", 0)], [replay("a2", 1, wrong=True, what="custom_all_re
             "custom_all_reduce: ",
             "turns off",
         ),
+        ({"plain": WRONG, "custom_all_reduce": hung("capture")}, "wrong_results", "differs from eager", "turns off"),
         ({"plain": WRONG, "custom_all_reduce": GOOD}, "wrong_results", "differs from eager", "turns off"),
         ({"plain": pair([ONE]), "custom_all_reduce": WRONG}, "wrong_results", "custom_all_reduce: ", "turns off"),
     ],
-    ids=["wrong", "hangs", "symmetric memory", "attention", "compiled", "two wrong", "plain wrong", "nothing good"],
+    ids=[
+        "wrong",
+        "hangs",
+        "symmetric memory",
+        "attention",
+        "compiled",
+        "two wrong",
+        "plain wrong, and another",
+        "plain wrong",
+        "nothing good",
+    ],
 )
 def test_what_fails_alone_is_named_with_its_switch(results, code, said, unsaid):
     result = graph_gate.together({name: kind(reports) for name, reports in results.items()}, CAPTURED)

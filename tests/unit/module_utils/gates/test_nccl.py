@@ -12,7 +12,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.gates import nccl as
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.bandwidth import Floor
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.bisect import Finding
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.codes import OF_GATE
-from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks.events import LocalGemm
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks.events import Busbw, Check, LocalGemm, Started
 from tests.unit.module_utils.gates.rank_reports import busbw, check, ended, error, pair, report, step
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "nccl-tests"
@@ -124,6 +124,16 @@ CASES = [
         ("fail", "wrong_data", None, None),
     ),
     (
+        "two GEMMs are wrong: the first",
+        pair([LocalGemm(0, "a1", 1)], [LocalGemm(1, "a2", 3)]),
+        ("fail", "wrong_arithmetic", "a1", None),
+    ),
+    (
+        "two collectives are wrong: the first names the kind",
+        pair([check("a1", 0, 1, "all_gather")], [check("a2", 1, 2)]),
+        ("fail", "wrong_data", None, ("a1", "a2")),
+    ),
+    (
         "blocks of several ranks are wrong",
         pair(
             [check("a1", 0, 1, "all_gather", from_ranks=(0, 1))], [check("a2", 1, 1, "all_gather", from_ranks=(0, 1))]
@@ -150,6 +160,11 @@ def test_evaluate(reports, expected):
             "both see it",
             "all_reduce of bfloat16, 64 bytes, gave 1 wrong elements on ranks 0, 1 (a1, a2): element 0 is 4, expected 3",
         ),
+        ("two collectives", "all_gather of bfloat16, 64 bytes, gave 1 wrong elements on ranks 0, 1 (a1, a2)"),
+        (
+            "only one host sees",
+            "all_reduce of bfloat16, 64 bytes, gave 1 wrong elements on rank 1 (a2): element 0 is 4, expected 3",
+        ),
         ("one host alone", "reduce_scatter of bfloat16, 64 bytes, gave 1 wrong elements on ranks 0, 1 (a1)"),
     ],
 )
@@ -161,7 +176,7 @@ def test_the_cause(title, cause):
 def test_figures():
     reports = pair(
         [LocalGemm(0, "a1", 0), check("a1", 0), busbw("a1", 0, 1.0), busbw("a1", 0, 2.0, "broadcast")],
-        [LocalGemm(1, "a2", 1), check("a2", 1, 2), busbw("a2", 1, 4.0), busbw("a2", 1, 1.0, "broadcast")],
+        [LocalGemm(1, "a2", 1), check("a2", 1, 2), busbw("a2", 1, 1.5), busbw("a2", 1, 1.0, "broadcast")],
     )
     reports[1] = dataclasses.replace(reports[1], seconds=7.0, evidence=("/e/1",))
     result = nccl_gate.evaluate(reports, None)
@@ -171,7 +186,7 @@ def test_figures():
         "hosts": ["a1", "a2"],
         "checks": 2,
         "wrong": 2,
-        "busbw_gbps": {"all_reduce": 0.25, "broadcast": 0.5},
+        "busbw_gbps": {"all_reduce": 0.6667, "broadcast": 0.5},
         "devices": ["cpu"],
         "nccl": None,
         "seconds": 7.0,
@@ -206,8 +221,17 @@ def test_stragglers_everywhere_are_none_and_a_single_host_is_to_blame_anyway():
     assert (result.host, "straggler" in result.cause) == ("a1", False)
 
 
-def test_bandwidth_at_its_floor_passes():
-    assert nccl_gate.evaluate(pair([busbw("a1", 0, 2.0)]), Floor(0.5, "test", "given")).passed
+@pytest.mark.parametrize(
+    ("floor", "warn", "warnings"),
+    [
+        (0.5, 0.0, ()),
+        (0.5, 0.5, ()),
+        (0.4, 0.6, ("busbw of all_reduce is 0.5 GB/s, below 0.6 GB/s, though not 0.4 (test)",)),
+    ],
+)
+def test_bandwidth_at_its_floor_passes_and_below_the_next_one_warns(floor, warn, warnings):
+    result = nccl_gate.evaluate(pair([busbw("a1", 0, 2.0)]), Floor(floor, "test", "given", warn=warn))
+    assert (result.passed, result.warnings) == (True, warnings)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +255,9 @@ def test_bandwidth(seconds, floor, late, expected):
     ("finding", "host", "blamed", "fragment"),
     [
         (Finding(hosts=("a3",), rounds=3), "a3", None, "3 round(s) of trials name host a3"),
+        (Finding(hosts=("a3", "a4"), rounds=3), "a3", None, "name host a3, host a4"),
         (Finding(pairs=(("a1", "a4"),), rounds=3), None, ("a1", "a4"), "the pair a1 and a4"),
+        (Finding(pairs=(("a1", "a4"), ("a2", "a3")), rounds=3), None, ("a1", "a4"), "the pair a2 and a3"),
         (Finding(unclear=("a1", "a2"), rounds=2), None, ("a1", "a2"), "clear all but a1, a2"),
         (Finding(rounds=3, rest=False), None, ("a1", "a2"), "only with more hosts together"),
     ],
@@ -266,3 +292,35 @@ def test_nccl_tests_wrong_elements_fail():
     document["results"][1]["in_place"]["nwrong"] = 2.0
     result = nccl_gate.evaluate([nccl_gate.from_nccl_tests(document, "a1", 4.0)], None)
     assert (result.code, result.host) == ("wrong_sum", "a1")
+    assert result.cause == "all_reduce of float, 32768 bytes, gave 2 wrong elements on rank 0 (a1)"
+
+
+@pytest.mark.parametrize(
+    ("config", "ranks"),
+    [({"nthreads": 1, "ngpus": 8}, 8), ({"nthreads": 2, "ngpus": 4}, 8), ({"nthreads": 0, "ngpus": 0}, 2)],
+)
+def test_what_nccl_tests_measured(config, ranks):
+    """In place, of the largest message; out of place where it did not measure in place, and 0 where it checked nothing."""
+    document = json.loads((FIXTURES / "2.19.6" / "all_reduce_perf.json").read_text())
+    document["config"].update(config)
+    document["config"]["devices"].append({"device_info": "another"})
+    document["results"][0]["in_place"]["nwrong"] = None
+    document["results"][1]["in_place"] = None
+    document["results"].reverse()
+    found = nccl_gate.from_nccl_tests(document, "a1", 4.0)
+    assert (found.host, found.first, found.here, found.status, found.seconds) == ("a1", 0, ranks, "done", 4.0)
+    assert found.events == (
+        Started(0, "a1", "nccl", "NVIDIA H100 80GB HBM3", "2.27.5"),
+        *(Check(0, "a1", "all_reduce", "float", size, 0) for size in (536870912, 32768, 8)),
+        Busbw(0, "a1", "all_reduce", 536870912, 0.002),
+    )
+    document["results"][0]["in_place"], document["config"]["devices"] = None, []
+    started, *_, measured = nccl_gate.from_nccl_tests(document, "a1", 4.0).events
+    assert (started.device, measured.seconds) == ("unknown", 0.00202)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(22705, "2.27.5"), (20000, "2.0.0"), (29999, "2.99.99"), (22900, "2.29.0")]
+)
+def test_nccl_version_code(number, text):
+    assert nccl_gate.nccl_number(number) == text

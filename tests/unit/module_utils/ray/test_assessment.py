@@ -88,9 +88,15 @@ STATUSES: list[tuple[dict[str, HostStatus], str, str]] = [
     (ray("address_absent", "its address is on none"), "address_absent", "its address is on none"),
     (ray("waiting_for_head", "waiting for the head a1"), "waiting_for_head", "waiting for the head a1"),
     (ray("starting", "Ray is starting"), "joining", f"{UNIT} is active, its node is not in Ray's table yet"),
+    (
+        reports(refusal=VOID),
+        "joining",
+        f"{UNIT} is active, its node is not in Ray's table yet",
+    ),  # it is no longer asked
 ]
 ROWS: list[tuple[Node, str, str]] = [
     (DEAD, "dead", "is not in Ray's table; Ray lost its node: received SIGTERM"),
+    (node("a2", alive=False), "dead", "is not in Ray's table"),
     (node("a2", address="10.1.0.12"), "wrong_address", "joined as 10.1.0.12, its address is 10.0.0.12"),
     (node("a2", draining=True), "draining", "is draining in Ray"),
     (node("a2", gpus=7), "too_few_gpus", "has 7 GPUs of 8"),
@@ -131,6 +137,32 @@ def test_these_causes_need_somebody_to_act():
 
 def test_all_there():
     assert evaluate(SHAPE, Observation(up(A1, A2))).answer == "ready"
+    assert str(assess(SHAPE, Observation(up(A1, A2)))) == "2 hosts with 16 GPUs are there"
+
+
+@pytest.mark.parametrize(
+    ("desired", "a2", "code", "reason"),
+    [
+        ({"free": True}, node("a2", free={"GPU": 3}), "gpus_held", "3 of 8 GPUs are free"),
+        ({"free": True, "gpus_per_host": 1}, node("a2", free={}), "gpus_held", "0 of 1 GPUs are free"),
+        ({"labels": {"rack": "r7"}}, node("a2", labels={"rack": "r8"}), "wrong_labels", "carries rack=r8"),
+        ({"labels": {"rack": "r7"}}, A2, "wrong_labels", "carries rack=absent"),
+    ],
+)
+def test_who_is_there_and_does_not_count(desired, a2, code, reason):
+    seen = Observation(up(node(labels={"rack": "r7"}), a2))
+    missing = assess(shape_of(IDENTITY, desired), seen).missing
+    assert [(one.host, one.code, one.reason) for one in missing] == [("a2", code, reason)]
+
+
+MOVED = node("a2", node_id="moved", address="10.1.0.12", started=300.0)
+AGAIN = node("a2", node_id="again", started=200.0)
+
+
+@pytest.mark.parametrize("rows", [(A2, AGAIN), (AGAIN, A2), (AGAIN, MOVED), (MOVED, A2, AGAIN)])
+def test_of_a_hosts_living_rows_the_newest_at_its_address_counts(rows):
+    counted = assess(SHAPE, Observation(up(A1, *rows))).counted
+    assert [one.node_id for one in counted] == ["id-a1", "again"]
 
 
 def test_dead_row_beside_a_living_one_is_history():
@@ -165,6 +197,7 @@ def test_spare_does_not_stand_in_while_ray_may_still_place_ranks_on_the_lost_hos
         ({"gpus": 17}, (A1, A2), "16 of 17 GPUs are there"),
         ({"gpus": 12, "gpus_per_host": 4}, (A1, A2), ""),
         ({"resources": {"license": 3}}, (node(resources={"GPU": 8, "license": 2}), A2), "2 of 3 license are there"),
+        ({"resources": {"license": 2}}, (node(resources={"GPU": 8, "license": 2}), A2), ""),
         ({"labels": {"rack": "r7"}}, (node(labels={"rack": "r7"}), A2), "1 of 2 hosts, 8 of 16 GPUs are there"),
         ({"labels": {"rack": "r7"}}, (node(labels={"rack": "r7"}), node("a2", labels={"rack": "r7"})), ""),
         ({"free": True}, (A1, node("a2", free={"GPU": 3})), "1 of 2 hosts, 8 of 16 GPUs are there"),
