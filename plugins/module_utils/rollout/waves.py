@@ -26,7 +26,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from .policy import Policy, Window
 from .states import Need, SkipCode
 
-_RANK = {Need.HALF_DONE: 0, Need.QUARANTINED: 1, Need.DUE: 2}
+_FIRST = (Need.HALF_DONE, Need.QUARANTINED, Need.DUE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +45,9 @@ class ReplicaNeed:
 
     name: str
     hosts: tuple[str, ...]
-    zone: str | None = None
-    serving: bool = False
-    need: Need = Need.DUE
+    zone: str | None
+    serving: bool
+    need: Need
     reasons: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     domains: tuple[str, ...] = ()
 
@@ -249,7 +249,7 @@ def _skip(replica: ReplicaNeed, policy: Policy, limit: Collection[str] | None) -
 
 def _priority(replica: ReplicaNeed, order: tuple[str, ...]) -> tuple[int, int, bool]:
     place = order.index(replica.name) if replica.name in order else len(order)
-    return _RANK[replica.need], place, replica.serving
+    return _FIRST.index(replica.need), place, replica.serving
 
 
 def _order_faults(replicas: Sequence[ReplicaNeed], policy: Policy) -> list[str]:
@@ -281,8 +281,8 @@ def _floor_reason(
 ) -> str:
     origin = "by default" if policy.capacity_floor is None else f"rollout_capacity_floor={policy.capacity_floor}"
     rule = f"{floor} must keep serving ({origin})"
-    unit = next((unit for unit in waiting if len(unit) > 1), None)
-    if unit is not None and len(serving) > floor:
+    if len(serving) > floor:  # one could be drained, so all that wait are more than one
+        unit = waiting[0]
         names = ", ".join(replica.name for replica in unit)
         shared = ", ".join(sorted({domain for replica in unit for domain in replica.domains}))
         left = len(serving) - sum(replica.serving for replica in unit)

@@ -103,7 +103,12 @@ def test_a_host_that_is_lost_is_listed_with_the_stage_that_it_was_in(
     for rolling_back, text in ((False, of_the_wave), (True, of_the_rollback)):
         found = outcome.failures(["a1", "a2"], ["a1"], {}, rolling_back, begun)
         assert {host: str(failure) for host, failure in found.items()} == ({} if text is None else {"a2": text})
-        assert all(failure.lost for failure in found.values())
+        assert all(failure.lost and failure.rolling_back is rolling_back for failure in found.values())
+
+
+def test_a_host_keeps_the_stage_that_it_began() -> None:
+    assert Begun.parse({"stage": "apply.yml", "rolling_back": False}) == Begun(Stage.APPLY, rolling_back=False)
+    assert Begun.parse({"stage": "apply.yml", "rolling_back": True}).rolling_back is True
 
 
 @pytest.mark.parametrize(
@@ -167,6 +172,20 @@ def test_a_failure_keeps_its_evidence_and_is_no_template() -> None:
         },
     ]
     assert [as_json(Failure.parse(each)) for each in (first, then)] == [first, then]
+
+
+@pytest.mark.parametrize(
+    ("result", "msg", "paths"),
+    [
+        ({"msg": "x" * 8001, "evidence": [f"/e/{n}" for n in range(101)]}, "x" * 8000, 100),
+        ({"msg": 10**5000, "evidence": 7}, "what it gave cannot be shown", 0),
+        ({"msg": "", "module_stderr": "no Python", "gate": "no result"}, "no Python", 0),
+        ({"msg": "x", "evidence": ("/e/1", "/e/2"), "gate": {"evidence": ["/e/3"]}}, "x", 2),
+    ],
+)
+def test_a_failure_holds_what_people_can_read_whatever_its_host_gave(result: dict, msg: str, paths: int) -> None:
+    failure = Failure.of_result(result, Stage.APPLY, False, "task")
+    assert (failure.msg, len(failure.evidence)) == (msg, paths)
 
 
 @pytest.mark.parametrize(
@@ -337,6 +356,13 @@ def test_the_closing_message_of_a_wave_of_which_nobody_can_be_reached() -> None:
         assert ("None of its hosts" in cause) is none, "what the others are is known"
     rolled_back = outcome.verdict(failed, {}, BACK, (1, 3), "replica_a", ("a1", "a2"))
     assert "None of its hosts" not in rolled_back.cause
+
+
+def test_the_closing_message_says_of_one_that_was_lost_that_it_was_not_rolled_back() -> None:
+    failed, left = lost_in(Stage.APPLY, "a2")
+    lines = outcome.verdict({"a1": FAILURE, **failed}, left, BACK, (1, 3), "replica_a", ("a1", "a2")).cause.splitlines()
+    assert lines[1:3] == ["  - a1, stage apply: no space left", "  - a2, stage apply: it became unreachable"]
+    assert "  - a2, unreachable since stage apply, so nothing was rolled back" in lines
 
 
 @pytest.mark.parametrize("stage", [None, Stage.CHECK_PACKAGES, Stage.KEEP_SETTINGS])

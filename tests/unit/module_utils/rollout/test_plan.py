@@ -224,6 +224,13 @@ def test_an_engine_that_is_down_is_started_without_stopping_ray() -> None:
     assert planned.gated == ()
 
 
+def test_new_settings_of_ray_stop_it_without_its_gates_and_on_nobody_who_is_left_out() -> None:
+    due = due_for("ray_node", hosts=("a2", "b2"))
+    planned = build(due, limit={"a1", "a2"})
+    assert (planned.disturbed, planned.gated) == (("ra",), ())
+    assert set(planned.steps) == {"a2"}
+
+
 def test_a_replica_whose_run_ended_after_its_gates_comes_first_and_goes_on_without_being_stopped() -> None:
     change = {"from": {"version": "550.90.07"}, "to": {"version": VERSION}, "began": "2026-11-22T00:00:00Z"}
     old = edited("a1", driver__loaded_version="550.90.07")
@@ -467,6 +474,32 @@ def test_settings_may_change_apart_within_an_nvlink_domain() -> None:
             None,
             ["a1", "platform's owner"],
         ),
+        ({"a2": Observed(None, "no Python", True)}, {}, None, ["a2: cannot be probed", "host_probe", "no Python"]),
+        ({"a2": Observed(None, "x", False, "a2")}, {}, None, ["a2", "no ansible_host, and its name does not resolve"]),
+        (
+            {"a2": Observed(None, "x", False, "gpu.lan")},
+            {},
+            None,
+            ["a2", "its ansible_host does not resolve", "gpu.lan"],
+        ),
+        ({}, {"a1": {"vllm_server_api_key": "x" * 31}}, None, ["a1: vllm_server_api_key is shorter than 32"]),
+        ({}, {"a1": {"nvidia_driver_version": ""}}, None, ["a1: nvidia_driver_version is not set"]),
+        (
+            {},
+            {"a1": {"gpu_host_interface": "eth9"}},
+            None,
+            ["10.0.0.1 is not on eth9 (no such interface)", "eth0 10.0.0.1"],
+        ),
+        ({"a1": edited("a1", preflight={"error": "EIO"})}, {}, None, ["a1: its preflight could not be done: EIO"]),
+        *(
+            ({}, {"a1": {"ray_node_environment": {name: "x"}}}, None, [f"a1: ray_node_environment sets {name}"])
+            for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+        ),
+        *(
+            ({}, {"a1": {name: "1"}, "a2": {name: "2"}}, None, [f"{name} differs inside the replica (a1=1, a2=2)"])
+            for name in ("nvidia_driver_version", "serving_runtime_lock", "ray_node_port")
+        ),
+        ({}, {"a1": {"ray_node_ports": {"metrics": 20600}}}, None, ["ra", "ray_node_ports differs inside the replica"]),
     ],
 )
 def test_refusals(
@@ -476,6 +509,29 @@ def test_refusals(
     text = "\n".join(map(str, planned.refusals))
     assert planned.waves == ()
     assert all(fragment in text for fragment in fragments), text
+
+
+DUE_RAY = {"manifest__ray_node__current": False}
+
+
+@pytest.mark.parametrize(
+    ("states", "changes"),
+    [
+        pytest.param({}, {host: {"ray_node_token": "x" * 32} for host in ADDRESSES}, id="a secret that is long enough"),
+        pytest.param({"b1": edited("b1", os__distribution="rocky")}, {}, id="a system that nothing is done on"),
+        pytest.param({"b1": edited("b1", os={"distribution": "mint", "like": "ubuntu debian"}, **DUE_RAY)}, {}, id="like"),
+        pytest.param({"a2": edited("a2", preflight={"taken_ports": {"6379": "redis.service"}})}, {}, id="a port, nothing due"),
+        pytest.param(
+            {"a2": edited("a2", preflight={"names": {"a1": "a1 does not resolve"}}, **DUE_RAY)}, {}, id="names that we write"
+        ),
+        pytest.param({}, {host: {"ray_node_environment": {"RAY_LOG": "x"}} for host in ADDRESSES}, id="another of Ray's"),
+        pytest.param(
+            {host: edited(host, addresses={"error": "EIO"}) for host in ADDRESSES}, {}, id="addresses that could not be read"
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_no_refusal(states: dict[str, Any], changes: dict[str, dict[str, Any]]) -> None:
+    assert build(states, changes).refusals == ()
 
 
 def test_known_issues_warn_or_are_overridden_by_name() -> None:
@@ -508,6 +564,34 @@ def test_aborting_takes_back_what_the_roll_changed_and_nothing_else() -> None:
     assert planned.steps["a1"]["driver"] == f"package {VERSION}, desired 550.90.07"
     assert planned.drivers == dict.fromkeys(("a1", "a2"), OLD)
     assert planned.completed == ()
+
+
+@pytest.mark.parametrize(
+    ("mate", "version"),
+    [
+        (None, VERSION),  # nothing verified: what is declared
+        ({"verified": {"version": "545.23.08"}, "change": None, "roll": None}, "545.23.08"),
+        (ROLLED, "550.90.07"),
+    ],
+)
+def test_an_abort_finds_the_roll_wherever_it_began(mate: dict[str, Any] | None, version: str) -> None:
+    """A mate that the roll did not reach stays with what was verified on it."""
+    answers = observed({"b1": edited("b1", change=ROLLED), "b2": edited("b2", change=mate)})
+    declared = {host: needs.Desired(settings(host), {}) for host in ADDRESSES}
+    found = plan.before_roll(TOPOLOGY, declared, answers)
+    assert {host: each.driver["version"] for host, each in found.items()} == {"b1": "550.90.07", "b2": version}
+
+
+def test_whether_there_is_a_roll_to_abort_is_not_known_while_a_host_does_not_answer() -> None:
+    planned = build({"a2": Observed(None, "No route to host", False)}, mode=Mode.ABORT)
+    assert [(line.where, line.cause.partition(":")[0]) for line in planned.refusals] == [("a2", "unreachable")]
+
+
+def test_an_inventory_with_problems_has_no_plan() -> None:
+    broken = topology.Topology(REPLICAS, ("rollout_replicas names ra twice",))
+    planned = plan.build(broken, {}, {}, plan.Run(Mode.CONVERGE, DEFAULT, NOON))
+    assert [line.cause for line in planned.refusals] == ["rollout_replicas names ra twice"]
+    assert planned.waves == ()
 
 
 def test_an_abort_asks_for_the_driver_that_it_goes_back_to() -> None:
@@ -552,6 +636,8 @@ def test_a_roll_is_over_when_every_replica_runs_it() -> None:
     assert build({**done, **due}, mode=Mode.UPGRADE).completed == ("a1", "a2", "b1", "b2")
     assert build({**done, **due}, mode=Mode.UPGRADE, limit={"a1", "a2"}).completed == ()
     assert build(done, mode=Mode.UPGRADE).completed == ("a1", "a2")
+    silent = {**done, "b2": Observed(None, "down", False)}
+    assert build(silent, mode=Mode.UPGRADE, limit={"a1", "a2"}).completed == (), "nobody knows what it runs"
     assert build(done, mode=Mode.VERIFY).completed == (), "verifying a paused roll must leave it open to an abort"
 
 

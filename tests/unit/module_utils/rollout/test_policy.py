@@ -6,8 +6,10 @@ import datetime
 from typing import Any
 
 import pytest
+import yaml
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import RANGES, Policy, Share, Window
+from ansible_collections.lockstep.vllm.plugins.modules import plan
 
 OPTIONS: dict[str, Any] = {"wave_size": "25%", "capacity_floor": None, "window": None, "order": []}
 
@@ -27,6 +29,11 @@ def at(clock: str) -> datetime.datetime:
         ("22:00-04:00", "00:00", True, 0),
         ("22:00-04:00", "12:00", False, 600),
         ("06:00-06:00", "05:00", True, 0),
+        ("02:30-04:45", "02:29", False, 1),
+        ("02:30-04:45", "02:30", True, 0),
+        ("02:30-04:45", "04:44", True, 0),
+        ("02:30-04:45", "04:45", False, 21 * 60 + 45),
+        ("22:15-23:59", "23:58", True, 0),
     ],
 )
 def test_window(window: str, clock: str, is_open: bool, minutes: int) -> None:
@@ -50,11 +57,14 @@ def test_the_window_is_in_utc() -> None:
         ("100%", 7, 7, 7),
         ("0%", 7, 0, 0),
         ("76%", 4, 3, 4),
+        ("50%", 200, 100, 100),
+        ("100%", 200, 200, 200),
     ],
 )
 def test_share(text: str, total: int, most: int, least: int) -> None:
     share = Share.parse(text)
     assert (share.at_most(total), share.at_least(total)) == (most, least)
+    assert str(share) == text.replace(" ", "")
 
 
 @pytest.mark.parametrize(
@@ -83,6 +93,12 @@ def test_a_policy_from_options(values: dict[str, Any], policy: Policy) -> None:
     assert Policy.parse(**{**OPTIONS, **values}) == policy
 
 
+def test_where_nothing_is_said_the_documented_defaults_hold() -> None:
+    options = yaml.safe_load(plan.DOCUMENTATION)["options"]["policy"]["suboptions"]
+    documented: dict[str, Any] = {**OPTIONS, **{name: about.get("default") for name, about in options.items()}}
+    assert Policy.parse(**documented) == Policy()
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -99,6 +115,7 @@ def test_a_policy_from_options(values: dict[str, Any], policy: Policy) -> None:
         ("pause_between", -1),
         ("pause_between", float("inf")),
         ("bake_seconds", -0.5),
+        ("bake_seconds", float("inf")),
         ("bake_seconds", float("nan")),
         ("bake_latency_factor", 0.9),
         ("bake_error_share", -0.1),

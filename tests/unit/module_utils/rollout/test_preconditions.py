@@ -7,7 +7,12 @@ import datetime
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Window
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.preconditions import Capacity, Request, unmet
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.preconditions import (
+    Capacity,
+    Request,
+    removal,
+    unmet,
+)
 
 NOON = datetime.datetime(2026, 11, 22, 12, 0, tzinfo=datetime.UTC)
 PAUSE = {"action": "pause", "by": "ada@ops1", "at": "2026-11-22T11:00:00Z", "reason": "traffic peak"}
@@ -84,3 +89,27 @@ def test_the_floor_holds_at_the_moment_a_wave_begins(
             "it goes on with wave 2",
         ):
             assert fragment in str(reason)
+
+
+ANYWAY = "ansible-playbook playbooks/remove.yml --limit rb -e rollout_capacity_floor="
+STATUS = "ansible-playbook playbooks/status.yml"
+
+
+@pytest.mark.parametrize(
+    ("floor", "unready", "left", "says", "following"),
+    [
+        pytest.param(1, {"a1": "", "b1": ""}, None, "", "", id="another serves"),
+        pytest.param(2, {"a1": "", "b1": "given_up"}, None, "", "", id="it does not serve, so that nobody is lost"),
+        pytest.param(2, {"a1": "", "b1": ""}, 1, "Add a replica first", f"{ANYWAY}1", id="too few are left"),
+        pytest.param(
+            1, {"a1": "given_up", "b1": ""}, 0, f"Repair what does not serve first; to remove it all the same: {ANYWAY}0",
+            STATUS, id="another could serve",
+        ),
+    ],
+)  # fmt: skip
+def test_removal(floor: int, unready: dict[str, str], left: int | None, says: str, following: str) -> None:
+    stop = removal(("rb",), Capacity(floor, unready, {"b1", "b2"}))
+    assert (stop is None) == (left is None)
+    if stop:
+        assert f"would leave {left}, and the capacity floor is {floor}; nothing was done. {says}" in stop.cause
+        assert stop.next == following

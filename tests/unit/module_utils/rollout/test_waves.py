@@ -109,6 +109,12 @@ DUE8 = [replica(name) for name in "abcdefgh"]
             [["c"], ["b"], ["a"]],
             id="quarantined is taken when asked for",
         ),
+        pytest.param(
+            [replica("a", serving=False), replica("b", "quarantined", serving=False), replica("c")],
+            {"include_quarantined": True},
+            [["b"], ["a"], ["c"]],
+            id="and before those that are due",
+        ),
     ],
 )
 def test_waves(replicas: list[ReplicaNeed], policy: dict[str, object], desired: list[list[str]]) -> None:
@@ -134,12 +140,46 @@ RACKS = [in_domain("a", "x.1"), in_domain("b", "y.1"), in_domain("c", "x.1"), in
             [["a", "b", "c"], ["d"]],
             id="a replica in two domains joins them",
         ),
+        pytest.param(
+            [replica("d"), in_domain("a", "x.1"), in_domain("c", "x.1"), replica("e")],
+            {"capacity_floor": 1, "canary": 2},
+            [["d", "e"], ["a", "c"]],
+            id="who is alone goes past one that is too large",
+        ),
         pytest.param([in_domain("a", "x.1"), in_domain("b", "x.2")], {}, [["a"], ["b"]], id="cliques are apart"),
         pytest.param(
             [in_domain("a", "x.1", zone="p"), in_domain("b", "x.1", zone="q"), replica("c")],
             {},
             [["a", "b"], ["c"]],
             id="over what zones say",
+        ),
+        pytest.param(
+            [in_domain("a", "x.1", zone="p"), in_domain("b", "x.1", zone="q"), replica("c", zone="q")],
+            {"canary": 3, "capacity_floor": 0},
+            [["a", "b"], ["c"]],
+            id="in the zone of its first",
+        ),
+        pytest.param(
+            [replica("c", zone="p"), in_domain("a", "x.1", zone="q"), in_domain("b", "x.1", zone="p")],
+            {"canary": 3, "capacity_floor": 0},
+            [["c"], ["a", "b"]],
+            id="not in that of its last",
+        ),
+        pytest.param(
+            [
+                replica("h", "half_done", serving=False),
+                in_domain("c", "x.1", need="half_done", serving=False),
+                in_domain("a", "x.1"),
+            ],
+            {"canary": 3, "capacity_floor": 0},
+            [["h", "c", "a"]],
+            id="as early as its first",
+        ),
+        pytest.param(
+            [in_domain("c", "x.1", need="half_done", serving=False), in_domain("a", "x.1"), replica("d")],
+            {"canary": 3, "capacity_floor": 0},
+            [["c", "a"], ["d"]],
+            id="before what is only due",
         ),
         pytest.param(
             [in_domain("a", "x.1"), replica("b", "up_to_date"), in_domain("c", "x.1", need="half_done", serving=False)],
@@ -193,6 +233,14 @@ def test_a_wave_says_why_others_are_taken_with_a_replica() -> None:
         pytest.param(
             [*RACKS[:2], in_domain("c", "x.1", serving=False)], {"capacity_floor": 1, "leave_serving": True}, None,
             "leaves out a: serving (rollout_leave_serving)", id="who serves is to be left",
+        ),
+        pytest.param(
+            [in_domain("a", "x.1", serving=False), in_domain("b", "x.1"), in_domain("c", "x.1")], {"leave_serving": True},
+            ["a", "b"], "leaves out b, c: serving (rollout_leave_serving)", id="the first one's reason",
+        ),
+        pytest.param(
+            [in_domain("a", "x.1"), in_domain("b", "x.1")], {"capacity_floor": 2}, None,
+            "a, b cannot be drained: 2 of 2 replicas would serve and 2 must keep serving", id="nobody can be drained",
         ),
     ],
 )  # fmt: skip
@@ -263,9 +311,41 @@ def test_skipped_replicas_have_reasons() -> None:
 
 
 def test_a_quarantined_replica_is_named_with_its_reason() -> None:
-    plan = waves([ReplicaNeed("b", ("b1",), need=Need.QUARANTINED, reasons={"b1": ("Xid 79",)})], Policy(), NOON)
+    plan = waves(
+        [
+            ReplicaNeed("b", ("b1", "b2"), None, False, Need.QUARANTINED, {"b1": ("Xid 79",), "b2": ()}),
+            ReplicaNeed("c", ("c1",), None, False, Need.QUARANTINED),
+        ],
+        Policy(),
+        NOON,
+    )
     assert isinstance(plan, WavePlan)
-    assert plan.skipped == {"b": Skip(SkipCode.QUARANTINED, "quarantined (b1: Xid 79)")}
+    assert plan.skipped == {
+        "b": Skip(SkipCode.QUARANTINED, "quarantined (b1: Xid 79)"),
+        "c": Skip(SkipCode.QUARANTINED, "quarantined (no reason recorded)"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("replicas", "canaries", "zones"),
+    [
+        pytest.param(
+            [replica("a", zone="x"), replica("b", zone="y")], [True, False], ["x", "y"], id="the first of two"
+        ),
+        pytest.param([replica("a", zone="x")], [False], ["x"], id="nobody comes after it"),
+        pytest.param(
+            [replica("a", serving=False, zone="x"), replica("b", serving=False, zone="y")],
+            [False],
+            [None],
+            id="at rest",
+        ),
+    ],
+)
+def test_canary_and_zone(replicas: list[ReplicaNeed], canaries: list[bool], zones: list[str | None]) -> None:
+    plan = waves(replicas, Policy(), NOON)
+    assert isinstance(plan, WavePlan)
+    assert [(wave.canary, wave.zone) for wave in plan.waves] == list(zip(canaries, zones, strict=True))
+    assert [wave.n for wave in plan.waves] == list(range(1, len(zones) + 1))
 
 
 def test_a_wave_as_data() -> None:
