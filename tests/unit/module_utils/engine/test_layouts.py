@@ -34,6 +34,22 @@ def test_choose(gpus: int, waited: float, hopeless: bool, layout: Layout | None,
     assert expected in choice.reason
 
 
+def test_a_smaller_layout_waits_for_the_preferred_one_where_nobody_knows_it_hopeless() -> None:
+    assert layouts.choose(LIST, 8, 0, Policy().patience).reason.endswith("middle starts in 120 s if it stays so")
+
+
+@pytest.mark.parametrize(
+    ("layout", "gpus", "sizes"),
+    [
+        (Layout("", 8), 8, "TP 8 × PP 1"),
+        (Layout("", 8, 2), 16, "TP 8 × PP 2"),
+        (Layout("", 4, 2, data_parallel_size=2), 16, "TP 4 × PP 2 × DP 2"),
+    ],
+)
+def test_sizes(layout: Layout, gpus: int, sizes: str) -> None:
+    assert (layout.gpus, layout.sizes) == (gpus, sizes)
+
+
 @pytest.mark.parametrize(
     ("current", "gpus", "better"),
     [(SMALL, 4, None), (SMALL, 8, MIDDLE), (SMALL, 16, BIG), (MIDDLE, 8, None), (MIDDLE, 16, BIG), (BIG, 99, None)],
@@ -58,6 +74,10 @@ NIGHT = Window.parse("22:00-04:00")
         (Policy(move_up="window", window=NIGHT), 90, 3, False, True, ""),
         (Policy(move_up="window", window=NIGHT), 90, 4, False, False, "22:00-04:00 UTC"),
         (Policy(move_up="window", window=NIGHT), 90, 12, True, True, ""),
+        (Policy(move_up="window", window=NIGHT), 90, 22, False, True, ""),
+        (Policy(move_up="window"), 90, 23, False, False, "by command"),
+        (Policy(move_up="command", window=NIGHT), 90, 23, False, False, "by command"),
+        (Policy(move_up="window", window=Window.parse("02:00-04:00")), 90, 4, False, False, "02:00-04:00 UTC"),
         (Policy(move_up="window", window=Window.parse("02:00-04:30")), 90, 2, False, True, ""),
         (Policy(move_up="window", window=Window.parse("02:00-04:30")), 90, 1, False, False, "02:00-04:30"),
     ],
