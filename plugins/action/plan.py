@@ -153,9 +153,7 @@ class ActionModule(ClusterAction):
         except ValueError as error:
             return mode, Policy(), [Stop(line) for line in str(error).splitlines()]
 
-    def _misplaced(
-        self, task_vars: Values, declared: Mapping[str, Declared], found: variables.Found
-    ) -> list[Stop]:
+    def _misplaced(self, task_vars: Values, declared: Mapping[str, Declared], found: variables.Found) -> list[Stop]:
         """What else is wrong with the inventory, where that does not come of what was found already."""
         if not found.names.isdisjoint(topology.VARIABLES):
             return []

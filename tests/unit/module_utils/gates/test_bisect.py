@@ -147,6 +147,7 @@ def test_whether_the_others_pass_together(hosts, rounds, rest, located):
         ("abcdef", [("-ab", "-cd", "-ef")], ["ac", "bd"]),  # nobody is cleared: other pairs
         ("abcdef", [("-ab", "cd", "ef"), ("-ac", "bd")], ["ad", "bcef"]),
         ("abcdef", [("-ab", "cd", "-ef"), ("-ac", "-bd")], ["ad", "bc"]),  # nobody uncleared runs with the others
+        ("abcde", [("-ab", "cde"), ("-ac", "-bd")], ["ad", "bc"]),  # one that is left over is no group
         ("abcdef", [("ab", "cd", "ef"), ("-ac", "bd", "?ef")], ["bcdef"]),  # one host of a bad pair is left out
     ],
 )

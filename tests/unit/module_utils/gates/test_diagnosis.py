@@ -93,6 +93,13 @@ CASES = [
         "nccl gate, wrong_sum",
         "a2",
     ),
+    (
+        "already eager is bad across hosts",
+        {"a1": host(), "a2": host()},
+        {**ALL_GOOD, "graph": bad("graph", "eager_bad", host="a2")},
+        "graph gate, eager_bad: graph is bad",
+        "a2",
+    ),
     ("all good", {"a1": host(), "a2": host()}, ALL_GOOD, "every gate passes", "–"),
     ("not tested", {"a1": host(), "a2": host()}, {}, "the gates that need the GPUs did not run", "–"),
     ("silent host", {"a1": host(), "a2": diagnosis.HostFindings({}, {})}, ALL_GOOD, "a2 did not answer", "a2"),

@@ -220,6 +220,55 @@ def test_a_worker_that_the_replica_stamp_does_not_know_is_gated_again() -> None:
     assert any("another fingerprint" in reason for reason in planned.waves[0].reasons["a2"])
 
 
+@pytest.mark.parametrize(
+    ("host", "changes", "steps"),
+    [
+        ("a2", {"tunnel": {"wanted": True, "problem": "no key"}}, {"ray": "tunnel: no key"}),
+        (
+            "a2",
+            {"tunnel": {"wanted": True, "problem": "no key"}, "manifest__ray_node__drifted": ["/etc/x"]},
+            {"ray": "changed on the host: /etc/x"},
+        ),
+        (
+            "a2",
+            {"filter": {"problem": "no table"}, "manifest__gpu_host__drifted": ["/etc/x"]},
+            {"prepare": "changed on the host: /etc/x"},
+        ),
+        (
+            "a2",
+            {"manifest__nvidia_driver__current": False, "manifest__serving_runtime__current": False},
+            {
+                "driver": "its variables or topology changed",
+                "runtime": "its variables or topology changed",
+                "gates": "driver and runtime will change",
+            },
+        ),
+    ],
+)
+def test_each_step_has_its_first_reason(host: str, changes: dict[str, Any], steps: dict[str, str]) -> None:
+    assert build({host: edited(host, **changes)}).steps == {host: steps}
+
+
+@pytest.mark.parametrize("step", list(Step))
+def test_what_a_replica_leaves_service_for(step: Step) -> None:
+    under_it = {Step.PREPARE, Step.START}
+    assert needs.HostNeed("a1", {step: "due"}).disturbing is (step not in under_it)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, "HAProxy is not running"),
+        ({"units": {"haproxy.service": {"active": "failed"}}}, "HAProxy is not running"),
+        ({"units": {"haproxy.service": {"active": "active"}}}, "never applied"),
+        ({"units": {"haproxy.service": {"active": "active"}}, "manifest": {"vllm_haproxy": {"current": True}}}, None),
+    ],
+)
+def test_why_a_router_is_due(changes: dict[str, Any], reason: str | None) -> None:
+    assert needs.router_reason(HostState.parse({**good("a1"), **changes})) == reason
+    assert needs.router_reason(None) == "HAProxy is not running"
+
+
 def test_harmless_things_need_no_wave() -> None:
     planned = build({"a1": edited("a1", manifest__gpu_host__current=False)})
     assert planned.waves == ()
@@ -603,6 +652,15 @@ def test_an_abort_finds_the_roll_wherever_it_began(mate: dict[str, Any] | None, 
     declared = {host: needs.Desired(settings(host), {}) for host in ADDRESSES}
     found = plan.before_roll(TOPOLOGY, declared, answers)
     assert {host: each.driver["version"] for host, each in found.items()} == {"b1": "550.90.07", "b2": version}
+
+
+def test_an_abort_declares_the_driver_and_nothing_else() -> None:
+    before = {"version": "550.90.07", "source": "repository", "flavor": "closed"}
+    roll = {**ROLLED, "roll": {"from": before, "over": None}}
+    declared = {host: needs.Desired(settings(host), {}) for host in ADDRESSES}
+    found = plan.before_roll(TOPOLOGY, declared, observed({"b1": edited("b1", change=roll)}))["b1"].settings
+    changed = {name for name in found if found.get(name) != declared["b1"].settings.get(name)}
+    assert changed == set(needs.DRIVER)
 
 
 def test_whether_there_is_a_roll_to_abort_is_not_known_while_a_host_does_not_answer() -> None:
