@@ -83,7 +83,7 @@ def test_example_brings_up_bare_hosts(example: tuple[str, Lab]) -> None:
     asked = {"model": "tiny", "prompt": lab.facts()["proof_prompt"], "max_tokens": 48, "temperature": 0}
     answer = lab.on(
         hosts["gpu-01"],
-        f"curl -s -m 30 http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json' "
+        f"curl -s -m 30 http://{lab.address(hosts['gpu-01'])}:8000/v1/completions -H 'Content-Type: application/json' "
         f"-H 'Authorization: Bearer {'1' * 64}' -d {shlex.quote(json.dumps(asked))}",
     )
     assert lab.facts()["proof_answer"] in json.loads(answer)["choices"][0]["text"], answer
