@@ -82,6 +82,7 @@ _INCLUDES = frozenset(("include_role", "include_tasks", "import_role", "import_t
 _PLAYBOOKS = {(path.parents[2] / "playbooks").resolve() for path in (Path(__file__), Path(__file__).resolve())}
 _SETS_OUT = frozenset(("step_started", "wave_started", "gate"))
 _SAYS = "ansible.builtin.debug"
+_STEPS = frozenset(words.STEPS)
 _COLOURS = {"failed": "red", "gate": "cyan", "serving": "green", "wave_started": "blue", "run_ended": "blue"}
 
 
@@ -315,7 +316,7 @@ def _is_include(task: Any) -> bool:
 def _convention(variables: dict[str, Any]) -> dict[str, Any]:
     """``lockstep_step`` and ``lockstep_wave`` as literals; an expression is not for a callback to evaluate."""
     found: dict[str, Any] = {}
-    if variables.get("lockstep_step") in words.STEPS:
+    if variables.get("lockstep_step") in _STEPS:
         found["lockstep_step"] = str(variables["lockstep_step"])
     if isinstance(variables.get("lockstep_wave"), int):
         found["lockstep_wave"] = variables["lockstep_wave"]

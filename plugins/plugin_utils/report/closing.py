@@ -41,7 +41,7 @@ class Hosts:
         """From Ansible's summary of each host."""
         found: dict[str, list[str]] = {}
         for host, counted in sorted(summaries.items()):
-            worst = next((name for name in ("unreachable", "failures", "changed") if counted[name]), "unchanged")
+            worst = next((name for name in ("unreachable", "failures", "changed") if counted.get(name)), "unchanged")
             found.setdefault("failed" if worst == "failures" else worst, []).append(host)
         return cls(**{name: tuple(hosts) for name, hosts in found.items()})
 

@@ -551,7 +551,7 @@ def test_settings_may_change_apart_within_an_nvlink_domain() -> None:
             {},
             {"a1": {"gpu_host_interface": "eth9"}},
             None,
-            ["10.0.0.1 is not on eth9 (no such interface)", "eth0 10.0.0.1"],
+            ["a1: gpu_host_address is not on eth9", "10.0.0.1; the host has eth0 10.0.0.1"],
         ),
         ({"a1": edited("a1", preflight={"error": "EIO"})}, {}, None, ["a1: its preflight could not be done: EIO"]),
         *(

@@ -12,6 +12,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import calm_l
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.calm_lines import Doing, StepEnded
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.calm_view import View
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.progress import Progress
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.tracker import Tracker
 from tests.unit.plugin_utils.report import rolls
 
 
@@ -292,10 +293,11 @@ def test_a_run_without_a_plan_ends_in_a_box_with_its_hosts(
     summaries = {host: {**COUNTED, "changed": 2} for host in ("a2", "a1")} | {"ops1": COUNTED}
     if outcome == "failed":
         summaries |= {"b1": {**COUNTED, "changed": 1, "failures": 1}, "b2": {**COUNTED, "unreachable": 1}}
-    screen = Screen(())
-    screen.clock.now = 41
-    screen.tracker.ends(outcome)
-    ended = closing.closing("remove", outcome, screen.tracker, hosts=closing.Hosts.parse(summaries))
+    clock = rolls.Clock()
+    tracker = Tracker(clock)
+    clock.now = 41
+    tracker.ends(outcome)
+    ended = closing.closing("remove", outcome, tracker, hosts=closing.Hosts.parse(summaries))
     assert ended.title == title
     assert list(ended.rows) == rows
 
