@@ -85,6 +85,10 @@ def ask(base_url: str, deadline: float = 5.0) -> tuple[bool, str]:
     return answer[0] == 200, "" if answer[0] in (200, 503) else f"its supervisor answers HTTP {answer[0]}"
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 128  # of 5, as it is else, a few hundred connections a second left probes of the router a second late
+
+
 def serve(address: str, port: int, ready: Callable[[], bool]) -> http.server.ThreadingHTTPServer:
     """Answer ``GET /ready`` at ``address:port`` from a thread of its own: 200 or 503, and no more than ``ready()``.
 
@@ -119,7 +123,7 @@ def serve(address: str, port: int, ready: Callable[[], bool]) -> http.server.Thr
         def log_message(self, format: str, *args: object) -> None:
             """The router asks every few seconds: not worth a line each."""
 
-    server = http.server.ThreadingHTTPServer((address, port), Handler)
+    server = _Server((address, port), Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, name="readiness", daemon=True).start()
     return server

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import urllib.error
 import urllib.request
 
@@ -67,3 +69,13 @@ def test_ready_answers_what_is_true_now() -> None:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_a_crowd_of_connections_is_queued() -> None:
+    """While none is accepted, a hundred can connect: the next of the kernel's refusals costs the router's probe a second."""
+    server = readiness.serve("127.0.0.1", 0, lambda: True)
+    server.shutdown()
+    with contextlib.ExitStack() as crowd:
+        crowd.callback(server.server_close)
+        for _ in range(100):
+            crowd.enter_context(socket.create_connection(server.server_address[:2], timeout=0.5))
