@@ -45,6 +45,8 @@ def exporters(lab: Lab, node_exporter: str) -> Iterator[None]:
 @pytest.fixture
 def server(lab: Lab, exporters: None, prometheus: str, tmp_path: Path) -> Iterator[Ask]:
     """Prometheus, configured as docs/how-to/prometheus-and-grafana.md says, but asking every 2 s; a question to its API."""
+    first = lab.play()
+    assert first.rc == 0, first.explained()
     targets = tmp_path / "targets"
     play = lab.play(
         "playbooks/metrics.yml", extra={"node_metrics_targets_folder": str(targets), "node_metrics_interval": 5}
@@ -98,9 +100,6 @@ def alerts(ask: Ask) -> dict[str, dict[str, str]]:
 
 
 def test_prometheus_sees_the_cluster_and_what_goes_wrong(lab: Lab, server: Ask) -> None:
-    first = lab.play()
-    assert first.rc == 0, first.explained()
-
     def up() -> set[tuple[str, str]]:
         found = server("targets", state="active").get("activeTargets", [])
         return {(each["labels"]["job"], each["labels"]["instance"]) for each in found if each["health"] == "up"}
