@@ -33,6 +33,7 @@ table inet airgap {
     counter outside_tcp { }
     counter outside_udp { }
     counter outside_other { }
+    counter metadata { }
     set tried { type ipv4_addr . inet_service; flags dynamic; }
     chain out {
         type filter hook output priority -200; policy accept;
@@ -41,6 +42,8 @@ table inet airgap {
         ip6 daddr fe80::/10 accept
         ip6 daddr ff00::/8 accept
         ip daddr 224.0.0.0/4 drop
+        # Ray's dashboard asks which cloud it is on, whatever its usage statistics are set to; it takes no answer for an answer.
+        ip daddr 169.254.169.254 tcp dport 80 counter name metadata reject
         ip protocol tcp update @tried { ip daddr . tcp dport }
         meta l4proto tcp counter name outside_tcp reject
         udp dport 123 drop
