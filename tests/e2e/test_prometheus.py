@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import socket
 import subprocess
 import urllib.parse
@@ -19,7 +20,15 @@ pytestmark = pytest.mark.long
 
 HOSTS = ("a1", "a2")
 TEXTFILES = "/var/lib/prometheus/node-exporter"
+# A machine's root has CAP_DAC_READ_SEARCH, a container's has not; and in a container these two hide what is mounted at
+# /proc/driver/nvidia, which on a machine is the kernel's own.
+AS_ON_A_MACHINE = """[Service]
+CapabilityBoundingSet=CAP_DAC_OVERRIDE
+ProtectKernelTunables=no
+ProtectControlGroups=no
+"""
 EXPORTER = "test-node-exporter"
+DROP_IN = "/run/systemd/system/lockstep-metrics.service.d"
 Ask = Callable[..., Any]
 
 
@@ -34,12 +43,21 @@ def exporters(lab: Lab, node_exporter: str) -> Iterator[None]:
         )
         lab.on(
             host,
+            f"mkdir -p {DROP_IN} && printf %s {shlex.quote(AS_ON_A_MACHINE)} > {DROP_IN}/testbed.conf "
+            "&& systemctl daemon-reload",
+        )
+        lab.on(
+            host,
             f"chmod 755 /usr/local/bin/{EXPORTER} && systemd-run --unit {EXPORTER} /usr/local/bin/{EXPORTER} "
             f"--collector.disable-defaults --collector.textfile --collector.textfile.directory={TEXTFILES}",
         )
     yield
     for host in HOSTS:
-        lab.on(host, f"systemctl stop {EXPORTER}; rm -f /usr/local/bin/{EXPORTER}", check=False)
+        lab.on(
+            host,
+            f"systemctl stop {EXPORTER}; rm -rf /usr/local/bin/{EXPORTER} {DROP_IN}; systemctl daemon-reload",
+            check=False,
+        )
 
 
 @pytest.fixture
