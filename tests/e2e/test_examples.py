@@ -37,8 +37,10 @@ def overlay(lab: Lab, hosts: dict[str, str]) -> str:
         # GPUs
         "gpu_host_interface": "eth0",
         "gpu_host_gpus": 1,
-        "vllm_server_tensor_parallel_size": 1,
-        "vllm_server_pipeline_parallel_size": len(hosts),
+        # Not a pipeline over the hosts, as the example has it: with that, vLLM 0.32 for CPU ends at its first completion here
+        # (KeyError in its scheduler).
+        "vllm_server_tensor_parallel_size": len(hosts),
+        "vllm_server_pipeline_parallel_size": 1,
         # the repository, and that of the serving environment
         "nvidia_driver_source": "mirror",
         "nvidia_driver_repository_url": f"{MIRROR}/nvidia/debian12/x86_64/",
