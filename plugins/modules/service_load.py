@@ -84,7 +84,9 @@ def main() -> None:
         loaded.write(unit, files, as_of)
     except OSError as error:
         if module.check_mode and isinstance(error, systemd.SystemctlError):
-            module.exit_json(changed=False)  # no systemd runs here, as in an image that is being built: nothing is loaded
+            module.exit_json(
+                changed=False
+            )  # no systemd runs here, as in an image that is being built: nothing is loaded
         module.fail_json(**Stop.of(error, f"journalctl -u {unit}").as_result())
     module.exit_json(changed=due)
 
