@@ -85,7 +85,9 @@ options:
         elements: str
         default: []
       include_quarantined:
-        description: Take replicas with quarantined hosts too. Variable C(rollout_include_quarantined).
+        description: >-
+          Take replicas with quarantined hosts too; whose gates pass leaves quarantine, an operator's as well. Variable
+          C(rollout_include_quarantined).
         type: bool
         default: false
       leave_serving:

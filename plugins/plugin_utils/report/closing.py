@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.grouping import grouped
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import many, names, printable, span
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import gate_matrix
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import RunOutcome
@@ -39,10 +40,7 @@ class Hosts:
     @classmethod
     def parse(cls, summaries: Mapping[str, Mapping[str, int]]) -> Hosts:
         """From Ansible's summary of each host."""
-        found: dict[str, list[str]] = {}
-        for host, counted in sorted(summaries.items()):
-            worst = next((name for name in ("unreachable", "failures", "changed") if counted.get(name)), "unchanged")
-            found.setdefault("failed" if worst == "failures" else worst, []).append(host)
+        found = grouped((_became(counted), host) for host, counted in sorted(summaries.items()))
         return cls(**{name: tuple(hosts) for name, hosts in found.items()})
 
     def rows(self, check: bool) -> list[tuple[str, str]]:
@@ -54,6 +52,11 @@ class Hosts:
             "unreachable": self.unreachable,
         }
         return [(label, names(hosts)) for label, hosts in labelled.items() if hosts]
+
+
+def _became(counted: Mapping[str, int]) -> str:
+    worst = next((name for name in ("unreachable", "failures", "changed") if counted.get(name)), "unchanged")
+    return "failed" if worst == "failures" else worst
 
 
 @dataclasses.dataclass(frozen=True)

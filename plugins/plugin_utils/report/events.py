@@ -340,11 +340,9 @@ def _whole_lines(text: str) -> str:
     """``text`` within CAUSE_LENGTH, cut where a line ends, with how many lines that left out."""
     if len(text) <= CAUSE_LENGTH:
         return text
-    lines = text[:CAUSE_LENGTH].splitlines()[:-1]
+    lines = text[:CAUSE_LENGTH].split("\n")[:-1]  # the line ends that are counted below, and no others
     rest = text.count("\n") + 1 - len(lines)
-    return (
-        "\n".join([*lines, f"… and {many(rest, 'line')} more (ansible-playbook -v)"]) if lines else text[:CAUSE_LENGTH]
-    )
+    return "\n".join([*lines, f"… and {many(rest, 'line')} more (with -v)"]) if lines else text[:CAUSE_LENGTH]
 
 
 def _cause(result: Result, gate: Given) -> str:

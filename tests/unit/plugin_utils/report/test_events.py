@@ -92,7 +92,11 @@ def test_a_plan_is_read_and_comes_back_out_of_the_journal() -> None:
         ({"msg": "x" * 100_000}, "x" * events.CAUSE_LENGTH),
         (
             {"msg": "\n".join(["refused", "a1: " + "x" * 3990, "a2: y", "a3: z"])},
-            "refused\n… and 3 lines more (ansible-playbook -v)",
+            "refused\n… and 3 lines more (with -v)",
+        ),
+        (
+            {"msg": "refused\n" + "a1\u2028" * 2000},
+            "refused\n… and 1 line more (with -v)",
         ),
     ],
 )
