@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop, StopError
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.errors import StopError
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.model import source, store
 from ansible_collections.lockstep.vllm.plugins.module_utils.model.codes import Kind, Result
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, stops, upload

@@ -12,7 +12,8 @@ import yaml
 from ansible import constants
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import data_tables
-from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop, StopError
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.errors import StopError
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import (
     endpoints,
     findings,

@@ -15,7 +15,6 @@ import hashlib
 import hmac
 import json
 import os
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -74,6 +73,8 @@ def key(path: Path | None = None) -> bytes:
 
 def make_key(path: Path | None = None) -> bytes:
     """This host's key, made where there is none."""
+    import secrets  # where it is needed: a probe makes no key
+
     path = path or records.MANIFEST_KEY
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):

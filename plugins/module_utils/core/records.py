@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from . import typed, untrusted
-from .stop import StopError
+from .errors import StopError
 
 T = TypeVar("T")
 ETC = Path("/etc/lockstep")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from .errors import StopError
+
 
 @dataclasses.dataclass(frozen=True)
 class Stop:
@@ -37,14 +39,3 @@ class Stop:
     def as_result(self) -> dict[str, str]:
         """What a module or an action fails with."""
         return {"msg": str(self), **({"next": self.next} if self.next else {})}
-
-
-class StopError(Exception):
-    """Base of the errors that may name the next command, as a field."""
-
-    def __init__(self, cause: str, next: str = "") -> None:
-        super().__init__(cause, next)
-        self.stop = Stop(cause, next)
-
-    def __str__(self) -> str:
-        return str(self.stop)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from . import untrusted
-from .stop import StopError
+from .errors import StopError
 from .wording import printable
 
 T = TypeVar("T")

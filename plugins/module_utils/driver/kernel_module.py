@@ -16,7 +16,7 @@ from typing import Literal
 
 from ..core import causes
 from ..core.commands import Run, run_command
-from ..core.stop import StopError
+from ..core.errors import StopError
 from . import boot_kernels, kernel_log, module_file
 from . import fabric as nvlink_fabric
 from . import holders as driver_holders

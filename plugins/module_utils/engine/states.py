@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from ..core.codes import Code
-from ..core.stop import StopError
+from ..core.errors import StopError
 
 
 class Phase(Code):

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 from ..core import typed
-from ..core.stop import StopError
+from ..core.errors import StopError
 from .codes import Code
 
 Verdict = Literal["pass", "fail", "timeout"]

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from ..core import manifests, previous_settings, records
 from ..core.commands import Run, run_command
+from ..core.errors import StopError
 from ..core.previous_settings import KeptFile, Previous
-from ..core.stop import StopError
 from ..core.systemd import SystemctlError, show
 from ..ray import tunnel, tunnel_live
 from ..runtime import install as runtime_install

@@ -6,7 +6,7 @@ import dataclasses
 import re
 import urllib.parse
 
-from ..core.stop import StopError
+from ..core.errors import StopError
 from .codes import Kind
 
 _REPOSITORY = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ..core.stop import StopError
+from ..core.errors import StopError
 from .codes import Result
 from .manifest import File
 from .store import partial

@@ -13,8 +13,7 @@ from typing import TypedDict
 
 from ..core import host_record, records
 from ..core.commands import Run, run_command
-from . import firewall, firewall_sessions
-from .ports import engine_ports, ray_ports
+from . import firewall, firewall_sessions, ports
 
 NFT = "/usr/sbin/nft"
 SETTINGS = records.ETC / "filter.json"
@@ -49,7 +48,7 @@ def wanted() -> str:
     if settings is None:
         raise records.RecordError(f"{SETTINGS} does not exist", "ansible-playbook site.yml")
     parsed = firewall.Settings.parse(settings)
-    return firewall.rules(host_record.require(), ray_ports(), engine_ports(), parsed, chosen())
+    return firewall.rules(host_record.require(), ports.ray_ports(), ports.engine_ports(), parsed, chosen())
 
 
 def chosen() -> tuple[range, ...]:
@@ -59,7 +58,7 @@ def chosen() -> tuple[range, ...]:
 
 def closed() -> tuple[range, ...]:
     """The ports that this host's table closes to others."""
-    return firewall.closed_here(host_record.require(), ray_ports(), engine_ports(), chosen())
+    return firewall.closed_here(host_record.require(), ports.ray_ports(), ports.engine_ports(), chosen())
 
 
 def state(run: Run = run_command) -> State:
@@ -141,7 +140,7 @@ def end_uninvited(run: Run = run_command) -> int:
         RecordError, OSError, ValueError, KeyError: as :func:`wanted`.
     """
     identity, settings = host_record.require(), firewall.Settings.parse(records.read(SETTINGS) or {})
-    allowed = firewall.allowed(engine_ports(), settings)
+    allowed = firewall.allowed(ports.engine_ports(), settings)
     found = firewall_sessions.uninvited(firewall_sessions.read(), closed(), identity["peers"].values(), allowed)
     firewall_sessions.end(found, run)
     return len(found)

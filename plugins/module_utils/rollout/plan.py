@@ -11,7 +11,8 @@ import dataclasses
 import datetime
 from collections.abc import Collection, Mapping
 
-from ..core.stop import Stop, StopError
+from ..core.errors import StopError
+from ..core.stop import Stop
 from ..driver import change_record
 from . import refusals, request
 from .driver_request import NOTHING_KNOWN, Known

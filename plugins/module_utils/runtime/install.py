@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..core import deadline, records
-from ..core.stop import StopError
+from ..core.errors import StopError
 from . import state as runtime_state
 
 ROOT = records.RUNTIME.parent

@@ -23,7 +23,7 @@ except ImportError as error:
 else:
     _MISSING = None
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import StopError
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.errors import StopError
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import span
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import endpoints
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.findings import Finding, refuse, warn

@@ -39,28 +39,46 @@ _COMMENT = re.compile(r"#.*")
 _LOOK_UP_SECONDS = 5.0
 _NOT_FOUND = 2  # of getent
 
-# Without importlib.abc and base64, which import half of the standard library, and without Python's teardown of its modules,
-# which takes a tenth of a probe's time.
+# Without importlib.abc and base64, which import half of the standard library, without OpenSSL where Python has SHA-256 of its
+# own, and without Python's teardown of its modules, which takes a tenth of a probe's time. A module of the library is compiled
+# when something of it is first wanted: `from . import module` costs a host nothing where it does not need the module.
 _BOOT = """
-import binascii, importlib, importlib.machinery, json, os, sys, zlib
+import _thread, binascii, importlib, importlib.machinery, json, os, sys, zlib
+running = _thread.RLock()
 sources = json.loads(zlib.decompress(binascii.a2b_base64({library!r})))
 module, function, argument = json.loads({call!r})
+class Module(type(sys)):
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)  # asked for by the import itself
+        with running:
+            if self.__spec__.loader_state:
+                self.__spec__.loader_state = None
+                Library.run(self)
+        try:
+            return self.__dict__[name]
+        except KeyError:
+            raise AttributeError("module %r has no attribute %r" % (self.__name__, name)) from None
 class Library:
     def find_spec(self, name, path=None, target=None):
         top, _, module = name.partition(".")
         if top == "lockstep" and module in sources:
             text, package = sources[module]
             where = "/opt/lockstep/lib/" + name.replace(".", "/") + ("/__init__.py" if package else ".py")
-            spec = importlib.machinery.ModuleSpec(name, self, origin=where, is_package=package)
+            spec = importlib.machinery.ModuleSpec(name, self, origin=where, is_package=package, loader_state="not run")
             spec.has_location = True
             return spec
     def create_module(self, spec):
-        return None
+        return Module(spec.name)
     def exec_module(self, module):
-        name = module.__spec__.name
-        exec(compile(self.get_source(name), module.__spec__.origin, "exec", dont_inherit=True), module.__dict__)
+        pass
+    def run(module):
+        source = sources[module.__name__.partition(".")[2]][0]
+        exec(compile(source, module.__spec__.origin, "exec", dont_inherit=True), module.__dict__)
     def get_source(self, name):
         return sources[name.partition(".")[2]][0]
+if not {{"_sha256", "_sha2"}}.isdisjoint(sys.builtin_module_names):
+    sys.modules["_hashlib"] = None
 sys.meta_path.insert(0, Library())
 entry = importlib.import_module("lockstep." + module)
 print("\\x1e" + json.dumps(getattr(entry, function)(argument)), flush=True)

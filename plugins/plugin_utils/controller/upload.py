@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import StopError
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.errors import StopError
 from ansible_collections.lockstep.vllm.plugins.module_utils.model import listing, manifest, store
 
 PIECE = 16 << 20

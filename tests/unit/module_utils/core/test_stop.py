@@ -4,7 +4,8 @@ import pickle
 
 import pytest
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop, StopError
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.errors import StopError
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import data_tables
-from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import StopError
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.errors import StopError
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import needs, plan, render, run_plan, topology
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.driver_request import Known
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import HostState, Observed

@@ -61,6 +61,22 @@ def test_the_probe_program_is_complete() -> None:
     }
 
 
+def test_every_module_that_travels_can_run_on_a_host() -> None:
+    """Each is run when something of it is first wanted, which may be only where a driver or a filter is there."""
+    run_all = 'for name in sources: getattr(importlib.import_module(("lockstep." + name).rstrip(".")), "absent", None)'
+    text = fleet.program("host.probe", "collect", {})
+    done = as_on_a_host(text.replace("entry = ", f"{run_all}\nentry = "))
+    assert fleet.read(done.returncode, done.stdout.encode(), done.stderr.encode()).error is None
+    assert text.count("entry = ") == 1
+
+
+def test_a_module_that_is_not_wanted_is_not_run(tmp_path: Path) -> None:
+    text = fleet.program("core.records", "sync_folder", str(tmp_path)).replace("os._exit(0)", "print(*sys.modules)")
+    loaded = as_on_a_host(text).stdout.splitlines()[-1].split()
+    assert "lockstep.core.typed" in loaded
+    assert "dataclasses" not in loaded  # which typed.py imports
+
+
 def test_files_on_the_host_do_not_change_what_is_imported(tmp_path: Path) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit('not this one')")
     done = subprocess.run(
