@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from .errors import StopError
-
 
 @dataclasses.dataclass(frozen=True)
 class Stop:
@@ -26,7 +24,8 @@ class Stop:
     @classmethod
     def of(cls, error: Exception, next: str = "") -> Stop:
         """Why ``error`` stops its caller; ``next`` counts where the error names no command itself."""
-        return error.stop if isinstance(error, StopError) and error.stop.next else cls(str(error), next)
+        named = getattr(error, "stop", None)  # of a StopError
+        return named if isinstance(named, Stop) and named.next else cls(str(error), next)
 
     def __str__(self) -> str:
         cause = f"{self.where}: {self.cause}" if self.where else self.cause

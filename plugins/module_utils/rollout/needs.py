@@ -176,7 +176,7 @@ def router_reason(state: HostState | None) -> str | None:
 
 def _host_stamp_reason(host: str, steps: Mapping[Step, str], state: HostState) -> str | None:
     if state.quarantine is not None:
-        return f"in quarantine: {state.quarantine.reason}"
+        return f"in quarantine: {state.quarantine}"
     if state.host_stamp is None:
         return "no host stamp"
     if state.host_stamp != state.fingerprint:

@@ -71,11 +71,15 @@ class Quarantine:
 
     kind: QuarantineKind | None
     reason: str
+    owner: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.reason} (by {self.owner})" if self.owner else self.reason
 
     @classmethod
     def parse(cls, record: Answer) -> Quarantine:
         kind = next((kind for kind in QuarantineKind if kind == record.get("kind")), None)
-        return cls(kind, str(record.get("reason") or record.get("error")))
+        return cls(kind, str(record.get("reason") or record.get("error")), str(record.get("owner") or ""))
 
 
 @dataclasses.dataclass(frozen=True)

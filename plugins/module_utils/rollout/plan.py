@@ -11,6 +11,7 @@ import dataclasses
 import datetime
 from collections.abc import Collection, Mapping
 
+from ..admission.quarantine import QuarantineKind
 from ..core.errors import StopError
 from ..core.stop import Stop
 from ..driver import change_record
@@ -141,6 +142,7 @@ def build(
     if isinstance(decided, Refusals):
         reasons = tuple(map(Stop, decided.reasons))
         return Plan(refusals=reasons, skipped=decided.skipped, warnings=warnings, drivers=due)
+    warnings = (*warnings, *_lifted(decided, observed))
     planned = dataclasses.replace(_in_waves(topology, observed, needs, decided, names), warnings=warnings)
     return dataclasses.replace(
         planned,
@@ -150,6 +152,21 @@ def build(
         ),
         completed=_completed(planned, topology, observed) if run.mode not in (Mode.VERIFY, Mode.ABORT) else (),
     )
+
+
+def _lifted(decided: WavePlan, observed: Mapping[str, Observed]) -> list[Stop]:
+    """What people have put in quarantine, and the run takes out of it, since it was asked to include such hosts."""
+    records = {
+        host: state.quarantine
+        for wave in decided.waves
+        for host in wave.hosts
+        if (state := observed[host].state) is not None and state.quarantine is not None
+    }
+    return [
+        Stop(f"leaves quarantine once its gates pass: {record}", where=host)
+        for host, record in records.items()
+        if record.kind is QuarantineKind.OPERATOR
+    ]
 
 
 def mode_of(action: str) -> Mode:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import datetime
 from typing import Any
 
@@ -797,6 +798,16 @@ def test_the_plan_for_people_names_who_is_skipped_and_why() -> None:
         "ra: skipped: quarantined (a2: gates: in quarantine: DIMM)",
         "up to date: rb (serving: ra, rb)",
     ]
+
+
+def test_the_plan_names_the_quarantine_that_a_run_was_asked_to_lift() -> None:
+    record = {"kind": "operator", "reason": "DIMM", "owner": "ada@ops"}
+    states = {"a2": edited("a2", quarantine=record), "b1": edited("b1", quarantine={**record, "kind": "changing"})}
+    planned = build(states, policy=dataclasses.replace(DEFAULT, include_quarantined=True))
+    lines = render.text(planned, TOPOLOGY, observed(states)).splitlines()
+    assert lines[0] == "warning: a2: leaves quarantine once its gates pass: DIMM (by ada@ops)"
+    assert not any("b1" in line for line in lines if line.startswith("warning"))
+    assert build(states).warnings == ()
 
 
 @pytest.mark.parametrize(
