@@ -61,6 +61,14 @@ class Problem:
         return Stop(f"{host}: {self.cause}", command)
 
 
+@dataclasses.dataclass(frozen=True)
+class Preflight:
+    """What keeps a host from its driver: who holds which of apt's ``locks``, and what else is wrong."""
+
+    locks: Mapping[str, str]
+    problems: tuple[Problem, ...]
+
+
 _LEFT = {
     Left.HALF_INSTALLED: "half-installed",
     Left.UNPACKED: "unpacked and not configured",

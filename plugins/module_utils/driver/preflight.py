@@ -6,7 +6,6 @@ said of packages, whose state is just being changed: then the holders are named,
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,21 +30,13 @@ from . import install as driver_install
 from . import repository as apt_repository
 from . import state as driver_state
 from . import transaction as driver_transaction
-from .package_problems import Problem, ProblemKind
+from .package_problems import Preflight, Problem, ProblemKind
 from .packages import PackageError, branch, refused_system
 from .transaction import Declared
 from .versions import find_driver_version
 
 KEYRINGS = "/etc/apt/keyrings/lockstep-nvidia"
 DEADLINE = 60.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Preflight:
-    """What keeps a host from its driver: who holds which of apt's ``locks``, and what else is wrong."""
-
-    locks: Mapping[str, str]
-    problems: tuple[Problem, ...]
 
 
 def check(request: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..core import deadline, records
 from ..core.errors import StopError
+from . import locked
 from . import state as runtime_state
 
 ROOT = records.RUNTIME.parent
@@ -111,7 +112,7 @@ def commands(environment: Environment, lock: str, folder: Path, cache: Path) -> 
     source = ["--no-index"] if environment.wheelhouse else []
     common = ["--python", str(folder / "bin" / "python"), "--cache-dir", str(cache), "--no-config", *source]
     # A source distribution is built by code that nothing pins, as root.
-    checked = ["--only-binary", ":all:", *(["--require-hashes"] if has_hashes(lock) else [])]
+    checked = ["--only-binary", ":all:", *(["--require-hashes"] if locked.has_hashes(lock) else [])]
     install = [str(environment.uv), "pip", "install", "--no-deps", *common, *checked, "--requirements"]
     made = [
         [
@@ -139,29 +140,6 @@ def sources(environment: Environment) -> dict[str, str]:
     return {"UV_DEFAULT_INDEX": environment.index_url} if environment.index_url else {}
 
 
-def has_hashes(lock: str) -> bool:
-    return "--hash=" in lock
-
-
-def unsafe(hashed: bool, extra: Sequence[str], source: str) -> str | None:
-    """Why whoever is between a host and its packages could run code as root; None where nothing is installed unchecked.
-
-    Args:
-        hashed: whether the lock has hashes.
-        extra: the further requirements.
-        source: where packages come from, a folder or URL; empty for uv's default index.
-    """
-    without = [requirement for requirement in extra if not has_hashes(requirement)]
-    if hashed and without:
-        return (
-            f"serving_runtime_extra_requirements: {', '.join(without)} without a hash; all else is locked by hashes: "
-            "write name==version --hash=sha256:…"
-        )
-    if source.startswith("http://") and not hashed:
-        return "the lock has no hashes, and packages would come over http://: use a lock with hashes, or https://"
-    return None
-
-
 def kept(environments: Mapping[str, float], current: str, before: str | None, previous: str | None = None) -> set[str]:
     """Which environments stay: the one in use, one to go back to (the one before, else the newest other), and ``previous``,
     which a change that is not accepted yet is rolled back to."""
@@ -185,7 +163,9 @@ def install(
         InstallError: it cannot be built; what was in use stays in use.
     """
     lock = _read(environment.lock)
-    if refusal := unsafe(has_hashes(lock), environment.extra, environment.wheelhouse or environment.index_url or ""):
+    if refusal := locked.unsafe(
+        locked.has_hashes(lock), environment.extra, environment.wheelhouse or environment.index_url or ""
+    ):
         raise InstallError(refusal)
     digest = digest_of(lock, environment.extra, _python_minor(environment.python))
     before = current(root)

@@ -10,24 +10,18 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansible.errors import AnsibleError
-
-try:  # ansible-core requires it
-    from cryptography import x509
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives import serialization
-except ImportError as error:
-    _MISSING: ImportError | None = error
-else:
-    _MISSING = None
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.errors import StopError
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import span
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import endpoints
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.findings import Finding, refuse, warn
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.settings import Settings
+
+if TYPE_CHECKING:  # ansible-core requires it; a run without TLS does not load it
+    from cryptography import x509
 
 CERTIFICATE, KEY = "vllm_haproxy_tls_certificate", "vllm_haproxy_tls_key"
 SOON = datetime.timedelta(days=14)
@@ -75,8 +69,8 @@ def load(certificate: str, key: str, read: Read) -> Certificate:
     Raises:
         CertificateError: one is missing or is not what it should be, or the key is not the certificate's.
     """
-    if _MISSING is not None:
-        raise CertificateError(f"{CERTIFICATE} cannot be read: {_MISSING} (ansible-core requires it)")
+    from cryptography import x509
+
     chain = [block for kind, block in _blocks(CERTIFICATE, certificate, read) if kind == "CERTIFICATE"]
     keys = [block for kind, block in _blocks(KEY, key, read) if kind.endswith("PRIVATE KEY")]
     if not chain:
@@ -180,6 +174,9 @@ def _blocks(variable: str, value: str, read: Read) -> Sequence[tuple[str, str]]:
 
 
 def _public(key: str) -> bytes:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+
     try:
         return _spki(serialization.load_pem_private_key(key.encode(), password=None).public_key())
     except TypeError:
@@ -191,11 +188,15 @@ def _public(key: str) -> bytes:
 
 
 def _spki(key: Any) -> bytes:
+    from cryptography.hazmat.primitives import serialization
+
     encoded: bytes = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return encoded
 
 
 def _names(certificate: x509.Certificate) -> tuple[str, ...]:
+    from cryptography import x509
+
     try:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, ValueError):

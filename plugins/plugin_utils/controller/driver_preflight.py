@@ -10,7 +10,7 @@ from typing import Any
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import typed
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import apt_lock, nvidia_repository
-from ansible_collections.lockstep.vllm.plugins.module_utils.driver.preflight import Preflight
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver.package_problems import Preflight
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.needs import Desired, DesiredDriver
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import HostState
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer

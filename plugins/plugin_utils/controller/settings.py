@@ -16,7 +16,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import manifests
-from ansible_collections.lockstep.vllm.plugins.module_utils.runtime import install
+from ansible_collections.lockstep.vllm.plugins.module_utils.runtime import locked
 from ansible_collections.lockstep.vllm.plugins.module_utils.runtime import state as runtime_state
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, role_digest
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import ConnectionVariables
@@ -141,7 +141,7 @@ def lock(name: str | None) -> Lock:
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         return Lock({}, f"{name} cannot be read on the controller ({why}): {remedy}")
-    return Lock(runtime_state.promised(text), hashed=install.has_hashes(text))
+    return Lock(runtime_state.promised(text), hashed=locked.has_hashes(text))
 
 
 def environment_problem(lock: Lock, values: Variables) -> str | None:
@@ -150,7 +150,7 @@ def environment_problem(lock: Lock, values: Variables) -> str | None:
         return f"serving_runtime_lock {lock.problem}"
     extra = values.get("serving_runtime_extra_requirements")
     source = values.get("serving_runtime_wheelhouse") or values.get("serving_runtime_index_url")
-    return install.unsafe(lock.hashed, list(map(str, extra)) if isinstance(extra, list) else [], str(source or ""))
+    return locked.unsafe(lock.hashed, list(map(str, extra)) if isinstance(extra, list) else [], str(source or ""))
 
 
 _engine_records: dict[str, Values] = {}
