@@ -40,6 +40,7 @@ ORDER = (
     "test_roll_bake",
     "test_roll_rollback",
     "test_roll_model",
+    "test_roll_runtime",
     "test_roll_rotate",
     "test_roll_remove",
     "test_roll_stops",
