@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, cast
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.window import Window
 from ansible_collections.lockstep.vllm.plugins.module_utils.host import answer as host_answer
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import outcome, preconditions, rollback_target
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Window
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode, Step
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..core import records
+from ..core.window import Window
 from ..ray.ports import EnginePorts
 from . import arguments as vllm_arguments
 from .arguments import merge, normalised
 from .ladder import RUNGS, Rung, mode_problem, rung_arguments, rungs
-from .layouts import Layout, MoveUp, Policy, Window
+from .layouts import Layout, MoveUp, Policy
 from .restarts import Restarts
 
 _DEFAULTS: dict[str, Any] = {

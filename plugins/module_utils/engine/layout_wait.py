@@ -110,9 +110,9 @@ class MoveUp:
             self._since = None
             return Choice(None, layouts.short_of(preferred, seen.gpus))
         self._since = now if self._since is None else self._since
-        moment = datetime.datetime.now(datetime.timezone.utc).time()
+        clock = datetime.datetime.now(datetime.timezone.utc)
         requested = state.move_up_requested()
-        allowed, why = layouts.may_move_up(self._config.policy, now - self._since, moment, requested)
+        allowed, why = layouts.may_move_up(self._config.policy, now - self._since, clock, requested)
         if allowed:
             state.follow_move_up()
             return Choice(larger, "")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import re
 from collections.abc import Sequence
 from typing import Any, Literal
+
+from ..core.window import Window
 
 MoveUp = Literal["at_once", "window", "command"]
 
@@ -42,32 +43,6 @@ class Layout:
         """``TP 8 × PP 2``, with ``× DP 2`` where there are several engines."""
         data = f" × DP {self.data_parallel_size}" if self.data_parallel_size > 1 else ""
         return f"TP {self.tensor_parallel_size} × PP {self.pipeline_parallel_size}{data}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Window:
-    """A daily span of time, in UTC; it may span midnight."""
-
-    start: datetime.time
-    end: datetime.time
-
-    @classmethod
-    def parse(cls, text: str) -> Window:
-        """``02:00-04:30``.
-
-        Raises:
-            ValueError: it is none.
-        """
-        found = re.fullmatch(r"\s*(\d{1,2}:\d{2})\s*-\s*(\d{1,2}:\d{2})\s*", text)
-        if not found:
-            raise ValueError(f"{text!r} is no window: write HH:MM-HH:MM, in UTC")
-        start, end = (datetime.datetime.strptime(part, "%H:%M").time() for part in found.groups())
-        return cls(start, end)
-
-    def holds(self, moment: datetime.time) -> bool:
-        if self.start <= self.end:
-            return self.start <= moment < self.end
-        return moment >= self.start or moment < self.end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,13 +103,13 @@ def short_of(preferred: Layout, gpus: int) -> str:
     return f"{gpus} of the {preferred.gpus} GPUs of {preferred.name} are there"
 
 
-def may_move_up(policy: Policy, there_for: float, moment: datetime.time, requested: bool) -> tuple[bool, str]:
+def may_move_up(policy: Policy, there_for: float, now: datetime.datetime, requested: bool) -> tuple[bool, str]:
     """Whether the operator's policy lets a better layout start now, and what it waits for, in a text that stays the same
     while the wait does.
 
     Args:
         there_for: seconds since the GPUs of the better layout are there without a break.
-        moment: time of day, UTC.
+        now: with a time zone.
         requested: the operator asked for it.
     """
     if there_for < policy.stable_for:
@@ -142,6 +117,5 @@ def may_move_up(policy: Policy, there_for: float, moment: datetime.time, request
     if requested or policy.move_up == "at_once":
         return True, ""
     if policy.move_up == "window" and policy.window is not None:
-        span = f"{policy.window.start:%H:%M}-{policy.window.end:%H:%M} UTC"
-        return (True, "") if policy.window.holds(moment) else (False, f"it moves up in the window {span}")
+        return (True, "") if policy.window.is_open(now) else (False, f"it moves up in the window {policy.window} UTC")
     return False, "it moves up by command: python3 -m lockstep.engine.cli move-up"

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from ..core.window import Window
+
 T = TypeVar("T")
 _PERCENT = re.compile(r"^\s*(\d{1,3})\s*%\s*$")
-_WINDOW = re.compile(r"^([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)$")
-_DAY = 24 * 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,39 +45,6 @@ class Share:
 
     def __str__(self) -> str:
         return f"{self.value}%" if self.percent else str(self.value)
-
-
-@dataclasses.dataclass(frozen=True)
-class Window:
-    """A daily maintenance window in UTC, minutes of the day; it may cross midnight. Start included, end not."""
-
-    start: int
-    end: int
-
-    @classmethod
-    def parse(cls, text: str) -> Window:
-        """``HH:MM-HH:MM``.
-
-        Raises:
-            ValueError: it is none.
-        """
-        match = _WINDOW.match(text)
-        if match is None:
-            raise ValueError(f"window is {text!r}: expected HH:MM-HH:MM in UTC")
-        hour, minute, end_hour, end_minute = (int(part) for part in match.groups())
-        return cls(hour * 60 + minute, end_hour * 60 + end_minute)
-
-    def is_open(self, now: datetime.datetime) -> bool:
-        """Whether ``now`` lies in it; equal start and end mean the whole day."""
-        return (_minute(now) - self.start) % _DAY < ((self.end - self.start) % _DAY or _DAY)
-
-    def minutes_until_open(self, now: datetime.datetime) -> int:
-        """Whole minutes; 0 while it is open."""
-        return 0 if self.is_open(now) else (self.start - _minute(now)) % _DAY
-
-    def __str__(self) -> str:
-        clock = (f"{minutes // 60:02d}:{minutes % 60:02d}" for minutes in (self.start, self.end))
-        return "-".join(clock)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,8 +153,3 @@ RANGES = {
 
 def _fault(name: str, value: object) -> str:
     return f"rollout_{name} is {value}: expected {RANGES[name]}"
-
-
-def _minute(now: datetime.datetime) -> int:
-    utc = now.astimezone(datetime.timezone.utc)
-    return utc.hour * 60 + utc.minute

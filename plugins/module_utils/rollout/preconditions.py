@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 from ..core.lock_record import Requested
 from ..core.stop import Stop
+from ..core.window import Window
 from ..core.wording import names
-from .policy import Window
 from .states import RequestAction
 from .waves import until_open
 

@@ -23,7 +23,8 @@ import dataclasses
 import datetime
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from .policy import Policy, Window
+from ..core.window import Window
+from .policy import Policy
 from .states import Need, SkipCode
 
 _FIRST = (Need.HALF_DONE, Need.QUARANTINED, Need.DUE)

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.window import Window
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import config as engine_config
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.config import ConfigError
-from ansible_collections.lockstep.vllm.plugins.module_utils.engine.layouts import Layout, Window
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine.layouts import Layout
 
 LEAST: dict[str, Any] = {
     "model": "/srv/m",

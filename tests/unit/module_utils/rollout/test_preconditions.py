@@ -6,7 +6,7 @@ import datetime
 
 import pytest
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Window
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.window import Window
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.preconditions import (
     Capacity,
     Request,

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
-from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Policy, Share, Window
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.window import Window
+from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Policy, Share
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Need, SkipCode
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.waves import (
     Refusals,
