@@ -29,6 +29,8 @@ RUNTIME = Path("/opt/lockstep/runtime/current")
 
 HOST = ETC / "host.json"
 TUNNEL = ETC / "tunnel.json"
+FILTER = ETC / "filter.json"
+"""Its presence says that this host is to have the packet filter."""
 ENGINE_CONFIG = ETC / "engine.json"
 HOST_STAMP = STATE / "stamp" / "host.json"
 REPLICA_STAMP = STATE / "stamp" / "replica.json"

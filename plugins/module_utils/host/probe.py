@@ -94,8 +94,11 @@ def collect(request: Request) -> HostState:
         "addresses": _addresses(networks),
         "networks": networks,
         "machine": _guarded(machine.machine),
-        "filter": firewall_live.state(),
-        "tunnel": tunnel_live.state(),
+        # Where there is none, what reads them need not be compiled.
+        "filter": firewall_live.state() if records.FILTER.exists() else {"wanted": False, "problem": ""},
+        "tunnel": (
+            tunnel_live.state() if records.TUNNEL.exists() else {"wanted": False, "problem": "", "handshakes": {}}
+        ),
     }
     if ROUTER_MANIFEST.exists():
         state["router"] = _guarded(_router)

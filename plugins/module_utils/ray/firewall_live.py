@@ -16,8 +16,7 @@ from ..core.commands import Run, run_command
 from . import firewall, firewall_sessions, ports
 
 NFT = "/usr/sbin/nft"
-SETTINGS = records.ETC / "filter.json"
-"""Its presence says that this host is to have the filter."""
+SETTINGS = records.FILTER
 LOADED = Path("/run/lockstep-filter/loaded.json")
 LOCAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 RESERVED = Path("/proc/sys/net/ipv4/ip_local_reserved_ports")
