@@ -89,6 +89,7 @@ e2e: env ## the tests of tests/e2e, on a testbed of their own
 test-long: env contract ## the scenarios that `make test` leaves out: every fault of a roll, many killed controllers (hours)
 	@$(STAGE) roles-long env NO_COLOR=1 tools/molecule $(COVERED_BY_E2E); status=$$?; \
 	$(STAGE) debian13 env NO_COLOR=1 LOCKSTEP_TESTBED_SUITE=trixie tools/molecule gpu_host nvidia_driver real_packages || status=1; \
+	$(STAGE) serving13 env LOCKSTEP_TESTBED_SUITE=trixie pytest -m 'not long' tests/e2e/test_site.py || status=1; \
 	$(STAGE) standalone env NO_COLOR=1 tools/molecule standalone || status=1; \
 	$(STAGE) long pytest -m long tests/e2e tests/security tests/supply && exit $$status
 
