@@ -99,7 +99,11 @@ class ActionModule(ClusterAction):
             observed,
             run,
             fingerprints,
-            [*configuration.lacking(Invocation.of_this_run().playbook, constants.CALLBACKS_ENABLED), *found.warnings],
+            [
+                *configuration.lacking(Invocation.of_this_run().playbook, constants.CALLBACKS_ENABLED),
+                *found.warnings,
+                *for_this_run_alone(extra, cluster.wanted, mode),
+            ],
             lambda due: self._driver_findings(cluster, observed, due, task_vars),
             addresses,
             cluster.unexpected(answers),
@@ -178,6 +182,16 @@ def _mode(arguments: Mapping[str, Any], extra: Mapping[str, Any]) -> tuple[Mode 
         cause = f"-e {declared[0]}=… says where to go, and aborting goes back to what each host ran before the roll"
         return mode, Stop(cause, f"{_ROLL} -e rollout_action=abort")
     return mode, None
+
+
+def for_this_run_alone(extra: Collection[str], wanted: Mapping[str, needs.Desired], mode: Mode) -> list[str]:
+    """What ``-e`` sets of a role's variables, which the next run would not know."""
+    roles = {name for desired in wanted.values() for name in desired.settings}
+    given = sorted(roles & {*extra}) if mode not in request.REPAIRS else []
+    if not given:
+        return []
+    rest = "for this run alone: write it into the inventory, or the next site.yml takes it back"
+    return [f"-e sets {' and '.join(given)} {rest}"]
 
 
 def result(

@@ -132,7 +132,13 @@ def loopback(address: str) -> str:
 
 
 def wait_presented(
-    wanted: str, look: Callable[[], Seen], reload: Callable[[], None], deadline: float, pause: float = 0.25
+    wanted: str,
+    look: Callable[[], Seen],
+    reload: Callable[[], None],
+    deadline: float,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> tuple[Seen, bool]:
     """Wait until clients get the ``wanted`` certificate; returns what they get, and whether it took a reload.
 
@@ -141,7 +147,7 @@ def wait_presented(
     Raises:
         CertificateError: they get another, or none.
     """
-    began = time.monotonic()
+    began = clock()
     reloaded, last = False, "nothing answers"
     while True:
         try:
@@ -152,10 +158,10 @@ def wait_presented(
             if seen.sha256 == wanted:
                 return seen, reloaded
             last = f"clients get another certificate (SHA-256 {seen.sha256[:16]}…, in the file is {wanted[:16]}…)"
-        waited = time.monotonic() - began
+        waited = clock() - began
         if waited >= deadline:
             raise CertificateError(f"{last}, {deadline:.0f} s after HAProxy was reloaded")
         if waited >= deadline / 3 and not reloaded:
             reload()
             reloaded = True
-        time.sleep(pause)
+        sleep(0.25)

@@ -125,7 +125,9 @@ def _down(arguments: argparse.Namespace) -> None:
     if arguments.all:
         others = [name for name in cluster.instances() if name != instance.name]
         if others:
-            raise TestbedError(f"image and caches are kept: testbed {', '.join(others)} still uses them")
+            kept = f"image, packages, wheels and model are kept, as testbed {', '.join(others)} may use them"
+            print(f"{kept}; once it is gone: testbed/testbed down --all")
+            return
         image.remove()
         shutil.rmtree(layout.CACHE, ignore_errors=True)
         print("removed image, packages, wheels and model")

@@ -36,13 +36,18 @@ def artefact(elsewhere: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def run(elsewhere: Path, artefact: Path) -> Run:
-    """Run a command where only the installed collection can be found; returns what it printed."""
+    """Run a command where only the installed collection can be found; returns what it printed.
+
+    It sees no process but its own: those of a testbed that is up use the GPUs of their pretended hosts.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
     environment |= {"ANSIBLE_COLLECTIONS_PATH": str(elsewhere / "installed"), "ANSIBLE_HOME": str(elsewhere / "home")}
 
+    own = [] if os.geteuid() == 0 else ["--map-current-user"]
+
     def run(*command: str | Path) -> str:
         outcome = subprocess.run(
-            [BIN / command[0], *command[1:]],
+            ["unshare", *own, "--pid", "--fork", "--mount-proc", BIN / command[0], *command[1:]],
             cwd=elsewhere,
             env=environment,
             capture_output=True,

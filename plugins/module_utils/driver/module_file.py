@@ -129,7 +129,7 @@ def obstacle(found: ModuleFile, version: str, flavor: str | None) -> tuple[str, 
             f"dkms autoinstall -k {found.kernel}",
         )
     if found.version and found.version != version:
-        cause = f"modprobe nvidia would load driver {found.version} ({found.path}), {version} is installed"
+        cause = f"modprobe nvidia would load driver {found.version} ({found.path}), not {version}"
         return cause, "dkms status"
     return None
 

@@ -15,6 +15,7 @@ from ..admission.quarantine import QuarantineKind
 from ..core.errors import StopError
 from ..core.stop import Stop
 from ..driver import change_record
+from ..driver.versions import version_key
 from . import refusals, request
 from .driver_request import NOTHING_KNOWN, Known
 from .left_out import LeftOut, left_out
@@ -142,7 +143,8 @@ def build(
     if isinstance(decided, Refusals):
         reasons = tuple(map(Stop, decided.reasons))
         return Plan(refusals=reasons, skipped=decided.skipped, warnings=warnings, drivers=due)
-    warnings = (*warnings, *_lifted(decided, observed))
+    older = _downgrades(desired, observed, due) if run.mode is Mode.CONVERGE else []
+    warnings = (*warnings, *older, *_lifted(decided, observed))
     planned = dataclasses.replace(_in_waves(topology, observed, needs, decided, names), warnings=warnings)
     return dataclasses.replace(
         planned,
@@ -152,6 +154,18 @@ def build(
         ),
         completed=_completed(planned, topology, observed) if run.mode not in (Mode.VERIFY, Mode.ABORT) else (),
     )
+
+
+def _downgrades(desired: Mapping[str, Desired], observed: Mapping[str, Observed], due: Collection[str]) -> list[Stop]:
+    """Hosts that run a newer driver than is declared, as after a roll by ``-e`` that nobody wrote down."""
+    found = []
+    for host in due:
+        state, asked = observed[host].state, str(desired[host].settings.get("nvidia_driver_version"))
+        runs = state.driver.package_version or state.driver.loaded_version if state is not None else None
+        if runs and version_key(runs) > version_key(asked):
+            cause = f"runs driver {runs}, newer than {asked}, to which this run takes it back. To keep it, set "
+            found.append(Stop(f'{cause}nvidia_driver_version: "{runs}" in the inventory', where=host))
+    return found
 
 
 def _lifted(decided: WavePlan, observed: Mapping[str, Observed]) -> list[Stop]:

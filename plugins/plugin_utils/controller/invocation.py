@@ -1,9 +1,9 @@
 """How this run was started, so that a command that it prints works when it is pasted.
 
-All code writes a command in one form, ``ansible-playbook playbooks/<name>.yml …``, also on hosts, which cannot know how
-they were reached. On the controller, where a message leaves for a person, :meth:`Invocation.repeated` gives each such command
-what this run was given: the folder, the inventory, ``-e``, the vault's and the connection's options, and the collection's name
-where it was started by that.
+All code writes a command in one form, ``ansible-playbook playbooks/<name>.yml …``, or ``ansible-playbook …`` for the playbook
+that was started, also on hosts, which cannot know how they were reached. On the controller, where a message leaves for a
+person, :meth:`Invocation.repeated` gives each such command what this run was given: the folder, the inventory, ``-e``, the
+vault's and the connection's options, and the collection's name where it was started by that.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from ansible import constants, context
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import known_variables
 
 COLLECTION = "lockstep.vllm."
-_PLAYBOOK = re.compile(r"(?<!&& )ansible-playbook (?:playbooks/)?(?P<name>[a-z_]+)\.yml\b")
+_PLAYBOOK = re.compile(
+    r"(?<!&& )ansible-playbook (?:…|(?:playbooks/)?(?P<name>[a-z_]+)\.yml\b)(?P<given>(?: -e \w+=[^\s;]+)*)"
+)
+"""A command of ours; … stands for the playbook that was started."""
 _MODULE = re.compile(r"(?<!&& )ansible (?=\S+ (?:--become |-b )?-m (?:lockstep\.vllm|ansible\.builtin)\.)")
 _LIMIT = re.compile(r"--limit (?P<names>[\w.,-]*\w)")
 _NAME = re.compile(r"(\w+)[\"']?\s*[:=]")
@@ -108,7 +111,12 @@ class Invocation:
         playbooks, modules = self.starts
 
         def playbook(match: re.Match[str]) -> str:
-            return playbooks + self._sibling(match["name"])
+            named = re.findall(r"-e (\w+)=", match["given"])
+            start = playbooks
+            for option in self.options:  # what the command itself names is said once
+                if option.startswith(tuple(f"-e {name}=" for name in named)):
+                    start = start.replace(f" {option} ", " ", 1)
+            return start + (self._sibling(match["name"]) if match["name"] else self._same()) + match["given"]
 
         return _MODULE.sub(lambda _match: modules, _PLAYBOOK.sub(playbook, text))
 
@@ -125,6 +133,11 @@ class Invocation:
         if isinstance(value, Mapping):
             return {key: self._in_value(inner, replica_of) for key, inner in value.items()}
         return [self._in_value(inner, replica_of) for inner in value] if isinstance(value, list) else value
+
+    def _same(self) -> str:
+        """The playbook that was started."""
+        anywhere = self.folder or self.playbook.startswith(COLLECTION)
+        return shlex.quote(self.playbook if anywhere else os.path.abspath(self.playbook))
 
     def _sibling(self, name: str) -> str:
         """The playbook ``name``, named as the one that was started."""

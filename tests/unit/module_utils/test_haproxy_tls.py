@@ -127,40 +127,54 @@ def test_a_text_without_a_certificate_has_no_fingerprint() -> None:
         haproxy_tls.fingerprint(ONE[ONE.index("-----BEGIN PRIVATE") :])
 
 
+class Clock:
+    """Time that passes where somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
 @pytest.mark.parametrize(
     ("answers", "reloads"),
     [
         (["new"], 0),
         ([OSError("refused"), "new"], 0),
         (["old", "old", "new"], 0),
-        (["old", "reload", "new"], 1),
+        (["old"] * 40 + ["new"], 0),
+        (["old"] * 41, 1),
     ],
+    ids=["at once", "refused first", "soon", "just before a third of the deadline", "not within a third of it"],
 )
 def test_a_reload_that_is_missing_is_made_up_for(answers: list[str | OSError], reloads: int) -> None:
     """Before a third of the deadline a reload may be under way; after it, none is."""
-    left, reloaded = list(answers), []
-    slow = "reload" in answers
+    left, reloaded, clock = list(answers), [], Clock()
 
     def look() -> Seen:
-        answer = left[0] if slow and not reloaded and len(left) == 2 else left.pop(0)
-        if answer == "reload":
-            return Seen("old", "", "")
+        answer = left.pop(0)
         if isinstance(answer, OSError):
             raise answer
         return Seen(answer, "TLSv1.3", "h2")
 
     def reload() -> None:
-        reloaded.append(1)
+        reloaded.append(clock.now)
         left[:] = ["new"]
 
-    seen, took = haproxy_tls.wait_presented("new", look, reload, 0.3 if slow else 30, pause=0.01)
+    seen, took = haproxy_tls.wait_presented("new", look, reload, 30, clock=clock, sleep=clock.sleep)
     assert seen.sha256 == "new"
-    assert (len(reloaded), took) == (reloads, bool(reloads))
+    assert (reloaded, took) == ([10.0] * reloads, bool(reloads))
 
 
 def test_another_certificate_to_the_end_is_a_failure() -> None:
+    clock = Clock()
     with pytest.raises(haproxy_tls.CertificateError, match="clients get another certificate"):
-        haproxy_tls.wait_presented("new", lambda: Seen("old", "", ""), lambda: None, 0.05, pause=0.01)
+        haproxy_tls.wait_presented("new", lambda: Seen("old", "", ""), lambda: None, 30, clock=clock, sleep=clock.sleep)
+    assert clock.now == 30
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ NO_HEADERS = ModuleFile(Lookup.MISSING, KERNEL, "nvidia-current-open", flavor="o
         (FOUND, "550.163.01", "open", None, None),
         (FOUND, "550.163.01", None, None, None),
         (FOUND, "550.163.01", "proprietary", "would load open kernel modules (/x/nvidia-current-open.ko), proprietary ones", "update-alternatives"),
-        (FOUND, "580.95.05", "open", "would load driver 550.163.01 (/x/nvidia-current-open.ko), 580.95.05 is installed", "dkms status"),
+        (FOUND, "580.95.05", "open", "would load driver 550.163.01 (/x/nvidia-current-open.ko), not 580.95.05", "dkms status"),
         (MISSING, "550.163.01", "open", f"no module nvidia-current-open for kernel {KERNEL}: DKMS built none", f"dkms autoinstall -k {KERNEL}"),
         (NO_HEADERS, "550.163.01", "open", "its headers are missing", f"apt-get install -y linux-headers-{KERNEL}"),
         (MISSING, "550.163.01", "proprietary", "would load open kernel modules (nvidia-current-open)", "update-alternatives"),

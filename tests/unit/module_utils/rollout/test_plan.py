@@ -800,6 +800,28 @@ def test_the_plan_for_people_names_who_is_skipped_and_why() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("runs", "mode", "told"),
+    [
+        ("580.95.05", Mode.CONVERGE, True),
+        ("550.90.07", Mode.CONVERGE, False),
+        ("580.95.05", Mode.UPGRADE, False),
+    ],
+    ids=["a roll was not written down", "an older one", "a roll asks for it"],
+)
+def test_a_plan_says_that_it_takes_a_newer_driver_back(runs: str, mode: Mode, told: bool) -> None:
+    host = edited("b1", driver__package_version=runs, driver__loaded_version=runs, driver__package_versions=[runs])
+    warnings = [str(each) for each in build({"b1": host}, mode=mode).warnings if "takes it back" in str(each)]
+    assert warnings == (
+        [
+            f"b1: runs driver {runs}, newer than {VERSION}, to which this run takes it back. To keep it, set "
+            f'nvidia_driver_version: "{runs}" in the inventory'
+        ]
+        if told
+        else []
+    )
+
+
 def test_the_plan_names_the_quarantine_that_a_run_was_asked_to_lift() -> None:
     record = {"kind": "operator", "reason": "DIMM", "owner": "ada@ops"}
     states = {"a2": edited("a2", quarantine=record), "b1": edited("b1", quarantine={**record, "kind": "changing"})}

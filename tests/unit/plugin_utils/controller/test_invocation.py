@@ -69,6 +69,16 @@ def test_a_cluster_is_called_as_its_inventory(inventories: tuple[str, ...], clus
             )
             for become in ("--become", "-b")
         ),
+        (
+            Invocation(str(ROOT), "site.yml", ("-i lab", "-e a=b")),
+            "Next: ansible-playbook … --limit replica_a",
+            f"Next: cd {ROOT} && ansible-playbook -i lab -e a=b site.yml --limit replica_a",
+        ),
+        (
+            Invocation(str(ROOT), "playbooks/upgrade_driver.yml", ("-i lab", "-e nvidia_driver_version=580.95.05")),
+            "ansible-playbook playbooks/upgrade_driver.yml -e nvidia_driver_version=550.127.05",
+            f"cd {ROOT} && ansible-playbook -i lab playbooks/upgrade_driver.yml -e nvidia_driver_version=550.127.05",
+        ),
         (Invocation(str(ROOT), "site.yml", ("-i lab",)), "ansible-core 2.18 is not supported", "ansible-core 2.18 is not supported"),
     ],
 )  # fmt: skip
