@@ -21,12 +21,21 @@ def cut_by_limit(
     missing = whole_replicas.missing(replicas, hosts)
     if not missing:
         return {}
-    whole = ",".join(whole_replicas.touched(replicas, hosts))
-    stop = Stop(
-        f"--limit leaves out {names(missing)} of {whole}: gates need all hosts of a replica, and nothing was done",
-        f"ansible-playbook playbooks/{playbook}.yml --limit {whole}",
-    )
-    return {"cause": stop.cause, "next": stop.next}
+    whole = whole_replicas.touched(replicas, hosts)
+    left_out = f"--limit leaves out {names(missing)} of {', '.join(whole)}"
+    if playbook == "remove":
+        asked = ",".join(host for name in whole for host in replicas[name] if host in hosts)
+        cause = (
+            f"{left_out}: a replica is removed as a whole, and nothing was done. For a host alone: take it out of the "
+        )
+        return {
+            "cause": f"{cause}inventory, run site.yml, then this playbook with -i {asked}, --limit {asked}",
+            "next": "",
+        }
+    return {
+        "cause": f"{left_out}: gates need all hosts of a replica, and nothing was done",
+        "next": f"ansible-playbook playbooks/{playbook}.yml --limit {','.join(whole)}",
+    }
 
 
 def unmet_by_removal(

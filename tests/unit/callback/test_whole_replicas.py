@@ -167,3 +167,14 @@ def test_a_disturbing_inventory_refuses(collection: Path, tmp_path: Path) -> Non
         assert REFUSED in play(collection, tmp_path, "lockstep.vllm.verify", "--limit", "a2")
     finally:
         (collection / name).write_text(playbook)
+
+
+def test_a_host_alone_is_removed_in_another_way(collection: Path, tmp_path: Path) -> None:
+    (tmp_path / "remove.yml").write_text(PLAYBOOK % {"name": "remove"})
+    said = play(collection, tmp_path, "remove.yml", "--limit", "a2")
+    assert "--limit leaves out a1, a3 of ra: a replica is removed as a whole, and nothing was done." in said
+    assert "take it out of the inventory, run site.yml, then this playbook with -i a2, --limit a2" in " ".join(
+        said.split()
+    )
+    assert "--limit ra" not in said
+    assert here(said) == []
