@@ -39,12 +39,16 @@ _raw:
   elements: str
 """
 
+import sys
 from typing import Any
 
-from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
+from ansible.utils.display import Display
 
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, command_line
+
+NOT_PARSED = 4
+"""What ``ansible-playbook`` exits with where it can't begin."""
 
 
 class LookupModule(LookupBase):
@@ -60,5 +64,7 @@ class LookupModule(LookupBase):
             left_out, extra, (variables or {}).get("groups", {})
         )
         if refusal is not None:
-            raise AnsibleError(str(refusal))
+            # As an AnsibleError it would be wrapped into the keyword's error, with seven lines of the playbook's source.
+            Display().error(str(refusal), wrap_text=False)
+            sys.exit(NOT_PARSED)
         return terms
