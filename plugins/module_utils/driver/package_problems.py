@@ -58,7 +58,7 @@ class Problem:
     def stop(self, host: str) -> Stop:
         """Why a run on ``host`` stops, with the command that repairs it from the controller."""
         command = f"ansible {host} -b -m ansible.builtin.command -a {shlex.quote(self.fix)}" if self.fix else ""
-        return Stop(f"{host}: {self.cause}", command)
+        return Stop(self.cause, command, where=host)
 
 
 @dataclasses.dataclass(frozen=True)

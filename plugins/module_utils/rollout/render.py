@@ -14,6 +14,9 @@ from .states import SkipCode, Step
 from .topology import Topology
 from .waves import Wave
 
+_FEW = 8
+"""Hosts that a command names."""
+
 
 def text(plan: Plan, topology: Topology, observed: Mapping[str, Observed]) -> str:
     """What is done to whom, why, and who serves meanwhile. What is alike for several hosts or waves is shown once."""
@@ -64,8 +67,17 @@ def lines(stops: Iterable[Stop]) -> list[str]:
             continue
         first, where = group[0], list(dict.fromkeys(stop.where for stop in group))
         detail = f"{first.where}: {first.detail}" if first.detail and len(where) > 1 else first.detail
-        result.append(str(dataclasses.replace(first, where=names(where), detail=detail)))
+        result.append(str(dataclasses.replace(first, where=names(where), detail=detail, next=_for_all(group))))
     return result
+
+
+def _for_all(alike: Sequence[Stop]) -> str:
+    """The next command of stops that are alike: of `ansible HOST …` one for their hosts, where these are few."""
+    first = alike[0]
+    rests = {stop.next.removeprefix(f"ansible {stop.where} ") for stop in alike}
+    if not first.next.startswith(f"ansible {first.where} ") or len(rests) > 1 or len(alike) > _FEW:
+        return first.next
+    return f"ansible {':'.join(dict.fromkeys(stop.where for stop in alike))} {rests.pop()}"
 
 
 def _wave(wave: Wave, of: int) -> list[str]:

@@ -106,5 +106,5 @@ def test_packages_that_are_not_ready_fail_with_the_command(monkeypatch: pytest.M
     }
     flavor = {"kind": "flavor", "cause": "GPU 10de:1db5 is older", "fix": "", "warns": False}
     result = Play(nvidia_driver_preflight, monkeypatch, [preflight("refused", "…", flavor, broken)]).run()
-    assert "a1: GPU 10de:1db5 is older; a1: package demo is half-configured" in result["msg"]
+    assert "a1: GPU 10de:1db5 is older; package demo is half-configured" in result["msg"]
     assert result["next"] == "ansible a1 -b -m ansible.builtin.command -a 'dpkg --configure demo'"

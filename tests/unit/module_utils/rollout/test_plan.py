@@ -11,6 +11,7 @@ import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import data_tables
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.errors import StopError
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import needs, plan, render, run_plan, topology
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.driver_request import Known
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import HostState, Observed
@@ -798,6 +799,25 @@ def test_the_plan_for_people_names_who_is_skipped_and_why() -> None:
         "ra: skipped: quarantined (a2: gates: in quarantine: DIMM)",
         "up to date: rb (serving: ra, rb)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("nexts", "told"),
+    [
+        (
+            ("ansible a1 -m ansible.builtin.ping", "ansible a2 -m ansible.builtin.ping"),
+            "ansible a1:a2 -m ansible.builtin.ping",
+        ),
+        (("ansible a1 -b -m x -a y", "ansible a2 -b -m x -a z"), "ansible a1 -b -m x -a y"),
+        (("ansible-playbook site.yml", "ansible-playbook site.yml"), "ansible-playbook site.yml"),
+    ],
+    ids=["one command for both", "other commands", "of no host"],
+)
+def test_what_is_true_of_several_hosts_is_one_line_with_one_command(nexts: tuple[str, ...], told: str) -> None:
+    stops = [Stop("does not answer", command, where=host) for host, command in zip(("a1", "a2"), nexts, strict=True)]
+    assert render.lines(stops) == [f"a1, a2: does not answer. Next: {told}"]
+    many = [Stop("does not answer", f"ansible h{n} -m ping", where=f"h{n}") for n in range(20)]
+    assert render.lines(many) == ["h[0-19]: does not answer. Next: ansible h0 -m ping"]
 
 
 @pytest.mark.parametrize(

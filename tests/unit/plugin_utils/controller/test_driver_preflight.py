@@ -73,7 +73,7 @@ def test_an_answer_that_is_none_is_its_host_s_refusal_and_no_other_s(
     found = Hosts(monkeypatch, a1=[Answer(value)], a2=[answer(BROKEN)]).find()
     of_a1, of_a2 = found.refusals
     assert of_a1.cause.startswith("a1: its packages cannot be looked at: its answer cannot be used: ")
-    assert of_a2.cause == "a2: package demo is half-configured"
+    assert (of_a2.where, of_a2.cause) == ("a2", "package demo is half-configured")
 
 
 def test_no_host_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +86,7 @@ def test_refusals_have_the_command_and_repairs_are_warnings(monkeypatch: pytest.
     hosts = Hosts(monkeypatch, a1=[answer(BROKEN)], a2=[answer(REPAIRED)], b1=[answer()])
     found = hosts.find()
     assert [(stop.cause, stop.next) for stop in found.refusals] == [
-        ("a1: package demo is half-configured", "ansible a1 -b -m ansible.builtin.command -a 'dpkg --configure demo'")
+        ("package demo is half-configured", "ansible a1 -b -m ansible.builtin.command -a 'dpkg --configure demo'")
     ]
     assert [str(stop) for stop in found.warnings] == ["a2: package nvidia-dkms is half-configured: this run repairs it"]
     assert hosts.asked == [["a1", "a2", "b1"]]
@@ -95,7 +95,7 @@ def test_refusals_have_the_command_and_repairs_are_warnings(monkeypatch: pytest.
 def test_a_lock_is_waited_for_and_its_holder_named_each_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     hosts = Hosts(monkeypatch, a1=[answer(locks=APT), answer(locks=APT), answer(BROKEN)], a2=[answer()])
     found = hosts.find()
-    assert [stop.cause for stop in found.refusals] == ["a1: package demo is half-configured"]
+    assert [(stop.where, stop.cause) for stop in found.refusals] == [("a1", "package demo is half-configured")]
     assert hosts.asked == [["a1", "a2"], ["a1"], ["a1"]]
     who = "apt is in use: /var/lib/dpkg/lock, /var/lib/dpkg/lock-frontend by pid 812 (unattended-upgrade)"
     assert hosts.shown == [f"a1: waiting for 0 s: {who}", f"a1: waiting for 10 s: {who}"]
