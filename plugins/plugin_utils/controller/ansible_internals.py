@@ -126,7 +126,10 @@ def play_variables(play: Any, group: str, names: Iterable[str]) -> dict[str, Any
     hosts = found.get_hosts() if found is not None else []
     if not hosts:
         return {}
-    variables = manager.get_vars(play=play, host=hosts[0], include_hostvars=False)
+    try:
+        variables = manager.get_vars(play=play, host=hosts[0], include_hostvars=False)
+    except AnsibleError:
+        return {}  # such as a vault that does not open: Ansible itself says so, and ends
     templar = Templar(loader=manager._loader, variables=variables)
     return {name: templar.template(variables[name]) for name in names if name in variables}
 
