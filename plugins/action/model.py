@@ -14,8 +14,8 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import an
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.action import Values
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.waiting_action import WaitingAction
 
-STAGE, PRUNE = "ansible-playbook playbooks/stage_model.yml", "ansible-playbook playbooks/prune_models.yml --check"
-
+STAGE = "ansible-playbook playbooks/stage_model.yml"
+PRUNE = "ansible-playbook playbooks/prune_models.yml --check"
 SENDINGS = 3
 """How often files are sent: once, and again what arrived damaged."""
 

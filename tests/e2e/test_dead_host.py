@@ -16,6 +16,17 @@ pytestmark = pytest.mark.long
 STAMP = "/var/lib/lockstep/stamp/host.json"
 
 
+def decided_after_a_reboot(lab: Lab) -> str:
+    """The worker boots; what its Ray unit says once that does not start."""
+    lab.testbed("reboot", WORKER, "--wait")
+    eventually(
+        "the host's Ray unit has decided",
+        lambda: lab.on(WORKER, "systemctl is-active lockstep-ray", check=False) not in ("activating", "active"),
+        60,
+    )
+    return lab.on(WORKER, "journalctl -b -u lockstep-ray --no-pager -o cat")
+
+
 def test_a_machine_that_takes_a_dead_hosts_name_passes_its_gates_first(lab: Lab) -> None:
     brought_up = lab.play()
     assert brought_up.rc == 0, brought_up.explained()
@@ -23,13 +34,7 @@ def test_a_machine_that_takes_a_dead_hosts_name_passes_its_gates_first(lab: Lab)
     assert before
     assert replica
     lab.on(WORKER, "tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id")
-    lab.testbed("reboot", WORKER, "--wait")
-    eventually(
-        "the host's Ray unit has decided",
-        lambda: lab.on(WORKER, "systemctl is-active lockstep-ray", check=False) not in ("activating", "active"),
-        60,
-    )
-    journal = lab.on(WORKER, "journalctl -b -u lockstep-ray --no-pager -o cat")
+    journal = decided_after_a_reboot(lab)
     assert "is void: machine " in journal, journal
     (shown,) = lab.status()["replicas"]
     assert [host["stamp"].partition(":")[0] for host in shown["hosts"]] == ["valid", "void"], shown
@@ -52,13 +57,7 @@ def test_a_host_whose_card_was_changed_passes_its_gates_first(lab: Lab) -> None:
     before = lab.record(WORKER, STAMP)
     assert before
     lab.testbed("fault", WORKER, "gpu_replaced")
-    lab.testbed("reboot", WORKER, "--wait")
-    eventually(
-        "the host's Ray unit has decided",
-        lambda: lab.on(WORKER, "systemctl is-active lockstep-ray", check=False) not in ("activating", "active"),
-        60,
-    )
-    journal = lab.on(WORKER, "journalctl -b -u lockstep-ray --no-pager -o cat")
+    journal = decided_after_a_reboot(lab)
     assert f"is void: gpus {before['fingerprint']['gpus']} → GPU-" in journal, journal
     (shown,) = lab.status()["replicas"]
     worker = next(host for host in shown["hosts"] if host["host"] == WORKER)

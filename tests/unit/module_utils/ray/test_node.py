@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.admission import fingerprint, stamps
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray import node as ray_node
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.codes import Cause, StartCode
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.gcs import Table, Versions
@@ -89,6 +91,35 @@ def test_settings_reach_ray():
 def test_own_labels_cannot_be_overridden():
     settings = ray_node.settings_of({"labels": {"lockstep.host": "b7"}})
     assert "--labels=lockstep.fingerprint=d,lockstep.host=a2" in ray_node.arguments(WORKER, settings, "d")
+
+
+@pytest.mark.parametrize("kernel", ["6.1.0", "6.1.1"])
+def test_ray_is_started_with_the_digest_of_the_stamp_s_fingerprint(tmp_path, monkeypatch, kernel):
+    """Not of what this process sees, which is in the unit: the label is compared with the replica's stamp before vLLM starts."""
+    passed = {**dict.fromkeys(fingerprint.FIELDS, "1"), "kernel": kernel}
+    gates = [{"gate": "driver", "verdict": "pass", "seconds": 1.0, "cause": ""}]
+    stamp = stamps.host_stamp(gates, "r1", "2026-11-22T00:00:00Z", passed, fingerprint.digest(passed))
+    files = {
+        "host": {**HEAD, "address": "127.0.0.1"},
+        "stamp": stamp,
+        "ray": {**NOTHING_SET, "temp_dir": str(tmp_path)},
+    }
+    for name, content in files.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    for name, file in (("HOST", "host"), ("HOST_STAMP", "stamp"), ("TUNNEL", "none")):
+        monkeypatch.setattr(ray_node.records, name, tmp_path / f"{file}.json")
+    monkeypatch.setattr(ray_node, "RAY_SETTINGS", tmp_path / "ray.json")
+    monkeypatch.setattr(ray_node.peer_status, "RAY_STATE", tmp_path / "state.json")
+    monkeypatch.setattr(ray_node.caches, "prune", lambda: None)
+    monkeypatch.setattr(ray_node.os, "environ", dict(os.environ))
+
+    def become(_program, command):
+        raise SystemExit(" ".join(command))
+
+    monkeypatch.setattr(ray_node.os, "execv", become)
+    with pytest.raises(SystemExit) as started:
+        ray_node.main([])
+    assert f" --labels=lockstep.fingerprint={fingerprint.digest(passed)},lockstep.host=a1 " in str(started.value)
 
 
 def test_unknown_port_is_an_error():
