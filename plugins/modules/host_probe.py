@@ -27,8 +27,6 @@ options:
     description: Host names and the addresses that they must resolve to and from.
     type: dict
     default: {}
-seealso:
-  - module: lockstep.vllm.probe
 """
 
 EXAMPLES = r"""
