@@ -20,6 +20,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.gates.request import
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import CannotRun, GateResult
 from ansible_collections.lockstep.vllm.plugins.modules import graph_capture_verify, nccl_verify, network_verify
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import TaskReport
+from tests.unit.module_utils.gates.codes_of_gates import OF_GATE
 
 FAILED = GateResult(
     "nccl",
@@ -60,7 +61,7 @@ def test_every_code_has_its_meaning_beside_it() -> None:
 
 
 def test_every_code_is_some_gate_s() -> None:
-    assert frozenset(Code) - frozenset.union(*codes.OF_GATE.values()) == {Code.SUSPECT}
+    assert frozenset(Code) - frozenset.union(*OF_GATE.values()) == {Code.SUSPECT}
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_a_module_documents_the_codes_of_its_gate(gate: str, module: Any) -> Non
     returned = yaml.safe_load(module.RETURN)["gate"]
     listed = re.findall(r"C\((\w+)\)", returned["description"].partition("one of")[2])
     assert len(listed) == len(set(listed))
-    assert {Code(code) for code in listed} == codes.OF_GATE[gate]
+    assert {Code(code) for code in listed} == OF_GATE[gate]
     assert GateResult.from_dict(returned["sample"]).gate == gate
 
 
