@@ -196,7 +196,8 @@ class Failure:
 
         ``starts``: what the controller itself puts before such a command, so that it can be pasted.
         """
-        parts = _failed_items(result) or [result]
+        items = _mappings(result.get("results"))
+        parts = [item for item in items if item.get("failed") or item.get("unreachable")] or [result]
         gates = [_mapping(part.get("gate")) for part in parts]
         fields = [*parts, *gates]
         given = [part.get("next") for part in fields]
@@ -325,10 +326,6 @@ def _fingerprints(host: str, result: Result, of_all: bool) -> Iterator[tuple[str
     for name, found in _mapping(result.get("fingerprints")).items():
         if fingerprint := _mapping(found):
             yield _text(name), fingerprint
-
-
-def _failed_items(result: Result) -> list[Given]:
-    return [item for item in _mappings(result.get("results")) if item.get("failed") or item.get("unreachable")]
 
 
 def _whole_lines(text: str) -> str:
