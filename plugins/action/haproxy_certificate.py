@@ -12,7 +12,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.action im
 class ActionModule(Action):
     """The action behind lockstep.vllm.haproxy_certificate (documented in plugins/modules/haproxy_certificate.py)."""
 
-    _VALID_ARGS = frozenset({"state", "path", "certificate", "key", "address", "port", "deadline"})
+    _VALID_ARGS = frozenset({"state", "path", "certificate", "key", "address", "port"})
 
     def act(self, arguments: Values, task_vars: Values) -> Values:
         certificate, key = arguments.pop("certificate", ""), arguments.pop("key", "")

@@ -46,17 +46,10 @@ options:
     description: Hosts of the replica that take part, with O(scope=replica). All by default.
     type: list
     elements: str
-  ranks_per_host:
-    description: Ranks on each host. As many as GPUs by default.
-    type: int
   bisect:
     description: After a failure that names no host, spend up to three rounds of trials to find it.
     type: bool
     default: true
-  allow_gpu_processes:
-    description: Go on though existing processes hold GPU memory.
-    type: bool
-    default: false
   environment:
     description: Variables for the ranks, such as C(NCCL_IB_HCA), on top of Ray's.
     type: dict
@@ -69,25 +62,6 @@ attributes:
 
     NCCL = r"""
 options:
-  dtypes:
-    description: Names of torch's dtypes.
-    type: list
-    elements: str
-  sizes:
-    description: Message sizes in bytes for the checks.
-    type: list
-    elements: int
-  operations:
-    description: Collectives to check.
-    type: list
-    elements: str
-    choices: [all_reduce, all_gather, reduce_scatter, broadcast]
-  busbw_bytes:
-    description: Message size in bytes for the bandwidth. V(0) measures none.
-    type: int
-  iterations:
-    description: Timed calls of each collective.
-    type: int
   floor_gbps:
     description: >-
       Lowest bus bandwidth of all-reduce in 10^9 bytes a second. By default the row of C(data/busbw_floors.yml) that fits,
@@ -98,13 +72,6 @@ options:
     description: What the traffic crosses, for choosing the floor.
     type: str
     choices: [auto, nvlink, pcie, ib, roce, efa, tcpx, tcpxo, ethernet, cpu]
-    default: auto
-  nccl_tests:
-    description: >-
-      Take nccl-tests' C(all_reduce_perf) for the bandwidth on one host where it is installed (V(auto)), or never
-      (V(never)). Its result has the same shape.
-    type: str
-    choices: [auto, never]
     default: auto
 """
 
@@ -121,38 +88,6 @@ options:
     elements: str
     choices: [plain, compiled, custom_all_reduce, symmetric_memory, flashinfer_attention]
     default: [plain]
-  modes:
-    description: vLLM's cudagraph modes. V(PIECEWISE) has graphs around the collectives, V(FULL) has them inside.
-    type: list
-    elements: str
-    choices: [PIECEWISE, FULL]
-  batches:
-    description: >-
-      Batch sizes, one graph each. On a GPU by default V(1) to V(256) in powers of two, and of compiled code V(1), V(8) and
-      V(256).
-    type: list
-    elements: int
-  replays:
-    description: Replays of each graph.
-    type: int
-  hidden:
-    description: Width of the layer.
-    type: int
-  heads:
-    description: Attention heads of the layer.
-    type: int
-  dtype:
-    description: torch's name of the dtype.
-    type: str
-    choices: [bfloat16, float16, float32]
-  compile_backend:
-    description: torch.compile's backend. V(auto) takes inductor on a GPU and aot_eager on CPU.
-    type: str
-    choices: [auto, inductor, aot_eager, eager]
-  capture_error_mode:
-    description: As torch.cuda.graph takes it.
-    type: str
-    choices: [global, thread_local, relaxed]
   slowest_replay_ratio:
     description: A replay may take this many times as long as eager. V(0) demands no time.
     type: float

@@ -134,11 +134,6 @@ def wave_unmet_precondition(hostvars: HostVars, members: Sequence[str], lock: Ma
     return dataclasses.asdict(stop) if stop else {}
 
 
-def fingerprints(hosts: Sequence[str], hostvars: Mapping[str, Any], registered: str) -> dict[str, str]:
-    """Host to digest of its fingerprint, from the probe that each host registered as ``registered``."""
-    return {host: hostvars[host][registered]["state"]["fingerprint_digest"] for host in hosts}
-
-
 def _kept(hostvars: HostVars, host: str) -> list[outcome.Failure]:
     """The failures that ``host`` keeps, in the order in which they came."""
     return [outcome.Failure.parse(each) for each in hostvars[host].get("lockstep_failures") or ()]
@@ -174,7 +169,6 @@ class FilterModule:
         return {
             function.__name__: function
             for function in (
-                fingerprints,
                 quarantine_reason,
                 stage_failure,
                 wave_failures,

@@ -39,7 +39,6 @@ class Server:
         name: the replica's.
         status: ``UP``, ``DOWN``, ``DRAIN``, ``MAINT``, ``no check``, with HAProxy's additions (``UP 1/2``).
         sessions: requests that run on it now.
-        queued: requests that wait for it.
         check: result of the last health check.
         draining: it was drained; HAProxy's status shows that only while it is up.
         address: where it answers, with the port; empty where HAProxy does not say.
@@ -48,7 +47,6 @@ class Server:
     name: str
     status: str
     sessions: int
-    queued: int = 0
     check: str = ""
     draining: bool = False
     address: str = ""
@@ -72,7 +70,6 @@ def parse_stat(text: str, backend: str = BACKEND) -> dict[str, Server]:
             row["svname"],
             row["status"],
             int(row["scur"] or 0),
-            int(row["qcur"] or 0),
             (row.get("last_chk") or row.get("check_desc") or "").strip(),
             address=(row.get("addr") or "").strip(),
         )

@@ -9,8 +9,8 @@ short_description: Install a router's certificate, and see that clients get it
 description:
   - V(present) examines certificate and key on the controller (the key fits, it is valid now), has HAProxy read both from
     a file beside the one in use, and replaces that in one step. Where HAProxy cannot use them, what was in use stays.
-  - V(presented) connects as a client does until it gets the certificate of that file. HAProxy is reloaded where it still
-    presents another one, as after a run that ended too early.
+  - V(presented) connects as a client does until it gets the certificate of that file, for up to 30 seconds. HAProxy is
+    reloaded where it still presents another one, as after a run that ended too early.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 extends_documentation_fragment:
@@ -42,10 +42,6 @@ options:
     description: Its port.
     type: int
     default: 8443
-  deadline:
-    description: Seconds within which clients must get the certificate.
-    type: float
-    default: 30
 """
 
 EXAMPLES = r"""
@@ -94,11 +90,12 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core.commands import
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 
 NEXT = "journalctl -u haproxy"
-COMMAND_DEADLINE = 30.0
+DEADLINE = 30.0
+"""Seconds within which clients must get the certificate, and that a command of HAProxy or systemd may take."""
 
 
 def check(argv: list[str]) -> haproxy_tls.Checked:
-    done = run_command(argv, COMMAND_DEADLINE)
+    done = run_command(argv, DEADLINE)
     return haproxy_tls.Checked(done.returncode, done.stderr)
 
 
@@ -117,13 +114,13 @@ def wait(module: AnsibleModule) -> None:
         wanted,
         lambda: haproxy_tls.see(params["address"], params["port"]),
         (lambda: None) if module.check_mode else _reload,
-        params["deadline"],
+        DEADLINE,
     )
     module.exit_json(changed=reloaded, tls=seen.tls, alpn=seen.alpn)
 
 
 def _reload() -> None:
-    done = run_command(["systemctl", "reload", "haproxy.service"], COMMAND_DEADLINE)
+    done = run_command(["systemctl", "reload", "haproxy.service"], DEADLINE)
     if not done.ok:
         raise haproxy_tls.CertificateError(f"HAProxy cannot be reloaded: {done.stderr.strip()}")
 
@@ -138,7 +135,6 @@ def main() -> None:
             "bundle": {"type": "str", "no_log": True},
             "address": {"type": "str", "default": "*"},
             "port": {"type": "int", "default": 8443},
-            "deadline": {"type": "float", "default": 30},
         },
         required_if=[("state", "present", ["bundle"])],
         supports_check_mode=True,

@@ -37,14 +37,6 @@ options:
     description: By how much the share of errors may have grown since then.
     type: float
     default: 0.02
-  socket:
-    description: HAProxy's runtime socket, of level admin.
-    type: path
-    default: /run/haproxy/admin.sock
-  state_file:
-    description: Where HAProxy reads at its start which replicas are drained.
-    type: path
-    default: /var/lib/haproxy/lockstep-servers
 """
 
 EXAMPLES = r"""
@@ -79,7 +71,6 @@ next:
 """
 
 import time
-from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -128,14 +119,12 @@ def main() -> None:
             "deadline": {"type": "float", "default": 60},
             "since": {"type": "dict"},
             "error_share": {"type": "float", "default": 0.02},
-            "socket": {"type": "path", "default": "/run/haproxy/admin.sock"},
-            "state_file": {"type": "path", "default": "/var/lib/haproxy/lockstep-servers"},
         },
         supports_check_mode=True,
     )
     try:
         work = count if module.params["state"] == "counted" else apply
-        work(module, haproxy.Router(Path(module.params["socket"]), Path(module.params["state_file"])))
+        work(module, haproxy.Router())
     except (haproxy.RouterError, OSError) as error:
         module.fail_json(**Stop.of(error, NEXT).as_result())
 

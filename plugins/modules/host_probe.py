@@ -13,22 +13,6 @@ version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 extends_documentation_fragment:
   - lockstep.vllm.fleet.read_only
-options:
-  preflight:
-    description: Check ports, names and the driver repository too, as the other options say.
-    type: bool
-    default: false
-  ports:
-    description: Ports that must be free, or be listened on by Lockstep's own units.
-    type: list
-    elements: int
-    default: []
-  peers:
-    description: Host names and the addresses that they must resolve to and from.
-    type: dict
-    default: {}
-seealso:
-  - module: lockstep.vllm.probe
 """
 
 EXAMPLES = r"""
@@ -41,8 +25,8 @@ RETURN = r"""
 state:
   description: >-
     C(os), C(boot), C(driver), C(runtime), C(fingerprint), C(fingerprint_digest), C(units), C(stamps), C(quarantine),
-    C(engine), C(manifest), C(disk_free_mib), C(addresses), C(networks), C(machine), where
-    Lockstep has configured HAProxy C(router), and, where asked for, C(preflight).
+    C(engine), C(manifest), C(disk_free_mib), C(addresses), C(networks), C(machine) and,
+    where Lockstep has configured HAProxy, C(router).
   returned: always
   type: dict
 admission:
@@ -56,28 +40,14 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.lockstep.vllm.plugins.module_utils.admission import condition
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import state as driver_state
 from ansible_collections.lockstep.vllm.plugins.module_utils.host import probe as host_probe
-from ansible_collections.lockstep.vllm.plugins.module_utils.host.state import Request
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "preflight": {"type": "bool", "default": False},
-            "ports": {"type": "list", "elements": "int", "default": []},
-            "peers": {"type": "dict", "default": {}},
-        },
-        supports_check_mode=True,
-    )
-    request: Request = {
-        "preflight": module.params["preflight"],
-        "ports": module.params["ports"],
-        "peers": module.params["peers"],
-        "driver_also": driver_state.COSTLY,
-    }
+    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
     decision = condition.decide_here("host")
     module.exit_json(
         changed=False,
-        state=host_probe.collect(request),
+        state=host_probe.collect({"driver_also": driver_state.COSTLY}),
         admission={"allowed": decision.allowed, "reason": decision.reason},
     )
 

@@ -26,22 +26,10 @@ options:
     description: Seconds that the hosts wait for each other. Less than O(deadline).
     type: float
     default: 30
-  look_up_seconds:
-    description: Longest time that looking up a peer's name and address may take.
-    type: float
-    default: 1
   rtt_ms:
     description: Longest round trip between two hosts in milliseconds. V(0) demands nothing.
     type: float
     default: 5
-  clock_skew_seconds:
-    description: Largest difference of two hosts' clocks.
-    type: float
-    default: 1
-  shm_mib:
-    description: Smallest C(/dev/shm), in MiB, as the units see it.
-    type: int
-    default: 1024
   rdma:
     description: Demand an active RDMA port with a GID.
     type: bool
@@ -97,10 +85,7 @@ def main() -> None:
             "deadline": {"type": "float", "default": 60},
             "wait": {"type": "float", "default": 30},
             "run": {"type": "str", "default": "by-hand"},
-            "look_up_seconds": {"type": "float", "default": 1},
             "rtt_ms": {"type": "float", "default": 5},
-            "clock_skew_seconds": {"type": "float", "default": 1},
-            "shm_mib": {"type": "int", "default": 1024},
             "rdma": {"type": "bool", "default": False},
             "fail": {"type": "bool", "default": True},
         },
@@ -112,10 +97,7 @@ def main() -> None:
             msg=f"wait ({params['wait']:g} s) has to be positive and below deadline ({params['deadline']:g} s)"
         )
     limits = network_gate.Limits(
-        look_up_seconds=params["look_up_seconds"],
         rtt_ms=params["rtt_ms"] or None,
-        clock_skew_seconds=params["clock_skew_seconds"],
-        shm_mib=params["shm_mib"],
         rdma=params["rdma"],
     )
     entry_point.finish(

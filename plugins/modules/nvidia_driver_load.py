@@ -36,10 +36,6 @@ options:
     type: list
     elements: str
     default: []
-  deadline:
-    description: Seconds that one command may take.
-    type: int
-    default: 60
   run:
     description: Names the folder for evidence below C(/var/lib/lockstep/evidence).
     type: str
@@ -95,7 +91,6 @@ def main() -> None:
             "flavor": {"type": "str", "choices": ["open", "proprietary"]},
             "policy": {"type": "str", "choices": ["either", "reload", "reboot", "neither"], "default": "either"},
             "services": {"type": "list", "elements": "str", "default": []},
-            "deadline": {"type": "int", "default": 60},
             "run": {"type": "str", "default": "by-hand"},
         },
         supports_check_mode=True,
@@ -108,11 +103,7 @@ def main() -> None:
     else:
         try:
             decision = kernel_module.load(
-                params["version"],
-                params["policy"],
-                flavor=params["flavor"],
-                services=params["services"],
-                deadline=float(params["deadline"]),
+                params["version"], params["policy"], flavor=params["flavor"], services=params["services"]
             )
         except kernel_module.LoadFailed as failure:
             folder = evidence_bundle.folder(params["run"], f"driver-{params['version']}-load")

@@ -72,9 +72,7 @@ def main() -> None:
         module.exit_json(changed=False, skipped=True, results=[])
 
     def run() -> list[GateResult]:
-        nccl = entry_point.nccl(params, params["deadline"])
-        graph = entry_point.graph(params, params["deadline"])
-        return runner.run(entry_point.request(params, nccl, graph))
+        return runner.run(entry_point.request(params, entry_point.nccl(params), entry_point.graph(params)))
 
     entry_point.finish_all(module, ("nccl", "graph"), run)
 

@@ -12,27 +12,19 @@ description:
   - V(watched) samples the replica for a stated time and fails as soon as it is clearly worse, with the figures. It compares
     the errors and latencies of vLLM's own C(/metrics); where there are too few requests, completions of its own.
   - An engine that is not ready, is restarted or fails a completion at any sample has failed.
+  - The engine is the one that the host is configured to run (C(/etc/lockstep/engine.json)), sampled every five seconds.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
-extends_documentation_fragment:
-  - lockstep.vllm.completion
 options:
   state:
     description: What to do.
     type: str
     choices: [recorded, watched]
     required: true
-  ready_url:
-    description: Address of the supervisor's readiness answer, C(http://host:port), without a path. Required with O(url).
-    type: str
   seconds:
     description: How long to watch.
     type: float
     default: 60
-  interval:
-    description: Seconds between two samples.
-    type: float
-    default: 5
   latency_factor:
     description: How many times longer tokens may take than before.
     type: float
@@ -58,10 +50,6 @@ EXAMPLES = r"""
 - name: Compare the replica with its baseline
   lockstep.vllm.vllm_bake:
     state: watched
-    url: http://10.0.0.11:8000
-    ready_url: http://10.0.0.11:8001
-    model: tiny
-    prompt: "The cluster says:"
     seconds: 600
 """
 
@@ -110,6 +98,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.host import previous
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import bake
 
 COMPLETIONS_BEFORE = 3
+INTERVAL = 5.0  # seconds between two samples
 # A passing state does not end a bake: it is bad for this long, or for a quarter of the time.
 CLEAR_AFTER = 30.0
 _NEXT = "journalctl -u lockstep-vllm -n 200"
@@ -127,14 +116,14 @@ def record(module: AnsibleModule, samples: list[bake.Sample], known: bake.Before
     return {"changed": False, "recorded_at": known.at if known else None}
 
 
-def watch(module: AnsibleModule, take: Any, known: bake.Before | None) -> dict[str, Any]:
+def watch(module: AnsibleModule, target: configured.Target, known: bake.Before | None) -> dict[str, Any]:
     """Sample until the time is over or it is clearly worse."""
     params = module.params
     allowed = bake.Allowed(params["latency_factor"], params["error_share"], params["requests"])
     samples: list[bake.Sample] = []
 
     def observe() -> bake.Verdict:
-        samples.append(take())
+        samples.append(bake.sample_replica(target))
         return bake.evaluate(known, samples, allowed)
 
     def evaluate(verdict: bake.Verdict) -> polling.Evaluation:
@@ -144,7 +133,7 @@ def watch(module: AnsibleModule, take: Any, known: bake.Before | None) -> dict[s
         observe,
         evaluate,
         deadline=params["seconds"],
-        interval=params["interval"],
+        interval=INTERVAL,
         hopeless_for=min(CLEAR_AFTER, params["seconds"] / 4),
     )
     verdict = watched.last
@@ -160,30 +149,23 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": ["recorded", "watched"], "required": True},
-            **configured.ARGUMENTS,
-            "ready_url": {"type": "str"},
             "seconds": {"type": "float", "default": 60},
-            "interval": {"type": "float", "default": 5},
             "latency_factor": {"type": "float", "default": 2},
             "error_share": {"type": "float", "default": 0.02},
             "requests": {"type": "int", "default": 20},
         },
-        required_together=[("url", "ready_url", "model", "prompt")],
-        required_by={"expected": ["url"], "api_key": ["url"]},
         supports_check_mode=True,
     )
     params = module.params
 
     try:
-        asked = configured.chosen(params)
-
-        def sample() -> bake.Sample:
-            return bake.sample_replica(**vars(asked))
-
+        target = configured.target()
         known = bake.Before.from_record(records.read(bake.BEFORE))
         if params["state"] == "recorded":
-            module.exit_json(**record(module, [sample() for dummy in range(COMPLETIONS_BEFORE)], known))
-        seen = watch(module, sample, known)
+            module.exit_json(
+                **record(module, [bake.sample_replica(target) for dummy in range(COMPLETIONS_BEFORE)], known)
+            )
+        seen = watch(module, target, known)
     except records.RecordError as error:
         module.fail_json(**Stop.of(error, f"mv {bake.BEFORE} {bake.BEFORE}.damaged").as_result())
     except (ValueError, OSError) as error:

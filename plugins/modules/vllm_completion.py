@@ -5,26 +5,19 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: vllm_completion
-short_description: Prove that a vLLM server generates, by having it complete a prompt
+short_description: Prove that the engine of this host generates, by having it complete a prompt
 description:
-  - Asks for a greedy completion and holds model and text against what is expected.
+  - Asks for a greedy completion and holds model and text against what is expected. Address, model, prompt, answer, key, length
+    and deadline are those that the host is configured with (C(/etc/lockstep/engine.json)).
   - Always ends by its deadline, also when the server accepts the connection and then stays silent.
   - Asks neither C(/health) nor C(/v1/models), which answer 200 while generation is dead.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
 extends_documentation_fragment:
   - lockstep.vllm.fleet.read_only
-  - lockstep.vllm.completion
 """
 
 EXAMPLES = r"""
-- name: Verify that the engine answers with the expected text
-  lockstep.vllm.vllm_completion:
-    url: http://10.0.0.11:8000
-    model: tiny
-    prompt: "The cluster says:"
-    expected: lockstep holds
-
 - name: Prove the engine that this host is configured to run
   lockstep.vllm.vllm_completion:
 """
@@ -63,27 +56,13 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
-from ansible_collections.lockstep.vllm.plugins.module_utils.engine import completion, configured
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine import configured
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec=dict(configured.ARGUMENTS),
-        required_together=[("url", "model", "prompt")],
-        required_by={"expected": ["url"], "api_key": ["url"]},
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
     try:
-        asked = configured.chosen(module.params)
-        answer = completion.prove(
-            asked.url,
-            asked.model,
-            asked.prompt,
-            asked.expected,
-            asked.api_key,
-            asked.deadline,
-            max_tokens=asked.max_tokens,
-        )
+        answer = configured.target().prove()
     except records.RecordError as error:
         module.fail_json(**error.stop.as_result())
     except ValueError as error:

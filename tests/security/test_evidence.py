@@ -16,7 +16,6 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import l
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks.job import Job, Part
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks.launcher import Launch, Report
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.request import Asked, Request
-from ansible_collections.lockstep.vllm.plugins.modules import log_advice
 
 from .conftest import PYTHON, SECRET, USER, Plant
 
@@ -155,26 +154,6 @@ def test_nccl_tests_run_as_the_user(place: Path) -> None:
 )
 def test_what_nccl_tests_left_is_used_or_it_failed(write: str, place: Path) -> None:
     assert nccl(place, write).status == "failed"
-
-
-def test_logs_are_searched_where_they_belong(
-    place: Path, theirs: Path, secret: Path, plant: Plant, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """``session_latest`` is a link that Ray makes, in a folder that Ray makes anybody's."""
-    monkeypatch.setattr(records, "STATE", theirs)
-    (place / "away/logs").mkdir(parents=True)
-    (place / "away/logs/raylet.err").write_text(SECRET)
-    plant(theirs / "session_latest", "link", place / "away")
-    assert log_advice.tail(str(theirs / "session_latest/logs/raylet.err"), 100) is None
-    plant(theirs / "engine.log", "link", secret)
-    assert log_advice.tail(str(theirs / "engine.log"), 100) is None
-    plant(theirs / "fifo", "fifo")
-    assert log_advice.tail(str(theirs / "fifo"), 100) is None
-    plant(theirs / "session_1", "folder")
-    plant(theirs / "session_1/raylet.err", "file", "lines\n", 3)
-    (theirs / "session_latest").unlink()
-    plant(theirs / "session_latest", "link", theirs / "session_1")
-    assert log_advice.tail(str(theirs / "session_latest/raylet.err"), 100) == ["lines"] * 3
 
 
 FORGED = {

@@ -56,7 +56,7 @@ def test_whatever_a_peer_says_is_a_status_that_can_be_assessed(key: str, value: 
     "record",
     [
         {"unit": {"active": "failed", "result": [1]}},
-        {"unit": {"restarts": "many"}},
+        {"unit": {"present": "many"}},
         {"quarantine": {"reason": {}, "owner": 1}},
         {"ray": {"code": [], "reason": 1}},
     ],

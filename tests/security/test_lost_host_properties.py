@@ -116,7 +116,7 @@ def peers() -> tuple[Sequence[Any], mutations.Check]:
     """What a peer tells the head."""
     good = json.loads(
         json.dumps({"host": "a2", "answered": True, "quarantine": {"kind": "failed", "reason": "x", "owner": "y"},
-                    "unit": {"active": "failed", "sub": "", "result": "x", "restarts": 1, "enabled": True, "present": True},
+                    "unit": {"active": "failed", "result": "x", "present": True},
                     "refusal": "", "driver": "550", "ray": {"code": "token_refused", "reason": "x", "at": ""}})
     )  # fmt: skip
     shape = Shape(members={"a1": "x", "a2": "y"}, hosts=2, gpus_per_host=1, head="x", head_host="a1")

@@ -5,6 +5,7 @@ Everything here is bounded in time and never raises: a gate that cannot gather e
 
 from __future__ import annotations
 
+import datetime
 import os
 import shutil
 import signal
@@ -116,16 +117,16 @@ def output(folder: Path, name: str, text: str) -> tuple[str, ...]:
     return (str(path),)
 
 
-def room_for(folder: Path, kept: int) -> Path:
-    """A folder of pieces of evidence, made when missing, with its oldest removed: less than ``kept`` are left in it.
+def next_folder(top: Path, name: str, kept: int) -> Path:
+    """Where the next piece of evidence is to go, by the time and ``name``; the oldest below ``top`` make room for it.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: ``top`` cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in sorted(folder.iterdir())[: -kept + 1]:
+    top.mkdir(parents=True, exist_ok=True)
+    for old in sorted(top.iterdir())[: -kept + 1]:
         shutil.rmtree(old, ignore_errors=True)
-    return folder
+    return top / f"{datetime.datetime.now(datetime.timezone.utc):%Y%m%dT%H%M%SZ}-{name}"
 
 
 def _new(path: Path) -> IO[bytes]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from .commands import Run, run_command
 
@@ -40,6 +41,12 @@ def parse_show(text: str) -> dict[str, Properties]:
         for block in text.strip().split("\n\n")
     )
     return {block["Id"]: block for block in blocks if "Id" in block}
+
+
+def credential(name: str) -> Path | None:
+    """The file of one of this unit's credentials; None where it was given none."""
+    path = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent"), name)
+    return path if path.exists() else None
 
 
 def notify(*, ready: bool = False, stopping: bool = False, status: str | None = None) -> bool:

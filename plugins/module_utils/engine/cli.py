@@ -14,10 +14,11 @@ from collections.abc import Callable
 from ..admission import stamps
 from ..core import host_record, records
 from ..core.codes import as_json
+from ..core.systemd import credential
 from . import cluster, state
 from .config import ConfigError, parse
 from .record import EngineState
-from .replica import Replica, credential
+from .replica import Replica
 from .states import Phase, Target
 from .supervisor import GAVE_UP, Stop, Supervisor
 

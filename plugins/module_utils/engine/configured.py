@@ -7,12 +7,12 @@ inventory declares.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ..core import host_record, records
+from . import completion
 from . import config as engine_config
+from .completion import Completion
 
 API_KEY = records.ETC / "vllm-api-key"
 
@@ -30,37 +30,17 @@ class Target:
     max_tokens: int
     deadline: float
 
-
-ARGUMENTS: Mapping[str, Mapping[str, object]] = {
-    "url": {"type": "str"},
-    "model": {"type": "str"},
-    "prompt": {"type": "str"},
-    "expected": {"type": "str"},
-    "api_key": {"type": "str", "no_log": True},
-    "max_tokens": {"type": "int", "default": 16, "no_log": False},
-    "deadline": {"type": "float", "default": 60},
-}
-"""Of a module: what names an engine, or nothing for this host's own."""
-
-
-def chosen(params: Mapping[str, Any]) -> Target:
-    """The engine that a module's parameters name, or else this host's own.
-
-    Raises:
-        RecordError: they name none, and this host is not configured to run one.
-    """
-    if params["url"] is None:
-        return target()
-    return Target(
-        url=params["url"],
-        ready_url=params.get("ready_url") or "",
-        model=params["model"],
-        prompt=params["prompt"],
-        expected=params["expected"],
-        api_key=params["api_key"],
-        max_tokens=params["max_tokens"],
-        deadline=params["deadline"],
-    )
+    def prove(self) -> Completion:
+        """Have it generate; whatever it does is in the result."""
+        return completion.prove(
+            self.url,
+            self.model,
+            self.prompt,
+            self.expected,
+            self.api_key,
+            self.deadline,
+            max_tokens=self.max_tokens,
+        )
 
 
 def target() -> Target:

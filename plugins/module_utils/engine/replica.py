@@ -10,6 +10,7 @@ from pathlib import Path
 from ..admission.stamps import ReplicaStamp
 from ..core import host_record, records
 from ..core.host_record import HostRecord
+from ..core.systemd import credential
 from ..ray.ports import ray_ports
 from ..runtime import caches
 from .config import Config
@@ -79,7 +80,7 @@ class Replica:
             "VLLM_LOGGING_COLOR": "0",
             "PYTHONFAULTHANDLER": "1",
             **caches.environment(),
-            **hub_environment(self.config.cache),
+            **caches.hub_environment(self.config.cache),
             **self.config.environment,
         }
         if self.api_key:
@@ -88,15 +89,3 @@ class Replica:
         if ray_token is not None:
             env["RAY_AUTH_TOKEN_PATH"] = str(ray_token)
         return env
-
-
-def hub_environment(cache: str | None) -> dict[str, str]:
-    """Where models from a hub are kept, and the file with its token: huggingface_hub reads both from the environment."""
-    token = credential("hub-token")
-    return {**({"HF_HOME": cache} if cache else {}), **({"HF_TOKEN_PATH": str(token)} if token else {})}
-
-
-def credential(name: str) -> Path | None:
-    """The file of one of the unit's credentials; None where it was given none."""
-    path = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) / name
-    return path if path.exists() else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 
 from ..core import causes, evidence
@@ -70,10 +69,8 @@ class RunningEngine:
 
     def save_evidence(self, why: str) -> tuple[str, ...]:
         """Save it; the engine does not survive that."""
-        moment = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-        room = evidence.room_for(state.EVIDENCE, ranks.KEPT)
-        folder = room / f"{moment}-{self._reporter.state.rung}-{why}"
-        return self.process.save_evidence(folder)
+        name = f"{self._reporter.state.rung}-{why}"
+        return self.process.save_evidence(evidence.next_folder(state.EVIDENCE, name, ranks.KEPT))
 
     def end(self, grace: float = 0.0) -> None:
         """End all of it; with ``grace``, running requests have that many seconds to end."""

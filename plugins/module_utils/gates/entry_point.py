@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from ..core import records
 from ..core.codes import as_json
 from ..core.stop import Stop
 from . import runner
 from .codes import Code
-from .ranks.job import Params
 from .request import CAPTURED, Asked, Request
 from .result import CannotRun, GateResult
 
@@ -20,60 +19,34 @@ RANK_GROUP_ARGUMENTS: dict[str, dict[str, Any]] = {
     "run": {"type": "str", "default": "by-hand"},
     "backend": {"type": "str", "choices": ["auto", "nccl", "gloo"], "default": "auto"},
     "hosts": {"type": "list", "elements": "str"},
-    "ranks_per_host": {"type": "int"},
     "bisect": {"type": "bool", "default": True},
-    "allow_gpu_processes": {"type": "bool", "default": False},
     "environment": {"type": "dict", "default": {}},
     "fail": {"type": "bool", "default": True},
 }
 """Of the NCCL and the graph gate, as plugins/doc_fragments/gate.py documents them."""
-_OPERATIONS = ["all_reduce", "all_gather", "reduce_scatter", "broadcast"]
 _LINKS = ["auto", "nvlink", "pcie", "ib", "roce", "efa", "tcpx", "tcpxo", "ethernet", "cpu"]
 NCCL_ARGUMENTS: dict[str, dict[str, Any]] = {
-    "dtypes": {"type": "list", "elements": "str"},
-    "sizes": {"type": "list", "elements": "int"},
-    "operations": {"type": "list", "elements": "str", "choices": _OPERATIONS},
-    "busbw_bytes": {"type": "int"},
-    "iterations": {"type": "int"},
     "floor_gbps": {"type": "float"},
     "link": {"type": "str", "choices": _LINKS, "default": "auto"},
-    "nccl_tests": {"type": "str", "choices": ["auto", "never"], "default": "auto"},
 }
 """Of the NCCL gate besides, as plugins/doc_fragments/gate.py documents them."""
 GRAPH_ARGUMENTS: dict[str, dict[str, Any]] = {
     "capture": {"type": "list", "elements": "str", "choices": list(CAPTURED), "default": ["plain"]},
-    "modes": {"type": "list", "elements": "str", "choices": ["PIECEWISE", "FULL"]},
-    "batches": {"type": "list", "elements": "int"},
-    "replays": {"type": "int"},
-    "hidden": {"type": "int"},
-    "heads": {"type": "int"},
-    "dtype": {"type": "str", "choices": ["bfloat16", "float16", "float32"]},
-    "compile_backend": {"type": "str", "choices": ["auto", "inductor", "aot_eager", "eager"]},
-    "capture_error_mode": {"type": "str", "choices": ["global", "thread_local", "relaxed"]},
     "slowest_replay_ratio": {"type": "float", "default": 0},
 }
 """Of the graph gate besides, as plugins/doc_fragments/gate.py documents them."""
-_NCCL_WORK = ("dtypes", "sizes", "operations", "busbw_bytes", "iterations")
-_GRAPH_WORK = ("modes", "batches", "replays", "hidden", "heads", "dtype", "compile_backend", "capture_error_mode")
 
 
-def nccl(given: Mapping[str, Any], deadline: float) -> Asked:
+def nccl(given: Mapping[str, Any]) -> Asked:
     """What the NCCL gate's own arguments ask.
 
     Raises:
         CannotRun: the deadline is not positive.
     """
-    return Asked(
-        "nccl",
-        _positive(deadline),
-        cast(Params, {name: given[name] for name in _NCCL_WORK}),
-        floor_gbps=given["floor_gbps"],
-        link=given["link"],
-        nccl_tests=given["nccl_tests"] == "auto",
-    )
+    return Asked("nccl", _positive(given["deadline"]), floor_gbps=given["floor_gbps"], link=given["link"])
 
 
-def graph(given: Mapping[str, Any], deadline: float) -> Asked:
+def graph(given: Mapping[str, Any]) -> Asked:
     """What the graph gate's own arguments ask.
 
     Raises:
@@ -83,8 +56,7 @@ def graph(given: Mapping[str, Any], deadline: float) -> Asked:
         raise CannotRun("capture is empty: name in it what to capture")
     return Asked(
         "graph",
-        _positive(deadline),
-        cast(Params, {name: given[name] for name in _GRAPH_WORK}),
+        _positive(given["deadline"]),
         slowest_replay_ratio=given["slowest_replay_ratio"],
         capture=tuple(given["capture"]),
     )
@@ -103,10 +75,8 @@ def request(params: Mapping[str, Any], *gates: Asked) -> Request:
         gates,
         run=params["run"],
         backend=params["backend"],
-        ranks_per_host=params["ranks_per_host"],
         hosts=None if params["hosts"] is None else tuple(params["hosts"]),
         bisect=params["bisect"],
-        allow_gpu_processes=params["allow_gpu_processes"],
         environment={name: str(value) for name, value in params["environment"].items()},
     )
 
@@ -149,9 +119,9 @@ def outcomes(gate: str, run: Callable[[], list[GateResult]]) -> list[GateResult]
     return [GateResult(gate, "fail", 0.0, code=Code.COULD_NOT_RUN, cause=stop.cause, next=stop.next)]
 
 
-def run_one(params: Mapping[str, Any], asked: Callable[[Mapping[str, Any], float], Asked]) -> GateResult:
+def run_one(params: Mapping[str, Any], asked: Callable[[Mapping[str, Any]], Asked]) -> GateResult:
     """Run the one gate that a module's parameters ask for."""
-    (result,) = runner.run(request(params, asked(params, params["deadline"])))
+    (result,) = runner.run(request(params, asked(params)))
     return result
 
 

@@ -29,20 +29,18 @@ class Asked:
     Attributes:
         gate: which.
         deadline: seconds that each part of its work may take; the first of all includes the start of the ranks.
-        params: for the work; None values take the work's defaults for the backend.
+        params: for the work; what is left out is the work's default for the backend.
         floor_gbps: NCCL gate: busbw floor that wins over the table.
         link: NCCL gate: ``auto`` or one of the table's links.
-        nccl_tests: NCCL gate on one host: measure busbw with nccl-tests where it is installed.
         slowest_replay_ratio: graph gate: a replay may take so many times as long as eager; 0 demands no time.
         capture: graph gate: what it captures, each a part of its own.
     """
 
     gate: RankGate
     deadline: float
-    params: Params
+    params: Params = dataclasses.field(default_factory=Params)
     floor_gbps: float | None = None
     link: str = "auto"
-    nccl_tests: bool = False
     slowest_replay_ratio: float = 0.0
     capture: tuple[Captured, ...] = ("plain",)
 
@@ -59,7 +57,7 @@ class Asked:
     def _work(self, captured: Captured) -> tuple[str, Params]:
         if captured in ("plain", "compiled"):
             return "graphs", {**self.params, "compiled": captured == "compiled"}
-        return "vllm_kernels", {"kernel": captured, "replays": self.params.get("replays")}
+        return "vllm_kernels", {"kernel": captured}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,10 +69,8 @@ class Request:
         gates: in their order.
         run: names the evidence folder.
         backend: ``auto`` takes nccl where torch sees a GPU, else gloo.
-        ranks_per_host: None takes the GPUs that host.json declares.
         hosts: names of a replica's hosts that take part; None takes all.
         bisect: after a failure that names no host, spend rounds of trials to find it.
-        allow_gpu_processes: go on though other processes hold GPU memory.
         environment: variables for the ranks.
         user: who the ranks run as; None keeps the caller.
         python: interpreter with torch (and Ray).
@@ -85,10 +81,8 @@ class Request:
     gates: tuple[Asked, ...]
     run: str = "by-hand"
     backend: str = "auto"
-    ranks_per_host: int | None = None
     hosts: tuple[str, ...] | None = None
     bisect: bool = True
-    allow_gpu_processes: bool = False
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     user: str | None = "lockstep"
     python: str = str(records.RUNTIME / "bin" / "python")

@@ -121,14 +121,15 @@ def _leaks(result: GateResult, reports: Sequence[Report]) -> GateResult:
 
 def _on_host(request: Request, identity: HostRecord, folders: Mapping[RankGate, Path]) -> list[GateResult]:
     host = str(identity["host"])
-    ranks = request.ranks_per_host or int(identity["gpus"])
+    ranks = int(identity["gpus"])
     if ranks < 1:
         cause = f"{host} declares no GPUs, so there is nothing for this gate to run on"
         return [GateResult(request.first, "fail", 0.0, Code.NO_GPUS, host, cause=cause, next=next_command(host))]
     existing = gpu_memory.holders()
-    if existing and not request.allow_gpu_processes:
+    if existing:
         return [existing_gpu_processes(request, host, [str(holder) for holder in existing])]
-    tool = nccl_tests.tool() if any(_wants_nccl_tests(asked, request) for asked in request.gates) else None
+    wanted = request.backend != "gloo" and any(asked.gate == "nccl" for asked in request.gates)
+    tool = nccl_tests.tool() if wanted else None
     if tool:
         request = dataclasses.replace(request, gates=tuple(nccl_tests.without_busbw(each) for each in request.gates))
     job = Job(
@@ -159,10 +160,6 @@ def _on_host(request: Request, identity: HostRecord, folders: Mapping[RankGate, 
             by_part["nccl"] = [nccl_tests.measured(tool, measured, left, environment, folders["nccl"], user)]
     # On one host there is only one to blame.
     return [dataclasses.replace(result, host=host, pair=None) for result in _verdicts(request, by_part, [report])]
-
-
-def _wants_nccl_tests(asked: Asked, request: Request) -> bool:
-    return asked.gate == "nccl" and asked.nccl_tests and request.backend != "gloo"
 
 
 def _on_replica(request: Request, identity: HostRecord, folders: Mapping[RankGate, Path]) -> list[GateResult]:

@@ -170,7 +170,8 @@ def _bring(
             files={problem.path: problem.problem for problem in problems},
         )
     done = _manifest(place.staging, wanted, what)
-    _remove_others(place.staging, done.files)
+    for path in set(store.sizes(place.staging)) - set(done.files):
+        (place.staging / path).unlink()
     store.write_manifest(place.staging, done)
     store.show(place)
     return Answer(Result.DONE, changed=True, digest=done.digest, bytes=done.size, brought=lacking)
@@ -236,12 +237,6 @@ def _manifest(folder: Path, wanted: Source, what: Listing) -> Manifest:
     found = store.sizes(folder)
     files = {path: File(found[path], file.sha256 or store.hash_file(folder, path)) for path, file in what.files.items()}
     return Manifest(wanted.name, files, what.commit, records.now())
-
-
-def _remove_others(folder: Path, files: Mapping[str, File]) -> None:
-    """Remove what lies beside the model's files."""
-    for path in set(store.sizes(folder)) - set(files):
-        (folder / path).unlink()
 
 
 def staged_bytes(folder: Path, files: Mapping[str, File]) -> int:

@@ -24,6 +24,7 @@ STAGING = ".staging"
 REMOVED = ".removed-"
 """Before the name of what is being removed or replaced."""
 BLOCK = 8 << 20
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -67,18 +68,13 @@ def read_manifest(folder: Path) -> Manifest | None:
     Raises:
         BadAnswer: there is something, but no manifest.
     """
-    handle = None
     try:
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with _opened(handle, manifest.NAME) as stream:
+        with _below(folder, manifest.NAME) as stream:
             text = os.read(stream, manifest.LIMIT)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise typed.BadAnswer(f"cannot be read: {error.strerror}", (str(folder / manifest.NAME),)) from None
-    finally:
-        if handle is not None:
-            os.close(handle)
     return manifest.read(text.decode("utf-8", "replace"))
 
 
@@ -162,11 +158,8 @@ def hash_file(folder: Path, path: str) -> str:
 
 def hash_source(path: Path) -> str:
     """SHA-256 of a file elsewhere, whose links lead where they lead."""
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return _digest(handle, hashlib.sha256())
-    finally:
-        os.close(handle)
+    with path.open("rb", buffering=0) as stream:
+        return _digest(stream.fileno(), hashlib.sha256())
 
 
 def git_hash(folder: Path, path: str) -> str:
@@ -193,7 +186,8 @@ def show(place: Place) -> None:
     for top, folders, files in os.walk(place.staging):
         os.chmod(top, 0o750)
         for name in files:
-            _read_only(os.path.join(top, name))
+            with _below(Path(top), name) as handle:
+                os.fchmod(handle, 0o440)
         folders.sort()
     old = place.folder / STAGING / f"{REMOVED}{place.name}"
     if place.visible.exists():
@@ -201,7 +195,7 @@ def show(place: Place) -> None:
         os.rename(place.visible, old)
     os.rename(place.staging, place.visible)
     for folder in (place.folder, place.folder / STAGING):
-        _sync(folder)
+        records.sync_folder(folder)
     place.wanted.unlink(missing_ok=True)
     remove_tree(old)
 
@@ -217,42 +211,16 @@ def remove_tree(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def _read_only(path: str) -> None:
-    handle = os.open(path, _FILE)
-    try:
-        os.fchmod(handle, 0o440)
-    finally:
-        os.close(handle)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 @contextlib.contextmanager
 def _below(folder: Path, path: str) -> Iterator[int]:
     """A handle of the file at ``path`` below ``folder``; no part of the path may be a link."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    handle = os.open(folder, _FOLDER)
     try:
         *folders, name = path.split("/")
-        for part in folders:
-            inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=handle)
+        for part, flags in (*((each, _FOLDER) for each in folders), (name, _FILE)):
+            inner = os.open(part, flags, dir_fd=handle)
             os.close(handle)
             handle = inner
-        with _opened(handle, name) as stream:
-            yield stream
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
-def _opened(folder: int, name: str) -> Iterator[int]:
-    handle = os.open(name, _FILE, dir_fd=folder)
-    try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError(0, "no regular file")
         yield handle

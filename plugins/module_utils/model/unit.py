@@ -233,7 +233,7 @@ def _attach(asked: Call, run: Run) -> tuple[str, str]:
         ticket = str(record.pop("id"))
     except (OSError, ValueError, KeyError):
         return "", f"{UNIT} runs, and nobody knows what for"
-    if record == _record(asked.request):
+    if record == as_json(asked.request):
         return ticket, ""
     return "", f"{UNIT} is at work on another request: {record.get('verb')} {record.get('name')}"
 
@@ -242,7 +242,7 @@ def _start(asked: Call, run: Run) -> str | Answer:
     ticket = secrets.token_hex(8)
     REQUESTS.mkdir(mode=0o700, exist_ok=True)
     for name, text in (
-        (REQUEST_NAME, json.dumps({**_record(asked.request), "id": ticket})),
+        (REQUEST_NAME, json.dumps({**as_json(asked.request), "id": ticket})),
         (TOKEN, asked.token or ""),
     ):
         path = REQUESTS / name
@@ -258,11 +258,6 @@ def _start(asked: Call, run: Run) -> str | Answer:
             Result.FAILED, f"{UNIT} could not be started: {started.stderr.strip() or 'systemd-run timed out'}"
         )
     return ticket
-
-
-def _record(request: Request) -> dict[str, object]:
-    record: dict[str, object] = as_json(request)
-    return record
 
 
 def _active(run: Run) -> bool:

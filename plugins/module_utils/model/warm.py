@@ -52,16 +52,13 @@ def warm(request: Request, now: Callable[[], float] = time.monotonic, meminfo: P
     ends, read = now() + request.seconds, 0
     buffer = bytearray(store.BLOCK)
     for path in files:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            while count := os.readv(handle, [buffer]):
+        with open(path, "rb", buffering=0) as stream:
+            while count := stream.readinto(buffer):
                 read += count
                 if now() > ends:
                     return Answer(
                         Result.DONE, f"{gib(read)} of {gib(total)} were read in {request.seconds:g} s", bytes=read
                     )
-        finally:
-            os.close(handle)
     return Answer(Result.DONE, "", bytes=read)
 
 

@@ -251,7 +251,7 @@ def summary(runtime: Path = records.RUNTIME, timeout: float = 10.0) -> Summary:
     """The cluster that this host belongs to, for a caller with any Python: asked through the serving environment's."""
     python = runtime / "bin" / "python"
     if not python.exists():
-        return {"head": "absent", "error": f"{python} does not exist", "nodes": []}
+        return _absent(f"{python} does not exist")
     environment = {**os.environ, "PYTHONPATH": str(records.LIB)}
     try:
         asked = subprocess.run(
@@ -264,20 +264,24 @@ def summary(runtime: Path = records.RUNTIME, timeout: float = 10.0) -> Summary:
         )
         return typed.parse(Summary, untrusted.parse_json(asked.stdout), typed.NEWER)
     except subprocess.CalledProcessError as error:
-        return {"head": "absent", "error": _short(str(error.stderr).strip()[-200:]), "nodes": []}
+        return _absent(str(error.stderr).strip()[-200:])
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        return {"head": "absent", "error": _short(str(error)), "nodes": []}
+        return _absent(str(error))
 
 
 def main() -> int:
     """Print the table of this host's cluster as ``summary`` returns it."""
     identity = host_record.stored()
     if identity is None:
-        print(json.dumps({"head": "absent", "error": f"{records.HOST} does not exist", "nodes": []}))
+        print(json.dumps(_absent(f"{records.HOST} does not exist")))
         return 0
     table = Cluster(identity["head"]["address"], token=token()).table()
     print(json.dumps({"head": table.head, "error": table.error, "nodes": [_summary(node) for node in table.nodes]}))
     return 0
+
+
+def _absent(error: str) -> Summary:
+    return {"head": "absent", "error": _short(error), "nodes": []}
 
 
 def _summary(node: Node) -> NodeSummary:

@@ -169,16 +169,10 @@ def main(argv: list[str]) -> int:
     _record(StartCode.STARTING, "Ray is starting")
     private.set_environment(settings.ports)
     caches.prune()
-    for name, folder in {**caches.environment(), **_hub_token()}.items():
-        os.environ.setdefault(name, folder)  # Ray's workers have it from here
+    for name, folder in {**caches.environment(), **caches.hub_environment()}.items():
+        os.environ.setdefault(name, folder)  # Ray's workers have it from here, and fetch the model, each on its host
     print(f"{identity['host']} starts Ray as {identity['ray_role']}: ray {' '.join(command)}", flush=True)
     os.execv(sys.executable, [sys.executable, "-m", "lockstep.ray.node", "run", *command])
-
-
-def _hub_token() -> dict[str, str]:
-    """The file of the model hub's token, a credential of this unit: ranks fetch the model, each on its host."""
-    path = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent"), "hub-token")
-    return {"HF_TOKEN_PATH": str(path)} if path.exists() else {}
 
 
 def _watch(is_head: bool) -> None:

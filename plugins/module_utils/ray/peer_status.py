@@ -25,7 +25,7 @@ from .ports import PEER_STATUS
 UNIT = "lockstep-ray.service"
 RAY_STATE = records.RUN / "ray.json"
 _LIMIT = 65536
-_PROPERTIES = ("ActiveState", "SubState", "Result", "NRestarts", "UnitFileState", "LoadState")
+_PROPERTIES = ("ActiveState", "Result", "LoadState")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,18 +34,12 @@ class UnitStatus:
 
     Attributes:
         active: ActiveState.
-        sub: SubState.
         result: Result, ``exec-condition`` where its condition refused.
-        restarts: NRestarts.
-        enabled: starts at boot.
         present: there is such a unit.
     """
 
     active: str = "unknown"
-    sub: str = ""
     result: str = ""
-    restarts: int = 0
-    enabled: bool = False
     present: bool = True
 
 
@@ -136,12 +130,7 @@ def main() -> int:
 def parse_unit(found: systemd.Properties) -> UnitStatus:
     """The unit's state from its properties."""
     return UnitStatus(
-        active=found.get("ActiveState", "unknown"),
-        sub=found.get("SubState", ""),
-        result=found.get("Result", ""),
-        restarts=int(found.get("NRestarts") or 0),
-        enabled=found.get("UnitFileState", "") == "enabled",
-        present=found.get("LoadState") == "loaded",
+        found.get("ActiveState", "unknown"), found.get("Result", ""), present=found.get("LoadState") == "loaded"
     )
 
 

@@ -7,7 +7,6 @@ stuck in a driver may never answer.
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import json
 import os
 import re
@@ -121,9 +120,8 @@ def look(top: Path, name: str) -> Sight:
     seen = states(find())
     if not seen:
         return Sight()
-    moment = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     try:
-        folder = evidence.room_for(top, KEPT) / f"{moment}-{name}"
+        folder = evidence.next_folder(top, name, KEPT)
     except OSError:
         return Sight(_ranks(seen, {}))
     saved = evidence.collect(seen, folder, budget=_BUDGET)

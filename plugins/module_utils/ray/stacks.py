@@ -147,7 +147,8 @@ class Responder(threading.Thread):
 
     def run(self) -> None:
         store = self._connect()
-        self._last = self._id_of(store)  # one that lay there before has been answered, or its asker has gone
+        there = parse_request(store.get(REQUEST))
+        self._last = there.id if there else None  # it has been answered, or its asker has gone
         while True:
             time.sleep(PAUSE)
             self.look_once(store)
@@ -161,11 +162,6 @@ class Responder(threading.Thread):
         answer = look(request, self._folder)
         print(f"saved the stacks of this host's ranks for request {request.id}: {_summary(answer)}", flush=True)
         store.put(answer_key(self._host), json.dumps(as_json(answer)).encode())
-
-    @staticmethod
-    def _id_of(store: Store) -> str | None:
-        request = parse_request(store.get(REQUEST))
-        return None if request is None else request.id
 
 
 def _summary(answer: Answer) -> str:

@@ -13,7 +13,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 from ..core import host_record, polling, records
@@ -160,14 +159,12 @@ class _Observer:
 def main(arguments: list[str] | None = None) -> int:
     """Exit status 0 when the shape is there, 1 when it is not, 2 when the shape is invalid."""
     parser = argparse.ArgumentParser(prog="lockstep.ray.wait", description=str(__doc__).partition("\n")[0])
-    parser.add_argument("--config", type=Path, help="JSON file whose key 'shape' holds the shape")
     parser.add_argument("--shape", help="the required shape, as JSON; default: every host of this replica")
     parser.add_argument("--deadline", type=float, default=DEADLINE, help="seconds")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object on the last line")
     chosen = parser.parse_args(arguments)
     try:
-        changes = _changes(chosen.config, chosen.shape)
-        shape = shape_of(host_record.require(), changes)
+        shape = shape_of(host_record.require(), json.loads(chosen.shape or "{}"))
     except (ShapeError, records.RecordError, TypeError, ValueError) as error:
         print(f"invalid --shape: {error}", file=sys.stderr)
         return 2
@@ -178,11 +175,6 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.json:
         print(json.dumps(waited.as_dict()), flush=True)
     return 0 if waited.ready else 1
-
-
-def _changes(config: Path | None, shape: str | None) -> dict[str, Any]:
-    from_file = (records.read(config) or {}).get("shape") if config is not None else None
-    return {**(from_file or {}), **(json.loads(shape) if shape else {})}
 
 
 if __name__ == "__main__":

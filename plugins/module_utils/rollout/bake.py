@@ -18,6 +18,7 @@ from ..core.codes import as_json
 from ..core.wording import many
 from ..engine import completion, readiness, vllm_metrics
 from ..engine import state as engine_state
+from ..engine.configured import Target
 from ..engine.record import EngineState
 from ..engine.states import Phase
 from ..engine.vllm_metrics import Buckets, Counters
@@ -224,30 +225,16 @@ def _seconds(edge: float) -> str:
     return f"{edge:g} s" if math.isfinite(edge) else "more than was ever measured"
 
 
-def sample_replica(
-    ready_url: str,
-    url: str,
-    model: str,
-    prompt: str,
-    expected: str | None,
-    api_key: str | None,
-    deadline: float,
-    **how: Any,
-) -> Sample:
-    """Sample once, on the head: readiness, a completion, then the counters, which have that completion in them.
-
-    Args:
-        ready_url: ``http://host:port`` of the supervisor's readiness answer.
-        url: ``http://host:port`` of vLLM; the other arguments are those of :func:`completion.prove`.
-    """
-    ready, silent = readiness.ask(ready_url)
+def sample_replica(target: Target) -> Sample:
+    """Sample once, on the head: readiness, a completion, then the counters, which have that completion in them."""
+    ready, silent = readiness.ask(target.ready_url)
     state = engine_state.read() or EngineState(Phase.STOPPED)
-    engine = Engine(model, state.layout, state.tensor_parallel_size, state.pipeline_parallel_size)
+    engine = Engine(target.model, state.layout, state.tensor_parallel_size, state.pipeline_parallel_size)
     life = (state.pid, state.restarts)
     if not ready:
         return Sample(False, silent or state.reason or str(state), engine, life)
-    proof = completion.prove(url, model, prompt, expected, api_key, deadline, **how)
-    shown = completion.get(url, "/metrics", deadline=5)
+    proof = target.prove()
+    shown = completion.get(target.url, "/metrics", deadline=5)
     figures = vllm_metrics.counters(shown[1]) if shown is not None and shown[0] == 200 else None
     return Sample(True, "", engine, life, figures, proof.seconds if proof.ok else None, proof.cause)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from ..core.stop import Stop
 from ..driver import branches, cuda_release, known_issues
@@ -111,12 +111,9 @@ def _issues(
     bad = known_issues.refusals(matches, sorted(overridden))
     refusals = [Stop(f"{_line(issue)}. To go on all the same: {_override(issue.id)}", where=host) for issue in bad]
     warnings = [Stop(_line(issue), where=host) for issue in matches if issue not in bad]
-    return refusals, [*warnings, *(Stop(str(bomb), where=host) for bomb in _ahead(issues, facts))]
-
-
-def _ahead(issues: Sequence[known_issues.Issue], facts: known_issues.Facts) -> Iterator[known_issues.TimeBomb]:
-    """Those that have not gone off: the others match as they are."""
-    return (bomb for bomb in known_issues.time_bombs(issues, facts) if bomb.days_left > 0)
+    # Those that have gone off match as they are.
+    ahead = [bomb for bomb in known_issues.time_bombs(issues, facts) if bomb.days_left > 0]
+    return refusals, [*warnings, *(Stop(str(bomb), where=host) for bomb in ahead)]
 
 
 def _line(issue: known_issues.Match) -> str:

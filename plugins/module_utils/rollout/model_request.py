@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
 from ..core.grouping import grouped
@@ -162,7 +162,8 @@ def _at_path(replica: Replica, config: Config, models: Mapping[str, Model]) -> I
         )
     load_format = str(config.arguments.get("load_format") or "auto")
     problems = {host: list(_problems(path, model, load_format)) for host, model in models.items()}
-    for problem, hosts in _hosts_of(problems).items():
+    alike = grouped((problem, host) for host, mine in problems.items() for problem in mine)
+    for problem, hosts in alike.items():
         yield refuse(f"{', '.join(hosts)} ({name}): {problem}", _listing(hosts, path))
     there = {host: model for host, model in models.items() if not model.error and model.kind != "absent"}
     unreadable = [host for host, model in there.items() if model.unreadable_for == "lockstep"]
@@ -178,11 +179,6 @@ def _at_path(replica: Replica, config: Config, models: Mapping[str, Model]) -> I
             "has to be able to read it"
         )
     yield from _different(replica, path, there)
-
-
-def _hosts_of(problems: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
-    """Problem to the hosts that have it."""
-    return grouped((problem, host) for host, mine in problems.items() for problem in mine)
 
 
 def _problems(path: str, model: Model, load_format: str) -> Iterator[str]:

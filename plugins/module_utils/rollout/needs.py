@@ -121,7 +121,9 @@ def host_need(
     elif stamp_reason:
         steps[Step.GATES] = stamp_reason
     start_reason = _start_reason(state, is_head) or (None if Step.DRIVER in steps else _unfinished_reason(state))
-    start_reason = start_reason or _unfinished_settings_reason(state)
+    if not start_reason and state.unfinished_settings:
+        # Also where the inventory was taken back meanwhile, so that no role is due: what is kept has to be let go of.
+        start_reason = "the change of its settings did not complete"
     if start_reason:
         steps[Step.START] = start_reason
     return HostNeed(host, steps)
@@ -207,11 +209,6 @@ def _start_reason(state: HostState, is_head: bool) -> str | None:
 def _unfinished_reason(state: HostState) -> str | None:
     """A run ended between the gates and the last stage, where the replica may still be drained in HAProxy."""
     return f"the change to driver {state.unfinished_driver} did not complete" if state.unfinished_driver else None
-
-
-def _unfinished_settings_reason(state: HostState) -> str | None:
-    """Also where the inventory was taken back meanwhile, so that no role is due: what is kept has to be let go of."""
-    return "the change of its settings did not complete" if state.unfinished_settings else None
 
 
 def replica_need(

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from ..core import records
+from ..core.systemd import credential
 
 FOLDER = records.STATE / "engine" / "cache"
 
@@ -22,6 +23,12 @@ def environment(runtime: Path = records.RUNTIME, folder: Path = FOLDER) -> dict[
         "TORCHINDUCTOR_CACHE_DIR": str(own / "inductor"),
         "TRITON_CACHE_DIR": str(own / "triton"),
     }
+
+
+def hub_environment(cache: str | None = None) -> dict[str, str]:
+    """Where models from a hub are kept, and the file with its token: huggingface_hub reads both from the environment."""
+    token = credential("hub-token")
+    return {**({"HF_HOME": cache} if cache else {}), **({"HF_TOKEN_PATH": str(token)} if token else {})}
 
 
 def prune(runtime: Path = records.RUNTIME, folder: Path = FOLDER) -> None:

@@ -37,7 +37,6 @@ for name in ("ray.scripts.scripts", "ray.dashboard.dashboard", "ray.dashboard.ag
     with contextlib.suppress(Exception):
         importlib.import_module(name)
 """
-_PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)\s*==\s*([^\s;\\]+)", re.MULTILINE)
 
 
 class InstallError(StopError):
@@ -100,11 +99,6 @@ def digest_of(lock: str, extra: Sequence[str], python: str) -> str:
     lines = [line.strip() for line in lock.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     text = json.dumps([lines, sorted(extra), python])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def pins(lock: str) -> dict[str, str]:
-    """Versions by normalised name in a lock."""
-    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in _PIN.findall(lock)}
 
 
 def commands(environment: Environment, lock: str, folder: Path, cache: Path) -> list[list[str]]:
@@ -189,7 +183,7 @@ def problems(state: Mapping[str, str | None], lock: str, digest: str) -> list[st
     found = []
     if state.get("lock") != digest:
         found.append(f"the environment in use is {state.get('lock') or 'absent'}, the lock asks for {digest}")
-    for name, version in pins(lock).items():
+    for name, version in runtime_state.pins(lock).items():
         if name in ("ray", "torch", "vllm") and state.get(name) != version:
             found.append(f"{name} is {state.get(name) or 'absent'}, the lock pins {version}")
     return found

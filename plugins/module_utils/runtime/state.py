@@ -18,7 +18,7 @@ from ..core.records import RUNTIME
 State = dict[str, "str | None"]
 COMPARED = ("python", "ray", "vllm", "torch", "nccl", "nccl_build_id", "torch_cuda", "flashinfer", "lock")
 _ASK_VERSION = "import sys; print('.'.join(map(str, sys.version_info[:3])))"
-_PIN = r"(?m)^([A-Za-z0-9][\w.-]*)==([^\s;]+)"
+_PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)\s*==\s*([^\s;\\]+)", re.MULTILINE)
 _TORCH_CUDA = r"(?m)^cuda\b[^=]*= *'([^']+)'"
 
 
@@ -46,9 +46,14 @@ def state(runtime: Path = RUNTIME) -> State:
     }
 
 
+def pins(lock: str) -> dict[str, str]:
+    """Versions by normalised name in the text of a lock."""
+    return {_normal(name): version for name, version in _PIN.findall(lock)}
+
+
 def promised(lock: str) -> State:
     """What an environment built from the text of a lock file will hold: as :func:`state`, as far as the lock pins it."""
-    pinned = {_normal(name): version for name, version in re.findall(_PIN, lock)}
+    pinned = pins(lock)
 
     def first(*prefixes: str) -> str | None:
         return next((v for name, v in sorted(pinned.items()) if name.startswith(prefixes)), None)

@@ -75,7 +75,7 @@ class Cluster:
         return dataclasses.replace(self, topology=topology_left, wanted=wanted, routers=routers)
 
     def probed(self, answers: Mapping[str, Answer]) -> Values:
-        """JSON of the replicas, the routers, and what each host answered; plugins/modules/probe.py documents it."""
+        """JSON of the replicas, the routers, and what each host answered: ``status_types.Probe``."""
         return {
             "replicas": {
                 replica.name: {"head": replica.head, "hosts": list(replica.hosts), "zone": replica.zone}
@@ -83,12 +83,7 @@ class Cluster:
             },
             "routers": list(self.routers),
             "hosts": {
-                host: {
-                    "reachable": answer.reachable,
-                    "error": answer.error,
-                    "code": None if answer.code is None else answer.code.value,
-                    "state": answer.value,
-                }
+                host: {"reachable": answer.reachable, "error": answer.error, "state": answer.value}
                 for host, answer in answers.items()
             },
         }

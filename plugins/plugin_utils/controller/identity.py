@@ -10,6 +10,7 @@ from typing import TypedDict
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import processes
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.lock_record import Lock
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.system import read_text
 
 
 def user() -> str:
@@ -51,8 +52,8 @@ def identity(pid: int) -> Identity:
     return {
         "holder": operator(),
         "controller": socket.gethostname(),
-        "machine": _line(Path("/etc/machine-id")),
-        "boot": _line(Path("/proc/sys/kernel/random/boot_id")),
+        "machine": read_text(Path("/etc/machine-id")).strip(),
+        "boot": read_text(Path("/proc/sys/kernel/random/boot_id")).strip(),
         "namespace": _namespace(),
         "pid": pid,
         "started": started(pid),
@@ -86,12 +87,5 @@ def started(pid: int) -> int | None:
 def _namespace() -> str:
     try:
         return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return ""
-
-
-def _line(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii").strip()
     except OSError:
         return ""

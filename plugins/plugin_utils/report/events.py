@@ -4,7 +4,7 @@ A result is read by its fields, never by its text: ``lockstep_plan``, ``gate`` (
 ``evidence``, ``cause``, ``reasons``, ``next``, ``lockstep_event``. A message is for people alone.
 
 A host's result speaks of that host alone, whatever it says. What concerns others (the plan, states of several hosts) is
-taken from the actions that make it on the controller: :data:`PLANNERS`, :data:`PROBERS`.
+taken from the actions that make it on the controller: :data:`PLANNERS`.
 Whatever a result holds is parsed without an error: what is not of its type is left out.
 """
 
@@ -40,10 +40,8 @@ RUN_OUTCOMES: tuple[RunOutcome, ...] = get_args(RunOutcome)
 Fingerprint = Given
 
 PLANNERS = frozenset({"lockstep.vllm.plan"})
-"""Actions whose plan is the run's."""
-PROBERS = frozenset({"lockstep.vllm.plan", "lockstep.vllm.probe"})
-"""Actions that speak of all hosts, each by its own answer."""
-REPORTERS = PROBERS | {"lockstep.vllm.fail", "lockstep.vllm.rollout_lock", "lockstep.vllm.rollout_request"}
+"""Actions whose plan is the run's; they speak of all hosts, each by its own answer."""
+REPORTERS = PLANNERS | {"lockstep.vllm.fail", "lockstep.vllm.rollout_lock", "lockstep.vllm.rollout_request"}
 """Actions that run nothing but their own code on the controller: their words are Lockstep's."""
 
 CAUSE_LENGTH = 4000
@@ -198,7 +196,8 @@ class Failure:
 
         ``starts``: what the controller itself puts before such a command, so that it can be pasted.
         """
-        parts = _failed_items(result) or [result]
+        items = _mappings(result.get("results"))
+        parts = [item for item in items if item.get("failed") or item.get("unreachable")] or [result]
         gates = [_mapping(part.get("gate")) for part in parts]
         fields = [*parts, *gates]
         given = [part.get("next") for part in fields]
@@ -229,7 +228,7 @@ class TaskReport:
     Attributes:
         plan: what the plan action planned; None in any other result.
         gates: results of gates, one per item where the task loops.
-        fingerprints: host to what it runs, its own or those of all hosts that were probed.
+        fingerprints: host to what it runs, its own or those of all hosts of a plan.
         notes: ``lockstep_event``: what the host says of itself beyond that, for people.
         completion: what the host's engine generated to prove that it serves.
         start: how its engine came up the ladder, or did not.
@@ -272,7 +271,7 @@ class TaskReport:
             gates=tuple(
                 GateEvent.parse(gate, host) for part in parts if "verdict" in (gate := _mapping(part.get("gate")))
             ),
-            fingerprints={name: _fingerprint(each) for name, each in _fingerprints(host, result, action in PROBERS)},
+            fingerprints={name: _fingerprint(each) for name, each in _fingerprints(host, result, action in PLANNERS)},
             notes=tuple(_text(each.get("text")) for each in events if each.get("event") == "note" and each.get("text")),
             completion=Completion.parse(_mapping(result.get("completion"))),
             start=EngineStart.parse(result),
@@ -318,7 +317,7 @@ def _fingerprint(given: Given) -> Fingerprint:
 
 
 def _fingerprints(host: str, result: Result, of_all: bool) -> Iterator[tuple[str, Fingerprint]]:
-    """A host's own, its probe's or its new stamp's; with ``of_all`` the plan's, and those of a probe of all hosts."""
+    """A host's own, its probe's or its new stamp's; with ``of_all`` the plan's."""
     for place in (result, _mapping(result.get("state")), _mapping(result.get("stamp"))):
         if fingerprint := _mapping(place.get("fingerprint")):
             yield host, fingerprint
@@ -327,13 +326,6 @@ def _fingerprints(host: str, result: Result, of_all: bool) -> Iterator[tuple[str
     for name, found in _mapping(result.get("fingerprints")).items():
         if fingerprint := _mapping(found):
             yield _text(name), fingerprint
-    for name, answer in _mapping(result.get("hosts")).items():
-        if fingerprint := _mapping(_mapping(_mapping(answer).get("state")).get("fingerprint")):
-            yield _text(name), fingerprint
-
-
-def _failed_items(result: Result) -> list[Given]:
-    return [item for item in _mappings(result.get("results")) if item.get("failed") or item.get("unreachable")]
 
 
 def _whole_lines(text: str) -> str:

@@ -7,6 +7,7 @@ earlier one that failed is said.
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -142,8 +143,9 @@ def matrix(gates: Sequence[GateEvent]) -> Matrix:
         row = [cells.get(name, Cell()) for name in ordered]
         alike.setdefault(tuple((cell.verdict, cell.failed_before) for cell in row), []).append(host)
     rows = []
+    seconds = operator.attrgetter("seconds")
     for hosts in alike.values():
-        slowest = [max((found[host].get(name, Cell()) for host in hosts), key=_seconds) for name in ordered]
+        slowest = [max((found[host].get(name, Cell()) for host in hosts), key=seconds) for name in ordered]
         rows.append(MatrixRow(tuple(sorted(hosts)), tuple(slowest)))
     rows.sort(key=lambda row: all(cell.passed or not cell.verdict for cell in row.cells))
     return Matrix(tuple(ordered), tuple(rows))
@@ -153,10 +155,6 @@ def _place(name: str) -> int:
     names = list(COLUMNS.values())
     plain = name.removesuffix(f" {ACROSS}")
     return names.index(plain) if plain in names else len(names)
-
-
-def _seconds(cell: Cell) -> float:
-    return cell.seconds
 
 
 def figures(gate: GateEvent) -> list[Figure]:

@@ -58,10 +58,6 @@ def _serving(event: Event, tracker: Tracker) -> str:
     return f"{event['replica']} {what}; serving: {_serving_now(tracker)}"
 
 
-def _note(event: Event, tracker: Tracker) -> str:
-    return f"{_where(event, tracker)}{event.get('text', '')}"
-
-
 def _ended(event: Event, tracker: Tracker) -> str:
     following = f"; next: {event['next']}" if event.get("next") else ""
     # What whoever is called wants to know first of a roll that ended before it was done.
@@ -77,7 +73,7 @@ _LINES: dict[str, Callable[[Event, Tracker], str | None]] = {
     "gate": _gate,
     "failed": _failed,
     "serving": _serving,
-    "note": _note,
+    "note": lambda event, tracker: f"{_where(event, tracker)}{event.get('text', '')}",
     "run_ended": _ended,
 }
 

@@ -25,7 +25,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import (
     timeline,
     words,
 )
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import Failure, GateEvent, RunOutcome
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import RunOutcome
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.journal import EVIDENCE, evidence_name
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.served import Endpoint
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.timeline import Event, Row, Timeline
@@ -78,10 +78,12 @@ def render(events: Sequence[Event], fetched: Collection[str] = ()) -> str:
     """
     run = timeline.build(events)
     matrix = gate_matrix.matrix(run.gates)
+    failures = grouped((failure.cause, failure) for failure in run.failures)
+    failed_gates = grouped(((gate_matrix.column(gate), gate.cause), gate) for gate in run.gates if not gate.passed)
     return _template().render(
         run=run,
         matrix=matrix,
-        failed_gates=_alike_gates(run.gates),
+        failed_gates=list(failed_gates.values()),
         hosts=_alike_hosts(run),
         subject=_subject(run),
         headline=headline(run),
@@ -89,7 +91,7 @@ def render(events: Sequence[Event], fetched: Collection[str] = ()) -> str:
         facts=_facts(run),
         starts=engine_starts.alike(run),
         figures=_figures(run),
-        failures=_alike(run.failures),
+        failures=list(failures.values()),
         evidence=functools.partial(_evidence, fetched),
         legend=_legend(run),
         picture=picture.draw(run),
@@ -191,16 +193,6 @@ def _template(name: str = "report.html.j2") -> jinja2.Template:
     }
     environment.globals["style"] = markupsafe.Markup(STYLE.read_text(encoding="utf-8"))
     return environment.get_template(name)
-
-
-def _alike(failures: Sequence[Failure]) -> list[list[Failure]]:
-    """Failures with one cause together, in order of their first."""
-    return list(grouped((failure.cause, failure) for failure in failures).values())
-
-
-def _alike_gates(gates: Sequence[GateEvent]) -> list[list[GateEvent]]:
-    """Gates that did not pass, those of one kind with one cause together."""
-    return list(grouped(((gate_matrix.column(gate), gate.cause), gate) for gate in gates if not gate.passed).values())
 
 
 class HostRow(NamedTuple):

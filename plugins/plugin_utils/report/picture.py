@@ -6,7 +6,7 @@ Pure: a timeline in, shapes out. Colours come from the page's style sheet, by th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.grouping import grouped
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import clock, span
@@ -77,7 +77,7 @@ def draw(timeline: Timeline) -> Picture:
     bars: list[Bar] = []
     crosses: list[tuple[float, float]] = []
     y = _TOP
-    for replica, rows in _by_replica(timeline.rows):
+    for replica, rows in grouped((row.replica, row) for row in timeline.rows).items():
         if [row.host for row in rows] != [replica]:
             texts.append(Text(0, y + 12, "replica", replica))
             y += 18
@@ -143,10 +143,6 @@ def ticks(seconds: float, most: int) -> list[int]:
     """Round moments along the axis, at most ``most`` after the first."""
     every = next((tick for tick in _TICKS if seconds / tick <= most), 86400 * (int(seconds / 86400 / most) + 1))
     return list(range(0, int(seconds) + 1, every))
-
-
-def _by_replica(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
-    return list(grouped((row.replica, row) for row in rows).items())
 
 
 def _names(row: Row, y: float) -> list[Text]:

@@ -21,7 +21,7 @@ class Declared(TypedDict, total=False):
 
 
 class Probe(TypedDict, total=False):
-    """What lockstep.vllm.probe returns with ``ray: true``; of a host's state any part may be missing or only an error."""
+    """``Cluster.probed``, with the heads' Ray; of a host's state any part may be missing or only an error."""
 
     replicas: Mapping[str, Declared]
     routers: Sequence[str]

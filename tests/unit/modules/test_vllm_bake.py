@@ -15,6 +15,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import polling, records
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine import configured
 from ansible_collections.lockstep.vllm.plugins.module_utils.host.settings_changes import SettingsChange
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import bake
 from ansible_collections.lockstep.vllm.plugins.modules import vllm_bake
@@ -91,16 +92,18 @@ def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def run(capsys: pytest.CaptureFixture[str], url: str, state: str, **arguments: Any) -> dict[str, Any]:
-    asked = {"state": state, "url": url, "ready_url": url, "model": "tiny", "prompt": "The cluster says:", **arguments}
-    with patch_module_args(asked), pytest.raises(SystemExit):
-        vllm_bake.main()
+    target = configured.Target(url, url, "tiny", "The cluster says:", "lockstep holds", None, 16, 60)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(configured, "target", lambda: target)
+        with patch_module_args({"state": state, **arguments}), pytest.raises(SystemExit):
+            vllm_bake.main()
     result: dict[str, Any] = json.loads(capsys.readouterr().out)
     return result
 
 
 def test_a_good_replica_is_watched_to_the_end(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, url, "recorded")["changed"] is True
-    result = run(capsys, url, "watched", seconds=1, interval=0.2, expected="lockstep holds")
+    result = run(capsys, url, "watched", seconds=1)
     assert result["bake"]["causes"] == []
     assert result["bake"]["before_at"]
     assert "too few to compare" in result["lockstep_event"]["text"]
@@ -124,7 +127,7 @@ def test_a_bad_one_is_not_watched_to_the_end(
         clock.then = fault
     else:
         SERVER.update(fault)
-    result = run(capsys, url, "watched", seconds=60, interval=5)
+    result = run(capsys, url, "watched", seconds=60)
     assert clock.now < 40
     assert result["failed"] is True
     assert cause in result["msg"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import configured
 from ansible_collections.lockstep.vllm.plugins.modules import vllm_completion
+
+Run = Callable[..., dict[str, Any]]
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -39,30 +41,24 @@ def url() -> Iterator[str]:
     server.server_close()
 
 
-def run(capsys: pytest.CaptureFixture[str], **arguments: Any) -> dict[str, Any]:
-    with patch_module_args({"model": "tiny", "prompt": "The cluster says:", **arguments}), pytest.raises(SystemExit):
-        vllm_completion.main()
-    result: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return result
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    def prove(url: str, expected: str = "lockstep holds") -> dict[str, Any]:
+        target = configured.Target(url, "", "tiny", "The cluster says:", expected, "sesame", 16, 30)
+        monkeypatch.setattr(configured, "target", lambda: target)
+        with patch_module_args({}), pytest.raises(SystemExit):
+            vllm_completion.main()
+        result: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return result
+
+    return prove
 
 
-def test_proof(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    result = run(capsys, url=url, expected="lockstep holds", api_key="secret")
+def test_proof(url: str, run: Run) -> None:
+    result = run(url)
     assert result["completion"]["ok"] is True
     assert (result["completion"]["text"], result["changed"]) == (" lockstep holds.", False)
-    assert "secret" not in json.dumps(result)
-
-
-def test_the_engine_that_the_host_runs_is_asked_whatever_the_inventory_declares(
-    url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = configured.Target(url, "", "tiny", "The cluster says:", "lockstep holds", "sesame", 16, 30)
-    monkeypatch.setattr(configured, "target", lambda: target)
-    with patch_module_args({}), pytest.raises(SystemExit):
-        vllm_completion.main()
-    printed = capsys.readouterr().out
-    assert json.loads(printed)["completion"]["ok"] is True
-    assert "sesame" not in printed
+    assert "sesame" not in json.dumps(result)
 
 
 def test_a_host_that_runs_no_engine_is_named(
@@ -74,13 +70,13 @@ def test_a_host_that_runs_no_engine_is_named(
     assert "engine.json does not exist" in json.loads(capsys.readouterr().out)["msg"]
 
 
-def test_no_proof(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    result = run(capsys, url=url, expected="Paris")
+def test_no_proof(url: str, run: Run) -> None:
+    result = run(url, expected="Paris")
     assert result["failed"] is True
     assert result["completion"]["failure"] == "wrong_text"
     assert "does not contain 'Paris'" in result["msg"]
     assert "Next: " in result["msg"]
 
 
-def test_an_address_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no HTTP address" in run(capsys, url="a1:8000")["msg"]
+def test_an_address_that_is_none(run: Run) -> None:
+    assert "no HTTP address" in run("a1:8000")["msg"]

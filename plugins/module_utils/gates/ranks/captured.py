@@ -17,10 +17,9 @@ Call = Callable[[Any], Any]
 class CudaGraphs:
     """On a GPU: ``torch.cuda.CUDAGraph`` in one shared memory pool, with static inputs, captured as vLLM does."""
 
-    def __init__(self, context: Context, torch: Any, capture_error_mode: str = "global") -> None:
+    def __init__(self, context: Context, torch: Any) -> None:
         self._context = context
         self._torch = torch
-        self._error_mode = capture_error_mode
         self._pool = torch.cuda.graph_pool_handle()
         self._kept: list[Any] = []
 
@@ -35,7 +34,7 @@ class CudaGraphs:
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.no_grad(), torch.cuda.graph(graph, pool=self._pool, capture_error_mode=self._error_mode):
+        with torch.no_grad(), torch.cuda.graph(graph, pool=self._pool, capture_error_mode="global"):
             result = call(static)
         self._kept.append((graph, static, result))
         return self._replay(len(self._kept) - 1)
@@ -99,13 +98,13 @@ class CalledGraphs:
 
 
 class Compiler:
-    """torch.compile, where it is asked for."""
+    """torch.compile, where it is asked for: by inductor on a GPU, by aot_eager on CPU, where inductor takes tens of seconds."""
 
-    def __init__(self, torch: Any, wanted: bool, backend: str, on_gpu: bool) -> None:
+    def __init__(self, torch: Any, wanted: bool, on_gpu: bool) -> None:
         self._torch = torch
         self._wanted = wanted
         self._on_gpu = on_gpu
-        self._backend = backend if backend != "auto" else "inductor" if on_gpu else "aot_eager"
+        self._backend = "inductor" if on_gpu else "aot_eager"
         self._made: dict[str, Call] = {}
 
     def code(self, name: str, plain: Call) -> Call:

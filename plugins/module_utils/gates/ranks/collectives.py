@@ -14,19 +14,18 @@ from . import events
 from .context import Context
 
 BROADCAST_MODULUS = 251
+DTYPES = ("bfloat16", "float16", "float32")
 WARM_UPS = 3
 
 
 def defaults(backend: str) -> dict[str, Any]:
-    """The parameters that a job may leave out.
+    """The parameters that a job leaves out.
 
-    ``dtypes`` and ``operations`` (names), ``sizes`` (bytes, small ones too: they take other algorithms), ``busbw_bytes``
-    (0: not measured), ``iterations``. On a GPU the bandwidth is taken with 512 MiB, where NVLink is near its peak.
+    ``sizes`` of messages (bytes, small ones too: they take other algorithms), ``busbw_bytes``, ``iterations``. On a GPU the
+    bandwidth is taken with 512 MiB, where NVLink is near its peak.
     """
     on_gpu = backend == "nccl"
     return {
-        "dtypes": ["bfloat16", "float16", "float32"],
-        "operations": list(OPERATIONS),
         "sizes": [64, 4096, 1 << 20, 64 << 20] if on_gpu else [64, 4096, 1 << 20],
         "busbw_bytes": 512 << 20 if on_gpu else 4 << 20,
         "iterations": 20 if on_gpu else 5,
@@ -40,13 +39,13 @@ def work(context: Context) -> None:
     params = context.params
     context.report.begin("local", "integer GEMM without peers")
     _local(context, torch)
-    for operation in params["operations"]:
-        for name in params["dtypes"]:
+    for operation in OPERATIONS:
+        for name in DTYPES:
             for size in params["sizes"]:
                 context.report.begin("check", f"{operation} {name} {size} bytes")
                 _check(context, torch, operation, name, size)
     if params["busbw_bytes"]:
-        for operation in params["operations"]:
+        for operation in OPERATIONS:
             _measure(context, torch, operation, params["busbw_bytes"], params["iterations"])
 
 

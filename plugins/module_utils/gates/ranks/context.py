@@ -91,8 +91,7 @@ class Context:
             part: this one.
             defaults: of its parameters, by backend.
         """
-        given = {name: value for name, value in part.params.items() if value is not None}
-        self.params = {**defaults(self.backend), **given}
+        self.params = {**defaults(self.backend), **part.params}
         self.report.part_begins(number, part.name)
 
     def connect(self, master: tuple[str, int]) -> None:

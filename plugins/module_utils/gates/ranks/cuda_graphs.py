@@ -24,29 +24,19 @@ MODES = ("PIECEWISE", "FULL")
 
 
 def defaults(backend: str) -> dict[str, Any]:
-    """The parameters that a job may leave out.
-
-    ``modes``; ``batches`` (batch sizes, as vLLM captures them; None takes ``batches_of``); ``replays`` (of each graph);
-    ``hidden``, ``heads`` and ``dtype`` of the layer; ``compiled`` (capture what torch.compile makes of the layer, not its plain
-    kernels); ``compile_backend`` (``auto``: inductor on a GPU, aot_eager on CPU, where inductor's C++ takes tens of seconds);
-    ``capture_error_mode``.
-    """
+    """The parameters that a job leaves out: ``replays`` of each graph; ``hidden``, ``heads`` and ``dtype`` of the layer."""
     on_gpu = backend == "nccl"
     return {
-        "modes": list(MODES),
-        "batches": None,
         "replays": 100 if on_gpu else 20,
         "hidden": 1024 if on_gpu else 64,
         "heads": 8 if on_gpu else 4,
         "dtype": "bfloat16" if on_gpu else "float32",
         "compiled": False,
-        "compile_backend": "auto",
-        "capture_error_mode": "global",
     }
 
 
 def batches_of(compiled: bool, on_gpu: bool) -> list[int]:
-    """Batch sizes where none are asked for.
+    """Batch sizes, as vLLM captures them.
 
     Of compiled code a few that differ in kind: 1, for which dynamo specialises; 8, the first that it compiles with a size left
     open; 256, where the same code meets the matrix products of a full tile.
@@ -62,15 +52,15 @@ def work(context: Context) -> None:
 
     params = context.params
     on_gpu = context.backend == "nccl"
-    batches = params["batches"] or batches_of(params["compiled"], on_gpu)
+    batches = batches_of(params["compiled"], on_gpu)
     layer = Layer(context, torch, params["hidden"], params["heads"], params["dtype"])
-    graphs = CudaGraphs(context, torch, params["capture_error_mode"]) if on_gpu else CalledGraphs(torch)
-    compiler = Compiler(torch, params["compiled"], params["compile_backend"], on_gpu)
+    graphs = CudaGraphs(context, torch) if on_gpu else CalledGraphs(torch)
+    compiler = Compiler(torch, params["compiled"], on_gpu)
     eager = {}
     for batch in batches:
         context.report.begin("eager", f"batch {batch}")
         eager[batch] = _eager(context, layer, batch, params["replays"])
-    for mode in params["modes"]:
+    for mode in MODES:
         _one_mode(context, layer, _Capture(layer, graphs, compiler), mode, eager)
     context.report.begin("release", "graphs and their memory")
     graphs.release()

@@ -8,22 +8,16 @@ from typing import TypedDict
 
 
 class Params(TypedDict, total=False):
-    """Parameters of works; what is left out or None is that work's default for the backend (``defaults`` of each says more)."""
+    """Parameters of works; what is left out is that work's default for the backend (``defaults`` of each).
 
-    dtypes: Sequence[str] | None
-    operations: Sequence[str] | None
-    sizes: Sequence[int] | None
-    busbw_bytes: int | None
-    iterations: int | None
-    modes: Sequence[str] | None
-    batches: Sequence[int] | None
-    replays: int | None
-    hidden: int | None
-    heads: int | None
-    dtype: str | None
+    Attributes:
+        busbw_bytes: ``collectives``: message size for the bandwidth; 0 measures none.
+        compiled: ``graphs``: capture what torch.compile makes of the layer, not its plain kernels.
+        kernel: ``vllm_kernels``: which.
+    """
+
+    busbw_bytes: int
     compiled: bool
-    compile_backend: str | None
-    capture_error_mode: str | None
     kernel: str
 
 

@@ -254,7 +254,7 @@ def placement(request: Request, hosts: Mapping[str, str], table: gcs.Table) -> G
     missing = [host for host, address in hosts.items() if address not in live]
     if missing:
         return _refusal(request, Code.HOST_MISSING, missing[0], f"{', '.join(missing)}: not in Ray")
-    ranks = {host: request.ranks_per_host or int(live[address].gpus) for host, address in hosts.items()}
+    ranks = {host: int(live[address].gpus) for host, address in hosts.items()}
     without = [host for host, count in ranks.items() if count < 1]
     if without:
         return _refusal(request, Code.NO_GPUS, without[0], f"{', '.join(without)}: Ray has no GPU there")
@@ -350,8 +350,6 @@ def less_of_the_first(request: Request, end: float) -> Request:
 def _existing_gpu_processes(request: Request, actors: Mapping[str, Any]) -> GateResult | None:
     import ray
 
-    if request.allow_gpu_processes:
-        return None
     asked = {host: actor.existing_gpu_processes.remote() for host, actor in actors.items()}
     for host, answer in asked.items():
         try:

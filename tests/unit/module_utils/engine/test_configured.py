@@ -33,15 +33,6 @@ HOST = {
     "head": {"host": "a1", "address": "10.0.0.11"},
     "peers": {"a1": "10.0.0.11"},
 }
-GIVEN = {
-    "url": "http://10.0.0.9:1",
-    "model": "m",
-    "prompt": "p",
-    "expected": None,
-    "api_key": None,
-    "max_tokens": 16,
-    "deadline": 60.0,
-}
 
 
 @pytest.fixture(autouse=True)
@@ -74,11 +65,10 @@ def test_without_a_key() -> None:
     assert configured.target().api_key is None
 
 
-def test_parameters_that_name_an_engine_are_taken(etc: Path) -> None:
+def test_a_host_that_runs_no_engine_is_named(etc: Path) -> None:
     (etc / "engine.json").unlink()
-    assert configured.chosen(GIVEN).url == "http://10.0.0.9:1"
     with pytest.raises(records.RecordError, match=r"does not exist.*Next: ansible-playbook site\.yml"):
-        configured.chosen({**GIVEN, "url": None})
+        configured.target()
 
 
 def test_the_deadline_is_that_of_the_role_s_default(etc: Path) -> None:

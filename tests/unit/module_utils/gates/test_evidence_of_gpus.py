@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.gates.codes import OF_GATE
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import events
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import GateResult
+from tests.unit.module_utils.gates.codes_of_gates import OF_GATE
 
 EVIDENCE = Path(__file__).parents[4] / "docs" / "evidence"
 H100, H200 = EVIDENCE / "2026-11-26-h100-580.159.04", EVIDENCE / "2026-11-26-h200-580.159.04"

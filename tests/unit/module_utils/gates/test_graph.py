@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import graph as graph_gate
-from ansible_collections.lockstep.vllm.plugins.module_utils.gates.codes import OF_GATE
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import events, vllm_kernels
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.request import CAPTURED
+from tests.unit.module_utils.gates.codes_of_gates import OF_GATE
 from tests.unit.module_utils.gates.rank_reports import ended, error, pair, report, started, step
 
 

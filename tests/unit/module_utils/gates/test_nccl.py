@@ -11,8 +11,8 @@ import pytest
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import nccl as nccl_gate
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.bandwidth import Floor
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.bisect import Finding
-from ansible_collections.lockstep.vllm.plugins.module_utils.gates.codes import OF_GATE
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks.events import Busbw, Check, LocalGemm, Started
+from tests.unit.module_utils.gates.codes_of_gates import OF_GATE
 from tests.unit.module_utils.gates.rank_reports import busbw, check, ended, error, pair, report, step
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "nccl-tests"

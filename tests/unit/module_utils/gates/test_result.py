@@ -20,6 +20,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.gates.request import
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import CannotRun, GateResult
 from ansible_collections.lockstep.vllm.plugins.modules import graph_capture_verify, nccl_verify, network_verify
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import TaskReport
+from tests.unit.module_utils.gates.codes_of_gates import OF_GATE
 
 FAILED = GateResult(
     "nccl",
@@ -60,7 +61,7 @@ def test_every_code_has_its_meaning_beside_it() -> None:
 
 
 def test_every_code_is_some_gate_s() -> None:
-    assert frozenset(Code) - frozenset.union(*codes.OF_GATE.values()) == {Code.SUSPECT}
+    assert frozenset(Code) - frozenset.union(*OF_GATE.values()) == {Code.SUSPECT}
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_a_module_documents_the_codes_of_its_gate(gate: str, module: Any) -> Non
     returned = yaml.safe_load(module.RETURN)["gate"]
     listed = re.findall(r"C\((\w+)\)", returned["description"].partition("one of")[2])
     assert len(listed) == len(set(listed))
-    assert {Code(code) for code in listed} == codes.OF_GATE[gate]
+    assert {Code(code) for code in listed} == OF_GATE[gate]
     assert GateResult.from_dict(returned["sample"]).gate == gate
 
 
@@ -196,9 +197,7 @@ PARAMS = {
     "run": "r1",
     "backend": "auto",
     "hosts": None,
-    "ranks_per_host": None,
     "bisect": False,
-    "allow_gpu_processes": True,
     "environment": {"NCCL_NTHREADS": 64},
 }
 
@@ -210,12 +209,12 @@ OWN = {
 
 
 def test_a_request_is_what_the_parameters_ask() -> None:
-    given = {**PARAMS, **OWN, "sizes": [8], "floor_gbps": 1.5, "replays": 7, "capture": ["compiled", "plain"]}
-    asked = entry_point.request(given, entry_point.nccl(given, 5), entry_point.graph(given, 6))
+    given = {**PARAMS, **OWN, "floor_gbps": 1.5, "capture": ["compiled", "plain"]}
+    asked = entry_point.request(given, entry_point.nccl(given), entry_point.graph({**given, "deadline": 6}))
     nccl, graph = asked.gates
-    assert (asked.scope, asked.run, asked.bisect, asked.allow_gpu_processes) == ("host", "r1", False, True)
+    assert (asked.scope, asked.run, asked.bisect) == ("host", "r1", False)
     assert asked.environment == {"NCCL_NTHREADS": "64"}
-    assert (nccl.deadline, nccl.floor_gbps, nccl.nccl_tests, nccl.params["sizes"]) == (5.0, 1.5, True, [8])
+    assert (nccl.deadline, nccl.floor_gbps, nccl.params) == (5.0, 1.5, {})
     assert [(part.name, part.work, part.seconds) for part in asked.parts()] == [
         ("nccl", "collectives", 5.0),
         ("graph", "graphs", 6.0),
@@ -229,9 +228,9 @@ def test_a_request_is_what_the_parameters_ask() -> None:
 @pytest.mark.parametrize("deadline", [0, -1])
 def test_a_deadline_is_positive(deadline: float) -> None:
     with pytest.raises(CannotRun, match="deadline is a positive number of seconds"):
-        entry_point.nccl(OWN, deadline)
+        entry_point.nccl({**OWN, "deadline": deadline})
 
 
 def test_there_is_something_to_capture() -> None:
     with pytest.raises(CannotRun, match="capture is empty"):
-        entry_point.graph({**OWN, "capture": []}, 5)
+        entry_point.graph({**OWN, "deadline": 5, "capture": []})

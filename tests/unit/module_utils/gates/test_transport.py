@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import nccl_log, transport
-from ansible_collections.lockstep.vllm.plugins.module_utils.gates.codes import OF_GATE, Code
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates.codes import Code
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.nccl_log import Hint, Said
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import GateResult
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.wire import Nic, Wire
+from tests.unit.module_utils.gates.codes_of_gates import OF_GATE
 from tests.unit.module_utils.gates.rank_reports import report
 
 LOGS = Path(__file__).parents[2] / "fixtures" / "nccl"

@@ -21,11 +21,11 @@ IDENTITY = {
     "head": {"host": "a1", "address": "10.0.0.11"},
 }
 SHAPE = shape_of(IDENTITY)
-RUNNING = UnitStatus("active", "running", "success")
-STOPPED = UnitStatus("inactive", "dead", "success")
-REFUSED = UnitStatus("inactive", "dead", "exec-condition")
-STARTING = UnitStatus("activating", "start", "success")
-CRASHED = UnitStatus("failed", "failed", "start-limit-hit")
+RUNNING = UnitStatus("active", "success")
+STOPPED = UnitStatus("inactive", "success")
+REFUSED = UnitStatus("inactive", "exec-condition")
+STARTING = UnitStatus("activating", "success")
+CRASHED = UnitStatus("failed", "start-limit-hit")
 ABSENT = UnitStatus("inactive", present=False)
 VOID = "a2: the host stamp is void: driver 550.127.05 → 550.90.07"
 

@@ -21,10 +21,10 @@ SHOWN = Path(__file__).parents[2] / "fixtures" / "systemctl" / "252"
 @pytest.mark.parametrize(
     ("captured", "unit"),
     [
-        ("running", ("active", "running", "success", 0, True, True)),
-        ("refused", ("inactive", "dead", "exec-condition", 0, True, True)),
-        ("absent", ("inactive", "dead", "success", 0, False, False)),
-        ("restarting", ("activating", "auto-restart", "exit-code", 3, False, True)),
+        ("running", ("active", "success", True)),
+        ("refused", ("inactive", "exec-condition", True)),
+        ("absent", ("inactive", "success", False)),
+        ("restarting", ("activating", "exit-code", True)),
     ],
 )
 def test_unit(captured, unit):
@@ -60,7 +60,7 @@ def answering():
 
 def test_asked_and_answered(answering):
     unit, ray = (
-        UnitStatus("failed", restarts=3),
+        UnitStatus("failed", "exit-code"),
         RayStatus(StartCode.TOKEN_REFUSED, "the head refuses its token", "now"),
     )
     sent = HostStatus("a2", unit=unit, driver="550.127.05", quarantine={"reason": "DIMM"}, ray=ray)

@@ -165,11 +165,6 @@ def test_digest(lock, extra, python, same):
     assert (runtime_install.digest_of(lock, extra, python) == runtime_install.digest_of("a==1\n", (), "3.11")) is same
 
 
-def test_pins():
-    lock = "# x==9\nray==2.60.0 ; sys_platform == 'linux' \\\n    --hash=sha256:00\ntorch==2.13.0+cpu\nPy_Spy==0.4.3\n"
-    assert runtime_install.pins(lock) == {"ray": "2.60.0", "torch": "2.13.0+cpu", "py-spy": "0.4.3"}
-
-
 @pytest.mark.parametrize(
     ("state", "found"),
     [
@@ -200,7 +195,7 @@ def test_kept(environments, before, stay):
 @pytest.mark.parametrize("name", ["cuda", "cpu"])
 def test_locks_that_come_with_the_role_pin_what_is_needed(name):
     lock = Path(__file__).parents[4] / "roles" / "serving_runtime" / "files" / "locks" / f"{name}.txt"
-    pinned = runtime_install.pins(lock.read_text())
+    pinned = runtime_state.pins(lock.read_text())
     assert {"ray", "torch", "py-spy", "grpcio"} <= set(pinned)
     assert "--hash=" in lock.read_text()
 

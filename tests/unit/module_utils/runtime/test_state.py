@@ -144,3 +144,8 @@ vllm==0.32.0
 def test_versions_from_a_lock(lock, promised):
     pinned = dict.fromkeys(("ray", "vllm", "torch", "nccl", "torch_cuda", "flashinfer")) | promised
     assert runtime_state.promised(lock) == pinned
+
+
+def test_pins():
+    lock = "# x==9\nray==2.60.0 ; sys_platform == 'linux' \\\n    --hash=sha256:00\ntorch==2.13.0+cpu\nPy_Spy==0.4.3\n"
+    assert runtime_state.pins(lock) == {"ray": "2.60.0", "torch": "2.13.0+cpu", "py-spy": "0.4.3"}

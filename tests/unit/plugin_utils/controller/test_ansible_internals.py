@@ -203,7 +203,7 @@ def run_playbook(
 
 
 def test_a_real_run_probes_its_hosts(tmp_path: Path) -> None:
-    done = run_playbook(tmp_path, "-v", task={"lockstep.vllm.probe": {}})
+    done = run_playbook(tmp_path, "-v", task={"lockstep.vllm.status": {"format": "json"}})
     assert done.returncode == 0, done.stdout + done.stderr
     assert '"reachable": true' in done.stdout
     assert not any(fragment in done.stdout + done.stderr for fragment in ("Traceback", "DEPRECAT", "WARNING")), (

@@ -15,7 +15,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Sto
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, cluster, fleet, heads
 
 ACTIONS = (
-    "fetch_evidence", "host_setup", "packet_filter", "plan", "probe", "record_inputs", "rollout_lock", "rollout_request",
+    "fetch_evidence", "host_setup", "packet_filter", "plan", "record_inputs", "rollout_lock", "rollout_request",
     "scrape_targets", "status",
 )  # fmt: skip
 LOCAL = {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}

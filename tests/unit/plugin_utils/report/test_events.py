@@ -157,16 +157,7 @@ def test_a_host_s_own_fingerprint(result: dict[str, Any]) -> None:
     assert parse(result).fingerprints == {"a1": rolls.OLD}
 
 
-@pytest.mark.parametrize(
-    ("result", "action"),
-    [
-        ({"fingerprints": {"a2": rolls.OLD, "a3": None}}, "lockstep.vllm.plan"),
-        (
-            {"hosts": {"a2": {"reachable": True, "state": {"fingerprint": rolls.OLD}}, "a3": {"state": None}}},
-            "lockstep.vllm.probe",
-        ),
-    ],
-)
-def test_fingerprints_of_others_come_from_the_controller_s_actions_alone(result: dict[str, Any], action: str) -> None:
-    assert parse(result, action=action).fingerprints == {"a2": rolls.OLD}
+def test_fingerprints_of_others_come_from_the_plan_alone() -> None:
+    result = {"fingerprints": {"a2": rolls.OLD, "a3": None}}
+    assert parse(result, action="lockstep.vllm.plan").fingerprints == {"a2": rolls.OLD}
     assert parse(result, action="lockstep.vllm.host_probe").fingerprints == {}

@@ -37,7 +37,7 @@ def test_a_replay_calls_again_on_the_new_data_and_lies_where_the_first_lay() -> 
 
 
 def test_plain_code_touches_no_dynamo() -> None:
-    compiler = captured.Compiler(Dynamo(), False, "auto", on_gpu=True)
+    compiler = captured.Compiler(Dynamo(), False, on_gpu=True)
 
     def plain(data: Any) -> Any:
         return data
@@ -56,13 +56,13 @@ def test_compiled_code_is_made_once_and_dropped() -> None:
 
     dynamo = SimpleNamespace(config=SimpleNamespace(), reset=lambda: reset.append(1))
     torch = SimpleNamespace(_dynamo=dynamo, compile=compile)
-    compiler = captured.Compiler(torch, True, "auto", on_gpu=True)
+    compiler = captured.Compiler(torch, True, on_gpu=True)
     assert compiler.code("mlp", lambda data: data) is compiler.code("mlp", lambda data: data)
     assert made == [{"backend": "inductor", "dynamic": True}]
     compiler.release()
     compiler.release()
     assert reset == [1]
-    assert captured.Compiler(torch, True, "auto", on_gpu=False).code("mlp", lambda data: data)
+    assert captured.Compiler(torch, True, on_gpu=False).code("mlp", lambda data: data)
     assert made[1] == {"backend": "aot_eager", "dynamic": False}
 
 

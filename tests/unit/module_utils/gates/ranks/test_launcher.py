@@ -261,7 +261,6 @@ def test_memory_that_others_hold_fails_the_gate_before_it_starts(host, nvidia_sm
     (result,) = runner.run(host("well"))
     assert (result.verdict, result.code, result.host) == ("fail", "memory_held", "a1")
     assert "ray::orphan (pid 4242) holds 71680 MiB" in result.cause
-    assert runner.run(host("well", allow_gpu_processes=True))[0].passed
 
 
 def test_memory_left_behind_fails_the_gate(nvidia_smi):

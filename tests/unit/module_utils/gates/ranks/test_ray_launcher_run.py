@@ -86,7 +86,7 @@ def library(tmp_path):
 
 def answers(monkeypatch, capsys, library, sick=None):
     gates = (Asked("nccl", 40.0, {}, floor_gbps=0.0), Asked("graph", 20.0, {"kernel": sick} if sick else {}))
-    request = Request("replica", gates, ranks_per_host=1, user=None, python=sys.executable, library=library)
+    request = Request("replica", gates, user=None, python=sys.executable, library=library)
     hosts = {"a1": "127.0.0.1", "a2": "127.0.0.2"}
     ask = {"request": dataclasses.asdict(request), "hosts": hosts, "head": "127.0.0.1", "address": "127.0.0.1"}
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps({**ask, "port": 6379, "interface": "lo"})))
