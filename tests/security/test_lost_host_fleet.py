@@ -242,11 +242,14 @@ def test_answers_that_ansible_cannot_show_silence_neither_record_nor_screen(
         [Path(sys.executable).with_name("ansible-playbook"), "-i", tmp_path / "hosts.json", tmp_path / "play.yml"],
         cwd=tmp_path, env=environment(tmp_path, shown_by), capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    assert done.returncode == 2, done.stdout + done.stderr
     assert "lockstep.vllm.rollout" not in done.stdout + done.stderr
     assert "lockstep.vllm.calm" not in done.stdout + done.stderr
+    if done.returncode == 0:  # ansible-core 2.19 and 2.20 copy what is registered less deep
+        return
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "what it answered is nested too deep to be shown. Next: ansible-playbook " in done.stdout
     for name in hosts:
-        assert any(name in line and "too deep" in line for line in done.stdout.splitlines()), done.stdout
+        assert any(name in line and "FAILED" in line for line in done.stdout.splitlines()), done.stdout
 
 
 def test_within_a_job_the_job_s_limit_counts_and_an_error_of_its_own_stays() -> None:

@@ -294,17 +294,16 @@ def privileged(connection: Any, command: str) -> str:
     return built
 
 
-def result_of(result: Any) -> dict[str, Any]:
-    """What a task came to; TOO_DEEP where Ansible itself cannot make a dictionary of it.
+def result_of(result: Any) -> Any:
+    """What a task came to, as a dictionary; TOO_DEEP where Ansible itself cannot make one of it.
 
     ``HostTaskResult.result`` copies what the host answered, level by level, and raises RecursionError for some hundreds of
     lists in each other, which JSON's parser and the worker let pass. Read in 2.19.0, 2.20.0, 2.21.5.
     """
     try:
-        found: dict[str, Any] = result.result
+        return result.result
     except RecursionError:
         return TOO_DEEP
-    return found
 
 
 def show_warnings(callback: Any, result: Any) -> None:
