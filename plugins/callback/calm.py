@@ -195,11 +195,12 @@ class CallbackModule(Default):
             self._view.foreign(host, outcome)
 
     def _failed(self, result: Any, outcome: events.TaskOutcome) -> bool:
-        """Whether Ansible itself is to show it: the task is none of Lockstep's."""
+        """Whether Ansible itself is to show it: the task is none of Lockstep's, and its result can be shown."""
         action, invocation = ansible_internals.full_name(result.task), Invocation.of_this_run()
         host, name = result.host.get_name(), result.task.get_name().strip()
-        report = events.TaskReport.parse(host, name, outcome, result.result, action, invocation.starts)
-        ours = _is_ours(result.task)
+        found = ansible_internals.result_of(result)
+        report = events.TaskReport.parse(host, name, outcome, found, action, invocation.starts)
+        ours = _is_ours(result.task) or found is ansible_internals.TOO_DEEP
         if ours:
             ansible_internals.show_warnings(self, result)
             self._view.failed(report, action, invocation.repeated)
@@ -212,7 +213,7 @@ class CallbackModule(Default):
 
     def _debug(self, result: Any) -> None:
         """What a task says to people, in its own lines; anything but text as Ansible shows it."""
-        said = result.result.get("msg")
+        said: Any = ansible_internals.result_of(result).get("msg")
         lines = said if isinstance(said, list) else [said]
         if not all(isinstance(line, str) for line in lines):
             super().v2_runner_on_ok(result)

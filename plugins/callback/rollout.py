@@ -16,6 +16,7 @@ description:
     report beside it. C(docs/reference/journal.md) describes both.
   - Tells a webhook (C(rollout_webhook_url), C(rollout_webhook_secret), C(rollout_webhook_headers)) that a roll begins, has
     failed or is done, by a process of its own; C(docs/reference/webhook.md) describes the message.
+  - Limits what a host may answer to any task of a run; more fails the task on that host.
   - Runs that do nothing of a roll leave nothing behind. A fault of this plugin is a warning and never stops a run.
 requirements:
   - enabled in the C(callbacks_enabled) setting
@@ -40,6 +41,17 @@ options:
         key: live
     env:
       - name: LOCKSTEP_LIVE
+  answer_limit:
+    description:
+      - MiB that a host may answer to one call of a task, such as a module's result, over connection V(ssh) or V(local).
+      - No task of this collection needs more than the default; one of your own may, as M(ansible.builtin.slurp) does.
+    type: int
+    default: 4
+    ini:
+      - section: callback_lockstep_rollout
+        key: answer_limit
+    env:
+      - name: LOCKSTEP_ANSWER_LIMIT
 """
 
 import atexit
@@ -58,7 +70,7 @@ from ansible.plugins.callback import CallbackBase
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import topology
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, identity
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, answers, identity
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.invocation import Invocation
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import (
     closing,
@@ -132,6 +144,7 @@ class CallbackModule(CallbackBase):
 
     @_harmless
     def v2_playbook_on_start(self, playbook: Any) -> None:
+        answers.limit(self.get_option("answer_limit"))  # in this process, which workers are forks of
         self._playbook = ansible_internals.playbook_name(playbook)
         self._ours = ansible_internals.playbook_folder(playbook) in _PLAYBOOKS
         self._began = time.time()
@@ -195,9 +208,10 @@ class CallbackModule(CallbackBase):
             return  # it begins nothing and ends nothing: the tasks that it brings do
         host, name = result.host.get_name(), task.get_name().strip()
         action, starts = ansible_internals.full_name(task), Invocation.of_this_run().starts
-        report = events.TaskReport.parse(host, name, outcome, result.result, action, starts)
+        found = ansible_internals.result_of(result)
+        report = events.TaskReport.parse(host, name, outcome, found, action, starts)
         if action == _SAYS and task.get_vars().get("lockstep_conclusion") is True:
-            report = dataclasses.replace(report, conclusion=events.said(result.result))
+            report = dataclasses.replace(report, conclusion=events.said(found))
         self._publish(self._tracker.task_ends(report))
 
     def _publish(self, happened: list[Event]) -> None:

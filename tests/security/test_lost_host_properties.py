@@ -228,7 +228,7 @@ class Run:
         self.plugin = callback.CallbackModule()
         self.shown: list[str] = []
         self.warned: list[str] = []
-        self.plugin.get_option = {"path": str(root), "live": True}.get
+        self.plugin.get_option = {"path": str(root), "live": True, "answer_limit": 4}.get
         self.plugin._display = types.SimpleNamespace(
             display=lambda text, color=None: self.shown.append(text), warning=self.warned.append
         )

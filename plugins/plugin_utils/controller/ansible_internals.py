@@ -8,6 +8,7 @@ meta/runtime.yml alone. Nothing private is imported when this file is: an unsupp
 from __future__ import annotations
 
 import functools
+import inspect
 import re
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
@@ -25,6 +26,8 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import bo
 
 _FALSE = {str(value).lower() for value in (*BOOLEANS_FALSE, False, 0, "")}
 _RUNTIME = Path(__file__).resolve().parents[3] / "meta" / "runtime.yml"
+TOO_DEEP = Stop("what it answered is nested too deep to be shown", "ansible-playbook playbooks/status.yml").as_result()
+"""In place of a task's result."""
 
 
 class Connection(Protocol):
@@ -237,21 +240,44 @@ def connect(play_context: Any, host: str, variables: Mapping[str, Any], become: 
         plugin.set_options(var_options=options)
     connection.set_become_plugin(plugin)
     connection.set_options(var_options=options)
-    _count_what_it_reads(connection)
+    _count_what_it_reads(type(connection))
     opened: Connection = connection
     return opened
 
 
-def _count_what_it_reads(connection: Any) -> None:
-    """Have the processes that the plugin starts be killed at their job's deadline and limit (see bounded.py).
+def _count_what_it_reads(plugin: Any) -> None:
+    """Have the processes that a class of connections starts be killed at their job's deadline and limit (see bounded.py).
 
     `ssh` and `local` start theirs by the global ``subprocess`` of their module, read `ssh`'s by ``stdout.read()`` when a
     selector says so, `local`'s by ``communicate``; neither bounds what it reads. Read in 2.19.0, 2.20.0, 2.21.5. A plugin that
     starts no process has its deadline alone.
     """
-    names = type(connection).exec_command.__globals__
+    names = inspect.unwrap(plugin.exec_command).__globals__
     if names.get("subprocess") is subprocess:
         names["subprocess"] = bounded.subprocess_that_counts
+
+
+@functools.cache
+def limit_answers(limit: int, too_much: Callable[[str, int], Exception]) -> None:
+    """From now on a host that answers one call of a task's connection with more than ``limit`` bytes fails that task.
+
+    Called in the controller's own process: its workers are forks of it, and ``connection_loader`` keeps the class of a plugin
+    once it has loaded it. What a connection raises goes up through the action, whichever it is, to ``TaskExecutor``, which
+    makes it the task's result. ``PlayContext.remote_addr`` is the host, also where the task is delegated to it. Read in
+    2.19.0, 2.20.0, 2.21.5.
+
+    Args:
+        too_much: makes the error, of the host as the connection calls it and of ``limit``.
+    """
+
+    def error(connection: Any) -> Exception:
+        return too_much(str(connection._play_context.remote_addr), limit)
+
+    for name in ("ssh", "local"):
+        plugin = connection_loader.get(name, class_only=True)
+        _count_what_it_reads(plugin)
+        for method in ("exec_command", "put_file", "fetch_file"):
+            setattr(plugin, method, bounded.limited(getattr(plugin, method), limit, error))
 
 
 def privileged(connection: Any, command: str) -> str:
@@ -265,13 +291,25 @@ def privileged(connection: Any, command: str) -> str:
     return built
 
 
+def result_of(result: Any) -> Any:
+    """What a task came to, as a dictionary; TOO_DEEP where Ansible itself cannot make one of it.
+
+    ``HostTaskResult.result`` copies what the host answered, level by level, and raises RecursionError for some hundreds of
+    lists in each other, which JSON's parser and the worker let pass. Read in 2.19.0, 2.20.0, 2.21.5.
+    """
+    try:
+        return result.result
+    except RecursionError:
+        return TOO_DEEP
+
+
 def show_warnings(callback: Any, result: Any) -> None:
     """Show the warnings and deprecations of a task's result, as the default callback does; an error is the caller's to show.
 
     ``CallbackBase._handle_warnings``: a part of what every stdout callback of ansible-core calls. Read in 2.19.0, 2.20.0,
     2.21.5.
     """
-    callback._handle_warnings(result.result)
+    callback._handle_warnings(result_of(result))
 
 
 def show_through(display: Any, through: Callable[..., None]) -> None:

@@ -1,4 +1,4 @@
-"""Jobs on many hosts at once, each with a deadline and a limit to what it may answer: none can hold up or drown another.
+"""Jobs on hosts, each with a deadline and a limit to what it may answer: none can hold up or drown another.
 
 A connection plugin reads what its process (ssh, a local shell) prints until that ends, all of it. Here that process is one
 that counts: beyond the limit, and at the deadline, it is killed, and the job is over for its host alone.
@@ -7,6 +7,8 @@ that counts: beyond the limit, and at the deadline, it is killed, and the job is
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import os
 import queue
 import selectors
@@ -35,7 +37,7 @@ class Watch:
     """One job's deadline, its limit, and what has come of both.
 
     Args:
-        seconds: until the deadline, from now.
+        seconds: until the deadline, from now; ``math.inf`` for none.
         limit: bytes that its processes may print, standard error included.
     """
 
@@ -54,10 +56,15 @@ class Watch:
         """Seconds to the deadline; 0 after it."""
         return max(self.ends - time.monotonic(), 0.0)
 
+    @property
+    def timeout(self) -> float | None:
+        """The same as what waits takes it: None where there is no deadline."""
+        return None if math.isinf(self.ends) else self.left
+
     def started(self, process: subprocess.Popen[bytes]) -> None:
         """The job started a process; at its end it is killed."""
         self._processes.append(process)
-        if self.late:
+        if self.late or self.too_much:
             self.kill()
 
     def count(self, size: int) -> None:
@@ -106,6 +113,31 @@ def watched(watch: Watch) -> Iterator[None]:
     finally:
         _here.watch = None
         watch.over()
+
+
+def limited(method: Callable[..., T], limit: int, too_much: Callable[[Any], Exception]) -> Callable[..., T]:
+    """A connection's method, whose processes may print ``limit`` bytes in each call; within a job, the job's limit counts.
+
+    Args:
+        too_much: the error for a connection whose host answered more, in place of what its plugin makes of that.
+    """
+
+    @functools.wraps(method)
+    def called(connection: Any, *arguments: Any, **named: Any) -> T:
+        if getattr(_here, "watch", None) is not None:
+            return method(connection, *arguments, **named)
+        watch = Watch(math.inf, limit)
+        try:
+            with watched(watch):
+                result = method(connection, *arguments, **named)
+        except Exception:
+            if not watch.too_much:
+                raise
+        if watch.too_much:
+            raise too_much(connection)
+        return result
+
+    return called
 
 
 class _Counted:
@@ -163,7 +195,7 @@ class _Process(subprocess.Popen[bytes]):
                 os.set_blocking(self.stdin.fileno(), False)
                 selector.register(self.stdin, selectors.EVENT_WRITE)
             while selector.get_map():
-                for key, _events in selector.select(watch.left):
+                for key, _events in selector.select(watch.timeout):
                     if key.fileobj is self.stdin:
                         ahead = self._sent(ahead)
                         over = not ahead
@@ -177,7 +209,7 @@ class _Process(subprocess.Popen[bytes]):
                             key.fileobj.close()  # type: ignore[union-attr]
                 watch.count(0)
         try:
-            self.wait(watch.left)
+            self.wait(watch.timeout)
         except subprocess.TimeoutExpired:
             watch.expire()
             raise Late from None

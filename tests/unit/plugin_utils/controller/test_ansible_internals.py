@@ -206,6 +206,31 @@ def test_the_plan_reads_extra_variables_of_a_real_run(tmp_path: Path) -> None:
     assert "Traceback" not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("connection", ["local", "ansible.builtin.local", "ssh", "ansible.builtin.ssh"])
+@pytest.mark.parametrize(("size", "passes"), [(3 << 20, True), (5 << 20, False)])
+def test_a_task_s_answer_is_limited(tmp_path: Path, connection: str, size: int, passes: bool) -> None:
+    """Set in the controller's process, and held to by workers, under whichever name a plugin is asked for."""
+    ssh = tmp_path / "ssh"
+    ssh.write_text('#!/bin/sh\nfor command; do :; done\nexec sh -c "$command"\n')
+    ssh.chmod(0o755)
+    task = {
+        "ansible.builtin.raw": f"head -c {size} /dev/zero",
+        "vars": {"ansible_connection": connection, "ansible_ssh_executable": str(ssh)},
+    }
+    done = run_playbook(tmp_path, task=task)
+    assert done.returncode == (0 if passes else 2), done.stdout[-2000:] + done.stderr[-2000:]
+    assert ("answered a task with more than 4 MiB" in done.stdout) is not passes
+
+
+def test_a_task_s_answer_may_be_more_where_the_operator_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCKSTEP_ANSWER_LIMIT", "6")
+    task = {"ansible.builtin.raw": f"head -c {5 << 20} /dev/zero"}
+    done = run_playbook(tmp_path, task=task)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+
 @pytest.mark.parametrize(
     ("options", "left_out"),
     [
