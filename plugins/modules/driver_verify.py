@@ -9,8 +9,7 @@ short_description: The driver gate, whether a host's driver and GPUs are fit to 
 description:
   - Package, user space, loaded module and fabric manager have to be one version; the declared GPUs have to be there and
     healthy (ECC, row remaps, Xid and SXid since boot, throttling, PCIe, MIG, persistence, NVLink); no reboot may be pending.
-  - Known issues that fit are named. A suspect one warns and makes the graph gate compulsory, a bad one fails the gate
-    unless O(allow_known_bad) names it.
+  - Known issues that fit are named. A suspect one warns, a bad one fails the gate unless O(allow_known_bad) names it.
   - Always ends, also when the driver hangs. Reads only.
 version_added: 0.1.0
 author: The Lockstep authors (@lockstep)
@@ -88,10 +87,6 @@ issues:
   returned: always
   type: list
   elements: dict
-graph_gate_compulsory:
-  description: Whether a known issue makes the graph gate compulsory.
-  returned: always
-  type: bool
 next:
   description: The next command to type, where one is known.
   returned: on failure
@@ -135,7 +130,7 @@ def main() -> None:
         stop = Stop(f"the driver gate could not be evaluated: {stop.cause}", stop.next)
         module.fail_json(**stop.as_result())
     gate = checked["gate"]
-    result = {name: checked[name] for name in ("gate", "issues", "graph_gate_compulsory")}
+    result = {name: checked[name] for name in ("gate", "issues")}
     for warning in gate["warnings"]:
         module.warn(warning)
     if gate["verdict"] != "pass" and not module.check_mode:

@@ -115,11 +115,11 @@ def main() -> None:
             module.fail_json(msg=str(error))
         restore = {}
     if params["state"] == "restorable":
-        restore["undo"] = as_json(undo(known, change_record.restore_target(known)).steps)
+        restore["undo"] = as_json(undo(known, change_record.restore_target(known)))
     module.exit_json(changed=False, record=known, **restore)
 
 
-def undo(record: change_record.DriverRecord, target: change_record.Driver) -> driver_undo.Undo:
+def undo(record: change_record.DriverRecord, target: change_record.Driver) -> dict[driver_undo.UndoStep, str]:
     state = driver_state.driver_state(also=())
     return driver_undo.undo(target, change_record.found_before(record), state, driver_install.current_preferences())
 

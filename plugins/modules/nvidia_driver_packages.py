@@ -163,7 +163,7 @@ def apply(module: AnsibleModule) -> None:
             refresh(params, work, limits)
             changed = driver_install.fetch(work, params["version"], **limits)
         module.exit_json(changed=changed, **result)
-    pinned = driver_install.is_pinned(params["version"], work.pins)
+    pinned = driver_install.current_preferences() == driver_install.preferences(params["version"], work.pins)
     if not module.check_mode:
         if work.install or work.remove:
             refresh(params, work, limits)
@@ -203,12 +203,12 @@ def keep(module: AnsibleModule, state: driver_state.DriverState, limits: dict[st
     found = change_record.found_before(record)
     needed = driver_undo.undo(target, found, state, driver_install.current_preferences())
     if module.check_mode:
-        return bool(needed.steps)
+        return bool(needed)
     records.write(records.DRIVER, change_record.begin(record, target, records.now()))
-    if driver_undo.UndoStep.REPAIR in needed.steps:
+    if driver_undo.UndoStep.REPAIR in needed:
         driver_install.repair(**limits)
     changed = driver_install.keep(target["version"], found["preferences"] if found else None, **limits)
-    return changed or driver_undo.UndoStep.REPAIR in needed.steps
+    return changed or driver_undo.UndoStep.REPAIR in needed
 
 
 if __name__ == "__main__":

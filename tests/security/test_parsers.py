@@ -68,7 +68,7 @@ SEEN: dict[str, Any] = {
     "peers": {"a2": {"silent": None, "unreachable": [1], "zone": None, "mtu": 1500, "rtt_ms": 1.0, "clock_skew_seconds": 0.0}},
     "complaints": {"a2": [6379]},
     "limits": {"lockstep-ray.service": {"installed": True, "memlock_bytes": None, "shm_mib": 64}},
-    "rdma": [], "held": [], "control_error": None,
+    "rdma": [], "control_error": None,
 }  # fmt: skip
 
 

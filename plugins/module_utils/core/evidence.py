@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from . import processes
-from .system import read_text
+from .system import kernel_records, read_text
 
 PY_SPY = Path("/opt/lockstep/runtime/current/bin/py-spy")
 BUDGET = 2.5
@@ -137,24 +137,8 @@ def _new(path: Path) -> IO[bytes]:
 
 def kernel_messages(folder: Path) -> tuple[str, ...]:
     """Save the last of the kernel's messages as ``kernel.log``; nothing where they may not be read."""
-    lines: list[str] = []
-    try:
-        handle = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
-        return ()
-    try:
-        while True:
-            try:
-                lines.append(os.read(handle, 8192).decode("utf-8", "replace").rstrip("\n"))
-            except BlockingIOError:
-                break
-            except BrokenPipeError:  # a record was overwritten while we read: the next one is still good
-                continue
-            except OSError:
-                break
-    finally:
-        os.close(handle)
-    return output(folder, "kernel.log", "\n".join(lines[-KERNEL_LINES:]) + "\n" if lines else "")
+    records = kernel_records()
+    return output(folder, "kernel.log", "\n".join(records[-KERNEL_LINES:]) + "\n" if records else "")
 
 
 def _driver_logs(root: Path) -> list[tuple[str, Path]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 OS_RELEASE = Path("/etc/os-release")
@@ -12,6 +14,31 @@ def os_release(path: Path = OS_RELEASE) -> dict[str, str]:
     lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
     fields = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
     return {name: value.strip("\"'") for name, _, value in fields}
+
+
+def kernel_records(path: Path = Path("/dev/kmsg")) -> list[str]:
+    """The records of the kernel's message buffer; none where it may not be read, or is not the kernel's own device."""
+    records: list[str] = []
+    try:
+        if not stat.S_ISCHR(os.stat(path).st_mode):
+            return []
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return []
+    try:
+        while True:
+            try:
+                record = os.read(handle, 8192)
+            except BrokenPipeError:  # it was overwritten while we read: the next one is still good
+                continue
+            except OSError:
+                break
+            if not record:
+                break
+            records.append(record.decode("utf-8", "replace").rstrip("\n"))
+    finally:
+        os.close(handle)
+    return records
 
 
 def read_text(path: Path) -> str:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ..core import processes
 from ..core.grouping import grouped
 
 LOCKS = (
@@ -77,8 +78,5 @@ def shown(held: Mapping[str, str]) -> str:
 
 def describe(pid: int) -> str:
     """A process as a person would look it up: ``pid 812 (/usr/bin/python3 /usr/bin/unattended-upgrade)``."""
-    try:
-        command = Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").replace("\0", " ").strip()
-    except OSError:
-        command = ""
+    command = processes.command(pid)
     return f"pid {pid} ({command[:160]})" if command else f"pid {pid}"

@@ -46,24 +46,13 @@ class Install:
 
 
 @dataclasses.dataclass(frozen=True)
-class Unmet:
-    """One package whose dependencies cannot be satisfied, with apt's lines about it."""
-
-    package: str
-    relations: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"{self.package}: {'; '.join(self.relations)}"
-
-
-@dataclasses.dataclass(frozen=True)
 class AptAnswer:
     """What one apt-get said.
 
     Attributes:
         ok: whether it would do, or did, what was asked.
         installs, removes: what it would do (``-s``).
-        unmet: what stands under "unmet dependencies".
+        unmet: whether something stands under "unmet dependencies".
         fault: why it gave up; None where it did not.
         said: the causes that it names.
     """
@@ -71,7 +60,7 @@ class AptAnswer:
     ok: bool
     installs: tuple[Install, ...] = ()
     removes: tuple[str, ...] = ()
-    unmet: tuple[Unmet, ...] = ()
+    unmet: bool = False
     fault: AptFault | None = None
     said: tuple[str, ...] = ()
 
@@ -90,12 +79,7 @@ def parse(ok: bool, text: str) -> AptAnswer:
         return AptAnswer(True, installs, removes)
     marked = [line for line in lines if line.startswith(("E: ", "W: "))]
     said = tuple(cause.text for cause in causes.of_packages(text))
-    return AptAnswer(False, installs, removes, unmet(text), _fault(marked), said)
-
-
-def unmet(text: str) -> tuple[Unmet, ...]:
-    """The entries under "unmet dependencies"; a relation that goes over several lines is one."""
-    return tuple(Unmet(package, tuple(relations)) for package, relations, _ in causes.unmet(text.splitlines()))
+    return AptAnswer(False, installs, removes, bool(causes.unmet(lines)), _fault(marked), said)
 
 
 def _fault(lines: list[str]) -> AptFault:

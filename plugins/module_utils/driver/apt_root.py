@@ -88,10 +88,9 @@ class AptRoot:
         own = self.folder / "etc/sources.list.d" / apt_sources.OURS.name
         own.write_text(source.repository.description(str(key)), encoding="utf-8")
         self._let_in(source)
-        alone = ["-o", f"Dir::Etc::SourceList={own}", "-o", "Dir::Etc::SourceParts=-"]
+        alone = apt_sources.alone(own)
         self._forget(alone, deadline)
-        update = [*alone, "-o", "APT::Get::List-Cleanup=0", "-o", "APT::Update::Error-Mode=any", "update"]
-        return self.apt_get(update, deadline)
+        return self.apt_get([*alone, *apt_sources.UPDATE], deadline)
 
     def prefer(self, name: str, text: str, without: Collection[str] = ()) -> None:
         """Give apt these preferences under this name, and take those away that are named in ``without``."""

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 SOURCES_LIST = Path("etc/apt/sources.list")
 SOURCES_PARTS = Path("etc/apt/sources.list.d")
 OURS = Path("/etc/apt/sources.list.d/lockstep-nvidia.sources")
 """The description that role nvidia_driver writes."""
+UPDATE = ("-o", "APT::Get::List-Cleanup=0", "-o", "APT::Update::Error-Mode=any", "update")
+"""Reads lists, leaves those of other repositories as they are, and fails where one cannot be read."""
+
+
+def alone(description: Path) -> list[str]:
+    """Options by which apt knows no other repositories than those that one file describes."""
+    return ["-o", f"Dir::Etc::SourceList={description}", "-o", "Dir::Etc::SourceParts=-"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,11 +98,6 @@ def contradicting(
         and _plain(source.uri) == _plain(uri)
         and source.signed_by != keyring
     ]
-
-
-def files_of(sources: list[Source]) -> Iterator[str]:
-    """Their files, each once."""
-    yield from dict.fromkeys(source.file for source in sources)
 
 
 def _plain(uri: str) -> str:

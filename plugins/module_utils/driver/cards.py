@@ -1,4 +1,4 @@
-"""Names of GPU cards: whether one is the card that somebody names, and what cards several hosts have."""
+"""Names of GPU cards: whether one is the card that somebody names."""
 
 from __future__ import annotations
 

@@ -29,8 +29,6 @@ MOST_FUNCTIONS = 64
 SPANS_HOSTS = {0x2941: "GB200", 0x31C2: "GB300"}
 """PCI device ids of cards whose NVLink reaches other hosts (NVIDIA/open-gpu-kernel-modules, "Compatible GPUs")."""
 IMEX = "nvidia-imex.service"
-_NVIDIA, _DISPLAY = "0x10de", ("0x0300", "0x0302")  # VGA controller, 3D controller
-_CONNECTX, _INFINIBAND = "0x15b3", ("0x0207",)
 _NO_CLUSTER = "00000000-0000-0000-0000-000000000000"
 
 
@@ -52,9 +50,9 @@ class Fabric(TypedDict):
 
 def switch_managers(root: Path = Path("/")) -> list[str]:
     """PCI addresses of the functions that manage NVSwitches; none where the host has no GPU of NVIDIA's."""
-    if not any(_functions(root, _NVIDIA, _DISPLAY)):
+    if not any(cards(root)):
         return []
-    functions = list(_functions(root, _CONNECTX, _INFINIBAND))[:MOST_FUNCTIONS]
+    functions = list(_functions(root, "0x15b3", "0x0207"))[:MOST_FUNCTIONS]
     return [function.name for function in functions if MARK in _vital_product_data(function / "vpd")]
 
 
@@ -64,7 +62,12 @@ def switch_ports(root: Path = Path("/")) -> list[str]:
     return sorted(device.name for folder in folders for device in folder.glob("*"))
 
 
-def _functions(root: Path, vendor: str, kinds: tuple[str, ...]) -> Iterator[Path]:
+def cards(root: Path) -> Iterator[Path]:
+    """NVIDIA's GPUs on the PCI bus, VGA and 3D controllers. They are there with no driver loaded too."""
+    return _functions(root, "0x10de", "0x0300", "0x0302")
+
+
+def _functions(root: Path, vendor: str, *kinds: str) -> Iterator[Path]:
     """PCI functions of a vendor, by the first digits of their class."""
     for device in sorted((root / "sys/bus/pci/devices").glob("*")):
         if read_text(device / "vendor").strip() == vendor and read_text(device / "class").startswith(kinds):
@@ -87,7 +90,7 @@ def _vital_product_data(path: Path) -> bytes:
 
 def spans_hosts(root: Path = Path("/")) -> bool:
     """Whether the NVLink of a card of this host reaches other hosts; told with no driver loaded too."""
-    found = (read_text(card / "device").strip() for card in _functions(root, _NVIDIA, _DISPLAY))
+    found = (read_text(card / "device").strip() for card in cards(root))
     return any(text and int(text, 16) in SPANS_HOSTS for text in found)
 
 

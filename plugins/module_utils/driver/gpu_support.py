@@ -12,21 +12,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..core.system import read_text
+from . import fabric
 
 FIRST_TURING = 0x1E00
 FIRST_BLACKWELL = 0x2900
 GRACE_HOPPER = (0x2342, 0x2343, 0x2345, 0x2348)
 LAST_BRANCH_BEFORE_TURING = 580
-_DISPLAY = ("0x0300", "0x0302")  # VGA controller, 3D controller
 
 
 def cards(root: Path = Path("/")) -> dict[str, int]:
-    """NVIDIA's GPUs on the PCI bus: address to device id. They are there with no driver loaded too."""
-    found = {}
-    for device in sorted((root / "sys/bus/pci/devices").glob("*")):
-        if read_text(device / "vendor").strip() == "0x10de" and read_text(device / "class").startswith(_DISPLAY):
-            found[device.name] = int(read_text(device / "device").strip(), 16)
-    return found
+    """NVIDIA's GPUs on the PCI bus: address to device id."""
+    return {card.name: int(read_text(card / "device").strip(), 16) for card in fabric.cards(root)}
 
 
 def refusals(devices: Iterable[int], branch: int, flavor: str) -> list[str]:

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..core.commands import run_command
-from . import apt_lock, dpkg, package_state
+from . import apt_lock, apt_sources, dpkg, package_state
 from . import repository as apt_repository
 from .package_command import StepFailed as StepFailed
 from .package_command import package_command as _command
@@ -149,7 +149,7 @@ def install(
     """
     if work.repair:
         _before_apt(work, deadline, lock_deadline)
-    pin(version, work.pins)
+    pin(preferences(version, work.pins))
     with _held_whatever_happens(deadline, lock_deadline):
         if work.purge:
             apt_lock.wait(lock_deadline)
@@ -251,7 +251,7 @@ def keep(version: str, text: str | None, *, deadline: float, lock_deadline: floa
                                      if takes_part(name, package["version"])})  # fmt: skip
     pinned = current_preferences() == text
     if not pinned:
-        _write_preferences(text, PREFERENCES)
+        pin(text)
     return bool(hold(deadline, lock_deadline)) or not pinned
 
 
@@ -260,20 +260,10 @@ def current_preferences() -> str | None:
     return PREFERENCES.read_text(encoding="utf-8") if PREFERENCES.exists() else None
 
 
-def is_pinned(version: str, exact: Mapping[str, str], path: Path | None = None) -> bool:
-    """Whether the preferences file is up to date."""
-    path = path or PREFERENCES
-    return path.exists() and path.read_text(encoding="utf-8") == preferences(version, exact)
-
-
-def pin(version: str, exact: Mapping[str, str], path: Path | None = None) -> None:
-    """Write the preferences file."""
-    _write_preferences(preferences(version, exact), path or PREFERENCES)
-
-
-def _write_preferences(text: str, path: Path) -> None:
-    path.write_text(text, encoding="utf-8")
-    path.chmod(0o644)
+def pin(text: str) -> None:
+    """Write the preferences that pin the driver."""
+    PREFERENCES.write_text(text, encoding="utf-8")
+    PREFERENCES.chmod(0o644)
 
 
 def hold(deadline: float = 60.0, lock_deadline: float = 60.0) -> list[str]:
@@ -330,21 +320,9 @@ def known_to_apt(work: Plan) -> bool:
 
 def update(source: Path, *, deadline: float, lock_deadline: float) -> None:
     """Read the lists of the one repository that ``source`` describes; the others are left as they are."""
-    options = [
-        "-o",
-        f"Dir::Etc::SourceList={source}",
-        "-o",
-        "Dir::Etc::SourceParts=-",
-        "-o",
-        "APT::Get::List-Cleanup=0",
-    ]
+    arguments = [*apt_sources.alone(source), *apt_sources.UPDATE]
     try:
-        _apt(
-            [*options, "-o", "APT::Update::Error-Mode=any", "update"],
-            deadline,
-            lock_deadline,
-            f"apt-get update of {source}",
-        )
+        _apt(arguments, deadline, lock_deadline, f"apt-get update of {source}")
     except StepFailed as failure:
         raise StepFailed(f"{failure}. Check nvidia_driver_repository_url and the keyring", failure.log) from failure
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, cast
 
 from ..core.commands import Run, run_command
+from ..core.system import kernel_records
 
 Kind = Literal["Xid", "SXid"]
 Severity = Literal["fatal", "non_fatal"]
@@ -52,7 +51,7 @@ class XidEvent(TypedDict):
 def xids(root: Path = Path("/"), run: Run = run_command, deadline: float = 5.0) -> list[XidEvent]:
     """The events since boot, from the kernel's buffer, or from the journal where the buffer has lost the first ones."""
     boot = time.time() - time.clock_gettime(time.CLOCK_MONOTONIC)
-    records = _kmsg(root / "dev/kmsg").splitlines()
+    records = kernel_records(root / "dev/kmsg")
     # Of thousands of records the first, which tells whether older ones were lost, and those that matter.
     messages, lost = parse_kmsg("\n".join([*records[:1], *(record for record in records[1:] if "Xid" in record)]), boot)
     if messages and not lost:
@@ -63,7 +62,7 @@ def xids(root: Path = Path("/"), run: Run = run_command, deadline: float = 5.0) 
 
 def refusal(since: float, root: Path = Path("/")) -> str | None:
     """Why the module refused a card ``since`` then (seconds after boot), as the kernel's buffer has it; None if it did not."""
-    records, _lost = parse_kmsg(_kmsg(root / "dev/kmsg"), 0.0)
+    records, _lost = parse_kmsg("\n".join(kernel_records(root / "dev/kmsg")), 0.0)
     return parse_refusal([message for when, message in records if when >= since])
 
 
@@ -151,28 +150,3 @@ def _event(head: re.Match[str], message: str, when: float) -> XidEvent:
         "last": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(when))),
         "message": message[head.start() :].strip(),
     }
-
-
-def _kmsg(path: Path) -> str:
-    """The kernel's message buffer; empty where it may not be read, or is not the kernel's own device."""
-    try:
-        if not stat.S_ISCHR(os.stat(path).st_mode):
-            return ""
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
-        return ""
-    chunks: list[bytes] = []
-    try:
-        while True:
-            try:
-                chunk = os.read(handle, 65536)
-            except BrokenPipeError:
-                continue
-            except OSError:
-                break
-            if not chunk:
-                break
-            chunks.append(chunk)
-    finally:
-        os.close(handle)
-    return b"".join(chunks).decode("utf-8", "replace")

@@ -158,11 +158,10 @@ def _require_module(action: Action, version: str, flavor: str | None, deadline: 
         return
     kernels = boot_kernels.read().bootable
     asked = kernels[:1] if action == "reload" else kernels[1:] or kernels
-    found = module_file.first_obstacle(
-        [module_file.find(kernel, run=run, deadline=deadline) for kernel in asked], version, flavor
-    )
-    if found:
-        raise LoadFailed(f"{found[0]}. Nothing was unloaded", found[1])
+    for kernel in asked:
+        found = module_file.obstacle(module_file.find(kernel, run=run, deadline=deadline), version, flavor)
+        if found:
+            raise LoadFailed(f"{found[0]}. Nothing was unloaded", found[1])
 
 
 def _exchange(version: str, policy: Policy, decision: Decision, stoppable: Sequence[str], deadline: float,

@@ -58,7 +58,7 @@ SECONDS_OF_A_DAY = 86400.0
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """A known issue that fits: ``suspect`` warns and makes the graph gate compulsory, ``bad`` refuses."""
+    """A known issue that fits: ``suspect`` warns, ``bad`` refuses."""
 
     id: str
     severity: Severity

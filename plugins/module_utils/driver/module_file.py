@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.codes import Code
@@ -132,8 +131,3 @@ def obstacle(found: ModuleFile, version: str, flavor: str | None) -> tuple[str, 
         cause = f"modprobe nvidia would load driver {found.version} ({found.path}), not {version}"
         return cause, "dkms status"
     return None
-
-
-def first_obstacle(files: Sequence[ModuleFile], version: str, flavor: str | None) -> tuple[str, str] | None:
-    """The first obstacle among the files for several kernels."""
-    return next((found for one in files if (found := obstacle(one, version, flavor))), None)

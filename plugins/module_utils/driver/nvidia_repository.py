@@ -6,7 +6,6 @@ distribution. A mirror holds NVIDIA's own key beside the packages, as NVIDIA's r
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
@@ -21,28 +20,16 @@ class _Needed(TypedDict):
 
 
 class TableRow(_Needed, total=False):
-    """One row of data/nvidia_repositories.yml."""
+    """One row of data/nvidia_repositories.yml; without ``fingerprint`` where too few sources state it."""
 
     fingerprint: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One distribution's repository; ``fingerprint`` is empty where too few sources state it."""
-
-    url: str
-    key: str
-    fingerprint: str
-
-
-def row(table: Sequence[TableRow], distribution: str, version: str) -> Row | None:
+def row(table: Sequence[TableRow], distribution: str, version: str) -> TableRow | None:
     """The row for os-release's ``ID`` and ``VERSION_ID`` in any spelling of Ansible's facts; None where there is none."""
     wanted = distribution.lower()
     release = version.partition(".")[0] if wanted == "debian" else version
-    for each in table:
-        if (each["distribution"], each["version"]) == (wanted, release):
-            return Row(str(each["url"]), str(each["key"]), str(each.get("fingerprint", "")))
-    return None
+    return next((each for each in table if (each["distribution"], each["version"]) == (wanted, release)), None)
 
 
 def resolve(
@@ -58,9 +45,9 @@ def resolve(
     if source not in ("nvidia", "mirror") or known is None:
         return given
     if given["repository_url"] is None and source == "nvidia":
-        given["repository_url"] = known.url
+        given["repository_url"] = known["url"]
     if given["keyring_url"] is None and given["repository_url"]:
-        given["keyring_url"] = f"{given['repository_url'].rstrip('/')}/{known.key}"
+        given["keyring_url"] = f"{given['repository_url'].rstrip('/')}/{known['key']}"
         if not (given["keyring_sha256"] or given["keyring_fingerprint"]):
-            given["keyring_fingerprint"] = known.fingerprint or None
+            given["keyring_fingerprint"] = known.get("fingerprint")
     return given

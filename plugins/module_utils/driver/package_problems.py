@@ -10,7 +10,7 @@ from ..core.codes import Code
 from ..core.stop import Stop
 from . import repository_access
 from .apt_output import AptAnswer, AptFault
-from .apt_sources import Source, files_of
+from .apt_sources import Source
 from .boot_kernels import Kernels
 from .install import Plan
 from .package_state import Left, Unfinished, is_driver_part
@@ -119,7 +119,7 @@ def interrupted(was: bool, own_change: bool) -> list[Problem]:
 def described_twice(others: Sequence[Source], uri: str, keyring: str) -> list[Problem]:
     """Other descriptions of our repository that name another key: with both, apt reads no source at all."""
     problems = []
-    for file in files_of(list(others)):
+    for file in dict.fromkeys(source.file for source in others):
         named = next(source.signed_by for source in others if source.file == file)
         key = "a key inside the file" if "\n" in named else named or "no key"
         problems.append(

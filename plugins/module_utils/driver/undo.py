@@ -6,7 +6,6 @@ the change from going on (a repository that is gone, another package's failing s
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 
 from ..core.codes import Code
@@ -28,20 +27,13 @@ class UndoStep(Code):
     """Another module is loaded, or none."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Undo:
-    """The steps that undoing a change needs, each with its reason; none where nothing was changed."""
-
-    steps: Mapping[UndoStep, str]
-
-
 def before(packages: dpkg.Packages, preferences: str | None) -> Before:
     """What a change is about to change: every driver package with its version, and the preferences that pin them."""
     return {"packages": {name: package["version"] for name, package in packages.items()}, "preferences": preferences}
 
 
-def undo(target: Driver, was: Before | None, now: DriverState, preferences: str | None) -> Undo:
-    """What it takes to bring a host back.
+def undo(target: Driver, was: Before | None, now: DriverState, preferences: str | None) -> dict[UndoStep, str]:
+    """What it takes to bring a host back: the steps, each with its reason; none where nothing was changed.
 
     Args:
         target: the driver that was verified before the change.
@@ -61,7 +53,7 @@ def undo(target: Driver, was: Before | None, now: DriverState, preferences: str 
             steps[UndoStep.HOLD] = loose
     if now["loaded_version"] != target["version"]:
         steps[UndoStep.LOAD] = f"driver {now['loaded_version'] or 'absent'} is loaded, {target['version']} was"
-    return Undo(steps)
+    return steps
 
 
 def _changed(version: str, was: Before | None, packages: dpkg.Packages) -> str | None:

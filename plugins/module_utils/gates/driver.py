@@ -24,7 +24,7 @@ from ..driver.state import DriverState, FullDriverState
 from ..runtime import state as runtime_state
 from . import driver_events, driver_gpus, fabric
 from .codes import Code
-from .findings import THIS_HOST, Command, Finding, on_host, told
+from .findings import INSTALL, THIS_HOST, Finding, on_host, told, verify
 from .result import GateResult
 
 DRIVER_HANGS = "driver_hangs"
@@ -35,7 +35,6 @@ class Checked(TypedDict):
 
     gate: dict[str, Any]
     issues: list[dict[str, str]]
-    graph_gate_compulsory: bool
     state: FullDriverState
 
 
@@ -123,11 +122,6 @@ def evaluate(
     )
 
 
-def graph_gate_compulsory(issues: Sequence[known_issues.Match]) -> bool:
-    """Whether the graph gate must run, whatever the policy: a suspect (or overridden) known issue fits."""
-    return bool(issues)
-
-
 def check(expected: Expected, *, host: str | None = None, deadline: float = 15.0) -> Checked:
     """Read this host and evaluate it, by the tables that gpu_host put here.
 
@@ -150,7 +144,6 @@ def check(expected: Expected, *, host: str | None = None, deadline: float = 15.0
     return {
         "gate": as_json(result),
         "issues": as_json(issues),
-        "graph_gate_compulsory": graph_gate_compulsory(issues),
         "state": state,
     }
 
@@ -178,37 +171,36 @@ def _hangs(failure: nvidia_smi.Failure | None) -> bool:
 
 def _versions(state: DriverState, expected: Expected, host: str) -> Iterator[Finding]:
     loaded, user = state["loaded_version"], state["userspace_version"]
-    install = Command("ansible-playbook site.yml")
     if expected.packaged:
         packages = state["package_versions"]
         if not packages:
-            yield Finding("package_missing", "no driver package is installed", install)
+            yield Finding("package_missing", "no driver package is installed", INSTALL)
         elif len(packages) > 1:
             yield Finding(
-                "packages_mixed", f"driver packages of several versions are installed: {', '.join(packages)}", install
+                "packages_mixed", f"driver packages of several versions are installed: {', '.join(packages)}", INSTALL
             )
         elif expected.version and packages[0] != expected.version:
             yield Finding(
-                "package_differs", f"driver package {packages[0]} is installed, {expected.version} is declared", install
+                "package_differs", f"driver package {packages[0]} is installed, {expected.version} is declared", INSTALL
             )
         elif user and user != packages[0]:
             yield Finding(
                 "userspace_differs",
                 f"user-space libraries are {user}, the packages {packages[0]}: something else than apt installed them",
-                f"Remove what installed driver {user} on {host}, then {install}",
+                f"Remove what installed driver {user} on {host}, then {INSTALL}",
             )
     if loaded is None:
-        yield Finding("module_not_loaded", "the nvidia kernel module is not loaded", install)
+        yield Finding("module_not_loaded", "the nvidia kernel module is not loaded", INSTALL)
         return
     desired = expected.version or state["package_version"] or user
     if desired and loaded != desired:
         yield Finding(
             "module_differs",
             f"the loaded kernel module is {loaded}, desired {desired}",
-            f"Reboot {host}, then ansible-playbook playbooks/verify.yml --limit {host}",
+            f"Reboot {host}, then {verify(host)}",
         )
     elif user and user != loaded:
-        yield Finding("userspace_differs", f"user-space libraries are {user}, the loaded module is {loaded}", install)
+        yield Finding("userspace_differs", f"user-space libraries are {user}, the loaded module is {loaded}", INSTALL)
 
 
 def _modules(state: DriverState, modules: Modules | None, expected: Expected, host: str) -> Iterator[Finding]:
@@ -231,7 +223,7 @@ def _modules(state: DriverState, modules: Modules | None, expected: Expected, ho
 
 def _packages(state: DriverState, expected: Expected) -> Iterator[Finding]:
     if expected.packaged and state["dpkg_interrupted"]:
-        yield Finding("dpkg_interrupted", "dpkg was interrupted half-way", Command("ansible-playbook site.yml"))
+        yield Finding("dpkg_interrupted", "dpkg was interrupted half-way", INSTALL)
 
 
 def _holds(state: DriverState, expected: Expected) -> Iterator[Finding]:
@@ -243,7 +235,7 @@ def _holds(state: DriverState, expected: Expected) -> Iterator[Finding]:
         yield Finding(
             "not_held",
             f"not held, so an upgrade of the system may change them: {', '.join(not_held)}",
-            Command("ansible-playbook site.yml"),
+            INSTALL,
         )
 
 
@@ -292,7 +284,7 @@ def _reboot(state: DriverState, host: str) -> Iterator[Finding]:
     yield Finding(
         "pending_reboot",
         f"a reboot is pending for {', '.join(relevant or packages) or 'an unknown reason'}",
-        f"Reboot {host}, then ansible-playbook playbooks/verify.yml --limit {host}",
+        f"Reboot {host}, then {verify(host)}",
         "fail" if relevant else "warn",
     )
 

@@ -9,7 +9,7 @@ from ..driver import xids
 from ..driver.kernel_log import XidEvent
 from ..driver.nvidia_smi import Gpu
 from ..driver.xids import Action, Catalogue, Cause, LookAt, Seen
-from .findings import Finding
+from .findings import Finding, verify
 
 _HINTS = {
     LookAt.LINK: "the signal of the link",
@@ -83,4 +83,4 @@ def _remediation(seen: Seen, host: str) -> str:
     if seen.action is Action.REPLACE:
         return f"Have the GPU in {host} seen to or replaced; until then remove {host} from the inventory"
     resets = ", which resets the GPU" if seen.action is Action.RESET else ""
-    return f"Reboot {host}{resets}{_AFTERWARDS[cause]}, then ansible-playbook playbooks/verify.yml --limit {host}"
+    return f"Reboot {host}{resets}{_AFTERWARDS[cause]}, then {verify(host)}"

@@ -15,7 +15,7 @@ from ..driver.health import GpuHealth, Health, Links
 from ..driver.nvidia_smi import SmiWarning
 from ..driver.readings import Absence
 from ..driver.smi_fields import Remedy, matters
-from .findings import Finding, on_host
+from .findings import Finding, on_host, verify
 
 _MOST_NAMED = 4
 
@@ -61,10 +61,6 @@ def warned(warnings: Sequence[SmiWarning]) -> Iterator[Finding]:
             yield Finding("smi_warns", f"nvidia-smi: {text}", "See nvidia-smi -q", "warn")
 
 
-def _verify(host: str) -> str:
-    return f"ansible-playbook playbooks/verify.yml --limit {host}"
-
-
 def _where(gpu: GpuHealth) -> str:
     return f"GPU {gpu.index} ({gpu.pci})"
 
@@ -76,10 +72,10 @@ def _unread(gpu: GpuHealth, host: str) -> Iterator[Finding]:
     others = [one for one in gpu.unread if one.absence is Absence.UNREADABLE and not matters(one.field)]
     if lost:
         cause = f"{_where(gpu)} is lost: nvidia-smi says {lost[0].text!r} for {_named([one.field for one in lost])}"
-        yield Finding("gpu_lost", cause, f"Reboot {host}, then {_verify(host)}")
+        yield Finding("gpu_lost", cause, f"Reboot {host}, then {verify(host)}")
     elif silent:
         cause = f"{_where(gpu)} does not answer: nvidia-smi says {silent[0].text!r} for {_named([one.field for one in silent])}"
-        yield Finding("gpu_silent", cause, f"On {host}: journalctl -k -g NVRM; reboot {host}, then {_verify(host)}")
+        yield Finding("gpu_silent", cause, f"On {host}: journalctl -k -g NVRM; reboot {host}, then {verify(host)}")
     elif others:
         cause = f"{_where(gpu)}: nvidia-smi says {others[0].text!r} for {_named([one.field for one in others])}"
         yield Finding("gpu_silent", cause, on_host(host, f"nvidia-smi -q -i {gpu.index}"), "warn")
@@ -101,7 +97,7 @@ def _flags(gpu: GpuHealth, host: str) -> Iterator[Finding]:
 
 def remedy(kind: Remedy, index: int, host: str) -> str:
     """What to type for it."""
-    then = f"then {_verify(host)}"
+    then = f"then {verify(host)}"
     return {
         Remedy.RESET: f"Reboot {host}, which resets the GPU, {then}",
         Remedy.REBOOT: f"Reboot {host}, {then}",

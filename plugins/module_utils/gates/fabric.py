@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from ..driver.fabric import domain_of
 from ..driver.health import GpuHealth, Health
 from ..driver.state import DriverState
-from .findings import Command, Finding, on_host
+from .findings import INSTALL, Finding, on_host
 
-INSTALL = Command("ansible-playbook site.yml")
 NVLSM = "nvlsm"
 
 

@@ -11,6 +11,7 @@ from ..core import causes
 from .codes import Code
 from .ranks.events import Ended, Error, Event, Phase, Started, Step
 from .ranks.launcher import Report
+from .request import RankGate
 from .result import GateResult, Verdict
 
 Kind = Literal["killed", "error", "hung", "out_of_time", "lost"]
@@ -86,6 +87,12 @@ def pair_of(reports: Sequence[Report]) -> tuple[str, str] | None:
 def only(hosts: set[str]) -> str | None:
     """The host, when there is just one."""
     return next(iter(hosts)) if len(hosts) == 1 else None
+
+
+def passed(gate: RankGate, reports: Sequence[Report]) -> GateResult:
+    """The verdict of a rank group with which nothing is wrong, without what was measured."""
+    evidence = tuple(path for report in reports for path in report.evidence)
+    return GateResult(gate, "pass", seconds(reports), backend=backend(reports), evidence=evidence)
 
 
 def backend(reports: Sequence[Report]) -> str | None:

@@ -19,6 +19,14 @@ class Command(str):
     """A remediation that works when it is pasted on the controller; any other is for people to read."""
 
 
+INSTALL = Command("ansible-playbook site.yml")
+
+
+def verify(hosts: str) -> Command:
+    """The command that runs the gates of these hosts anew."""
+    return Command(f"ansible-playbook playbooks/verify.yml --limit {hosts}")
+
+
 def on_host(host: str, command: str) -> Command:
     """A command to be run on a host, as root."""
     return (
@@ -32,7 +40,7 @@ def told(cause: str, remediation: str, host: str | None) -> tuple[str, str]:
     """The cause of a verdict, with a remediation that is no command, and the next command."""
     if isinstance(remediation, Command):
         return cause, remediation
-    return f"{cause}. {remediation}", f"ansible-playbook playbooks/verify.yml{f' --limit {host}' if host else ''}"
+    return f"{cause}. {remediation}", verify(host) if host else "ansible-playbook playbooks/verify.yml"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from .codes import Code
-from .failure_analysis import Failure, analyse, backend, failed, only, seconds, stopped
+from .failure_analysis import Failure, analyse, backend, failed, only, passed, seconds, stopped
 from .ranks.events import Capture, Eager, Phase, Replay, Skipped
 from .ranks.launcher import Report
 from .request import Captured
 from .result import GateResult
 
-GATE: Literal["graph"] = "graph"
 GRAPH_CODES = frozenset({Code.CAPTURE_HANGS, Code.CAPTURE_ERRORS, Code.REPLAY_HANGS, Code.REPLAY_ERRORS})
 """What stopped when eager had already passed."""
 _HUNG: dict[Phase, Code] = {
@@ -39,15 +38,8 @@ def evaluate(reports: Sequence[Report], slowest_replay_ratio: float = 0.0) -> Ga
         reports: one for each host.
         slowest_replay_ratio: a replay may take this many times as long as eager; 0 demands no time.
     """
-    base = GateResult(
-        gate=GATE,
-        verdict="pass",
-        seconds=seconds(reports),
-        measured=measurements(reports),
-        floor={"slowest_replay_ratio": slowest_replay_ratio} if slowest_replay_ratio else {},
-        backend=backend(reports),
-        evidence=tuple(path for report in reports for path in report.evidence),
-    )
+    floor = {"slowest_replay_ratio": slowest_replay_ratio} if slowest_replay_ratio else {}
+    base = dataclasses.replace(passed("graph", reports), measured=measurements(reports), floor=floor)
     failure = analyse(reports)
     if failure and failure.kind in ("killed", "lost"):
         return _stopped(base, reports, failure)

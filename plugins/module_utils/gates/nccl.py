@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os.path
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from . import bandwidth
 from .bisect import Finding
@@ -14,10 +14,10 @@ from .failure_analysis import (
     Failure,
     Kind,
     analyse,
-    backend,
     failed,
     next_command,
     only,
+    passed,
     ranks_text,
     seconds,
     stopped,
@@ -26,7 +26,6 @@ from .ranks.events import Busbw, Check, Event, LocalGemm, Started
 from .ranks.launcher import Report
 from .result import GateResult
 
-GATE: Literal["nccl"] = "nccl"
 CODES: dict[Kind, Code] = {
     "killed": Code.RANK_KILLED,
     "lost": Code.HOST_LOST,
@@ -46,15 +45,7 @@ def evaluate(reports: Sequence[Report], floor: bandwidth.Floor | None) -> GateRe
         floor: for the slowest rank's busbw; None or 0 demands no bandwidth.
     """
     measured = measurements(reports)
-    base = GateResult(
-        gate=GATE,
-        verdict="pass",
-        seconds=seconds(reports),
-        measured=measured,
-        floor=_floor(floor),
-        backend=backend(reports),
-        evidence=tuple(path for report in reports for path in report.evidence),
-    )
+    base = dataclasses.replace(passed("nccl", reports), measured=measured, floor=_floor(floor))
     failure = analyse(reports)
     if failure and failure.kind in ("killed", "lost"):
         return stopped(base, reports, failure, code_of(failure))

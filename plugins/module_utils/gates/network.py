@@ -16,7 +16,7 @@ from ..ray import firewall_live
 from ..ray.ports import NETWORK_GATE, engine_ports, ray_ports, reached_by_peers, reached_on_head
 from . import rdma
 from .codes import Code
-from .findings import Command, Problem, on_host, told
+from .findings import INSTALL, Command, Problem, on_host, told, verify
 from .network_observations import Observations
 from .result import GateResult
 
@@ -149,7 +149,7 @@ def check(
         host=str(identity["host"]),
         evidence=outcome.evidence,
         cause=f"the probe {'did not end before its deadline' if hung else f'failed: {last}'}",
-        next=f"ansible-playbook playbooks/verify.yml --limit {identity['host']}",
+        next=verify(str(identity["host"])),
     )
 
 
@@ -160,17 +160,16 @@ def ports() -> dict[str, Sequence[int]]:
 
 
 def _names(seen: Observations, me: str, limits: Limits) -> Iterator[Problem]:
-    following = Command("ansible-playbook site.yml")  # gpu_host writes the peers' names
     bad = {name: found["problem"] for name, found in seen["names"].items() if found["problem"]}
     if bad:
         listed = "; ".join(bad.values())
-        yield Problem(Code.NAMES, me, f"on {me} names do not resolve both ways: {listed}", following)
+        yield Problem(Code.NAMES, me, f"on {me} names do not resolve both ways: {listed}", INSTALL)
     slow = {
         name: found["seconds"] for name, found in seen["names"].items() if found["seconds"] > limits.look_up_seconds
     }
     if slow and not bad:
         listed = ", ".join(f"{name} {seconds:g} s" for name, seconds in slow.items())
-        yield Problem(Code.NAMES_SLOW, me, f"on {me} names resolve too slowly: {listed}", following)
+        yield Problem(Code.NAMES_SLOW, me, f"on {me} names resolve too slowly: {listed}", INSTALL)
 
 
 def _interface(seen: Observations, identity: HostRecord) -> Iterator[Problem]:
@@ -207,7 +206,7 @@ def _silent(seen: Observations, me: str) -> Iterator[Problem]:
             Code.PEER_SILENT,
             blamed,
             f"{name} does not answer {me} on port {NETWORK_GATE}: {reason}",
-            Command(f"ansible-playbook playbooks/verify.yml --limit {name},{me}"),
+            verify(f"{name},{me}"),
             _pair(me, name),
         )
 
@@ -304,7 +303,7 @@ def _units(seen: Observations, me: str, limits: Limits) -> Iterator[Problem]:
                 Code.MEMLOCK,
                 me,
                 f"{unit} on {me} may lock {found['memlock_bytes']} bytes of memory, and RDMA needs all of it",
-                Command("ansible-playbook site.yml"),
+                INSTALL,
             )
 
 

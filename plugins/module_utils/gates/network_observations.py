@@ -25,7 +25,6 @@ class Clock(TypedDict, total=False):
     """Round trips to a peer, and its clock minus ours; absent where it did not answer."""
 
     rtt_ms: float
-    rtt_min_ms: float
     clock_skew_seconds: float
 
 
@@ -74,5 +73,4 @@ class Observations(TypedDict):
     complaints: dict[str, list[int]]
     limits: dict[str, UnitLimits]
     rdma: list[RdmaPort]
-    held: list[int]
     control_error: str | None

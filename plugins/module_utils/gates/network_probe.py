@@ -48,17 +48,14 @@ class Responder:
     def __init__(self, identity: HostRecord, ports: Sequence[int]) -> None:
         self.identity = identity
         self.farewells: dict[str, list[int]] = {}
-        self.held: list[int] = []
         self._sockets: list[socket.socket] = []
         self._lock = threading.Lock()
         address = str(identity["address"])
         # As vLLM, torch and NCCL do: whatever port the kernel hands out has to be open to peers, too.
         self.chosen = self._listen(address, 0, lambda peer: peer.close())
         for port in ports:
-            try:
+            with contextlib.suppress(OSError):  # somebody holds it, and answers there himself
                 self._listen(address, port, lambda peer: peer.close())
-            except OSError:
-                self.held.append(port)
         datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         datagrams.bind((address, NETWORK_GATE))
         self._sockets.append(datagrams)
@@ -109,8 +106,7 @@ class Responder:
                 answer: dict[str, Any] = {}
                 ask, host = question.get("ask"), question.get("host")
                 if ask == "hello":
-                    answer = {"host": self.identity["host"], "zone": self.identity.get("zone"), "held": self.held}
-                    answer["chosen"] = self.chosen
+                    answer = {"zone": self.identity.get("zone"), "chosen": self.chosen}
                 elif ask == "time":
                     answer = {"arrived": arrived, "left": time.time()}
                 elif ask == "bye" and host in self.identity["peers"]:
@@ -156,7 +152,6 @@ def probe(job: Mapping[str, Any]) -> Observations:
         "complaints": {},
         "limits": {unit: _limits(unit) for unit in job["units"]},
         "rdma": rdma.read(),
-        "held": [],
         "control_error": None,
     }
     if not interface["owns"]:
@@ -177,7 +172,7 @@ def probe(job: Mapping[str, Any]) -> Observations:
             time.sleep(0.05)
     finally:
         responder.close()
-    return {**observed, "peers": peers, "complaints": responder.farewells, "held": responder.held}
+    return {**observed, "peers": peers, "complaints": responder.farewells}
 
 
 def _names(name: str, address: str) -> NameLookup:
@@ -274,11 +269,9 @@ def _clock(stream: Any) -> Clock:
         back = time.time()
         offset = ((answer["arrived"] - sent) + (answer["left"] - back)) / 2
         trips.append((trip, offset))
-    quickest = min(trips)
     return {
         "rtt_ms": round(statistics.median(trip for trip, _ in trips) * 1e3, 3),
-        "rtt_min_ms": round(quickest[0] * 1e3, 3),
-        "clock_skew_seconds": round(quickest[1], 6),
+        "clock_skew_seconds": round(min(trips)[1], 6),
     }
 
 

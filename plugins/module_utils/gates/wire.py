@@ -16,7 +16,7 @@ from typing import Literal
 from ..core import records
 from ..core.commands import in_background, run_command
 from ..core.system import read_text
-from ..driver import nvidia_smi
+from ..driver import fabric, nvidia_smi
 from . import nccl_log, rdma
 from .nccl_log import Said
 from .network_observations import RdmaPort
@@ -224,12 +224,7 @@ def pcie_rate(root: Path = _ROOT) -> float | None:
 
     The lanes that it has now, at the speed that it and the port above it can do: an idle link slows down.
     """
-    rates = []
-    for device in sorted((root / "sys/bus/pci/devices").glob("*"))[:MOST_DEVICES]:
-        if read_text(device / "vendor").strip() == "0x10de" and read_text(device / "class").startswith(
-            ("0x0300", "0x0302")
-        ):
-            rates.append(_link_rate(device))
+    rates = [_link_rate(card) for card in fabric.cards(root)]
     known = [rate for rate in rates if rate is not None]
     return min(known) if rates and len(known) == len(rates) else None
 

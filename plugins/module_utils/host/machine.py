@@ -14,17 +14,13 @@ from ..driver.links import links
 if TYPE_CHECKING:
     from .state import Carrier, Machine, Network
 
-# PCI class of VGA and of 3D controllers, as their first four digits; data centre cards are the latter.
-_DISPLAY = ("0x0300", "0x0302")
-_NVIDIA = "0x10de"
-
 
 def machine(root: Path = Path("/")) -> Machine:
     """What tells this machine from others, and what it has on its PCI bus."""
     sysctl = root / "proc/sys/net/ipv4"
     return {
         "id": read_text(root / "etc/machine-id").strip(),
-        "pci_gpus": pci_gpus(root),
+        "pci_gpus": sum(1 for _card in fabric.cards(root)),
         "ephemeral_ports": [int(port) for port in read_text(sysctl / "ip_local_port_range").split()],
         "reserved_ports": read_text(sysctl / "ip_local_reserved_ports").strip(),
         "links": links(root),
@@ -54,15 +50,6 @@ def carrier(port: int, root: Path = Path("/")) -> Carrier:
         ),
         "mtu": {path.parent.name: int(read_text(path)) for path in sorted((root / "sys/class/net").glob("*/mtu"))},
     }
-
-
-def pci_gpus(root: Path = Path("/")) -> int:
-    """NVIDIA's cards on the PCI bus; they are there without a driver too."""
-    return sum(
-        1
-        for device in (root / "sys/bus/pci/devices").glob("*")
-        if read_text(device / "vendor").strip() == _NVIDIA and read_text(device / "class").startswith(_DISPLAY)
-    )
 
 
 def networks(shown: str, routes: str) -> dict[str, list[Network]]:

@@ -14,6 +14,12 @@ WARM_UPS = 2
 Call = Callable[[Any], Any]
 
 
+def deviation(got: Any, expected: Any) -> float:
+    """Largest deviation relative to the largest magnitude of ``expected``; infinite for anything not finite."""
+    found = float((got.double() - expected.double()).abs().max() / expected.double().abs().max())
+    return found if found == found else float("inf")
+
+
 class CudaGraphs:
     """On a GPU: ``torch.cuda.CUDAGraph`` in one shared memory pool, with static inputs, captured as vLLM does."""
 

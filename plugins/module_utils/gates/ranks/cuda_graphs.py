@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import events
-from .captured import Call, CalledGraphs, Compiler, CudaGraphs
+from .captured import Call, CalledGraphs, Compiler, CudaGraphs, deviation
 from .context import Context
 
 TOLERANCE = {"bfloat16": 2e-2, "float16": 5e-3, "float32": 1e-4}
@@ -119,11 +119,6 @@ class Layer:
         generator = self.torch.Generator().manual_seed(seed * 1000 + batch)
         return self.torch.randn(batch, self.hidden, generator=generator).to(self.context.device, self.dtype)
 
-    def deviation(self, got: Any, expected: Any) -> float:
-        """Largest deviation relative to the largest magnitude of ``expected``; infinite for anything not finite."""
-        found = float((got.double() - expected.double()).abs().max() / expected.double().abs().max())
-        return found if found == found else float("inf")
-
 
 def _factor(rank: int) -> float:
     """A power of two, so that scaling by it rounds nothing."""
@@ -135,8 +130,7 @@ def _eager(context: Context, layer: Layer, batch: int, replays: int) -> float:
     torch = layer.torch
     with torch.no_grad():
         worst = max(
-            layer.deviation(layer.whole(layer.input(batch, seed)), layer.alone(layer.input(batch, seed)))
-            for seed in range(2)
+            deviation(layer.whole(layer.input(batch, seed)), layer.alone(layer.input(batch, seed))) for seed in range(2)
         )
         data = layer.input(batch, 0)
         rounds = max(2, min(replays, 10))
@@ -238,15 +232,15 @@ def _replay(
             spent += time.perf_counter() - began
             off = (got.double() - eager_result.double()).abs().max() / eager_result.double().abs().max()
             worst = torch.maximum(worst, torch.nan_to_num(off, nan=float("inf")))
-    deviation = float(worst)
+    worst_deviation = float(worst)
     context.report.send(
         events.Replay,
         what=context.report.what,
         mode=title,
         replays=len(order),
-        deviation=deviation,
+        deviation=worst_deviation,
         tolerance=layer.tolerance,
-        wrong=deviation > layer.tolerance,
+        wrong=worst_deviation > layer.tolerance,
         seconds=spent / len(order),
         eager_seconds=sum(eager[batch] for batch in order) / len(order),
     )

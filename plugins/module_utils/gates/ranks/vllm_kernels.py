@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from . import events
-from .captured import Call, CudaGraphs
+from .captured import Call, CudaGraphs, deviation
 from .context import Context
 
 SIZES = (256, 1 << 16, 1 << 20)
@@ -229,15 +229,10 @@ def _need(package: str, reason: str) -> None:
         raise Skipped(reason)
 
 
-def _deviation(got: Any, expected: Any) -> float:
-    off = float((got.double() - expected.double()).abs().max() / expected.double().abs().max())
-    return off if off == off else float("inf")
-
-
 def _eager(context: Context, subject: _Subject, kernel: str, size: int) -> float:
     torch_call = subject.call(size)
     began = time.perf_counter()
-    worst = max(_deviation(torch_call(subject.input(size, seed)), subject.expected(size, seed)) for seed in range(2))
+    worst = max(deviation(torch_call(subject.input(size, seed)), subject.expected(size, seed)) for seed in range(2))
     context.synchronize()
     seconds = (time.perf_counter() - began) / 2
     tolerance = TOLERANCE[kernel]
@@ -264,7 +259,7 @@ def _replay(context: Context, subject: _Subject, kernel: str, size: int, replay:
         got = replay(inputs[count % 3])
         context.synchronize()
         spent += time.perf_counter() - began
-        worst = max(worst, _deviation(got, expected[count % 3]))
+        worst = max(worst, deviation(got, expected[count % 3]))
     context.report.send(
         events.Replay,
         what=context.report.what,

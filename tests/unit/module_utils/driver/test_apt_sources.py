@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.driver import apt_sources
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import apt_sources, package_problems
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.apt_sources import Source
 
 CASE = Path(__file__).parents[2] / "fixtures/cases/apt-signed-by-twice"
@@ -51,4 +51,5 @@ def test_what_contradicts_our_description(tmp_path: Path, name: str, text: str, 
 def test_a_file_is_named_once(tmp_path: Path) -> None:
     text = f"deb [signed-by=/k.gpg] {URI}/ /\ndeb-src [signed-by=/k.gpg] {URI}/ /\n"
     others = apt_sources.contradicting(host(tmp_path, a__list=text), URI, KEYRING)
-    assert list(apt_sources.files_of(others)) == ["/etc/apt/sources.list.d/a.list"]
+    (problem,) = package_problems.described_twice(others, URI, KEYRING)
+    assert problem.fix == "mv /etc/apt/sources.list.d/a.list /etc/apt/sources.list.d/a.list.disabled"

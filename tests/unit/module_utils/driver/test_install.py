@@ -59,7 +59,7 @@ def test_modules_of_the_other_flavour_go_whatever_their_version() -> None:
 def test_an_install_ends_with_every_driver_package_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[list[str]] = []
     rows = ["install\tinstalled\tlibcuda1\t580.95.05-1", "hold\tinstalled\tlibnvidia-ml1\t580.95.05-1"]
-    monkeypatch.setattr(driver_install, "pin", lambda version, exact: None)
+    monkeypatch.setattr(driver_install, "pin", lambda text: None)
     monkeypatch.setattr(driver_install.apt_lock, "wait", lambda deadline: None)
     monkeypatch.setattr(
         driver_install, "_command", lambda argv, *_how, **more: ran.append([*argv, *more.values()]) or ""
@@ -81,7 +81,7 @@ def test_an_install_ends_with_every_driver_package_held(tmp_path: Path, monkeypa
 def test_what_goes_is_named_when_it_is_fetched_too(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else apt refuses to fetch what conflicts with a package that the install removes."""
     ran: list[list[str]] = []
-    monkeypatch.setattr(driver_install, "pin", lambda version, exact: None)
+    monkeypatch.setattr(driver_install, "pin", lambda text: None)
     monkeypatch.setattr(driver_install, "hold", lambda *_limits: [])
     monkeypatch.setattr(driver_install.apt_lock, "wait", lambda deadline: None)
     monkeypatch.setattr(driver_install, "run_command", lambda argv, deadline: CommandResult(1))
@@ -98,7 +98,7 @@ def test_what_goes_is_named_when_it_is_fetched_too(verb: str, monkeypatch: pytes
 def test_apt_may_change_what_is_held_and_go_back(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every driver package is held, so without these options no change would ever be made."""
     ran: list[list[str]] = []
-    monkeypatch.setattr(driver_install, "pin", lambda version, exact: None)
+    monkeypatch.setattr(driver_install, "pin", lambda text: None)
     monkeypatch.setattr(driver_install, "hold", lambda *_limits: [])
     monkeypatch.setattr(driver_install.apt_lock, "wait", lambda deadline: None)
     monkeypatch.setattr(driver_install, "run_command", lambda argv, deadline: CommandResult(1))
@@ -166,14 +166,14 @@ def test_preferences_pin_every_package_and_its_kin() -> None:
     assert mixed.count("Pin-Priority: 1002") == 2  # the named ones alone
 
 
-def test_a_changed_preferences_file_is_noticed(tmp_path: Path) -> None:
-    path = tmp_path / "driver.pref"
-    exact = {"libcuda1": f"{NEW}-1"}
-    assert not driver_install.is_pinned(NEW, exact, path)
-    driver_install.pin(NEW, exact, path)
-    assert driver_install.is_pinned(NEW, exact, path)
-    path.write_text(path.read_text().replace("1001", "500"))
-    assert not driver_install.is_pinned(NEW, exact, path)
+def test_a_changed_preferences_file_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(driver_install, "PREFERENCES", tmp_path / "driver.pref")
+    text = driver_install.preferences(NEW, {"libcuda1": f"{NEW}-1"})
+    assert driver_install.current_preferences() is None
+    driver_install.pin(text)
+    assert driver_install.current_preferences() == text
+    driver_install.PREFERENCES.write_text(text.replace("1001", "500"))
+    assert driver_install.current_preferences() != text
 
 
 def test_files_that_are_missing_from_the_cache() -> None:

@@ -132,7 +132,7 @@ def change(root: Root) -> tuple[StepFailed, Before]:
     return caught.value, before
 
 
-def needed(before: Before) -> driver_undo.Undo:
+def needed(before: Before) -> dict[driver_undo.UndoStep, str]:
     now: DriverState = {**driver_state(also=()), "loaded_version": OLD}  # type: ignore[misc]
     return driver_undo.undo(TARGET, before, now, driver_install.current_preferences())
 
@@ -146,12 +146,12 @@ def test_an_install_that_apt_refuses_is_undone_without_apt(root: Root) -> None:
     assert ".." not in str(failure)
     assert failure.next == "sudo apt-get install -f"
     assert installed() == {LIBRARY: f"{OLD}-1 held", DKMS: f"{OLD}-1 held"}
-    assert set(needed(before).steps) == {driver_undo.UndoStep.HOLD}, "the pin of the new driver"
+    assert set(needed(before)) == {driver_undo.UndoStep.HOLD}, "the pin of the new driver"
     since = len(root.ran())
     assert driver_install.keep(OLD, before["preferences"], **LIMITS)
     assert root.ran()[since:] == [], "nothing was to be installed or held"
     assert driver_install.current_preferences() == pins
-    assert needed(before).steps == {}
+    assert needed(before) == {}
     assert not driver_install.keep(OLD, before["preferences"], **LIMITS)
 
 
@@ -161,12 +161,12 @@ def test_an_install_that_another_packages_script_fails_is_taken_back(root: Root)
     assert "acme-agent (half-configured)" in str(failure)
     assert failure.next == "sudo dpkg --configure -a"
     assert installed() == {LIBRARY: f"{NEW}-1 held", DKMS: f"{NEW}-1 held"}, "a failed install left it without a hold"
-    assert set(needed(before).steps) == {driver_undo.UndoStep.INSTALL}
+    assert set(needed(before)) == {driver_undo.UndoStep.INSTALL}
     (warning,) = driver_install.install(plan(root, OLD), OLD, tolerate_unrelated=True, **LIMITS)
     assert "acme-agent (half-configured)" in warning
     assert "sudo dpkg --configure -a" in warning
     assert installed() == {LIBRARY: f"{OLD}-1 held", DKMS: f"{OLD}-1 held"}
-    assert needed(before).steps == {}
+    assert needed(before) == {}
 
 
 def test_going_back_where_apt_refuses_all_work(root: Root) -> None:
@@ -188,7 +188,7 @@ def test_a_driver_that_stays_half_way_is_taken_back(root: Root, broken: bool) ->
     failure, before = change(root)
     assert ("acme-agent" in str(failure)) is broken
     assert installed() == {LIBRARY: f"{NEW}-1 held", DKMS: f"{NEW}-1 held half-way"}
-    assert "left half-way by dpkg: nvidia-kernel-open-dkms" in needed(before).steps[driver_undo.UndoStep.INSTALL]
+    assert "left half-way by dpkg: nvidia-kernel-open-dkms" in needed(before)[driver_undo.UndoStep.INSTALL]
     warnings = driver_install.install(plan(root, OLD), OLD, tolerate_unrelated=True, **LIMITS)
     assert len(warnings) == broken
     assert installed() == {LIBRARY: f"{OLD}-1 held", DKMS: f"{OLD}-1 held"}
@@ -232,7 +232,7 @@ def test_what_a_driver_itself_lacks_is_never_tolerated(root: Root) -> None:
 def test_the_next_run_restores_holds_that_a_killed_one_left_off(root: Root) -> None:
     """apt drops the hold of what it changes: a run that is killed right then leaves the host without."""
     work = plan(root, NEW)
-    driver_install.pin(NEW, work.pins)
+    driver_install.pin(driver_install.preferences(NEW, work.pins))
     driver_install._transaction(work, NEW, 60.0, 5.0, False)
     assert installed() == {LIBRARY: f"{NEW}-1", DKMS: f"{NEW}-1"}
     again = plan(root, NEW)

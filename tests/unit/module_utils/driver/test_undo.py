@@ -28,7 +28,7 @@ def needed(
     interrupted: bool = False, source: str = "nvidia",
 ) -> dict[UndoStep, str]:  # fmt: skip
     now: Any = {"packages": packages, "loaded_version": loaded, "dpkg_interrupted": interrupted}
-    return dict(driver_undo.undo({**TARGET, "source": source}, was, now, pins).steps)
+    return driver_undo.undo({**TARGET, "source": source}, was, now, pins)
 
 
 @pytest.mark.parametrize(
