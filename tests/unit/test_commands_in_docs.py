@@ -128,7 +128,7 @@ def test_new_inventory_takes_these_arguments(block: Block, tmp_path: Path) -> No
 CODE = re.compile(
     r"^```.*?\n(?P<block>.*?)^```$|^ {4}(?P<indented>\S.*)$|`(?P<span>[^`\n]+)`", re.MULTILINE | re.DOTALL
 )
-ANSIBLE = re.compile(r"\bansible(?:-playbook)? (?!--version).*")
+ANSIBLE = re.compile(r"\bansible(?:-playbook)? (?!--(?:version|help)\b).*")
 AS_THE_CODE_SAYS_IT = ("docs/reference/refusals.md",)
 """Messages before a run puts its own inventory into their commands."""
 
