@@ -48,6 +48,8 @@ PLACEHOLDERS = (
     Placeholder("8", "1", "--gpus "),
     Placeholder("deploy", "root", "--user "),
     Placeholder("/srv/models/llama-3.1-405b-instruct", "/srv/models/tiny"),
+    # Another driver than the inventory's: on the testbed that is this one, as its hosts are brought up with an older one.
+    Placeholder("595.58.03", "580.95.05", "nvidia_driver_version="),
 )
 EDITED = "tools/new-inventory"
 """After this command an operator edits the inventory: how hosts are reached, which repository, which model."""

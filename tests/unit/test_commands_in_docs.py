@@ -13,6 +13,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,61 @@ def test_new_inventory_takes_these_arguments(block: Block, tmp_path: Path) -> No
         assert done.returncode == 0, done.stderr
 
 
+CODE = re.compile(
+    r"^```.*?\n(?P<block>.*?)^```$|^ {4}(?P<indented>\S.*)$|`(?P<span>[^`\n]+)`", re.MULTILINE | re.DOTALL
+)
+ANSIBLE = re.compile(r"\bansible(?:-playbook)? (?!--(?:version|help)\b).*")
+AS_THE_CODE_SAYS_IT = ("docs/reference/refusals.md",)
+"""Messages before a run puts its own inventory into their commands."""
+
+
+def code(text: str) -> list[str]:
+    """The lines of a page that somebody may paste: of blocks, indented, and in running text."""
+    found = [match[match.lastgroup or 0] for match in CODE.finditer(text)]
+    return [line for part in found for line in part.replace("\\\n", " ").splitlines()]
+
+
+def without_inventory(lines: Iterable[str]) -> list[str]:
+    """The commands of Ansible among them that name no inventory: Ansible warns, does nothing and ends with 0."""
+    commands_found = [match[0] for line in lines for match in ANSIBLE.finditer(line)]
+    return [each for each in commands_found if not re.search(r" (-i|--inventory)[ =]", each)]
+
+
+def pages() -> list[str]:
+    listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    left_out = ("tests/", "docs/evidence/", *AS_THE_CODE_SAYS_IT)
+    return [page for page in listed.splitlines() if not page.startswith(left_out) and (ROOT / page).is_file()]
+
+
+@pytest.mark.parametrize("page", pages())
+def test_every_command_names_an_inventory(page: str) -> None:
+    assert without_inventory(code((ROOT / page).read_text(encoding="utf-8"))) == []
+
+
+def test_every_alert_s_command_names_an_inventory_and_a_version() -> None:
+    rules = yaml.safe_load((ROOT / "docs/reference/alerts.yml").read_text(encoding="utf-8"))
+    said = [rule["annotations"]["next"] for group in rules["groups"] for rule in group["rules"]]
+    assert len(said) > 20
+    assert without_inventory(said) == []
+    rolls = [each for each in said if "upgrade_driver.yml" in each]
+    assert [each for each in rolls if "nvidia_driver_version=" not in each] == []
+
+
+def test_what_names_no_inventory() -> None:
+    page = "`ansible a1 -m ping`, ansible-core\n\n```yaml\nnext: ansible-playbook \\\n  site.yml\n```\n\n    ansible-playbook -i x site.yml\n"
+    assert without_inventory(code(page)) == ["ansible a1 -m ping", "ansible-playbook    site.yml"]
+
+
+@pytest.mark.parametrize("page", pages())
+def test_no_block_puts_files_where_ansible_misreads_them(page: str) -> None:
+    """A folder of a group's name hides the file of that name; any file in an inventory's folder is read as hosts."""
+    blocks_found = [
+        match["block"] for match in CODE.finditer((ROOT / page).read_text(encoding="utf-8")) if match["block"]
+    ]
+    bad = re.compile(r"group_vars/(lockstep|router)/|inventory_dir }}/|inventories/mine/files/")
+    assert [found[0] for each in blocks_found for found in bad.finditer(each)] == []
+
+
 MARKED = [block for block in BLOCKS if block.marker == "testbed"]
 VALUES = {"address of a1": "10.89.77.11", "address of a2": "10.89.77.12"}
 
@@ -137,7 +193,7 @@ def test_every_marked_block_is_run_and_every_page_that_is_run_has_one() -> None:
 @pytest.mark.parametrize("block", MARKED, ids=str)
 def test_no_placeholder_is_left_and_nothing_else_is_replaced(block: Block) -> None:
     run = commands.script(block.text, VALUES)
-    for left in ("mine/", "mine ", "10.20.", "--gpus 8", "--user deploy", "llama", "NAME", "…", "<"):
+    for left in ("mine/", "mine ", "10.20.", "--gpus 8", "--user deploy", "llama", "595.58.03", "NAME", "…", "<"):
         assert left not in run, run
     typed = [
         word

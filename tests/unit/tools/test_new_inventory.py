@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -62,8 +63,19 @@ def test_it_means_what_was_named(tmp_path: Path, arguments: list[str], sizes: li
     head = hostvars[cluster.replicas[0].head]
     assert head["vllm_server_tensor_parallel_size"] == head["gpu_host_gpus"]
     assert head["vllm_server_pipeline_parallel_size"] == sizes[0]
+    assert head.get("gpu_host_filter_clients", ["controller"]) == ["controller"], "the API is open to nobody else"
+    assert head.get("rollout_capacity_floor", 0) < len(sizes), "a roll may begin"
     if "--model" in arguments:
         assert (head["vllm_server_model"], head["vllm_server_served_model_name"]) == ("/srv/m/Llama", "llama")
+
+
+def test_help_says_what_each_option_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        made.main(["--help"])
+    options = capsys.readouterr().out.split("options:")[1]
+    rows = re.split(r"\n  (?=-)", options)[1:]
+    assert len(rows) > 9
+    assert [row for row in rows if len(row.split()) < 4] == []
 
 
 def test_secrets_are_made_kept_and_encrypted(tmp_path: Path) -> None:
