@@ -64,7 +64,7 @@ def rung(name: str, on_cpu: bool) -> str:
 
 def gates(text: str, on_cpu: bool) -> str:
     """What the graph gate tries, by its heading."""
-    return text.replace("CUDA graphs", "graphs (on CPU: called again)") if on_cpu else text
+    return text.replace("CUDA graphs", "graph (CPU: none captured)") if on_cpu else text
 
 
 def software(key: str) -> str:

@@ -510,12 +510,12 @@ def test_what_runs_on_cpu_claims_no_cuda_graph() -> None:
     text = Page(report.render(FAILED_START)).text
     assert "CUDA graphs" not in text
     assert "serves on full (torch.compile)" in text
-    assert "graphs (on CPU: called again) passed" in text
+    assert "graph (CPU: none captured) passed" in text
     assert "serves on full CUDA graphs" in Page(report.render(on_gpus(FAILED_START))).text
 
 
 def test_a_diagnosis_that_did_not_run_every_gate_is_not_shown_as_good() -> None:
     text = report.render(DIAGNOSE)
-    assert "Done; NCCL, graphs (on CPU: called again) not run on a1, a2" in Page(text).text
+    assert "Done; NCCL, graph (CPU: none captured) not run on a1, a2" in Page(text).text
     assert "gates passed 4 of 4 4 not run" in Page(text).text
     assert '<header class="calm">' in text
