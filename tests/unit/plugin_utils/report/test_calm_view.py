@@ -58,7 +58,7 @@ def test_a_wave() -> None:
     assert screen.text().splitlines() == [
         "   0:00  wave 1 of 2: replica_a (a1, a2) begins",
         "   0:24  replica_a is drained; serving: replica_b, replica_z",
-        "   0:24  a1           drain         24 s",
+        "   0:26  a1           drain         24 s",
         "   0:26  a2           drain         26 s",
         "   1:18  a1           gate nccl     3.1 s         passed",
         "   1:18  a1           gate graph    3.1 s         passed",
