@@ -510,7 +510,7 @@ def test_what_runs_on_cpu_claims_no_cuda_graph() -> None:
     text = Page(report.render(FAILED_START)).text
     assert "CUDA graphs" not in text
     assert "serves on full (torch.compile)" in text
-    assert "graph (CPU: none captured) passed" in text
+    assert "graph (CPU: none captured) a1 passed" in text
     assert "serves on full CUDA graphs" in Page(report.render(on_gpus(FAILED_START))).text
 
 
