@@ -25,7 +25,12 @@ _NARROWEST = 30
 
 @dataclasses.dataclass(frozen=True)
 class StepEnded:
-    """A step that is over on one host, or a gate that passed there; seconds since the run began."""
+    """A step that is over on one host, or a gate that passed there; seconds since the run began.
+
+    Attributes:
+        began, ended: of its work there.
+        at: when it was known to be over: hosts that are done wait for those of their wave before they go on.
+    """
 
     host: str
     step: str
@@ -34,6 +39,7 @@ class StepEnded:
     ended: float
     outcome: str
     changed: bool
+    at: float
 
     @property
     def alike(self) -> tuple[str, int | None, str, bool]:
@@ -59,13 +65,17 @@ class Doing:
 
 
 def steps(ended: Sequence[StepEnded]) -> list[str]:
-    """Steps that ended at about the same time."""
-    lines: list[str] = []
+    """Steps that ended at about the same time, in the order of the times that their lines bear."""
+    alike: list[Sequence[StepEnded]] = []
     for group in grouped((one.alike, one) for one in ended).values():
         apart = len(group) <= _FEW and group[0].outcome != "passed"
         by_time = grouped((span(one.ended - one.began) if apart else "", one) for one in group)
-        lines += map(_step, by_time.values())
-    return lines
+        alike += by_time.values()
+    return list(map(_step, sorted(alike, key=_at)))
+
+
+def _at(alike: Sequence[StepEnded]) -> float:
+    return max(one.at for one in alike)
 
 
 def _step(alike: Sequence[StepEnded]) -> str:
@@ -75,7 +85,7 @@ def _step(alike: Sequence[StepEnded]) -> str:
     time = longest if shortest == longest else f"{shortest} to {longest}"
     became = first.outcome if first.outcome != "ok" else "changed" if first.changed else ""
     who = names(sorted(one.host for one in alike), _FEW)
-    return f"{clock(max(one.ended for one in alike)):>7}  {who:<12} {first.step:<13} {time:<13} {became}".rstrip()
+    return f"{clock(_at(alike)):>7}  {who:<12} {first.step:<13} {time:<13} {became}".rstrip()
 
 
 def serving(changed: Mapping[str, bool], elapsed: float, serve_now: str) -> list[str]:

@@ -178,14 +178,15 @@ class View:
     def _step_ended(self, event: Event) -> None:
         self.doing.pop(event["host"], None)
         if event["outcome"] != "skipped":
-            self._together(StepEnded(**{each.name: event[each.name] for each in dataclasses.fields(StepEnded)}))
+            known = {each.name: event[each.name] for each in dataclasses.fields(StepEnded) if each.name in event}
+            self._together(StepEnded(**{**known, "at": event["elapsed"]}))
 
     def _gate(self, event: Event, tracker: Tracker) -> None:
         """A failed gate whose cause is on the screen already is not told again."""
         if event["verdict"] == "pass":
             now = event["elapsed"]
             began, gate = now - event["seconds"], f"gate {event['gate']}"
-            self._together(StepEnded(event["on"], gate, tracker.wave, began, now, "passed", False))
+            self._together(StepEnded(event["on"], gate, tracker.wave, began, now, "passed", False, now))
         elif not any(event["cause"] in shown for shown in self._causes) and (line := live_lines.line(event, tracker)):
             self._show(line, "red")
 

@@ -44,7 +44,10 @@ class Hosts:
         return cls(**{name: tuple(hosts) for name, hosts in found.items()})
 
     def rows(self, check: bool) -> list[tuple[str, str]]:
-        """One for each that there is."""
+        """One for each that there is. A task that asks once for all hosts counts for one of them: where nothing changed, none
+        is named."""
+        if not (self.changed or self.failed or self.unreachable):
+            return [("to change" if check else "changed", "nothing")]
         labelled = {
             "to change" if check else "changed": self.changed,
             "unchanged": self.unchanged,
@@ -101,6 +104,9 @@ def closing(
         rows.append(("", f"and {many(len(skipped) - _MOST_SKIPPED, 'other replica')}"))
     rows += [("report", report)] if report else []
     rows += [("next", repeated(tracker.next))] if tracker.next and outcome not in ("done", "nothing_to_do") else []
+    without = gate_matrix.not_run(tracker.gates, playbook)
+    for hosts_without, gates in grouped((each, gate) for gate, each in without.items()).items():
+        rows.insert(0, ("not run", f"{names(gates)} on {names(hosts_without, 4)}"))
     failing = gate_matrix.matrix(tracker.gates)
     if outcome == "gates_failed":
         rows.insert(0, ("failed", f"{many(failing.failing, 'gate')}, on {names(failing.failing_hosts, 4)}"))

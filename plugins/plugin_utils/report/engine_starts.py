@@ -56,7 +56,7 @@ class StartRow:
 def alike(run: Timeline) -> list[StartRow]:
     """In order of the first of each kind; a replica that was started twice, as by a rollback, is in two rows."""
     found = grouped((_kind(start.engine), start) for start in run.starts)
-    return [_row(starts, run.start.at) for starts in found.values()]
+    return [_row(starts, run.start.at, run.on_cpu) for starts in found.values()]
 
 
 def _kind(engine: EngineStart) -> tuple[object, ...]:
@@ -64,30 +64,32 @@ def _kind(engine: EngineStart) -> tuple[object, ...]:
     return engine.code, engine.layout, engine.rung, rungs, engine.reason
 
 
-def _row(starts: Sequence[Start], began: str) -> StartRow:
+def _row(starts: Sequence[Start], began: str, on_cpu: bool) -> StartRow:
     engine = starts[0].engine
     return StartRow(
         replicas=tuple(dict.fromkeys(start.replica for start in starts)),
         layout=_layout(engine),
-        reached=words.RUNGS.get(engine.rung, engine.rung) if engine.serves else "",
+        reached=words.rung(engine.rung, on_cpu) if engine.serves else "",
         serves=engine.serves,
         reason=engine.reason,
         rungs=tuple(
-            _line([start.engine.rungs[n] for start in starts], engine.serves and rung.name == engine.rung, began)
+            _line(
+                [start.engine.rungs[n] for start in starts], engine.serves and rung.name == engine.rung, began, on_cpu
+            )
             for n, rung in enumerate(engine.rungs)
         ),
         answered=next((start.completion for start in starts if start.completion), None),
     )
 
 
-def _line(rungs: Sequence[Rung], serves: bool, began: str) -> RungLine:
+def _line(rungs: Sequence[Rung], serves: bool, began: str, on_cpu: bool) -> RungLine:
     first = rungs[0]
     good = first.verdict == "proven"
     known = all(_before(rung.at, began) for rung in rungs)
     took = sorted(rung.seconds for rung in rungs if rung.seconds)
     spans = list(dict.fromkeys(wording.span(each) for each in (took[:1] + took[-1:])))
     return RungLine(
-        name=words.RUNGS.get(first.name, first.name),
+        name=words.rung(first.name, on_cpu),
         became=("holds" if good else "failed") + (", by an earlier run" if known else ""),
         why=first.note,
         took=" to ".join(spans),

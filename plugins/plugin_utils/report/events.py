@@ -305,8 +305,10 @@ def command(value: Any, starts: Sequence[str] = ()) -> str:
 
 
 def said(result: Result) -> str:
-    """The text of a task that says something to people."""
-    return "\n".join(_texts(result.get("msg")))[:CAUSE_LENGTH]
+    """The text of a task that says something to people, its empty lines too."""
+    given = result.get("msg")
+    lines = given if isinstance(given, (list, tuple)) else (given,)
+    return "\n".join(map(_text, lines[:MOST_ITEMS]))[:CAUSE_LENGTH]
 
 
 def _fingerprint(given: Given) -> Fingerprint:

@@ -18,6 +18,8 @@ Sense = Literal["at least", "at most", "exactly"]
 
 COLUMNS: Mapping[str, str] = {"driver": "driver", "network": "network", "nccl": "NCCL", "graph": "CUDA graphs"}
 ACROSS = "across hosts"
+ALL_GATES = frozenset(("diagnose", "verify"))
+"""Playbooks that are to try every gate on every host."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +151,16 @@ def matrix(gates: Sequence[GateEvent]) -> Matrix:
         rows.append(MatrixRow(tuple(sorted(hosts)), tuple(slowest)))
     rows.sort(key=lambda row: all(cell.passed or not cell.verdict for cell in row.cells))
     return Matrix(tuple(ordered), tuple(rows))
+
+
+def not_run(gates: Sequence[GateEvent], playbook: str) -> dict[str, tuple[str, ...]]:
+    """Gates that a playbook of all gates did not come to, each with its hosts; those hosts count that had a gate at all."""
+    if playbook not in ALL_GATES:
+        return {}
+    ran = {(gate.gate, host) for gate in gates for host in hosts_of(gate)}
+    hosts = sorted({host for _name, host in ran})
+    missing = {name: tuple(host for host in hosts if (key, host) not in ran) for key, name in COLUMNS.items()}
+    return {name: without for name, without in missing.items() if without}
 
 
 def _place(name: str) -> int:

@@ -83,11 +83,16 @@ def render(events: Sequence[Event], fetched: Collection[str] = ()) -> str:
     return _template().render(
         run=run,
         matrix=matrix,
+<<<<<<< HEAD
         failed_gates=list(failed_gates.values()),
+=======
+        columns=[words.gates(name, run.on_cpu) for name in matrix.columns],
+        failed_gates=_alike_gates(run.gates),
+>>>>>>> page
         hosts=_alike_hosts(run),
         subject=_subject(run),
         headline=headline(run),
-        tone=_TONE[run.outcome],
+        tone=_tone(run),
         facts=_facts(run),
         starts=engine_starts.alike(run),
         figures=_figures(run),
@@ -95,6 +100,7 @@ def render(events: Sequence[Event], fetched: Collection[str] = ()) -> str:
         evidence=functools.partial(_evidence, fetched),
         legend=_legend(run),
         picture=picture.draw(run),
+        gate_name=functools.partial(words.gates, on_cpu=run.on_cpu),
     )
 
 
@@ -119,7 +125,7 @@ def listed(events: Sequence[Event], link: str) -> Listed:
         moment(run.start),
         _subject(run),
         headline(run),
-        _TONE[run.outcome],
+        _tone(run),
         wording.span(run.seconds),
         by,
         run.start.limit,
@@ -138,7 +144,7 @@ def headline(run: Timeline) -> str:
     where = f" in wave {reached} of {len(run.waves)}" if reached else " before the first wave" if run.waves else ""
     hosts = sum(bool(row.steps) for row in run.rows)
     headlines: dict[RunOutcome, str] = {
-        "done": f"done, {wording.many(hosts, 'host')} in {wording.many(reached, 'wave')}" if reached else "done",
+        "done": f"done, {wording.many(hosts, 'host')} in {wording.many(reached, 'wave')}" if reached else _done(run),
         "gates_failed": _gates_failed(run),
         "failed": f"stopped{where}",
         "refused": "refused, nothing was changed",
@@ -148,6 +154,22 @@ def headline(run: Timeline) -> str:
         "unfinished": f"no end is known{where and f'; last seen{where}'}",
     }
     return headlines[run.outcome]
+
+
+def _tone(run: Timeline) -> Tone:
+    """Of a run that did not try all that it was to try, nothing good is known yet."""
+    return "calm" if run.outcome == "done" and _not_run(run) else _TONE[run.outcome]
+
+
+def _not_run(run: Timeline) -> dict[str, tuple[str, ...]]:
+    return gate_matrix.not_run(run.gates, run.start.playbook)
+
+
+def _done(run: Timeline) -> str:
+    by_hosts = grouped((hosts, words.gates(name, run.on_cpu)) for name, hosts in _not_run(run).items())
+    return "; ".join(
+        ["done", *(f"{wording.names(gates)} not run on {wording.names(hosts, 4)}" for hosts, gates in by_hosts.items())]
+    )
 
 
 def _subject(run: Timeline) -> str:
@@ -188,6 +210,7 @@ def _template(name: str = "report.html.j2") -> jinja2.Template:
         "column": gate_matrix.column,
         "software": words.software,
         "task": words.task,
+        "less": _less_next,
         "step": lambda step: words.STEPS.get(step, step),
         "outcome": lambda outcome: words.OUTCOMES.get(outcome, outcome),
     }
@@ -195,6 +218,25 @@ def _template(name: str = "report.html.j2") -> jinja2.Template:
     return environment.get_template(name)
 
 
+<<<<<<< HEAD
+=======
+def _alike(failures: Sequence[Failure]) -> list[list[Failure]]:
+    """Failures with one cause together, in order of their first."""
+    return list(grouped((failure.cause, failure) for failure in failures).values())
+
+
+def _less_next(failure: Failure) -> str:
+    """Its cause less the command at its end, which has a place of its own."""
+    cause = failure.cause.rstrip()
+    return cause.removesuffix(f"Next: {failure.next}").rstrip() if failure.next else cause
+
+
+def _alike_gates(gates: Sequence[GateEvent]) -> list[list[GateEvent]]:
+    """Gates that did not pass, those of one kind with one cause together."""
+    return list(grouped(((gate_matrix.column(gate), gate.cause), gate) for gate in gates if not gate.passed).values())
+
+
+>>>>>>> page
 class HostRow(NamedTuple):
     """Hosts that went through the run alike."""
 
@@ -259,17 +301,28 @@ def _facts(run: Timeline) -> list[tuple[str, str]]:
 
 
 def _figures(run: Timeline) -> list[Figure]:
-    reached = sum(wave.began is not None for wave in run.waves)
+    passed = f"{sum(gate.passed for gate in run.gates)} of {len(run.gates)}"
+    without = sum(map(len, _not_run(run).values()))
     serving = sorted({row.replica for row in run.rows if row.serves})
     longest = max(timeline.downtime(run).items(), key=lambda item: item[1], default=None)
-    now = "served when last seen" if run.outcome == "unfinished" else "serving now"
+    now = "served when last seen" if run.outcome == "unfinished" else "served at the end"
     figures = [
-        Figure("waves", f"{reached} of {len(run.waves)}") if run.waves else None,
-        Figure("gates passed", f"{sum(gate.passed for gate in run.gates)} of {len(run.gates)}") if run.gates else None,
+        Figure("waves done", f"{_waves_done(run)} of {len(run.waves)}") if run.waves else None,
+        Figure("gates passed", passed, f"{without} not run" if without else "") if run.gates else None,
         Figure(now, wording.many(len(serving), "replica"), ", ".join(serving)) if run.rows else None,
         Figure("longest out of service", wording.span(longest[1]), longest[0]) if longest else None,
     ]
     return [figure for figure in figures if figure]
+
+
+def _waves_done(run: Timeline) -> int:
+    """The last one that was reached is done unless the run ended in it, or a host of it failed."""
+    reached = [wave for wave in run.waves if wave.began is not None]
+    if run.outcome in ("done", "gates_failed"):
+        return len(reached)
+    failed = {failure.wave for failure in run.failures}
+    ended = len(reached) if run.outcome == "failed" else len(reached) - 1
+    return sum(wave.n not in failed for wave in reached[: max(ended, 0)])
 
 
 def _legend(run: Timeline) -> dict[str, str]:

@@ -6,7 +6,9 @@ Pure: a list of events (docs/reference/journal.md) in, dataclasses out. Times ar
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Literal
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.grouping import grouped
@@ -14,6 +16,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.engine_start 
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import (
     RUN_OUTCOMES,
     SAME_COMMAND,
+    STATUS_COMMAND,
     Failure,
     Fingerprint,
     GateEvent,
@@ -24,6 +27,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.fields import Given, read
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.served import Completion, Endpoint
 
+_COLLECTION = "lockstep.vllm."
 Event = Given
 Kind = Literal["prepare", "drain", "change", "gates", "start", "bake", "rollback", "serving"]
 
@@ -144,6 +148,8 @@ class Timeline:
         warnings: what to know besides, each with the hosts that it is of; none where it is of the whole run.
         conclusions: what the playbook itself said at its end.
         next: the next command to type, if any.
+        status: the command that asks the hosts how they are now.
+        on_cpu: whether vLLM is one for CPU, which captures no graph.
     """
 
     run: str
@@ -161,6 +167,8 @@ class Timeline:
     notes: tuple[Note, ...]
     skipped: Mapping[str, str]
     next: str
+    status: str
+    on_cpu: bool
 
 
 def build(events: Sequence[Event]) -> Timeline:
@@ -188,7 +196,26 @@ def build(events: Sequence[Event]) -> Timeline:
         notes=tuple(read(Note, note) for note in of(events, "note")),
         skipped=plan.skipped,
         next=str(end.get("next") or next(reversed(following), "" if end else again)),
+        status=str(end.get("status") or _status(start)),
+        on_cpu=any(str(event["fingerprint"].get("vllm")).endswith("+cpu") for event in of(events, "versions")),
     )
+
+
+def _status(start: Event) -> str:
+    """Of a run that did not come to say it: by the command that began it, as far as that is known."""
+    name = str(start.get("playbook") or "")
+    try:
+        words = shlex.split(str(start.get("command") or ""))
+    except ValueError:
+        words = []
+    playbooks = (f"{name}.yml", f"{_COLLECTION}{name}")
+    at = next((n for n in reversed(range(len(words))) if PurePosixPath(words[n]).name in playbooks), 0)
+    if not at:
+        return STATUS_COMMAND
+    folder = PurePosixPath(words[at]).parent
+    beside = folder if folder.name == "playbooks" else folder / "playbooks"
+    by_name = words[at].startswith(_COLLECTION)
+    return shlex.join([*words[:at], f"{_COLLECTION}status" if by_name else str(beside / "status.yml")])
 
 
 def _starts(events: Sequence[Event]) -> Iterator[Start]:

@@ -157,7 +157,8 @@ class Tracker:
             self.next = self.next or (events.STATUS_COMMAND if outcome == "failed" else events.SAME_COMMAND)
         if self.wave is not None:
             found.append(events.event("wave_ended", self.elapsed, wave=self.wave))
-        found.append(events.event("run_ended", self.elapsed, outcome=outcome, next=self.next))
+        facts = {"next": self.next, "status": events.STATUS_COMMAND}
+        found.append(events.event("run_ended", self.elapsed, outcome=outcome, **facts))
         return found
 
     def _close(self, host: str) -> list[Event]:

@@ -47,6 +47,8 @@ RUNGS: Mapping[str, str] = {
     "piecewise": "piecewise CUDA graphs",
     "full": "full CUDA graphs",
 }
+RUNGS_ON_CPU: Mapping[str, str] = {"piecewise": "piecewise (torch.compile)", "full": "full (torch.compile)"}
+"""No graph is captured there: these rungs differ by what is compiled."""
 VERDICTS: Mapping[str, str] = {"pass": "passed", "fail": "failed", "timeout": "timed out"}
 OUTCOMES: Mapping[str, str] = {"ok": "done", "unfinished": "not finished"}
 
@@ -54,6 +56,15 @@ OUTCOMES: Mapping[str, str] = {"ok": "done", "unfinished": "not finished"}
 def steps(names: str) -> str:
     """One step, or several of one stretch of the timeline: ``ray, wait``."""
     return ", ".join(dict.fromkeys(STEPS.get(name, name) for name in names.split(", ")))
+
+
+def rung(name: str, on_cpu: bool) -> str:
+    return (RUNGS_ON_CPU if on_cpu else {}).get(name) or RUNGS.get(name, name)
+
+
+def gates(text: str, on_cpu: bool) -> str:
+    """What the graph gate tries, by its heading."""
+    return text.replace("CUDA graphs", "graph (CPU: none captured)") if on_cpu else text
 
 
 def software(key: str) -> str:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import calm_lines, closing, events
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import calm_lines, closing, events, journal, timeline
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.calm_lines import Doing, StepEnded
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.calm_view import View
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.progress import Progress
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.tracker import Tracker
 from tests.unit.plugin_utils.report import rolls
+
+JOURNALS = Path(__file__).parents[2] / "fixtures" / "journals"
 
 
 class Screen(rolls.Roll):
@@ -54,13 +58,13 @@ def test_a_wave() -> None:
     assert screen.text().splitlines() == [
         "   0:00  wave 1 of 2: replica_a (a1, a2) begins",
         "   0:24  replica_a is drained; serving: replica_b, replica_z",
-        "   0:24  a1           drain         24 s",
+        "   0:26  a1           drain         24 s",
         "   0:26  a2           drain         26 s",
         "   1:18  a1           gate nccl     3.1 s         passed",
         "   1:18  a1           gate graph    3.1 s         passed",
         "   1:23  a2           gate nccl     3.1 s         passed",
         "   1:23  a2           gate graph    3.1 s         passed",
-        "   1:18  a1           gates         52 s",
+        "   1:23  a1           gates         52 s",
         "   1:23  a2           gates         57 s",
         "   1:25  a1           admit         2.0 s",
         "   1:25  a2           admit         2.2 s",
@@ -69,13 +73,43 @@ def test_a_wave() -> None:
 
 
 def test_alike_hosts_that_end_a_step_together_have_one_line() -> None:
-    ended = [StepEnded(f"gpu{n:03}", "driver", 1, 10.0, 30.0 + n / 10, "ok", True) for n in range(1, 17)]
+    ended = [StepEnded(f"gpu{n:03}", "driver", 1, 10.0, 30.0 + n / 10, "ok", True, 32.0) for n in range(1, 17)]
     assert calm_lines.steps(ended) == [
-        "   0:31  gpu[001-016] driver        20 s to 22 s  changed",
+        "   0:32  gpu[001-016] driver        20 s to 22 s  changed",
     ]
     assert len(calm_lines.steps(ended[:4])) == 1, "20 s each"
     assert len(calm_lines.steps([ended[0], ended[-1]])) == 2
-    assert len(calm_lines.steps([*ended[:5], StepEnded("b1", "driver", 1, 0.0, 9.0, "failed", False)])) == 2
+    assert len(calm_lines.steps([*ended[:5], StepEnded("b1", "driver", 1, 0.0, 9.0, "failed", False, 32.0)])) == 2
+
+
+def test_times_never_run_backwards_though_a_host_was_done_long_before_its_mate() -> None:
+    """The gates of a real roll, 2026-11-28: a2 was done after 2:27 and waited until 2:33 for a1."""
+    lines = calm_lines.steps([
+        StepEnded("a1", "gates", 1, 145.7, 153.6, "ok", True, 153.7),
+        StepEnded("a2", "gates", 1, 145.7, 147.2, "ok", False, 153.7),
+        StepEnded("a1", "gate nccl", 1, 149.6, 152.4, "passed", False, 152.4),
+    ])  # fmt: skip
+    assert lines == [
+        "   2:32  a1           gate nccl     2.8 s         passed",
+        "   2:33  a1           gates         7.9 s         changed",
+        "   2:33  a2           gates         1.5 s",
+    ]
+
+
+def test_a_real_roll_is_shown_in_the_order_of_its_times() -> None:
+    """Of a roll that failed and was rolled back: its events as they came."""
+    clock, lines = rolls.Clock(), list[str]()
+    view = View(lambda line, _colour: lines.append(line), False, clock)
+    tracker = Tracker(clock)
+    for event in journal.read(JOURNALS / "failed_start.jsonl"):
+        clock.now = event["elapsed"]
+        view.tick()
+        view.follow(dict(event), tracker)
+    view.flush()
+    times = [line[:7].strip() for line in lines if re.match(r" +\d+:\d\d  a[12]", line)]
+    seconds = [int(minutes) * 60 + int(rest) for minutes, _colon, rest in (time.partition(":") for time in times)]
+    assert len(seconds) > 30
+    assert seconds == sorted(seconds)
 
 
 STANDS = "rank 1 on a2 waits in replay\nits stack:\n  allreduce"
@@ -300,6 +334,39 @@ def test_a_run_without_a_plan_ends_in_a_box_with_its_hosts(
     ended = closing.closing("remove", outcome, tracker, hosts=closing.Hosts.parse(summaries))
     assert ended.title == title
     assert list(ended.rows) == rows
+
+
+@pytest.mark.parametrize(("outcome", "label"), [("done", "changed"), ("checked", "to change")])
+def test_a_run_that_changed_nothing_names_no_host_of_those_that_it_asked(
+    outcome: events.RunOutcome, label: str
+) -> None:
+    """`status.yml` asks all hosts by a task of one: its box said `unchanged a1`."""
+    ended = closing.closing("status", outcome, Tracker(rolls.Clock()), hosts=closing.Hosts.parse({"a1": COUNTED}))
+    assert ended.rows == ((label, "nothing"),)
+
+
+def test_a_diagnosis_says_which_gates_it_did_not_run() -> None:
+    tracker = Tracker(rolls.Clock())
+    tracker.gates = list(timeline.build(journal.read(JOURNALS / "diagnose.jsonl")).gates)
+    assert closing.closing("diagnose", "done", tracker).rows == (("not run", "NCCL, CUDA graphs on a1, a2"),)
+    assert closing.closing("site", "done", tracker).rows == ()
+
+
+def test_a_refusal_s_next_command_stands_in_the_box() -> None:
+    """As the plan returns it: with `--limit a1` of a replica of two hosts."""
+    screen = Screen(("replica_a",))
+    refused = {
+        "msg": "Refused before anything was changed, for 1 reason",
+        "reasons": "- --limit leaves out a2 of replica_a. Next: ansible-playbook site.yml --limit replica_a",
+        "next": "ansible-playbook site.yml --limit replica_a",
+        "lockstep_plan": {"refused": True, "waves": []},
+    }
+    screen.fails("a1", "Probe every host and plan", refused, rolls.PLAN_ACTION)
+    ended = closing.closing("site", screen.tracker.outcome(failed=True, check=True), screen.tracker)
+    assert (ended.title, ended.rows) == (
+        "site: refused, nothing was changed",
+        (("next", "ansible-playbook site.yml --limit replica_a"),),
+    )
 
 
 def test_hosts_of_a_foreign_task_are_named_in_one_order_whatever_forks_end_first() -> None:

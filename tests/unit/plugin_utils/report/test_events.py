@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates import diagnosis
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.codes import Code
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import GateResult
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import events
@@ -19,6 +20,20 @@ def failure(result: dict[str, Any], outcome: events.TaskOutcome = "failed") -> e
     found = parse(result, outcome).failure
     assert found is not None
     return found
+
+
+def test_a_diagnosis_keeps_the_empty_lines_between_its_sections() -> None:
+    page = diagnosis.page("replica_a", {"a1": diagnosis.HostFindings({"driver": "550.127.05"}, {})}, {}, None, "a1")
+    assert "\n\nVERSIONS\n" in page
+    assert events.said({"msg": page.splitlines()}) == page
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [({"msg": "one"}, "one"), ({"msg": ["a", "", "b"]}, "a\n\nb"), ({}, ""), ({"msg": [None, {"a": 1}, "b"]}, "\n\nb")],
+)
+def test_what_a_task_says_to_people(result: dict[str, Any], said: str) -> None:
+    assert events.said(result) == said
 
 
 def test_a_gate_s_result_is_read_and_comes_back_out_of_the_journal() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import html.parser
+import json
 import re
 import shutil
 import subprocess
@@ -214,6 +215,10 @@ SITE = journal.read(Path(__file__).parents[2] / "fixtures" / "journals" / "site.
 """`site.yml` on two fresh hosts of the testbed, 2026-11-27."""
 ROLLED_BACK = journal.read(Path(__file__).parents[2] / "fixtures" / "journals" / "rolled_back.jsonl")
 """`site.yml` with a lock that cannot be built, on two replicas of one host, 2026-11-27."""
+FAILED_START = journal.read(Path(__file__).parents[2] / "fixtures" / "journals" / "failed_start.jsonl")
+"""`upgrade_driver.yml` on two hosts of the testbed, 2026-11-28: vLLM did not start, and the wave was rolled back."""
+DIAGNOSE = journal.read(Path(__file__).parents[2] / "fixtures" / "journals" / "diagnose.jsonl")
+"""`diagnose.yml` on a replica that serves, 2026-11-28: the gates that need its GPUs did not run."""
 LADDER = {
     "none": {"verdict": "proven", "note": "", "seconds": 36.5, "at": "2026-11-27T17:29:01Z"},
     "piecewise": {"verdict": "proven", "note": "", "seconds": 31.0, "at": "2026-11-20T08:00:00Z"},
@@ -260,7 +265,7 @@ def test_hosts_that_differ_in_a_reason_alone_share_a_row_and_reasons_are_words()
 
 def test_a_start_of_vllm_has_its_rungs_and_why_it_fell_back() -> None:
     completed = {"event": "completion", "replica": "replica_a", "text": " Yes. Every host is in step.", "seconds": 1.1}
-    text = Page(report.render([*SITE[:-2], started("replica_a"), completed, *SITE[-2:]])).text
+    text = Page(report.render(on_gpus([*SITE[:-2], started("replica_a"), completed, *SITE[-2:]]))).text
     expected = [
         "replica_a , layout tp2pp1 (TP 2 × PP 1): serves on piecewise CUDA graphs ; it generated Yes. Every host is in step. in 1.1 s",
         "none (eager) holds 36 s –",
@@ -431,3 +436,86 @@ def test_nothing_sticks_out_on_any_screen(tmp_path: Path, width: int) -> None:
     measured = re.search(r"<title>wide (\d+) (\d+)</title>", shown)
     assert measured, shown[-2000:]
     assert int(measured[1]) <= int(measured[2])
+
+
+def on_gpus(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same with the versions that hosts with GPUs have."""
+    text = json.dumps(events).replace("+cpu", "")
+    found: list[dict[str, Any]] = json.loads(text)
+    return found
+
+
+STATUS = "ansible-playbook -i inventories/testbed/base"
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "status"),
+    [
+        ({}, {}, "ansible-playbook playbooks/status.yml"),
+        (FAILED_START[0], {}, f"{STATUS} -e nvidia_driver_version=580.95.05 playbooks/status.yml"),
+        (DIAGNOSE[0], {}, f"{STATUS} playbooks/status.yml"),
+        (SITE[0], {}, f"{STATUS} playbooks/status.yml"),
+        (
+            {"playbook": "site", "command": "ansible-playbook -i x 'api_key=…' /srv/l/site.yml --limit a --check"},
+            {},
+            "ansible-playbook -i x 'api_key=…' /srv/l/playbooks/status.yml",
+        ),
+        (
+            {"playbook": "site", "command": "ansible-playbook -i site.yml lockstep.vllm.site"},
+            {},
+            "ansible-playbook -i site.yml lockstep.vllm.status",
+        ),
+        ({"playbook": "own", "command": "ansible-playbook -i x 'torn"}, {}, "ansible-playbook playbooks/status.yml"),
+        (DIAGNOSE[0], {"status": f"cd /srv && {STATUS} playbooks/status.yml"}, f"cd /srv && {STATUS} playbooks/status.yml"),
+    ],
+)  # fmt: skip
+def test_the_page_ends_in_the_command_that_asks_the_hosts_of_this_run(
+    start: dict[str, Any], end: dict[str, Any], status: str
+) -> None:
+    events = [{**start, "event": "run_started"}, {**end, "event": "run_ended", "outcome": "done"}]
+    assert Page(report.render(events)).text.endswith(f"The truth is on the hosts: {status} asks them.")
+
+
+def test_a_real_roll_that_failed_has_one_next_command_and_counts_no_wave_as_done() -> None:
+    text = Page(report.render(FAILED_START)).text
+    expected = [
+        "Stopped in wave 1 of 1",
+        "(0.951064). ",
+        "To do for a1 journalctl -u lockstep-vllm -n 200",
+        "Next cd /srv/lockstep && ansible-playbook -i inventories/testbed/base",
+        "waves done 0 of 1",
+        "served at the end 1 replica",
+    ]
+    places = [text.find(each) for each in expected]
+    assert -1 not in places, expected[places.index(-1)]
+    assert places == sorted(places)
+    assert "Next:" not in text
+
+
+@pytest.mark.parametrize(
+    ("events", "done"),
+    [
+        (rolls.good(), "3 of 3"),
+        (rolls.hanging(), "1 of 3"),
+        (rolls.killed(), "0 of 3"),
+        (ROLLED_BACK, "0 of 2"),
+        (SITE, "1 of 1"),
+    ],
+)
+def test_waves_that_were_gone_through_to_their_end(events: list[dict[str, Any]], done: str) -> None:
+    assert f"waves done {done}" in Page(report.render(events)).text
+
+
+def test_what_runs_on_cpu_claims_no_cuda_graph() -> None:
+    text = Page(report.render(FAILED_START)).text
+    assert "CUDA graphs" not in text
+    assert "serves on full (torch.compile)" in text
+    assert "graph (CPU: none captured) a1 passed" in text
+    assert "serves on full CUDA graphs" in Page(report.render(on_gpus(FAILED_START))).text
+
+
+def test_a_diagnosis_that_did_not_run_every_gate_is_not_shown_as_good() -> None:
+    text = report.render(DIAGNOSE)
+    assert "Done; NCCL, graph (CPU: none captured) not run on a1, a2" in Page(text).text
+    assert "gates passed 4 of 4 4 not run" in Page(text).text
+    assert '<header class="calm">' in text
