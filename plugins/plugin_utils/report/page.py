@@ -83,12 +83,8 @@ def render(events: Sequence[Event], fetched: Collection[str] = ()) -> str:
     return _template().render(
         run=run,
         matrix=matrix,
-<<<<<<< HEAD
-        failed_gates=list(failed_gates.values()),
-=======
         columns=[words.gates(name, run.on_cpu) for name in matrix.columns],
-        failed_gates=_alike_gates(run.gates),
->>>>>>> page
+        failed_gates=list(failed_gates.values()),
         hosts=_alike_hosts(run),
         subject=_subject(run),
         headline=headline(run),
@@ -218,25 +214,12 @@ def _template(name: str = "report.html.j2") -> jinja2.Template:
     return environment.get_template(name)
 
 
-<<<<<<< HEAD
-=======
-def _alike(failures: Sequence[Failure]) -> list[list[Failure]]:
-    """Failures with one cause together, in order of their first."""
-    return list(grouped((failure.cause, failure) for failure in failures).values())
-
-
 def _less_next(failure: Failure) -> str:
     """Its cause less the command at its end, which has a place of its own."""
     cause = failure.cause.rstrip()
     return cause.removesuffix(f"Next: {failure.next}").rstrip() if failure.next else cause
 
 
-def _alike_gates(gates: Sequence[GateEvent]) -> list[list[GateEvent]]:
-    """Gates that did not pass, those of one kind with one cause together."""
-    return list(grouped(((gate_matrix.column(gate), gate.cause), gate) for gate in gates if not gate.passed).values())
-
-
->>>>>>> page
 class HostRow(NamedTuple):
     """Hosts that went through the run alike."""
 
