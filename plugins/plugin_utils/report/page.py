@@ -25,7 +25,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import (
     timeline,
     words,
 )
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import RunOutcome
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.events import Failure, RunOutcome
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.journal import EVIDENCE, evidence_name
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.served import Endpoint
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.timeline import Event, Row, Timeline
