@@ -39,7 +39,6 @@ _raw:
   elements: str
 """
 
-import sys
 from typing import Any
 
 from ansible.plugins.lookup import LookupBase
@@ -66,5 +65,5 @@ class LookupModule(LookupBase):
         if refusal is not None:
             # As an AnsibleError it would be wrapped into the keyword's error, with seven lines of the playbook's source.
             Display().error(str(refusal), wrap_text=False)
-            sys.exit(NOT_PARSED)
+            raise SystemExit(NOT_PARSED)
         return terms

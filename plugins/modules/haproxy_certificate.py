@@ -47,8 +47,8 @@ options:
 EXAMPLES = r"""
 - name: Install certificate and key
   lockstep.vllm.haproxy_certificate:
-    certificate: "{{ inventory_dir }}/files/router.pem"
-    key: "{{ inventory_dir }}/files/router.key"
+    certificate: "{{ inventory_dir }}-files/router.pem"
+    key: "{{ inventory_dir }}-files/router.key"
 
 - name: Require that clients get the certificate
   lockstep.vllm.haproxy_certificate:

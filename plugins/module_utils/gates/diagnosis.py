@@ -79,7 +79,7 @@ def conclude(
         return Conclusion(
             "nothing found so far: the gates that need the GPUs did not run",
             "–",
-            ("The engine holds the GPUs. To stop it for the tests: add -e diagnose_disturb=true",),
+            ("The engine holds the GPUs. To stop it for the tests: ansible-playbook … -e diagnose_disturb=true",),
         )
     return Conclusion(
         "every gate passes: driver, network, collectives and graphs are good",
@@ -95,7 +95,7 @@ def page(
     engine: EngineState | None,
     head: str,
 ) -> str:
-    """The page: verdict, gates, versions, known issues, what to do; no line longer than ``WIDTH``."""
+    """The page: verdict, gates, versions, known issues, what to do; no line but of the latter longer than ``WIDTH``."""
     end = conclude(hosts, gates, engine)
     return "\n".join(
         [
@@ -109,7 +109,7 @@ def page(
             *_issues(hosts),
             "",
             "WHAT TO DO",
-            *(line for advice in end.advice for line in _wrapped(f"- {advice}", "  ")),
+            *(f"- {advice}" for advice in end.advice),  # it holds commands, which are pasted as they stand
             *_evidence(hosts, gates),
         ]
     )

@@ -335,9 +335,6 @@ def _warnings(seen: Observations, me: str, limits: Limits) -> Iterator[str]:
     ]
     if down:
         yield f"RDMA on {me}: {', '.join(down)}"
-    for unit, found in seen["limits"].items():
-        if found["installed"] and found["memlock_bytes"] is not None and not seen["rdma"]:
-            yield f"{unit} on {me} may lock only {found['memlock_bytes']} bytes of memory"
 
 
 def _pair(first: str, second: str) -> tuple[str, str]:

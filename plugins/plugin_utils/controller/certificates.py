@@ -163,7 +163,7 @@ def _blocks(variable: str, value: str, read: Read) -> Sequence[tuple[str, str]]:
     if not text.startswith("-----BEGIN "):
         if not Path(text).is_absolute() or "\n" in text:
             raise CertificateError(
-                f"{variable} is neither PEM text nor an absolute path: {{{{ inventory_dir }}}}/files/…"
+                f"{variable} is neither PEM text nor an absolute path: {{{{ inventory_dir }}}}-files/…"
             )
         try:
             text = read(text)

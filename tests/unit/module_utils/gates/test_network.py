@@ -140,9 +140,13 @@ def test_rdma_goes_past_every_filter_and_that_is_said():
     )
 
 
-def test_low_memlock_without_rdma_and_idle_rdma_ports_only_warn():
+def test_what_may_be_locked_matters_to_rdma_alone():
     seen = changed(["limits", "lockstep-ray.service", "memlock_bytes"], 65536)
-    assert "65536" in network_gate.evaluate(seen, IDENTITY, LIMITS, 1.0).warnings[0]
+    assert network_gate.evaluate(seen, IDENTITY, LIMITS, 1.0).warnings == ()
+    assert network_gate.evaluate({**seen, "rdma": [PORT]}, IDENTITY, LIMITS, 1.0).code == "memlock"
+
+
+def test_idle_rdma_ports_only_warn():
     down = {**SEEN, "rdma": [PORT, {**PORT, "device": "mlx5_1", "state": "DOWN"}]}
     assert network_gate.evaluate(down, IDENTITY, LIMITS, 1.0).warnings[1:] == ("RDMA on a1: mlx5_1/1 is DOWN",)
 
