@@ -157,7 +157,8 @@ def run_probe(inventory: Path, home: Path, tree: Path = ROOT) -> None:
         # A fresh connection to each host, as plain ssh has: nothing left over from the round before.
         "ANSIBLE_SSH_ARGS": "-o ControlMaster=no -o ControlPath=none",
     }
-    command = ["ansible-playbook", "-i", inventory, Path(__file__).with_name("probe.playbook.yml")]
+    playbook = tree / "benchmarks/noop_fleet/probe.playbook.yml"
+    command = ["ansible-playbook", "-i", inventory, playbook]
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode:
         sys.exit(f"benchmark: the probe failed\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
