@@ -52,7 +52,7 @@ def switch_managers(root: Path = Path("/")) -> list[str]:
     """PCI addresses of the functions that manage NVSwitches; none where the host has no GPU of NVIDIA's."""
     if not any(cards(root)):
         return []
-    functions = list(_functions(root, "0x15b3", "0x0207"))[:MOST_FUNCTIONS]
+    functions = list(functions(root, "0x15b3", "0x0207"))[:MOST_FUNCTIONS]
     return [function.name for function in functions if MARK in _vital_product_data(function / "vpd")]
 
 
@@ -64,10 +64,10 @@ def switch_ports(root: Path = Path("/")) -> list[str]:
 
 def cards(root: Path) -> Iterator[Path]:
     """NVIDIA's GPUs on the PCI bus, VGA and 3D controllers. They are there with no driver loaded too."""
-    return _functions(root, "0x10de", "0x0300", "0x0302")
+    return functions(root, "0x10de", "0x0300", "0x0302")
 
 
-def _functions(root: Path, vendor: str, *kinds: str) -> Iterator[Path]:
+def functions(root: Path, vendor: str, *kinds: str) -> Iterator[Path]:
     """PCI functions of a vendor, by the first digits of their class."""
     for device in sorted((root / "sys/bus/pci/devices").glob("*")):
         if read_text(device / "vendor").strip() == vendor and read_text(device / "class").startswith(kinds):

@@ -154,12 +154,12 @@ def libcuda_build_id(root: Path = Path("/")) -> str | None:
 
 def modules(root: Path = Path("/")) -> dict[str, KernelModule]:
     """The loaded kernel modules that are NVIDIA's or use its driver, by name."""
-    result: dict[str, KernelModule] = {}
-    for folder in sorted((root / "sys/module").glob("*")):
-        if folder.name.startswith("nvidia") or folder.name in ("gdrdrv", "nvidia_fs", "nouveau"):
-            count = read_text(folder / "refcnt").strip()
-            used_by = sorted(entry.name for entry in (folder / "holders").glob("*"))
-            result[folder.name] = {"refcount": int(count) if count.isdigit() else None, "used_by": used_by}
+    loaded, result = root / "sys/module", {}
+    for name in sorted(os.listdir(loaded)) if loaded.is_dir() else ():
+        if name.startswith("nvidia") or name in ("gdrdrv", "nouveau"):
+            count = read_text(loaded / name / "refcnt").strip()
+            used_by = sorted(entry.name for entry in (loaded / name / "holders").glob("*"))
+            result[name] = KernelModule(refcount=int(count) if count.isdigit() else None, used_by=used_by)
     return result
 
 
@@ -168,11 +168,7 @@ def nvswitches(root: Path = Path("/")) -> int:
 
     Those of HGX B200 and later are no PCI devices: ``fabric.switch_managers``.
     """
-    return sum(
-        1
-        for device in (root / "sys/bus/pci/devices").glob("*")
-        if read_text(device / "vendor").strip() == "0x10de" and read_text(device / "class").startswith("0x0680")
-    )
+    return sum(1 for _switch in nvlink_fabric.functions(root, "0x10de", "0x0680"))
 
 
 def parse_proc_version(text: str) -> str | None:
