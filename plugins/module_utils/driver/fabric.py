@@ -52,8 +52,8 @@ def switch_managers(root: Path = Path("/")) -> list[str]:
     """PCI addresses of the functions that manage NVSwitches; none where the host has no GPU of NVIDIA's."""
     if not any(cards(root)):
         return []
-    functions = list(functions(root, "0x15b3", "0x0207"))[:MOST_FUNCTIONS]
-    return [function.name for function in functions if MARK in _vital_product_data(function / "vpd")]
+    found = list(functions(root, "0x15b3", "0x0207"))[:MOST_FUNCTIONS]
+    return [function.name for function in found if MARK in _vital_product_data(function / "vpd")]
 
 
 def switch_ports(root: Path = Path("/")) -> list[str]:
