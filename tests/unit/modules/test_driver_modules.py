@@ -91,7 +91,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def check(expected: driver_gate.Expected, **more: Any) -> dict[str, Any]:
         answer["expected"], answer["more"] = expected, more
-        return {"gate": as_json(answer["result"]), "issues": [], "graph_gate_compulsory": False, "state": {}}
+        return {"gate": as_json(answer["result"]), "issues": [], "state": {}}
 
     monkeypatch.setattr(driver_gate, "check", check)
     return answer
