@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from ansible import constants
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core import data_tables
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import data_tables, manifests
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.errors import StopError
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import (
@@ -41,6 +41,7 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import (
     driver_preflight,
     known_variables,
     routers,
+    settings,
     stops,
     variables,
 )
@@ -102,7 +103,7 @@ class ActionModule(ClusterAction):
             [
                 *configuration.lacking(Invocation.of_this_run().playbook, constants.CALLBACKS_ENABLED),
                 *found.warnings,
-                *for_this_run_alone(extra, cluster.wanted, mode),
+                *for_this_run_alone(extra, mode),
             ],
             lambda due: self._driver_findings(cluster, observed, due, task_vars),
             addresses,
@@ -184,13 +185,14 @@ def _mode(arguments: Mapping[str, Any], extra: Mapping[str, Any]) -> tuple[Mode 
     return mode, None
 
 
-def for_this_run_alone(extra: Collection[str], wanted: Mapping[str, needs.Desired], mode: Mode) -> list[str]:
-    """What ``-e`` sets of a role's variables, which the next run would not know."""
-    roles = {name for desired in wanted.values() for name in desired.settings}
-    given = sorted(roles & {*extra}) if mode not in request.REPAIRS else []
+def for_this_run_alone(extra: Collection[str], mode: Mode) -> list[str]:
+    """What ``-e`` sets of all that decides what roles leave on a host, which the next run would not know."""
+    roles = (*settings.HOST_ROLES, *settings.ROUTER_ROLES)
+    deciding = {name for role in roles for name in manifests.deciding(settings.argument_specs(role))}
+    given = sorted(deciding & {*extra}) if mode not in request.REPAIRS else []
     if not given:
         return []
-    rest = "for this run alone: write it into the inventory, or the next site.yml takes it back"
+    rest = "for this run alone: unless the inventory says the same, write it there, or the next site.yml takes it back"
     return [f"-e sets {' and '.join(given)} {rest}"]
 
 

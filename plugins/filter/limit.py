@@ -25,11 +25,9 @@ def cut_by_limit(
     left_out = f"--limit leaves out {names(missing)} of {', '.join(whole)}"
     if playbook == "remove":
         asked = ",".join(host for name in whole for host in replicas[name] if host in hosts)
-        cause = (
-            f"{left_out}: a replica is removed as a whole, and nothing was done. For a host alone: take it out of the "
-        )
+        alone = f"take it out of the inventory, run site.yml, then ansible-playbook … -i {asked}, --limit {asked}"
         return {
-            "cause": f"{cause}inventory, run site.yml, then this playbook with -i {asked}, --limit {asked}",
+            "cause": f"{left_out}: a replica is removed as a whole, and nothing was done. For a host alone: {alone}",
             "next": "",
         }
     return {

@@ -154,12 +154,13 @@ def libcuda_build_id(root: Path = Path("/")) -> str | None:
 
 def modules(root: Path = Path("/")) -> dict[str, KernelModule]:
     """The loaded kernel modules that are NVIDIA's or use its driver, by name."""
-    loaded, result = root / "sys/module", {}
+    loaded = root / "sys/module"
+    result: dict[str, KernelModule] = {}
     for name in sorted(os.listdir(loaded)) if loaded.is_dir() else ():
         if name.startswith("nvidia") or name in ("gdrdrv", "nouveau"):
             count = read_text(loaded / name / "refcnt").strip()
             used_by = sorted(entry.name for entry in (loaded / name / "holders").glob("*"))
-            result[name] = KernelModule(refcount=int(count) if count.isdigit() else None, used_by=used_by)
+            result[name] = {"refcount": int(count) if count.isdigit() else None, "used_by": used_by}
     return result
 
 

@@ -86,9 +86,8 @@ def ask(base_url: str, deadline: float = 5.0) -> tuple[bool, str]:
 
 
 class _Server(http.server.ThreadingHTTPServer):
-    request_queue_size = (
-        128  # of 5, as it is else, a few hundred connections a second left probes of the router a second late
-    )
+    # Of 5, as it is else, a few hundred connections a second left probes of the router a second late.
+    request_queue_size = 128
 
 
 def serve(address: str, port: int, ready: Callable[[], bool]) -> http.server.ThreadingHTTPServer:

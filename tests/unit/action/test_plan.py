@@ -100,14 +100,12 @@ STATES = {
         ({"nvidia_driver_version": "580.95.05", "rollout_canary": 1}, Mode.UPGRADE, "nvidia_driver_version"),
         ({"vllm_server_model": "m", "vllm_server_port": 1}, Mode.CONVERGE, "vllm_server_model and vllm_server_port"),
         ({"nvidia_driver_version": "580.95.05"}, Mode.VERIFY, ""),
-        ({"rollout_canary": 1}, Mode.CONVERGE, ""),
+        ({"rollout_canary": 1, "nvidia_driver_apt_lock_deadline": 1800}, Mode.CONVERGE, ""),
     ],
 )
 def test_what_only_the_command_line_says_is_named(extra: dict[str, Any], mode: Mode, told: str) -> None:
-    settings = {"nvidia_driver_version": "580.95.05", "vllm_server_model": "m", "vllm_server_port": 1}
-    said = action.for_this_run_alone(extra, {"a1": needs.Desired(settings, {})}, mode)
-    rest = "for this run alone: write it into the inventory, or the next site.yml takes it back"
-    assert said == ([f"-e sets {told} {rest}"] if told else [])
+    rest = "for this run alone: unless the inventory says the same, write it there, or the next site.yml takes it back"
+    assert action.for_this_run_alone(extra, mode) == ([f"-e sets {told} {rest}"] if told else [])
 
 
 def test_skipped_and_quarantined_replicas_are_in_the_report() -> None:
