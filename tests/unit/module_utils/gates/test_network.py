@@ -218,8 +218,10 @@ def test_a_peer_that_is_not_there_is_silent_in_time():
 
 def test_a_late_peer_is_waited_for():
     late = []
-    threading.Timer(0.6, lambda: late.append(network_probe.Responder(node("n2"), []))).start()
+    start = threading.Timer(0.6, lambda: late.append(network_probe.Responder(node("n2"), [])))
+    start.start()
     seen = network_probe._ask(node("n1"), "n2", loopback(2), [], 1500, time.monotonic() + 10)
+    start.join()  # a responder answers before its constructor returns
     assert seen["silent"] is None
     late[0].close()
 
