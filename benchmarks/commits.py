@@ -16,6 +16,9 @@ sys.path.insert(0, str(HERE / "noop_fleet"))
 
 import benchmark as noop_fleet  # noqa: E402
 
+UNGUARDED = "7213c205"
+"""The last commit that guarded hosts against none of the adversaries of docs/security.md."""
+
 Work = Callable[[Path, Path], None]
 """What is measured, of a tree; the second folder is for what it leaves behind."""
 

@@ -21,7 +21,6 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import commits  # noqa: E402
 from commits import noop_fleet  # noqa: E402
 
-BEFORE = "7213c205"
 GOAL = 1.05
 
 
@@ -40,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hosts", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--against", default=BEFORE, help="commit to compare with")
+    parser.add_argument("--against", default=commits.UNGUARDED, help="commit to compare with")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lockstep-before-") as folder:
         trees = {"before": commits.checkout(chosen.against, Path(folder)), "after": ROOT}
