@@ -156,11 +156,12 @@ def driver_version(text: str) -> str | None:
 
 def parse_csv(text: str) -> list[dict[str, str]]:
     """Rows of ``nvidia-smi --query-gpu=… --format=csv,nounits``, by field name without its unit."""
+    lines = text.strip().splitlines()
+    if not lines:
+        return []
     import csv
 
-    rows = list(csv.reader(text.strip().splitlines(), skipinitialspace=True))
-    if not rows:
-        return []
+    rows = list(csv.reader(lines, skipinitialspace=True))
     fields = [re.sub(r" \[.*\]$", "", field) for field in rows[0]]
     return [dict(zip(fields, row, strict=False)) for row in rows[1:] if len(row) == len(fields)]
 
