@@ -11,7 +11,7 @@ class ActionModule(ClusterAction):
     """The action behind lockstep.vllm.packet_filter (documented in plugins/modules/packet_filter.py)."""
 
     BYPASS_HOST_LOOP = False
-    _VALID_ARGS = frozenset({"state", "clients", "open"})
+    _VALID_ARGS = frozenset({"state", "clients", "open", "egress"})
 
     def act(self, arguments: Values, task_vars: Values) -> Values:
         if arguments.get("state", "present") == "present":

@@ -36,6 +36,12 @@ options:
     type: list
     elements: dict
     default: []
+  egress:
+    description: >-
+      Addresses and networks (CIDR) to which what runs as the user C(lockstep) may begin TCP and UDP connections, besides the
+      hosts of the replica; everywhere when left out.
+    type: list
+    elements: str
   routers:
     description: Addresses of the routers. Filled in by the action.
     type: list
@@ -76,6 +82,7 @@ def main() -> None:
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "clients": {"type": "list", "elements": "str", "default": ["controller"]},
             "open": {"type": "list", "elements": "dict", "default": []},
+            "egress": {"type": "list", "elements": "str"},
             "routers": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
@@ -89,7 +96,7 @@ def main() -> None:
                 firewall_live.remove()
             module.exit_json(changed=there)
         record = filter_setup.record(
-            params["clients"], params["routers"], params["open"], filter_setup.ssh_connection()
+            params["clients"], params["routers"], params["open"], params["egress"], filter_setup.ssh_connection()
         )
         changed = filter_setup.read() != record if check else records.write(firewall_live.SETTINGS, record)
         before = firewall_live.state()["problem"]

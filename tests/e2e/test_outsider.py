@@ -61,6 +61,17 @@ except OSError:
     pass
 print(last - began)
 """
+# Says whether it gets a connection, and for how many seconds it tried.
+CONNECT = """
+import socket, sys, time
+began = time.monotonic()
+try:
+    socket.create_connection((sys.argv[1], 22), timeout=10).close()
+    answer = "connected"
+except OSError as error:
+    answer = type(error).__name__
+print(answer, time.monotonic() - began)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +90,14 @@ def scan(lab: Lab, source: str | None, target: str) -> dict[str, Any]:
         text = lab.on(source, f"python3 - {address} <<'END'\n{SCANNER.read_text()}\nEND")
     found: dict[str, Any] = json.loads(text)
     return found
+
+
+def reaches(lab: Lab, source: str, target: str, user: str) -> bool:
+    """Whether a program of ``user`` on ``source`` gets a connection to sshd of ``target``; a refusal has to come at once."""
+    said = lab.on(source, f"runuser -u {user} -- python3 - {lab.address(target)} <<'END'\n{CONNECT}\nEND")
+    answer, seconds = said.split()
+    assert answer == "connected" or float(seconds) < 3, said
+    return answer == "connected"
 
 
 def test_an_outsider_gets_nothing_and_a_client_the_api(lab: Lab, serving: Play) -> None:

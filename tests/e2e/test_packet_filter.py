@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.lab import ROOT, Lab, eventually
-from tests.e2e.test_outsider import BACK_WITHIN, CHECK, HEAD, NFT, NOT_OURS, OUTSIDER, WORKER, scan
+from tests.e2e.test_outsider import BACK_WITHIN, CHECK, HEAD, NFT, NOT_OURS, OUTSIDER, WORKER, reaches, scan
 
 pytestmark = [pytest.mark.long, pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount control groups")]
 
@@ -158,6 +158,22 @@ def test_it_is_loaded_before_ray_at_boot(layout: Layout) -> None:
     )  # fmt: skip
     loaded, started = map(int, began.split())
     assert 0 < loaded <= started
+
+
+def test_what_serves_goes_where_it_is_let(layout: Layout) -> None:
+    assert reaches(layout, WORKER, OUTSIDER, "lockstep"), "it cannot be reached at all, so this proves nothing"
+    for egress, named in ([], False), ([layout.address(OUTSIDER)], True):
+        play = layout.play(
+            "tests/e2e/packet_filter.playbook.yml", extra={"gpu_host_filter_egress": egress}, deadline=300
+        )
+        assert play.rc == 0, play.explained()
+        assert layout.on(WORKER, CHECK) == "the packet filter is as wanted"
+        assert reaches(layout, WORKER, OUTSIDER, "lockstep") == named
+        assert reaches(layout, WORKER, HEAD, "lockstep")
+        assert reaches(layout, WORKER, OUTSIDER, "root")
+    back = layout.play("tests/e2e/packet_filter.playbook.yml", deadline=300)
+    assert back.rc == 0, back.explained()
+    assert "skuid" not in layout.on(WORKER, NFT)
 
 
 def test_without_rules_ray_goes_down_and_does_not_start(layout: Layout) -> None:

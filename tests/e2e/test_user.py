@@ -8,6 +8,8 @@ import shlex
 import pytest
 
 from tests.e2e.lab import Lab, Play, eventually
+from tests.e2e.test_outsider import OUTSIDER, reaches
+from tests.e2e.test_site import answers
 
 pytestmark = pytest.mark.long
 
@@ -172,3 +174,20 @@ def test_a_roll_ends_well_while_he_plants_all_of_it(lab: Lab, serving: Play) -> 
                 check=False,
             )
         lab.on(WORKER, "rm -f /run/lockstep/engine.json /run/lockstep/ray.json")
+
+
+def test_what_serves_begins_nothing_to_others_and_serves(lab: Lab, serving: Play) -> None:
+    """gpu_host_filter_egress: []: the gates, Ray and vLLM come up without anybody but their replica."""
+    assert reaches(lab, HEAD, OUTSIDER, "lockstep"), "it cannot be reached at all, so this proves nothing"
+    limited = lab.play(extra={"gpu_host_filter_egress": []})
+    try:
+        assert limited.rc == 0, limited.explained()
+        assert answers(lab)
+        for host, peer in (HEAD, WORKER), (WORKER, HEAD):
+            assert not reaches(lab, host, OUTSIDER, "lockstep")
+            assert reaches(lab, host, peer, "lockstep")
+            assert reaches(lab, host, OUTSIDER, "root")
+    finally:
+        back = lab.play()
+        assert back.rc == 0, back.explained()
+    assert reaches(lab, HEAD, OUTSIDER, "lockstep")

@@ -6,14 +6,12 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from ..core import processes, records
 from ..ray import firewall, firewall_live
 from . import probe
 
-CONTROLLER = "controller"
-"""In a list of clients: whoever configures this host."""
 _GENERATIONS = 32
 
 
@@ -24,20 +22,35 @@ class Connection(NamedTuple):
     port: int
 
 
+class _Limited(TypedDict, total=False):
+    egress: list[str]
+
+
+class Record(_Limited):
+    """The content of filter.json, as the role's variables have it."""
+
+    clients: list[str]
+    open: list[dict[str, object]]
+    ssh_port: int | None
+
+
 def record(
     clients: Sequence[str],
     routers: Sequence[str],
     openings: Sequence[Mapping[str, Any]],
+    egress: Sequence[str] | None,
     connection: Connection | None,
-) -> dict[str, Any]:
-    """The content of filter.json. Raises ValueError where an entry means nothing."""
-    others = [entry for entry in clients if entry != CONTROLLER]
+) -> Record:
+    """The content of filter.json; ``egress`` is not in it where it is None. Raises ValueError where an entry means nothing."""
+    others = [entry for entry in clients if entry != firewall.CONTROLLER]
     own = [connection.client] if connection and len(others) < len(clients) else []
-    found = {
+    found: Record = {
         "clients": sorted({*own, *routers, *others}),
         "open": [dict(entry) for entry in openings],
         "ssh_port": connection.port if connection else None,
     }
+    if egress is not None:
+        found["egress"] = sorted(egress)
     firewall.Settings.parse(found)
     return found
 

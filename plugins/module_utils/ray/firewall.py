@@ -6,6 +6,9 @@ One table of nftables does it; all other ports, and all other rules, stay as the
 
 Where the hosts talk through a tunnel, they are let in from it alone. What carries it has one UDP port open for them, and what
 is meant for the tunnel leaves through nothing else, also while there is no tunnel.
+
+What goes out is everybody's business but one's: where ``egress`` says so, what runs as the user who serves begins connections
+to the hosts of its replica and to the networks named there, and to nobody else.
 """
 
 from __future__ import annotations
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
     Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Protocol = Literal["tcp", "udp"]
 PROTOCOLS: tuple[Protocol, ...] = ("tcp", "udp")
+CONTROLLER = "controller"
+"""In a list of clients: whoever configures this host."""
+USER = "lockstep"
+"""As whom Ray, vLLM, the gates' ranks and the staging of models run."""
 ANY = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 
 
@@ -42,18 +49,28 @@ class Settings:
         clients: who may reach the API and the readiness answer on the head: named clients, routers, the controller.
         ssh_port: where the controller reached this host; open to all, whatever range it lies in.
         openings: for other services of this host.
+        egress: to whom ``USER`` may begin connections, besides the hosts of the replica; None for everybody.
     """
 
     clients: tuple[Network, ...] = ()
     ssh_port: int | None = None
     openings: tuple[Opening, ...] = ()
+    egress: tuple[Network, ...] | None = None
 
     @classmethod
     def parse(cls, record: Mapping[str, Any]) -> Settings:
         """From JSON. Raises ValueError, naming the entry, for one that means no network, protocol or ports."""
-        clients = [network for entry in record.get("clients", ()) for network in networks(entry)]
-        port = record.get("ssh_port")
-        return cls(tuple(clients), None if port is None else int(port), tuple(map(opening, record.get("open", ()))))
+        port, egress = record.get("ssh_port"), record.get("egress")
+        return cls(
+            _all(record.get("clients", ())),
+            None if port is None else int(port),
+            tuple(map(opening, record.get("open", ()))),
+            None if egress is None else _all(egress),
+        )
+
+
+def _all(entries: Iterable[object]) -> tuple[Network, ...]:
+    return tuple(network for entry in entries for network in networks(entry))
 
 
 def networks(entry: object) -> tuple[Network, ...]:
@@ -136,7 +153,7 @@ table inet lockstep {{
 {_lines(_accepts(identity, engine if identity["ray_role"] == "head" else None, settings))}
     counter drop
   }}
-{_output(identity)}}}
+{_output(identity, settings)}}}
 """
 
 
@@ -168,18 +185,42 @@ def _accepts(identity: HostRecord, engine: EnginePorts | None, settings: Setting
         yield from _from(one.sources, f"{one.protocol} dport {{ {_listed([one.ports])} }} accept")
 
 
-def _output(identity: HostRecord) -> str:
-    """The chain that keeps in the tunnel what is meant for it; "" where there is none."""
-    if "underlay" not in identity:
-        return ""
-    through = f'oifname != {{ "lo", "{identity["interface"]}" }}'
+def _output(identity: HostRecord, settings: Settings) -> str:
+    """The chains for what goes out: in the tunnel what is meant for it, and to whom ``USER`` may go; "" where both are open."""
     peers = [_address(name, where) for name, where in identity["peers"].items()]
+    rules: list[str] = []
+    if "underlay" in identity:
+        through = f'oifname != {{ "lo", "{identity["interface"]}" }}'
+        rules += (f"{through} {rule}" for rule in _to(peers, "counter drop"))
+    if settings.egress is None:
+        return _chain(rules) if rules else ""
+    # By a chain of its own: a packet that belongs to no socket any more has no user, and is not matched by any test of it.
+    named = [
+        "oif lo accept",
+        "meta l4proto != { tcp, udp } accept",
+        "ct direction reply accept",
+        "ct state related accept",
+        *_to([*peers, *settings.egress], "accept"),
+        "counter reject with icmpx type admin-prohibited",
+    ]
+    return f"""\
+  chain egress {{
+{_lines(named)}
+  }}
+{_chain([*rules, f'meta skuid "{USER}" jump egress'])}"""
+
+
+def _chain(rules: Iterable[str]) -> str:
     return f"""\
   chain output {{
     type filter hook output priority filter - 5; policy accept;
-{_lines(f"{through} {rule.replace(' saddr ', ' daddr ')}" for rule in _from(peers, "counter drop"))}
+{_lines(rules)}
   }}
 """
+
+
+def _to(targets: Iterable[Network], then: str) -> Iterable[str]:
+    return (rule.replace(" saddr ", " daddr ") for rule in _from(targets, then))
 
 
 def _address(name: str, where: str) -> Network:

@@ -6,7 +6,17 @@ from collections.abc import Mapping, Sequence
 
 from ..core.stop import Stop
 from ..engine import config as engine_config
-from . import engine_request, findings, hardware, machines, model_request, own_ports, staging_request, tunnel_request
+from . import (
+    engine_request,
+    filter_request,
+    findings,
+    hardware,
+    machines,
+    model_request,
+    own_ports,
+    staging_request,
+    tunnel_request,
+)
 from .findings import Finding
 from .needs import Desired, HostNeed
 from .observed import HostState, Observed
@@ -69,6 +79,7 @@ def _replica(
     found += hardware.host_findings(replica, desired, states, needs)
     for host in replica.hosts:
         found += own_ports.findings(host, desired[host].settings, host == replica.head, states.get(host))
+        found += filter_request.findings(host, desired[host].settings)
     found += tunnel_request.findings(replica, {host: desired[host].settings for host in replica.hosts}, states)
     for host, state in states.items():
         found += machines.networks(host, str(desired[host].settings.get("gpu_host_interface")), state)

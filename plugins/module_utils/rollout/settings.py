@@ -15,6 +15,9 @@ class Settings(TypedDict, total=False):
 
     gpu_host_address: str
     gpu_host_filter: bool
+    gpu_host_filter_clients: Sequence[str]
+    gpu_host_filter_egress: Sequence[str] | None
+    gpu_host_filter_open: Sequence[Mapping[str, object]]
     gpu_host_gpu_model: str | None
     gpu_host_gpus: int
     gpu_host_interface: str

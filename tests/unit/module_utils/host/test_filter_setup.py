@@ -28,13 +28,21 @@ HERE = Connection("10.0.0.3", 22)
     ],
 )
 def test_who_may_reach_the_api(clients: list[str], connection: Connection | None, expected: list[str]) -> None:
-    found = filter_setup.record(clients, ["10.0.0.5"], [], connection)
+    found = filter_setup.record(clients, ["10.0.0.5"], [], None, connection)
     assert found == {"clients": expected, "open": [], "ssh_port": connection.port if connection else None}
 
 
 def test_what_means_nothing_is_refused_before_it_is_written() -> None:
     with pytest.raises(ValueError, match="'gpu-clients' is neither"):
-        filter_setup.record(["gpu-clients"], [], [], HERE)
+        filter_setup.record(["gpu-clients"], [], [], None, HERE)
+    with pytest.raises(ValueError, match="'hub' is neither"):
+        filter_setup.record([], [], [], ["hub"], HERE)
+
+
+@pytest.mark.parametrize("egress", [[], ["10.50.0.0/16", "10.40.0.2"]])
+def test_where_what_serves_may_go_is_recorded_only_where_it_is_limited(egress: list[str]) -> None:
+    assert "egress" not in filter_setup.record([], [], [], None, HERE)
+    assert filter_setup.record([], [], [], egress, HERE)["egress"] == sorted(egress)
 
 
 def process(proc: Path, pid: int, parent: int, environ: bytes = b"") -> None:

@@ -90,6 +90,48 @@ def test_with_a_tunnel_peers_are_let_in_from_it_and_reach_one_port_of_what_carri
     assert not [line for line in rules() if "oifname" in line]
 
 
+def output(settings: dict[str, Any], identity: HostRecord = HEAD) -> list[str]:
+    """The lines of the chains for what goes out."""
+    text = firewall.rules(identity, RayPorts(), EnginePorts(), Settings.parse(settings), CHOSEN)
+    lines = [line.strip() for line in text.splitlines()]
+    return lines[lines.index("counter drop") + 2 : -1]
+
+
+def test_where_what_serves_may_go_is_open_until_it_is_said() -> None:
+    assert output({"clients": ["any"]}) == []
+    assert output({"egress": None}) == []
+
+
+def test_what_serves_goes_to_its_replica_and_to_who_is_named() -> None:
+    """By the socket's user: root's apt and uv, and everybody else's services, go where they went."""
+    assert output({"egress": ["10.9.0.0/16", "10.9.4.1", "fd00:9::/64"]}) == [
+        "chain egress {",
+        "oif lo accept",
+        "meta l4proto != { tcp, udp } accept",
+        "ct direction reply accept",
+        "ct state related accept",
+        "ip daddr { 10.0.0.11, 10.0.0.12, 10.9.0.0/16 } accept",
+        "ip6 daddr { fd00::3, fd00:9::/64 } accept",
+        "counter reject with icmpx type admin-prohibited",
+        "}",
+        "chain output {",
+        "type filter hook output priority filter - 5; policy accept;",
+        'meta skuid "lockstep" jump egress',
+        "}",
+    ]
+
+
+def test_nobody_named_is_the_replica_alone_and_the_tunnel_keeps_its_rule() -> None:
+    found = output({"egress": []}, TUNNELLED)
+    assert "ip daddr { 198.18.0.1, 198.18.0.2/31 } accept" in found
+    assert found[-3:] == [
+        'oifname != { "lo", "lockstep0" } ip daddr { 198.18.0.1, 198.18.0.2/31 } counter drop',
+        'meta skuid "lockstep" jump egress',
+        "}",
+    ]
+    assert not [line for line in found if "10.0.0.12" in line], "beside the tunnel a peer is nobody"
+
+
 def test_the_port_that_carries_a_tunnel_is_closed_to_others_wherever_it_lies() -> None:
     low = cast(HostRecord, {**TUNNELLED, "underlay": {**TUNNELLED["underlay"], "port": 4500}})
     assert range(4500, 4501) in firewall.closed_here(low, RayPorts(), EnginePorts(), CHOSEN)
@@ -152,6 +194,7 @@ def test_ranges_that_touch_or_overlap_are_one() -> None:
     [
         ({"clients": ["10.0.0.300"]}, "'10.0.0.300' is neither an address nor a network"),
         ({"clients": ["gpu-01"]}, "'gpu-01' is neither an address nor a network"),
+        ({"egress": ["hub.example"]}, "'hub.example' is neither an address nor a network"),
         ({"open": [{"ports": 70000}]}, "70000 is no port"),
         ({"open": [{"ports": "9-5"}]}, "'9-5' is no port"),
         ({"open": [{}]}, "None is no port"),

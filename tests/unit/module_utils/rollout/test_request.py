@@ -558,6 +558,30 @@ SMALL_HEAD = {"gpu-01": {"gpu_host_gpus": 4}}
             ["gpu-01: ray_node_ports: unknown metrix", "gpu-02: "],
             id="a port of Ray that does not exist",
         ),
+        pytest.param(
+            {"gpu_host_filter_clients": ["controller", "any", "10.40.0.0/33"]},
+            {},
+            ["gpu-01: gpu_host_filter_clients: '10.40.0.0/33' is neither an address nor a network", "gpu-02: "],
+            id="a client that is no network",
+        ),
+        pytest.param(
+            {"gpu_host_filter_open": [{"ports": 51820, "proto": "udp"}]},
+            {},
+            ["gpu-01: gpu_host_filter_open: unknown proto; known are ports, protocol, from", "gpu-02: "],
+            id="an opening of no kind",
+        ),
+        pytest.param(
+            {"gpu_host_filter_egress": ["hub.example"]},
+            {},
+            ["gpu-01: gpu_host_filter_egress: 'hub.example' is neither an address nor a network", "gpu-02: "],
+            id="a name to go out to",
+        ),
+        pytest.param(
+            {"gpu_host_filter_egress": [], "gpu_host_filter": False},
+            {},
+            ["gpu-01: gpu_host_filter_egress without gpu_host_filter: nothing would hold it", "gpu-02: "],
+            id="limits that nothing would hold",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused(
