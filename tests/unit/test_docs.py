@@ -85,6 +85,16 @@ def test_the_index_names_functions_that_exist(name: str, function: str) -> None:
     )
 
 
+def test_every_playbook_has_its_row_and_says_whether_it_takes_tags() -> None:
+    page = (ROOT / "docs/reference/playbooks.md").read_text(encoding="utf-8")
+    playbooks = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "playbooks").glob("*.yml")}
+    assert sorted(re.findall(r"^\| `(\w+\.yml)` \|", page, re.MULTILINE)) == sorted(playbooks)
+    (tagged,) = re.findall(r"`--start-at-task`\*\* are refused but by (.+)\.$", page, re.MULTILINE)
+    assert set(re.findall(r"\w+\.yml", tagged)) == {name for name, text in playbooks.items() if "partial=true" in text}
+    (whole,) = re.findall(r"whole replicas where replicas are changed \(([^)]+)\)", page)
+    assert set(re.findall(r"\w+\.yml", whole)) >= {name for name, text in playbooks.items() if "cut_by_limit" in text}
+
+
 def test_what_counts_as_a_link() -> None:
     assert LINK.findall("see [a](b.md) and [c](../d#e), not (f) or `g`") == ["b.md", "../d#e"]
     assert NAMED.findall("`plugins/module_utils/haproxy.py`, `docs/a.md`, `make check`") == [
