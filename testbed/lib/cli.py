@@ -29,7 +29,7 @@ def parser() -> Parser:
         prog=PROGRAM,
         description="A GPU-less cluster of containers on this machine: stand-in NVIDIA drivers, real Ray and vLLM on CPU.",
         epilog="LOCKSTEP_TESTBED names the instance (default testbed), LOCKSTEP_TESTBED_PREFIX its /24 (default 10.89.77), "
-        "LOCKSTEP_TESTBED_SUITE the Debian release of its hosts (bookworm, trixie).",
+        "LOCKSTEP_TESTBED_SUITE the release of its hosts (bookworm, trixie, noble).",
     )
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
 
@@ -43,7 +43,7 @@ def parser() -> Parser:
         "--real", action="store_true", help="and r1, without stand-ins, for NVIDIA's real packages of Debian's archive"
     )
     up.add_argument(
-        "--suite", choices=layout.SUITES, help="Debian release of the hosts; default LOCKSTEP_TESTBED_SUITE"
+        "--suite", choices=layout.SUITES, help="release of the hosts; default LOCKSTEP_TESTBED_SUITE"
     )
     down = verbs.add_parser("down", help="remove hosts, network and keys of this instance")
     down.add_argument("--all", action="store_true", help="and image, packages, wheels and model")
