@@ -36,6 +36,18 @@ def prometheus() -> str:
 
 
 @pytest.fixture(scope="session")
+def alertmanager() -> str:
+    """Path of the server that tells people of alerts."""
+    return _brought("debian-program", "prometheus-alertmanager", "prometheus-alertmanager")
+
+
+@pytest.fixture(scope="session")
+def webhook_server() -> str:
+    """Path of a receiver of webhooks by others (adnanh/webhook), which checks signatures by itself."""
+    return _brought("debian-program", "webhook", "webhook")
+
+
+@pytest.fixture(scope="session")
 def node_exporter() -> str:
     """Path of the exporter that hosts run beside Lockstep."""
     return _brought("debian-program", "prometheus-node-exporter", "prometheus-node-exporter")
