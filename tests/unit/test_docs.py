@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 from pathlib import Path
@@ -93,6 +94,20 @@ def test_every_playbook_has_its_row_and_says_whether_it_takes_tags() -> None:
     assert set(re.findall(r"\w+\.yml", tagged)) == {name for name, text in playbooks.items() if "partial=true" in text}
     (whole,) = re.findall(r"whole replicas where replicas are changed \(([^)]+)\)", page)
     assert set(re.findall(r"\w+\.yml", whole)) >= {name for name, text in playbooks.items() if "cut_by_limit" in text}
+
+
+STATES = {
+    **{name: "rollout" for name in ("Mode", "Step", "Need", "SkipCode", "QuarantineKind", "RollbackOutcome", "RequestAction")},
+    **{name: "engine" for name in ("Phase", "EndCode")},
+}
+
+
+@pytest.mark.parametrize(("name", "package"), STATES.items())
+def test_the_states_of_the_glossary_are_those_of_the_code(name: str, package: str) -> None:
+    page = (ROOT / "docs/concepts.md").read_text(encoding="utf-8")
+    (values,) = re.findall(rf"^\|[^|]+\| `{name}`[^|]*\|([^|]+)\|$", page, re.MULTILINE)
+    module = importlib.import_module(f"ansible_collections.lockstep.vllm.plugins.module_utils.{package}.states")
+    assert set(re.findall(r"`(\w+)`", values)) == {code.value for code in getattr(module, name)}
 
 
 def test_what_counts_as_a_link() -> None:
