@@ -97,17 +97,18 @@ def test_every_playbook_has_its_row_and_says_whether_it_takes_tags() -> None:
 
 
 STATES = {
-    **{name: "rollout" for name in ("Mode", "Step", "Need", "SkipCode", "QuarantineKind", "RollbackOutcome", "RequestAction")},
-    **{name: "engine" for name in ("Phase", "EndCode")},
+    "rollout.states": ("Mode", "Step", "Need", "SkipCode", "RollbackOutcome", "RequestAction"),
+    "engine.states": ("Phase", "EndCode"),
+    "admission.quarantine": ("QuarantineKind",),
 }
 
 
-@pytest.mark.parametrize(("name", "package"), STATES.items())
-def test_the_states_of_the_glossary_are_those_of_the_code(name: str, package: str) -> None:
+@pytest.mark.parametrize(("module", "name"), [(module, name) for module, names in STATES.items() for name in names])
+def test_the_states_of_the_glossary_are_those_of_the_code(module: str, name: str) -> None:
     page = (ROOT / "docs/concepts.md").read_text(encoding="utf-8")
     (values,) = re.findall(rf"^\|[^|]+\| `{name}`[^|]*\|([^|]+)\|$", page, re.MULTILINE)
-    module = importlib.import_module(f"ansible_collections.lockstep.vllm.plugins.module_utils.{package}.states")
-    assert set(re.findall(r"`(\w+)`", values)) == {code.value for code in getattr(module, name)}
+    code = importlib.import_module(f"ansible_collections.lockstep.vllm.plugins.module_utils.{module}")
+    assert set(re.findall(r"`(\w+)`", values)) == {each.value for each in getattr(code, name)}
 
 
 def test_what_counts_as_a_link() -> None:
