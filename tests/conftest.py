@@ -54,6 +54,12 @@ def node_exporter() -> str:
 
 
 @pytest.fixture(scope="session")
+def actionlint() -> str:
+    """Path of the checker of GitHub's workflows."""
+    return _brought("actionlint")
+
+
+@pytest.fixture(scope="session")
 def grafana_sdk() -> str:
     """Folder of Grafana's own models of a dashboard."""
     return _brought("grafana-sdk")
