@@ -63,6 +63,7 @@ def parser() -> Parser:
         ("reconnect", "give it back its network"),
         ("stop", "shut a host down; it stays off"),
         ("start", "switch a host on again"),
+        ("replace", "put a new, bare machine in its place: same name and address, another machine id and host key"),
     ):
         verbs.add_parser(verb, help=text).add_argument("host")
     kill = verbs.add_parser("kill", help="take a host's power, or send a signal to one of its processes")
@@ -212,6 +213,10 @@ def dispatch(arguments: argparse.Namespace) -> int:
             cluster.stop(instance, arguments.host)
         case "start":
             cluster.start(instance, arguments.host)
+        case "replace":
+            with shell.alone(layout.STATE / f"{instance.name}.lock"):
+                cluster.replace(instance, arguments.host)
+            shell.give_back(layout.STATE)
         case "kill" if arguments.process:
             cluster.kill_process(instance, arguments.host, arguments.process, arguments.signal)
         case "kill":

@@ -1,5 +1,5 @@
-"""Another machine takes a host's name, address and, with its disk, all records, or another card its GPU's place, or a host's
-records are rubbish and it is reset: none serves before its gates passed.
+"""Another machine takes a dead host's name and address, bare or with its disk and all records; another card its GPU's place; or a
+host's records are rubbish and it is reset: none serves before its gates passed.
 
 Needs a replica that serves, and leaves it serving.
 """
@@ -39,6 +39,31 @@ def test_a_machine_that_takes_a_dead_hosts_name_passes_its_gates_first(lab: Lab)
     (shown,) = lab.status()["replicas"]
     assert [host["stamp"].partition(":")[0] for host in shown["hosts"]] == ["valid", "void"], shown
     assert shown["stamp"].startswith("void"), shown
+    play = lab.play("site.yml", "--limit", "replica_a")
+    assert play.rc == 0, play.explained()
+    after, of_both = lab.record(WORKER, STAMP), lab.record(HEAD, "/var/lib/lockstep/stamp/replica.json")
+    assert after
+    assert of_both
+    assert after["fingerprint"]["machine"] != before["fingerprint"]["machine"]
+    assert of_both["hosts"][HEAD] == replica["hosts"][HEAD]
+    assert of_both["hosts"][WORKER] != replica["hosts"][WORKER]
+    assert of_both["at"] > replica["at"], "the gates across the hosts ran again"
+    assert answers(lab)
+
+
+def test_a_bare_machine_takes_a_dead_hosts_place(lab: Lab) -> None:
+    """docs/how-to/replace-a-dead-host.md; the testbed takes the new machine's host key into known_hosts, as its owner would."""
+    brought_up = lab.play()
+    assert brought_up.rc == 0, brought_up.explained()
+    before, replica = lab.record(WORKER, STAMP), lab.record(HEAD, "/var/lib/lockstep/stamp/replica.json")
+    assert before
+    assert replica
+    lab.testbed("kill", WORKER)
+    lab.testbed("replace", WORKER)
+    (shown,) = lab.status()["replicas"]
+    assert [host["stamp"].partition(":")[0] for host in shown["hosts"]] == ["valid", "none"], shown
+    planned = lab.play("playbooks/preflight.yml", "--limit", "replica_a")
+    assert planned.rc == 0, planned.explained()
     play = lab.play("site.yml", "--limit", "replica_a")
     assert play.rc == 0, play.explained()
     after, of_both = lab.record(WORKER, STAMP), lab.record(HEAD, "/var/lib/lockstep/stamp/replica.json")
