@@ -42,9 +42,7 @@ def parser() -> Parser:
     up.add_argument(
         "--real", action="store_true", help="and r1, without stand-ins, for NVIDIA's real packages of Debian's archive"
     )
-    up.add_argument(
-        "--suite", choices=layout.SUITES, help="release of the hosts; default LOCKSTEP_TESTBED_SUITE"
-    )
+    up.add_argument("--suite", choices=layout.SUITES, help="release of the hosts; default LOCKSTEP_TESTBED_SUITE")
     down = verbs.add_parser("down", help="remove hosts, network and keys of this instance")
     down.add_argument("--all", action="store_true", help="and image, packages, wheels and model")
     status = verbs.add_parser("status", help="what is up")

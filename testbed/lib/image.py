@@ -94,7 +94,7 @@ def ensure_base(suite: str) -> str:
 
 
 def _sources(suite: str, older: str) -> list[str]:
-    """Where packages come from; mmdebstrap's own default on a machine that is no Debian, which will do for one release, and of Ubuntu."""
+    """Where packages come from; none for mmdebstrap's own default: of Ubuntu, and of one release on a machine that is no Debian."""
     if suite in UBUNTU:
         return []
     try:

@@ -66,7 +66,9 @@ def instance_from(environment: Mapping[str, str]) -> Instance:
     """Read LOCKSTEP_TESTBED (``testbed``), LOCKSTEP_TESTBED_PREFIX (``10.89.77``) and LOCKSTEP_TESTBED_SUITE (``bookworm``)."""
     suite = environment.get("LOCKSTEP_TESTBED_SUITE") or SUITES[0]
     if suite not in SUITES:
-        raise UsageError(f"LOCKSTEP_TESTBED_SUITE={suite}: the testbed's hosts run {', '.join(SUITES[:-1])} or {SUITES[-1]}")
+        raise UsageError(
+            f"LOCKSTEP_TESTBED_SUITE={suite}: the testbed's hosts run {', '.join(SUITES[:-1])} or {SUITES[-1]}"
+        )
     name = environment.get("LOCKSTEP_TESTBED") or "testbed"
     prefix = environment.get("LOCKSTEP_TESTBED_PREFIX") or "10.89.77"
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,20}", name):

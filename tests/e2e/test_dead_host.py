@@ -1,5 +1,5 @@
-"""Another machine takes a dead host's name and address, bare or with its disk and all records; another card its GPU's place; or a
-host's records are rubbish and it is reset: none serves before its gates passed.
+"""Another machine takes a dead host's name and address, bare or with its disk and all records; another card its GPU's place; or
+a host's records are rubbish and it is reset: none serves before its gates passed.
 
 Needs a replica that serves, and leaves it serving.
 """

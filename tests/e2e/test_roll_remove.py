@@ -1,4 +1,4 @@
-"""A replica leaves and comes back, and a host joins one and leaves it, under load: nothing is lost, and nothing of Lockstep stays.
+"""A replica leaves and comes back, and a host joins one and leaves it, under load: nothing is lost, nothing of Lockstep stays.
 
 Begins and ends with both replicas serving.
 """

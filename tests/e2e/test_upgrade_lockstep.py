@@ -51,7 +51,12 @@ class Checkout:
         done = subprocess.run(
             [Path(sys.executable).with_name("ansible-playbook"), "-i", self.lab.inventory, playbook],
             cwd=self.folder,
-            env={**os.environ, **self.lab.environment, "ANSIBLE_CONFIG": str(self.folder / "ansible.cfg"), "NO_COLOR": "1"},
+            env={
+                **os.environ,
+                **self.lab.environment,
+                "ANSIBLE_CONFIG": str(self.folder / "ansible.cfg"),
+                "NO_COLOR": "1",
+            },
             capture_output=True,
             text=True,
             timeout=1500,

@@ -24,7 +24,9 @@ def test_actionlint_finds_nothing(actionlint: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong"), [("runs-on:", "run-on:"), ("${{ matrix.suite }}", "${{ matrix.sweet }}")], ids=["a key", "an expression"]
+    ("right", "wrong"),
+    [("runs-on:", "run-on:"), ("${{ matrix.suite }}", "${{ matrix.sweet }}")],
+    ids=["a key", "an expression"],
 )
 def test_actionlint_finds_what_is_wrong(actionlint: str, right: str, wrong: str, tmp_path: Path) -> None:
     text = (ROOT / ".github/workflows/ci.yml").read_text()

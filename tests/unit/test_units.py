@@ -60,7 +60,9 @@ MODEL, CACHE = "/mnt/nfs/llama", "/srv/data/models"
     [
         pytest.param({"vllm_server_model": MODEL}, [MODEL], id="a model on NFS"),
         pytest.param({"vllm_server_model": "owner/name"}, [], id="a model of a hub, below the user's state"),
-        pytest.param({"vllm_server_model": "owner/name", "vllm_server_cache": CACHE}, [CACHE], id="a cache on a data disk"),
+        pytest.param(
+            {"vllm_server_model": "owner/name", "vllm_server_cache": CACHE}, [CACHE], id="a cache on a data disk"
+        ),
         pytest.param({"vllm_server_model": MODEL, "vllm_server_cache": CACHE}, [MODEL, CACHE], id="both"),
     ],
 )
