@@ -94,7 +94,7 @@ def ensure_base(suite: str) -> str:
 
 
 def _sources(suite: str, older: str) -> list[str]:
-    """Where packages come from; none for mmdebstrap's own default: of Ubuntu, and of one release on a machine that is no Debian."""
+    """Where packages come from; none for mmdebstrap's own default: Ubuntu, and one release where this machine is no Debian."""
     if suite in UBUNTU:
         return []
     try:
