@@ -1,4 +1,4 @@
-"""What tests of several folders use. Nothing in tests/unit needs a network."""
+"""What tests of several folders use: programs of others, brought over the network once. Nothing in tests/unit needs one."""
 
 from __future__ import annotations
 
