@@ -212,6 +212,7 @@ def dispatch(arguments: argparse.Namespace) -> int:
         case "start":
             cluster.start(instance, arguments.host)
         case "replace":
+            layout.known_host(arguments.host)
             with shell.alone(layout.STATE / f"{instance.name}.lock"):
                 cluster.replace(instance, arguments.host)
             shell.give_back(layout.STATE)

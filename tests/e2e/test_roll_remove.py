@@ -137,3 +137,18 @@ def test_a_replica_that_only_left_the_inventory_is_named_and_removed(pair: Lab) 
     assert back.rc == 0, back.explained()
     for host in HEADS:
         verified(pair, host, versions[host])
+
+
+def test_a_whole_cluster_is_uninstalled(pair: Lab) -> None:
+    """docs/how-to/uninstall.md. Without the floor that it lowers, nothing is done."""
+    versions = serving(pair)
+    refused = pair.play("playbooks/remove.yml", "--limit", "lockstep")
+    assert refused.rc != 0
+    assert "would leave 0, and the capacity floor is 1; nothing was done" in " ".join(refused.text.split())
+    gone = pair.play("playbooks/remove.yml", "--limit", "lockstep", extra={"rollout_capacity_floor": 0})
+    assert gone.rc == 0, gone.explained()
+    assert {host: pair.on(host, LEFT) for host in HEADS} == dict.fromkeys(HEADS, "")
+    back = pair.play(overlay=declaring(versions))
+    assert back.rc == 0, back.explained()
+    for host in HEADS:
+        verified(pair, host, versions[host])
