@@ -1,4 +1,4 @@
-"""What tests of several folders use. Nothing in tests/unit needs a network."""
+"""What tests of several folders use: programs of others, brought over the network once. Nothing in tests/unit needs one."""
 
 from __future__ import annotations
 
@@ -36,9 +36,27 @@ def prometheus() -> str:
 
 
 @pytest.fixture(scope="session")
+def alertmanager() -> str:
+    """Path of the server that tells people of alerts."""
+    return _brought("debian-program", "prometheus-alertmanager", "prometheus-alertmanager")
+
+
+@pytest.fixture(scope="session")
+def webhook_server() -> str:
+    """Path of a receiver of webhooks by others (adnanh/webhook), which checks signatures by itself."""
+    return _brought("debian-program", "webhook", "webhook")
+
+
+@pytest.fixture(scope="session")
 def node_exporter() -> str:
     """Path of the exporter that hosts run beside Lockstep."""
     return _brought("debian-program", "prometheus-node-exporter", "prometheus-node-exporter")
+
+
+@pytest.fixture(scope="session")
+def actionlint() -> str:
+    """Path of the checker of GitHub's workflows."""
+    return _brought("actionlint")
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ def parser() -> Parser:
         prog=PROGRAM,
         description="A GPU-less cluster of containers on this machine: stand-in NVIDIA drivers, real Ray and vLLM on CPU.",
         epilog="LOCKSTEP_TESTBED names the instance (default testbed), LOCKSTEP_TESTBED_PREFIX its /24 (default 10.89.77), "
-        "LOCKSTEP_TESTBED_SUITE the Debian release of its hosts (bookworm, trixie).",
+        "LOCKSTEP_TESTBED_SUITE the release of its hosts (bookworm, trixie, noble).",
     )
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
 
@@ -42,9 +42,7 @@ def parser() -> Parser:
     up.add_argument(
         "--real", action="store_true", help="and r1, without stand-ins, for NVIDIA's real packages of Debian's archive"
     )
-    up.add_argument(
-        "--suite", choices=layout.SUITES, help="Debian release of the hosts; default LOCKSTEP_TESTBED_SUITE"
-    )
+    up.add_argument("--suite", choices=layout.SUITES, help="release of the hosts; default LOCKSTEP_TESTBED_SUITE")
     down = verbs.add_parser("down", help="remove hosts, network and keys of this instance")
     down.add_argument("--all", action="store_true", help="and image, packages, wheels and model")
     status = verbs.add_parser("status", help="what is up")
@@ -63,6 +61,7 @@ def parser() -> Parser:
         ("reconnect", "give it back its network"),
         ("stop", "shut a host down; it stays off"),
         ("start", "switch a host on again"),
+        ("replace", "put a new, bare machine in its place: same name and address, another machine id and host key"),
     ):
         verbs.add_parser(verb, help=text).add_argument("host")
     kill = verbs.add_parser("kill", help="take a host's power, or send a signal to one of its processes")
@@ -212,6 +211,11 @@ def dispatch(arguments: argparse.Namespace) -> int:
             cluster.stop(instance, arguments.host)
         case "start":
             cluster.start(instance, arguments.host)
+        case "replace":
+            layout.known_host(arguments.host)
+            with shell.alone(layout.STATE / f"{instance.name}.lock"):
+                cluster.replace(instance, arguments.host)
+            shell.give_back(layout.STATE)
         case "kill" if arguments.process:
             cluster.kill_process(instance, arguments.host, arguments.process, arguments.signal)
         case "kill":

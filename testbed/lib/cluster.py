@@ -268,6 +268,14 @@ def kill(instance: Instance, host: str) -> None:
     shell.run(["podman", "stop", "--time", "0", instance.container(host)])
 
 
+def replace(instance: Instance, host: str) -> None:
+    """Put a new machine in a node's place: bare, with its name and address, and with a machine id and a host key of its own."""
+    image = require(instance, host).image
+    _remove([instance.container(host)])
+    shutil.rmtree(instance.state / "hosts" / host)
+    up(instance, [host], image)
+
+
 def kill_process(instance: Instance, host: str, process: str, signal: str) -> None:
     """Send a signal to every process of a node with this name (the start of its title, such as raylet)."""
     require(instance, host)

@@ -1,4 +1,4 @@
-"""The node image: a Debian root file system made by mmdebstrap (no registry), and our own files on top of it."""
+"""The node image: a root file system of Debian or Ubuntu made by mmdebstrap (no registry), and our own files on top of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tarfile
 from testbed.lib import archive, shell
 from testbed.lib.debs import EPOCH
 from testbed.lib.errors import TestbedError
-from testbed.lib.layout import CACHE, ROOT
+from testbed.lib.layout import CACHE, ROOT, UBUNTU
 
 OVERLAY = ROOT / "image" / "rootfs"
 FAULT_FILES = ROOT / "runtime" / "lockstep-testbed-platform" / "src" / "lockstep_testbed" / "fault_files.py"
@@ -63,7 +63,7 @@ def _exists(tag: str) -> bool:
 
 
 def ensure_base(suite: str) -> str:
-    """Return the tag of the base image of a Debian release, building it when the package list changed."""
+    """Return the tag of the base image of a release, building it when the package list changed."""
     older, also = ALSO.get(suite, ("", ()))
     listed = [*package_names((ROOT / "image" / "packages.txt").read_text()), *also]
     digest = hashlib.sha256("\n".join([suite, *CUSTOMISE, *listed]).encode()).hexdigest()[:12]
@@ -77,6 +77,8 @@ def ensure_base(suite: str) -> str:
     ]
     command += ["--dpkgopt=path-include=/usr/share/doc/*/copyright"]
     command += [f'--customize-hook=chroot "$1" {line}' for line in CUSTOMISE]
+    if suite in UBUNTU:
+        command.append("--components=main,universe")  # wireguard-go and python3-venv are in universe
     command += [suite, "-", *_sources(suite, older)]
     log = CACHE / f"mmdebstrap-{suite}.log"
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -92,7 +94,9 @@ def ensure_base(suite: str) -> str:
 
 
 def _sources(suite: str, older: str) -> list[str]:
-    """Where packages come from; mmdebstrap's own default on a machine that is no Debian, which will do for one release."""
+    """Where packages come from; none for mmdebstrap's own default: Ubuntu, and one release where this machine is no Debian."""
+    if suite in UBUNTU:
+        return []
     try:
         return [*archive.sources(suite, ("main",)), *(archive.sources(older, ("main",)) if older else ())]
     except TestbedError:
@@ -102,7 +106,7 @@ def _sources(suite: str, older: str) -> list[str]:
 
 
 def ensure(suite: str) -> str:
-    """Return the tag of the node image of a Debian release, building what is missing."""
+    """Return the tag of the node image of a release, building what is missing."""
     base = ensure_base(suite)
     overlay = overlay_tar()
     tag = f"{REPOSITORY}:{hashlib.sha256(base.encode() + overlay).hexdigest()[:12]}"

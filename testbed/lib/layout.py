@@ -21,8 +21,9 @@ ROUTER = "router1"
 REAL = "r1"
 """A host without stand-ins: NVIDIA's real packages are installed there, and no module of theirs can be loaded."""
 
-SUITES = ("bookworm", "trixie")
-"""Debian releases that the hosts may run; the first one where nothing else is asked for."""
+SUITES = ("bookworm", "trixie", "noble")
+"""Releases of Debian and Ubuntu that the hosts may run; the first one where nothing else is asked for."""
+UBUNTU = ("noble",)
 
 # Last byte of each host's address.
 ADDRESSES = {MIRROR: 3, ROUTER: 5, "a1": 11, "a2": 12, "b1": 21, "b2": 22, REAL: 31}
@@ -31,7 +32,7 @@ GPU_HOSTS = ("a1", "a2", "b1", "b2")
 
 @dataclass(frozen=True)
 class Instance:
-    """One testbed among those that may run side by side: its name, the first three bytes of its /24, its Debian release."""
+    """One testbed among those that may run side by side: its name, the first three bytes of its /24, its release."""
 
     name: str
     prefix: str
@@ -65,7 +66,9 @@ def instance_from(environment: Mapping[str, str]) -> Instance:
     """Read LOCKSTEP_TESTBED (``testbed``), LOCKSTEP_TESTBED_PREFIX (``10.89.77``) and LOCKSTEP_TESTBED_SUITE (``bookworm``)."""
     suite = environment.get("LOCKSTEP_TESTBED_SUITE") or SUITES[0]
     if suite not in SUITES:
-        raise UsageError(f"LOCKSTEP_TESTBED_SUITE={suite}: the testbed's hosts run {' or '.join(SUITES)}")
+        raise UsageError(
+            f"LOCKSTEP_TESTBED_SUITE={suite}: the testbed's hosts run {', '.join(SUITES[:-1])} or {SUITES[-1]}"
+        )
     name = environment.get("LOCKSTEP_TESTBED") or "testbed"
     prefix = environment.get("LOCKSTEP_TESTBED_PREFIX") or "10.89.77"
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,20}", name):

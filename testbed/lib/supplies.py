@@ -101,7 +101,7 @@ def build_model() -> None:
 
 
 def build(suite: str) -> str:
-    """Build everything that is missing or out of date; return the tag of the node image of this Debian release.
+    """Build everything that is missing or out of date; return the tag of the node image of this release.
 
     The image and the rest have nothing to do with each other: they are made side by side.
     """

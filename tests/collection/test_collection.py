@@ -46,6 +46,15 @@ def test_the_artefact_holds_the_collection_and_nothing_else(artefact: Path) -> N
         }
 
 
+def test_it_says_where_documentation_and_issues_are(artefact: Path) -> None:
+    with tarfile.open(artefact) as archive:
+        member = archive.extractfile("MANIFEST.json")
+        assert member
+        said = json.load(member)["collection_info"]
+    for name in ("repository", "documentation", "homepage", "issues"):
+        assert str(said[name]).startswith("https://"), name
+
+
 def test_every_module_is_documented(run: Any) -> None:
     found = documents(run, "module", MODULES)
     for name in MODULES:

@@ -19,6 +19,7 @@ ORDER = (
     "test_lost_host",  # the same
     "test_site",  # makes the cluster of them, and leaves it serving, as all that follow
     "test_status",
+    "test_upgrade_lockstep",
     "test_outsider",
     "test_user",
     "test_encryption",  # turns it on and off again

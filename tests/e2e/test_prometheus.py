@@ -1,4 +1,5 @@
-"""A real Prometheus reads a cluster by docs/reference/prometheus.yml and judges it by docs/reference/alerts.yml."""
+"""A real Prometheus reads a cluster by docs/reference/prometheus.yml, judges it by docs/reference/alerts.yml, and answers the
+dashboard's questions."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.alerts.test_dashboard import EXPRESSIONS
 from tests.e2e.lab import ROOT, Lab, eventually
 
 pytestmark = pytest.mark.long
@@ -133,6 +135,13 @@ def test_prometheus_sees_the_cluster_and_what_goes_wrong(lab: Lab, server: Ask) 
     assert set(values(server, "lockstep_host_info")) == set(HOSTS)
     assert values(server, "lockstep_host_stamp_valid") == dict.fromkeys(HOSTS, "1")
     assert server("query", query="vllm:num_requests_running")["result"], "vLLM's own"
+
+    unanswered = [where for where, expression in EXPRESSIONS if not server("query", query=expression)]
+    assert unanswered == [], "Prometheus does not understand what the dashboard asks"
+    cells = dict(EXPRESSIONS)
+    shown = {where: server("query", query=cells[where])["result"] for where in ("Replicas that serve A", "replica")}
+    assert [each["value"][1] for each in shown["Replicas that serve A"]] == ["1"]
+    assert {each["metric"]["replica"] for each in shown["replica"]} == {"replica_a"}
 
     def rules() -> list[dict[str, Any]]:
         return [rule for group in server("rules").get("groups", []) for rule in group["rules"]]

@@ -1,4 +1,4 @@
-"""A replica leaves and comes back, under load: nothing is lost, and nothing of Lockstep stays on its host.
+"""A replica leaves and comes back, and a host joins one and leaves it, under load: nothing is lost, nothing of Lockstep stays.
 
 Begins and ends with both replicas serving.
 """
@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from tests.e2e.lab import Lab
-from tests.e2e.rolls import HEADS, declaring, log_of, serving, traffic, verified
+from tests.e2e.rolls import HEADS, declaring, log_of, nothing_lost, roll, serving, traffic, verified
+from tests.e2e.test_roll_across_hosts import TWO_HOSTS
 
 pytestmark = pytest.mark.long
 
@@ -60,6 +61,41 @@ def test_a_replica_leaves_and_comes_back_and_nobody_notices(pair: Lab) -> None:
         verified(pair, host, versions[host])
 
 
+def test_a_host_joins_a_replica_and_leaves_it_and_nobody_notices(pair: Lab) -> None:
+    """docs/how-to/add-and-remove.md: a worker and larger sizes; then one host less, and a replica that comes back smaller."""
+    version = serving(pair)["a1"]
+    replica_stamp = "/var/lib/lockstep/stamp/replica.json"
+    larger = TWO_HOSTS.replace("TESTBED_STATE", str(pair.state))
+
+    grown = roll(pair, version, playbook="site.yml", overlay=larger)
+    assert grown.play.rc == 0, grown.play.explained()
+    nothing_lost(grown)
+    assert {replica for replica, *_times in grown.log.outages(grown.load.ended)} == {"replica_a"}
+    stamp = pair.record("a1", replica_stamp)
+    assert stamp
+    assert set(stamp["hosts"]) == {"a1", "a2"}
+    for host in (*HEADS, "a2"):
+        verified(pair, host, version)
+
+    with traffic(pair) as load:
+        gone = pair.play("playbooks/remove.yml", "--limit", "replica_a", overlay=larger)
+        left = pair.on("a2", LEFT)
+        smaller = pair.play(overlay=declaring(dict.fromkeys(HEADS, version)))
+        time.sleep(10)
+    log = log_of(pair, load)
+    print(load.summary())
+    assert gone.rc == 0, gone.explained()
+    assert left == "", left
+    assert smaller.rc == 0, smaller.explained()
+    assert load.failed == ()
+    assert log.lowest() >= 1
+    stamp = pair.record("a1", replica_stamp)
+    assert stamp
+    assert set(stamp["hosts"]) == {"a1"}
+    for host in HEADS:
+        verified(pair, host, version)
+
+
 @contextlib.contextmanager
 def undeclared(pair: Lab) -> Iterator[Lab]:
     """The same testbed by an inventory in which b1 is a host of no replica."""
@@ -98,6 +134,21 @@ def test_a_replica_that_only_left_the_inventory_is_named_and_removed(pair: Lab) 
     assert after == {"router_server"}, "the router has it, and sends it nothing"
     assert forgotten.rc == 0, forgotten.explained()
     assert last == []
+    assert back.rc == 0, back.explained()
+    for host in HEADS:
+        verified(pair, host, versions[host])
+
+
+def test_a_whole_cluster_is_uninstalled(pair: Lab) -> None:
+    """docs/how-to/uninstall.md. Without the floor that it lowers, nothing is done."""
+    versions = serving(pair)
+    refused = pair.play("playbooks/remove.yml", "--limit", "lockstep")
+    assert refused.rc != 0
+    assert "would leave 0, and the capacity floor is 1; nothing was done" in " ".join(refused.text.split())
+    gone = pair.play("playbooks/remove.yml", "--limit", "lockstep", extra={"rollout_capacity_floor": 0})
+    assert gone.rc == 0, gone.explained()
+    assert {host: pair.on(host, LEFT) for host in HEADS} == dict.fromkeys(HEADS, "")
+    back = pair.play(overlay=declaring(versions))
     assert back.rc == 0, back.explained()
     for host in HEADS:
         verified(pair, host, versions[host])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 from pathlib import Path
@@ -83,6 +84,31 @@ def test_the_index_names_functions_that_exist(name: str, function: str) -> None:
     assert re.search(rf"^\s*(async )?(def|class) {function}\b|^{function}\b.*=", text, re.MULTILINE), (
         f"{name}: no {function}"
     )
+
+
+def test_every_playbook_has_its_row_and_says_whether_it_takes_tags() -> None:
+    page = (ROOT / "docs/reference/playbooks.md").read_text(encoding="utf-8")
+    playbooks = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "playbooks").glob("*.yml")}
+    assert sorted(re.findall(r"^\| `(\w+\.yml)` \|", page, re.MULTILINE)) == sorted(playbooks)
+    (tagged,) = re.findall(r"`--start-at-task`\*\* are refused but by (.+)\.$", page, re.MULTILINE)
+    assert set(re.findall(r"\w+\.yml", tagged)) == {name for name, text in playbooks.items() if "partial=true" in text}
+    (whole,) = re.findall(r"whole replicas where replicas are changed \(([^)]+)\)", page)
+    assert set(re.findall(r"\w+\.yml", whole)) >= {name for name, text in playbooks.items() if "cut_by_limit" in text}
+
+
+STATES = {
+    "rollout.states": ("Mode", "Step", "Need", "SkipCode", "RollbackOutcome", "RequestAction"),
+    "engine.states": ("Phase", "EndCode"),
+    "admission.quarantine": ("QuarantineKind",),
+}
+
+
+@pytest.mark.parametrize(("module", "name"), [(module, name) for module, names in STATES.items() for name in names])
+def test_the_states_of_the_glossary_are_those_of_the_code(module: str, name: str) -> None:
+    page = (ROOT / "docs/concepts.md").read_text(encoding="utf-8")
+    (values,) = re.findall(rf"^\|[^|]+\| `{name}`[^|]*\|([^|]+)\|$", page, re.MULTILINE)
+    code = importlib.import_module(f"ansible_collections.lockstep.vllm.plugins.module_utils.{module}")
+    assert set(re.findall(r"`(\w+)`", values)) == {each.value for each in getattr(code, name)}
 
 
 def test_what_counts_as_a_link() -> None:

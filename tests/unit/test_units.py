@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
+import jinja2
 import pytest
 import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.admission import condition
 
@@ -46,6 +50,37 @@ def test_a_refusal_is_no_success(unit: str, kind: str) -> None:
 @pytest.mark.parametrize(("unit", "kind"), UNITS)
 def test_nothing_runs_as_root(unit: str, kind: str) -> None:
     assert setting(unit, "User") == ["lockstep"]
+
+
+MODEL, CACHE = "/mnt/nfs/llama", "/srv/data/models"
+
+
+@pytest.mark.parametrize(
+    ("given", "paths"),
+    [
+        pytest.param({"vllm_server_model": MODEL}, [MODEL], id="a model on NFS"),
+        pytest.param({"vllm_server_model": "owner/name"}, [], id="a model of a hub, below the user's state"),
+        pytest.param(
+            {"vllm_server_model": "owner/name", "vllm_server_cache": CACHE}, [CACHE], id="a cache on a data disk"
+        ),
+        pytest.param({"vllm_server_model": MODEL, "vllm_server_cache": CACHE}, [MODEL, CACHE], id="both"),
+    ],
+)
+@pytest.mark.parametrize(("unit", "kind"), UNITS)
+def test_it_waits_at_boot_for_the_file_systems_of_model_and_cache(
+    unit: str, kind: str, given: dict[str, str], paths: list[str]
+) -> None:
+    """Of every host: a rank reads the model too."""
+    role, loader = unit.partition("/")[0], DataLoader()
+    of_role: dict[str, Any] = {}
+    for part in ("defaults", "vars"):
+        of_role |= loader.load_from_file(str(ROLES / role / part / "main.yml"), trusted_as_template=True)
+    mounts = Templar(loader=loader, variables={**of_role, **given}).template(of_role[f"__{role}_mounts"])
+    assert mounts == paths
+    loop = re.search(r"^\{% for .*?^\{% endfor %\}\n", (ROLES / unit).read_text(), re.MULTILINE | re.DOTALL)
+    assert loop
+    written = jinja2.Template(loop[0], trim_blocks=True).render({f"__{role}_mounts": mounts})
+    assert written.splitlines() == [f"RequiresMountsFor={path}" for path in paths]
 
 
 FILTER = "gpu_host/templates/lockstep-filter.service.j2"

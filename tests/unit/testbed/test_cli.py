@@ -24,6 +24,7 @@ TESTBED = Path(__file__).parents[3] / "testbed" / "testbed"
         (["exec", "c9", "--", "true"], "no host c9 on the testbed; there are mirror"),
         (["exec", "a1"], "exec needs a command"),
         (["cut", "nowhere"], "no host nowhere"),
+        (["replace", "nowhere"], "no host nowhere"),
         (["fault", "a1", "no_such"], "no fault no_such"),
         (["fault", "a1", "xid", "many"], "'many' is not a value"),
         (["fault", "a1", "xid", "79", "--clear"], "--clear takes at most the fault's name"),

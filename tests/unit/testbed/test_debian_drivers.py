@@ -70,8 +70,16 @@ def test_a_machine_that_knows_no_archive_of_debian_is_told_so(monkeypatch: pytes
         image._sources("trixie", "bookworm")
 
 
+def test_ubuntu_comes_from_where_mmdebstrap_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = subprocess.CompletedProcess([], 0, "Debian|bookworm|http://a.example/debian/\n", "")
+    monkeypatch.setattr(archive.shell, "run", lambda *_arguments, **_options: said)
+    assert image._sources("noble", "") == []
+    assert image._sources("bookworm", "")
+
+
 def test_hosts_of_another_release() -> None:
-    assert layout.instance_from({"LOCKSTEP_TESTBED_SUITE": "trixie"}).suite == "trixie"
-    with pytest.raises(UsageError, match="bookworm or trixie"):
+    for suite in ("trixie", "noble"):
+        assert layout.instance_from({"LOCKSTEP_TESTBED_SUITE": suite}).suite == suite
+    with pytest.raises(UsageError, match="bookworm, trixie or noble"):
         layout.instance_from({"LOCKSTEP_TESTBED_SUITE": "jammy"})
     assert layout.hosts_for(0, False, True) == ("mirror", "r1")
