@@ -47,8 +47,8 @@ gate:
     C(pair) to blame, the C(cause), what to type C(next), and its C(code), one of C(ok), C(could_not_run), C(no_gpus),
     C(memory_held), C(init_hangs), C(init_failed), C(rank_killed), C(host_lost), C(out_of_time), C(host_missing),
     C(gpus_busy), C(not_placed), C(ray_down), C(ray_refused), C(ray_hangs), C(ray_failed), C(wrong_arithmetic),
-    C(wrong_sum), C(wrong_data), C(slow_link), C(no_floor), C(fell_to_sockets), C(bytes_elsewhere), C(collective_hangs) and
-    C(collective_error).
+    C(wrong_sum), C(wrong_data), C(slow_link), C(no_floor), C(fell_to_sockets), C(fell_from_nvlink), C(bytes_elsewhere),
+    C(collective_hangs) and C(collective_error).
   returned: always
   type: dict
   sample:

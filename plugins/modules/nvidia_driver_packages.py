@@ -192,7 +192,8 @@ def begin(params: dict[str, Any], state: driver_state.DriverState, changes: bool
     target = change_record.declared(params)
     record = change_record.parse(records.read(records.DRIVER))
     if changes or change_record.is_changing_to_another(record, target):
-        before = driver_undo.before(state["packages"], driver_install.current_preferences())
+        preferences = driver_install.current_preferences()
+        before = driver_undo.before(state["packages"], preferences, state["fabric"]["domain"])
         records.write(records.DRIVER, change_record.begin(record, target, records.now(), before))
 
 

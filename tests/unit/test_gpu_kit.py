@@ -61,6 +61,26 @@ def test_a_task_asks_what_its_module_takes(module: str, arguments: Mapping[str, 
 
 
 @pytest.mark.parametrize("playbook", PLAYBOOKS, ids=lambda path: path.name)
+def test_what_is_kept_of_a_result_is_what_its_module_gives(playbook: Path) -> None:
+    plays = yaml.safe_load(playbook.read_text())
+    modules = {
+        task["register"]: next(name for name in task if name.startswith("lockstep.vllm.")).rpartition(".")[2]
+        for play in plays
+        for task in play["tasks"]
+        if "register" in task
+    }
+    used = {
+        (name, key)
+        for name, key in re.findall(r"\b(\w+)\.(\w+)", yaml.safe_dump(plays))
+        if name in modules and key not in ("results", "msg")  # of a loop, and what every module says
+    }
+    assert used or playbook.stem == "faults"
+    for name, key in used:
+        given = yaml.safe_load(importlib.import_module(f"{PLUGINS}.modules.{modules[name]}").RETURN)
+        assert key in given, (name, key)
+
+
+@pytest.mark.parametrize("playbook", PLAYBOOKS, ids=lambda path: path.name)
 def test_a_playbook_s_syntax(playbook: Path, tmp_path: Path) -> None:
     (tmp_path / "inventory.yml").write_text(INVENTORY)
     command = [

@@ -7,6 +7,7 @@ that printed it, and a line that only says that something failed yields to one t
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 
@@ -68,7 +69,8 @@ class _Line:
 
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_SOURCE = re.compile(r"(?:\([\w:. =/,-]+\) ?)*(?:\[rank\d+\]: ?)?")
+_REPEATED = re.compile(r"\[repeated \d+x across [^\]]*\].*$")
+_SOURCE = re.compile(r"(?:\([\w:. =/,-]+\) ?)*(?:\[rank\d+\]: ?)*")
 _HEADER = re.compile(r"(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d (?:\[[^\]]+\] ?)?")
 _EXCEPTION = re.compile(
     r"(?:\| )?(?P<name>(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Timeout|Failure|Died|Exit|Interrupt)\w*)(?:\([^)]*\))?"
@@ -78,7 +80,7 @@ _FRAME = re.compile(r'\s*File "[^"]*", line \d+, in (?P<function>\S+)')
 _USAGE = re.compile(r"(?:vllm[\w. -]*|[\w.]+\.py): error: (?P<text>.+)")
 _WHAT = re.compile(r"what\(\):\s+(?P<text>.+)")
 _WATCHDOG = re.compile(r"Watchdog caught (?P<text>collective operation timeout: .+)")
-_PTXAS = re.compile(r"(?P<tool>ptxas[\w-]*) (?P<level>fatal|error)\s*: (?P<text>.+)")
+_PTXAS = re.compile(r"(?P<tool>ptxas[\w-]*) (?:[^;]+, line \d+; )?(?P<level>fatal|error)\s*: (?P<text>.+)")
 _NCCL_WARN = re.compile(r"NCCL (?:WARN|ERROR) (?P<text>.+)")
 _NCCL_CONSEQUENCE = re.compile(
     r"Cuda failure|\[(?:Proxy Service|Service thread)|Socket recv failed|\S+ failed in \S+ at"
@@ -95,7 +97,7 @@ _MEMORY_OF_TASK = re.compile(
 _POINTS = re.compile(
     r"Engine core initialization failed|See stack trace|see root cause|EngineDeadError|Cancelled|KeyboardInterrupt|"
     r"SystemExit|ActorDiedError|RayTaskError\(|EngineCore encountered an issue|returned non-zero exit status|"
-    r"Error raised in subprocess|failed to be inspected|Internal Triton PTX codegen error",
+    r"Error raised in subprocess|failed to be inspected|Internal Triton PTX codegen error|Ptx assembly aborted due to errors",
     re.IGNORECASE,
 )
 _ECHOES = re.compile(
@@ -153,8 +155,13 @@ def lost_peer(message: str) -> bool:
     return any(word in text for word in ("connection", "closed", "reset by peer", "broken pipe", "socket"))
 
 
+def plain(line: str) -> str:
+    """A line without colours, and without how often Ray leaves out that another process said the same."""
+    return _REPEATED.sub("", COLOUR.sub("", line)).rstrip()
+
+
 def _parted(at: int, line: str) -> _Line:
-    text = COLOUR.sub("", line).rstrip()
+    text = plain(line)
     source = _SOURCE.match(text)
     prefix = source.group(0) if source else ""
     return _Line(at, prefix.strip(), _HEADER.sub("", text[len(prefix) :], count=1))
@@ -177,7 +184,7 @@ def _causes(lines: Sequence[_Line]) -> Iterator[Cause]:
         elif cause := _own(line, text):
             yield cause
         elif found := _EXCEPTION.fullmatch(text):
-            after = _after(lines, line)
+            after, text = _after(lines, line), text.removeprefix("| ")
             warned = warnings.get(line.source) or warnings.get("", "")
             if cause := _of_exception(line.at, found["name"], text, after, warned, functions.get(line.source, "")):
                 yield cause
@@ -194,7 +201,8 @@ def _own(line: _Line, text: str) -> Cause | None:
         )
         return Cause(CauseKind.MEMORY, killed, line.at)
     if found := _PTXAS.match(text):
-        return Cause(CauseKind.COMPILER, f"{found['tool']} {found['level']}: {found['text']}"[:LONGEST], line.at)
+        kind = CauseKind.POINTER if _POINTS.search(found["text"]) else CauseKind.COMPILER
+        return Cause(kind, f"{found['tool']} {found['level']}: {found['text']}"[:LONGEST], line.at)
     if found := _USAGE.fullmatch(text):
         return Cause(CauseKind.USAGE, found["text"][:LONGEST], line.at)
     if found := _WATCHDOG.search(text):
@@ -280,8 +288,12 @@ _SIGNATURE = re.compile(
 _BUILD = re.compile(r"Error! Bad return status for module build on kernel: (?P<kernel>\S+)")
 _MODULE = re.compile(r"/dkms/(?P<module>[\w.-]+)/(?P<version>\d[\w.]*)/build")
 _CONSULT = re.compile(r"Consult (?P<log>/\S+?\.log) for more information")
-_COMPILER_ERROR = re.compile(
-    r"\S+:\d+(?::\d+)?: (?:fatal )?error: .+|ERROR: modpost: .+|\S*ld\S*: .*(?:error|undefined).*"
+_BUILD_ERRORS = (
+    r"(?:\S+:\d+(?::\d+)?|\S*(?:cc1|gcc|cc|clang)[\w.-]*): (?:fatal )?error: .+|(?:ERROR|FATAL): modpost: .+"
+    r"|\S*ld\S*: .*(?:error|undefined).*|.*No space left on device.*",
+    # What kernels look for and do without is said alike: it is the reason where no compiler says one.
+    r"\S*sh: (?:(?:line )?\d+: )?\S+: (?:command )?not found"
+    r"|make(?:\[\d+\])?: \S+: (?:No such file or directory|Command not found)",
 )
 
 
@@ -301,7 +313,8 @@ def of_packages(text: str) -> tuple[Cause, ...]:
 
 def with_build_log(cause: Cause, log: str) -> Cause:
     """A cause of DKMS, with the first error of the compiler from the log that it points at."""
-    error = next((line.strip() for line in log.splitlines() if _COMPILER_ERROR.fullmatch(line.strip())), "")
+    lines = [line.strip() for line in log.splitlines()]
+    error = next((line for pattern in _BUILD_ERRORS for line in lines if re.fullmatch(pattern, line)), "")
     if not error:
         return cause
     error = re.sub(r"^/var/lib/dkms/\S+?/build/", "", error)
@@ -367,28 +380,19 @@ def _of_marks(lines: Sequence[str]) -> list[Cause]:
             continue
         text = " ".join(line.removeprefix("E: ").split())
         if text.endswith(":"):
-            text = " ".join([text, *(each.strip() for each in _indented(lines[at + 1 :]))])
+            following = itertools.takewhile(lambda line: line.startswith(" "), lines[at + 1 :])
+            text = " ".join([text, *(each.strip() for each in following)])
         kind = CauseKind.POINTER if _APT_POINTS.match(line) else _MARKS[mark]
         found.setdefault(text, Cause(kind, text.rstrip(".:")[:LONGEST], at))
     return list(found.values())
 
 
-def _indented(lines: Sequence[str]) -> Iterator[str]:
-    for line in lines:
-        if not line.startswith(" "):
-            return
-        yield line
-
-
-_NOT_FOUND = re.compile(r"modprobe: FATAL: (?P<text>Module \S+ not found .*)")
-_NOT_INSERTED = re.compile(r"modprobe: ERROR: (?P<text>could not insert .*)")
+_MODPROBE = (r"modprobe: FATAL: (Module \S+ not found .*)", r"modprobe: ERROR: (could not insert .*)")
 
 
 def of_modprobe(text: str) -> Cause:
     """Why modprobe failed: of its lines the one that says why, which comes before those of what called it."""
-    lines = text.strip().splitlines()
-    for pattern in (_NOT_FOUND, _NOT_INSERTED):
-        for at, line in enumerate(lines):
-            if found := pattern.match(line.strip()):
-                return Cause(CauseKind.MODULE, found["text"].rstrip("."), at)
-    return Cause(CauseKind.LINE, "; ".join(line.strip() for line in lines) or "no reason given")
+    for pattern in _MODPROBE:
+        if found := re.search(rf"^\s*{pattern}$", text.strip(), re.MULTILINE):
+            return Cause(CauseKind.MODULE, found[1].strip().rstrip("."), found.string[: found.start(1)].count("\n"))
+    return Cause(CauseKind.LINE, "; ".join(line.strip() for line in text.strip().splitlines()) or "no reason given")

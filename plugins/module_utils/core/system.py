@@ -41,6 +41,14 @@ def kernel_records(path: Path = Path("/dev/kmsg")) -> list[str]:
     return records
 
 
+def uptime(clock: float | str | None, booted: float | str | None) -> float | None:
+    """Seconds that a host had been up, by its own clock then and when it booted (Unix seconds); None where one is not known."""
+    try:
+        return None if clock is None or booted is None else float(clock) - float(booted)
+    except ValueError:
+        return None
+
+
 def read_text(path: Path) -> str:
     """The text of a file; empty where it cannot be read."""
     try:

@@ -22,6 +22,8 @@ class BranchClass(Code):
     LONG_TERM = "long_term"
 
 
+LISTED = "https://docs.nvidia.com/datacenter/tesla/drivers/supported-drivers-and-cuda-toolkit-versions.html"
+"""Its note under the table: all previous branches that are not in it are end of life."""
 _CALLED = {
     BranchClass.PRODUCTION: "production branch",
     BranchClass.NEW_FEATURE: "new-feature branch",
@@ -38,6 +40,7 @@ _Named = TypedDict(
         "modules": Sequence[str],
         "ubuntu": "Sequence[str] | None",
         "debian": "Sequence[str] | None",
+        "cuda": Sequence[str],
         "source": str,
     },
 )
@@ -58,6 +61,7 @@ class Branch:
         followed_by: of a new-feature branch, the one that replaced it.
         modules: flavours of kernel modules that exist.
         ubuntu, debian: releases whose own archive carries it; None where that is not known.
+        cuda: NVIDIA's repositories that carry it, such as ``ubuntu2404``.
     """
 
     number: int
@@ -67,6 +71,7 @@ class Branch:
     modules: tuple[str, ...]
     ubuntu: tuple[str, ...] | None
     debian: tuple[str, ...] | None
+    cuda: tuple[str, ...]
     source: str
 
     @classmethod
@@ -84,6 +89,7 @@ class Branch:
             modules=tuple(row["modules"]),
             ubuntu=None if row["ubuntu"] is None else tuple(row["ubuntu"]),
             debian=None if row["debian"] is None else tuple(row["debian"]),
+            cuda=tuple(row["cuda"]),
             source=str(row["source"]),
         )
 
@@ -97,6 +103,25 @@ def of(version: object, branches: Mapping[int, Branch]) -> Branch | None:
     """The branch of a driver version; None where it is no such version, or not listed."""
     text = str(version)
     return branches.get(int(text.split(".")[0])) if is_driver_version(text) else None
+
+
+def newest(version: object, branches: Mapping[int, Branch]) -> Branch | None:
+    """For a branch that is newer than all listed ones the last of them, under its number: what is gone does not come back."""
+    text, last = str(version), max(branches, default=0)
+    number = int(text.split(".")[0]) if is_driver_version(text) else 0
+    return dataclasses.replace(branches[last], number=number) if number > last > 0 else None
+
+
+def unlisted(version: object, branches: Mapping[int, Branch]) -> str | None:
+    """What to know of a branch without a row: those that NVIDIA does not list have ended. None where it is listed, or newer."""
+    text = str(version)
+    number = int(text.split(".")[0]) if is_driver_version(text) else 0
+    if not number or number in branches or number > max(branches, default=0):
+        return None
+    return (
+        f"branch {number} is none that NVIDIA supports: it gets no fixes any more, of security neither ({LISTED}). Set "
+        "nvidia_driver_version to one of a supported branch"
+    )
 
 
 def refusal(branch: Branch, flavor: str) -> str | None:
@@ -136,6 +161,12 @@ def warnings(
         yield (
             f"the archive of {source.capitalize()} {release} is not known to have branch {branch.number}{where}. Set "
             "nvidia_driver_source: nvidia if its packages cannot be found"
+        )
+    repository = f"{distribution}{release}".replace(".", "")
+    if source == "nvidia" and distribution and release and repository not in branch.cuda:
+        yield (
+            f"NVIDIA's repository for {repository} is not known to have branch {branch.number}; those for "
+            f"{', '.join(branch.cuda)} are. Set nvidia_driver_version to one of another branch if its packages cannot be found"
         )
 
 

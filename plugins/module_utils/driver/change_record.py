@@ -40,11 +40,16 @@ class VerifiedDriver(Driver, total=False):
     at: str
 
 
-class Before(TypedDict):
-    """What a change found: the driver's packages with their apt versions, and the preferences that pinned them."""
-
+class _Found(TypedDict):
     packages: dict[str, str]
     preferences: str | None
+
+
+class Before(_Found, total=False):
+    """What a change found: the driver's packages with their apt versions, the preferences that pinned them, and the NVLink
+    domain that its GPUs shared with other hosts, where they shared one."""
+
+    nvlink_domain: str
 
 
 _Change = TypedDict("_Change", {"from": "VerifiedDriver | None", "to": Driver})
@@ -217,6 +222,13 @@ def found_before(stored: Stored | None) -> Before | None:
     """What the change that is in progress found; None where its record does not have it."""
     change = parse(stored)["change"]
     return change.get("before") if change else None
+
+
+def domain_before(stored: StoredRecord) -> str | None:
+    """The NVLink domain that the change in progress found: GPUs whose driver is not loaded do not say theirs."""
+    change = stored.get("change")
+    before = change.get("before") if change else None
+    return before.get("nvlink_domain") if before else None
 
 
 def expected(stored: Stored | None) -> Driver | None:

@@ -29,6 +29,10 @@ MOST_FUNCTIONS = 64
 SPANS_HOSTS = {0x2941: "GB200", 0x31C2: "GB300"}
 """PCI device ids of cards whose NVLink reaches other hosts (NVIDIA/open-gpu-kernel-modules, "Compatible GPUs")."""
 IMEX = "nvidia-imex.service"
+IMEX_HOSTS = "etc/nvidia-imex/nodes_config.cfg"
+"""Where IMEX has the addresses of the hosts that share memory, one a line."""
+IMEX_CHANNELS = "dev/nvidia-caps-imex-channels"
+"""Without a device here no program may share memory with other hosts, whatever IMEX says."""
 _NO_CLUSTER = "00000000-0000-0000-0000-000000000000"
 
 
@@ -38,7 +42,8 @@ class Fabric(TypedDict):
     ``switch_managers``: functions that manage NVSwitches which are no PCI devices. ``ib_umad``: whether the module is
     loaded through which they are reached. ``spans_hosts``: whether the cards' NVLink reaches other hosts. ``domain``: the
     NVLink domain that all GPUs have joined, with their clique in it; None where it is this host's alone, or not known.
-    ``imex_active``: whether IMEX runs; None where nothing needs it.
+    ``imex_active``: whether IMEX runs; None where nothing needs it. ``imex_channel``: whether there is a channel for programs;
+    likewise.
     """
 
     switch_managers: int
@@ -46,6 +51,7 @@ class Fabric(TypedDict):
     spans_hosts: bool
     domain: str | None
     imex_active: bool | None
+    imex_channel: bool | None
 
 
 def switch_managers(root: Path = Path("/")) -> list[str]:
@@ -89,32 +95,47 @@ def _vital_product_data(path: Path) -> bytes:
 
 
 def spans_hosts(root: Path = Path("/")) -> bool:
-    """Whether the NVLink of a card of this host reaches other hosts; told with no driver loaded too."""
-    found = (read_text(card / "device").strip() for card in cards(root))
-    return any(text and int(text, 16) in SPANS_HOSTS for text in found)
+    """Whether the NVLink of a card of this host reaches other hosts; told with no driver loaded too.
+
+    By the card, or, of cards that are not listed, by an operator who has given IMEX other hosts to share memory with.
+    """
+    found = [read_text(card / "device").strip() for card in cards(root)]
+    return any(text and int(text, 16) in SPANS_HOSTS for text in found) or (bool(found) and len(imex_hosts(root)) > 1)
+
+
+def imex_hosts(root: Path = Path("/")) -> list[str]:
+    """The addresses that IMEX is given."""
+    lines = (line.partition("#")[0].strip() for line in read_text(root / IMEX_HOSTS).splitlines())
+    return [line for line in lines if line]
 
 
 def read(root: Path, run: Run, deadline: float) -> Fabric:
     """The fabric of this host. nvidia-smi is asked only where the cards' NVLink reaches other hosts."""
     spans = spans_hosts(root)
-    domain = imex = None
+    imex = channel = None
     if spans:
-        from . import nvidia_smi
-        from .health import parse_smi_xml
-
-        answer = run(["nvidia-smi", "-q", "-x"], deadline)
-        try:
-            domain = joined(parse_smi_xml(answer.stdout)) if nvidia_smi.answered(answer) else None
-        except ValueError:
-            domain = None
         imex = run(["systemctl", "is-active", IMEX], deadline).stdout.strip() == "active"
+        channel = any((root / IMEX_CHANNELS).glob("channel*"))
     return {
         "switch_managers": len(switch_managers(root)),
         "ib_umad": (root / "sys/module/ib_umad").exists(),
         "spans_hosts": spans,
-        "domain": domain,
+        "domain": domain(run, deadline) if spans else None,
         "imex_active": imex,
+        "imex_channel": channel,
     }
+
+
+def domain(run: Run, deadline: float) -> str | None:
+    """The NVLink domain that all GPUs of this host have joined; None where they have joined none, or do not say."""
+    from . import nvidia_smi
+    from .health import parse_smi_xml
+
+    answer = run(["nvidia-smi", "-q", "-x"], deadline)
+    try:
+        return joined(parse_smi_xml(answer.stdout)) if nvidia_smi.answered(answer) else None
+    except ValueError:
+        return None
 
 
 def domain_of(gpu: GpuHealth) -> str | None:

@@ -54,12 +54,17 @@ class GpuHealth:
 
 @dataclasses.dataclass(frozen=True)
 class Links:
-    """The NVLinks of one GPU: whether each is up, by number; none where it has no links."""
+    """The NVLinks of one GPU, by number: 10^9 bytes per second and direction, 0 for one that is down; none where it has none."""
 
     index: int
     model: str
     uuid: str
-    up: tuple[bool, ...] = ()
+    rates: tuple[float, ...] = ()
+
+    @property
+    def up(self) -> tuple[bool, ...]:
+        """Whether each is up, by number."""
+        return tuple(rate > 0 for rate in self.rates)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,23 +143,28 @@ def parse_nvlink(text: str) -> tuple[Links, ...]:
         if gpu := re.match(r"GPU (\d+): (.*) \(UUID: ([^)]+)\)", line):
             found.append(Links(int(gpu[1]), gpu[2].strip(), gpu[3]))
         elif found and (link := re.match(r"\s+Link \d+: (.+)", line)):
-            up = bool(re.match(r"[\d.]+ GB/s", link[1]))
-            found[-1] = dataclasses.replace(found[-1], up=(*found[-1].up, up))
+            rate = re.match(r"(\d+(?:\.\d+)?) GB/s", link[1])
+            found[-1] = dataclasses.replace(found[-1], rates=(*found[-1].rates, float(rate[1]) if rate else 0.0))
     return tuple(found)
+
+
+def nvlink(deadline: float, run: Run = run_command) -> tuple[Links, ...]:
+    """The links of every GPU of this host; none where nvidia-smi does not say."""
+    answer = run(["nvidia-smi", "nvlink", "-s"], deadline)
+    return parse_nvlink(answer.stdout) if nvidia_smi.answered(answer) else ()
 
 
 def health(*, deadline: float = 10.0, run: Run = run_command) -> Health:
     """The health of every GPU and its links, by two calls of nvidia-smi side by side, each at most ``deadline`` seconds."""
     with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
         full = pool.submit(run, ["nvidia-smi", "-q", "-x"], deadline)
-        links = pool.submit(run, ["nvidia-smi", "nvlink", "-s"], deadline)
-        result, link_result = full.result(), links.result()
-    nvlink = parse_nvlink(link_result.stdout) if nvidia_smi.answered(link_result) else ()
+        asked = pool.submit(nvlink, deadline, run)
+        result, links = full.result(), asked.result()
     warned = tuple(nvidia_smi.warnings(result))
     failure = nvidia_smi.failure(result)
     if failure:
-        return Health(nvlink=nvlink, failure=failure)
+        return Health(nvlink=links, failure=failure)
     try:
-        return Health(parse_smi_xml(result.stdout), nvlink, warned)
+        return Health(parse_smi_xml(result.stdout), links, warned)
     except ValueError as error:
-        return Health(nvlink=nvlink, failure={"code": "unreadable", "text": str(error)})
+        return Health(nvlink=links, failure={"code": "unreadable", "text": str(error)})

@@ -67,19 +67,19 @@ def refusal(since: float, root: Path = Path("/")) -> str | None:
 
 
 def parse_refusal(messages: Sequence[str]) -> str | None:
-    """The last sentence of the module that begins with the card it is about; it goes over several lines."""
+    """The last that the module says of a card, by its address or its name; it goes over several lines."""
     sentences: list[list[str]] = []
     inside = False
     for message in messages:
         said = re.match(r"NVRM: ?(.*)$", message.strip())
-        if said and re.match(r"The NVIDIA GPU \S+ \(PCI ID:", said[1]):
+        if said and re.match(r"The NVIDIA (?:GPU \S+ \(PCI ID:|\S.* GPU installed in this system is)", said[1]):
             sentences.append([])
             inside = True
         inside = inside and said is not None
         if inside and said:
             sentences[-1].append(said[1].strip())
             inside = not said[1].rstrip().endswith(".")
-    return " ".join(sentences[-1]) if sentences else None
+    return " ".join(" ".join(sentences[-1]).split()) if sentences else None
 
 
 def parse_kmsg(text: str, boot: float) -> tuple[list[tuple[float, str]], bool]:

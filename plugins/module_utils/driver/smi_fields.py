@@ -8,7 +8,8 @@ in ``gates/driver_gpus.py``. docs/reference/nvidia-smi.md has a decision for eve
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Literal
 from xml.etree import ElementTree
 
@@ -32,6 +33,7 @@ class Remedy(Code):
     COMPUTE_MODE = "compute_mode"
     COOLING = "cooling"
     FABRIC = "fabric"
+    LOOK = "look"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +148,9 @@ PENDING: Mapping[tuple[str, str], Decision] = {
     ),
 }
 """Pairs of the mode now and after a reset; they call for something where they differ."""
+UNKNOWN = Decision("field_unknown", "{field} is {value}, which Lockstep does not know", Remedy.LOOK, "warn")
+"""Of a field that no branch had which was read, and whose name says that it calls for something."""
+_ASKS = r"pending|required|recommended|fail|exceeded|unhealthy|unrepairable|degraded"
 EVERY_CARD_HAS = (
     "performance_state",
     "temperature/gpu_temp",
@@ -182,23 +187,31 @@ def flags(gpu: ElementTree.Element) -> tuple[Flag, ...]:
         current, pending = reading(gpu.findtext(now)), reading(gpu.findtext(later))
         if isinstance(current, str) and isinstance(pending, str) and current != pending:
             found.append(Flag(later, decision, decision.words.format(value=pending.lower())))
-    return tuple(found)
+    return (*found, *_unknown(gpu))
+
+
+def _unknown(gpu: ElementTree.Element) -> Iterator[Flag]:
+    for field, text in _leaves(gpu):
+        if re.search(_ASKS, field.rpartition("/")[2]) and field not in JUDGED and text in ("Yes", "True"):
+            yield Flag(field, UNKNOWN, UNKNOWN.words.format(field=field, value=text))
 
 
 def unread(gpu: ElementTree.Element) -> tuple[Unread, ...]:
     """Every field of this GPU that the card did not answer."""
-    found: list[Unread] = []
-    _walk(gpu, "", found)
-    return tuple(found)
+    found = ((field, reading(text), text) for field, text in _leaves(gpu))
+    return tuple(
+        Unread(field, value, text) for field, value, text in found if value in (Absence.UNREADABLE, Absence.LOST)
+    )
 
 
-def _walk(element: ElementTree.Element, path: str, found: list[Unread]) -> None:
+def _leaves(element: ElementTree.Element, path: str = "") -> Iterator[tuple[str, str]]:
+    """Every field that holds text and no other fields, with that text."""
     for child in element:
         field = f"{path}/{child.tag}" if path else child.tag
-        value = reading(child.text) if not len(child) else Absence.NOT_SUPPORTED
-        if value in (Absence.UNREADABLE, Absence.LOST):
-            found.append(Unread(field, value, (child.text or "").strip()))
-        _walk(child, field, found)
+        if len(child):
+            yield from _leaves(child, field)
+        else:
+            yield field, (child.text or "").strip()
 
 
 def matters(field: str) -> bool:

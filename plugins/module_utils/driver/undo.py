@@ -27,9 +27,11 @@ class UndoStep(Code):
     """Another module is loaded, or none."""
 
 
-def before(packages: dpkg.Packages, preferences: str | None) -> Before:
+def before(packages: dpkg.Packages, preferences: str | None, domain: str | None = None) -> Before:
     """What a change is about to change: every driver package with its version, and the preferences that pin them."""
-    return {"packages": {name: package["version"] for name, package in packages.items()}, "preferences": preferences}
+    versions = {name: package["version"] for name, package in packages.items()}
+    found: Before = {"packages": versions, "preferences": preferences}
+    return {**found, "nvlink_domain": domain} if domain else found
 
 
 def undo(target: Driver, was: Before | None, now: DriverState, preferences: str | None) -> dict[UndoStep, str]:

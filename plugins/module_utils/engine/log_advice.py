@@ -88,7 +88,7 @@ def read(lines: Iterable[str], known: Sequence[Pattern]) -> list[Finding]:
     """What the known patterns find in a log, worst first, each once with its count."""
     first: dict[str, tuple[str, re.Match[str]]] = {}
     counts: dict[str, int] = {}
-    for line in lines:
+    for line in map(causes.plain, lines):
         for pattern in known:
             match = pattern.pattern.search(line)
             if match:
@@ -109,7 +109,7 @@ def _finding(pattern: Pattern, line: str, match: re.Match[str], count: int) -> F
         finding=_filled(pattern.finding, match),
         remediation=_filled(pattern.remediation, match),
         source=pattern.source,
-        line=causes.COLOUR.sub("", line).strip()[: causes.LONGEST],
+        line=line.strip()[: causes.LONGEST],
         count=count,
     )
 

@@ -108,6 +108,7 @@ def remedy(kind: Remedy, index: int, host: str) -> str:
         Remedy.COMPUTE_MODE: on_host(host, f"nvidia-smi -i {index} -c DEFAULT"),
         Remedy.COOLING: f"See to cooling and power of {host}; on it: nvidia-smi -q -d PERFORMANCE,TEMPERATURE,POWER",
         Remedy.FABRIC: on_host(host, "journalctl -b -u nvidia-fabricmanager"),
+        Remedy.LOOK: on_host(host, f"nvidia-smi -q -i {index}"),
     }[kind]
 
 
@@ -156,7 +157,8 @@ def _links(links: Sequence[Links], switched: bool, host: str) -> Iterator[Findin
 
     Behind NVSwitches (``switched``) every link is wired. Bridged cards leave some unused, the same number on each card of the
     model: so one with fewer than another of its model has some down, and so has a lone card of which some are up. None up
-    anywhere is a machine without NVLink.
+    anywhere is a machine without NVLink, and none on one card of an odd number a card that found no partner: a bridge that
+    fails takes the links of two.
     """
     if not any(any(one.up) for one in links):
         return
@@ -169,6 +171,15 @@ def _links(links: Sequence[Links], switched: bool, host: str) -> Iterator[Findin
             continue
         if not switched:
             down = [number for number in down if number < len(best.up) and best.up[number]] or down
+        without = [each for each in siblings[one.model] if not any(each.up)]
+        if not switched and len(siblings[one.model]) % 2 and without == [one]:
+            yield Finding(
+                "nvlink_down",
+                f"GPU {one.index} ({one.uuid}): no NVLink is up, as on a card without a bridge; the others of its model have some",
+                f"If GPU {one.index} of {host} should be on a bridge, have that reseated",
+                "warn",
+            )
+            continue
         shown = ", ".join(map(str, down)) or "absent"
         yield Finding(
             "nvlink_down",

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from ..driver.fabric import domain_of
 from ..driver.health import GpuHealth, Health
 from ..driver.state import DriverState
+from ..driver.versions import upstream
 from .findings import INSTALL, Finding, on_host
 
-NVLSM = "nvlsm"
+NVLSM, IMEX = "nvlsm", "nvidia-imex"
 
 
 def is_required(setting: str, state: DriverState) -> bool:
@@ -45,12 +46,36 @@ def software(state: DriverState, setting: str, host: str, *, packaged: bool = Tr
                 "the module ib_umad is not loaded, through which nvlsm reaches the NVSwitches",
                 f"On {host}: modprobe ib_umad && systemctl restart nvidia-fabricmanager; then {INSTALL}",
             )
-    if setting != "absent" and state["fabric"]["imex_active"] is False:
+    if setting != "absent" and state["fabric"]["spans_hosts"]:
+        yield from _imex(state, host, packaged)
+
+
+def _imex(state: DriverState, host: str, packaged: bool) -> Iterator[Finding]:
+    """IMEX in the driver's version and running, with a channel for programs. It only warns: within the host nothing needs it."""
+    versions = {upstream(about["version"]) for name, about in state["packages"].items() if name.startswith(IMEX)}
+    if packaged and not versions:
+        yield Finding("imex_inactive", "IMEX is not installed, and NVLink reaches other hosts", INSTALL, "warn")
+    elif state["fabric"]["imex_active"] is False:
         yield Finding(
             "imex_inactive",
             "IMEX does not run, so no memory is shared over NVLink with other hosts",
-            f"On {host}: list the addresses of the rack's hosts in /etc/nvidia-imex/nodes_config.cfg, "
+            f"On {host}: list the addresses of the rack's hosts in /etc/nvidia-imex/nodes_config.cfg, the same on all of them, "
             "systemctl enable --now nvidia-imex, nvidia-imex-ctl -N",
+            "warn",
+        )
+    if packaged and state["loaded_version"] and versions - {state["loaded_version"]}:
+        yield Finding(
+            "imex_differs",
+            f"IMEX is {', '.join(sorted(versions))}, the driver {state['loaded_version']}: hosts of one rack need the same",
+            INSTALL,
+            "warn",
+        )
+    if state["fabric"]["imex_channel"] is False:
+        yield Finding(
+            "imex_no_channel",
+            "there is no IMEX channel in /dev/nvidia-caps-imex-channels, so no program may share memory over NVLink with other "
+            "hosts, and NCCL across hosts refuses to start unless NCCL_MNNVL_ENABLE is 0",
+            f'On {host}: "options nvidia NVreg_CreateImexChannel0=1" in /etc/modprobe.d/nvidia-imex.conf, then reboot {host}',
             "warn",
         )
 

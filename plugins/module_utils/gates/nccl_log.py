@@ -27,6 +27,8 @@ class Hint(codes.Code):
     """A plugin for the network was loaded and could not be used."""
     NO_PLUGIN = "no_plugin"
     """No plugin was found."""
+    MNNVL_DISABLED = "mnnvl_disabled"
+    """A variable forbids NVLink between hosts (``NCCL_MNNVL_ENABLE``, or what that needs)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +82,8 @@ _LINE = re.compile(r"NCCL (?:INFO|WARN) (.*)")
 _NAME = r"[A-Za-z0-9_.@-]{1,40}"  # a user wrote the log: what is shown of it is names and numbers
 _PORT = re.compile(rf"\[\d+\]({_NAME}):(\d{{1,3}})/")
 _INTERFACE = re.compile(rf"\[\d+\]({_NAME}):")
+_DATA_DIRECT = "_dma"
+"""What NCCL puts behind the name of a device that reaches GPUs by a PCI function of its own (ConnectX-8)."""
 _MOST_NAMES = 64
 _HINTS: tuple[tuple[str, Hint], ...] = (
     (r"NCCL_IB_DISABLE set by environment to (?!0\b)\d", Hint.DISABLED),
@@ -87,6 +91,7 @@ _HINTS: tuple[tuple[str, Hint], ...] = (
     (r"NET/IB : No device found", Hint.NO_DEVICE),
     (r"NET/OFI (?:No eligible providers were found|\S+ initialization failed|Initializing plugin failed)", Hint.PLUGIN_FAILED),
     (r"NET/Plugin: Could not find: libnccl-net\.so", Hint.NO_PLUGIN),
+    (r"NCCL_(?:MNNVL|CUMEM)_ENABLE set by environment to 0|NCCL_P2P_DISABLE set by environment to 1", Hint.MNNVL_DISABLED),
 )  # fmt: skip
 
 
@@ -106,7 +111,10 @@ def parse(text: str) -> Said:
             said["networks"].append(match[1])
         elif match := re.match(r"NET/(IB|Socket) : Using (\[\d+\].*)", line):
             if match[1] == "IB":
-                ports = _PORT.findall(match[2].partition("; OOB")[0])
+                ports = [
+                    (name.removesuffix(_DATA_DIRECT), port)
+                    for name, port in _PORT.findall(match[2].partition("; OOB")[0])
+                ]
                 said["devices"] += [name if port == "1" else f"{name}:{port}" for name, port in ports]
             else:
                 said["interfaces"] += _INTERFACE.findall(match[2])

@@ -40,7 +40,8 @@ def judge(result: GateResult, reports: Sequence[Report]) -> GateResult:
     result = dataclasses.replace(result, measured={**result.measured, "transport": seen})
     if len(reports) < 2:
         return _with_reasons(result, reports)
-    found = [problem for report in reports for problem in problems(report.host, report.wire)]
+    found = [*beside_nvlink(reports)]
+    found += [problem for report in reports for problem in problems(report.host, report.wire)]
     warnings = (*result.warnings, *(line for report in reports for line in warn(report.host, report.wire)))
     result = dataclasses.replace(result, warnings=warnings)
     if not found or not (result.passed or result.code in (Code.SLOW_LINK, Code.NO_FLOOR)):
@@ -50,6 +51,25 @@ def judge(result: GateResult, reports: Sequence[Report]) -> GateResult:
     slow = "" if result.passed else f"; {result.cause}"
     text, following = told(f"{cause}{slow}", first.remediation, first.host)
     return dataclasses.replace(failed(result, reports, first.code, first.host, text), next=following)
+
+
+def beside_nvlink(reports: Sequence[Report]) -> Iterator[Problem]:
+    """Hosts that took the network though NVLink joins all of them: NCCL does so without a word where one GPU is not ready."""
+    domains = {report.wire.domain if report.wire else None for report in reports}
+    if len(domains) > 1 or None in domains:
+        return
+    for report in reports:
+        said = report.wire.said if report.wire else None
+        if said is None or said.hosts < 2 or said.mnnvl or said.across_nvlink or Hint.MNNVL_DISABLED in said.hints:
+            continue
+        yield Problem(
+            Code.FELL_FROM_NVLINK,
+            report.host,
+            f"NCCL on {report.host} took {', '.join(said.networks) or 'the network'}, though all hosts are in one NVLink "
+            "domain",
+            f"On {report.host}: nvidia-smi -q, Fabric; nvidia-imex-ctl -N; ls /dev/nvidia-caps-imex-channels. Where the "
+            'network is meant: ray_node_environment: {NCCL_MNNVL_ENABLE: "0"}',
+        )
 
 
 def problems(host: str, wire: Wire | None) -> Iterator[Problem]:
@@ -87,6 +107,9 @@ def warn(host: str, wire: Wire | None) -> Iterator[str]:
         return
     if not said.needs_network:
         return
+    if wire.domain and Hint.MNNVL_DISABLED in said.hints:
+        variables = "NCCL_MNNVL_ENABLE (or NCCL_CUMEM_ENABLE, NCCL_P2P_DISABLE)"
+        yield f"NCCL on {host} leaves NVLink between hosts alone, as {variables} demands"
     if nccl_log.SOCKETS in said.networks and usable and Hint.DISABLED in said.hints:
         yield f"NCCL on {host} uses sockets beside {_devices(usable)}, as NCCL_IB_DISABLE or NCCL_NET demands"
     if said.staged and nccl_log.SOCKETS not in said.networks:

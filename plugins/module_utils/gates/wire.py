@@ -1,6 +1,7 @@
 """What a host has to carry a collective's traffic, and what its network cards carried while the ranks worked.
 
-All of it is read from files that anybody may read, but for NVLink's rates, for which nvidia-smi is asked while the ranks run.
+All of it is read from files that anybody may read, but for NVLink's rates and domain, for which nvidia-smi is asked while the
+ranks run.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Literal
 from ..core import records
 from ..core.commands import in_background, run_command
 from ..core.system import read_text
-from ..driver import fabric, nvidia_smi
+from ..driver import fabric, health
+from ..driver.health import Links
 from . import nccl_log, rdma
 from .nccl_log import Said
 from .network_observations import RdmaPort
@@ -24,7 +26,7 @@ from .network_observations import RdmaPort
 Kind = Literal["ib", "roce", "efa", "ethernet"]
 RDMA: tuple[Kind, ...] = ("efa", "ib", "roce")
 MOST_DEVICES = 256
-NVLINK_DEADLINE = 5.0
+SMI_DEADLINE = 5.0
 _ROOT = Path("/")
 _ENCODING = {"2.5": 0.8, "5.0": 0.8, "8.0": 128 / 130, "16.0": 128 / 130, "32.0": 128 / 130, "64.0": 242 / 256}
 """Share of a PCIe lane's transfers that are data, by its GT/s (PCI-SIG, "PCI Express Base Specification")."""
@@ -65,12 +67,14 @@ class Wire:
         nics: with the bytes that they carried meanwhile.
         nvlink: 10^9 bytes per second and direction of each GPU's NVLinks together; None without, or where GPUs differ too much.
         pcie: likewise of the narrowest GPU's PCIe link.
+        domain: the NVLink domain, with its clique, that its GPUs have joined with those of other hosts; None for none.
     """
 
     said: Said | None = None
     nics: tuple[Nic, ...] = ()
     nvlink: float | None = None
     pcie: float | None = None
+    domain: str | None = None
 
     def rdma(self) -> tuple[Nic, ...]:
         """The RDMA ports that can be used."""
@@ -85,7 +89,9 @@ class Watch:
         self._ignored = nvswitch_ports()
         self._before = nics(root, self._ignored)
         gpus = (root / "proc/driver/nvidia/version").exists()
-        self._nvlink = in_background(_ask_nvlink) if gpus else None
+        self._nvlink = in_background(lambda: health.nvlink(SMI_DEADLINE)) if gpus else None
+        spans = gpus and fabric.spans_hosts(root)
+        self._domain = in_background(lambda: fabric.domain(run_command, SMI_DEADLINE)) if spans else None
 
     def end(self, log: str) -> Wire:
         """What was seen; ``log`` is NCCL's, of all ranks."""
@@ -95,12 +101,8 @@ class Watch:
             nics=carried(self._before, after),
             nvlink=nvlink_rate(self._nvlink()) if self._nvlink else None,
             pcie=pcie_rate(self._root),
+            domain=self._domain() if self._domain else None,
         )
-
-
-def _ask_nvlink() -> str:
-    answer = run_command(["nvidia-smi", "nvlink", "-s"], NVLINK_DEADLINE)
-    return answer.stdout if nvidia_smi.answered(answer) else ""
 
 
 def nvswitch_ports() -> tuple[str, ...]:
@@ -196,18 +198,9 @@ def network_kind(found: Sequence[Nic]) -> Kind:
     return next((kind for kind in RDMA if kind in kinds), "ethernet")
 
 
-def nvlink_rate(text: str) -> float | None:
-    """10^9 bytes per second of a GPU's NVLinks together, of the slowest GPU, from ``nvidia-smi nvlink -s``.
-
-    None where a GPU has none that is up.
-    """
-    rates: list[float] = []
-    for line in text.splitlines():
-        if re.match(r"GPU \d+:", line):
-            rates.append(0.0)
-        elif rates and (match := re.match(r"\s+Link \d+: ([\d.]+) GB/s", line)):
-            rates[-1] += float(match[1])
-    slowest = min(rates, default=0.0)
+def nvlink_rate(links: Sequence[Links]) -> float | None:
+    """10^9 bytes per second of a GPU's NVLinks together, of the slowest GPU; None where a GPU has none that is up."""
+    slowest = min((sum(one.rates) for one in links), default=0.0)
     return round(slowest, 3) if slowest else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..core.system import uptime
 from ..driver import known_issues
 from .state import HostState
 
@@ -31,16 +32,8 @@ def facts(state: HostState) -> known_issues.Facts:
         flavor=driver.get("loaded_flavor"),
         arch=system.get("arch"),
         links=links,
-        uptime=uptime(state),
+        uptime=uptime(state.get("clock"), _part(state, "boot").get("since")),
     )
-
-
-def uptime(state: HostState) -> float | None:
-    """Seconds since the host booted, by its own clock; None where that is not known."""
-    try:
-        return float(state["clock"]) - float(_part(state, "boot")["since"])
-    except (KeyError, TypeError, ValueError):
-        return None
 
 
 def _part(state: HostState, name: str) -> Mapping[str, Any]:

@@ -52,11 +52,15 @@ def findings(
         refusals.append(Stop(unfit, where=host))
     elif older := cuda_release.warning(facts["driver"], facts["cuda"], known.cuda):
         warnings.append(Stop(older, where=host))
-    branch = branches.of(facts["driver"], branches.parse(known.branches))
-    if branch:
-        source = str(settings.get("nvidia_driver_source"))
-        gone = branches.refusal(branch, str(facts["flavor"])) if source != "verify" else None
+    listed = branches.parse(known.branches)
+    branch = branches.of(facts["driver"], listed)
+    source = str(settings.get("nvidia_driver_source"))
+    if source != "verify" and (has := branch or branches.newest(facts["driver"], listed)):
+        gone = branches.refusal(has, str(facts["flavor"]))
         refusals += [Stop(gone, where=host)] if gone else []
+    if ended := branches.unlisted(facts["driver"], listed):
+        warnings.append(Stop(ended, where=host))
+    if branch:
         about = branches.warnings(
             branch, known.today, source=source, distribution=state.distribution, release=state.version
         )

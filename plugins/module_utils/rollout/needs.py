@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..admission.quarantine import QuarantineKind
+from ..driver import change_record
 from .observed import HostState, Observed
 from .settings import Settings
 from .states import Mode, Need, Step
@@ -241,8 +242,10 @@ def replica_need(
 
 
 def _domains(states: Collection[HostState]) -> tuple[str, ...]:
-    """The NVLink domains of a replica's hosts. Only a driver's change has to take a domain at once."""
-    return tuple(sorted({state.driver.nvlink_domain for state in states if state.driver.nvlink_domain}))
+    """The NVLink domains of a replica's hosts. Only a driver's change has to take a domain at once; so does one that was cut
+    short, though GPUs whose driver is not loaded do not say theirs."""
+    found = (state.driver.nvlink_domain or change_record.domain_before(state.change) for state in states)
+    return tuple(sorted({domain for domain in found if domain}))
 
 
 def stale_hosts(replica: Replica, observed: Mapping[str, Observed]) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from ..admission import fingerprint
 from ..admission.quarantine import QuarantineKind
+from ..core.system import uptime
 from ..driver.change_record import StoredRecord
 from .machine import Answer, Carrier, Machine, Model, Network
 
@@ -171,7 +172,7 @@ class HostState:
             version=system.get("version"),
             kernel=system.get("kernel"),
             arch=system.get("arch"),
-            uptime=_uptime(answer.get("clock"), answer.get("boot", {}).get("since")),
+            uptime=uptime(answer.get("clock"), answer.get("boot", {}).get("since")),
             driver=Driver.parse(answer.get("driver", {})),
             runtime=answer.get("runtime", {}),
             fingerprint=answer.get("fingerprint_digest"),
@@ -238,11 +239,3 @@ class Observed:
 
 def _stamp_changes(stamped: Mapping[str, str | None] | None, now: Mapping[str, str | None] | None) -> tuple[str, ...]:
     return tuple(fingerprint.changes(stamped, now)) if stamped and now else ()
-
-
-def _uptime(clock: float | None, since: str | None) -> float | None:
-    """Seconds since a host booted, by its own clock."""
-    try:
-        return float(clock) - float(since)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return None

@@ -223,7 +223,7 @@ def test_preflight_names_who_uses_apt(
 def state(record: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the host has: A, installed, held and loaded."""
     packages = {"libcuda1": {"version": "550.90.07-1", "hold": True, "broken": False}}
-    state = {"packages": packages, "package_version": A["version"], "loaded_version": A["version"], "nvswitches": 0, "fabric": {"switch_managers": 0, "spans_hosts": False},
+    state = {"packages": packages, "package_version": A["version"], "loaded_version": A["version"], "nvswitches": 0, "fabric": {"switch_managers": 0, "spans_hosts": False, "domain": "5f3e.1"},
              "fabric_manager": None, "dpkg_interrupted": False}  # fmt: skip
     monkeypatch.setattr(driver_state, "driver_state", lambda **_how: state)
     monkeypatch.setattr(driver_install, "PREFERENCES", tmp_path / "driver.pref")
@@ -244,6 +244,7 @@ def test_a_host_knows_what_to_go_back_to_before_anything_can_fail(
     assert result["record"]["change"]["before"] == {
         "packages": {"libcuda1": "550.90.07-1"},
         "preferences": "pins of A\n",
+        "nvlink_domain": "5f3e.1",
     }
 
 

@@ -139,6 +139,53 @@ REASONS = {
         ],
         "ptxas fatal: Value 'sm_121a' is not defined for option 'gpu-name'",
     ),
+    "ptxas older than Triton (triton-lang/triton#5929, its paths shortened)": (
+        [
+            "ptxas /tmp/tmpafhfmeeh.ptx, line 5; fatal   : Unsupported .version 8.6; current version is '8.5'",
+            "ptxas fatal   : Ptx assembly aborted due to errors",
+            "subprocess.CalledProcessError: Command '['/usr/local/cuda/bin/ptxas', '-lineinfo', '-v', '--gpu-name=sm_89', "
+            "'/tmp/tmpafhfmeeh.ptx']' returned non-zero exit status 255.",
+        ],
+        "ptxas fatal: Unsupported .version 8.6; current version is '8.5'",
+    ),
+    "a GPU that lacks what a kernel needs (hitz-zentroa/GoLLIE#5)": (
+        [
+            "RuntimeError: Internal Triton PTX codegen error: ",
+            "ptxas /tmp/compile-ptx-src-38da7f, line 91; error   : Feature '.bf16' requires .target sm_80 or higher",
+            "ptxas /tmp/compile-ptx-src-38da7f, line 92; error   : Feature '.bf16' requires .target sm_80 or higher",
+            "ptxas fatal   : Ptx assembly aborted due to errors",
+        ],
+        "ptxas error: Feature '.bf16' requires .target sm_80 or higher",
+    ),
+    "a rank's prefix twice, by torch and by who started it (a public log of torch 2.7)": (
+        [
+            "(worker1, rank=1, pid=27522, ip=10.105.0.4) [rank4]: [rank4]: torch.distributed.DistBackendError: NCCL error in: "
+            "/pytorch/torch/csrc/distributed/c10d/NCCLUtils.cpp:77, remote process exited or there was a network error, NCCL version "
+            "2.26.2",
+            "(worker1, rank=1, pid=27522, ip=10.105.0.4) [rank4]: [rank4]: ncclRemoteError: A call failed possibly due to a network "
+            "error or a remote process exiting prematurely.",
+            "(worker1, rank=1, pid=27522, ip=10.105.0.4) [rank4]: [rank4]: Last error:",
+            "(worker1, rank=1, pid=27522, ip=10.105.0.4) [rank4]: [rank4]: socketPollConnect: connect returned Connection refused, "
+            "exceeded error retry count (35)",
+        ],
+        "socketPollConnect: connect returned Connection refused, exceeded error retry count (35)",
+    ),
+    "one of a group of exceptions": (
+        [
+            "  | ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception)",
+            "  +-+---------------- 1 ----------------",
+            "    | ValueError: no such model",
+        ],
+        "ValueError: no such model",
+    ),
+    "a line that Ray shows once for several processes": (
+        [
+            "(RayWorkerWrapper pid=2757099) RuntimeError: Expected one of cpu, cuda, hpu, mtia, privateuseone device type at start of "
+            "device string: npu [repeated 2x across cluster] (Ray deduplicates logs by default. Set RAY_DEDUP_LOGS=0 to disable log "
+            "deduplication, or see https://docs.ray.io/en/master/ray-observability/user-guides/configure-logging.html)",
+        ],
+        "RuntimeError: Expected one of cpu, cuda, hpu, mtia, privateuseone device type at start of device string: npu",
+    ),
     "a peer's broken connection comes first, what broke it later": (
         [
             "(W pid=1, ip=10.0.0.11) ERROR 11-22 01:00:00 [x.py:1] RuntimeError: NCCL error: remote process exited or there was a network "
@@ -178,7 +225,53 @@ REASONS = {
 
 @pytest.mark.parametrize(("lines", "reason"), REASONS.values(), ids=REASONS.keys())
 def test_failure_reason(lines: list[str], reason: str) -> None:
-    assert causes.of_program(lines).text.startswith(reason)
+    found = causes.of_program(lines)
+    assert found.text.startswith(reason)
+    assert "[repeated" not in found.text
+
+
+BUILD_LOGS = {
+    "another compiler's plug-ins (CachyOS/linux-cachyos#11)": (
+        "warning: the compiler differs from the one used to build the kernel\n"
+        "cc1: error: incompatible gcc/plugin versions\n"
+        "cc1: error: failed to initialize plugin ./scripts/gcc-plugins/structleak_plugin.so\n",
+        "cc1: error: incompatible gcc/plugin versions",
+    ),
+    "no compiler (pkoutoupis/rapiddisk#182)": (
+        "warning: the compiler differs from the one used to build the kernel\n"
+        "  The kernel was built by: x86_64-linux-gnu-gcc-9 (Ubuntu 9.4.0-1ubuntu1~20.04.2) 9.4.0\n"
+        "  You are using:           \n"
+        "  CC [M]  /tmp/3/module/rapiddisk.o\n"
+        "/bin/sh: 1: gcc-9: not found\n"
+        "make[4]: *** [scripts/Makefile.build:243: /tmp/3/module/rapiddisk.o] Error 127\n",
+        "/bin/sh: 1: gcc-9: not found",
+    ),
+    "an option that the compiler does not know": (
+        "x86_64-linux-gnu-gcc-11: error: unrecognized command-line option '-ftrivial-auto-var-init=zero'\n",
+        "x86_64-linux-gnu-gcc-11: error: unrecognized command-line option '-ftrivial-auto-var-init=zero'",
+    ),
+    "a full disk": (
+        "/usr/bin/ld: final link failed: No space left on device\nmake[1]: *** [Makefile:1] Error 1\n",
+        "/usr/bin/ld: final link failed: No space left on device",
+    ),
+    "a symbol that the kernel keeps to itself": (
+        "FATAL: modpost: GPL-incompatible module nvidia.ko uses GPL-only symbol 'rcu_read_unlock_strict'\n",
+        "FATAL: modpost: GPL-incompatible module nvidia.ko uses GPL-only symbol 'rcu_read_unlock_strict'",
+    ),
+    "a tool that kernels do without is no reason beside a compiler's": (
+        "/bin/sh: 1: pahole: not found\n  CC [M]  nvidia/nv.o\nnvidia/nv.c:12:9: error: too few arguments to function 'x'\n",
+        "nvidia/nv.c:12:9: error: too few arguments to function 'x'",
+    ),
+    "only what make says of it": ("make[1]: *** [Makefile:1] Error 2\n", ""),
+}
+
+
+@pytest.mark.parametrize(("log", "error"), BUILD_LOGS.values(), ids=BUILD_LOGS)
+def test_why_a_module_does_not_build(log: str, error: str) -> None:
+    cause = causes.Cause(CauseKind.DKMS, "driver 550.163.01 does not build", log="/var/lib/dkms/x/make.log")
+    found = causes.with_build_log(cause, log)
+    assert found.text == (f"{cause.text}: {error}" if error else cause.text)
+    assert found.log == ("" if error else cause.log)
 
 
 def text(name: str) -> str:

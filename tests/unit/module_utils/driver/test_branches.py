@@ -81,9 +81,54 @@ def test_an_archive_that_does_not_carry_a_branch(version: str, where: dict[str, 
     assert any("is not known to have branch" in line for line in said(version, **where)) is warns
 
 
+@pytest.mark.parametrize(
+    ("version", "where", "warns"),
+    [
+        ("570.133.20", {"distribution": "debian", "release": "13"}, True),
+        ("570.133.20", {"distribution": "debian", "release": "12"}, False),
+        ("580.159.04", {"release": "26.04"}, True),
+        ("595.91.07", {"release": "26.04"}, False),
+        ("580.159.04", {"source": "mirror", "release": "26.04"}, False),  # whatever it carries
+    ],
+)
+def test_a_repository_of_nvidia_s_that_does_not_carry_a_branch(
+    version: str, where: dict[str, str], warns: bool
+) -> None:
+    assert any(line.startswith("NVIDIA's repository for") for line in said(version, **where)) is warns
+
+
 @pytest.mark.parametrize("version", ["545.23.08", "verify", None, "550"])
-def test_what_is_not_listed_is_not_judged(version: str | None) -> None:
+def test_what_is_not_listed_is_not_judged_by_a_row(version: str | None) -> None:
     assert branches.of(version, BRANCHES) is None
+
+
+@pytest.mark.parametrize(
+    ("version", "ended"),
+    [
+        ("545.23.08", True),
+        ("525.147.05", True),
+        ("470.256.02", True),
+        ("550.90.07", False),
+        ("630.10.01", False),
+        ("verify", False),
+    ],
+)
+def test_what_nvidia_does_not_list_has_ended(version: str, ended: bool) -> None:
+    found = branches.unlisted(version, BRANCHES)
+    assert (found is not None) is ended
+    if found:
+        assert found.startswith(f"branch {version[:3]} is none that NVIDIA supports")
+    assert branches.unlisted(version, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("version", "modules"), [("630.10.01", ("open",)), ("620.10.01", None), ("545.23.08", None), ("", None)]
+)
+def test_what_is_gone_does_not_come_back_with_a_newer_branch(version: str, modules: tuple[str, ...] | None) -> None:
+    found = branches.newest(version, BRANCHES)
+    assert (found and found.modules) == modules
+    if found:
+        assert (branches.refusal(found, "proprietary") or "").startswith("branch 630 has open kernel modules alone")
 
 
 def test_rows_are_complete_and_in_order() -> None:

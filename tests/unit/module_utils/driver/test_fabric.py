@@ -87,6 +87,24 @@ def test_cards_whose_nvlink_reaches_other_hosts(tmp_path: Path, device: str, spa
     assert fabric.spans_hosts(tmp_path) is spans
 
 
+@pytest.mark.parametrize(
+    ("listed", "spans"),
+    [
+        pytest.param("# one address a line\n10.0.0.11\n10.0.0.12\n", True, id="an operator has said who shares memory"),
+        pytest.param("10.0.0.11\n", False, id="this host alone"),
+        pytest.param("# 10.0.0.11\n# 10.0.0.12\n", False, id="as it came"),
+    ],
+)
+def test_cards_that_are_not_listed_are_judged_by_what_imex_was_given(tmp_path: Path, listed: str, spans: bool) -> None:
+    """GH200 NVL32, and racks that came after this table; nvidia-imex alone says nothing: it is installed on HGX B200 too."""
+    file = tmp_path / fabric.IMEX_HOSTS
+    file.parent.mkdir(parents=True)
+    file.write_text(listed)
+    assert fabric.spans_hosts(tmp_path) is False  # no card of NVIDIA's
+    functions(tmp_path, *GPU, "g/device 0x2342")
+    assert fabric.spans_hosts(tmp_path) is spans
+
+
 def gpu(cluster: str | None, clique: str | None = "1", state: str | None = "Completed") -> GpuHealth:
     return GpuHealth("0", fabric_state=state, fabric_status="Success", fabric_cluster=cluster, fabric_clique=clique)
 
@@ -116,14 +134,24 @@ def test_nvidia_smi_is_asked_only_where_nvlink_reaches_other_hosts(tmp_path: Pat
 
     host = functions(tmp_path / "b200", *GPU, "g/device 0x2901")
     assert fabric.read(host, run, 1.0) == {
-        "switch_managers": 0, "ib_umad": False, "spans_hosts": False, "domain": None, "imex_active": None,
+        "switch_managers": 0, "ib_umad": False, "spans_hosts": False, "domain": None, "imex_active": None, "imex_channel": None,
     }  # fmt: skip
     assert asked == []
     rack = functions(tmp_path / "gb200", *GPU, "g/device 0x2941")
     (rack / "sys/module/ib_umad").mkdir(parents=True)
     assert fabric.read(rack, run, 1.0) == {
-        "switch_managers": 0, "ib_umad": True, "spans_hosts": True, "domain": f"{CLUSTER}.32766", "imex_active": False,
+        "switch_managers": 0, "ib_umad": True, "spans_hosts": True, "domain": f"{CLUSTER}.32766", "imex_active": False, "imex_channel": False,
     }  # fmt: skip
+
+
+def test_a_channel_is_a_device_that_programs_may_open(tmp_path: Path) -> None:
+    rack = functions(tmp_path, *GPU, "g/device 0x2941")
+    channels = rack / fabric.IMEX_CHANNELS
+    channels.mkdir(parents=True)
+    assert fabric.read(rack, lambda _argv, _deadline: CommandResult(0, "active\n"), 1.0)["imex_channel"] is False
+    (channels / "channel0").touch()
+    found = fabric.read(rack, lambda _argv, _deadline: CommandResult(0, "active\n"), 1.0)
+    assert (found["imex_channel"], found["imex_active"]) == (True, True)
 
 
 @pytest.mark.parametrize("answer", [CommandResult(0, "no XML"), CommandResult(9), CommandResult(None, timed_out=True)])

@@ -248,6 +248,16 @@ def test_what_the_kernel_says_of_the_card_is_quoted(kernel: Kernel, monkeypatch:
         "because it does not include the required GPU System Processor (GSP)."
     )
     assert kernel_log.parse_refusal(["NVRM: loading NVIDIA UNIX x86_64 Kernel Module"]) is None
+    left_behind = [  # driver 610.43.02 on a card of Pascal, from a public report
+        "NVRM: The NVIDIA GeForce GT 1030 GPU installed in this system is",
+        "NVRM:   supported through the NVIDIA 580.xx Legacy drivers. Please",
+        "NVRM:   visit http://www.nvidia.com/object/unix.html for more",
+        "NVRM:   information.  The 610.43.02 NVIDIA driver will ignore this GPU.",
+    ]
+    assert kernel_log.parse_refusal([*left_behind, "NVRM: No NVIDIA GPU found."]) == (
+        "The NVIDIA GeForce GT 1030 GPU installed in this system is supported through the NVIDIA 580.xx Legacy drivers. Please "
+        "visit http://www.nvidia.com/object/unix.html for more information. The 610.43.02 NVIDIA driver will ignore this GPU."
+    )
     monkeypatch.setattr(kernel_log, "refusal", lambda _since: said)
 
     def run(argv: Sequence[str], deadline: float) -> CommandResult:

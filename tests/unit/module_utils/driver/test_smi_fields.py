@@ -63,6 +63,30 @@ def test_the_document_and_the_code_decide_alike() -> None:
             assert (kind == "warns") == warns_only, field
 
 
+@pytest.mark.parametrize(
+    ("inside", "named"),
+    [
+        ("<ecc_errors><bank_repair_pending>Yes</bank_repair_pending></ecc_errors>", "ecc_errors/bank_repair_pending"),
+        ("<fabric><health><link_degraded>True</link_degraded></health></fabric>", "fabric/health/link_degraded"),
+        ("<ecc_errors><bank_repair_pending>No</bank_repair_pending></ecc_errors>", None),
+        ("<ecc_errors><bank_repair_pending>N/A</bank_repair_pending></ecc_errors>", None),
+        ("<capabilities><egm>Yes</egm></capabilities>", None),
+        ("<gpu_operation_mode><pending_gom>Compute</pending_gom></gpu_operation_mode>", None),
+    ],
+)
+def test_a_field_that_no_branch_had_and_that_asks_for_something_is_told(inside: str, named: str | None) -> None:
+    flags = smi_fields.flags(ElementTree.fromstring(f"<gpu>{inside}</gpu>"))
+    assert [(flag.field, flag.decision.code, flag.decision.severity) for flag in flags] == (
+        [(named, "field_unknown", "warn")] if named else []
+    )
+
+
+def test_a_field_that_is_judged_is_told_by_its_row_alone() -> None:
+    inside = "<remapped_rows><remapped_row_pending>Yes</remapped_row_pending></remapped_rows>"
+    flags = smi_fields.flags(ElementTree.fromstring(f"<gpu>{inside}</gpu>"))
+    assert [flag.decision.code for flag in flags] == ["row_remap_pending"]
+
+
 def test_every_code_is_one_of_the_driver_gate_s() -> None:
     rules = [rule for rules in smi_fields.RULES.values() for rule in rules.values() if rule is not None]
     assert {rule.code for rule in (*rules, *smi_fields.PENDING.values())} <= {str(code) for code in Code}

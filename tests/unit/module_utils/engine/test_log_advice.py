@@ -71,6 +71,13 @@ def test_a_case_is_advised(case: str, advice: tuple[str, list[str]]) -> None:
     assert [each for each in fragments if each not in said] == []
 
 
+def test_a_completion_from_a_link_local_gid_is_told_as_one() -> None:
+    """The second line of case log-ib-gid-timeout, where queue pairs came up and nothing went through."""
+    found = log_advice.read([(CASES / "log-ib-gid-timeout/engine.log").read_text().splitlines()[1]], KNOWN)
+    assert [one.id for one in found] == ["nccl_link_local_completion"]
+    assert "they left mlx5_bond_0 from the link-local GID fe80::200:ff:fe00:1" in found[0].finding
+
+
 @pytest.mark.parametrize(
     ("line", "why"),
     [(0, "No route to host"), (2, "No route to host"), (3, "Connection refused")],
@@ -80,6 +87,13 @@ def test_each_wording_of_a_refused_connection_names_peer_and_reason(line: int, w
     said = (CASES / "log-nccl-connect-wordings/engine.log").read_text().splitlines()[line]
     (found,) = log_advice.read([said], KNOWN)
     assert found.finding == f"NCCL cannot connect to 10.0.0.14: {why}."
+
+
+def test_a_line_that_ray_shows_once_for_several_processes_is_found() -> None:
+    row = next(row for row in ROWS if row["id"] == "nccl_ib_connection")
+    (found,) = log_advice.read([f"{row['line']} [repeated 7x across cluster]"], KNOWN)
+    assert found.id == "nccl_ib_connection"
+    assert "repeated" not in found.line
 
 
 def test_rows_have_names_of_their_own() -> None:

@@ -19,7 +19,7 @@ STATE: driver_state.FullDriverState = {
         "active": True,
     },
     "nvswitches": 4,
-    "fabric": {"switch_managers": 0, "ib_umad": False, "spans_hosts": False, "domain": None, "imex_active": None},
+    "fabric": {"switch_managers": 0, "ib_umad": False, "spans_hosts": False, "domain": None, "imex_active": None, "imex_channel": None},
     "persistence": True,
     "modules": {"nvidia": {"refcount": 0, "used_by": []}},
     "refcount": 0,

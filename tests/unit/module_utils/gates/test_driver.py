@@ -34,7 +34,7 @@ GPU = GpuHealth(
 )
 HEALTH = Health(
     (GPU, dataclasses.replace(GPU, index=1, pci="00000000:2D:00.0")),
-    tuple(Links(index, "NVIDIA H100 80GB HBM3", uuid, (True,) * 18) for index, uuid in enumerate(UUIDS)),
+    tuple(Links(index, "NVIDIA H100 80GB HBM3", uuid, (26.562,) * 18) for index, uuid in enumerate(UUIDS)),
 )
 FAILED = nvidia_smi.failure(CommandResult(18, "Failed to initialize NVML: Driver/library version mismatch"))
 EXPECTED = Expected(VERSION, gpus=2, gpu_model="H100")
@@ -168,8 +168,8 @@ UNKNOWN = GpuHealth("0F:01:00.0")
     "health",
     [
         {"nvlink": ()},
-        {"nvlink": tuple(dataclasses.replace(one, up=()) for one in HEALTH.nvlink)},
-        {"nvlink": tuple(dataclasses.replace(one, up=(False,) * 12) for one in HEALTH.nvlink)},
+        {"nvlink": tuple(dataclasses.replace(one, rates=()) for one in HEALTH.nvlink)},
+        {"nvlink": tuple(dataclasses.replace(one, rates=(0.0,) * 12) for one in HEALTH.nvlink)},
         {"gpus": (UNKNOWN,)},
     ],
 )

@@ -16,7 +16,8 @@ SXM, NVL, V100 = "NVIDIA H100 80GB HBM3", "NVIDIA H100 NVL", "Tesla V100-SXM2-32
 
 
 def links(model: str, *ups: Sequence[bool]) -> tuple[Links, ...]:
-    return tuple(Links(index, model, f"GPU-{index}", tuple(up)) for index, up in enumerate(ups))
+    rates = (tuple(26.562 if one else 0.0 for one in up) for up in ups)
+    return tuple(Links(index, model, f"GPU-{index}", each) for index, each in enumerate(rates))
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,24 @@ def test_links(seen: tuple[Links, ...], nvswitches: int, down: list[str]) -> Non
     assert [finding.code for finding in found] == ["nvlink_down"] * len(down)
     for finding, words in zip(found, down, strict=True):
         assert words in finding.cause
+
+
+@pytest.mark.parametrize(
+    ("seen", "nvswitches", "severities"),
+    [
+        pytest.param(links(NVL, [UP, UP], [UP, UP], [DOWN, DOWN]), 0, ["warn"], id="the third card has no partner"),
+        pytest.param(links(NVL, [UP, UP], [UP, UP], []), 0, ["warn"], id="nor does it say anything of links"),
+        pytest.param(links(NVL, *([UP, UP],) * 2, *([DOWN, DOWN],) * 2), 0, ["fail", "fail"], id="a bridge that failed takes two"),
+        pytest.param(links(NVL, [UP, UP], [UP, DOWN], [DOWN, DOWN]), 0, ["fail", "warn"], id="and another that is half up"),
+        pytest.param(links(SXM, [UP, UP], [UP, UP], [DOWN, DOWN]), 4, ["fail"], id="behind NVSwitches every card is joined"),
+    ],
+)  # fmt: skip
+def test_a_card_without_a_bridge_is_no_fault(
+    seen: tuple[Links, ...], nvswitches: int, severities: list[str]
+) -> None:
+    found = list(driver_gpus.findings(Health(nvlink=seen), Machine("a1", nvswitches)))
+    assert [finding.severity for finding in found] == severities
+    assert {finding.code for finding in found} == {"nvlink_down"}
 
 
 def test_a_card_that_reports_a_fabric_is_behind_nvswitches_that_pci_does_not_show() -> None:

@@ -25,8 +25,9 @@ B200 = {
 GB200 = {
     **STATE,
     "nvswitches": 0,
+    "packages": {**STATE["packages"], "nvidia-imex-550": {**NVLSM, "version": f"{VERSION}-1"}},
     "fabric_manager": None,
-    "fabric": {**NONE, "spans_hosts": True, "imex_active": True, "domain": f"{CLUSTER}.1"},
+    "fabric": {**NONE, "spans_hosts": True, "imex_active": True, "imex_channel": True, "domain": f"{CLUSTER}.1"},
 }
 READY = gpu(CLUSTER)
 
@@ -89,6 +90,12 @@ def test_fabric(state, gpus, code, says, types):
     ("state", "gpus", "says", "types"),
     [
         (without(GB200, imex_active=False), (READY, READY), "IMEX does not run", "/etc/nvidia-imex/nodes_config.cfg"),
+        ({**without(GB200, imex_active=False), "packages": STATE["packages"]}, (READY, READY), "IMEX is not installed", "ansible-playbook site.yml"),
+        (
+            {**GB200, "packages": {**STATE["packages"], "nvidia-imex": {**NVLSM, "version": "550.90.07-1"}}}, (READY, READY),
+            f"IMEX is 550.90.07, the driver {VERSION}", "ansible-playbook site.yml",
+        ),
+        (without(GB200, imex_channel=False), (READY, READY), "no IMEX channel", "NVreg_CreateImexChannel0=1"),
         (GB200, (gpu(ZEROS, "0"), gpu(ZEROS, "0")), "ClusterUUID is zero", "the rack's NVLink switches"),
     ],
 )

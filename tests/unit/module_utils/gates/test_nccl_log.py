@@ -28,7 +28,10 @@ def said(name: str) -> Said:
                 hints=(Hint.NO_DEVICE, Hint.PLUGIN_FAILED),
             ),
         ),
-        ("2.27.5-roce", Said("2.27.5", ("IB",), ROCE, direct=4, hosts=2, chosen=True)),
+        (
+            "2.27.5-roce",  # sets NCCL_CUMEM_ENABLE to 0
+            Said("2.27.5", ("IB",), ROCE, direct=4, hosts=2, chosen=True, hints=(Hint.MNNVL_DISABLED,)),
+        ),
         (
             "2.28.9-one-rank",
             Said(
@@ -55,6 +58,29 @@ def test_what_nccl_said(name: str, expected: Said) -> None:
 )
 def test_what_follows_from_it(name: str, gdr: bool | None, network: bool) -> None:
     assert (said(name).gdr, said(name).needs_network) == (gdr, network)
+
+
+def test_a_device_that_reaches_gpus_directly_is_known_by_the_name_that_the_host_has() -> None:
+    """ConnectX-8 on GB300, NCCL 2.29.3, as dranet's example of OCI's BM.GPU.GB300.4 quotes it."""
+    found = nccl_log.parse(
+        "NCCL INFO NET/IB : Using [0]rdma_vf_rail0_dma:1/RoCE [1]rdma_vf_rail1_dma:1/RoCE [2]rdma_vf_rail2_dma:1/RoCE [RO]; OOB"
+    )
+    assert found.devices == ("rdma_vf_rail0", "rdma_vf_rail1", "rdma_vf_rail2")
+
+
+@pytest.mark.parametrize(
+    ("setting", "hints"),
+    [
+        ("NCCL_MNNVL_ENABLE set by environment to 0.", (Hint.MNNVL_DISABLED,)),
+        ("NCCL_CUMEM_ENABLE set by environment to 0.", (Hint.MNNVL_DISABLED,)),
+        ("NCCL_P2P_DISABLE set by environment to 1.", (Hint.MNNVL_DISABLED,)),
+        ("NCCL_MNNVL_ENABLE set by environment to 1.", ()),
+        ("NCCL_MNNVL_ENABLE set by environment to 2.", ()),
+        ("NCCL_P2P_DISABLE set by environment to 0.", ()),
+    ],
+)
+def test_nvlink_between_hosts_that_a_variable_forbids(setting: str, hints: tuple[Hint, ...]) -> None:
+    assert nccl_log.parse(f"a1:1:1 [0] NCCL INFO {setting}").hints == hints
 
 
 def test_ranks_that_differ_are_told() -> None:

@@ -46,6 +46,12 @@ GOOD = wire(ROCE, *(nic(name, "roce") for name in ROCE.devices), QUIET)
 FELL = wire(NO_DEVICE, nic("mlx5_0", moved=0), nic("mlx5_1", moved=0), ETH)
 
 
+def joined(seen: Wire, domain: str = "5f3e.1") -> Wire:
+    """The same on a host of a rack whose NVLink joins hosts."""
+    assert seen.said is not None
+    return dataclasses.replace(seen, said=dataclasses.replace(seen.said, hosts=2, hints=()), domain=domain)
+
+
 def judged(*wires: Wire | None, result: GateResult = PASSED) -> GateResult:
     return transport.judge(result, [report(f"a{n + 1}", n, wire=each) for n, each in enumerate(wires)])
 
@@ -58,6 +64,14 @@ def judged(*wires: Wire | None, result: GateResult = PASSED) -> GateResult:
         pytest.param((wire(NO_DEVICE, ETH),) * 2, "ok", None, "", "", id="sockets, and nothing better"),
         pytest.param((wire(NO_DEVICE, nic("mlx5_0", usable=False), ETH),) * 2, "ok", None, "", "", id="the port is down"),
         pytest.param((wire(MNNVL, nic("mlx5_0", moved=0), ETH),) * 2, "ok", None, "", "", id="NVLink across hosts"),
+        pytest.param(
+            (joined(GOOD), joined(GOOD)), "fell_from_nvlink", "a1",
+            "NCCL on a1 took IB, though all hosts are in one NVLink domain; NCCL on a2 took IB",
+            "nvidia-imex-ctl -N", id="NVLink across hosts is left for the network",
+        ),
+        pytest.param((joined(GOOD), joined(GOOD, "5f3e.2")), "ok", None, "", "", id="two domains"),
+        pytest.param((joined(GOOD), GOOD), "ok", None, "", "", id="a host outside of the domain"),
+        pytest.param((joined(wire(MNNVL, ETH)),) * 2, "ok", None, "", "", id="NVLink across hosts, as it should be"),
         pytest.param(
             (GOOD, FELL), "fell_to_sockets", "a2",
             "NCCL on a2 fell to sockets over eth0 beside InfiniBand mlx5_0, mlx5_1 at 400 Gb/s (idle: 0 MB): it found no device "
@@ -107,6 +121,10 @@ def test_transport(wires, code, host, says, types) -> None:
                 ROCE, nic("mlx5_0", "roce"), nic("mlx5_1", "roce", 0), nic("mlx5_2", "roce"), nic("mlx5_9", "roce", 0)
             ),
             "on a1 mlx5_1 carried nothing while other ports did",
+        ),
+        (
+            dataclasses.replace(joined(GOOD), said=dataclasses.replace(ROCE, hosts=2, hints=(Hint.MNNVL_DISABLED,))),
+            "NCCL on a1 leaves NVLink between hosts alone, as NCCL_MNNVL_ENABLE (or NCCL_CUMEM_ENABLE, NCCL_P2P_DISABLE) demands",
         ),
         (wire(None, *GOOD.nics), "NCCL's log on a1 does not say which network it used"),
     ],

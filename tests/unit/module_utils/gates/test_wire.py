@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import health
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates import wire
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.wire import Nic
 
@@ -115,6 +116,16 @@ def test_what_was_carried_is_the_difference_of_what_is_counted() -> None:
     ]  # fmt: skip
 
 
+def test_the_domain_is_asked_for_where_nvlink_reaches_other_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(wire.health, "nvlink", lambda _deadline: ())
+    monkeypatch.setattr(wire.fabric, "domain", lambda _run, _deadline: asked.append("domain") or "5f3e.1")
+    files(tmp_path, "proc/driver/nvidia", version="NVRM version: NVIDIA UNIX Open Kernel Module")
+    assert (wire.Watch(tmp_path).end("").domain, asked) == (None, [])
+    files(tmp_path, "sys/bus/pci/devices/g", vendor="0x10de", device="0x2941", **{"class": "0x030200"})
+    assert (wire.Watch(tmp_path).end("").domain, asked) == ("5f3e.1", ["domain"])
+
+
 def test_a_watch_sees_what_nccl_said_and_what_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = tmp_path / "host.json"
     record.write_text('{"nvswitch_ports": ["mlx5_9"]}')
@@ -158,7 +169,7 @@ H100_NVL = "".join(
     ],
 )
 def test_nvlink_rate_is_of_the_slowest_gpu(text: str, rate: float | None) -> None:
-    assert wire.nvlink_rate(text) == rate
+    assert wire.nvlink_rate(health.parse_nvlink(text)) == rate
 
 
 PAIRS = "\tGPU0\tGPU1\tGPU2\tGPU3\nGPU0\t X \tNV12\tSYS\tSYS\nGPU1\tNV12\t X \tSYS\tSYS\nGPU2\tSYS\tSYS\t X \tNV12\nGPU3\tSYS\tSYS\tNV12\t X \n"

@@ -67,6 +67,19 @@ def test_proprietary_modules_are_refused_where_they_are_gone() -> None:
     )
 
 
+def test_a_branch_that_came_after_the_table_has_no_proprietary_modules_either() -> None:
+    refusals, _ = said("630.12.01", settings={"nvidia_driver_flavor": "proprietary"})
+    assert len(refusals) == 1
+    assert "branch 630 has open kernel modules alone" in refusals[0]
+    assert said("630.12.01") == ([], [])
+
+
+def test_a_branch_that_nvidia_does_not_list_any_more_warns() -> None:
+    refusals, warnings = said("525.147.05")
+    assert refusals == []
+    assert [line for line in warnings if "branch 525 is none that NVIDIA supports" in line]
+
+
 def test_a_driver_that_does_not_build_for_the_kernel_is_refused() -> None:
     """The plan's half of case dkms-reason-in-make-log: driver and kernel are those of its make.log."""
     kernel = "6.19.3-amd64"

@@ -476,6 +476,20 @@ def test_a_new_driver_takes_the_hosts_of_one_nvlink_domain_in_one_wave_or_not_at
     assert [wave.replicas for wave in allowed.waves] == [("ra", "rb")]
 
 
+def test_a_change_that_was_cut_short_is_gone_on_with_in_the_same_nvlink_domain() -> None:
+    """GPUs whose driver is not loaded say no domain: their host wrote down which it was before the change."""
+    states = rack("a1", "a2")
+    before = {"packages": {}, "preferences": None, "nvlink_domain": "5f3e.1"}
+    for host in ("b1", "b2"):
+        states[host]["driver"] |= {"loaded_version": None, "fabric": {"switch_managers": 0, "spans_hosts": True, "domain": None}}
+        states[host]["change"] = {**HALF, "change": {**HALF["change"], "before": before}}
+    changes = {host: {"nvidia_driver_version": "580.95.05"} for host in ADDRESSES}
+    refused = build(states, changes, mode=Mode.UPGRADE)
+    assert "rb, ra are in one NVLink domain (5f3e.1)" in refused.refusals[0].cause
+    allowed = build(states, changes, mode=Mode.UPGRADE, policy=Policy.parse(None, "0", None, ()))
+    assert [wave.replicas for wave in allowed.waves] == [("rb", "ra")]
+
+
 def test_settings_may_change_apart_within_an_nvlink_domain() -> None:
     states = rack(*ADDRESSES)
     for host in ADDRESSES:
