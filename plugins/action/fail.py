@@ -17,10 +17,11 @@ class ActionModule(Action):
     DOCUMENTATION = documented.DOCUMENTATION
 
     def act(self, arguments: Values, task_vars: Values) -> Values:
+        outcome = {"failed": True, "refused": arguments["refused"]}
         headline, *rest = arguments["cause"].splitlines()
         if not rest:
-            return {"failed": True, **stops.as_result(Stop(arguments["cause"], arguments["next"]))}
+            return {**outcome, **stops.as_result(Stop(arguments["cause"], arguments["next"]))}
         # Ansible prints a message twice, so that what follows its first line is in a field of its own.
         lines = [*rest, *([f"Next: {arguments['next']}"] if arguments["next"] else [])]
         whole = {"msg": headline, "reasons": "\n".join(lines) + "\n", "next": arguments["next"]}
-        return {"failed": True, **Invocation.of_this_run().in_result(whole)}
+        return {**outcome, **Invocation.of_this_run().in_result(whole)}

@@ -86,7 +86,7 @@ class ActionModule(ClusterAction):
             misplaced = self._misplaced(task_vars, declared, found)
             return refused([*found.refusals, *misplaced, *([unfit] if unfit else []), *faults], found.warnings)
         if unfit or faults:
-            raise stops.fail(unfit or Stop("\n".join(map(str, faults))))
+            raise stops.refuse(unfit or Stop("\n".join(map(str, faults))))
         cluster = self.cluster(task_vars, declared=declared)
         run = plan.Run(mode, policy, datetime.datetime.now(datetime.UTC), set(task_vars["ansible_play_hosts_all"]))
         answers = {} if cluster.topology.problems else self.probe(cluster, task_vars, preflight=True)
@@ -252,6 +252,7 @@ def refused(reasons: Sequence[Stop], warnings: Sequence[str] = ()) -> dict[str, 
     message, lines = render.refused(reasons)
     return {
         "failed": True,
+        "refused": True,
         "msg": message,
         # Not in the message, which Ansible prints twice; one text, as it folds the lines of a list.
         "reasons": "".join(f"- {line}\n" for line in (*lines, *(f"warning: {warning}" for warning in warnings))),

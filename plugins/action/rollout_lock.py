@@ -61,7 +61,7 @@ class ActionModule(HeadsAction):
                 fresh = [host for host, answer in answers.items() if _action(answer) is LockAction.TAKE]
                 if do == "hold":
                     self.ask(fresh, {"do": "release", "run": run}, self._variables)
-                return {**_result(answers, False, do == "try"), "failed": True, **stops.as_result(problem)}
+                return {**_result(answers, False, do == "try"), **stops.refusal(problem)}
         taken = any(_action(answer) is LockAction.TAKE for answer in answers.values())
         return _result(answers, taken, do == "try")
 

@@ -43,7 +43,7 @@ class ActionModule(ClusterAction):
         if arguments["format"] == "table" and whole_replicas.missing(replicas, asked):
             text = f"{whole_replicas.said(replicas, asked)}\n\n{text}"
         Display().display(Invocation.of_this_run().repeated(text) if arguments["format"] == "table" else text)
-        return {"changed": False, "status": status}
+        return {"changed": False, "status": status, **({"warnings": [*cluster.faults]} if cluster.faults else {})}
 
     def _others(self, cluster: Cluster, task_vars: Values) -> dict[str, Answer]:
         """What hosts of the inventory that are in no replica, and no routers, answer."""

@@ -34,7 +34,7 @@ from typing import Any
 from ansible.plugins.callback.default import CallbackModule as Default
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import printable
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, identity
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.invocation import Invocation
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import events, feed, progress
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.calm_view import View
@@ -95,10 +95,11 @@ class CallbackModule(Default):
 
     @_calm
     def v2_playbook_on_start(self, playbook: Any) -> None:
+        before = identity.running_for() if self._channel is None else 0.0
         if self._channel is None:
             self._channel = progress.Channel()
             ansible_internals.show_through(self._display, self._above)
-        self._view = View(self._show, self._screen.redrawn)
+        self._view = View(self._show, self._screen.redrawn, before=before)
         feed.listener = _Locked(self._view, self.lock)
         self._over = threading.Event()
         threading.Thread(target=self._go_on, args=(self._over, self._channel), name="calm", daemon=True).start()

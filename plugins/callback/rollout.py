@@ -145,12 +145,13 @@ class CallbackModule(CallbackBase):
     @_harmless
     def v2_playbook_on_start(self, playbook: Any) -> None:
         answers.limit(self.get_option("answer_limit"))  # in this process, which workers are forks of
+        before = 0.0 if self._playbook else identity.running_for()  # a further playbook of one command begins now
         self._playbook = ansible_internals.playbook_name(playbook)
         self._ours = ansible_internals.playbook_folder(playbook) in _PLAYBOOKS
-        self._began = time.time()
+        self._began = time.time() - before
         # Actions of this run put what they bring from hosts beside the journal.
         os.environ[journal.ROOT_VARIABLE] = str(self._root())
-        self._tracker = Tracker(typical_wave=timeline.typical_wave(self._earlier()))
+        self._tracker = Tracker(typical_wave=timeline.typical_wave(self._earlier()), before=before)
 
     @_harmless
     def v2_playbook_on_play_start(self, play: Any) -> None:

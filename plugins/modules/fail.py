@@ -19,6 +19,13 @@ options:
     description: The next command to type, where there is one; it works when it is pasted.
     type: str
     default: ""
+  refused:
+    description:
+      - Whether this is a refusal to begin, rather than something that went wrong.
+      - A run whose only failures are refusals, and that has changed nothing before, ends as refused in its closing box and
+        its report.
+    type: bool
+    default: false
 attributes:
   check_mode:
     support: full
@@ -44,6 +51,10 @@ next:
   description: The next command to type; RV(ignore:msg) or RV(reasons) has it as well.
   returned: always
   type: str
+refused:
+  description: O(refused).
+  returned: always
+  type: bool
 reasons:
   description: What follows the first line of O(cause), and the next command.
   returned: when O(cause) has several lines

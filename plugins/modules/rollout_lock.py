@@ -91,4 +91,8 @@ next:
   description: The next command to type, where one is known.
   returned: on failure
   type: str
+refused:
+  description: That nothing was begun, as by M(lockstep.vllm.fail).
+  returned: on failure
+  type: bool
 """

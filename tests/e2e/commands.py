@@ -19,6 +19,9 @@ CLUSTER = (
     "docs/how-to/driver-source.md",
     "docs/how-to/add-and-remove.md",
     "docs/how-to/upgrade-driver.md",
+    "docs/operations/serving.md",
+    "docs/reference/status.md",
+    "docs/reference/journal.md",
 )
 """Pages whose blocks run on one cluster, in this order."""
 DEMO = "make demo"

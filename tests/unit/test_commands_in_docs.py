@@ -165,6 +165,32 @@ def test_every_alert_s_command_names_an_inventory_and_a_version() -> None:
     assert [each for each in rolls if "nvidia_driver_version=" not in each] == []
 
 
+PROGRAM = re.compile(
+    r"^(?:\$ |\. \S|(?:sudo |[A-Z_]+=\S+ )*(?:ansible[\w-]*|make|curl|python3?|export|cd|systemctl|tools/\S+|testbed/\S+) )"
+)
+
+
+def unmarked(text: str) -> list[str]:
+    """Commands that stand where no marker is: indented, or in a block that is not said to be shell."""
+    without_shell = BLOCK.sub("", text)
+    found = [match for match in CODE.finditer(without_shell) if match.lastgroup == "indented" or match[0][3:4] == "\n"]
+    lines = [
+        line for match in found if match.lastgroup != "span" for line in (match[match.lastgroup] or "").splitlines()
+    ]
+    return [line for line in lines if PROGRAM.match(line)]
+
+
+@pytest.mark.parametrize("page", pages())
+def test_every_command_that_has_a_line_of_its_own_is_in_a_marked_block(page: str) -> None:
+    assert unmarked((ROOT / page).read_text(encoding="utf-8")) == []
+
+
+def test_what_is_unmarked() -> None:
+    page = "    make demo\n\n```\nexport A=b\nsaid by it\n```\n\n```yaml\nmake: it\n```\n\n    deb http://x\n\n"
+    marked = "<!-- test: syntax -->\n```sh\nmake demo\n```\n\n"
+    assert unmarked(page + marked) == ["make demo", "export A=b"]
+
+
 def test_what_names_no_inventory() -> None:
     page = "`ansible a1 -m ping`, ansible-core\n\n```yaml\nnext: ansible-playbook \\\n  site.yml\n```\n\n    ansible-playbook -i x site.yml\n"
     assert without_inventory(code(page)) == ["ansible a1 -m ping", "ansible-playbook    site.yml"]

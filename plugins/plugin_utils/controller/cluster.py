@@ -9,6 +9,8 @@ from typing import Any, cast
 
 from ansible.errors import AnsibleActionFail
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import wording
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.grouping import grouped
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.typed import BadAnswer
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import config as engine_config
 from ansible_collections.lockstep.vllm.plugins.module_utils.host import answer as host_answer
@@ -39,6 +41,8 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet imp
     program,
 )
 
+_FEW = 4
+
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
@@ -49,12 +53,14 @@ class Cluster:
         wanted: what it wants of each host of a replica, and of each router.
         routers: the hosts of group ``router``.
         names: of all hosts and groups of the inventory.
+        faults: why variables have no value, for people; what depends on these is not in ``wanted``.
     """
 
     topology: topology.Topology
     wanted: Mapping[str, Desired]
     routers: tuple[str, ...]
     names: frozenset[str] = frozenset()
+    faults: tuple[str, ...] = ()
 
     def unexpected(self, answers: Mapping[str, Answer]) -> tuple[unexpected.Unexpected, ...]:
         """What runs or serves and is not wanted, by the hosts that have answered."""
@@ -161,11 +167,7 @@ class ClusterAction(Action):
         before_them = tuple(task_vars["groups"].get(routers.GROUP, ()))
         mine = self.declared(task_vars, only, over) if declared is None else declared
         read = self.topology(task_vars, mine)
-        faults = [
-            f"{host}: {name} cannot be templated: {reason}"
-            for host, each in mine.items()
-            for name, reason in each.faults.items()
-        ]
+        faults = _faults(mine)
         if faults and strict and declared is None and not read.problems:
             raise AnsibleActionFail("\n".join(faults))
         also = {"gpu_host": routers.declared_addresses(self._templar, task_vars)} if read.replicas else {}
@@ -188,7 +190,7 @@ class ClusterAction(Action):
                 of_router = self._wanted(mine[host], settings.ROUTER_ROLES, everything, {"vllm_haproxy": reads})
                 wanted[host] = _both(wanted[host], of_router) if host in wanted else of_router
         groups = task_vars["groups"]
-        return Cluster(read, wanted, before_them, frozenset({*groups, *groups["all"]}))
+        return Cluster(read, wanted, before_them, frozenset({*groups, *groups["all"]}), faults)
 
     def probe(self, cluster: Cluster, task_vars: Values, **parameters: Any) -> dict[str, Answer]:
         """Read every host's state, all at once; ``parameters`` go to ``host.probe.collect``."""
@@ -246,7 +248,8 @@ class ClusterAction(Action):
             return Desired(mine, inputs)
         lock = settings.lock(values.get("serving_runtime_lock"))
         engine = None
-        if head and values.get("vllm_server_model"):
+        unknown = declared.faults.keys() & {*settings.public_variables("vllm_server")}
+        if head and values.get("vllm_server_model") and not unknown:
             engine = settings.engine_record(self._templar, self._loader, values)
         return Desired(mine, inputs, lock.promises, engine, settings.environment_problem(lock, values))
 
@@ -255,6 +258,16 @@ class ClusterAction(Action):
         names = {host: str(self._connection_variables(host, task_vars).get("ansible_host", host)) for host in hosts}
         without = fleet.unresolved(names.values())
         return [(host, name) for host, name in names.items() if name in without]
+
+
+def _faults(declared: Mapping[str, settings.Declared]) -> tuple[str, ...]:
+    """A line for each reason why templates fail, with its variables and hosts."""
+    mine = grouped(((host, why), name) for host, each in declared.items() for name, why in each.faults.items())
+    alike = grouped(((tuple(variables), why), host) for (host, why), variables in mine.items())
+    return tuple(
+        f"{wording.names(hosts, _FEW)}: {wording.names(variables, _FEW)} cannot be templated: {why}"
+        for (variables, why), hosts in alike.items()
+    )
 
 
 def _servers(router: Desired, heads: Mapping[str, str]) -> Mapping[str, str]:

@@ -20,12 +20,12 @@ class HeadsAction(ClusterAction):
         """The heads, sorted by name, so that all controllers go to them in one order."""
         topology = self.cluster(task_vars, only="").topology
         if topology.problems:
-            raise stops.fail(Stop(render.invalid_inventory(topology.problems)))
+            raise stops.refuse(Stop(render.invalid_inventory(topology.problems)))
         heads = sorted(replica.head for replica in topology.replicas)
         unknown = sorted(set(without) - set(heads))
         if unknown:
             cause = f"without: {', '.join(unknown)} is not the head of a replica; these are: {', '.join(heads)}"
-            raise stops.fail(Stop(cause))
+            raise stops.refuse(Stop(cause))
         return [head for head in heads if head not in without]
 
     def ask(self, hosts: Sequence[str], params: lock.Asked, task_vars: Values) -> dict[str, Answer]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pwd
 import socket
+import sys
+import time
 from pathlib import Path
 from typing import TypedDict
 
@@ -82,6 +84,14 @@ def started(pid: int) -> int | None:
     """When process ``pid`` started, in clock ticks after boot; None where there is no such process, or only its corpse."""
     process = processes.read(pid)
     return process.started if process and process.alive else None
+
+
+def running_for() -> float:
+    """Seconds since the command was typed: the age of this process; 0 where it is no ``ansible-playbook`` of its own."""
+    ticks = started(os.getpid()) if Path(sys.argv[0]).name == "ansible-playbook" else None
+    if ticks is None:
+        return 0.0
+    return max(time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"), 0.0)
 
 
 def _namespace() -> str:

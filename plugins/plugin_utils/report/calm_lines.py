@@ -16,6 +16,8 @@ INDENT = " " * 9
 _FEW = 4
 """So many hosts have a line each for a step that took them different times; more of them have one together, and so do
 hosts whose gates passed."""
+_ALIKE_WITHIN = 1.0
+"""Seconds by which times that are no different may differ."""
 _ABOVE = "(in full above)"
 _SHORT = 120
 _MOST_ROWS = 3
@@ -68,10 +70,23 @@ def steps(ended: Sequence[StepEnded]) -> list[str]:
     """Steps that ended at about the same time, in the order of the times that their lines bear."""
     alike: list[Sequence[StepEnded]] = []
     for group in grouped((one.alike, one) for one in ended).values():
-        apart = len(group) <= _FEW and group[0].outcome != "passed"
-        by_time = grouped((span(one.ended - one.began) if apart else "", one) for one in group)
-        alike += by_time.values()
+        alike += _by_time(group) if len(group) <= _FEW and group[0].outcome != "passed" else [group]
     return list(map(_step, sorted(alike, key=_at)))
+
+
+def _by_time(ended: Iterable[StepEnded]) -> list[list[StepEnded]]:
+    """Those that took as long as each other, together."""
+    found: list[list[StepEnded]] = []
+    for one in sorted(ended, key=_took):
+        if found and _took(one) - _took(found[-1][0]) < _ALIKE_WITHIN:
+            found[-1].append(one)
+        else:
+            found.append([one])
+    return found
+
+
+def _took(ended: StepEnded) -> float:
+    return ended.ended - ended.began
 
 
 def _at(alike: Sequence[StepEnded]) -> float:
@@ -80,7 +95,7 @@ def _at(alike: Sequence[StepEnded]) -> float:
 
 def _step(alike: Sequence[StepEnded]) -> str:
     first = alike[0]
-    took = sorted(one.ended - one.began for one in alike)
+    took = sorted(map(_took, alike))
     shortest, longest = span(took[0]), span(took[-1])
     time = longest if shortest == longest else f"{shortest} to {longest}"
     became = first.outcome if first.outcome != "ok" else "changed" if first.changed else ""

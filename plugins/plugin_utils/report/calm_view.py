@@ -32,13 +32,19 @@ _MOST_CAUSES = 1000
 class View:
     """The screen of one run.
 
+    Args:
+        before: seconds that the run went on before this was made.
+
     Attributes:
         doing: host to what it does now.
     """
 
-    def __init__(self, show: Show, redrawn: bool, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, show: Show, redrawn: bool, clock: Callable[[], float] = time.monotonic, before: float = 0.0
+    ) -> None:
         self._show_line, self._redrawn, self._clock = show, redrawn, clock
-        self._start = self._last = clock()
+        self._start = clock() - before
+        self._last = before
         self._ended: list[StepEnded] = []
         self._serving: dict[str, bool] = {}
         self._serve_now = ""
@@ -110,7 +116,7 @@ class View:
         # Each host that is gone has its own address in its cause, and ssh has many words for one thing.
         key = (failed.task, "", "") if failed.unreachable else (failed.task, failed.cause, failed.next)
         again, self._newest = key == self._newest, key
-        if action in _VERDICTS:
+        if action in _VERDICTS or failed.refused:
             for line in [] if again else calm_lines.verdict(failed, self._causes):
                 self._show(line, "red")
         elif again:

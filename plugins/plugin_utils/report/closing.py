@@ -43,11 +43,16 @@ class Hosts:
         found = grouped((_became(counted), host) for host, counted in sorted(summaries.items()))
         return cls(**{name: tuple(hosts) for name, hosts in found.items()})
 
+    @property
+    def as_they_were(self) -> bool:
+        """Whether nothing changed, nothing failed and all answered."""
+        return not (self.changed or self.failed or self.unreachable)
+
     def rows(self, check: bool) -> list[tuple[str, str]]:
         """One for each that there is. A task that asks once for all hosts counts for one of them: where nothing changed, none
         is named."""
-        if not (self.changed or self.failed or self.unreachable):
-            return [("to change" if check else "changed", "nothing")]
+        if self.as_they_were:
+            return [("to change", "nothing")] if check else []
         labelled = {
             "to change" if check else "changed": self.changed,
             "unchanged": self.unchanged,
@@ -93,9 +98,9 @@ def closing(
         hosts: of a run that has neither a plan nor a report to tell what it did.
     """
     plan = tracker.plan
-    rows = hosts.rows(outcome == "checked") if hosts is not None else []
+    rows = hosts.rows(outcome == "checked") if hosts is not None and outcome != "refused" else []
     if outcome in ("done", "nothing_to_do"):
-        rows += _served(plan.endpoints, tracker)
+        rows += _served(plan.endpoints, tracker, repeated)
     if plan.up_to_date and outcome in ("done", "nothing_to_do"):
         rows.append(("up to date", names(plan.up_to_date)))
     skipped = [(name, why) for name, why in plan.skipped.items() if name not in plan.up_to_date]
@@ -111,16 +116,21 @@ def closing(
     if outcome == "gates_failed":
         rows.insert(0, ("failed", f"{many(failing.failing, 'gate')}, on {names(failing.failing_hosts, 4)}"))
     took = f" after {span(tracker.elapsed)}" if outcome in _TIMED else ""
+    if outcome == "done" and hosts is not None and hosts.as_they_were:
+        took += ", nothing changed"
     title = f"{playbook}: {_SAID[outcome]}{took}"
     good = outcome not in ("failed", "gates_failed", "interrupted", "refused")
     return Closing(title, tuple((label, " ".join(printable(text).split("\n"))) for label, text in rows), good)
 
 
 def box(ended: Closing) -> list[str]:
-    """The closing as it ends the screen; open to the right, so that a command is copied as it is."""
-    head = f"┌─ {ended.title} "
+    """The closing as it ends the screen, open to the right, so that a command is copied whole; one line where that says all."""
+    head = f"{'┌' if ended.rows else '─'}─ {ended.title} "
+    line = head + "─" * max(_WIDTH - len(head), 2)
+    if not ended.rows:
+        return [line]
     return [
-        head + "─" * max(_WIDTH - len(head), 2),
+        line,
         *(f"│ {label:<11} {text}" for label, text in ended.rows),
         "└" + "─" * (_WIDTH - 1),
     ]
@@ -131,7 +141,7 @@ def plain(ended: Closing) -> list[str]:
     return [f"{label + ':' if label else '':<8} {text}" for label, text in ended.rows if label != "next"]
 
 
-def _served(endpoints: Sequence[Endpoint], tracker: Tracker) -> list[tuple[str, str]]:
+def _served(endpoints: Sequence[Endpoint], tracker: Tracker, repeated: Callable[[str], str]) -> list[tuple[str, str]]:
     routers = [each for each in endpoints if each.router]
     known = [each for each in endpoints if each.name in tracker.serving or each.name in tracker.completions]
     offered = routers or known
@@ -144,5 +154,7 @@ def _served(endpoints: Sequence[Endpoint], tracker: Tracker) -> list[tuple[str, 
     if proven is not None:
         got = tracker.completions[proven.name]
         rows.append(("completion", f"{proven.prompt!r} → {got.text!r} ({proven.name}, {span(got.seconds)})"))
+    if offered[0].key:
+        rows.append(("key", repeated(offered[0].key_command)))
     rows.append(("try it", offered[0].curl))
     return rows

@@ -174,6 +174,7 @@ class Failure:
 
     Attributes:
         next: the next command to type; empty where nothing but a message is known.
+        refused: whether it is the controller's own refusal to begin, rather than something that went wrong.
         step, wave: what it belonged to, if anything.
         elapsed: seconds since the run began.
     """
@@ -184,6 +185,7 @@ class Failure:
     cause: str = ""
     evidence: tuple[str, ...] = ()
     next: str = ""
+    refused: bool = False
     step: str | None = None
     wave: int | None = None
     elapsed: float = 0.0
@@ -211,6 +213,7 @@ class Failure:
             cause=_whole_lines("\n".join(_cause(part, gate) for part, gate in zip(parts, gates, strict=True))).strip(),
             evidence=next((found for part in fields if (found := _texts(part.get("evidence")))), ()),
             next=following,
+            refused=ours and result.get("refused") is True,
         )
 
     @classmethod
@@ -226,6 +229,7 @@ class TaskReport:
     """One task's end on one host.
 
     Attributes:
+        ours: whether its action runs nothing but its own code on the controller: it changes nothing that a run is for.
         plan: what the plan action planned; None in any other result.
         gates: results of gates, one per item where the task loops.
         fingerprints: host to what it runs, its own or those of all hosts of a plan.
@@ -240,6 +244,7 @@ class TaskReport:
     host: str
     task: str
     outcome: TaskOutcome
+    ours: bool = False
     plan: RunPlan | None = None
     gates: tuple[GateEvent, ...] = ()
     fingerprints: Mapping[str, Fingerprint] = dataclasses.field(default_factory=dict)
@@ -267,6 +272,7 @@ class TaskReport:
             host=host,
             task=_text(task),
             outcome=outcome,
+            ours=ours,
             plan=RunPlan.parse(plan) if plan else None,
             gates=tuple(
                 GateEvent.parse(gate, host) for part in parts if "verdict" in (gate := _mapping(part.get("gate")))

@@ -35,8 +35,17 @@ class Endpoint:
     ca: str = ""
 
     @property
+    def key_command(self) -> str:
+        """A command that has the inventory say the API's key, for :attr:`curl`; empty where it needs none."""
+        if not self.key:
+            return ""
+        one_host = shlex.quote("lockstep[0]" if self.router else f"{self.name}[0]")
+        said = f"ansible {one_host} -m ansible.builtin.debug -o -a 'msg={{{{ vllm_server_api_key }}}}'"
+        return f"""export VLLM_API_KEY=$({said} | sed -n 's/.*"msg": "\\([^"]*\\)".*/\\1/p')"""
+
+    @property
     def curl(self) -> str:
-        """A command that asks it for a completion. It holds no key: that one is the operator's to fill in."""
+        """A command that asks it for a completion. It holds no key: :attr:`key_command` brings that."""
         body = {"model": self.model, "prompt": self.prompt or "Hello", "max_tokens": self.max_tokens, "temperature": 0}
         trusted = ["--cacert", self.ca] if self.ca else []
         words = ["curl", "-s", *trusted, f"{self.url}/completions", "-H", "Content-Type: application/json"]

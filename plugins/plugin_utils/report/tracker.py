@@ -37,6 +37,10 @@ class _Step:
 class Tracker:
     """The state of a run. Every method returns the events that follow, in order.
 
+    Args:
+        typical_wave: as ``typical`` of :func:`time_left`.
+        before: seconds that the run went on before this was made.
+
     Attributes:
         plan: what the plan action returned; an empty one until then.
         serving: replicas that answer requests, as far as the run knows.
@@ -46,9 +50,11 @@ class Tracker:
         gates: results of gates, in order.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, typical_wave: float | None = None) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, typical_wave: float | None = None, before: float = 0.0
+    ) -> None:
         self._clock = clock
-        self._start = clock()
+        self._start = clock() - before
         self._typical = typical_wave
         self._open: dict[str, _Step] = {}
         self._wave_of: dict[str, int] = {}
@@ -64,6 +70,8 @@ class Tracker:
         self.completions: dict[str, Completion] = {}
         self.gates: list[GateEvent] = []
         self._warned: set[tuple[str, str]] = set()
+        self._refused = False
+        self._under_way = False
 
     @property
     def elapsed(self) -> float:
@@ -100,6 +108,7 @@ class Tracker:
             return []
         found = self._close(host)
         found += self._enter_wave(number)
+        self._under_way = self._under_way or self.planned
         now = self.elapsed
         self._open[host] = _Step(step, number, now, now)
         found.append(events.event("step_started", now, host=host, step=step, wave=number))
@@ -121,7 +130,11 @@ class Tracker:
             elif report.outcome != "skipped" and current.outcome == "skipped":
                 current.outcome = "ok"
             current.changed = current.changed or report.outcome == "changed"
+        if report.outcome == "changed" and not report.ours:
+            self._under_way = True
         if report.failure is not None:
+            self._refused = self._refused or report.failure.refused
+            self._under_way = self._under_way or not report.failure.refused
             self._failed_replicas.add(self._replica_of.get(report.host, report.host))
             self.next = report.failure.next or self.next
             failure = dataclasses.replace(
@@ -135,8 +148,11 @@ class Tracker:
         return found
 
     def outcome(self, failed: bool, check: bool) -> events.RunOutcome:
-        """How the run ends, by whether any task failed or any host was gone, and whether it was one with ``--check``."""
-        if self.plan.refused:
+        """How the run ends, by whether any task failed or any host was gone, and whether it was one with ``--check``.
+
+        It is refused where all that failed are refusals, nothing was changed before, and no step of a plan had begun.
+        """
+        if self.plan.refused or (self._refused and not self._under_way):
             return "refused"
         if failed:
             return "failed"

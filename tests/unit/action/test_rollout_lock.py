@@ -157,6 +157,7 @@ def test_all_or_none(cluster: Cluster, held_by_another: str) -> None:
     cluster.leave(held_by_another, **THEIRS)
     refused = cluster.lock(run="r2")
     assert refused["failed"]
+    assert refused["refused"]
     assert "run r1 of bob@ops2 (pid 9)" in refused["msg"]
     assert {head: (cluster.record(head) or {}).get("run") for head in HEADS} == {
         head: "r1" if head == held_by_another else None for head in HEADS

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import pty
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -125,6 +127,16 @@ def test_a_failure_is_whole_and_once(project: Calm) -> None:
     assert "┌─ upgrade_driver: FAILED after " in text
     assert "TASK [" not in text
     assert "Origin:" not in text
+
+
+def test_the_time_of_a_run_begins_with_its_process(project: Calm) -> None:
+    began = time.time()
+    project.text(GOOD)
+    took = time.time() - began
+    events = project.journal()
+    said = datetime.datetime.fromisoformat(events[0]["at"]).timestamp()
+    assert -0.1 <= said - began <= 1.0, "not when Ansible has read the inventory and the playbook"
+    assert events[-1]["elapsed"] <= took
 
 
 def test_verbose_is_ansible_s_own(project: Calm) -> None:

@@ -160,6 +160,53 @@ def test_an_inventory_without_our_groups_is_refused(tmp_path: Path, groups: str)
     documented("no inventory, or none of our groups", text, ran.returncode)
 
 
+@pytest.mark.parametrize(
+    ("playbook", "options"),
+    [
+        ("remove", []),
+        ("remove", ["--limit", "a1"]),
+        ("prune_models", ["--limit", "a1"]),
+        ("stage_model", []),
+        ("site", ["-e", "rollout_action=abort"]),
+        ("preflight", ["--limit", "a1"]),
+        ("diagnose", ["--limit", "a1", "-e", "diagnose_disturb=true"]),
+        ("verify", ["--limit", "a1", "-e", "verify_disturb=true"]),
+    ],
+)
+def test_what_is_refused_before_anything_is_touched_ends_in_a_box_that_says_so(
+    folder: Path, playbook: str, options: list[str]
+) -> None:
+    ran = play(folder, f"playbooks/{playbook}.yml", *options)
+    assert ran.returncode == 2, ran.stdout + ran.stderr
+    assert re.search(rf"^[┌─]─ {playbook}: refused, nothing was changed ─", ran.stdout, re.MULTILINE), ran.stdout
+    assert "FAILED" not in ran.stdout
+    assert "│ failed" not in ran.stdout
+    if playbook == "verify":  # a step of its own had begun: such a run has a report
+        (report,) = (folder / "runs").glob("*/report.html")
+        assert "<title>Verify: refused, nothing was changed</title>" in report.read_text()
+
+
+def test_status_shows_what_it_can_of_an_inventory_whose_templates_fail(tmp_path: Path) -> None:
+    folder = inventory(tmp_path, vllm_server_proof_prompt="{{ no_such }}", vllm_server_proof_answer="{{ no_such }}")
+    ran = play(folder, "playbooks/status.yml")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    faults = "a1, a2: vllm_server_proof_answer, vllm_server_proof_prompt cannot be templated: 'no_such' is undefined"
+    assert (ran.stdout + ran.stderr).count(faults) == 1, ran.stdout + ran.stderr
+    assert re.search(r"^ +a1 +head ", ran.stdout, re.MULTILINE), ran.stdout
+
+
+def test_status_of_a_testbed_that_is_down_says_so(tmp_path: Path) -> None:
+    """It said that a variable was undefined."""
+    hosts = f"{ROOT}/inventories/testbed/base"
+    reached = ["-e", "ansible_connection=local", "-e", "ansible_python_interpreter=/bin/false"]
+    (tmp_path / "inventory.yml").write_text("{}")
+    ran = play(tmp_path, "-i", hosts, "playbooks/status.yml", *reached, LOCKSTEP_TESTBED="none-of-that-name")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    text = " ".join((ran.stdout + ran.stderr).split())
+    assert "cannot be templated: This testbed is not up. Next: make demo, or testbed/testbed up" in text, text
+    assert "undefined" not in text
+
+
 def test_status_of_a_host_is_that_of_its_replica(folder: Path) -> None:
     ran = play(folder, "playbooks/status.yml", "--limit", "a2")
     assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+import time
 import types
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,6 +40,20 @@ def test_a_process_that_ended_is_dead() -> None:
 
 def test_a_later_process_with_the_same_id_is_another() -> None:
     assert identity.known_dead(lock(os.getpid(), started=1), identity.identity(os.getpid()))
+
+
+@pytest.mark.parametrize(("name", "least"), [("ansible-playbook", 0.5), ("pytest", 0.0)])
+def test_for_how_long_the_command_has_run(tmp_path: Path, name: str, least: float) -> None:
+    """Of a process that is long-lived and no ansible-playbook, nothing is known of when a run began."""
+    module = "ansible_collections.lockstep.vllm.plugins.plugin_utils.controller"
+    text = f"import time\ntime.sleep(0.5)\nfrom {module} import identity\nprint(identity.running_for())\n"
+    (tmp_path / name).write_text(text)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[4] / "collections")}
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, tmp_path / name], env=environment, capture_output=True, text=True, check=True
+    )
+    assert least <= float(done.stdout) <= (time.monotonic() - began + 0.02 if least else 0.0)
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,7 @@ def test_a_wave() -> None:
         "   1:23  a2           gate graph    3.1 s         passed",
         "   1:23  a1           gates         52 s",
         "   1:23  a2           gates         57 s",
-        "   1:25  a1           admit         2.0 s",
-        "   1:25  a2           admit         2.2 s",
+        "   1:25  a1, a2       admit         2.0 s to 2.2 s",
         "   1:25  replica_a serves; serving: replica_b, replica_z, replica_a",
     ]
 
@@ -78,7 +77,8 @@ def test_alike_hosts_that_end_a_step_together_have_one_line() -> None:
         "   0:32  gpu[001-016] driver        20 s to 22 s  changed",
     ]
     assert len(calm_lines.steps(ended[:4])) == 1, "20 s each"
-    assert len(calm_lines.steps([ended[0], ended[-1]])) == 2
+    assert calm_lines.steps(ended[:6:5]) == ["   0:32  gpu001, gpu006 driver        20 s to 21 s  changed"]
+    assert len(calm_lines.steps([ended[0], ended[-1]])) == 2, "a second and a half apart"
     assert len(calm_lines.steps([*ended[:5], StepEnded("b1", "driver", 1, 0.0, 9.0, "failed", False, 32.0)])) == 2
 
 
@@ -184,6 +184,17 @@ def test_a_long_step_gives_a_sign_of_life_where_nothing_is_redrawn() -> None:
     ]
 
 
+def test_a_first_task_that_lasts_gives_one_too() -> None:
+    """Whatever the machine's clock says when the run begins."""
+    clock, lines = rolls.Clock(), list[str]()
+    clock.now = 5000.0
+    view = View(lambda line, _colour: lines.append(line), False, clock, before=2.0)
+    view.task_starts("a1", "Probe every host and plan")
+    clock.now += 61
+    view.tick()
+    assert lines == ["   1:03  a1           Probe every host and plan for 1 min 1 s, still under way"]
+
+
 def test_the_box_has_what_a_person_wants() -> None:
     screen = Screen(("replica_a", "replica_b"))
     endpoint = {
@@ -203,6 +214,8 @@ def test_the_box_has_what_a_person_wants() -> None:
         "┌─ site: done after 3 min 47 s " + "─" * 45,
         "│ endpoint    http://10.0.0.11:8000/v1  (replica_a, model tiny)",
         "│ completion  \"It's\" → ' so' (replica_a, 0.4 s)",
+        "│ key         export VLLM_API_KEY=$(ansible 'replica_a[0]' -m ansible.builtin.debug -o"
+        """ -a 'msg={{ vllm_server_api_key }}' | sed -n 's/.*"msg": "\\([^"]*\\)".*/\\1/p')""",
         "│ try it      curl -s http://10.0.0.11:8000/v1/completions -H 'Content-Type: application/json'"
         ' -H "Authorization: Bearer $VLLM_API_KEY"'
         """ -d '{"model": "tiny", "prompt": "It'"'"'s", "max_tokens": 4, "temperature": 0}'""",
@@ -264,6 +277,21 @@ def test_a_refused_plan_is_no_host_s() -> None:
         rolls.PLAN_ACTION,
     )
     assert screen.text().splitlines() == ["Refused before anything was changed, for 1 reason", "- why"]
+
+
+def test_a_refusal_of_another_action_is_no_host_s_either() -> None:
+    """A second controller's, at the lock: it was shown as a failure of the first host, and the box said FAILED."""
+    screen = Screen(("replica_a",))
+    why = "a rollout is in progress: run r1 of bob@ops2"
+    refused = {"failed": True, "refused": True, "msg": why, "next": "ansible-playbook playbooks/status.yml"}
+    screen.fails("a1", "Acquire rollout lock", refused, "lockstep.vllm.rollout_lock")
+    assert screen.text().splitlines() == [why]
+    outcome = screen.tracker.outcome(failed=True, check=False)
+    screen.tracker.ends(outcome)
+    ended = closing.closing("site", outcome, screen.tracker, hosts=closing.Hosts(failed=("a1",)))
+    assert (ended.title, ended.good) == ("site: refused, nothing was changed", False)
+    assert ended.rows[-1] == ("next", "ansible-playbook playbooks/status.yml")
+    assert "failed" not in dict(ended.rows)
 
 
 def test_a_wait_says_for_how_long_and_who_is_missing_on_every_screen() -> None:
@@ -336,13 +364,19 @@ def test_a_run_without_a_plan_ends_in_a_box_with_its_hosts(
     assert list(ended.rows) == rows
 
 
-@pytest.mark.parametrize(("outcome", "label"), [("done", "changed"), ("checked", "to change")])
+@pytest.mark.parametrize(
+    ("outcome", "box"),
+    [
+        ("done", ["── status: done after 0.0 s, nothing changed "]),
+        ("checked", ["┌─ status: checked, nothing was changed ", "│ to change   nothing", "└"]),
+    ],
+)
 def test_a_run_that_changed_nothing_names_no_host_of_those_that_it_asked(
-    outcome: events.RunOutcome, label: str
+    outcome: events.RunOutcome, box: list[str]
 ) -> None:
     """`status.yml` asks all hosts by a task of one: its box said `unchanged a1`."""
     ended = closing.closing("status", outcome, Tracker(rolls.Clock()), hosts=closing.Hosts.parse({"a1": COUNTED}))
-    assert ended.rows == ((label, "nothing"),)
+    assert [line.rstrip("─") for line in closing.box(ended)] == box
 
 
 def test_a_diagnosis_says_which_gates_it_did_not_run() -> None:

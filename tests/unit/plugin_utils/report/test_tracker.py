@@ -158,6 +158,53 @@ def test_how_a_run_ends(verdicts: list[str], failed: bool, check: bool, outcome:
     assert roll.tracker.outcome(failed, check) == outcome
 
 
+FAIL, LOCK, ROLE = "lockstep.vllm.fail", "lockstep.vllm.rollout_lock", "lockstep.vllm.host_setup"
+NO = {"failed": True, "refused": True, "msg": "no"}
+TAKEN = (LOCK, {"changed": True})
+CHANGED = (ROLE, {"changed": True})
+
+
+@pytest.mark.parametrize(
+    ("tasks", "outcome"),
+    [
+        pytest.param([(FAIL, NO)], "refused", id="before anything"),
+        pytest.param([(LOCK, NO)], "refused", id="another controller has the lock"),
+        pytest.param([TAKEN, (FAIL, NO)], "refused", id="the lock alone was taken"),
+        pytest.param([(ROLE, {}), (FAIL, NO)], "refused", id="hosts were asked"),
+        pytest.param([(FAIL, NO), (FAIL, NO)], "refused", id="on two hosts"),
+        pytest.param([CHANGED, (FAIL, NO)], "failed", id="something was changed"),
+        pytest.param([(FAIL, NO), CHANGED], "failed", id="another host went on"),
+        pytest.param([(ROLE, {"failed": True, "msg": "x"}), (FAIL, NO)], "failed", id="something went wrong as well"),
+        pytest.param([(FAIL, {**NO, "refused": False})], "failed", id="no refusal"),
+        pytest.param([(ROLE, NO)], "failed", id="a host that says so"),
+    ],
+)
+def test_a_run_is_refused_where_nothing_but_refusals_became_of_it(
+    tasks: list[tuple[str, dict[str, Any]]], outcome: str
+) -> None:
+    track = tracker.Tracker(rolls.Clock())
+    for action, result in tasks:
+        became = "failed" if result.get("failed") else "changed" if result.get("changed") else "ok"
+        track.task_ends(events.TaskReport.parse("a1", "Do it", became, result, action))
+    assert track.outcome(failed=True, check=False) == outcome
+
+
+@pytest.mark.parametrize(("planned", "outcome"), [(False, "refused"), (True, "failed")])
+def test_a_roll_that_has_begun_a_step_is_not_refused(planned: bool, outcome: str) -> None:
+    """The first play of verify.yml is a step, without a plan, and refuses a part of a replica."""
+    track = rolls.Roll(("replica_a",)).tracker if planned else tracker.Tracker(rolls.Clock())
+    track.task_starts("a1", "gates")
+    track.task_ends(events.TaskReport.parse("a1", "Require whole replicas", "failed", NO, FAIL))
+    assert track.outcome(failed=True, check=False) == outcome
+
+
+def test_a_run_began_with_its_process() -> None:
+    clock = rolls.Clock()
+    track = tracker.Tracker(clock, before=1.5)
+    clock.now = 2.0
+    assert track.elapsed == 3.5
+
+
 def test_a_gate_that_passes_in_the_end_is_no_failure() -> None:
     roll = rolls.Roll(("replica_a",))
     for verdict in ("fail", "pass"):
