@@ -70,7 +70,12 @@ from ansible.plugins.callback import CallbackBase
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import topology
-from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals, answers, identity
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import (
+    ansible_internals,
+    answers,
+    identity,
+    signals,
+)
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.invocation import Invocation
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import (
     closing,
@@ -201,7 +206,8 @@ class CallbackModule(CallbackBase):
     def v2_playbook_on_stats(self, stats: Any) -> None:
         self._hosts = closing.Hosts.parse({host: stats.summarize(host) for host in stats.processed})
         failed = bool(self._hosts.failed or self._hosts.unreachable)
-        self._finish(self._tracker.outcome(failed, bool(context.CLIARGS.get("check"))))
+        with signals.interrupts_held():
+            self._finish(self._tracker.outcome(failed, bool(context.CLIARGS.get("check"))))
 
     def _ended(self, result: Any, outcome: events.TaskOutcome) -> None:
         task = result.task
@@ -310,7 +316,8 @@ class CallbackModule(CallbackBase):
     def _interrupted(self) -> None:
         """The interpreter goes down and the run has not ended: ctrl-C, or an error of Ansible's own."""
         if os.getpid() == self._process and not self._over and self._journal is not None:
-            self._finish("interrupted")
+            with signals.interrupts_held():
+                self._finish("interrupted")
 
     def _root(self) -> Path:
         return Path(self.get_option("path")).expanduser().absolute()

@@ -14,10 +14,12 @@ The handlers belong to the controller's process, where no action runs (those run
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -39,6 +41,27 @@ def install_signal_handlers() -> None:
     """Have every interrupt end this process, and every worker from its first moment. Call it in the main thread."""
     _retry_interrupts()
     _let_workers_end()
+
+
+@contextlib.contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Lets what is in it come to its end: an interrupt that comes meanwhile comes after it.
+
+    Once Ansible has been interrupted, the next interrupt ends the process at once: an impatient second ctrl-C, or the one that
+    is sent again here, would take the report with it.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if came:
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def _retry_interrupts() -> None:

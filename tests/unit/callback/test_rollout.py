@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import itertools
 import json
@@ -451,6 +452,22 @@ def test_ctrl_c_leaves_a_report(project: Project) -> None:
     assert project.journal()[-1]["outcome"] == "interrupted"
     again = f'<h2>Next</h2><pre class="command">{project.journal()[0]["command"]}</pre>'
     assert again in html.unescape(project.page())
+    assert "Interrupted in wave 1 of 2" in project.page()
+
+
+def test_ctrl_c_again_and_again_leaves_the_report(project: Project) -> None:
+    child = start(project, LONG, '"load"')
+    os.killpg(child.pid, signal.SIGINT)
+    deadline = time.monotonic() + 120
+    while '"run_ended"' not in (project.runs[0] / "journal.jsonl").read_text() and child.poll() is None:
+        assert time.monotonic() < deadline, "the run did not end"
+        time.sleep(0.001)
+    while child.poll() is None:
+        assert time.monotonic() < deadline, "the run did not end"
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGINT)
+        time.sleep(0.002)
+    assert project.journal()[-1]["outcome"] == "interrupted"
     assert "Interrupted in wave 1 of 2" in project.page()
 
 
