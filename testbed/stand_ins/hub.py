@@ -3,9 +3,10 @@
 
 usage: hub.py PORT FOLDER OWNER/NAME TOKEN
 
-FOLDER holds the repository's files. Answers what huggingface_hub asks for a download (its file_download.py and hf_api.py): the
-repository's state, the list of its files (weights and large ones in LFS), and each file or a range of it with its ETag and the
-commit. Without the token everything is 401, but below /plain, where the same files lie as on any web server.
+PORT is printed once it listens there; 0 stands for any that is free. FOLDER holds the repository's files. Answers what
+huggingface_hub asks for a download (its file_download.py and hf_api.py): the repository's state, the list of its files (weights
+and large ones in LFS), and each file or a range of it with its ETag and the commit. Without the token everything is 401, but
+below /plain, where the same files lie as on any web server.
 
 FOLDER/.faults.json, read at every request, spoils what is sent: {"damage": {"model.safetensors": 1}} turns a bit of it in the
 next answer, {"bytes_per_second": 100000} slows everything down, {"no_ranges": true} sends whole files alone.
@@ -121,4 +122,6 @@ def tree() -> list[dict[str, object]]:
 
 
 if __name__ == "__main__":
-    http.server.ThreadingHTTPServer(("", PORT), Hub).serve_forever()
+    server = http.server.ThreadingHTTPServer(("", PORT), Hub)
+    print(server.server_port, flush=True)
+    server.serve_forever()

@@ -18,6 +18,7 @@ import pytest
 
 from tests.e2e.lab import Lab, Play, eventually
 from tests.e2e.test_site import answers
+from tests.machine import PATIENCE
 
 HEAD, WORKER, OUTSIDER = "a1", "a2", "mirror"
 SCANNER = Path(__file__).with_name("port_scanner.py")
@@ -45,7 +46,7 @@ while True:
 # Comes in as soon as it can, and listens until nothing comes for three seconds. Prints for how many seconds something came.
 SUBSCRIBE = """
 import socket, sys, time
-end = time.monotonic() + 20
+end = time.monotonic() + 200
 while time.monotonic() < end:
     try:
         one = socket.create_connection((sys.argv[1], 45555), timeout=3)
@@ -134,10 +135,10 @@ def test_what_an_outsider_began_meanwhile_ends_and_everybody_says_so(lab: Lab, s
         assert lab.on(HEAD, CHECK, check=False) == "its table is not loaded"
         assert re.search(r"^lockstep_filter_ok(\{.*\})? 0$", lab.on(HEAD, METRICS), re.MULTILINE)
         lab.on(OUTSIDER, f"nohup python3 -c '{SUBSCRIBE}' {lab.address(HEAD)} >/tmp/subscriber 2>&1 &")
-        eventually("the outsider is in", lambda: "connected" in lab.on(OUTSIDER, "cat /tmp/subscriber"), 20)
+        eventually("the outsider is in", lambda: "connected" in lab.on(OUTSIDER, "cat /tmp/subscriber"), PATIENCE)
     finally:
         lab.on(HEAD, "systemctl start lockstep-filter-watch")
-    eventually("its connection has ended", lambda: len(lab.on(OUTSIDER, "cat /tmp/subscriber").split()) == 2, 20)
+    eventually("its connection has ended", lambda: len(lab.on(OUTSIDER, "cat /tmp/subscriber").split()) == 2, PATIENCE)
     assert 0 < float(lab.on(OUTSIDER, "cat /tmp/subscriber").split()[1]) < 200
     assert lab.on(HEAD, CHECK) == "the packet filter is as wanted"
     lab.on(HEAD, "systemctl stop publisher")

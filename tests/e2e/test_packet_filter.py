@@ -17,6 +17,7 @@ import pytest
 
 from tests.e2e.lab import ROOT, Lab, eventually
 from tests.e2e.test_outsider import BACK_WITHIN, CHECK, HEAD, NFT, NOT_OURS, OUTSIDER, WORKER, reaches, scan
+from tests.machine import PATIENCE
 
 pytestmark = [pytest.mark.long, pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount control groups")]
 
@@ -80,7 +81,7 @@ def layout(request: pytest.FixtureRequest) -> Iterator[Layout]:
     suite, version = request.param
     keeper = subprocess.Popen([ROOT / "tools/with-cgroups", version, "sleep", "infinity"], start_new_session=True)
     try:
-        ends = time.monotonic() + 20
+        ends = time.monotonic() + PATIENCE
         while Path(f"/proc/{keeper.pid}/comm").read_text() != "sleep\n":
             assert keeper.poll() is None, "control groups could not be mounted so"
             assert time.monotonic() < ends, "control groups were not mounted in time"
@@ -98,7 +99,7 @@ def layout(request: pytest.FixtureRequest) -> Iterator[Layout]:
             assert play.rc == 0, play.explained()
             for host in (HEAD, WORKER):
                 lab.on(host, STAND_IN)
-                eventually("Ray's unit runs", lambda host=host: runs(lab, host), 20)
+                eventually("Ray's unit runs", lambda host=host: runs(lab, host), PATIENCE)
             print(request.param, lab.on(HEAD, "systemctl --version | head -1; nft --version; uname -r"))
             yield lab
         finally:

@@ -17,6 +17,8 @@ import jinja2
 import pytest
 import yaml
 
+from tests.machine import PATIENCE
+
 ROOT = Path(__file__).parents[2]
 USER = pwd.getpwnam("nobody")
 PYTHON = "/usr/bin/python3"
@@ -66,7 +68,7 @@ def theirs(place: Path) -> Path:
     return folder
 
 
-def as_user(code: str, *arguments: object, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def as_user(code: str, *arguments: object, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
     """Run Python code as the user; its ``sys.argv[1:]`` are ``arguments``."""
     return subprocess.run(
         [PYTHON, "-I", "-c", code, *map(str, arguments)],

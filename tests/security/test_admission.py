@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.machine import PATIENCE
+
 from .conftest import PYTHON, ROOT, USER, Plant, unit_text
 
 UNITS = sorted((ROOT / "roles").glob("*/templates/lockstep-*.service.j2"))
@@ -119,7 +121,7 @@ def test_a_unit_that_reports_to_systemd_still_does(library: Path, place: Path) -
             text=True,
             capture_output=True,
             check=False,
-            timeout=30,
+            timeout=PATIENCE,
         )
         assert done.returncode == 0, done.stderr  # no filter is wanted on this machine
         assert systemd.recv(100) == b"READY=1"

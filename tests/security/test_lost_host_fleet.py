@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import resource
 import shlex
+import signal
 import subprocess
 import sys
 import threading
 import time
+import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +24,7 @@ from ansible.playbook.play_context import PlayContext
 from ansible_collections.lockstep.vllm.plugins.module_utils.host.codes import AnswerCode
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import bounded, fleet
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.fleet import Answer
+from tests.machine import ENDLESS, PATIENCE, until
 
 ROOT = Path(__file__).parents[2]
 GOOD = "import sys; sys.stdin.read(); print('\x1e{\"fine\": true}')"
@@ -34,11 +40,48 @@ def host(folder: Path, name: str, program: str) -> fleet.ConnectionVariables:
     return {"ansible_connection": "local", "ansible_python_interpreter": str(python)}
 
 
-def ask(folder: Path, programs: dict[str, str], deadline: float = 60.0, limit: int = 1 << 20) -> dict[str, Answer]:
+def ask(folder: Path, programs: dict[str, str], asked: fleet.Fleet | None = None) -> dict[str, Answer]:
     text = fleet.program("core.records", "now", {})
     hosts = {name: host(folder, name, program) for name, program in programs.items()}
-    asked = fleet.Fleet(PlayContext(), become=False, threads=2, deadline=deadline, limit=limit)
+    asked = asked or fleet.Fleet(PlayContext(), become=False, threads=2, deadline=PATIENCE, limit=1 << 20)
     return asked.run(dict.fromkeys(hosts, text), hosts)
+
+
+class Hurried(fleet.Fleet):
+    """The deadline of all that runs passes at given moments: however long this machine takes, the others have answered by then.
+
+    Args:
+        moments: each how many hosts have begun by then, and how many have ended by themselves.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *moments: tuple[int, int], threads: int = 2) -> None:
+        super().__init__(PlayContext(), become=False, threads=threads, deadline=PATIENCE, limit=1 << 20)
+        self._moments, self._begun, self._ended, self._passed = [*moments], 0, 0, 0.0
+        self._counting = threading.Lock()
+        clock = types.SimpleNamespace(monotonic=lambda: time.monotonic() + self._passed)
+        monkeypatch.setattr(bounded, "time", clock)
+
+    def _run_one(self, connection: Any, text: str, variables: Any, watch: bounded.Watch) -> Answer:
+        self._count(begun=1)
+        answer = super()._run_one(connection, text, variables, watch)
+        self._count(ended=not watch.late)
+        return answer
+
+    def _count(self, begun: int = 0, ended: int = 0) -> None:
+        with self._counting:
+            self._begun, self._ended = self._begun + begun, self._ended + ended
+            if self._moments and self._begun >= self._moments[0][0] and self._ended >= self._moments[0][1]:
+                self._moments.pop(0)
+                self._passed += PATIENCE
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(tmp_path: Path) -> Iterator[None]:
+    """What a host's shell had started goes on where nobody reads it: here, it is ended."""
+    yield
+    for pid in processes_of(tmp_path).split():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
 
 
 def said(answer: str) -> str:
@@ -79,44 +122,46 @@ def test_an_error_text_is_one_short_printable_line(tmp_path: Path) -> None:
     assert len(str(answer.error)) <= 500
 
 
-ENDLESS = "import os\nwhile True: os.write({}, b'y' * 65536)"
+FLOOD = "import os\nwhile True: os.write({}, b'y' * 65536)"
+SILENT = f"import time; time.sleep({ENDLESS})"
 
 
 @pytest.mark.parametrize("stream", [1, 2])
 def test_an_answer_without_end_is_cut_off_and_its_process_ended(tmp_path: Path, stream: int) -> None:
-    answers = ask(tmp_path, {"a1": ENDLESS.format(stream), "a2": GOOD})
+    answers = ask(tmp_path, {"a1": FLOOD.format(stream), "a2": GOOD})
     assert answers["a1"].code is AnswerCode.TOO_LARGE
     assert "more than 1 MiB" in str(answers["a1"].error)
     assert answers["a2"].value == {"fine": True}
-    ends = time.monotonic() + 20
-    while processes_of(tmp_path / "a1.py"):
-        assert time.monotonic() < ends, "what the host's shell had started goes on"
-        time.sleep(0.05)
+    until(lambda: not processes_of(tmp_path / "a1.py"), "the end of what the host's shell had started")
 
 
 @pytest.mark.parametrize(
     "program",
     [
-        pytest.param("import time; time.sleep(600)", id="says nothing"),
+        pytest.param(SILENT, id="says nothing"),
         pytest.param(
             "import sys, time\nwhile True: print('.', flush=True); time.sleep(0.05)", id="a byte now and then"
         ),
-        pytest.param("import os, time; os.close(1); os.close(2); time.sleep(600)", id="hangs up, and stays"),
+        pytest.param(f"import os, time; os.close(1); os.close(2); time.sleep({ENDLESS})", id="hangs up, and stays"),
         pytest.param("import os, time; os.fork() and os._exit(0); time.sleep(20)", id="leaves a child with its pipes"),
     ],
 )
-def test_a_host_that_does_not_end_ends_at_its_deadline(tmp_path: Path, program: str) -> None:
+def test_a_host_that_does_not_end_ends_at_its_deadline(
+    tmp_path: Path, program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     began = time.monotonic()
-    answers = ask(tmp_path, {"a1": program, "a2": GOOD}, deadline=3.0)
-    assert time.monotonic() - began < 15
+    answers = ask(tmp_path, {"a1": program, "a2": GOOD}, Hurried(monkeypatch, (2, 1)))
+    assert time.monotonic() - began < PATIENCE
     assert answers["a1"].code is AnswerCode.NO_ANSWER
-    assert answers["a1"].error == "gave no answer within 3 s"
+    assert answers["a1"].error == f"gave no answer within {PATIENCE:g} s"
     assert answers["a2"].value == {"fine": True}
 
 
-def test_more_silent_hosts_than_threads_do_not_keep_the_others_from_being_asked(tmp_path: Path) -> None:
-    silent = dict.fromkeys(["a1", "a2", "a3"], "import time; time.sleep(600)")
-    answers = ask(tmp_path, {**silent, "a4": GOOD}, deadline=2.0)
+def test_more_silent_hosts_than_threads_do_not_keep_the_others_from_being_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = dict.fromkeys(["a1", "a2", "a3"], SILENT)
+    answers = ask(tmp_path, {**silent, "a4": GOOD}, Hurried(monkeypatch, (2, 0), (4, 1)))
     assert list(answers) == ["a1", "a2", "a3", "a4"]
     assert [answers[name].code for name in silent] == [AnswerCode.NO_ANSWER] * 3
     assert answers["a4"].value == {"fine": True}
@@ -127,7 +172,7 @@ def test_a_job_that_cannot_be_ended_is_left_behind() -> None:
     free = threading.Event()
 
     def stuck(_watch: bounded.Watch) -> str:
-        free.wait(60)
+        free.wait(ENDLESS)
         return "at last"
 
     jobs: list[tuple[str, Any]] = [("a1", stuck), ("a2", lambda _watch: "here")]
@@ -147,21 +192,21 @@ def test_what_a_job_raises_is_raised_once_all_have_ended() -> None:
     assert ran == ["a2"]
 
 
-def test_ssh_is_ended_as_well(tmp_path: Path) -> None:
+def test_ssh_is_ended_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real ssh plugin, with an ssh that is a script: what it prints is counted too, and it ends at the deadline."""
     ssh = tmp_path / "ssh"
-    ssh.write_text(f"#!/bin/sh\ncase \"$*\" in *endless*) exec {sys.executable} -c {shlex.quote(ENDLESS.format(1))};; esac\n"
-                   f"case \"$*\" in *fine*) exec {sys.executable} -c {shlex.quote(GOOD)};; esac\nexec sleep 600\n")  # fmt: skip
+    ssh.write_text(f"#!/bin/sh\ncase \"$*\" in *endless*) exec {sys.executable} -c {shlex.quote(FLOOD.format(1))};; esac\n"
+                   f"case \"$*\" in *fine*) exec {sys.executable} -c {shlex.quote(GOOD)};; esac\nexec sleep {ENDLESS}\n")  # fmt: skip
     ssh.chmod(0o755)
     variables: fleet.ConnectionVariables = {"ansible_connection": "ssh", "ansible_ssh_executable": str(ssh)}  # type: ignore[typeddict-unknown-key]
     hosts: dict[str, fleet.ConnectionVariables] = {
         name: {**variables, "ansible_host": name} for name in ("endless", "silent", "fine")
     }
     text = fleet.program("core.records", "now", {})
-    asked = fleet.Fleet(PlayContext(), become=False, threads=3, deadline=4.0, limit=1 << 20)
+    asked = Hurried(monkeypatch, (3, 2), threads=3)
     began = time.monotonic()
     answers = asked.run(dict.fromkeys(hosts, text), hosts)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < PATIENCE
     assert answers["endless"].code is AnswerCode.TOO_LARGE
     assert answers["silent"].code is AnswerCode.NO_ANSWER
     assert answers["fine"].value == {"fine": True}
@@ -229,26 +274,31 @@ def test_a_task_s_answer_without_end_is_its_host_s_failure(tmp_path: Path, strea
 
 
 @pytest.mark.parametrize("shown_by", ["ansible.builtin.default", "lockstep.vllm.calm"])
-@pytest.mark.parametrize("levels", [260, 400, 900])
-def test_answers_that_ansible_cannot_show_silence_neither_record_nor_screen(
-    tmp_path: Path, shown_by: str, levels: int
-) -> None:
+def test_answers_that_ansible_cannot_show_silence_neither_record_nor_screen(tmp_path: Path, shown_by: str) -> None:
     """JSON's parser takes them, and what copies them goes too deep; a callback is silent after its third fault."""
-    deep = f"print('{{\"changed\": false, \"x\": ' + '[' * {levels} + ']' * {levels} + '}}')"
-    hosts = {name: host(tmp_path, name, deep) for name in ("a1", "a2", "a3", "a4")}
+    deep = "print('{{\"changed\": false, \"x\": ' + '[' * {0} + ']' * {0} + '}}')"
+    hosts = {
+        name: host(tmp_path, name, deep.format(levels))
+        for levels in (260, 400, 900)
+        for name in (f"a{levels}", f"b{levels}")
+    }
     (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts}}))
     (tmp_path / "play.yml").write_text(DEEP_TASKS)
     done = subprocess.run(
         [Path(sys.executable).with_name("ansible-playbook"), "-i", tmp_path / "hosts.json", tmp_path / "play.yml"],
-        cwd=tmp_path, env=environment(tmp_path, shown_by), capture_output=True, text=True, timeout=120, check=False,
+        cwd=tmp_path, env=environment(tmp_path, shown_by), capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert "lockstep.vllm.rollout" not in done.stdout + done.stderr
     assert "lockstep.vllm.calm" not in done.stdout + done.stderr
-    if done.returncode == 0:  # ansible-core 2.19 and 2.20 copy what is registered less deep
+    recap = dict(re.findall(r"^(\w+)\s+: .*\bfailed=(\d)", done.stdout, re.MULTILINE))
+    assert set(recap) == set(hosts), done.stdout + done.stderr
+    failed = [name for name, count in recap.items() if count != "0"]
+    assert done.returncode == (2 if failed else 0), done.stdout + done.stderr
+    if not failed:  # ansible-core 2.19 and 2.20 copy what is registered less deep
         return
-    assert done.returncode == 2, done.stdout + done.stderr
+    assert {"a900", "b900"} <= {*failed}
     assert "what it answered is nested too deep to be shown. Next: ansible-playbook " in done.stdout
-    for name in hosts:
+    for name in failed:
         assert any(name in line and "FAILED" in line for line in done.stdout.splitlines()), done.stdout
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import host_record, records, typed, untrusted
@@ -145,7 +145,8 @@ PARSERS: dict[str, tuple[Callable[[Any], None], Any]] = {
 @pytest.mark.parametrize("parser", PARSERS)
 def test_a_parser_gives_its_type_or_its_error(parser: str) -> None:
     check, good = PARSERS[parser]
-    settings(max_examples=CASES, deadline=None)(given(like(good))(check))()
+    on_a_busy_machine = settings(max_examples=CASES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    on_a_busy_machine(given(like(good))(check))()
     mutations.hold(check, [good], CASES)
 
 

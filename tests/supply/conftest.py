@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.machine import PATIENCE
+
 ROOT = Path(__file__).parents[2]
 LOCKS = Path("roles/serving_runtime/files/locks")
 
@@ -27,7 +29,7 @@ def audit() -> Audit:
             env={**os.environ, "UV_HTTP_RETRIES": "0"},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
             check=False,
         )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.machine import PATIENCE
 from tests.security.throwaway_keys import publisher
 from tests.supply.conftest import ROOT
 
@@ -58,7 +59,7 @@ def check(release: Path, folder: Path) -> subprocess.CompletedProcess[str]:
         },
         text=True,
         capture_output=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -67,7 +68,9 @@ def test_a_release_says_what_it_was_made_of(checkout: Path, tmp_path: Path) -> N
     output = tmp_path / "released"
     with publisher(tmp_path, "publisher@lockstep.invalid") as ours:
         command = [ROOT / "tools/release", "--key", ours.address, "--output", output, "--checkout", checkout]
-        done = subprocess.run(command, env=ours.environment, text=True, capture_output=True, timeout=120, check=False)
+        done = subprocess.run(
+            command, env=ours.environment, text=True, capture_output=True, timeout=PATIENCE, check=False
+        )
     assert done.returncode == 0, done.stderr
     name = f"lockstep-vllm-{VERSION}"
     assert sorted(path.name for path in output.iterdir()) == [

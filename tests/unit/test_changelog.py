@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.machine import PATIENCE
+
 ROOT = Path(__file__).parents[2]
 NOTES = ROOT / "changelogs"
 
@@ -77,7 +79,7 @@ def test_changelog_is_made_of_its_notes(tmp_path: Path) -> None:
     shutil.copyfile(ROOT / "galaxy.yml", tmp_path / "galaxy.yml")
     for command in ("lint", "generate"):
         program = [sys.executable, "-m", "antsibull_changelog", command]
-        done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "CHANGELOG.rst").read_text() == (ROOT / "CHANGELOG.rst").read_text(), (
         "antsibull-changelog generate"

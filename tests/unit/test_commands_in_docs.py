@@ -21,6 +21,7 @@ import yaml
 
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import known_variables
 from tests.e2e import commands
+from tests.machine import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^(?:<!-- test: (\w+) -->\n)?```(sh|bash|shell|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -120,7 +121,7 @@ def test_new_inventory_takes_these_arguments(block: Block, tmp_path: Path) -> No
     for number, parts in enumerate(parts for parts in block.commands if parts[0] == "tools/new-inventory"):
         done = subprocess.run(
             [sys.executable, ROOT / "tools/new-inventory", f"{tmp_path}/{number}", *parts[2:]],
-            capture_output=True, text=True, check=False, timeout=60,
+            capture_output=True, text=True, check=False, timeout=PATIENCE,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
 

@@ -1,6 +1,6 @@
 """All of ansible-core that Lockstep uses beyond its documented plugin API, each with why and where it was read.
 
-"Read in 2.19.0, 2.20.0, 2.21.5" means: the source was read there, and tests/unit/plugin_utils/controller/
+"Read in 2.19.4, 2.20.0, 2.21.5" means: the source was read there, and tests/unit/plugin_utils/controller/
 test_ansible_internals.py runs against the lowest and the locked version (``make contract``). The supported range stands in
 meta/runtime.yml alone. Nothing private is imported when this file is: an unsupported version gets its message, no traceback.
 """
@@ -73,7 +73,7 @@ def require_supported_version() -> None:
 def raw_variables(hostvars: Any, host: str) -> Mapping[str, Any]:
     """All variables of ``host``, untemplated, so that each is templated once, over the roles' defaults.
 
-    ``HostVars.raw_get``: undocumented, but what ``hostvars[host]`` itself calls. Read in 2.19.0, 2.20.0, 2.21.5.
+    ``HostVars.raw_get``: undocumented, but what ``hostvars[host]`` itself calls. Read in 2.19.4, 2.20.0, 2.21.5.
     """
     variables: Mapping[str, Any] = hostvars.raw_get(host)
     return variables
@@ -82,7 +82,7 @@ def raw_variables(hostvars: Any, host: str) -> Mapping[str, Any]:
 def child_groups(hostvars: Any, group: str) -> list[str]:
     """The child groups of ``group`` in inventory order; the documented ``groups`` tells hosts of groups, not their nesting.
 
-    ``HostVars._inventory``, an InventoryManager. Read in 2.19.0, 2.20.0, 2.21.5.
+    ``HostVars._inventory``, an InventoryManager. Read in 2.19.4, 2.20.0, 2.21.5.
     """
     parent = hostvars._inventory.groups.get(group)
     return [] if parent is None else [child.name for child in parent.child_groups]
@@ -91,7 +91,7 @@ def child_groups(hostvars: Any, group: str) -> list[str]:
 def host_templar(templar: Any, variables: Mapping[str, Any]) -> Any:
     """A templar like the task's own that sees only ``variables``: those of another host.
 
-    ``Templar.copy_with_new_env``: meant for lookup plugins, undocumented. Read in 2.19.0, 2.20.0, 2.21.5.
+    ``Templar.copy_with_new_env``: meant for lookup plugins, undocumented. Read in 2.19.4, 2.20.0, 2.21.5.
     """
     return templar.copy_with_new_env(available_variables=variables)
 
@@ -99,7 +99,7 @@ def host_templar(templar: Any, variables: Mapping[str, Any]) -> Any:
 def load_templates(loader: Any, path: Path) -> dict[str, Any]:
     """A YAML file of this collection, its templates trusted as those of a role's defaults are.
 
-    ``DataLoader.load_from_file(trusted_as_template=True)``: new with data tagging. Read in 2.19.0, 2.20.0, 2.21.5.
+    ``DataLoader.load_from_file(trusted_as_template=True)``: new with data tagging. Read in 2.19.4, 2.20.0, 2.21.5.
     """
     variables: dict[str, Any] = loader.load_from_file(str(path), trusted_as_template=True) or {}
     return variables
@@ -108,7 +108,7 @@ def load_templates(loader: Any, path: Path) -> dict[str, Any]:
 def extra_variables(loader: Any) -> Mapping[str, Any]:
     """What the command line sets by ``-e``, apart from what the inventory sets.
 
-    ``ansible.utils.vars.load_extra_vars``: undocumented. Read in 2.19.0, 2.20.0, 2.21.5.
+    ``ansible.utils.vars.load_extra_vars``: undocumented. Read in 2.19.4, 2.20.0, 2.21.5.
     """
     from ansible.utils.vars import load_extra_vars
 
@@ -140,7 +140,7 @@ def play_variables(play: Any, group: str, names: Iterable[str]) -> dict[str, Any
 def written_at(text: str) -> str:
     """The file and line that a name in the inventory comes from; empty where Ansible does not know.
 
-    The tag ``Origin``: undocumented, but what Ansible's own errors show. Read in 2.19.0, 2.20.0, 2.21.5.
+    The tag ``Origin``: undocumented, but what Ansible's own errors show. Read in 2.19.4, 2.20.0, 2.21.5.
     """
     from ansible._internal._datatag._tags import Origin
 
@@ -155,7 +155,7 @@ def written_at(text: str) -> str:
 def only_checks_syntax() -> bool:
     """Whether nothing is run (``--syntax-check``), as linters do, which have no inventory.
 
-    ``context.CLIARGS``: undocumented for plugins. Read in 2.19.0, 2.20.0, 2.21.5.
+    ``context.CLIARGS``: undocumented for plugins. Read in 2.19.4, 2.20.0, 2.21.5.
     """
     return bool(context.CLIARGS.get("syntax"))
 
@@ -163,7 +163,7 @@ def only_checks_syntax() -> bool:
 def left_out(options: Mapping[str, Any] | None = None) -> list[str]:
     """The options of the command line that leave tasks of a playbook out, as they are typed.
 
-    ``context.CLIARGS``: undocumented for plugins; ``ansible_run_tags`` knows nothing of ``--start-at-task``. Read in 2.19.0,
+    ``context.CLIARGS``: undocumented for plugins; ``ansible_run_tags`` knows nothing of ``--start-at-task``. Read in 2.19.4,
     2.20.0, 2.21.5.
     """
     given = context.CLIARGS if options is None else options
@@ -178,7 +178,7 @@ def left_out(options: Mapping[str, Any] | None = None) -> list[str]:
 def full_name(task: Any) -> str:
     """The full name of a task's action, as ``lockstep.vllm.plan``, whatever the playbook calls it; empty where unknown.
 
-    ``Task.resolved_action``: set when a task is loaded, undocumented. Read in 2.19.0, 2.20.0, 2.21.5.
+    ``Task.resolved_action``: set when a task is loaded, undocumented. Read in 2.19.4, 2.20.0, 2.21.5.
     """
     return str(task.resolved_action or "")
 
@@ -186,7 +186,7 @@ def full_name(task: Any) -> str:
 def playbook_name(playbook: Any) -> str:
     """The name of the playbook's file without its ending.
 
-    ``Playbook._file_name``: what the default callback shows too. Read in 2.19.0, 2.20.0, 2.21.5.
+    ``Playbook._file_name``: what the default callback shows too. Read in 2.19.4, 2.20.0, 2.21.5.
     """
     return Path(str(playbook._file_name)).stem
 
@@ -200,7 +200,7 @@ def inventory_of(playbook: Any) -> Any:
     """The InventoryManager whose ``subset`` limits the hosts of every play of a playbook that starts.
 
     ``VariableManager._inventory`` of its first play: the object that PlaybookExecutor asks for the hosts of each play, after
-    callbacks were told of the playbook. Read in 2.19.0, 2.20.0, 2.21.5.
+    callbacks were told of the playbook. Read in 2.19.4, 2.20.0, 2.21.5.
     """
     return playbook.get_plays()[0].get_variable_manager()._inventory
 
@@ -208,7 +208,7 @@ def inventory_of(playbook: Any) -> Any:
 def may_be_true(playbook: Any, name: str, hosts: Iterable[str]) -> bool:
     """Whether a variable of a playbook's first play is true for one of ``hosts``, or may be: a template is not evaluated.
 
-    ``VariableManager.get_vars``, as PlaybookExecutor calls it for every play. Read in 2.19.0, 2.20.0, 2.21.5.
+    ``VariableManager.get_vars``, as PlaybookExecutor calls it for every play. Read in 2.19.4, 2.20.0, 2.21.5.
     """
     play = playbook.get_plays()[0]
     manager = play.get_variable_manager()
@@ -221,7 +221,7 @@ def connect(play_context: Any, host: str, variables: Mapping[str, Any], become: 
 
     ``connection_loader.get`` with a PlayContext, ``set_become_plugin`` and ``set_options`` in the order in which
     ``TaskExecutor._get_connection`` calls them. To be called from one thread, as the loader is not thread-safe; the connections
-    then run their commands in a thread each: `ssh` and `local` keep no state outside of their object. Read in 2.19.0, 2.20.0,
+    then run their commands in a thread each: `ssh` and `local` keep no state outside of their object. Read in 2.19.4, 2.20.0,
     2.21.5.
 
     Args:
@@ -252,7 +252,7 @@ def _count_what_it_reads(plugin: Any) -> None:
     """Have the processes that a class of connections starts be killed at their job's deadline and limit (see bounded.py).
 
     `ssh` and `local` start theirs by the global ``subprocess`` of their module, read `ssh`'s by ``stdout.read()`` when a
-    selector says so, `local`'s by ``communicate``; neither bounds what it reads. Read in 2.19.0, 2.20.0, 2.21.5. A plugin that
+    selector says so, `local`'s by ``communicate``; neither bounds what it reads. Read in 2.19.4, 2.20.0, 2.21.5. A plugin that
     starts no process has its deadline alone.
     """
     names = inspect.unwrap(plugin.exec_command).__globals__
@@ -267,7 +267,7 @@ def limit_answers(limit: int, too_much: Callable[[str, int], Exception]) -> None
     Called in the controller's own process: its workers are forks of it, and ``connection_loader`` keeps the class of a plugin
     once it has loaded it. What a connection raises goes up through the action, whichever it is, to ``TaskExecutor``, which
     makes it the task's result. ``PlayContext.remote_addr`` is the host, also where the task is delegated to it. Read in
-    2.19.0, 2.20.0, 2.21.5.
+    2.19.4, 2.20.0, 2.21.5.
 
     Args:
         too_much: makes the error, of the host as the connection calls it and of ``limit``.
@@ -286,7 +286,7 @@ def limit_answers(limit: int, too_much: Callable[[str, int], Exception]) -> None
 def privileged(connection: Any, command: str) -> str:
     """``command`` as the connection's become plugin wants it run; unchanged without one.
 
-    ``connection._shell``, which ``ActionBase._low_level_execute_command`` passes likewise. Read in 2.19.0, 2.20.0, 2.21.5.
+    ``connection._shell``, which ``ActionBase._low_level_execute_command`` passes likewise. Read in 2.19.4, 2.20.0, 2.21.5.
     """
     if not connection.become:
         return command
@@ -298,7 +298,7 @@ def result_of(result: Any) -> Any:
     """What a task came to, as a dictionary; TOO_DEEP where Ansible itself cannot make one of it.
 
     ``HostTaskResult.result`` copies what the host answered, level by level, and raises RecursionError for some hundreds of
-    lists in each other, which JSON's parser and the worker let pass. Read in 2.19.0, 2.20.0, 2.21.5.
+    lists in each other, which JSON's parser and the worker let pass. Read in 2.19.4, 2.20.0, 2.21.5.
     """
     try:
         return result.result
@@ -309,7 +309,7 @@ def result_of(result: Any) -> Any:
 def show_warnings(callback: Any, result: Any) -> None:
     """Show the warnings and deprecations of a task's result, as the default callback does; an error is the caller's to show.
 
-    ``CallbackBase._handle_warnings``: a part of what every stdout callback of ansible-core calls. Read in 2.19.0, 2.20.0,
+    ``CallbackBase._handle_warnings``: a part of what every stdout callback of ansible-core calls. Read in 2.19.4, 2.20.0,
     2.21.5.
     """
     callback._handle_warnings(result_of(result))
@@ -319,6 +319,6 @@ def show_through(display: Any, through: Callable[..., None]) -> None:
     """Have all that is displayed in this process pass ``through``, which gets the real ``display`` and its arguments.
 
     An attribute of the one ``Display``, whose class has the method: its own ``warning``, ``banner`` and the rest call it by
-    ``self``, and the thread that shows what workers send looks it up by name. Read in 2.19.0, 2.20.0, 2.21.5.
+    ``self``, and the thread that shows what workers send looks it up by name. Read in 2.19.4, 2.20.0, 2.21.5.
     """
     display.display = functools.partial(through, display.display)

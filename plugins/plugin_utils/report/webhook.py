@@ -138,14 +138,20 @@ class Webhook:
         """No more messages come. Returns what was not delivered, as far as it is known by then."""
         try:
             answer, _errors = self._process.communicate(timeout=wait)
-        except subprocess.TimeoutExpired:
-            return f"not delivered within {wait:g} s; it is tried for some seconds more"
+        except subprocess.TimeoutExpired as late:
+            waiting = f"not delivered within {wait:g} s; it is tried for some seconds more"
+            known = _one_line(late.output or b"")
+            return f"{known}; another {waiting}" if known else waiting
         except (OSError, ValueError):
             return "its sender has ended"
-        return "; ".join(answer.decode("utf-8", "replace").split("\n")).strip("; ")
+        return _one_line(answer)
 
     def _write(self, what: Message) -> None:
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):  # close() says what became of it
                 self._process.stdin.write(json.dumps(what, default=str).encode() + b"\n")
                 self._process.stdin.flush()
+
+
+def _one_line(said: bytes) -> str:
+    return "; ".join(said.decode("utf-8", "replace").split("\n")).strip("; ")

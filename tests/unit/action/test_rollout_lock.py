@@ -24,6 +24,7 @@ from ansible.playbook.play_context import PlayContext
 from ansible.plugins.loader import connection_loader
 
 from ansible_collections.lockstep.vllm.plugins.action import rollout_lock, rollout_request
+from tests.machine import ENDLESS, until
 from tests.unit import inventory
 
 ROOT = Path(__file__).parents[3]
@@ -242,7 +243,7 @@ def test_check_mode_is_refused_where_the_run_would_be(cluster: Cluster) -> None:
 
 
 def test_a_dead_run_of_this_controller_gives_way_and_a_living_one_does_not(cluster: Cluster) -> None:
-    wait = {"name": "Wait", "ansible.builtin.command": "sleep 600", "delegate_to": "localhost", "run_once": True}
+    wait = {"name": "Wait", "ansible.builtin.command": f"sleep {ENDLESS}", "delegate_to": "localhost", "run_once": True}
     first = subprocess.Popen(
         [
             sys.executable,
@@ -258,11 +259,12 @@ def test_a_dead_run_of_this_controller_gives_way_and_a_living_one_does_not(clust
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 180
-    while cluster.record("c1") is None:
-        assert time.monotonic() < deadline
+
+    def held() -> bool:
         assert first.poll() is None
-        time.sleep(0.05)
+        return cluster.record("c1") is not None
+
+    until(held, "the lock")
     assert (cluster.record("a1") or {})["pid"] == first.pid
     refused = cluster.lock(run="r2")
     assert "run r1 of" in refused["msg"]

@@ -17,6 +17,7 @@ import yaml
 
 from ansible_collections.lockstep.vllm.plugins.callback import calm
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import feed
+from tests.machine import PATIENCE
 from tests.unit.callback import test_rollout as rollout
 from tests.unit.callback.test_rollout import BAD, GOOD, Project, play, report
 
@@ -67,7 +68,8 @@ class Calm(Project):
     def text(self, plays: list[dict[str, Any]], *arguments: str, own: bool = False, **environment: str) -> str:
         done = subprocess.run(
             self.command(plays, own, *arguments), cwd=self.folder, env={**self.environment, **environment},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, check=False, timeout=90,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, check=False,
+            timeout=PATIENCE,
         )  # fmt: skip
         return done.stdout
 
@@ -87,7 +89,7 @@ class Calm(Project):
                 break
             if not arrived:
                 break
-        process.wait(90)
+        process.wait(PATIENCE)
         return got.decode()
 
     def events(self) -> list[str]:

@@ -5,7 +5,7 @@ import pytest
 from ansible_collections.lockstep.vllm.plugins.callback import interrupts
 
 
-@pytest.mark.parametrize(("version", "installed"), [("2.19.0", True), ("2.21.5", True), ("2.99.0", False)])
+@pytest.mark.parametrize(("version", "installed"), [("2.19.4", True), ("2.21.5", True), ("2.99.0", False)])
 def test_handlers_are_installed_for_versions_that_they_suit(
     monkeypatch: pytest.MonkeyPatch, version: str, installed: bool
 ) -> None:

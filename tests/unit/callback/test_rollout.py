@@ -12,13 +12,14 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 from typing import Any
 
 import ansible_runner
 import pytest
 import yaml
+
+from tests.machine import ENDLESS, PATIENCE, until
 
 ROOT = Path(__file__).parents[3]
 HOSTS = ("a1", "a2", "b1", "b2")
@@ -418,7 +419,7 @@ def test_a_fault_of_the_callback_is_a_warning(project: Project) -> None:
     assert "lockstep.vllm.rollout:" in run.stdout.read()
 
 
-def start(project: Project, plays: list[dict[str, Any]], until: str) -> subprocess.Popen[bytes]:
+def start(project: Project, plays: list[dict[str, Any]], moment: str) -> subprocess.Popen[bytes]:
     child = subprocess.Popen(
         [sys.executable, "-m", "ansible", "playbook", "-i", "inventory.yml", str(project.playbook(plays))],
         cwd=project.folder,
@@ -427,11 +428,12 @@ def start(project: Project, plays: list[dict[str, Any]], until: str) -> subproce
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 180
-    while not any(until in path.read_text() for path in project.folder.glob(".cache/lockstep/runs/*/journal.jsonl")):
-        assert time.monotonic() < deadline, "the run never got there"
+
+    def reached() -> bool:
         assert child.poll() is None, "the run ended before it got there"
-        time.sleep(0.05)
+        return any(moment in path.read_text() for path in project.folder.glob(".cache/lockstep/runs/*/journal.jsonl"))
+
+    until(reached, moment)
     return child
 
 
@@ -440,7 +442,7 @@ LONG = [
     play(
         "a1,a2",
         step("drain", report("Drained")),
-        step("load", {"name": "Long", "ansible.builtin.command": "sleep 300"}),
+        step("load", {"name": "Long", "ansible.builtin.command": f"sleep {ENDLESS}"}),
     ),
 ]
 
@@ -448,7 +450,7 @@ LONG = [
 def test_ctrl_c_leaves_a_report(project: Project) -> None:
     child = start(project, LONG, '"load"')
     os.killpg(child.pid, signal.SIGINT)
-    child.wait(120)
+    child.wait(PATIENCE)
     assert project.journal()[-1]["outcome"] == "interrupted"
     again = f'<h2>Next</h2><pre class="command">{project.journal()[0]["command"]}</pre>'
     assert again in html.unescape(project.page())
@@ -474,7 +476,7 @@ def test_ctrl_c_again_and_again_leaves_the_report(project: Project) -> None:
 def test_a_killed_run_gets_its_report_from_the_next(project: Project) -> None:
     child = start(project, LONG, '"load"')
     os.killpg(child.pid, signal.SIGKILL)
-    child.wait(120)
+    child.wait(PATIENCE)
     (killed,) = project.runs
     assert not (killed / "report.html").exists()
     project.run([play("a1", step("load", report("Loaded")))])

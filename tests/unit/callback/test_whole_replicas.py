@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.machine import PATIENCE
+
 ROOT = Path(__file__).parents[3]
 LINE = "ra is looked at as a whole: --limit leaves out a1, a3"
 REFUSED = "--limit leaves out a1, a3 of ra: gates need all hosts of a replica, and nothing was done"
@@ -91,7 +93,7 @@ def play(
         env={**os.environ, "ANSIBLE_CONFIG": str(folder / "ansible.cfg"), "NO_COLOR": "1"},
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=PATIENCE,
         check=False,
     )
     said = done.stdout + done.stderr

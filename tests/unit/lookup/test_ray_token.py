@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.machine import PATIENCE
+
 ROOT = Path(__file__).parents[3]
 GROUPED = """
 lockstep:
@@ -28,7 +30,7 @@ def test_hosts_of_one_replica_share_a_token_and_replicas_do_not(tmp_path: Path, 
     program += ["-a", f"msg={{{{ lookup('lockstep.vllm.ray_token', '{secret}') }}}}", "-o"]
     environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"), "ANSIBLE_NOCOLOR": "1"}
     done = subprocess.run(
-        program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+        program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     tokens = {}
     for line in done.stdout.splitlines():

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils import haproxy
+from tests.machine import PATIENCE
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "haproxy" / "2.6.12"
 
@@ -118,7 +119,7 @@ def test_a_drain_is_asked_for_and_kept(fake: FakeSocket, tmp_path: Path) -> None
     assert router.server("replica_a").draining
     router.set("replica_a", "ready")
     assert haproxy.parse_draining(state.read_text(encoding="utf-8")) == set()
-    assert router.wait_up("replica_a", 5).up
+    assert router.wait_up("replica_a", PATIENCE).up
 
 
 def test_waits_end_at_their_deadline(fake: FakeSocket, tmp_path: Path) -> None:

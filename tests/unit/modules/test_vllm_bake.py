@@ -6,7 +6,7 @@ import functools
 import http.server
 import json
 import threading
-import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import polling, records
-from ansible_collections.lockstep.vllm.plugins.module_utils.engine import configured
+from ansible_collections.lockstep.vllm.plugins.module_utils.engine import completion, configured
 from ansible_collections.lockstep.vllm.plugins.module_utils.host.settings_changes import SettingsChange
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import bake
 from ansible_collections.lockstep.vllm.plugins.modules import vllm_bake
@@ -43,7 +43,7 @@ class Server(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         SERVER["done"] += 1
-        time.sleep(SERVER["pause"])
+        SERVER["now"] += SERVER["pause"]
         self.answer(200, json.dumps({"model": "tiny", "choices": [{"text": " lockstep holds."}]}))
 
     def answer(self, status: int, body: str) -> None:
@@ -57,7 +57,7 @@ class Server(http.server.BaseHTTPRequestHandler):
 
 
 class Clock:
-    """Time that passes only between two samples; SERVER becomes ``then`` when it first does."""
+    """Time that passes only between two samples, and while SERVER answers; it becomes ``then`` when time first passes."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -74,6 +74,7 @@ class Clock:
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     mine = Clock()
+    monkeypatch.setattr(completion, "time", types.SimpleNamespace(monotonic=lambda: SERVER["now"]))
     monkeypatch.setattr(polling, "poll", functools.partial(polling.poll, clock=mine, sleep=mine.sleep))
     return mine
 
@@ -83,7 +84,7 @@ def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(bake, "BEFORE", tmp_path / "before.json")
     monkeypatch.setattr(records, "DRIVER", tmp_path / "driver.json")
     monkeypatch.setattr(records, "ENGINE_STATE", tmp_path / "engine.json")
-    SERVER.update(ready=True, restarts=0, done=0, pause=0.02)
+    SERVER.update(ready=True, restarts=0, done=0, now=0.0, pause=0.02)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from tests.machine import PATIENCE
 from tests.unit.documented import documented
 
 ROOT = Path(__file__).parents[3]
@@ -52,7 +53,7 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
         env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "LOCKSTEP_RUNS": str(tmp_path / "runs")},
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=PATIENCE,
         check=False,
     )
     said = done.stdout + done.stderr

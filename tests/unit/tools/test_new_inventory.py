@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import topology
+from tests.machine import PATIENCE
 
 from .scripts import ROOT, script
 
@@ -25,7 +26,8 @@ def listed(folder: Path) -> dict[str, Any]:
     done = subprocess.run(
         [Path(sys.executable).with_name("ansible-inventory"), "-i", folder, "--list",
          "--vault-password-file", folder / "vault-password.txt"],
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}, capture_output=True, text=True, check=True, timeout=60,
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}, capture_output=True, text=True, check=True,
+        timeout=PATIENCE,
     )  # fmt: skip
     assert "WARNING" not in done.stderr, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)

@@ -17,6 +17,7 @@ import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.runtime import install
 from testbed.lib.wheels import build_wheel
+from tests.machine import PATIENCE
 
 from .scripts import ROOT, script
 
@@ -146,7 +147,7 @@ def test_hosts_install_from_it_without_an_index(
                 env={**os.environ, **install.sources(host)},
                 capture_output=True,
                 text=True,
-                timeout=60,
+                timeout=PATIENCE,
                 check=False,
             )
             assert done.returncode == 0, done.stderr

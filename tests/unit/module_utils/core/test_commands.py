@@ -7,6 +7,7 @@ import time
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import commands
+from tests.machine import ENDLESS, PATIENCE
 
 
 def test_work_in_the_background_returns_or_raises() -> None:
@@ -17,10 +18,10 @@ def test_work_in_the_background_returns_or_raises() -> None:
 
 def test_a_command_that_hangs_is_ended() -> None:
     start = time.monotonic()
-    answer = commands.run_command(["sh", "-c", "sleep 30 & sleep 30"], 0.2)
+    answer = commands.run_command(["sh", "-c", f"sleep {ENDLESS} & sleep {ENDLESS}"], 0.2)
     assert answer.timed_out
     assert answer.returncode is None
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < PATIENCE
 
 
 def test_a_command_that_is_not_there() -> None:

@@ -1,4 +1,7 @@
-"""Commands that hang, die, hide and multiply: each ends in time and leaves nothing."""
+"""Commands that hang, die, hide and multiply: each ends in time and leaves nothing.
+
+A part's time begins where the command tells so: it hangs by then, however late this machine started it.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,12 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import deadline, evidence, processes
-from ansible_collections.lockstep.vllm.plugins.module_utils.core.command_parts import Part
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.command_parts import Part, PartsClock
+from tests.machine import ENDLESS, PATIENCE, until
 
 PYTHON = sys.executable
+HANGS = f"import time; time.sleep({ENDLESS})"
+BEGINS = 'os.write(int(os.environ["LOCKSTEP_PARTS_HANDLE"]), bytes([1]))'
 
 
 def alive_with(mark: str) -> list[str]:
@@ -26,16 +32,31 @@ def alive_with(mark: str) -> list[str]:
     return [line for line in found if mark in line]
 
 
+def test_all_that_is_done_after_a_deadline_fits_into_its_seconds():
+    assert evidence.BUDGET + deadline.TERM_GRACE + deadline.KILL_GRACE < deadline.EXTRA
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """The caller waits for a guard that this machine lets starve; what the guard allows itself stays as it is."""
+    monkeypatch.setattr(deadline, "EXTRA", PATIENCE)
+
+
 @pytest.fixture
 def mark():
     """A mark that a test puts on its processes' command lines; none may be left at the end."""
     text = f"mark-{uuid.uuid4().hex}"
     yield text
-    assert alive_with(text) == []
+    until(lambda: not alive_with(text), "the end of what carries the mark")
 
 
 def python(code: str, *arguments: str) -> list[str]:
     return [PYTHON, "-c", textwrap.dedent(code), *arguments]
+
+
+def hang(code: str, *arguments: str, seconds: float, folder: Path | None = None) -> deadline.Outcome:
+    """Run code that tells when it hangs, from when it has ``seconds``."""
+    return deadline.start(python(code, *arguments), [Part(PATIENCE), Part(seconds, folder)]).wait()
 
 
 @pytest.mark.parametrize(
@@ -49,42 +70,43 @@ def python(code: str, *arguments: str) -> list[str]:
     ],
 )
 def test_ending(argv, status, returncode):
-    outcome = deadline.run(argv, deadline=10)
+    outcome = deadline.run(argv, deadline=PATIENCE)
     assert (outcome.status, outcome.returncode) == (status, returncode)
-    assert outcome.seconds < 10, "it ended at its deadline, not by itself"
+    assert outcome.seconds < PATIENCE, "it ended at its deadline, not by itself"
 
 
 def test_a_missing_command_is_named():
-    assert "/nonexistent/command" in deadline.run(["/nonexistent/command"], deadline=10).stderr
+    assert "/nonexistent/command" in deadline.run(["/nonexistent/command"], deadline=PATIENCE).stderr
 
 
 def test_output_input_environment_and_folder(tmp_path):
     code = "import os,sys; print(sys.stdin.read(), os.environ['SETTING'], os.getcwd()); print('aside', file=sys.stderr)"
-    outcome = deadline.run(python(code), deadline=10, input="given", env={"SETTING": "value"}, cwd=tmp_path)
+    outcome = deadline.run(python(code), deadline=PATIENCE, input="given", env={"SETTING": "value"}, cwd=tmp_path)
     assert outcome.stdout == f"given value {tmp_path}\n"
     assert outcome.stderr == "aside\n"
 
 
 def test_large_output_keeps_its_end():
     code = f"import sys; sys.stdout.write('x' * {deadline.OUTPUT_LIMIT} + 'the end')"
-    outcome = deadline.run(python(code), deadline=30)
+    outcome = deadline.run(python(code), deadline=PATIENCE)
     assert outcome.stdout.endswith("the end")
     assert len(outcome.stdout) == deadline.OUTPUT_LIMIT
 
 
 def test_a_hang_becomes_a_timeout_with_stacks(tmp_path, mark):
-    code = """
-        import faulthandler, signal, time
+    code = f"""
+        import faulthandler, os, signal, time
         faulthandler.register(signal.SIGUSR1, all_threads=True)
         def hangs():
-            time.sleep(60)
+            {BEGINS}
+            time.sleep({ENDLESS})
         print("begun", flush=True)
         hangs()
     """
-    outcome = deadline.run(python(code, mark), deadline=3.0, evidence=tmp_path / "evidence")
+    outcome = hang(code, mark, seconds=1.0, folder=tmp_path / "evidence")
     assert outcome.status == "timeout"
     assert outcome.returncode is None
-    assert 3.0 <= outcome.seconds < 3.0 + deadline.EXTRA
+    assert 1.0 <= outcome.seconds < 1.0 + deadline.EXTRA
     assert outcome.stdout == "begun\n"
     assert "hangs" in outcome.stderr
     names = {Path(path).name for path in outcome.evidence}
@@ -97,16 +119,15 @@ def test_py_spy_dumps_every_descendant(tmp_path, mark, monkeypatch):
     spy = tmp_path / "py-spy"
     spy.write_text('#!/bin/sh\necho "stack of $3"\n')
     spy.chmod(0o755)
-    code = """
+    code = f"""
         import subprocess, sys
-        subprocess.run([sys.executable, "-c", "import time; time.sleep(60)", sys.argv[1]])
+        subprocess.run([sys.executable, "-c", {HANGS!r}, sys.argv[1]])
     """
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with subprocess.Popen(python(code, mark)) as child:
-        while len(alive_with(mark)) < 2:
-            time.sleep(0.02)
+        until(lambda: len(alive_with(mark)) == 2)
         monkeypatch.setattr(evidence, "PY_SPY", spy)
-        saved = evidence.stacks(child.pid, tmp_path / "stacks")
+        saved = evidence.stacks(child.pid, tmp_path / "stacks", budget=PATIENCE)
         tree = [child.pid, *(process.pid for process in processes.below(child.pid))]
         for pid in tree:
             assert (tmp_path / "stacks" / f"stack.{pid}.txt").read_text() == f"stack of {pid}\n"
@@ -118,56 +139,61 @@ def test_py_spy_dumps_every_descendant(tmp_path, mark, monkeypatch):
 
 def test_evidence_is_bounded_when_its_tool_hangs(tmp_path, monkeypatch, mark):
     spy = tmp_path / "py-spy"
-    spy.write_text(f"#!/bin/sh\nexec {PYTHON} -c 'import time; time.sleep(60)' {mark}\n")
+    spy.write_text(f"#!/bin/sh\nexec {PYTHON} -c '{HANGS}' {mark}\n")
     spy.chmod(0o755)
     monkeypatch.setattr(evidence, "PY_SPY", spy)
     began = time.monotonic()
     evidence.stacks(os.getppid(), tmp_path, budget=0.5)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < PATIENCE
 
 
-STUBBORN = """
+STUBBORN = f"""
     import os, signal, sys, time
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    time.sleep(60)
+    {BEGINS}
+    time.sleep({ENDLESS})
 """
-DAEMON = """
+DAEMON = f"""
     import os, sys, time
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
             os.environ.clear()
-            os.execve(sys.executable, [sys.executable, "-c", "import time; time.sleep(60)", sys.argv[1]], {})
+            os.execve(sys.executable, [sys.executable, "-c", {HANGS!r}, sys.argv[1]], {{}})
         os._exit(0)
     os.wait()
-    if "stay" in sys.argv: time.sleep(60)
+    if "stay" in sys.argv:
+        {BEGINS}
+        time.sleep({ENDLESS})
 """
-FORKER = """
+FORKER = f"""
     import os, signal, sys, time
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     for _ in range(20):
         if os.fork() == 0:
             os.setsid()
-            time.sleep(60)
-    time.sleep(60)
+            time.sleep({ENDLESS})
+    {BEGINS}
+    time.sleep({ENDLESS})
 """
-STOPPED = """
+STOPPED = f"""
     import os, signal, sys
+    {BEGINS}
     os.kill(os.getpid(), signal.SIGSTOP)
 """
 
 
 @pytest.mark.parametrize("code", [STUBBORN, DAEMON, FORKER, STOPPED], ids=["stubborn", "daemon", "forker", "stopped"])
 def test_nothing_is_left_after_a_timeout(code, mark):
-    outcome = deadline.run(python(code, mark, "stay"), deadline=0.7)
-    assert outcome.status == "timeout"
-    assert outcome.seconds < 0.7 + deadline.EXTRA
+    outcome = hang(code, mark, "stay", seconds=0.3)
+    assert (outcome.status, outcome.part) == ("timeout", 1)
+    assert outcome.seconds < 0.3 + deadline.EXTRA
     assert outcome.left == ()
     assert alive_with(mark) == []
 
 
 def test_nothing_is_left_after_success(mark):
-    outcome = deadline.run(python(DAEMON, mark), deadline=10)
+    outcome = deadline.run(python(DAEMON, mark), deadline=PATIENCE)
     assert outcome.status == "done"
     assert alive_with(mark) == []
 
@@ -176,25 +202,34 @@ def test_the_tree_ends_when_the_caller_is_killed(mark):
     code = f"""
         import sys; sys.path.insert(0, {str(Path("collections").resolve())!r})
         from ansible_collections.lockstep.vllm.plugins.module_utils.core import deadline
-        deadline.run([sys.executable, "-c", "import time; time.sleep(60)", sys.argv[1]], deadline=60)
+        deadline.run([sys.executable, "-c", {HANGS!r}, sys.argv[1]], deadline={ENDLESS})
     """
     with subprocess.Popen(python(code, mark)) as caller:
-        limit = time.monotonic() + 30
-        while len(alive_with(mark)) < 2 and time.monotonic() < limit:
-            time.sleep(0.02)
+        until(lambda: len(alive_with(mark)) == 2)
         caller.kill()
-    limit = time.monotonic() + deadline.EXTRA
-    while alive_with(mark) and time.monotonic() < limit:
-        time.sleep(0.05)
-    assert alive_with(mark) == []
+    until(lambda: not alive_with(mark), "the end of what the caller had started")
+
+
+def test_a_guard_that_does_not_answer_holds_nobody_up(mark, monkeypatch):
+    monkeypatch.setattr(deadline, "EXTRA", 0.2)
+    running = deadline.start(python(HANGS, mark), [Part(0.1)])
+    running._child.send_signal(signal.SIGSTOP)
+    outcome = running.wait()
+    for process in processes.everything():  # where the guard came so far, its command is left
+        if mark in processes.command(process.pid):
+            os.kill(process.pid, signal.SIGKILL)
+    until(lambda: not alive_with(mark))
+    assert outcome.status == "timeout"
+    assert "the guard did not answer in time and was killed" in outcome.stderr
+    assert outcome.seconds < PATIENCE
 
 
 def test_end_from_another_thread(mark):
-    running = deadline.start(python("import time; print('begun', flush=True); time.sleep(60)", mark), [Part(60)])
-    threading.Timer(0.5, running.end).start()
+    running = deadline.start(python(HANGS, mark), [Part(ENDLESS)])
+    threading.Timer(0.3, running.end).start()
     outcome = running.wait()
     assert outcome.status == "ended"
-    assert outcome.seconds < 20
+    assert outcome.seconds < PATIENCE
 
 
 TELLS = """
@@ -207,19 +242,19 @@ TELLS = """
 
 
 @pytest.mark.parametrize(
-    ("told", "status", "part", "least"),
+    ("told", "seconds", "status", "part", "least"),
     [
-        ([(0, 0.1), (1, 0.1)], "done", 1, 0.2),
-        ([(0, 60)], "timeout", 0, 2.0),
-        ([(0, 0.5), (1, 60)], "timeout", 1, 3.5),
-        ([(0, 0.5), (1, 0.5), (0, 60)], "timeout", 1, 3.5),
-        ([(1, 0.5), (1, 60)], "timeout", 1, 3.0),
-        ([(9, 60)], "timeout", 0, 2.0),
+        ([(0, 0.1), (1, 0.1)], (PATIENCE, PATIENCE), "done", 1, 0.2),
+        ([(0, ENDLESS)], (1.0, PATIENCE), "timeout", 0, 1.0),
+        ([(0, 0.5), (1, ENDLESS)], (PATIENCE, 1.0), "timeout", 1, 1.5),
+        ([(0, 0.5), (1, 0.5), (0, ENDLESS)], (PATIENCE, 1.0), "timeout", 1, 1.5),
+        ([(1, 0.5), (1, ENDLESS)], (PATIENCE, 1.0), "timeout", 1, 1.0),
+        ([(9, ENDLESS)], (1.0, PATIENCE), "timeout", 0, 1.0),
     ],
     ids=["both", "hangs in the first", "hangs in the second", "goes back", "tells twice", "tells of none"],
 )
-def test_each_part_has_its_own_time_and_folder(told, status, part, least, tmp_path, mark):
-    parts = [Part(2.0, tmp_path / "first"), Part(3.0, tmp_path / "second")]
+def test_each_part_has_its_own_time_and_folder(told, seconds, status, part, least, tmp_path, mark):
+    parts = [Part(seconds[0], tmp_path / "first"), Part(seconds[1], tmp_path / "second")]
     outcome = deadline.start(python(TELLS, repr(told), mark), parts).wait()
     assert (outcome.status, outcome.part) == (status, part)
     assert least <= outcome.seconds < least + deadline.EXTRA
@@ -229,25 +264,41 @@ def test_each_part_has_its_own_time_and_folder(told, status, part, least, tmp_pa
         assert not empty.exists()
 
 
+def test_a_part_that_is_told_of_twice_has_its_time_once(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    clock = PartsClock([5.0, 3.0])
+    assert (clock.now, clock.end) == (0, 105.0)
+    for moment, told, expected in ((101.0, 1, (1, 104.0)), (102.0, 1, (1, 104.0)), (103.0, 0, (1, 104.0))):
+        now[0] = moment
+        os.write(clock.writer, bytes([told]))
+        assert clock.read()
+        assert (clock.now, clock.end) == expected
+    os.close(clock.writer)
+    assert not clock.read()
+    os.close(clock.reader)
+
+
 def test_a_command_of_one_part_is_told_of_no_handle():
     assert (
-        deadline.run(python("import os; print('LOCKSTEP_PARTS_HANDLE' in os.environ)"), deadline=10).stdout == "False\n"
+        deadline.run(python("import os; print('LOCKSTEP_PARTS_HANDLE' in os.environ)"), deadline=PATIENCE).stdout
+        == "False\n"
     )
 
 
 def test_many_at_once_do_not_end_each_other(mark):
-    runs = [deadline.start(["/bin/sh", "-c", f"sleep 0.{n}; echo {n}"], [Part(20)]) for n in range(1, 6)]
+    runs = [deadline.start(["/bin/sh", "-c", f"sleep 0.{n}; echo {n}"], [Part(PATIENCE)]) for n in range(1, 6)]
     assert [run.wait().stdout for run in runs] == [f"{n}\n" for n in range(1, 6)]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="changing user needs root")
 def test_user():
-    outcome = deadline.run(["/usr/bin/id", "-un"], deadline=10, user="nobody")
+    outcome = deadline.run(["/usr/bin/id", "-un"], deadline=PATIENCE, user="nobody")
     assert outcome.stdout == "nobody\n"
 
 
 def test_unknown_user_is_named():
-    outcome = deadline.run(["/bin/true"], deadline=10, user="nobody-of-this-name")
+    outcome = deadline.run(["/bin/true"], deadline=PATIENCE, user="nobody-of-this-name")
     assert outcome.status == "failed"
     assert "nobody-of-this-name" in outcome.stderr
 

@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import evidence
+from tests.machine import ENDLESS, PATIENCE
 
 
 def put(path: Path, text: str, at: int = 0) -> None:
@@ -21,13 +23,16 @@ def put(path: Path, text: str, at: int = 0) -> None:
 
 @pytest.fixture
 def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """dkms answers, and nvidia-smi hangs as it does on a dead GPU."""
+    """dkms answers, and nvidia-smi hangs as it does on a dead GPU. The time for evidence is over once all others have answered."""
+    kept = [tmp_path / "kept" / name for name in ("dkms.txt", "modprobe.txt", "modinfo.txt", "alternatives.txt")]
+    answered = lambda: all(path.exists() and path.read_text().endswith("\n") for path in kept)  # noqa: E731
+    monkeypatch.setattr(evidence, "time", types.SimpleNamespace(monotonic=lambda: PATIENCE if answered() else 0.0))
     for name, does in {
         "dkms": "echo nvidia/550.90.07: added",
         "modprobe": 'echo "$@"',
         "modinfo": 'echo "$@"',
         "update-alternatives": 'echo "$@"',
-        "nvidia-smi": "exec /bin/sleep 60",
+        "nvidia-smi": f"exec /bin/sleep {ENDLESS}",
     }.items():
         put(tmp_path / "bin" / name, f"#!/bin/sh\n{does}\n")
         (tmp_path / "bin" / name).chmod(0o755)
@@ -40,9 +45,8 @@ def test_logs_that_the_next_change_would_write_over_are_copied(tmp_path: Path, t
     for number in range(evidence.MOST_BUILD_LOGS + 1):
         put(root / f"var/lib/dkms/nvidia/550.9{number}.07/build/make.log", f"error {number}", at=number)
     put(root / "var/lib/dkms/zfs/2.3/build/make.log", "of no interest", at=99)
-    saved = [
-        Path(path) for path in evidence.driver(tmp_path / "kept", "Error! Bad return status", budget=1.0, root=root)
-    ]
+    said = "Error! Bad return status"
+    saved = [Path(path) for path in evidence.driver(tmp_path / "kept", said, budget=PATIENCE, root=root)]
     kept = {path.name: path.read_text(encoding="utf-8") for path in saved}
     assert kept["apt-term.log"].endswith("xthe end")
     assert len(kept["apt-term.log"]) == evidence.LOG_LIMIT
@@ -65,12 +69,12 @@ def test_py_spy_does_not_try_to_pause_what_is_stopped(
     put(tmp_path / "py-spy", '#!/bin/sh\necho "$@"\n')
     (tmp_path / "py-spy").chmod(0o755)
     monkeypatch.setattr(evidence, "PY_SPY", tmp_path / "py-spy")
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    child = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({ENDLESS})"])
     try:
         if stopped:
             os.kill(child.pid, signal.SIGSTOP)
             os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
-        saved = evidence.collect([child.pid], tmp_path / "kept", budget=20)
+        saved = evidence.collect([child.pid], tmp_path / "kept", budget=PATIENCE)
     finally:
         child.kill()
         child.wait()

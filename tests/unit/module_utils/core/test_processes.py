@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import processes
+from tests.machine import PATIENCE
 
 STAT_TAIL = "12 12 0 -1 4194560 311 0 0 0 1 0 0 0 20 0 1 0 812 3 4"
 """Fields 5 to 24 of /proc/PID/stat; the 22nd is the start."""
@@ -58,7 +59,7 @@ def ended_by(tree: str, call: str) -> list[str]:
         print({call}, len(processes.below(__import__("os").getpid())), child.stdout.read().split(), child.poll())
         """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60, check=True,
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=PATIENCE, check=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     return done.stdout.splitlines()
@@ -78,7 +79,7 @@ GENTLE = "trap 'echo asked; exit 0' TERM; echo up; while :; do sleep 0.1; done"
             "[] 1 [] -9",
             id="all but the child whose exit status is asked for",
         ),
-        pytest.param(GENTLE, "processes.end_descendants(term_grace=20.0)", "[] 0 ['asked'] 0", id="SIGTERM first"),
+        pytest.param(GENTLE, "processes.end_descendants(term_grace=240.0)", "[] 0 ['asked'] 0", id="SIGTERM first"),
         pytest.param(GENTLE, "processes.end_descendants()", "[] 0 [] 0", id="SIGKILL at once"),
     ],
 )

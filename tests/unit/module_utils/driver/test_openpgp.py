@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import openpgp
+from tests.machine import PATIENCE
 
 
 def gpg(home: Path, *arguments: str) -> bytes:
     return subprocess.run(
         ["gpg", "--homedir", home, "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", "", *arguments],
-        check=True, capture_output=True, timeout=60,
+        check=True, capture_output=True, timeout=PATIENCE,
     ).stdout  # fmt: skip
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.driver.package_probl
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.repository import Repository
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.transaction import Declared
 from tests.unit.documented import documented
-from tests.unit.module_utils.driver.aptlab import Host, Key, digest, paragraph, publish
+from tests.unit.module_utils.driver.aptlab import Host, Key, digest, held, paragraph, publish
 
 CASES = Path(__file__).parents[2] / "fixtures" / "cases"
 DESKTOP = CASES / "apt-desktop-driver"
@@ -369,20 +367,14 @@ def test_prebuilt_modules(
         documented("prebuilt-modules-in-preflight", text)
 
 
-HOLD = "import fcntl,sys,time; f=open(sys.argv[1],'w'); fcntl.lockf(f,fcntl.LOCK_EX); print('held',flush=True); time.sleep(60)"
-
-
 def test_while_a_lock_is_held_its_holder_is_named_and_no_package_is_judged(host: Host, declared: Declared) -> None:
     """dpkg's own run leaves packages half-way for as long as it lasts."""
     host.dpkg_status((DESKTOP / "status").read_text() + BROKEN)
     lock = host.root / "var/lib/dpkg/lock-frontend"
     lock.touch()
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "held\n"
+    with held(lock) as child:
         assert preflight.locks(host.root)["/var/lib/dpkg/lock-frontend"].startswith(f"pid {child.pid} (")
         assert look(host, declared, busy=True) == []
-        child.kill()
     assert preflight.locks(host.root) == {}
     assert kinds(look(host, declared)) == [ProblemKind.UNFINISHED]
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import completion
+from tests.machine import ENDLESS, PATIENCE, loopback
 
 
 def body(text: str = " lockstep holds.", model: str = "tiny", tokens: int = 3, **choice: Any) -> bytes:
@@ -56,7 +57,7 @@ def server(parts: list[bytes], pause: float = 0.0, hold: bool = False) -> Iterat
                     if released.wait(pause):
                         return
                 if hold:
-                    released.wait(30)
+                    released.wait(ENDLESS)
 
     thread = threading.Thread(target=talk)
     thread.start()
@@ -75,7 +76,7 @@ def test_a_good_answer_is_proof() -> None:
         "top_logprobs": [{" lock": -0.1, " x": -3}, None],
     }
     with server(http(body(logprobs=logprobs))) as (url, asked):
-        answer = completion.prove(url, "tiny", "The cluster says:", "lockstep holds", "secret", 5, logprobs=2)
+        answer = completion.prove(url, "tiny", "The cluster says:", "lockstep holds", "secret", PATIENCE, logprobs=2)
     assert (answer.ok, answer.failure, answer.cause) == (True, None, "")
     assert (answer.model, answer.text) == ("tiny", " lockstep holds.")
     assert answer.tokens == (
@@ -92,7 +93,7 @@ def test_a_good_answer_is_proof() -> None:
 )
 def test_the_completion_is_long_enough_for_its_answer(expected: str | None, asked: int, sent: int) -> None:
     with server(http(body(text=expected or "x"))) as (url, requests):
-        assert completion.prove(url, "tiny", "x", expected, deadline=5, max_tokens=asked).ok
+        assert completion.prove(url, "tiny", "x", expected, deadline=PATIENCE, max_tokens=asked).ok
     assert json.loads(requests[0].split(b"\r\n\r\n", 1)[1])["max_tokens"] == sent
 
 
@@ -114,7 +115,7 @@ CASES = {
 @pytest.mark.parametrize(("parts", "failure", "cause"), CASES.values(), ids=CASES.keys())
 def test_every_bad_answer_has_its_code(parts: list[bytes], failure: str, cause: str) -> None:
     with server(parts) as (url, _):
-        answer = completion.prove(url, "tiny", "x", "lockstep", deadline=5)
+        answer = completion.prove(url, "tiny", "x", "lockstep", deadline=PATIENCE)
     assert (answer.ok, answer.failure) == (False, failure)
     assert cause in answer.cause
     assert url in answer.cause
@@ -125,18 +126,18 @@ def test_a_server_that_closes_after_its_answer() -> None:
     head = b"HTTP/1.0 200 OK\r\nConnection: close\r\nContent-Length: " + str(len(answer)).encode() + b"\r\n\r\n"
     for parts in ([head + answer], [head, answer], [head.split(b"Content-Length")[0] + b"\r\n", answer]):
         with server(parts) as (url, _):
-            assert completion.prove(url, "tiny", "x", "lockstep", deadline=5).ok
+            assert completion.prove(url, "tiny", "x", "lockstep", deadline=PATIENCE).ok
 
 
 def test_an_end_of_text_is_a_token_too() -> None:
     with server(http(body(text="", tokens=1))) as (url, _):
-        assert completion.prove(url, "tiny", "x", deadline=5).ok
+        assert completion.prove(url, "tiny", "x", deadline=PATIENCE).ok
 
 
 def test_nobody_there() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    answer = completion.prove(f"http://127.0.0.1:{port}", "tiny", "x", deadline=5)
+    with socket.create_server((loopback(), 0)) as taken:
+        address, port = taken.getsockname()
+    answer = completion.prove(f"http://{address}:{port}", "tiny", "x", deadline=PATIENCE)
     assert answer.failure == "refused"
 
 
@@ -144,7 +145,7 @@ HANGS = {
     "stays silent": ([], 0.0),
     "stops in the headers": ([b"HTTP/1.1 200 OK\r\n"], 0.0),
     "stops in the body": ([b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"], 0.0),
-    "a byte at a time": ([b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n", *[b" "] * 100], 0.2),
+    "a byte at a time": ([b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n", *[b" "] * 2000], 0.2),
 }
 
 
@@ -156,7 +157,7 @@ def test_a_hang_ends_by_the_deadline(parts: list[bytes], pause: float) -> None:
         took = time.monotonic() - began
     assert answer.failure == "timeout"
     assert "within 0.6 s" in answer.cause
-    assert took < 10  # the server holds on for longer
+    assert took < PATIENCE  # the server holds on for longer
 
 
 @pytest.mark.parametrize("url", ["10.0.0.1:8000", "ftp://a1", "http://"])

@@ -14,6 +14,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.engine import inquir
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.inquiry import Silence
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.ranks import Rank, Sight
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.stacks import Answer
+from tests.machine import ENDLESS, PATIENCE
 from tests.unit.module_utils.ray.rank_processes import stop, wait_for
 
 
@@ -24,6 +25,11 @@ class Asked:
     def __call__(self, hosts: Collection[str], deadline: float) -> Mapping[str, Answer]:
         self.times += 1
         return {host: Answer("ab12", Sight((Rank(7, rank=0, frames=("wait (a.py:1)",)),))) for host in hosts}
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inquiry, "DEADLINE", PATIENCE)
 
 
 def test_once_per_silence() -> None:
@@ -48,14 +54,14 @@ def test_one_who_never_comes_back_costs_the_deadline_and_no_more(monkeypatch: py
     ended = threading.Event()
 
     def hangs(hosts: Collection[str], deadline: float) -> Mapping[str, Answer]:
-        ended.wait(60)
+        ended.wait(ENDLESS)
         return {}
 
     silence = Silence(hangs, ["a1"], "a1")
     silence.follow(True)
     began = time.monotonic()
     assert silence.result() is None
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < PATIENCE
     ended.set()
 
 
@@ -70,7 +76,7 @@ def test_one_that_fails_leaves_the_supervisor_alone() -> None:
 
 
 def test_a_stopped_engine_core_is_named() -> None:
-    child = subprocess.Popen(["bash", "-c", "exec -a VLLM::EngineCore sleep 60"])
+    child = subprocess.Popen(["bash", "-c", f"exec -a VLLM::EngineCore sleep {ENDLESS}"])
     try:
         wait_for(child.pid, "VLLM::EngineCore")
         stop(child.pid)

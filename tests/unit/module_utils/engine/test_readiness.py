@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import readiness
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.readiness import Signs
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine.states import Phase
+from tests.machine import PATIENCE
 
 
 @pytest.mark.parametrize(
@@ -57,15 +58,15 @@ def test_ready_answers_what_is_true_now() -> None:
     url = f"http://127.0.0.1:{server.server_address[1]}"
     try:
         with pytest.raises(urllib.error.HTTPError, match="503") as refusal:
-            urllib.request.urlopen(f"{url}/ready", timeout=5)
+            urllib.request.urlopen(f"{url}/ready", timeout=PATIENCE)
         assert json.load(refusal.value) == {"ready": False}, "an outsider reads ready or not, and nothing else"
         seen["ready"] = True
-        with urllib.request.urlopen(f"{url}/ready", timeout=5) as answer:
+        with urllib.request.urlopen(f"{url}/ready", timeout=PATIENCE) as answer:
             assert (answer.status, json.load(answer)) == (200, {"ready": True})
-        with urllib.request.urlopen(urllib.request.Request(f"{url}/ready", method="HEAD"), timeout=5) as answer:
+        with urllib.request.urlopen(urllib.request.Request(f"{url}/ready", method="HEAD"), timeout=PATIENCE) as answer:
             assert (answer.status, answer.read()) == (200, b"")
         with pytest.raises(urllib.error.HTTPError, match="404"):
-            urllib.request.urlopen(f"{url}/", timeout=5)
+            urllib.request.urlopen(f"{url}/", timeout=PATIENCE)
     finally:
         server.shutdown()
         server.server_close()
@@ -78,4 +79,4 @@ def test_a_crowd_of_connections_is_queued() -> None:
     with contextlib.ExitStack() as crowd:
         crowd.callback(server.server_close)
         for _ in range(100):
-            crowd.enter_context(socket.create_connection(server.server_address[:2], timeout=0.5))
+            crowd.enter_context(socket.create_connection(server.server_address[:2], timeout=0.9))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +31,9 @@ class Hub:
         return f"{self.url}/plain"
 
     def spoil(self, **faults: Any) -> None:
-        (self.folder / ".faults.json").write_text(json.dumps(faults))
+        written = self.folder.with_name("faults.json")
+        written.write_text(json.dumps(faults))
+        written.replace(self.folder / ".faults.json")  # which is read at any moment
 
 
 @pytest.fixture
@@ -49,18 +49,10 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def hub(model: Path) -> Iterator[Hub]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    program = [sys.executable, str(ROOT / "testbed/stand_ins/hub.py"), str(port), str(model), REPOSITORY, TOKEN]
-    process = subprocess.Popen(program, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(100):
-            with socket.socket() as tried:
-                if tried.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
-        yield Hub(f"http://127.0.0.1:{port}", model)
-    finally:
-        process.kill()
-        process.wait()
+    program = [sys.executable, str(ROOT / "testbed/stand_ins/hub.py"), "0", str(model), REPOSITORY, TOKEN]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield Hub(f"http://127.0.0.1:{int(process.stdout.readline())}", model)
+        finally:
+            process.kill()

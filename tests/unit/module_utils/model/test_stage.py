@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.model import manifes
 from ansible_collections.lockstep.vllm.plugins.module_utils.model.codes import Result, Verb
 from ansible_collections.lockstep.vllm.plugins.module_utils.model.request import Answer, Request
 from ansible_collections.lockstep.vllm.plugins.module_utils.model.stage import Tools
+from tests.machine import until
 from tests.unit.module_utils.model.conftest import REPOSITORY, ROOT, TOKEN, WEIGHTS, Hub
 
 ROOMY = 1 << 40
@@ -137,7 +137,7 @@ def test_it_goes_on_with_what_is_there(folder: Path, hub: Hub, tools: Tools, par
 
 def test_a_killed_worker_goes_on(folder: Path, hub: Hub, tools: Tools, tmp_path: Path) -> None:
     """SIGKILL in the middle of a file; the next call asks for the rest of it alone."""
-    hub.spoil(bytes_per_second=200_000)
+    hub.spoil(bytes_per_second=100_000)
     credentials, runtime = tmp_path / "credentials", tmp_path / "runtime"
     credentials.mkdir()
     runtime.mkdir()
@@ -151,10 +151,7 @@ def test_a_killed_worker_goes_on(folder: Path, hub: Hub, tools: Tools, tmp_path:
                    "RUNTIME_DIRECTORY": str(runtime), "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
     started = subprocess.Popen([sys.executable, "-m", "lockstep.model.worker"], env=environment, start_new_session=True)
     part = folder / ".staging/tiny/model.safetensors.part"
-    for _ in range(200):
-        if part.exists() and part.stat().st_size > 50_000:
-            break
-        time.sleep(0.05)
+    until(lambda: part.exists() and part.stat().st_size > 50_000, "a part of the file")
     os.killpg(started.pid, signal.SIGKILL)
     started.wait()
     kept = part.stat().st_size

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from tests.machine import ENDLESS, until
 
 JOINS = (
     Path(__file__).parents[2] / "fixtures" / "vllm" / "0.32.0" / "dies_without_model.log"
@@ -23,7 +25,7 @@ def joins(rank: int) -> str:
 def rank_process(log: Path, rank: int, title: str = "ray::RayWorkerProc.run") -> Iterator[subprocess.Popen[bytes]]:
     log.write_text(joins(rank), encoding="utf-8")
     with log.open("ab") as output:
-        child = subprocess.Popen(["bash", "-c", f"exec -a '{title}' sleep 120"], stdout=output, stderr=output)
+        child = subprocess.Popen(["bash", "-c", f"exec -a '{title}' sleep {ENDLESS}"], stdout=output, stderr=output)
     try:
         wait_for(child.pid, title)
         yield child
@@ -34,18 +36,12 @@ def rank_process(log: Path, rank: int, title: str = "ray::RayWorkerProc.run") ->
 
 def wait_for(pid: int, title: str) -> None:
     """Until it has taken its title."""
-    ends = time.monotonic() + 20
-    while not Path(f"/proc/{pid}/cmdline").read_bytes().startswith(title.encode()):
-        assert time.monotonic() < ends
-        time.sleep(0.01)
+    until(lambda: Path(f"/proc/{pid}/cmdline").read_bytes().startswith(title.encode()), title)
 
 
 def stop(pid: int) -> None:
     """SIGSTOP, until it has taken effect."""
-    import os
-
     os.kill(pid, signal.SIGSTOP)
-    ends = time.monotonic() + 20
-    while Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "T":
-        assert time.monotonic() < ends
-        time.sleep(0.01)
+    until(
+        lambda: Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "T", "its stop"
+    )

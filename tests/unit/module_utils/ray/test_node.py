@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +16,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.admission import fin
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray import node as ray_node
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.codes import Cause, StartCode
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.gcs import Table, Versions
+from tests.machine import ENDLESS, PATIENCE
 
 WORKER = {
     "host": "a2",
@@ -148,38 +154,39 @@ def test_old_sessions_go(tmp_path):
 
 def test_unit_ends_with_its_daemon(tmp_path):
     """As after `ray stop`, which Ray's own blocking start takes for nothing to act on."""
-    import subprocess
-    import sys
-    from pathlib import Path
-
     library = Path(ray_node.__file__).resolve().parents[1]
     (tmp_path / "lockstep").symlink_to(library)
     program = (
         "import os, subprocess, threading, time; from lockstep.ray import node; node.PAUSE = 0.1;"
         "os.symlink('/bin/sleep', 'raylet'); os.symlink('/bin/sleep', 'gcs_server');"
         "quiet = {'stdout': subprocess.DEVNULL};"  # else their end is waited for as well
-        "daemons = [subprocess.Popen(['./gcs_server', '9'], **quiet), subprocess.Popen(['./raylet', '1'], **quiet)];"
-        "threading.Thread(target=node._watch, args=(True,), daemon=True).start(); time.sleep(30)"
+        f"gcs, raylet = [subprocess.Popen(['./' + name, '{ENDLESS}'], **quiet) for name in ('gcs_server', 'raylet')];"
+        "node._answer_for_stacks = raylet.terminate;"  # once both have been seen
+        f"threading.Thread(target=node._watch, args=(True,), daemon=True).start(); time.sleep({PATIENCE})"
     )
-    done = subprocess.run(
+    with subprocess.Popen(
         [sys.executable, "-c", program],
         env={"PYTHONPATH": str(tmp_path)},
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         text=True,
-        timeout=60,
-    )
-    assert done.returncode == 143
-    assert done.stdout == "raylet ended; this unit ends with it\n"
+        start_new_session=True,
+    ) as unit:
+        try:
+            assert unit.communicate()[0] == "raylet ended; this unit ends with it\n"
+            assert unit.returncode == 143
+        finally:
+            os.killpg(unit.pid, signal.SIGKILL)
 
 
 class _Asked:
-    """The head's store with a request in it, which ends its reader after some reads."""
+    """The head's store with a request in it, which ends its reader after some reads, once the test has seen him."""
 
     def __init__(self):
-        self.reads, self.put_in = 0, {}
+        self.reads, self.put_in, self.seen = 0, {}, threading.Event()
 
     def get(self, key):
+        assert self.seen.wait(PATIENCE)
         self.reads += 1
         if self.reads > 5:
             raise SystemExit
@@ -193,8 +200,6 @@ class _Asked:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize(("role", "host"), [("head", "a1"), ("worker", "a2")])
 def test_every_host_answers_for_its_ranks(tmp_path, monkeypatch, role, host):
-    import threading
-
     (tmp_path / "host.json").write_text(json.dumps({**WORKER, "ray_role": role, "host": host}))
     store, asked = _Asked(), []
     monkeypatch.setattr(ray_node.records, "HOST", tmp_path / "host.json")
@@ -203,7 +208,8 @@ def test_every_host_answers_for_its_ranks(tmp_path, monkeypatch, role, host):
     monkeypatch.setattr(ray_node.stacks, "look", lambda request, folder: ray_node.stacks.Answer(request.id))
     ray_node._answer_for_stacks()
     (responder,) = (thread for thread in threading.enumerate() if thread.name == "stacks")
-    responder.join(30)
+    store.seen.set()
+    responder.join(PATIENCE)
     assert asked == ["10.0.0.11"]
     assert store.put_in == {f"stacks/answer/{host}": {"id": "ab12", "sight": None}}
 

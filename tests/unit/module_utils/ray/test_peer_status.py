@@ -14,6 +14,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.core import systemd
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray import peer_status
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.codes import StartCode
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.peer_status import HostStatus, RayStatus, UnitStatus
+from tests.machine import PATIENCE, loopback
 
 SHOWN = Path(__file__).parents[2] / "fixtures" / "systemctl" / "252"
 
@@ -65,27 +66,27 @@ def test_asked_and_answered(answering):
     )
     sent = HostStatus("a2", unit=unit, driver="550.127.05", quarantine={"reason": "DIMM"}, ray=ray)
     port = answering(json.dumps(dataclasses.asdict(sent)).encode())
-    assert peer_status.ask("a2", "127.0.0.1", port, timeout=5) == sent
+    assert peer_status.ask("a2", "127.0.0.1", port, timeout=PATIENCE) == sent
 
 
 @pytest.mark.parametrize("answer", [b"", b"SSH-2.0-OpenSSH\r\n", b"[]", b"7"])
 def test_invalid_reply(answering, answer):
-    result = peer_status.ask("a2", "127.0.0.1", answering(answer), timeout=5)
+    result = peer_status.ask("a2", "127.0.0.1", answering(answer), timeout=PATIENCE)
     assert (result.answered, result.error) == (False, "invalid status reply")
 
 
 def test_newer_host_may_say_more(answering):
     sent = b'{"host": "a2", "driver": "595.58.03", "mood": "sunny", "unit": {"mood": 1}, "ray": {"code": "new"}}'
     port = answering(sent)
-    assert peer_status.ask("a2", "127.0.0.1", port, timeout=5) == HostStatus(
+    assert peer_status.ask("a2", "127.0.0.1", port, timeout=PATIENCE) == HostStatus(
         "a2", driver="595.58.03", ray=RayStatus("new")
     )
 
 
 def test_nobody_listens():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    result = peer_status.ask("a2", "127.0.0.1", port, timeout=5)
+    with socket.create_server((loopback(), 0)) as listener:
+        address, port = listener.getsockname()
+    result = peer_status.ask("a2", address, port, timeout=PATIENCE)
     assert (result.answered, result.error) == (False, "connection refused")
 
 

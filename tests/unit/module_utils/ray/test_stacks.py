@@ -6,7 +6,6 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.ray import ranks, st
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.codes import RankState
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.ranks import Rank, Sight
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.stacks import Answer, Request, Responder
+from tests.machine import ENDLESS, PATIENCE, until
 from tests.unit.module_utils.ray.rank_processes import rank_process, stop
 
 
@@ -45,23 +45,19 @@ def responder(host: str, store: Store, folder: Path) -> Responder:
     return Responder(host, lambda: store, folder)
 
 
-def until(answered: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 30
-    while not answered():
-        assert time.monotonic() < ends
-        time.sleep(0.02)
-
-
-def test_both_ends(tmp_path: Path, library: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_both_ends(
+    tmp_path: Path, library: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stacks, "LOOK_DEADLINE", PATIENCE)
     store = Store()
     answers: dict[str, Answer] = {}
     with rank_process(tmp_path / "1.out", 1) as rank:
         stop(rank.pid)
-        asking = threading.Thread(target=lambda: answers.update(stacks.ask(store, ["a2"], deadline=30)))
+        asking = threading.Thread(target=lambda: answers.update(stacks.ask(store, ["a2"], deadline=2 * PATIENCE)))
         asking.start()
         until(lambda: stacks.REQUEST in store)
         responder("a2", store, tmp_path / "evidence").look_once(store)
-        asking.join(30)
+        asking.join()
         sight = answers["a2"].sight
         assert sight is not None
         (seen,) = (one for one in sight.ranks if one.pid == rank.pid)
@@ -86,7 +82,7 @@ def test_a_request_is_answered_once(tmp_path: Path, library: None) -> None:
 
 def test_a_look_that_hangs_ends_at_its_deadline_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hangs = tmp_path / "python"
-    hangs.write_text("#!/bin/sh\nexec sleep 60\n", encoding="utf-8")
+    hangs.write_text(f"#!/bin/sh\nexec sleep {ENDLESS}\n", encoding="utf-8")
     hangs.chmod(0o755)
     monkeypatch.setattr(stacks.sys, "executable", str(hangs))
     monkeypatch.setattr(stacks, "LOOK_DEADLINE", 0.3)
@@ -103,8 +99,8 @@ def test_a_head_that_takes_no_request_costs_no_wait() -> None:
     store = Store()
     store.takes = False
     began = time.monotonic()
-    assert stacks.ask(store, ["a1"], deadline=600) == {}
-    assert time.monotonic() - began < 60
+    assert stacks.ask(store, ["a1"], deadline=ENDLESS) == {}
+    assert time.monotonic() - began < PATIENCE
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import records
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import lock as rollout_lock
+from tests.machine import PATIENCE
 
 NOW = "2026-11-22T01:00:00Z"
 MINE = {"run": "r2", "holder": "ada@ops1", "pid": 7, "take_over": []}
@@ -158,7 +159,7 @@ def test_of_many_claims_at_once_one_gets_it(state: Path) -> None:
     for child in children:
         child.start()
     start.set()
-    actions = dict(results.get(timeout=30) for _child in children)
+    actions = dict(results.get(timeout=PATIENCE) for _child in children)
     for child in children:
         child.join()
     (winner,) = [run for run, action in actions.items() if action == "take"]

@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
@@ -393,6 +393,7 @@ policies = st.builds(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine takes longer for an example
 @given(clusters, policies)
 def test_a_plan_keeps_the_policy_or_is_refused(cluster: list[ReplicaNeed], policy: Policy) -> None:
     names = {replica.name for replica in cluster}

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.playbook.play_context import PlayContext
 
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import ansible_internals
+from tests.machine import PATIENCE
 
 ROOT = Path(__file__).parents[4]
 GROUPS = {
@@ -38,8 +40,9 @@ Read = Callable[[dict[str, Any]], Any]
     ("version", "supported"),
     [
         ("2.18.12", False),
-        ("2.19.0rc1", False),
-        ("2.19.0", True),
+        ("2.19.3", False),  # hangs at times: ansible/ansible#85879
+        ("2.19.4rc1", False),
+        ("2.19.4", True),
         ("2.20.3", True),
         ("2.21.5", True),
         ("2.22.0.dev0", False),
@@ -58,12 +61,12 @@ def test_this_version_is_supported() -> None:
 def test_an_unsupported_version_is_one_line_that_names_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
     stop = ansible_internals.unsupported("2.18.12")
     assert str(stop) == (
-        "ansible-core 2.18.12 is not supported; need >= 2.19.0, < 2.22. Next: pip install 'ansible-core>=2.19.0,<2.22'"
+        "ansible-core 2.18.12 is not supported; need >= 2.19.4, < 2.22. Next: pip install 'ansible-core>=2.19.4,<2.22'"
     )
     monkeypatch.setattr(ansible_internals, "unsupported", lambda: stop)
     with pytest.raises(AnsibleActionFail, match=r"2\.18\.12 is not supported") as failed:
         ansible_internals.require_supported_version()
-    assert failed.value.result["next"] == "pip install 'ansible-core>=2.19.0,<2.22'"
+    assert failed.value.result["next"] == "pip install 'ansible-core>=2.19.4,<2.22'"
 
 
 def test_raw_variables_are_those_of_the_host_and_its_groups_untemplated(read_inventory: Read) -> None:
@@ -136,7 +139,7 @@ def test_an_unknown_connection_plugin_is_named() -> None:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
         env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections")},
-        capture_output=True, text=True, timeout=90, check=False,
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert "AnsibleError: a1: there is no connection plugin 'pigeon'" in done.stderr
 
@@ -169,9 +172,13 @@ def test_become_options_are_the_host_s() -> None:
 
 
 def run_playbook(
-    folder: Path, *arguments: str, task: dict[str, Any], hosts: str = "all"
+    folder: Path,
+    *arguments: str,
+    task: dict[str, Any],
+    hosts: str = "all",
+    several: Mapping[str, dict[str, Any]] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """One task on one local host in a real run, with the callback."""
+    """One task on one local host in a real run, or on ``several`` with variables of their own, with the callback."""
     host = {
         "ansible_connection": "local",
         "ansible_python_interpreter": sys.executable,
@@ -182,7 +189,8 @@ def run_playbook(
         "nvidia_driver_version": "550.127.05",
         "vllm_server_model": "none",
     }
-    inventory = {"all": {"children": {"lockstep": {"children": {"replica_a": {"hosts": {"a1": host}}}}}}}
+    named = {name: {**host, **own} for name, own in (several or {"a1": {}}).items()}
+    inventory = {"all": {"children": {"lockstep": {"children": {"replica_a": {"hosts": named}}}}}}
     (folder / "inventory.yml").write_text(yaml.safe_dump(inventory))
     (folder / "my.play.yml").write_text(
         yaml.safe_dump([{"name": "Play", "hosts": hosts, "gather_facts": False, "tasks": [{"name": "Task", **task}]}])
@@ -198,7 +206,7 @@ def run_playbook(
     return subprocess.run(
         [sys.executable, "-m", "ansible", "playbook", "-i", "inventory.yml", *arguments, "my.play.yml"],
         cwd=folder, env={**os.environ, "ANSIBLE_CONFIG": str(folder / "ansible.cfg"), "NO_COLOR": "1"},
-        capture_output=True, text=True, timeout=90, check=False,
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
 
 
@@ -218,20 +226,23 @@ def test_the_plan_reads_extra_variables_of_a_real_run(tmp_path: Path) -> None:
     assert "Traceback" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("connection", ["local", "ansible.builtin.local", "ssh", "ansible.builtin.ssh"])
-@pytest.mark.parametrize(("size", "passes"), [(3 << 20, True), (5 << 20, False)])
-def test_a_task_s_answer_is_limited(tmp_path: Path, connection: str, size: int, passes: bool) -> None:
+def test_a_task_s_answer_is_limited(tmp_path: Path) -> None:
     """Set in the controller's process, and held to by workers, under whichever name a plugin is asked for."""
     ssh = tmp_path / "ssh"
     ssh.write_text('#!/bin/sh\nfor command; do :; done\nexec sh -c "$command"\n')
     ssh.chmod(0o755)
-    task = {
-        "ansible.builtin.raw": f"head -c {size} /dev/zero",
-        "vars": {"ansible_connection": connection, "ansible_ssh_executable": str(ssh)},
+    hosts = {
+        f"{kind}{number}": {"ansible_connection": connection, "ansible_ssh_executable": str(ssh), "size": size}
+        for kind, size in (("fits", 3 << 20), ("large", 5 << 20))
+        for number, connection in enumerate(("local", "ansible.builtin.local", "ssh", "ansible.builtin.ssh"))
     }
-    done = run_playbook(tmp_path, task=task)
-    assert done.returncode == (0 if passes else 2), done.stdout[-2000:] + done.stderr[-2000:]
-    assert ("answered a task with more than 4 MiB" in done.stdout) is not passes
+    done = run_playbook(tmp_path, task={"ansible.builtin.raw": "head -c {{ size }} /dev/zero"}, several=hosts)
+    recap = dict(re.findall(r"^(\w+)\s+: .*\bfailed=(\d)", done.stdout, re.MULTILINE))
+    shown = done.stdout[-3000:] + done.stderr[-3000:]
+    assert recap == {name: "1" if name.startswith("large") else "0" for name in hosts}, shown
+    _before, *fatal = re.split(r"^fatal: ", done.stdout, flags=re.MULTILINE)
+    assert len(fatal) == 4, shown
+    assert all("answered a task with more than 4 MiB" in each for each in fatal), shown
 
 
 def test_a_task_s_answer_may_be_more_where_the_operator_says_so(

@@ -16,6 +16,7 @@ from ansible.playbook.play_context import PlayContext
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.commands import CommandResult
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import fleet
+from tests.machine import PATIENCE
 
 
 def as_on_a_host(text: str) -> subprocess.CompletedProcess[str]:
@@ -24,7 +25,7 @@ def as_on_a_host(text: str) -> subprocess.CompletedProcess[str]:
         input=text,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -82,7 +83,7 @@ def test_files_on_the_host_do_not_change_what_is_imported(tmp_path: Path) -> Non
     done = subprocess.run(
         [sys.executable, *fleet.PYTHON_OPTIONS.split()],
         input=fleet.program("core.records", "absent", 7),
-        capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)},
     )  # fmt: skip
     assert "has no attribute 'absent'" in done.stderr
 

@@ -12,6 +12,7 @@ import pytest
 
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import invocation
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.invocation import Invocation
+from tests.machine import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[4]
 VERIFY = "ansible-playbook playbooks/verify.yml --limit replica_a"
@@ -158,7 +159,7 @@ def run(tmp_path: Path, config: bool) -> str:
     typed = ["-i", "hosts.yml", "--vault-password-file", "vault", "-e", "a=b c", "play.yml"]
     program = [str(Path(sys.executable).with_name("ansible-playbook")), *typed]
     done = subprocess.run(
-        program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+        program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     lines = [line for line in done.stdout.splitlines() if '"next": ' in line]
     assert lines, done.stdout + done.stderr

@@ -14,6 +14,7 @@ import pytest
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import engine_starts, journal, picture, timeline
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import page as report
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report.engine_start import EngineStart
+from tests.machine import PATIENCE
 from tests.unit.plugin_utils.report import rolls
 
 ROLLS: dict[str, Callable[[], list[dict[str, Any]]]] = {
@@ -431,7 +432,7 @@ def test_nothing_sticks_out_on_any_screen(tmp_path: Path, width: int) -> None:
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     ).stdout
     measured = re.search(r"<title>wide (\d+) (\d+)</title>", shown)
     assert measured, shown[-2000:]

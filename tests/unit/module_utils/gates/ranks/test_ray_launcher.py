@@ -11,6 +11,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import r
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.request import Asked, Request
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.result import GateResult
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.gcs import Node, Table
+from tests.machine import PATIENCE
 from tests.unit.module_utils.gates.rank_reports import check, ended, report, started, step
 
 HOSTS = {"a1": "10.0.0.1", "a2": "10.0.0.2"}
@@ -52,17 +53,17 @@ def test_placement(table, expected):
 
 
 @pytest.mark.parametrize(
-    ("tables", "code"),
+    ("tables", "patience", "code"),
     [
-        ([Table("down", error="no answer within 2 s"), Table("up", BOTH)], None),
-        ([Table("up", (BOTH[0], node("10.0.0.2", 1.0, 0.0))), Table("up", BOTH)], None),
-        ([Table("down", error="connection refused")] * 50, "ray_down"),
+        ([Table("down", error="no answer within 2 s"), Table("up", BOTH)], PATIENCE, None),
+        ([Table("up", (BOTH[0], node("10.0.0.2", 1.0, 0.0))), Table("up", BOTH)], PATIENCE, None),
+        ([Table("down", error="connection refused")] * 50, 1.0, "ray_down"),
     ],
     ids=["an answer lost", "the last rank group's GPU", "head away"],
 )
-def test_a_rank_group_that_cannot_be_placed_is_tried_again(tables, code):
+def test_a_rank_group_that_cannot_be_placed_is_tried_again(tables, patience, code):
     asked = iter(tables)
-    table, found = ray_launcher.wait_for_placement(request(), HOSTS, lambda: next(asked), patience=1.0)
+    table, found = ray_launcher.wait_for_placement(request(), HOSTS, lambda: next(asked), patience=patience)
     if code is None:
         assert (table, found) == (Table("up", BOTH), {"a1": 1, "a2": 1})
     else:
@@ -232,9 +233,10 @@ def test_a_fault_of_the_first_gate_leaves_the_second_without_a_verdict():
 
 
 def test_placing_takes_from_the_first_gate_s_time_alone():
-    asked = ray_launcher.less_of_the_first(request(gates=("nccl", "graph")), time.monotonic() + 60)
-    assert 59 < asked.gates[0].deadline <= 60
-    assert asked.gates[1].deadline == 100
+    whole = request(deadline=2000.0, gates=("nccl", "graph"))
+    asked = ray_launcher.less_of_the_first(whole, time.monotonic() + 1000)
+    assert 1000 - PATIENCE < asked.gates[0].deadline <= 1000
+    assert asked.gates[1].deadline == 2000
 
 
 def test_what_else_lies_among_the_evidence_is_skipped(tmp_path):

@@ -12,11 +12,13 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.gates import runner
+from ansible_collections.lockstep.vllm.plugins.module_utils.core import deadline
+from ansible_collections.lockstep.vllm.plugins.module_utils.gates import failure_analysis, runner
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks import ray_launcher
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.ranks.job import Part
 from ansible_collections.lockstep.vllm.plugins.module_utils.gates.request import Asked, Request
 from ansible_collections.lockstep.vllm.plugins.module_utils.ray.gcs import Node, Table
+from tests.machine import ENDLESS, PATIENCE
 
 RANKS = """
 import json, os, sys, time
@@ -28,8 +30,8 @@ for number, part in enumerate(job["parts"]):
     phase = {"collectives": "check", "graphs": "capture"}[part["work"]]
     sick = job["host"] == part["params"].get("kernel")
     send("step", step=number + 1, phase=phase, what="", waiting=not sick, at=time.time(), part=part["name"])
-    if part["params"].get("kernel") and job["world"] > 1: time.sleep(60)
-"""
+    if part["params"].get("kernel") and job["world"] > 1: time.sleep(ENDLESS)
+""".replace("ENDLESS", str(ENDLESS))
 
 
 class Method:
@@ -85,7 +87,8 @@ def library(tmp_path):
 
 
 def answers(monkeypatch, capsys, library, sick=None):
-    gates = (Asked("nccl", 40.0, {}, floor_gbps=0.0), Asked("graph", 20.0, {"kernel": sick} if sick else {}))
+    graph = Asked("graph", 6.0, {"kernel": sick}) if sick else Asked("graph", PATIENCE, {})
+    gates = (Asked("nccl", PATIENCE, {}, floor_gbps=0.0), graph)
     request = Request("replica", gates, user=None, python=sys.executable, library=library)
     hosts = {"a1": "127.0.0.1", "a2": "127.0.0.2"}
     ask = {"request": dataclasses.asdict(request), "hosts": hosts, "head": "127.0.0.1", "address": "127.0.0.1"}
@@ -105,6 +108,8 @@ def test_both_gates_pass_with_one_start(ray, monkeypatch, capsys, library):
 
 
 def test_a_hang_in_the_second_part_is_the_second_gate_s_with_its_evidence(ray, monkeypatch, capsys, library):
+    monkeypatch.setattr(failure_analysis, "HUNG_AFTER", 0.5)
+    monkeypatch.setattr(deadline, "EXTRA", PATIENCE)
     nccl, graph = answers(monkeypatch, capsys, library, sick="a2")
     assert nccl["result"].passed
     assert nccl["files"] == {}
