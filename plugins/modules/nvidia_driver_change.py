@@ -59,10 +59,6 @@ undo:
     where the change did not get as far as to change anything.
   returned: with O(state=restorable)
   type: dict
-next:
-  description: The next command to type, where one is known.
-  returned: on failure
-  type: str
 """
 
 from typing import Any

@@ -100,10 +100,6 @@ missing:
   returned: always
   type: list
   elements: dict
-next:
-  description: The next command to type, where one is known.
-  returned: on failure
-  type: str
 """
 
 import json

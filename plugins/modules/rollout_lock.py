@@ -87,8 +87,4 @@ silent:
   description: Heads that did not answer, with the error.
   returned: always
   type: dict
-next:
-  description: The next command to type, where one is known.
-  returned: on failure
-  type: str
 """

@@ -80,10 +80,6 @@ lockstep_event:
   description: What was seen, for the journal.
   returned: with O(state=watched)
   type: dict
-next:
-  description: The next command to type, where one is known.
-  returned: on failure
-  type: str
 """
 
 from typing import Any
