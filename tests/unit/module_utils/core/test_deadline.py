@@ -93,7 +93,7 @@ def test_a_hang_becomes_a_timeout_with_stacks(tmp_path, mark):
     assert "state" in (tmp_path / "evidence" / "threads.txt").read_text()
 
 
-def test_py_spy_dumps_every_descendant(tmp_path, mark, monkeypatch):
+def test_py_spy_dumps_every_process(tmp_path, mark, monkeypatch):
     spy = tmp_path / "py-spy"
     spy.write_text('#!/bin/sh\necho "stack of $3"\n')
     spy.chmod(0o755)
@@ -106,8 +106,8 @@ def test_py_spy_dumps_every_descendant(tmp_path, mark, monkeypatch):
         while len(alive_with(mark)) < 2:
             time.sleep(0.02)
         monkeypatch.setattr(evidence, "PY_SPY", spy)
-        saved = evidence.stacks(child.pid, tmp_path / "stacks")
         tree = [child.pid, *(process.pid for process in processes.below(child.pid))]
+        saved = evidence.collect(tree, tmp_path / "stacks")
         for pid in tree:
             assert (tmp_path / "stacks" / f"stack.{pid}.txt").read_text() == f"stack of {pid}\n"
             assert str(tmp_path / "stacks" / f"stack.{pid}.txt") in saved
@@ -121,9 +121,11 @@ def test_evidence_is_bounded_when_its_tool_hangs(tmp_path, monkeypatch, mark):
     spy.write_text(f"#!/bin/sh\nexec {PYTHON} -c 'import time; time.sleep(60)' {mark}\n")
     spy.chmod(0o755)
     monkeypatch.setattr(evidence, "PY_SPY", spy)
-    began = time.monotonic()
-    evidence.stacks(os.getppid(), tmp_path, budget=0.5)
-    assert time.monotonic() - began < 20
+    with subprocess.Popen(python("import time; time.sleep(60)")) as child:
+        began = time.monotonic()
+        evidence.collect([child.pid], tmp_path, budget=0.5)
+        assert time.monotonic() - began < 20
+        child.kill()
 
 
 STUBBORN = """
