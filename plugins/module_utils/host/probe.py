@@ -54,9 +54,7 @@ UNITS = (
     "nvidia-fabricmanager.service",
     "haproxy.service",
 )
-_UNIT_PROPERTIES = (
-    "LoadState", "ActiveState", "SubState", "UnitFileState", "Result", "StateChangeTimestamp", "NRestarts",
-)  # fmt: skip
+_UNIT_PROPERTIES = ("LoadState", "ActiveState", "UnitFileState", "Result", "StateChangeTimestamp", "NRestarts")
 COMMAND_DEADLINE = 10.0
 ROUTER_MANIFEST = records.MANIFEST / "vllm_haproxy.json"
 """There where Lockstep has configured HAProxy."""
@@ -135,18 +133,10 @@ def _system() -> System:
         "distribution": release.get("ID", "unknown"),
         "like": release.get("ID_LIKE", ""),
         "version": release.get("VERSION_ID", ""),
-        "codename": release.get("VERSION_CODENAME", ""),
         "kernel": os.uname().release,
         "arch": os.uname().machine,
         "python": sys.version.split()[0],
-        "hostname": os.uname().nodename,
-        "secure_boot": _secure_boot(),
     }
-
-
-def _secure_boot() -> bool | None:
-    found = next(iter(sorted(Path("/sys/firmware/efi/efivars").glob("SecureBoot-*"))), None)
-    return None if found is None else found.read_bytes()[-1:] == b"\x01"
 
 
 def _boot() -> Boot:
@@ -171,7 +161,6 @@ def _unit(properties: systemd.Properties) -> Unit:
     return {
         "load": properties.get("LoadState", ""),
         "active": properties.get("ActiveState", ""),
-        "sub": properties.get("SubState", ""),
         "enabled": properties.get("UnitFileState", ""),
         "result": properties.get("Result", ""),
         "restarts": int(properties.get("NRestarts") or 0),
