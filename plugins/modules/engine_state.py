@@ -36,9 +36,6 @@ attributes:
   check_mode:
     support: full
     description: Returns whether it would leave the supervisor a request; leaves none and does not wait.
-  diff_mode:
-    support: none
-    description: There is nothing to compare.
 """
 
 EXAMPLES = r"""

@@ -55,9 +55,6 @@ attributes:
   check_mode:
     support: full
     description: Samples once, returns what is missing, and neither waits nor fails.
-  diff_mode:
-    support: none
-    description: Nothing is changed.
 """
 
 EXAMPLES = r"""

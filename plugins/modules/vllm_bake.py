@@ -41,9 +41,6 @@ attributes:
   check_mode:
     support: full
     description: Samples in check mode as well, and keeps nothing.
-  diff_mode:
-    support: none
-    description: There is nothing to compare.
 """
 
 EXAMPLES = r"""
