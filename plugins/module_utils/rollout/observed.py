@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from ..admission import fingerprint
-from ..admission.quarantine import QuarantineKind
+from ..admission.quarantine import Quarantine
 from ..driver.change_record import StoredRecord
 from .machine import Answer, Carrier, Machine, Model, Network
 
@@ -63,23 +63,6 @@ class Manifest:
     current: bool
     drifted: tuple[str, ...] = ()
     same_code: bool = True
-
-
-@dataclasses.dataclass(frozen=True)
-class Quarantine:
-    """``kind`` is None where the record cannot be read or names none that is known: then only a person lifts it."""
-
-    kind: QuarantineKind | None
-    reason: str
-    owner: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.reason} (by {self.owner})" if self.owner else self.reason
-
-    @classmethod
-    def parse(cls, record: Answer) -> Quarantine:
-        kind = next((kind for kind in QuarantineKind if kind == record.get("kind")), None)
-        return cls(kind, str(record.get("reason") or record.get("error")), str(record.get("owner") or ""))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +166,7 @@ class HostState:
             host_stamp=None if host_stamp is None else str(host_stamp.get("digest", "")),
             stamp_changes=_stamp_changes((host_stamp or {}).get("fingerprint"), answer.get("fingerprint")),
             replica_stamp=None if replica_stamp is None else replica_stamp.get("hosts", {}),
-            quarantine=None if quarantine is None else Quarantine.parse(quarantine),
+            quarantine=None if quarantine is None else Quarantine.lenient(quarantine),
             engine_phase=engine.get("phase"),
             engine_reason=engine.get("reason"),
             change=answer.get("change") or StoredRecord(),
