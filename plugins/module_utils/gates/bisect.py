@@ -16,7 +16,6 @@ unclear, never accused. (A host all of whose tried links are bad is a bad host i
 from __future__ import annotations
 
 import dataclasses
-import random
 from collections.abc import Callable, Sequence
 
 Group = tuple[str, ...]
@@ -53,23 +52,17 @@ class Finding:
     rounds: int = 0
 
 
-def locate(
-    hosts: Sequence[str], run: Callable[[list[Group]], Sequence[bool | None]], *, seed: int | None = None
-) -> Finding:
+def locate(hosts: Sequence[str], run: Callable[[list[Group]], Sequence[bool | None]]) -> Finding:
     """Run rounds until nothing is left to learn.
 
     Args:
         hosts: all hosts of a group that failed as a whole.
         run: tries disjoint groups in parallel and returns, in the same order, which passed; None is inconclusive.
-        seed: shuffles the hosts first, so that a second bisection tries other pairs.
     """
-    order = list(hosts)
-    if seed is not None:
-        random.Random(seed).shuffle(order)
     history: list[Round] = []
-    while groups := next_round(order, history):
+    while groups := next_round(hosts, history):
         history.append([Trial(group, passed) for group, passed in zip(groups, run(groups), strict=True)])
-    return evaluate(order, history)
+    return evaluate(hosts, history)
 
 
 def next_round(hosts: Sequence[str], history: Sequence[Round]) -> list[Group]:
