@@ -34,34 +34,28 @@ class Said:
     """What the ranks of one host said.
 
     Attributes:
-        version: NCCL's, such as ``2.27.5``.
         networks: what communicators took: ``IB``, ``Socket``, or a plugin's name; more than one where ranks differ.
         devices: of NCCL's InfiniBand network, as it found them.
         interfaces: of its sockets.
         direct: connections over the network from the GPU's memory (GPUDirect RDMA).
         staged: connections over the network through the host's memory.
         shared_memory: connections within the host through its memory.
-        across_nvlink: connections over NVLink of several hosts (MNNVL).
         channels: of collectives; None where nothing was said.
         nvls_channels: of those that use multicast of NVSwitches; None where nothing was said.
         mnnvl: whether a communicator took NVLink between hosts.
-        hosts: how many hosts the largest communicator spans.
         chosen: whether a variable names the devices that NCCL may use.
         hints: why a faster network was not taken.
     """
 
-    version: str | None = None
     networks: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     interfaces: tuple[str, ...] = ()
     direct: int = 0
     staged: int = 0
     shared_memory: int = 0
-    across_nvlink: int = 0
     channels: int | None = None
     nvls_channels: int | None = None
     mnnvl: bool = False
-    hosts: int = 0
     chosen: bool = False
     hints: tuple[Hint, ...] = ()
 
@@ -93,16 +87,13 @@ _HINTS: tuple[tuple[str, Hint], ...] = (
 def parse(text: str) -> Said:
     """What the logs of one host's ranks say; lines that are not known are passed over."""
     said: dict[str, list[str]] = {"networks": [], "devices": [], "interfaces": []}
-    counts = dict.fromkeys(("direct", "staged", "shared_memory", "across_nvlink"), 0)
-    version = None
+    counts = dict.fromkeys(("direct", "staged", "shared_memory"), 0)
     channels: list[int] = []
     multicast: list[int] = []
-    hosts, mnnvl, chosen = 0, False, False
+    mnnvl, chosen = False, False
     hints: list[Hint] = []
     for line in _LINE.findall(text):
-        if match := re.match(r"NCCL version (\d{1,4}(?:\.\d{1,4}){1,3})", line):
-            version = match[1]
-        elif match := re.match(rf"Using network ({_NAME}(?: {_NAME})?)", line):
+        if match := re.match(rf"Using network ({_NAME}(?: {_NAME})?)", line):
             said["networks"].append(match[1])
         elif match := re.match(r"NET/(IB|Socket) : Using (\[\d+\].*)", line):
             if match[1] == "IB":
@@ -116,38 +107,32 @@ def parse(text: str) -> Said:
         elif match := re.match(r"(\d{1,6}) coll channels,(?: \d+ collnet channels,)? (\d{1,6}) nvls channels", line):
             channels.append(int(match[1]))
             multicast.append(int(match[2]))
-        elif match := re.match(r"comm \S+ rank \d+ nRanks \d+ nNodes (\d{1,6}) .*\bMNNVL (\d)", line):
-            hosts = max(hosts, int(match[1]))
-            mnnvl = mnnvl or match[2] != "0"
+        elif match := re.match(r"comm \S+ rank \d+ nRanks \d+ nNodes \d{1,6} .*\bMNNVL (\d)", line):
+            mnnvl = mnnvl or match[1] != "0"
         elif re.match(r"NCCL_IB_HCA set (?:by environment )?to ", line):
             chosen = True
         else:
             hints += [hint for pattern, hint in _HINTS if re.search(pattern, line)]
     return Said(
-        version=version,
         networks=_once(said["networks"]),
         devices=_once(said["devices"]),
         interfaces=_once(said["interfaces"]),
         direct=counts["direct"],
         staged=counts["staged"],
         shared_memory=counts["shared_memory"],
-        across_nvlink=counts["across_nvlink"],
         channels=max(channels, default=None),
         nvls_channels=max(multicast, default=None),
         mnnvl=mnnvl,
-        hosts=hosts,
         chosen=chosen,
         hints=tuple(hint for hint in Hint if hint in hints),
     )
 
 
 def _path(path: str) -> str | None:
-    """Which kind of connection ``NET/IB/0/GDRDMA``, ``P2P/MNNVL`` or ``SHM/direct/direct`` is."""
+    """Which kind of connection ``NET/IB/0/GDRDMA`` or ``SHM/direct/direct`` is; None for one that is not counted."""
     if path.startswith("NET/"):
         return "direct" if "/GDRDMA" in path else "staged"
-    if path.startswith("SHM"):
-        return "shared_memory"
-    return "across_nvlink" if path.startswith("P2P/MNNVL") else None
+    return "shared_memory" if path.startswith("SHM") else None
 
 
 def _once(values: Iterable[str]) -> tuple[str, ...]:
