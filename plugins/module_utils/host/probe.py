@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from ..admission import fingerprint
 from ..core import manifests, previous_settings, processes, records, systemd
@@ -68,7 +68,6 @@ def collect(request: Request) -> HostState:
     identity = fingerprint.compose(
         driver, runtime, os.uname().release, fingerprint.this_machine(), _gpu_identity(driver)
     )
-    networks = _guarded(_networks)
     state: HostState = {
         "schema": 1,
         "os": _guarded(_system),
@@ -89,8 +88,7 @@ def collect(request: Request) -> HostState:
         "request": _record(records.REQUEST),
         "manifest": _guarded(lambda: _manifest(request.get("inputs", {}))),
         "disk_free_mib": _guarded(_disk),
-        "addresses": _addresses(networks),
-        "networks": networks,
+        "networks": _guarded(_networks),
         "machine": _guarded(machine.machine),
         # Where there is none, what reads them need not be compiled.
         "filter": firewall_live.state() if records.FILTER.exists() else {"wanted": False, "problem": ""},
@@ -206,13 +204,6 @@ def _networks() -> dict[str, list[Network]]:
     """IPv4 networks by interface."""
     shown = _command(["ip", "-json", "-4", "address", "show"])
     return machine.networks(shown, Path("/proc/net/route").read_text(encoding="ascii"))
-
-
-def _addresses(networks: dict[str, list[Network]] | Unread) -> dict[str, list[str]] | Unread:
-    """IPv4 addresses by interface."""
-    if "error" in networks:
-        return cast("Unread", networks)
-    return {name: [each["address"] for each in inside] for name, inside in cast(dict[str, Any], networks).items()}
 
 
 def _preflight(request: Request) -> Preflight:

@@ -202,7 +202,6 @@ class CoreState(TypedDict):
     request: Record | None
     manifest: dict[str, Manifest] | Unread
     disk_free_mib: dict[str, int] | Unread
-    addresses: dict[str, list[str]] | Unread
     networks: dict[str, list[Network]] | Unread
     machine: Machine | Unread
     filter: firewall_live.State

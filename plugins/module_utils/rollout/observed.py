@@ -104,8 +104,7 @@ class HostState:
         engine_phase, engine_reason: what the engine reports of itself; None where there is no engine.
         change: the driver change record (module_utils/driver/change_record.py); empty where there is none.
         unfinished_settings: whether settings are kept: a run was changing them, or was about to, when it ended.
-        addresses: IPv4 addresses by interface; None where they could not be read.
-        networks: the networks of these addresses, by interface.
+        networks: its IPv4 addresses, by interface; None where they could not be read.
         machine: which machine it is, and what that has.
         filter_problem: why its packet filter is not the wanted one; "" where it is, or none is wanted.
         tunnel_problem: the same of its tunnel; ``tunnelled``: it has one.
@@ -132,8 +131,7 @@ class HostState:
     unfinished_settings: bool = False
     manifests: Mapping[str, Manifest] = dataclasses.field(default_factory=dict)
     disk_free_mib: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    addresses: Mapping[str, list[str]] | None = None
-    networks: Mapping[str, tuple[Network, ...]] = dataclasses.field(default_factory=dict)
+    networks: Mapping[str, tuple[Network, ...]] | None = None
     machine: Machine = dataclasses.field(default_factory=Machine)
     filter_problem: str = ""
     tunnelled: bool = False
@@ -147,7 +145,6 @@ class HostState:
         system, stamps = answer.get("os", {}), answer.get("stamps", {})
         host_stamp, replica_stamp = stamps.get("host"), stamps.get("replica")
         engine, quarantine = answer.get("engine") or {}, answer.get("quarantine")
-        addresses = answer.get("addresses", {})
         return cls(
             distribution=system.get("distribution"),
             like=str(system.get("like", "")),
@@ -179,7 +176,6 @@ class HostState:
                 if isinstance(known, Mapping)
             },
             disk_free_mib=answer.get("disk_free_mib", {}),
-            addresses=None if "error" in addresses else addresses,
             networks=Network.parse_all(answer.get("networks", {})),
             machine=Machine.parse(answer.get("machine", {}), answer.get("boot", {})),
             filter_problem=str(answer.get("filter", {}).get("problem") or ""),
@@ -188,6 +184,12 @@ class HostState:
             unloaded=tuple(answer.get("router", {}).get("unloaded", ())),
             preflight=Preflight.parse(answer.get("preflight", {})),
         )
+
+    @property
+    def interfaces(self) -> str:
+        """Its interfaces with their IPv4 addresses, for people."""
+        found = sorted((self.networks or {}).items())
+        return ", ".join(" ".join([name, *(each.address for each in inside)]) for name, inside in found)
 
     @property
     def serves(self) -> bool:
