@@ -95,16 +95,13 @@ class _Named(TypedDict):
 
 
 class NodeSummary(_Named, total=False):
-    """A node as a probe tells of it; ``since`` in Unix seconds."""
+    """A node as a probe tells of it."""
 
     address: str
     alive: bool
     draining: bool
-    head: bool
     gpus: float
     gpus_free: float
-    fingerprint: str | None
-    since: float
 
 
 class _Known(TypedDict):
@@ -290,11 +287,8 @@ def _summary(node: Node) -> NodeSummary:
         "address": node.address,
         "alive": node.alive,
         "draining": node.draining,
-        "head": node.head,
         "gpus": node.gpus,
         "gpus_free": node.free.get("GPU", 0.0),
-        "fingerprint": node.fingerprint,
-        "since": node.started,
     }
 
 
