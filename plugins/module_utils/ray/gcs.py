@@ -46,7 +46,6 @@ class Node:
         fingerprint: label ``lockstep.fingerprint``.
         alive: that Ray has not declared it dead.
         draining: that it takes no new work.
-        head: that it is the head.
         resources: totals by name (``GPU``, ``CPU``, custom ones).
         free: what of these nobody holds.
         labels: all of them.
@@ -61,7 +60,6 @@ class Node:
     fingerprint: str | None = None
     alive: bool = True
     draining: bool = False
-    head: bool = False
     resources: Mapping[str, float] = dataclasses.field(default_factory=dict)
     free: Mapping[str, float] = dataclasses.field(default_factory=dict)
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -302,7 +300,6 @@ def _node(row: Any, live: Any, draining: int) -> Node:
         fingerprint=labels.get(FINGERPRINT_LABEL),
         alive=row.state == 0 and live is not None,
         draining=live is not None and live.status == draining,
-        head=row.is_head_node,
         resources=dict(row.resources_total),
         free=dict(live.available_resources) if live is not None else {},
         labels=labels,
