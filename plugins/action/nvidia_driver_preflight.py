@@ -7,6 +7,7 @@ import dataclasses
 from ansible_collections.lockstep.vllm.plugins.module_utils.core import typed
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.stop import Stop
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.package_problems import Problem
+from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import driver_preflight
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.action import Values
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.waiting_action import WaitingAction
 
@@ -22,9 +23,7 @@ class ActionModule(WaitingAction):
         problems = typed.parse(list[Problem], result["problems"], typed.NEWER)
         refused = [problem for problem in problems if not problem.warns]
         if not refused:
-            cause = f"{self.host}: {result['reason']}; waited {seconds:.0f} s. Let it end, or wait longer with "
-            again = "ansible-playbook playbooks/preflight.yml -e nvidia_driver_apt_lock_deadline=1800"
-            return Stop(f"{cause}nvidia_driver_apt_lock_deadline", again)
+            return driver_preflight.apt_in_use(self.host, result["reason"], seconds)
         stops = [problem.stop(self.host) for problem in refused]
         first = next((stop for stop in stops if stop.next), stops[0])
         return dataclasses.replace(first, cause="; ".join(stop.cause for stop in stops))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """``lockstep.vllm.filters``: of filters over ``hostvars``; ``.groups``, ``.wave``: what some of them take besides."""
+    """``lockstep.vllm.filters``: of filters over ``hostvars``; the others: what some of them take besides."""
 
     DOCUMENTATION = r"""
 options:
@@ -33,5 +33,25 @@ options:
     description: Hosts that Ansible still speaks to (C(ansible_play_batch)).
     type: list
     elements: str
+    required: true
+"""
+
+    HOST = r"""
+options:
+  host:
+    description: The host's name in the inventory.
+    type: str
+    required: true
+"""
+
+    STAGE = r"""
+options:
+  stage_file:
+    description: File of the stage, such as V(apply.yml).
+    type: str
+    required: true
+  rolling_back:
+    description: Whether the stage belongs to the wave's rollback.
+    type: bool
     required: true
 """

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.systemd import RUNNING
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.typed import BadAnswer
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.wording import printable
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver.known_issues import Match
@@ -18,7 +19,6 @@ from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.invocatio
 
 RANK_GATES = ("nccl", "graph")
 """In the order in which rank_group_verify gives them."""
-RUNNING = ("active", "activating", "reloading")
 
 
 def lockstep_diagnosis(hostvars: Mapping[str, Any], head: str) -> str:

@@ -14,18 +14,6 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import outco
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode, Step
 
 
-class _Gathered(TypedDict, total=False):
-    """What fetch_evidence returned."""
-
-    folder: str
-
-
-class _Taken(TypedDict, total=False):
-    """What previous_settings returned."""
-
-    restored: str
-
-
 class Variables(TypedDict, total=False):
     """The variables of a host that the plays of a rollout set, as far as they are read here; a host's own words among them
     are checked where they are."""
@@ -35,8 +23,8 @@ class Variables(TypedDict, total=False):
     lockstep_replica: str
     lockstep_driver: Mapping[str, str]
     lockstep_steps: Sequence[str]
-    lockstep_evidence: _Gathered | None
-    lockstep_settings: _Taken | None
+    lockstep_evidence: Mapping[str, object] | None
+    lockstep_settings: Mapping[str, object] | None
     lockstep_window: str
     lockstep_floor: int
     lockstep_mode: str

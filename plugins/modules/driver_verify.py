@@ -87,10 +87,6 @@ issues:
   returned: always
   type: list
   elements: dict
-next:
-  description: The next command to type, where one is known.
-  returned: on failure
-  type: str
 """
 
 from typing import Any

@@ -36,9 +36,6 @@ attributes:
   check_mode:
     support: full
     description: Returns whether it would leave the supervisor a request; leaves none and does not wait.
-  diff_mode:
-    support: none
-    description: There is nothing to compare.
 """
 
 EXAMPLES = r"""
@@ -78,10 +75,6 @@ evidence:
   returned: on failure
   type: list
   elements: str
-next:
-  description: The next command to type, where one is known.
-  returned: on failure
-  type: str
 """
 
 from typing import Any

@@ -30,9 +30,6 @@ attributes:
   check_mode:
     support: full
     description: Fails as well.
-  diff_mode:
-    support: none
-    description: Changes nothing.
   action:
     support: full
     description: Runs on the controller.

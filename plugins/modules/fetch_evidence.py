@@ -34,9 +34,6 @@ attributes:
   check_mode:
     support: full
     description: Does nothing.
-  diff_mode:
-    support: none
-    description: Changes nothing on hosts.
   action:
     support: full
     description: Runs on the controller.

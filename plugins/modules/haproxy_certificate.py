@@ -75,10 +75,6 @@ alpn:
   returned: with O(state=presented)
   type: str
   sample: h2
-next:
-  description: The next command to type, where one is known.
-  returned: on failure
-  type: str
 """
 
 from pathlib import Path

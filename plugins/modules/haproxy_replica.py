@@ -64,10 +64,6 @@ counts:
   description: C(requests) and C(errors) of the replica since HAProxy started.
   returned: with O(state=counted)
   type: dict
-next:
-  description: The next command to type, where one is known.
-  returned: on failure
-  type: str
 """
 
 import time

@@ -25,7 +25,7 @@ RETURN = r"""
 state:
   description: >-
     C(os), C(boot), C(driver), C(runtime), C(fingerprint), C(fingerprint_digest), C(units), C(stamps), C(quarantine),
-    C(engine), C(manifest), C(disk_free_mib), C(addresses), C(networks), C(machine) and,
+    C(engine), C(manifest), C(disk_free_mib), C(networks), C(machine) and,
     where Lockstep has configured HAProxy, C(router).
   returned: always
   type: dict

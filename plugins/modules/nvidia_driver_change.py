@@ -59,10 +59,6 @@ undo:
     where the change did not get as far as to change anything.
   returned: with O(state=restorable)
   type: dict
-next:
-  description: The next command to type, where one is known.
-  returned: on failure
-  type: str
 """
 
 from typing import Any
@@ -94,17 +90,14 @@ def main() -> None:
     except records.RecordError as error:
         module.fail_json(**Stop.of(error, f"mv {records.DRIVER} {records.DRIVER}.damaged").as_result())
     params = module.params
-    if params["state"] == "accepted":
-        declared = change_record.declared(params)
-        try:
-            record = change_record.accept(known, declared, driver_state.loaded_version(), records.now())
-        except change_record.NotRunning as error:
-            module.fail_json(msg=str(error))
-        if not module.check_mode:
-            records.write(records.DRIVER, record)
-        module.exit_json(changed=record != known, record=record)
-    if params["state"] == "completed":
+    if params["state"] in ("accepted", "completed"):
         record = change_record.complete(known, records.now())
+        if params["state"] == "accepted":
+            declared = change_record.declared(params)
+            try:
+                record = change_record.accept(known, declared, driver_state.loaded_version(), records.now())
+            except change_record.NotRunning as error:
+                module.fail_json(msg=str(error))
         if not module.check_mode:
             records.write(records.DRIVER, record)
         module.exit_json(changed=record != known, record=record)
@@ -115,7 +108,7 @@ def main() -> None:
             module.fail_json(msg=str(error))
         restore = {}
     if params["state"] == "restorable":
-        restore["undo"] = as_json(undo(known, change_record.restore_target(known)))
+        restore["undo"] = as_json(undo(known, restore["restore"]))
     module.exit_json(changed=False, record=known, **restore)
 
 

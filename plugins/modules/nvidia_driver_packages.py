@@ -78,10 +78,6 @@ evidence:
   returned: on failure
   type: list
   elements: str
-next:
-  description: The next command to type, where one is known.
-  returned: on failure
-  type: str
 """
 
 import dataclasses

@@ -238,8 +238,4 @@ fingerprints:
   description: What the hosts of the waves run now, by host.
   returned: when the run is not refused
   type: dict
-next:
-  description: The next command to type, where one is known.
-  returned: on failure
-  type: str
 """

@@ -68,10 +68,6 @@ lockstep_event:
   description: What was taken back, for the journal.
   returned: with O(state=restored), where anything was
   type: dict
-next:
-  description: The next command to type, where one is known.
-  returned: on failure
-  type: str
 """
 
 from typing import Any

@@ -61,10 +61,6 @@ quarantine:
   description: The record as it is now (or would be, in check mode); null when the host is not in quarantine.
   returned: always
   type: dict
-next:
-  description: The next command to type, where one is known.
-  returned: on failure
-  type: str
 """
 
 import dataclasses

@@ -47,10 +47,6 @@ seconds:
   description: How long it took.
   returned: success
   type: float
-next:
-  description: The next command to type, where one is known.
-  returned: on failure
-  type: str
 """
 
 import json

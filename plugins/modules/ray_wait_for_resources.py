@@ -55,9 +55,6 @@ attributes:
   check_mode:
     support: full
     description: Samples once, returns what is missing, and neither waits nor fails.
-  diff_mode:
-    support: none
-    description: Nothing is changed.
 """
 
 EXAMPLES = r"""
@@ -100,10 +97,6 @@ missing:
   returned: always
   type: list
   elements: dict
-next:
-  description: The next command to type, where one is known.
-  returned: on failure
-  type: str
 """
 
 import json

@@ -87,10 +87,6 @@ silent:
   description: Heads that did not answer, with the error.
   returned: always
   type: dict
-next:
-  description: The next command to type, where one is known.
-  returned: on failure
-  type: str
 refused:
   description: That nothing was begun, as by M(lockstep.vllm.fail).
   returned: on failure

@@ -44,8 +44,4 @@ silent:
   description: Heads that could not be reached, with the error.
   returned: when something was due
   type: dict
-next:
-  description: The next command to type, where one is known.
-  returned: on failure
-  type: str
 """

@@ -37,10 +37,6 @@ problems:
   returned: always
   type: list
   elements: str
-next:
-  description: The next command to type, where one is known.
-  returned: on failure
-  type: str
 """
 
 from pathlib import Path

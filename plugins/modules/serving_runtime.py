@@ -64,10 +64,6 @@ runtime:
   description: Versions in the environment that is in use now.
   returned: success
   type: dict
-next:
-  description: The next command to type, where one is known.
-  returned: on failure
-  type: str
 """
 
 import urllib.parse

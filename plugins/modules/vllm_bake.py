@@ -41,9 +41,6 @@ attributes:
   check_mode:
     support: full
     description: Samples in check mode as well, and keeps nothing.
-  diff_mode:
-    support: none
-    description: There is nothing to compare.
 """
 
 EXAMPLES = r"""
@@ -80,10 +77,6 @@ lockstep_event:
   description: What was seen, for the journal.
   returned: with O(state=watched)
   type: dict
-next:
-  description: The next command to type, where one is known.
-  returned: on failure
-  type: str
 """
 
 from typing import Any

@@ -45,6 +45,16 @@ class Quarantine:
     run: str | None = None
     at: str | None = None
 
+    def __str__(self) -> str:
+        return f"{self.reason} (by {self.owner})" if self.owner else self.reason
+
+    @classmethod
+    def lenient(cls, stored: Mapping[str, Any]) -> Quarantine:
+        """The record where it is only told, not decided by; what of it cannot be read is left out."""
+        kind = next((kind for kind in QuarantineKind if kind == stored.get("kind")), None)
+        reason = str(stored.get("reason") or stored.get("error") or "?")
+        return cls(kind, reason, stored.get("owner"), stored.get("run"), stored.get("at"))
+
     def as_dict(self) -> dict[str, str | None]:
         """As JSON holds it; a damaged record has the kind ``damaged``, which never lies on the disk."""
         return {**dataclasses.asdict(self), "kind": self.kind.value if self.kind else "damaged"}

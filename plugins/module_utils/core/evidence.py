@@ -31,28 +31,21 @@ MODULE_NAMES = ("nvidia", "nvidia-current", "nvidia-current-open")
 MOST_PROCESSES = 64
 
 
-def stacks(pid: int, folder: Path, *, budget: float = BUDGET) -> tuple[str, ...]:
-    """Save the stacks of ``pid`` and of all its descendants, without ending them.
+def collect(pids: Iterable[int], folder: Path, *, budget: float = BUDGET) -> tuple[str, ...]:
+    """Save the stacks of ``pids``, without ending them, the kernel's messages and nvidia-smi's state.
 
     Python stacks come from py-spy, where it is installed and allowed. As a floor a Python process that handles SIGUSR1
     is sent it (``faulthandler.register(signal.SIGUSR1)`` then writes its stacks to its own standard error), and the
     kernel's view of every thread is saved.
 
     Args:
-        pid: the root of the tree.
+        pids: the processes.
         folder: where the files go; made when missing.
         budget: seconds that this may take.
 
     Returns:
         The absolute paths of the files written.
     """
-    tree = [pid, *(child.pid for child in processes.below(pid))]
-    tree = [one for one in tree if one != os.getpid()]
-    return _gather(folder, budget, _stack_commands(tree), [lambda: _kernel_view(tree, folder)])
-
-
-def collect(pids: Iterable[int], folder: Path, *, budget: float = BUDGET) -> tuple[str, ...]:
-    """Save the stacks of ``pids``, the kernel's messages and nvidia-smi's state; otherwise as ``stacks``."""
     tree = list(pids)
     return _gather(
         folder,
@@ -62,9 +55,9 @@ def collect(pids: Iterable[int], folder: Path, *, budget: float = BUDGET) -> tup
     )
 
 
-def machine(folder: Path, *, budget: float = BUDGET) -> tuple[str, ...]:
-    """Save the kernel's messages and nvidia-smi's state. Arguments and result as for ``stacks``."""
-    return _gather(folder, budget, _gpu_commands(), [lambda: kernel_messages(folder)])
+def machine(folder: Path) -> tuple[str, ...]:
+    """Save the kernel's messages and nvidia-smi's state; otherwise as ``collect``."""
+    return _gather(folder, BUDGET, _gpu_commands(), [lambda: kernel_messages(folder)])
 
 
 def driver(

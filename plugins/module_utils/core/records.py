@@ -104,15 +104,21 @@ def write(path: Path, record: Mapping[str, Any], mode: int = 0o644) -> bool:
     return True
 
 
-def replace(path: Path, text: str, mode: int = 0o644) -> None:
-    """Replace a file in one step that survives a power cut; until it has its name, it is its owner's alone."""
+def replace(path: Path, content: str | bytes, mode: int = 0o644, owner: tuple[int, int] | None = None) -> None:
+    """Replace a file in one step that survives a power cut; until it has its name, it is its owner's alone.
+
+    Args:
+        owner: user and group; None for those of this process.
+    """
     import tempfile  # where it is needed: a probe writes nothing
 
     handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
+            if owner is not None and owner != (os.geteuid(), os.getegid()):
+                os.fchown(stream.fileno(), *owner)
             os.fchmod(stream.fileno(), mode)  # by its handle: its name is another's to change where the folder is
             os.fsync(stream.fileno())
         os.replace(scratch, path)

@@ -12,6 +12,8 @@ from pathlib import Path
 from .commands import Run, run_command
 
 Properties = Mapping[str, str]
+RUNNING = ("active", "activating", "reloading")
+"""States of a unit in which its process runs."""
 
 
 class SystemctlError(OSError):

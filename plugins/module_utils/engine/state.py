@@ -11,7 +11,7 @@ from typing import Any
 
 from ..core import records, untrusted
 from ..core.polling import Evaluation
-from ..core.systemd import Properties
+from ..core.systemd import RUNNING, Properties
 from ..ray import ranks
 from .record import EngineState, RungState
 from .states import Phase, Target, Verdict
@@ -52,7 +52,7 @@ class Unit:
 
     @property
     def up(self) -> bool:
-        return self.active in ("active", "activating", "reloading")
+        return self.active in RUNNING
 
 
 def parse_unit(found: Properties) -> Unit:

@@ -16,7 +16,6 @@ unclear, never accused. (A host all of whose tried links are bad is a bad host i
 from __future__ import annotations
 
 import dataclasses
-import random
 from collections.abc import Callable, Sequence
 
 Group = tuple[str, ...]
@@ -53,23 +52,17 @@ class Finding:
     rounds: int = 0
 
 
-def locate(
-    hosts: Sequence[str], run: Callable[[list[Group]], Sequence[bool | None]], *, seed: int | None = None
-) -> Finding:
+def locate(hosts: Sequence[str], run: Callable[[list[Group]], Sequence[bool | None]]) -> Finding:
     """Run rounds until nothing is left to learn.
 
     Args:
         hosts: all hosts of a group that failed as a whole.
         run: tries disjoint groups in parallel and returns, in the same order, which passed; None is inconclusive.
-        seed: shuffles the hosts first, so that a second bisection tries other pairs.
     """
-    order = list(hosts)
-    if seed is not None:
-        random.Random(seed).shuffle(order)
     history: list[Round] = []
-    while groups := next_round(order, history):
+    while groups := next_round(hosts, history):
         history.append([Trial(group, passed) for group, passed in zip(groups, run(groups), strict=True)])
-    return evaluate(order, history)
+    return evaluate(hosts, history)
 
 
 def next_round(hosts: Sequence[str], history: Sequence[Round]) -> list[Group]:
@@ -94,11 +87,11 @@ def evaluate(hosts: Sequence[str], history: Sequence[Round]) -> Finding:
     trials = [trial for past in history for trial in past]
     cleared = _cleared(history)
     bad = [host for host in hosts if _is_bad(host, trials, cleared)]
-    pairs = sorted({_pair(trial.hosts) for trial in trials if _only_the_pair(trial, cleared)})
+    pairs = sorted({sorted_pair(*trial.hosts) for trial in trials if _only_the_pair(trial, cleared)})
     paired = {host for pair in pairs for host in pair}
     unclear = [host for host in hosts if host not in cleared and host not in bad and host not in paired]
     if len(hosts) == 2 and history and all(trial.passed is not None for trial in trials):
-        pairs, unclear = ([] if bad else [_pair(tuple(hosts))]), []
+        pairs, unclear = ([] if bad else [sorted_pair(*hosts)]), []
     return Finding(tuple(sorted(bad)), tuple(pairs), tuple(sorted(unclear)), _rest(hosts, history), len(history))
 
 
@@ -121,8 +114,9 @@ def _only_the_pair(trial: Trial, cleared: set[str]) -> bool:
     return trial.passed is False and len(trial.hosts) == 2 and set(trial.hosts) <= cleared
 
 
-def _pair(hosts: Group) -> tuple[str, str]:
-    first, second = sorted(hosts)
+def sorted_pair(one: str, other: str) -> tuple[str, str]:
+    """Two hosts in the order of their names."""
+    first, second = sorted((one, other))
     return first, second
 
 

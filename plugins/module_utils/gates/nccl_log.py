@@ -36,7 +36,6 @@ class Said:
     """What the ranks of one host said.
 
     Attributes:
-        version: NCCL's, such as ``2.27.5``.
         networks: what communicators took: ``IB``, ``Socket``, or a plugin's name; more than one where ranks differ.
         devices: of NCCL's InfiniBand network, as it found them.
         interfaces: of its sockets.
@@ -52,7 +51,6 @@ class Said:
         hints: why a faster network was not taken.
     """
 
-    version: str | None = None
     networks: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     interfaces: tuple[str, ...] = ()
@@ -99,15 +97,12 @@ def parse(text: str) -> Said:
     """What the logs of one host's ranks say; lines that are not known are passed over."""
     said: dict[str, list[str]] = {"networks": [], "devices": [], "interfaces": []}
     counts = dict.fromkeys(("direct", "staged", "shared_memory", "across_nvlink"), 0)
-    version = None
     channels: list[int] = []
     multicast: list[int] = []
     hosts, mnnvl, chosen = 0, False, False
     hints: list[Hint] = []
     for line in _LINE.findall(text):
-        if match := re.match(r"NCCL version (\d{1,4}(?:\.\d{1,4}){1,3})", line):
-            version = match[1]
-        elif match := re.match(rf"Using network ({_NAME}(?: {_NAME})?)", line):
+        if match := re.match(rf"Using network ({_NAME}(?: {_NAME})?)", line):
             said["networks"].append(match[1])
         elif match := re.match(r"NET/(IB|Socket) : Using (\[\d+\].*)", line):
             if match[1] == "IB":
@@ -132,7 +127,6 @@ def parse(text: str) -> Said:
         else:
             hints += [hint for pattern, hint in _HINTS if re.search(pattern, line)]
     return Said(
-        version=version,
         networks=_once(said["networks"]),
         devices=_once(said["devices"]),
         interfaces=_once(said["interfaces"]),

@@ -15,6 +15,7 @@ from ..core.host_record import HostRecord
 from ..ray import firewall_live
 from ..ray.ports import NETWORK_GATE, engine_ports, ray_ports, reached_by_peers, reached_on_head
 from . import rdma
+from .bisect import sorted_pair
 from .codes import Code
 from .findings import INSTALL, Command, Problem, on_host, told, verify
 from .network_observations import Observations
@@ -207,7 +208,7 @@ def _silent(seen: Observations, me: str) -> Iterator[Problem]:
             blamed,
             f"{name} does not answer {me} on port {NETWORK_GATE}: {reason}",
             verify(f"{name},{me}"),
-            _pair(me, name),
+            sorted_pair(me, name),
         )
 
 
@@ -227,7 +228,7 @@ def _blocked(owner: str, asker: str, unreachable: Sequence[int]) -> Problem:
         owner,
         f"{owner} does not let {asker} reach its port{'s' if len(unreachable) > 1 else ''} {listed}",
         on_host(owner, "nft list ruleset"),
-        _pair(owner, asker),
+        sorted_pair(owner, asker),
     )
 
 
@@ -242,7 +243,7 @@ def _mtu(seen: Observations, me: str) -> Iterator[Problem]:
             me,
             f"{me} to {name} carries {carried} unfragmented, the interface promises {promised}",
             f"Set the same MTU on both interfaces and every switch between {me} and {name}",
-            _pair(me, name),
+            sorted_pair(me, name),
         )
 
 
@@ -257,7 +258,7 @@ def _distance(seen: Observations, identity: HostRecord, limits: Limits) -> Itera
                 name,
                 f"{name} declares zone {peer['zone'] or 'none'}, {me} declares {identity.get('zone') or 'none'}",
                 "Set gpu_host_zone alike on all hosts of a replica",
-                _pair(me, name),
+                sorted_pair(me, name),
             )
         if limits.rtt_ms is not None and peer["rtt_ms"] > limits.rtt_ms:
             yield Problem(
@@ -265,7 +266,7 @@ def _distance(seen: Observations, identity: HostRecord, limits: Limits) -> Itera
                 name,
                 f"a round trip from {me} to {name} takes {peer['rtt_ms']:g} ms, {limits.rtt_ms:g} ms is allowed",
                 f"Check that {me} and {name} stand in the same zone and that the link is not congested",
-                _pair(me, name),
+                sorted_pair(me, name),
             )
 
 
@@ -283,7 +284,7 @@ def _clocks(seen: Observations, me: str, limits: Limits) -> Iterator[Problem]:
             blamed,
             f"the clock of {name} is {skew:+.3f} s against that of {me}, {limits.clock_skew_seconds:g} s is allowed",
             Command(f"ansible {me},{name} -m ansible.builtin.command -a timedatectl"),
-            _pair(me, name),
+            sorted_pair(me, name),
         )
 
 
@@ -335,8 +336,3 @@ def _warnings(seen: Observations, me: str, limits: Limits) -> Iterator[str]:
     ]
     if down:
         yield f"RDMA on {me}: {', '.join(down)}"
-
-
-def _pair(first: str, second: str) -> tuple[str, str]:
-    low, high = sorted((first, second))
-    return low, high

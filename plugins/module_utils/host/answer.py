@@ -54,7 +54,6 @@ PARTS: Mapping[str, Part] = {
     "request": Part(Requested | None),
     "manifest": Part(dict[str, state.Manifest]),
     "disk_free_mib": Part(dict[str, int]),
-    "addresses": Part(dict[str, list[str]]),
     "networks": Part(dict[str, list[state.Network]], typed.NEWER),
     "machine": Part(state.Machine),
     "filter": Part(firewall_live.State),

@@ -244,7 +244,7 @@ def _copy(source: Path, target: Path) -> KeptFile | None:
     except FileNotFoundError:
         return None
     if about.st_size < _LINKED_FROM or not _linked(source, target):
-        _write(target, source.read_bytes(), about.st_mode & 0o7777, about.st_uid, about.st_gid)
+        records.replace(target, source.read_bytes(), about.st_mode & 0o7777, (about.st_uid, about.st_gid))
     return {
         "copy": target.name,
         "mode": about.st_mode & 0o7777,
@@ -270,26 +270,7 @@ def _restore_file(path: Path, kept: KeptFile | None, folder: Path) -> None:
     if hashlib.sha256(content).hexdigest() != kept["sha256"]:
         raise SettingsError(f"{folder / kept['copy']}, the copy of {path}, is damaged", "ansible-playbook site.yml")
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.previous")
-    scratch.unlink(missing_ok=True)
-    try:
-        _write(scratch, content, kept["mode"], kept["uid"], kept["gid"])
-        os.replace(scratch, path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
-    records.sync_folder(path.parent)
-
-
-def _write(path: Path, content: bytes, mode: int, uid: int, gid: int) -> None:
-    """A new file, for its owner alone until it is whole, and on the disk when this returns."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        if (uid, gid) != (os.geteuid(), os.getegid()):
-            os.fchown(stream.fileno(), uid, gid)
-        os.fchmod(stream.fileno(), mode)
-        os.fsync(stream.fileno())
+    records.replace(path, content, kept["mode"], (kept["uid"], kept["gid"]))
 
 
 def _enabled(units: Sequence[str], here: Place) -> dict[str, bool]:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from ..admission import fingerprint
 from ..core import manifests, previous_settings, processes, records, systemd
@@ -54,9 +54,7 @@ UNITS = (
     "nvidia-fabricmanager.service",
     "haproxy.service",
 )
-_UNIT_PROPERTIES = (
-    "LoadState", "ActiveState", "SubState", "UnitFileState", "Result", "StateChangeTimestamp", "NRestarts",
-)  # fmt: skip
+_UNIT_PROPERTIES = ("LoadState", "ActiveState", "UnitFileState", "Result", "StateChangeTimestamp", "NRestarts")
 COMMAND_DEADLINE = 10.0
 ROUTER_MANIFEST = records.MANIFEST / "vllm_haproxy.json"
 """There where Lockstep has configured HAProxy."""
@@ -70,7 +68,6 @@ def collect(request: Request) -> HostState:
     identity = fingerprint.compose(
         driver, runtime, os.uname().release, fingerprint.this_machine(), _gpu_identity(driver)
     )
-    networks = _guarded(_networks)
     state: HostState = {
         "schema": 1,
         "os": _guarded(_system),
@@ -91,8 +88,7 @@ def collect(request: Request) -> HostState:
         "request": _record(records.REQUEST),
         "manifest": _guarded(lambda: _manifest(request.get("inputs", {}))),
         "disk_free_mib": _guarded(_disk),
-        "addresses": _addresses(networks),
-        "networks": networks,
+        "networks": _guarded(_networks),
         "machine": _guarded(machine.machine),
         # Where there is none, what reads them need not be compiled.
         "filter": firewall_live.state() if records.FILTER.exists() else {"wanted": False, "problem": ""},
@@ -135,18 +131,10 @@ def _system() -> System:
         "distribution": release.get("ID", "unknown"),
         "like": release.get("ID_LIKE", ""),
         "version": release.get("VERSION_ID", ""),
-        "codename": release.get("VERSION_CODENAME", ""),
         "kernel": os.uname().release,
         "arch": os.uname().machine,
         "python": sys.version.split()[0],
-        "hostname": os.uname().nodename,
-        "secure_boot": _secure_boot(),
     }
-
-
-def _secure_boot() -> bool | None:
-    found = next(iter(sorted(Path("/sys/firmware/efi/efivars").glob("SecureBoot-*"))), None)
-    return None if found is None else found.read_bytes()[-1:] == b"\x01"
 
 
 def _boot() -> Boot:
@@ -171,7 +159,6 @@ def _unit(properties: systemd.Properties) -> Unit:
     return {
         "load": properties.get("LoadState", ""),
         "active": properties.get("ActiveState", ""),
-        "sub": properties.get("SubState", ""),
         "enabled": properties.get("UnitFileState", ""),
         "result": properties.get("Result", ""),
         "restarts": int(properties.get("NRestarts") or 0),
@@ -217,13 +204,6 @@ def _networks() -> dict[str, list[Network]]:
     """IPv4 networks by interface."""
     shown = _command(["ip", "-json", "-4", "address", "show"])
     return machine.networks(shown, Path("/proc/net/route").read_text(encoding="ascii"))
-
-
-def _addresses(networks: dict[str, list[Network]] | Unread) -> dict[str, list[str]] | Unread:
-    """IPv4 addresses by interface."""
-    if "error" in networks:
-        return cast("Unread", networks)
-    return {name: [each["address"] for each in inside] for name, inside in cast(dict[str, Any], networks).items()}
 
 
 def _preflight(request: Request) -> Preflight:

@@ -22,10 +22,10 @@ class Request(TypedDict, total=False):
     """What the caller asks about, beyond what is always read.
 
     ``preflight``: check ``ports`` (that Lockstep's units will listen on), ``peers`` (host name to address, to be resolved
-    both ways), ``driver``, that only while the host does not already have that version, what lies at the path ``model``,
-    what a ``tunnel`` at that UDP port needs, and whether the key that clients send now is among ``api_keys`` (SHA-256 of each).
-    ``ray``: ask Ray for its nodes. ``driver_also``: those of ``driver_state.COSTLY`` to be read. ``inputs``: digest of what is
-    wanted of each role; a role that is not named is not current.
+    both ways), what lies at the path ``model``, what a ``tunnel`` at that UDP port needs, and whether the key that clients
+    send now is among ``api_keys`` (SHA-256 of each). ``ray``: ask Ray for its nodes. ``driver_also``: those of
+    ``driver_state.COSTLY`` to be read. ``inputs``: digest of what is wanted of each role; a role that is not named is not
+    current.
     """
 
     preflight: bool
@@ -46,17 +46,14 @@ class Unread(TypedDict):
 
 
 class System(TypedDict):
-    """The operating system; ``secure_boot`` is None without UEFI."""
+    """The operating system, by os-release(5) and uname(2)."""
 
     distribution: str
     like: str
     version: str
-    codename: str
     kernel: str
     arch: str
     python: str
-    hostname: str
-    secure_boot: bool | None
 
 
 class Boot(TypedDict):
@@ -137,7 +134,6 @@ class Unit(TypedDict):
 
     load: str
     active: str
-    sub: str
     enabled: str
     result: str
     restarts: int
@@ -206,7 +202,6 @@ class CoreState(TypedDict):
     request: Record | None
     manifest: dict[str, Manifest] | Unread
     disk_free_mib: dict[str, int] | Unread
-    addresses: dict[str, list[str]] | Unread
     networks: dict[str, list[Network]] | Unread
     machine: Machine | Unread
     filter: firewall_live.State

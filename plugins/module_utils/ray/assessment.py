@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-from ..admission.quarantine import Stored as StoredQuarantine
+from ..admission.quarantine import Quarantine, QuarantineKind
 from ..core import polling
 from .codes import FINAL, Cause, StartCode
 from .gcs import Node, Table
@@ -142,15 +142,14 @@ def _absent(shape: Shape, status: HostStatus | None, host: str, past: list[Node]
         silent = f"{shape.members[host]} gives no status on port {PEER_STATUS}"
         return Missing(host, Cause.UNREACHABLE, f"{silent} ({status.error}){death}")
     if status.quarantine is not None:
-        return _quarantined(host, status.quarantine)
+        return _quarantined(host, Quarantine.lenient(status.quarantine))
     return _by_unit(host, status, death)
 
 
-def _quarantined(host: str, record: StoredQuarantine) -> Missing:
+def _quarantined(host: str, record: Quarantine) -> Missing:
     """A run that changes the host lifts its quarantine by itself; any other waits for a person."""
-    by = f" (by {record['owner']})" if record.get("owner") else ""
-    code = Cause.CHANGING if record.get("kind") == "changing" else Cause.QUARANTINED
-    return Missing(host, code, f"is in quarantine: {record.get('reason', '?')}{by}")
+    code = Cause.CHANGING if record.kind is QuarantineKind.CHANGING else Cause.QUARANTINED
+    return Missing(host, code, f"is in quarantine: {record}")
 
 
 def _by_unit(host: str, status: HostStatus, death: str) -> Missing:

@@ -46,7 +46,6 @@ class Node:
         fingerprint: label ``lockstep.fingerprint``.
         alive: that Ray has not declared it dead.
         draining: that it takes no new work.
-        head: that it is the head.
         resources: totals by name (``GPU``, ``CPU``, custom ones).
         free: what of these nobody holds.
         labels: all of them.
@@ -61,7 +60,6 @@ class Node:
     fingerprint: str | None = None
     alive: bool = True
     draining: bool = False
-    head: bool = False
     resources: Mapping[str, float] = dataclasses.field(default_factory=dict)
     free: Mapping[str, float] = dataclasses.field(default_factory=dict)
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -95,16 +93,13 @@ class _Named(TypedDict):
 
 
 class NodeSummary(_Named, total=False):
-    """A node as a probe tells of it; ``since`` in Unix seconds."""
+    """A node as a probe tells of it."""
 
     address: str
     alive: bool
     draining: bool
-    head: bool
     gpus: float
     gpus_free: float
-    fingerprint: str | None
-    since: float
 
 
 class _Known(TypedDict):
@@ -290,11 +285,8 @@ def _summary(node: Node) -> NodeSummary:
         "address": node.address,
         "alive": node.alive,
         "draining": node.draining,
-        "head": node.head,
         "gpus": node.gpus,
         "gpus_free": node.free.get("GPU", 0.0),
-        "fingerprint": node.fingerprint,
-        "since": node.started,
     }
 
 
@@ -308,7 +300,6 @@ def _node(row: Any, live: Any, draining: int) -> Node:
         fingerprint=labels.get(FINGERPRINT_LABEL),
         alive=row.state == 0 and live is not None,
         draining=live is not None and live.status == draining,
-        head=row.is_head_node,
         resources=dict(row.resources_total),
         free=dict(live.available_resources) if live is not None else {},
         labels=labels,

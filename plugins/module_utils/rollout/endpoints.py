@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypedDict
 
+from ..ray.ports import EnginePorts
 from .needs import Desired
 from .settings import Settings
 from .topology import Topology
@@ -37,7 +38,7 @@ def endpoints(topology: Topology, wanted: Mapping[str, Desired], routers: Mappin
         head = wanted.get(replica.head)
         settings: Settings = {} if head is None else head.settings
         if settings.get("vllm_server_model"):
-            url = _url("http", replica.addresses[replica.head], settings.get("vllm_server_port") or 8000)
+            url = _url("http", replica.addresses[replica.head], settings.get("vllm_server_port") or EnginePorts.api)
             replicas.append(_endpoint(replica.name, url, settings))
     through: dict[str, Endpoint] = {}  # by URL: routers that share a name or an address are one to clients
     for host, address in routers.items():

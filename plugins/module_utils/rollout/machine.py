@@ -65,10 +65,10 @@ class Network:
     metric: int | None
 
     @classmethod
-    def parse_all(cls, answer: Answer) -> dict[str, tuple[Network, ...]]:
-        """By interface; empty where they could not be read."""
+    def parse_all(cls, answer: Answer) -> dict[str, tuple[Network, ...]] | None:
+        """By interface; None where they could not be read."""
         if "error" in answer:
-            return {}
+            return None
         return {name: tuple(map(cls._parse, inside)) for name, inside in answer.items()}
 
     @classmethod

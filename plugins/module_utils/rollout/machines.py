@@ -62,7 +62,7 @@ def networks(host: str, interface: str, state: HostState) -> Iterator[Finding]:
         interface: ``gpu_host_interface``.
     """
     inside: dict[IPv4Network, dict[str, Network]] = {}
-    for name, found in state.networks.items():
+    for name, found in (state.networks or {}).items():
         for each in found:
             if name != "lo" and each.network.prefixlen < 32:
                 inside.setdefault(each.network, {}).setdefault(name, each)

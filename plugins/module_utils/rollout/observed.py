@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from ..admission import fingerprint
-from ..admission.quarantine import QuarantineKind
+from ..admission.quarantine import Quarantine
 from ..core.system import uptime
 from ..driver.change_record import StoredRecord
 from .machine import Answer, Carrier, Machine, Model, Network
@@ -67,23 +67,6 @@ class Manifest:
 
 
 @dataclasses.dataclass(frozen=True)
-class Quarantine:
-    """``kind`` is None where the record cannot be read or names none that is known: then only a person lifts it."""
-
-    kind: QuarantineKind | None
-    reason: str
-    owner: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.reason} (by {self.owner})" if self.owner else self.reason
-
-    @classmethod
-    def parse(cls, record: Answer) -> Quarantine:
-        kind = next((kind for kind in QuarantineKind if kind == record.get("kind")), None)
-        return cls(kind, str(record.get("reason") or record.get("error")), str(record.get("owner") or ""))
-
-
-@dataclasses.dataclass(frozen=True)
 class Preflight:
     """What would keep a role from its work: refusals and owners as text, names with their resolution problem."""
 
@@ -122,8 +105,7 @@ class HostState:
         engine_phase, engine_reason: what the engine reports of itself; None where there is no engine.
         change: the driver change record (module_utils/driver/change_record.py); empty where there is none.
         unfinished_settings: whether settings are kept: a run was changing them, or was about to, when it ended.
-        addresses: IPv4 addresses by interface; None where they could not be read.
-        networks: the networks of these addresses, by interface.
+        networks: its IPv4 addresses, by interface; None where they could not be read.
         machine: which machine it is, and what that has.
         filter_problem: why its packet filter is not the wanted one; "" where it is, or none is wanted.
         tunnel_problem: the same of its tunnel; ``tunnelled``: it has one.
@@ -150,8 +132,7 @@ class HostState:
     unfinished_settings: bool = False
     manifests: Mapping[str, Manifest] = dataclasses.field(default_factory=dict)
     disk_free_mib: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    addresses: Mapping[str, list[str]] | None = None
-    networks: Mapping[str, tuple[Network, ...]] = dataclasses.field(default_factory=dict)
+    networks: Mapping[str, tuple[Network, ...]] | None = None
     machine: Machine = dataclasses.field(default_factory=Machine)
     filter_problem: str = ""
     tunnelled: bool = False
@@ -165,7 +146,6 @@ class HostState:
         system, stamps = answer.get("os", {}), answer.get("stamps", {})
         host_stamp, replica_stamp = stamps.get("host"), stamps.get("replica")
         engine, quarantine = answer.get("engine") or {}, answer.get("quarantine")
-        addresses = answer.get("addresses", {})
         return cls(
             distribution=system.get("distribution"),
             like=str(system.get("like", "")),
@@ -184,7 +164,7 @@ class HostState:
             host_stamp=None if host_stamp is None else str(host_stamp.get("digest", "")),
             stamp_changes=_stamp_changes((host_stamp or {}).get("fingerprint"), answer.get("fingerprint")),
             replica_stamp=None if replica_stamp is None else replica_stamp.get("hosts", {}),
-            quarantine=None if quarantine is None else Quarantine.parse(quarantine),
+            quarantine=None if quarantine is None else Quarantine.lenient(quarantine),
             engine_phase=engine.get("phase"),
             engine_reason=engine.get("reason"),
             change=answer.get("change") or StoredRecord(),
@@ -197,7 +177,6 @@ class HostState:
                 if isinstance(known, Mapping)
             },
             disk_free_mib=answer.get("disk_free_mib", {}),
-            addresses=None if "error" in addresses else addresses,
             networks=Network.parse_all(answer.get("networks", {})),
             machine=Machine.parse(answer.get("machine", {}), answer.get("boot", {})),
             filter_problem=str(answer.get("filter", {}).get("problem") or ""),
@@ -206,6 +185,12 @@ class HostState:
             unloaded=tuple(answer.get("router", {}).get("unloaded", ())),
             preflight=Preflight.parse(answer.get("preflight", {})),
         )
+
+    @property
+    def interfaces(self) -> str:
+        """Its interfaces with their IPv4 addresses, for people."""
+        found = sorted((self.networks or {}).items())
+        return ", ".join(" ".join([name, *(each.address for each in inside)]) for name, inside in found)
 
     @property
     def serves(self) -> bool:

@@ -43,14 +43,6 @@ def of_router(settings: Settings) -> dict[str, range]:
     return {name: range(int(port), int(port) + 1) for name, port in sorted(named.items()) if port}
 
 
-def _metrics_clients(host: str, settings: Settings) -> Iterator[Finding]:
-    for client in settings.get("vllm_haproxy_metrics_clients") or ():
-        try:
-            ipaddress.ip_network(str(client), strict=False)
-        except ValueError:
-            yield refuse(f"{host}: vllm_haproxy_metrics_clients has {client!r}, which is no address and no network")
-
-
 def findings(host: str, settings: Settings, head: bool, state: HostState | None) -> Iterator[Finding]:
     """What is wrong with the ports of one host of a replica.
 
@@ -61,7 +53,6 @@ def findings(host: str, settings: Settings, head: bool, state: HostState | None)
     """
     try:
         ray, engine = chosen(settings)
-        router = of_router(settings)
     except ValueError as error:
         yield refuse(f"{host}: {error}")
         return
@@ -76,23 +67,27 @@ def findings(host: str, settings: Settings, head: bool, state: HostState | None)
             yield refuse(
                 f"{host}: {name} is {_shown(taken)}: the user lockstep can listen on {_FIRST_FREE} to 65535 only"
             )
-    yield from _metrics_clients(host, settings)
-    for one, other, both in ports.clashes({**named, **router}):
-        yield refuse(f"{host}: {one} and {other} are both {_shown(both)}: choose another port for one of them")
-    if state is not None:
-        yield from _ephemeral(host, {**named, **router}, state)
+    yield from router_findings(host, settings, named, state)
 
 
-def router_findings(host: str, settings: Settings) -> Iterator[Finding]:
-    """What is wrong with the ports of a router that is no host of a replica."""
+def router_findings(
+    host: str, settings: Settings, also: Mapping[str, range] | None = None, state: HostState | None = None
+) -> Iterator[Finding]:
+    """What is wrong with the ports of a router; with those that it has ``also`` where it is a host of a replica."""
     try:
-        router = of_router(settings)
+        named = {**(also or {}), **of_router(settings)}
     except ValueError as error:
         yield refuse(f"{host}: {error}")
         return
-    yield from _metrics_clients(host, settings)
-    for one, other, both in ports.clashes(router):
+    for client in settings.get("vllm_haproxy_metrics_clients") or ():
+        try:
+            ipaddress.ip_network(str(client), strict=False)
+        except ValueError:
+            yield refuse(f"{host}: vllm_haproxy_metrics_clients has {client!r}, which is no address and no network")
+    for one, other, both in ports.clashes(named):
         yield refuse(f"{host}: {one} and {other} are both {_shown(both)}: choose another port for one of them")
+    if state is not None:
+        yield from _ephemeral(host, named, state)
 
 
 def _ephemeral(host: str, named: Mapping[str, range], state: HostState) -> Iterator[Finding]:

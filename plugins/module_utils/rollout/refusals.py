@@ -139,12 +139,10 @@ def _driver(settings: Settings, state: HostState, need: HostNeed) -> Iterator[st
 
 def _address(host: str, settings: Settings, state: HostState) -> Iterator[Stop]:
     address, interface = settings.get("gpu_host_address"), str(settings.get("gpu_host_interface"))
-    addresses = state.addresses
-    if addresses is None or address in addresses.get(interface, []):
+    if state.networks is None or any(each.address == address for each in state.networks.get(interface, ())):
         return
     cause = f"gpu_host_address is not on {interface}: set gpu_host_interface or gpu_host_address"
-    there = ", ".join(f"{name} {' '.join(inside)}" for name, inside in sorted(addresses.items()))
-    yield Stop(cause, where=host, detail=f"{address}; the host has {there}")
+    yield Stop(cause, where=host, detail=f"{address}; the host has {state.interfaces}")
 
 
 def _network(settings: Settings, state: HostState, need: HostNeed) -> Iterator[str]:

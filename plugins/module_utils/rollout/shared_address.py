@@ -82,6 +82,5 @@ def findings(host: str, settings: Settings, addresses: Mapping[str, str], state:
         yield refuse(f"vllm_haproxy_virtual_address {address} is a router's own: choose one that no host has")
     if not interface:
         yield refuse(f"{host}: vllm_haproxy_virtual_interface is not set: name the interface that gets {address}")
-    elif state is not None and state.addresses is not None and interface not in state.addresses:
-        there = ", ".join(f"{name} {' '.join(inside)}" for name, inside in sorted(state.addresses.items()))
-        yield refuse(f"{host}: vllm_haproxy_virtual_interface {interface} is not there ({there})")
+    elif state is not None and state.networks is not None and interface not in state.networks:
+        yield refuse(f"{host}: vllm_haproxy_virtual_interface {interface} is not there ({state.interfaces})")

@@ -57,7 +57,7 @@ def findings(replica: Replica, settings: Mapping[str, Settings], states: Mapping
     for host, state in states.items():
         overlapping = sorted(
             f"{each.network} ({name})"
-            for name, found in state.networks.items()
+            for name, found in (state.networks or {}).items()
             for each in found
             if name != tunnel.INTERFACE and each.network.overlaps(inside)
         )

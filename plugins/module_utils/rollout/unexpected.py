@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..core.codes import Code
+from ..core.systemd import RUNNING
 from ..core.typed import part
 from ..core.wording import names, printable
 from .topology import Replica
@@ -16,7 +17,6 @@ from .topology import Replica
 State = Mapping[str, Any]
 """A host's answer to a probe, looked at (module_utils/host/answer.py); any part may be missing or only an error."""
 
-RUNNING = ("active", "activating", "reloading")
 _ENGINE = "lockstep-vllm.service"
 _SERVING = ("lockstep-ray.service", _ENGINE)
 _HAPROXY = "haproxy.service"

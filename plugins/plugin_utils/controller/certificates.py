@@ -10,7 +10,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ansible.errors import AnsibleError
 
@@ -23,7 +23,8 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.settings imp
 if TYPE_CHECKING:  # ansible-core requires it; a run without TLS does not load it
     from cryptography import x509
 
-CERTIFICATE, KEY = "vllm_haproxy_tls_certificate", "vllm_haproxy_tls_key"
+CERTIFICATE: Final = "vllm_haproxy_tls_certificate"
+KEY: Final = "vllm_haproxy_tls_key"
 SOON = datetime.timedelta(days=14)
 """So long before it expires, whoever runs a playbook is told."""
 _BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
@@ -60,7 +61,7 @@ class Certificate:
 
 def given(settings: Settings) -> bool:
     """Whether a router's variables ask for TLS, wholly or in part."""
-    return bool(settings.get("vllm_haproxy_tls_certificate") or settings.get("vllm_haproxy_tls_key"))
+    return bool(settings.get(CERTIFICATE) or settings.get(KEY))
 
 
 def load(certificate: str, key: str, read: Read) -> Certificate:
@@ -102,9 +103,7 @@ def digest(settings: Settings, read: Read) -> str | None:
     if not given(settings):
         return None
     try:
-        bundle = load(
-            settings.get("vllm_haproxy_tls_certificate") or "", settings.get("vllm_haproxy_tls_key") or "", read
-        ).bundle
+        bundle = load(settings.get(CERTIFICATE) or "", settings.get(KEY) or "", read).bundle
     except CertificateError as error:
         bundle = str(error)
     return hashlib.sha256(bundle.encode()).hexdigest()
@@ -121,9 +120,7 @@ def findings(settings: Settings, address: str, read: Read, now: datetime.datetim
     if not given(settings):
         return
     try:
-        found = load(
-            settings.get("vllm_haproxy_tls_certificate") or "", settings.get("vllm_haproxy_tls_key") or "", read
-        )
+        found = load(settings.get(CERTIFICATE) or "", settings.get(KEY) or "", read)
     except CertificateError as error:
         yield refuse(str(error))
         return

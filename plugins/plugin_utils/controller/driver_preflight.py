@@ -102,12 +102,14 @@ def findings(host: str, answer: Answer, waited: float) -> tuple[list[Stop], list
         return [Stop(cause, f"ansible {host} -m lockstep.vllm.host_probe")], []
     refusals = [problem.stop(host) for problem in answer.value.problems if not problem.warns]
     if locks := _locks(answer):
-        cause = (
-            f"{host}: apt is in use, waited {waited:.0f} s: {apt_lock.shown(locks)}. Let it end, or wait longer with "
-        )
-        cause += "nvidia_driver_apt_lock_deadline"
-        refusals.append(Stop(cause, "ansible-playbook playbooks/preflight.yml -e nvidia_driver_apt_lock_deadline=1800"))
+        refusals.append(apt_in_use(host, f"apt is in use: {apt_lock.shown(locks)}", waited))
     return refusals, [Stop(problem.cause, where=host) for problem in answer.value.problems if problem.warns]
+
+
+def apt_in_use(host: str, reason: str, waited: float) -> Stop:
+    """What to do where apt is still in use after ``waited`` seconds; ``reason`` says by whom."""
+    cause = f"{host}: {reason}; waited {waited:.0f} s. Let it end, or wait longer with nvidia_driver_apt_lock_deadline"
+    return Stop(cause, "ansible-playbook playbooks/preflight.yml -e nvidia_driver_apt_lock_deadline=1800")
 
 
 def _checked(answers: Mapping[str, Answer]) -> dict[str, Answer]:

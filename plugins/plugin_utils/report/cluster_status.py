@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.admission import fingerprint
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.codes import as_json
+from ansible_collections.lockstep.vllm.plugins.module_utils.core.systemd import RUNNING
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import known_issues
 from ansible_collections.lockstep.vllm.plugins.module_utils.engine import state as engine_state
 from ansible_collections.lockstep.vllm.plugins.module_utils.host import running_issues
@@ -35,8 +36,6 @@ Nodes = Mapping[str | None, gcs.NodeSummary]
 RAY = "lockstep-ray.service"
 ENGINE = "lockstep-vllm.service"
 HAPROXY = "haproxy.service"
-RUNNING = ("active", "activating", "reloading")
-"""States of a unit in which its process runs."""
 
 
 def build(

@@ -30,6 +30,7 @@ from ansible_collections.lockstep.vllm.plugins.modules import plan as documented
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller import driver_preflight
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.controller.cluster import Cluster
 from ansible_collections.lockstep.vllm.plugins.plugin_utils.report import events, page, timeline, tracker
+from tests.unit.networks import networks
 
 ROOT = Path(__file__).parents[3]
 NOON = datetime.datetime(2026, 11, 22, 12, 0, tzinfo=datetime.UTC)
@@ -55,7 +56,7 @@ def state(host: str, **changes: Any) -> dict[str, Any]:
         "quarantine": None,
         "engine": {"phase": "serving"},
         "manifest": {role: {"current": True, "drifted": []} for role in ROLES},
-        "addresses": {"eth0": ["10.0.0.1"]},
+        "networks": networks(eth0="10.0.0.1"),
         **changes,
     }
 
@@ -155,7 +156,7 @@ def test_what_serves_outside_of_the_inventory_is_told_before_the_routers_forget_
 
 
 def test_a_refused_run_has_its_reasons_and_no_waves() -> None:
-    refused = result({**STATES, "b1": state("b1", addresses={"eth0": ["10.9.9.9"]})})
+    refused = result({**STATES, "b1": state("b1", networks=networks(eth0="10.9.9.9"))})
     assert refused["failed"]
     assert refused["msg"] == "Refused before anything was changed, for 1 reason"
     assert refused["reasons"].startswith("- b1: gpu_host_address")

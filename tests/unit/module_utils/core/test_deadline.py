@@ -115,7 +115,7 @@ def test_a_hang_becomes_a_timeout_with_stacks(tmp_path, mark):
     assert "state" in (tmp_path / "evidence" / "threads.txt").read_text()
 
 
-def test_py_spy_dumps_every_descendant(tmp_path, mark, monkeypatch):
+def test_py_spy_dumps_every_process(tmp_path, mark, monkeypatch):
     spy = tmp_path / "py-spy"
     spy.write_text('#!/bin/sh\necho "stack of $3"\n')
     spy.chmod(0o755)
@@ -127,8 +127,8 @@ def test_py_spy_dumps_every_descendant(tmp_path, mark, monkeypatch):
     with subprocess.Popen(python(code, mark)) as child:
         until(lambda: len(alive_with(mark)) == 2)
         monkeypatch.setattr(evidence, "PY_SPY", spy)
-        saved = evidence.stacks(child.pid, tmp_path / "stacks", budget=PATIENCE)
         tree = [child.pid, *(process.pid for process in processes.below(child.pid))]
+        saved = evidence.collect(tree, tmp_path / "stacks", budget=PATIENCE)
         for pid in tree:
             assert (tmp_path / "stacks" / f"stack.{pid}.txt").read_text() == f"stack of {pid}\n"
             assert str(tmp_path / "stacks" / f"stack.{pid}.txt") in saved
@@ -142,9 +142,11 @@ def test_evidence_is_bounded_when_its_tool_hangs(tmp_path, monkeypatch, mark):
     spy.write_text(f"#!/bin/sh\nexec {PYTHON} -c '{HANGS}' {mark}\n")
     spy.chmod(0o755)
     monkeypatch.setattr(evidence, "PY_SPY", spy)
-    began = time.monotonic()
-    evidence.stacks(os.getppid(), tmp_path, budget=0.5)
-    assert time.monotonic() - began < PATIENCE
+    with subprocess.Popen(python(HANGS)) as child:
+        began = time.monotonic()
+        evidence.collect([child.pid], tmp_path, budget=0.5)
+        assert time.monotonic() - began < PATIENCE
+        child.kill()
 
 
 STUBBORN = f"""

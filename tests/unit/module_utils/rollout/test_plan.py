@@ -17,6 +17,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.driver_reque
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import HostState, Observed
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Policy
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode, Need, SkipCode, Step
+from tests.unit.networks import networks
 
 NOON = datetime.datetime(2026, 11, 22, 12, 0, tzinfo=datetime.UTC)
 VERSION = "550.127.05"
@@ -94,7 +95,7 @@ def good(host: str) -> dict[str, Any]:
         "engine": {"phase": "serving"} if head else None,
         "manifest": {role: {"current": True, "drifted": []} for role in ROLES if head or role != "vllm_server"},
         "disk_free_mib": {"/": 99999, "/opt": 99999, "/var": 99999},
-        "addresses": {"eth0": [ADDRESSES[host]], "lo": ["127.0.0.1"]},
+        "networks": networks(eth0=ADDRESSES[host], lo="127.0.0.1"),
         "preflight": {"taken_ports": {}, "names": {}},
     }
 
@@ -481,7 +482,10 @@ def test_a_change_that_was_cut_short_is_gone_on_with_in_the_same_nvlink_domain()
     states = rack("a1", "a2")
     before = {"packages": {}, "preferences": None, "nvlink_domain": "5f3e.1"}
     for host in ("b1", "b2"):
-        states[host]["driver"] |= {"loaded_version": None, "fabric": {"switch_managers": 0, "spans_hosts": True, "domain": None}}
+        states[host]["driver"] |= {
+            "loaded_version": None,
+            "fabric": {"switch_managers": 0, "spans_hosts": True, "domain": None},
+        }
         states[host]["change"] = {**HALF, "change": {**HALF["change"], "before": before}}
     changes = {host: {"nvidia_driver_version": "580.95.05"} for host in ADDRESSES}
     refused = build(states, changes, mode=Mode.UPGRADE)
@@ -509,7 +513,7 @@ def test_settings_may_change_apart_within_an_nvlink_domain() -> None:
             ["b1", "rocky", "not supported"],
         ),
         (
-            {"b1": edited("b1", addresses={"eth0": ["10.9.9.9"]})},
+            {"b1": edited("b1", networks=networks(eth0="10.9.9.9"))},
             {},
             None,
             ["b1: gpu_host_address is not on eth0", "the host has eth0 10.9.9.9"],
@@ -591,7 +595,9 @@ def test_refusals(
 
 
 def test_an_address_that_no_host_has_is_one_line_for_all_of_them() -> None:
-    elsewhere = {host: edited(host, addresses={"eth0": [f"10.9.9.{number}"]}) for number, host in enumerate(ADDRESSES)}
+    elsewhere = {
+        host: edited(host, networks=networks(eth0=f"10.9.9.{number}")) for number, host in enumerate(ADDRESSES)
+    }
     reasons = render.lines(build(elsewhere, {}).refusals)
     assert [reason for reason in reasons if "gpu_host_address" in reason] == [
         f"{', '.join(ADDRESSES)}: gpu_host_address is not on eth0: set gpu_host_interface or gpu_host_address "
@@ -614,7 +620,7 @@ DUE_RAY = {"manifest__ray_node__current": False}
         ),
         pytest.param({}, {host: {"ray_node_environment": {"RAY_LOG": "x"}} for host in ADDRESSES}, id="another of Ray's"),
         pytest.param(
-            {host: edited(host, addresses={"error": "EIO"}) for host in ADDRESSES}, {}, id="addresses that could not be read"
+            {host: edited(host, networks={"error": "EIO"}) for host in ADDRESSES}, {}, id="addresses that could not be read"
         ),
     ],
 )  # fmt: skip
@@ -698,7 +704,7 @@ def test_an_abort_asks_for_the_driver_that_it_goes_back_to() -> None:
 
 def test_whose_driver_is_due_is_known_of_a_refused_plan_too() -> None:
     """So that one run says all that is wrong."""
-    states = {"b1": edited("b1", driver__package_version="550.90.07", addresses={"eth0": ["10.9.9.9"]})}
+    states = {"b1": edited("b1", driver__package_version="550.90.07", networks=networks(eth0="10.9.9.9"))}
     refused = build(states)
     assert refused.refusals
     assert set(refused.due_drivers) == {"b1"}
@@ -796,7 +802,7 @@ def test_which_quarantine_a_run_lifts(kind: str | None, mode: Mode, need: Need) 
 
 
 @pytest.mark.parametrize(
-    "part", ["os", "driver", "runtime", "units", "manifest", "disk_free_mib", "addresses", "preflight", "quarantine", "change", "engine"]
+    "part", ["os", "driver", "runtime", "units", "manifest", "disk_free_mib", "networks", "preflight", "quarantine", "change", "engine"]
 )  # fmt: skip
 def test_a_part_that_could_not_be_read_is_a_reason_and_no_exception(part: str) -> None:
     planned = build({"a1": edited("a1", **{part: {"error": "EIO"}})})

@@ -12,6 +12,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout import needs
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import Observed
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.policy import Policy
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.states import Mode
+from tests.unit.networks import networks
 
 NOON = datetime.datetime(2026, 11, 22, 12, 0, tzinfo=datetime.UTC)
 VERSION = "550.127.05"
@@ -44,7 +45,7 @@ def state(address: str, serving: bool) -> dict[str, Any]:
         else {},
         "engine": {"phase": "serving"} if serving else None,
         "manifest": {},
-        "addresses": {"eth0": [address]},
+        "networks": networks(eth0=address),
         "machine": {"id": f"id-{address}", "pci_gpus": 8},
     }
 

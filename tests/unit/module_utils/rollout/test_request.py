@@ -84,7 +84,6 @@ def answer(host: str, address: str, gpus: int = 8, **changes: Any) -> dict[str, 
         "units": {},
         "stamps": {"host": None, "replica": None},
         "manifest": {},
-        "addresses": {"bond0": [address]},
         "networks": host_machine.networks(shown, ROUTE),
         "machine": {
             "id": f"id-{host}", "pci_gpus": gpus, "ephemeral_ports": [32768, 60999], "reserved_ports": "",
@@ -261,8 +260,7 @@ def test_two_interfaces_in_one_network_warn(
         host = f"gpu-0{n}"
         by_host[host] = {"gpu_host_address": address}
         found = two_nics(host, metrics)
-        flat = {name: [each["address"] for each in inside] for name, inside in found.items()}
-        answers[host] = answer(host, address, networks=found, addresses=flat)
+        answers[host] = answer(host, address, networks=found)
     result = planned(declare(by_host=by_host, **settings), answers)
     assert lines(result) == []
     if warned:
@@ -897,9 +895,7 @@ def test_every_testbed_is_planned_without_a_word(name: str, tmp_path: Path) -> N
             continue
         address = wanted.settings["gpu_host_address"]
         shown = json.dumps([{"ifname": "eth0", "addr_info": [{"local": address, "prefixlen": 24}]}])
-        answers[host] = answer(
-            host, address, 1, networks=host_machine.networks(shown, ROUTE), addresses={"eth0": [address]}
-        )
+        answers[host] = answer(host, address, 1, networks=host_machine.networks(shown, ROUTE))
         answers[host]["driver"] |= {"package_version": "550.127.05", "loaded_version": "550.127.05"}
     found = planned(cluster, answers)
     assert lines(found) == []

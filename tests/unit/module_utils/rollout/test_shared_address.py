@@ -12,10 +12,11 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.endpoints im
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.observed import HostState
 from ansible_collections.lockstep.vllm.plugins.module_utils.rollout.shared_address import Peers
 from tests.unit.documented import documented
+from tests.unit.networks import networks
 
 TWO = {"r1": "10.0.0.5", "r2": "10.0.0.6"}
 GOOD: Any = {"vllm_haproxy_virtual_address": "10.0.0.100/24", "vllm_haproxy_virtual_interface": "eth0"}
-STATE = HostState(addresses={"eth0": ["10.0.0.5"], "lo": ["127.0.0.1"]})
+STATE = HostState.parse({"networks": networks(eth0="10.0.0.5", lo="127.0.0.1")})
 
 
 @pytest.mark.parametrize(
