@@ -84,10 +84,19 @@ def _wave(wave: Wave, of: int) -> list[str]:
     name = "canary" if wave.canary else "wave"
     serving = f"; meanwhile {names(wave.serving)} serve" if wave.serving else ""
     hosts_of = grouped((reason, host) for host in wave.hosts for reason in wave.reasons.get(host, ()))
+    steps_of = grouped(
+        ((tuple(hosts), why), step) for reason, hosts in hosts_of.items() for step, why in [_parted(reason)]
+    )
     return [
         f"{name} {wave.n} of {of}: {names(wave.replicas)}{serving}",
-        *(f"  {names(hosts)}: {reason}" for reason, hosts in hosts_of.items()),
+        *(f"  {names(hosts)}: {', '.join(filter(None, steps))}{why}" for (hosts, why), steps in steps_of.items()),
     ]
+
+
+def _parted(reason: str) -> tuple[str, str]:
+    """``runtime`` and ``: never applied``, so that steps which are due for one reason share a line."""
+    step, colon, why = reason.partition(": ")
+    return (step, colon + why) if colon and step in set(Step) else ("", reason)
 
 
 def _runs_of_alike(waves: Sequence[Wave]) -> list[list[Wave]]:

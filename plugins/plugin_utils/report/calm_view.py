@@ -83,7 +83,8 @@ class View:
     def close(self, ended: closing.Closing) -> None:
         """The run is over."""
         self.doing.clear()
-        self._show("")
+        if ended.rows:
+            self._show("")
         for line in closing.box(ended):
             self._show(line, "green" if ended.good else "red")
 

@@ -147,7 +147,7 @@ class Timeline:
         endpoints: where clients reach the cluster, the routers first.
         warnings: what to know besides, each with the hosts that it is of; none where it is of the whole run.
         conclusions: what the playbook itself said at its end.
-        next: the next command to type, if any.
+        next: the next command to type, if any; of a run that was killed the same again, which goes on from there.
         status: the command that asks the hosts how they are now.
         on_cpu: whether vLLM is one for CPU, which captures no graph.
     """
@@ -195,7 +195,7 @@ def build(events: Sequence[Event]) -> Timeline:
         conclusions=tuple(str(event.get("text") or "") for event in of(events, "conclusion")),
         notes=tuple(read(Note, note) for note in of(events, "note")),
         skipped=plan.skipped,
-        next=str(end.get("next") or next(reversed(following), "" if end else again)),
+        next=str(end.get("next") or next(reversed(following), "")) if end else again,
         status=str(end.get("status") or _status(start)),
         on_cpu=any(str(event["fingerprint"].get("vllm")).endswith("+cpu") for event in of(events, "versions")),
     )

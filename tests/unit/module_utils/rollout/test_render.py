@@ -77,7 +77,7 @@ def test_a_plan_of_sixteen_fresh_hosts_that_are_alike_fits_a_screen() -> None:
     made, text = planned(where, answers(where, serving=False))
     assert len(made.waves) == 1
     assert len(text.splitlines()) <= 25, text
-    assert "gpu[001-016]: " in text
+    assert "  gpu[001-016]: prepare, runtime, ray: never applied" in text.splitlines()
 
 
 def test_waves_for_the_same_reasons_are_shown_once() -> None:

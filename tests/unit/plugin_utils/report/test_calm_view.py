@@ -96,16 +96,30 @@ def test_times_never_run_backwards_though_a_host_was_done_long_before_its_mate()
     ]
 
 
-def test_a_real_roll_is_shown_in_the_order_of_its_times() -> None:
-    """Of a roll that failed and was rolled back: its events as they came."""
+def lines_of(name: str) -> list[str]:
+    """What the screen shows of a recorded run: its events as they came."""
     clock, lines = rolls.Clock(), list[str]()
     view = View(lambda line, _colour: lines.append(line), False, clock)
     tracker = Tracker(clock)
-    for event in journal.read(JOURNALS / "failed_start.jsonl"):
+    for event in journal.read(JOURNALS / name):
         clock.now = event["elapsed"]
         view.tick()
         view.follow(dict(event), tracker)
     view.flush()
+    return lines
+
+
+def test_a_first_run_on_two_hosts_is_a_screenful() -> None:
+    """Of the 60 lines of `make demo`: the others are the build's, the plan's, the box's and the status'."""
+    lines = lines_of("site.jsonl")
+    assert len(lines) <= 25, "\n".join(lines)
+    for step in ("prepare", "drain", "driver", "runtime", "gates", "ray", "serve", "prove", "admit"):
+        assert any(f" {step} " in line for line in lines), step
+
+
+def test_a_real_roll_is_shown_in_the_order_of_its_times() -> None:
+    """Of a roll that failed and was rolled back."""
+    lines = lines_of("failed_start.jsonl")
     times = [line[:7].strip() for line in lines if re.match(r" +\d+:\d\d  a[12]", line)]
     seconds = [int(minutes) * 60 + int(rest) for minutes, _colon, rest in (time.partition(":") for time in times)]
     assert len(seconds) > 30
