@@ -160,6 +160,26 @@ def test_what_only_warns(state: dict[str, Any], fragment: str) -> None:
     assert any(fragment in warning for warning in result.warnings)
 
 
+@pytest.mark.parametrize(
+    ("on_bus", "answering", "cause"),
+    [
+        (
+            ["0000:19:00.0", "0000:3b:00.0"],
+            "00000000:19:00.0",
+            ": 0000:3b:00.0 is on the PCI bus and does not answer. On a1: journalctl -k -g NVRM; reboot a1, then ",
+        ),
+        (["0000:19:00.0"], "00000000:19:00.0", ". On a1: lspci"),
+        (["0000:19:00.0", "0000:3b:00.0"], None, ". On a1: lspci"),
+        ([], "00000000:19:00.0", ". On a1: lspci"),
+    ],
+)
+def test_a_gpu_that_does_not_answer_at_all_is_named(on_bus: list[str], answering: str | None, cause: str) -> None:
+    """One whose RmInitAdapter fails (NVIDIA/gpu-operator#1146) is missing from nvidia-smi, and not from the bus."""
+    result = evaluated({"gpus": [{**STATE["gpus"][0], "pci": answering}], "gpus_on_bus": on_bus})
+    assert (result.verdict, result.code) == ("fail", "gpu_count")
+    assert result.cause.startswith(f"1 GPUs answer, 2 are declared{cause}")
+
+
 @pytest.mark.parametrize("state", ["P2", "P5", "P8"])
 def test_a_gpu_lowers_its_link_while_it_idles(state: str) -> None:
     """NVIDIA/open-gpu-kernel-modules#731; every A10G, L4 and T4 does."""
