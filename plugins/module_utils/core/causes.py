@@ -1,4 +1,4 @@
-"""Why a program failed, from what it printed: one reader for vLLM's and Ray's logs, NCCL's text, apt, dpkg and DKMS. Pure.
+"""Why a program failed, from what it printed: one reader for vLLM's and Ray's logs and NCCL's text. Pure.
 
 The reason often stands on another line than the failure: lines that belong together are read together, each of the process
 that printed it, and a line that only says that something failed yields to one that says why.
@@ -7,7 +7,6 @@ that printed it, and a line that only says that something failed yields to one t
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import re
 from collections.abc import Iterator, Sequence
 
@@ -33,13 +32,14 @@ class CauseKind(Code):
     DPKG = "dpkg"
     APT = "apt"
     MODULE = "module"  # the kernel takes a module not in
+    NAMELESS = "nameless"  # an exception without a word, told by the statement that raised it
     ECHO = "echo"  # the end of another process broke a connection
     POINTER = "pointer"  # says only that something else failed
     LINE = "line"  # nothing better than the last line
 
 
-_WEIGHT = {CauseKind.MEMORY: 4, CauseKind.ECHO: 2, CauseKind.POINTER: 1, CauseKind.LINE: 0}
-_SPECIFIC = 3
+_WEIGHT = {CauseKind.MEMORY: 5, CauseKind.NAMELESS: 3, CauseKind.ECHO: 2, CauseKind.POINTER: 1, CauseKind.LINE: 0}
+_SPECIFIC = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,9 @@ _FRAME = re.compile(r'\s*File "[^"]*", line \d+, in (?P<function>\S+)')
 _USAGE = re.compile(r"(?:vllm[\w. -]*|[\w.]+\.py): error: (?P<text>.+)")
 _WHAT = re.compile(r"what\(\):\s+(?P<text>.+)")
 _WATCHDOG = re.compile(r"Watchdog caught (?P<text>collective operation timeout: .+)")
-_PTXAS = re.compile(r"(?P<tool>ptxas[\w-]*) (?:[^;]+, line \d+; )?(?P<level>fatal|error)\s*: (?P<text>.+)")
+_TOOL = re.compile(r"(?P<tool>(?:ptxas|nvcc)[\w-]*) (?:[^;]+, line \d+; )?(?P<level>fatal|error)\s*: (?P<text>.+)")
+_NO_TOOL = re.compile(r"\S*sh: (?:(?:line )?\d+: )?\S*(?:nvcc|cc|[gc]\+\+): (?:command )?not found")
+_CODE = re.compile(r"\S+\.(?:c|cc|cpp|cuh?|h|hpp)(?:(?::\d+){1,2}|\(\d+\)): (?:fatal )?error: .+")
 _NCCL_WARN = re.compile(r"NCCL (?:WARN|ERROR) (?P<text>.+)")
 _NCCL_CONSEQUENCE = re.compile(
     r"Cuda failure|\[(?:Proxy Service|Service thread)|Socket recv failed|\S+ failed in \S+ at"
@@ -97,7 +99,7 @@ _MEMORY_OF_TASK = re.compile(
 _POINTS = re.compile(
     r"Engine core initialization failed|See stack trace|see root cause|EngineDeadError|Cancelled|KeyboardInterrupt|"
     r"SystemExit|ActorDiedError|RayTaskError\(|EngineCore encountered an issue|returned non-zero exit status|"
-    r"Error raised in subprocess|failed to be inspected|Internal Triton PTX codegen error|Ptx assembly aborted due to errors",
+    r"Error raised in subprocess|failed to be inspected|Internal Triton PTX codegen error|Ninja build failed|Worker failed with error ''|Ptx assembly aborted due to errors",
     re.IGNORECASE,
 )
 _ECHOES = re.compile(
@@ -172,12 +174,13 @@ def _weight(cause: Cause) -> int:
 
 
 def _causes(lines: Sequence[_Line]) -> Iterator[Cause]:
-    functions: dict[str, str] = {}
+    frames: dict[str, tuple[str, str]] = {}  # function and statement
     warnings: dict[str, str] = {}
     for line in lines:
         text = line.text.strip()
         if frame := _FRAME.match(line.text):
-            functions[line.source] = frame["function"]
+            statement = next(iter(_after(lines, line)), "")
+            frames[line.source] = frame["function"], statement.strip() if statement.startswith("    ") else ""
         elif warn := _NCCL_WARN.search(text):
             if not (_NCCL_CONSEQUENCE.match(warn["text"]) and warnings):
                 warnings[line.source] = warnings[""] = warn["text"]
@@ -186,21 +189,21 @@ def _causes(lines: Sequence[_Line]) -> Iterator[Cause]:
         elif found := _EXCEPTION.fullmatch(text):
             after, text = _after(lines, line), text.removeprefix("| ")
             warned = warnings.get(line.source) or warnings.get("", "")
-            if cause := _of_exception(line.at, found["name"], text, after, warned, functions.get(line.source, "")):
+            raised = frames.pop(line.source, ("", ""))
+            if cause := _of_exception(line.at, found["name"], text, after, warned, *raised):
                 yield cause
 
 
 def _own(line: _Line, text: str) -> Cause | None:
     """A line that is a cause by itself, whatever stands around it."""
     if found := _MEMORY.search(text) or _MEMORY_OF_TASK.search(text):
-        count = int(found.groupdict().get("count") or 1)
+        count, host = int(found.groupdict().get("count") or 1), found["host"]
         used = f": {found['used']} in use" if "used" in found.groupdict() else ""
-        workers = "a worker" if count == 1 else f"{count} workers"
-        killed = (
-            f"{workers} on {found['host']} {'was' if count == 1 else 'were'} killed for memory pressure (raylet){used}"
-        )
-        return Cause(CauseKind.MEMORY, killed, line.at)
-    if found := _PTXAS.match(text):
+        who, were = ("a worker", "was") if count == 1 else (f"{count} workers", "were")
+        return Cause(CauseKind.MEMORY, f"{who} on {host} {were} killed for memory pressure (raylet){used}", line.at)
+    if _NO_TOOL.fullmatch(text) or _CODE.fullmatch(text):
+        return Cause(CauseKind.COMPILER, text[:LONGEST], line.at)
+    if found := _TOOL.match(text):
         kind = CauseKind.POINTER if _POINTS.search(found["text"]) else CauseKind.COMPILER
         return Cause(kind, f"{found['tool']} {found['level']}: {found['text']}"[:LONGEST], line.at)
     if found := _USAGE.fullmatch(text):
@@ -212,16 +215,19 @@ def _own(line: _Line, text: str) -> Cause | None:
     return None
 
 
-def _of_exception(at: int, name: str, text: str, after: Sequence[str], warned: str, function: str) -> Cause | None:
-    """The cause that an exception names, with the lines after it and what NCCL warned of before it."""
+def _of_exception(
+    at: int, name: str, text: str, after: Sequence[str], warned: str, function: str, statement: str
+) -> Cause | None:
+    """The cause that an exception names, with the lines after it, what NCCL warned of before it and where it was raised."""
     if "validation error" in text and name.endswith("ValidationError"):
         return _of_pydantic(at, text, after)
     if _NCCL_EXCEPTION.search(text):
         return _of_nccl_exception(at, text, after, warned)
     if text.endswith(":") and not _POINTS.search(text):
         text = next((f"{text} {line.strip()}" for line in after if line.strip()), text)
-    if ": " not in text:
-        return None
+    if ": " not in text:  # without its traceback it says nothing
+        said = f"{name} from {statement!r}, in {function}"[:LONGEST]
+        return Cause(CauseKind.NAMELESS, said, at) if statement and not _POINTS.search(name) else None
     gloo = _GLOO.match(after[0].strip()) if after else None
     if gloo:
         text = f"{text}: {gloo['text']}"
@@ -262,9 +268,8 @@ def _last_error(lines: Sequence[str]) -> str:
 
 
 def _weighed(text: str, at: int) -> Cause:
-    kind = (
-        CauseKind.POINTER if _POINTS.search(text) else CauseKind.ECHO if _ECHOES.search(text) else CauseKind.EXCEPTION
-    )
+    points, echoes = _POINTS.search(text), _ECHOES.search(text)
+    kind = CauseKind.POINTER if points else CauseKind.ECHO if echoes else CauseKind.EXCEPTION
     return Cause(kind, text[:LONGEST], at)
 
 
@@ -272,127 +277,3 @@ def _after(lines: Sequence[_Line], line: _Line) -> list[str]:
     """The lines after one, of the process that printed it."""
     following = lines[line.at + 1 : line.at + 1 + _REACH * 4]
     return [each.text for each in following if each.source == line.source][:_REACH]
-
-
-_UNMET = "The following packages have unmet dependencies:"
-_UNMET_ENTRY = re.compile(r"^ (\S+) : (\S.*)$")
-_RELATION = re.compile(r"(?:Pre)?Depends:|Conflicts:|Breaks:|Recommends:")
-_MARKS = {"E: ": CauseKind.APT, "dpkg: error": CauseKind.DPKG, "dpkg: unrecoverable": CauseKind.DPKG}
-_APT_POINTS = re.compile(
-    r"E: (?:Unable to correct problems|Error, pkgProblemResolver|Sub-process \S+ returned an error code|The repository .* is "
-    r"not signed|The following information from --solver|Unmet dependencies\. Try )"
-)
-_SIGNATURE = re.compile(
-    r"^(?:W: )?OpenPGP signature verification failed.*error message is: |^  Sub-process \S*sqv .*message is: "
-)
-_BUILD = re.compile(r"Error! Bad return status for module build on kernel: (?P<kernel>\S+)")
-_MODULE = re.compile(r"/dkms/(?P<module>[\w.-]+)/(?P<version>\d[\w.]*)/build")
-_CONSULT = re.compile(r"Consult (?P<log>/\S+?\.log) for more information")
-_BUILD_ERRORS = (
-    r"(?:\S+:\d+(?::\d+)?|\S*(?:cc1|gcc|cc|clang)[\w.-]*): (?:fatal )?error: .+|(?:ERROR|FATAL): modpost: .+"
-    r"|\S*ld\S*: .*(?:error|undefined).*|.*No space left on device.*",
-    # What kernels look for and do without is said alike: it is the reason where no compiler says one.
-    r"\S*sh: (?:(?:line )?\d+: )?\S+: (?:command )?not found"
-    r"|make(?:\[\d+\])?: \S+: (?:No such file or directory|Command not found)",
-)
-
-
-def of_packages(text: str) -> tuple[Cause, ...]:
-    """Why apt, dpkg or DKMS failed, from what they printed (standard output and errors), the best kind of cause alone.
-
-    Where DKMS points at a log, ``log`` of its cause is that file: give its text to :func:`with_build_log`.
-    """
-    lines = text.splitlines()
-    found = [*_of_dkms(lines), *_of_signature(lines)]
-    if not found:
-        found = [Cause(CauseKind.UNMET, f"{name}: {'; '.join(each)}", at) for name, each, at in unmet(lines)]
-    marked = [] if any(cause.kind is CauseKind.DKMS for cause in found) else _of_marks(lines)
-    specific = [cause for cause in marked if cause.kind is not CauseKind.POINTER]
-    return tuple([*found, *specific] or marked)[:6]
-
-
-def with_build_log(cause: Cause, log: str) -> Cause:
-    """A cause of DKMS, with the first error of the compiler from the log that it points at."""
-    lines = [line.strip() for line in log.splitlines()]
-    error = next((line for pattern in _BUILD_ERRORS for line in lines if re.fullmatch(pattern, line)), "")
-    if not error:
-        return cause
-    error = re.sub(r"^/var/lib/dkms/\S+?/build/", "", error)
-    return dataclasses.replace(cause, text=f"{cause.text}: {error}"[:LONGEST], log="")
-
-
-def unmet(lines: Sequence[str]) -> list[tuple[str, list[str], int]]:
-    """apt's entries under "unmet dependencies": package, its relations, line. A relation that goes over lines is one."""
-    found: dict[str, tuple[list[str], int]] = {}
-    name, inside = "", False
-    for at, line in enumerate(lines):
-        if line.startswith(_UNMET):
-            inside = True
-        elif inside and (match := _UNMET_ENTRY.match(line)):
-            name = match.group(1)
-            found.setdefault(name, ([], at))[0].append(match.group(2).strip())
-        elif inside and name and line.startswith("  "):
-            relation = line.strip()
-            if _RELATION.match(relation):
-                found[name][0].append(relation)
-            else:
-                found[name][0][-1] += f" {relation}"
-        else:
-            inside = False
-    return [(package, relations, at) for package, (relations, at) in found.items()]
-
-
-def _of_dkms(lines: Sequence[str]) -> Iterator[Cause]:
-    for at, line in enumerate(lines):
-        if found := _BUILD.match(line):
-            after = "\n".join(lines[at + 1 : at + 4])
-            log = _CONSULT.search(after)
-            module = _MODULE.search(log["log"]) if log else None
-            what = f"{module['module']} {module['version']}" if module else "the module"
-            if module and module["module"].startswith("nvidia"):
-                what = f"driver {module['version']}"
-            yield Cause(
-                CauseKind.DKMS, f"{what} does not build for kernel {found['kernel']}", at, log["log"] if log else ""
-            )
-
-
-def _of_signature(lines: Sequence[str]) -> list[Cause]:
-    """What sqv says of a key, once: apt repeats it, cut short, in a warning."""
-    said: dict[str, Cause] = {}
-    for at, line in enumerate(lines):
-        if found := _SIGNATURE.match(line):
-            text = " ".join(line[found.end() :].split())
-            reasons = text.split(" because: ")
-            which = reasons[0].split(" is not bound")[0].strip(" :")
-            why = re.sub(r"T[\d:]+Z$", "", reasons[-1])
-            best = said.get(which)
-            if best is None or len(why) > len(best.text) - len(which) - 2:
-                said[which] = Cause(CauseKind.SIGNATURE, f"{which} is not accepted: {why}", at)
-    return list(said.values())
-
-
-def _of_marks(lines: Sequence[str]) -> list[Cause]:
-    """The lines that apt and dpkg mark as errors, each with the line that goes on with it."""
-    found: dict[str, Cause] = {}
-    for at, line in enumerate(lines):
-        mark = next((mark for mark in _MARKS if line.startswith(mark)), None)
-        if mark is None:
-            continue
-        text = " ".join(line.removeprefix("E: ").split())
-        if text.endswith(":"):
-            following = itertools.takewhile(lambda line: line.startswith(" "), lines[at + 1 :])
-            text = " ".join([text, *(each.strip() for each in following)])
-        kind = CauseKind.POINTER if _APT_POINTS.match(line) else _MARKS[mark]
-        found.setdefault(text, Cause(kind, text.rstrip(".:")[:LONGEST], at))
-    return list(found.values())
-
-
-_MODPROBE = (r"modprobe: FATAL: (Module \S+ not found .*)", r"modprobe: ERROR: (could not insert .*)")
-
-
-def of_modprobe(text: str) -> Cause:
-    """Why modprobe failed: of its lines the one that says why, which comes before those of what called it."""
-    for pattern in _MODPROBE:
-        if found := re.search(rf"^\s*{pattern}$", text.strip(), re.MULTILINE):
-            return Cause(CauseKind.MODULE, found[1].strip().rstrip("."), found.string[: found.start(1)].count("\n"))
-    return Cause(CauseKind.LINE, "; ".join(line.strip() for line in text.strip().splitlines()) or "no reason given")

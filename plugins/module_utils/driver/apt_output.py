@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from ..core import causes
 from ..core.codes import Code
+from . import package_causes
 
 _INSTALL = re.compile(r"^Inst (\S+)(?: \[([^\]]*)\])? \((\S+)")
 _REMOVE = re.compile(r"^Remv (\S+)")
@@ -78,8 +78,8 @@ def parse(ok: bool, text: str) -> AptAnswer:
     if ok:
         return AptAnswer(True, installs, removes)
     marked = [line for line in lines if line.startswith(("E: ", "W: "))]
-    said = tuple(cause.text for cause in causes.of_packages(text))
-    return AptAnswer(False, installs, removes, bool(causes.unmet(lines)), _fault(marked), said)
+    said = tuple(cause.text for cause in package_causes.of_packages(text))
+    return AptAnswer(False, installs, removes, bool(package_causes.unmet(lines)), _fault(marked), said)
 
 
 def _fault(lines: list[str]) -> AptFault:

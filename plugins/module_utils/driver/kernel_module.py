@@ -14,10 +14,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from ..core import causes
 from ..core.commands import Run, run_command
 from ..core.errors import StopError
-from . import boot_kernels, kernel_log, module_file
+from . import boot_kernels, kernel_log, module_file, package_causes
 from . import fabric as nvlink_fabric
 from . import holders as driver_holders
 from . import state as driver_state
@@ -203,7 +202,7 @@ def _unload(deadline: float, run: Run) -> tuple[str, ...]:
         if not answer.ok:
             module = driver_state.modules().get(name)
             count = module["refcount"] if module else None
-            return (f"module {name} cannot be unloaded (reference count {count}): {causes.of_modprobe(answer.stderr)}",)
+            return (f"module {name} cannot be unloaded (reference count {count}): {package_causes.of_modprobe(answer.stderr)}",)
     return ()
 
 
@@ -221,7 +220,7 @@ def _insert(version: str, deadline: float, run: Run) -> None:
             )
             said = kernel_log.refusal(begun)
             why = f"; the kernel says: {said}" if said else ""
-            raise LoadFailed(f"modprobe {name}: {causes.of_modprobe(answer.stderr)}{hint}{why}", "dkms status")
+            raise LoadFailed(f"modprobe {name}: {package_causes.of_modprobe(answer.stderr)}{hint}{why}", "dkms status")
     loaded = driver_state.loaded_version()
     if loaded != version:
         raise LoadFailed(

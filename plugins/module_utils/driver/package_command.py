@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from ..core import causes
 from ..core.system import read_text
+from . import package_causes
 
 
 class StepFailed(Exception):
@@ -56,8 +56,8 @@ def _scratch() -> IO[str]:
 def failure_reason(text: str, code: int, read: Callable[[Path], str] = read_text) -> str:
     """Why apt, dpkg or DKMS failed, with the compiler's error from the log that DKMS points at; else the exit status."""
     found = [
-        causes.with_build_log(cause, read(Path(cause.log))) if cause.log else cause
-        for cause in causes.of_packages(text)
+        package_causes.with_build_log(cause, read(Path(cause.log))) if cause.log else cause
+        for cause in package_causes.of_packages(text)
     ]
     return "; ".join(cause.text for cause in found) or f"exit status {code}"
 

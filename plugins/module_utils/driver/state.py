@@ -56,7 +56,8 @@ class DriverState(TypedDict):
 
     ``package_version`` is None unless all of ``package_versions`` agree; ``persistence`` is None without GPUs;
     ``dpkg_interrupted`` is true also where a package is broken; ``smi_failure`` is None where nvidia-smi works, and where
-    there is no driver at all; ``userspace_version`` is that of the libraries, wherever they lie.
+    there is no driver at all; ``userspace_version`` is that of the libraries, wherever they lie; ``gpus_on_bus`` are the PCI
+    addresses of those that the kernel sees, whether or not they answer.
     """
 
     packages: dict[str, dpkg.Package]
@@ -73,6 +74,7 @@ class DriverState(TypedDict):
     modules: dict[str, KernelModule]
     refcount: int | None
     gpus: list[nvidia_smi.Gpu]
+    gpus_on_bus: list[str]
     pending_reboot: bool
     pending_reboot_packages: list[str]
     dpkg_interrupted: bool
@@ -125,6 +127,7 @@ def driver_state(
         "modules": loaded_modules,
         "refcount": loaded_modules["nvidia"]["refcount"] if "nvidia" in loaded_modules else None,
         "gpus": gpus,
+        "gpus_on_bus": [card.name for card in nvlink_fabric.cards(root)],
         "pending_reboot": (root / "run/reboot-required").exists(),
         "pending_reboot_packages": sorted(
             {line for line in read_text(root / "run/reboot-required.pkgs").splitlines() if line}

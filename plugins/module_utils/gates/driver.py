@@ -258,11 +258,7 @@ def _gpus(state: DriverState, health: Health, expected: Expected, host: str) -> 
         return
     gpus = state["gpus"]
     if len(gpus) != expected.gpus:
-        yield Finding(
-            "gpu_count",
-            f"{len(gpus)} GPUs answer, {expected.gpus} are declared",
-            f"On {host}: lspci -d 10de: and journalctl -k -g NVRM, or correct gpu_host_gpus if that is the mistake",
-        )
+        yield _count(state, expected.gpus, host)
     model = expected.gpu_model
     unexpected = sorted({gpu["name"] for gpu in gpus if model and gpu["name"] and not is_card(model, gpu["name"])})
     if unexpected:
@@ -274,6 +270,25 @@ def _gpus(state: DriverState, health: Health, expected: Expected, host: str) -> 
     switches = state["nvswitches"] + state["fabric"]["switch_managers"]
     yield from driver_gpus.findings(health, driver_gpus.Machine(host, switches, expected.pcie_width))
     yield from fabric.membership(state, health, host)
+
+
+def _count(state: DriverState, declared: int, host: str) -> Finding:
+    gpus = state["gpus"]
+    cause = f"{len(gpus)} GPUs answer, {declared} are declared"
+    answering = {driver_events.slot(gpu.get("pci")) for gpu in gpus}
+    silent = [address for address in state["gpus_on_bus"] if driver_events.slot(address) not in answering]
+    if silent and all(answering):
+        silence = "is on the PCI bus and does not answer" if len(silent) == 1 else "are on the PCI bus and do not answer"
+        return Finding(
+            "gpu_count",
+            f"{cause}: {', '.join(silent)} {silence}",
+            f"On {host}: journalctl -k -g NVRM; reboot {host}, then {verify(host)}",
+        )
+    return Finding(
+        "gpu_count",
+        cause,
+        f"On {host}: lspci -d 10de: and journalctl -k -g NVRM, or correct gpu_host_gpus if that is the mistake",
+    )
 
 
 def _reboot(state: DriverState, host: str) -> Iterator[Finding]:

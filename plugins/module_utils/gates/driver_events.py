@@ -60,12 +60,12 @@ def device(event: XidEvent, gpus: Sequence[Gpu]) -> str:
     """The GPU by its number and PCI address, or the NVSwitch by its address."""
     if event["kind"] == "SXid":
         return f"NVSwitch {event['device']}"
-    numbers = {_slot(gpu["pci"]): gpu["index"] for gpu in gpus if gpu.get("pci")}
-    number = numbers.get(_slot(event["device"]))
+    numbers = {slot(gpu["pci"]): gpu["index"] for gpu in gpus if gpu.get("pci")}
+    number = numbers.get(slot(event["device"]))
     return f"GPU {event['device']}" if number is None else f"GPU {number} ({event['device']})"
 
 
-def _slot(pci: str | None) -> tuple[int, ...]:
+def slot(pci: str | None) -> tuple[int, ...]:
     """Domain, bus and device of a PCI address, whichever way it is written."""
     parts = re.findall(r"[0-9a-fA-F]+", (pci or "").partition(".")[0])
     return tuple(int(part, 16) for part in parts)

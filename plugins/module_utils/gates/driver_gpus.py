@@ -120,13 +120,12 @@ def _figures(gpu: GpuHealth, host: str) -> Iterator[Finding]:
             f"{where}: {gpu.ecc_uncorrected} uncorrected ECC errors since the driver was loaded",
             remedy(Remedy.RESET, gpu.index, host),
         )
-    if gpu.pcie_generation is not None and gpu.pcie_generation < (gpu.pcie_generation_max or 0):
-        idle = gpu.performance_state not in ("P0", None)  # an idle GPU may lower its link to save power
+    idle = gpu.performance_state not in ("P0", None)  # then a GPU lowers its link to save power
+    if not idle and gpu.pcie_generation is not None and gpu.pcie_generation < (gpu.pcie_generation_max or 0):
         yield Finding(
             "pcie_generation",
             f"{where}: PCIe generation {gpu.pcie_generation} of {gpu.pcie_generation_max}",
             f"On {host}: lspci -vv, LnkSta",
-            "warn" if idle else "fail",
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.core import causes
+from ansible_collections.lockstep.vllm.plugins.module_utils.driver import package_causes
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.commands import CommandResult
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import (
     apt_output,
@@ -110,7 +110,7 @@ def test_prebuilt_modules_their_objects_and_signatures_are_the_driver_s_and_held
 
 def test_modules_that_were_made_for_another_driver_are_told_from_apt_s_lines() -> None:
     """An open one is bound from both sides, a proprietary one from below alone."""
-    unmet = causes.unmet(text("22.04/apt-unmet-prebuilt.txt").splitlines())
+    unmet = package_causes.unmet(text("22.04/apt-unmet-prebuilt.txt").splitlines())
     assert [(package, len(relations)) for package, relations, _line in unmet] == [
         ("linux-modules-nvidia-550-server-5.15.0-106-generic", 1),
         ("linux-modules-nvidia-550-server-open-5.15.0-106-generic", 2),

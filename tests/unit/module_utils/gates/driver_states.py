@@ -41,6 +41,7 @@ STATE: driver_state.FullDriverState = {
         }
         for index, uuid in enumerate(UUIDS)
     ],
+    "gpus_on_bus": [],
     "xids": [],
     "pending_reboot": False,
     "pending_reboot_packages": [],

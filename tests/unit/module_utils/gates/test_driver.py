@@ -147,18 +147,43 @@ def test_what_is_wrong_comes_before_what_is_not_held() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "gpu", "fragment"),
+    ("state", "fragment"),
     [
-        ({"xids": [event("Xid", 31)]}, None, "Xid 31"),
-        ({"xids": [event("SXid", 12028, "Non-fatal, Link 32")]}, None, "SXid 12028"),
-        ({"pending_reboot": True, "pending_reboot_packages": ["libc6"]}, None, "a reboot is pending for libc6"),
-        ({}, {"pcie_generation": 1, "performance_state": "P8"}, "PCIe generation 1 of 5"),
+        ({"xids": [event("Xid", 31)]}, "Xid 31"),
+        ({"xids": [event("SXid", 12028, "Non-fatal, Link 32")]}, "SXid 12028"),
+        ({"pending_reboot": True, "pending_reboot_packages": ["libc6"]}, "a reboot is pending for libc6"),
     ],
 )
-def test_what_only_warns(state: dict[str, Any], gpu: dict[str, Any] | None, fragment: str) -> None:
-    result = evaluated(state, gpu)
+def test_what_only_warns(state: dict[str, Any], fragment: str) -> None:
+    result = evaluated(state)
     assert result.verdict == "pass"
     assert any(fragment in warning for warning in result.warnings)
+
+
+@pytest.mark.parametrize(
+    ("on_bus", "answering", "cause"),
+    [
+        (
+            ["0000:19:00.0", "0000:3b:00.0"],
+            "00000000:19:00.0",
+            ": 0000:3b:00.0 is on the PCI bus and does not answer. On a1: journalctl -k -g NVRM; reboot a1, then ",
+        ),
+        (["0000:19:00.0"], "00000000:19:00.0", ". On a1: lspci"),
+        (["0000:19:00.0", "0000:3b:00.0"], None, ". On a1: lspci"),
+        ([], "00000000:19:00.0", ". On a1: lspci"),
+    ],
+)
+def test_a_gpu_that_does_not_answer_at_all_is_named(on_bus: list[str], answering: str | None, cause: str) -> None:
+    """One whose RmInitAdapter fails (NVIDIA/gpu-operator#1146) is missing from nvidia-smi, and not from the bus."""
+    result = evaluated({"gpus": [{**STATE["gpus"][0], "pci": answering}], "gpus_on_bus": on_bus})
+    assert (result.verdict, result.code) == ("fail", "gpu_count")
+    assert result.cause.startswith(f"1 GPUs answer, 2 are declared{cause}")
+
+
+@pytest.mark.parametrize("state", ["P2", "P5", "P8"])
+def test_a_gpu_lowers_its_link_while_it_idles(state: str) -> None:
+    """NVIDIA/open-gpu-kernel-modules#731; every A10G, L4 and T4 does."""
+    assert not any("PCIe" in line for line in evaluated(gpu={"pcie_generation": 1, "performance_state": state}).warnings)
 
 
 UNKNOWN = GpuHealth("0F:01:00.0")

@@ -90,10 +90,10 @@ def test_a_width_that_a_cloud_never_exceeds_only_warns() -> None:
     q_x = text("smi-pcie-x8-in-clouds/q-x.xml")
     result = gate(q_x=q_x)
     assert result.verdict == "pass"
-    assert sorted("set nvidia_driver_pcie_width: 8" in warning for warning in result.warnings) == [False, True]
+    assert ["set nvidia_driver_pcie_width: 8" in warning for warning in result.warnings] == [True]
     assert "reseated" not in " ".join(result.warnings)
     stated = gate(q_x=q_x, expected=Expected(None, gpus=1, packaged=False, pcie_width=8))
-    assert (stated.verdict, ["PCIe x" in warning for warning in stated.warnings]) == ("pass", [False])
+    assert (stated.verdict, stated.warnings) == ("pass", ())
     assert gate(q_x=q_x, expected=Expected(None, gpus=1, packaged=False, pcie_width=16)).code == "pcie_width"
 
 
