@@ -49,7 +49,7 @@ class Quarantine:
         return f"{self.reason} (by {self.owner})" if self.owner else self.reason
 
     @classmethod
-    def lenient(cls, stored: Mapping[str, Any]) -> Quarantine:
+    def lenient(cls, stored: Mapping[str, object]) -> Quarantine:
         """The record where it is only told, not decided by; what of it cannot be read is left out."""
         kind = next((kind for kind in QuarantineKind if kind == stored.get("kind")), None)
         reason = str(stored.get("reason") or stored.get("error") or "?")
