@@ -54,9 +54,7 @@ def test_links(seen: tuple[Links, ...], nvswitches: int, down: list[str]) -> Non
         pytest.param(links(SXM, [UP, UP], [UP, UP], [DOWN, DOWN]), 4, ["fail"], id="behind NVSwitches every card is joined"),
     ],
 )  # fmt: skip
-def test_a_card_without_a_bridge_is_no_fault(
-    seen: tuple[Links, ...], nvswitches: int, severities: list[str]
-) -> None:
+def test_a_card_without_a_bridge_is_no_fault(seen: tuple[Links, ...], nvswitches: int, severities: list[str]) -> None:
     found = list(driver_gpus.findings(Health(nvlink=seen), Machine("a1", nvswitches)))
     assert [finding.severity for finding in found] == severities
     assert {finding.code for finding in found} == {"nvlink_down"}

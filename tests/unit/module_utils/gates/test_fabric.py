@@ -90,10 +90,17 @@ def test_fabric(state, gpus, code, says, types):
     ("state", "gpus", "says", "types"),
     [
         (without(GB200, imex_active=False), (READY, READY), "IMEX does not run", "/etc/nvidia-imex/nodes_config.cfg"),
-        ({**without(GB200, imex_active=False), "packages": STATE["packages"]}, (READY, READY), "IMEX is not installed", "ansible-playbook site.yml"),
         (
-            {**GB200, "packages": {**STATE["packages"], "nvidia-imex": {**NVLSM, "version": "550.90.07-1"}}}, (READY, READY),
-            f"IMEX is 550.90.07, the driver {VERSION}", "ansible-playbook site.yml",
+            {**without(GB200, imex_active=False), "packages": STATE["packages"]},
+            (READY, READY),
+            "IMEX is not installed",
+            "ansible-playbook site.yml",
+        ),
+        (
+            {**GB200, "packages": {**STATE["packages"], "nvidia-imex": {**NVLSM, "version": "550.90.07-1"}}},
+            (READY, READY),
+            f"IMEX is 550.90.07, the driver {VERSION}",
+            "ansible-playbook site.yml",
         ),
         (without(GB200, imex_channel=False), (READY, READY), "no IMEX channel", "NVreg_CreateImexChannel0=1"),
         (GB200, (gpu(ZEROS, "0"), gpu(ZEROS, "0")), "ClusterUUID is zero", "the rack's NVLink switches"),

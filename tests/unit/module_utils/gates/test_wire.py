@@ -116,7 +116,9 @@ def test_what_was_carried_is_the_difference_of_what_is_counted() -> None:
     ]  # fmt: skip
 
 
-def test_the_domain_is_asked_for_where_nvlink_reaches_other_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_domain_is_asked_for_where_nvlink_reaches_other_hosts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[str] = []
     monkeypatch.setattr(wire.health, "nvlink", lambda _deadline: ())
     monkeypatch.setattr(wire.fabric, "domain", lambda _run, _deadline: asked.append("domain") or "5f3e.1")

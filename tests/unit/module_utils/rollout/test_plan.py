@@ -481,7 +481,10 @@ def test_a_change_that_was_cut_short_is_gone_on_with_in_the_same_nvlink_domain()
     states = rack("a1", "a2")
     before = {"packages": {}, "preferences": None, "nvlink_domain": "5f3e.1"}
     for host in ("b1", "b2"):
-        states[host]["driver"] |= {"loaded_version": None, "fabric": {"switch_managers": 0, "spans_hosts": True, "domain": None}}
+        states[host]["driver"] |= {
+            "loaded_version": None,
+            "fabric": {"switch_managers": 0, "spans_hosts": True, "domain": None},
+        }
         states[host]["change"] = {**HALF, "change": {**HALF["change"], "before": before}}
     changes = {host: {"nvidia_driver_version": "580.95.05"} for host in ADDRESSES}
     refused = build(states, changes, mode=Mode.UPGRADE)
