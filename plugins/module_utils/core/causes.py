@@ -99,7 +99,8 @@ _MEMORY_OF_TASK = re.compile(
 _POINTS = re.compile(
     r"Engine core initialization failed|See stack trace|see root cause|EngineDeadError|Cancelled|KeyboardInterrupt|"
     r"SystemExit|ActorDiedError|RayTaskError\(|EngineCore encountered an issue|returned non-zero exit status|"
-    r"Error raised in subprocess|failed to be inspected|Internal Triton PTX codegen error|Ninja build failed|Worker failed with error ''|Ptx assembly aborted due to errors",
+    r"Error raised in subprocess|failed to be inspected|Worker failed with error ''|Ninja build failed|"
+    r"Internal Triton PTX codegen error|Ptx assembly aborted due to errors",
     re.IGNORECASE,
 )
 _ECHOES = re.compile(

@@ -54,7 +54,7 @@ class GpuHealth:
 
 @dataclasses.dataclass(frozen=True)
 class Links:
-    """The NVLinks of one GPU, by number: 10^9 bytes per second and direction, 0 for one that is down; none where it has none."""
+    """The NVLinks of one GPU, by number: 10^9 bytes per second and direction, 0 for one that is down; none without NVLink."""
 
     index: int
     model: str

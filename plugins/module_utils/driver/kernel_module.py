@@ -202,7 +202,9 @@ def _unload(deadline: float, run: Run) -> tuple[str, ...]:
         if not answer.ok:
             module = driver_state.modules().get(name)
             count = module["refcount"] if module else None
-            return (f"module {name} cannot be unloaded (reference count {count}): {package_causes.of_modprobe(answer.stderr)}",)
+            return (
+                f"module {name} cannot be unloaded (reference count {count}): {package_causes.of_modprobe(answer.stderr)}",
+            )
     return ()
 
 

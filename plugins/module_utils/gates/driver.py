@@ -278,7 +278,9 @@ def _count(state: DriverState, declared: int, host: str) -> Finding:
     answering = {driver_events.slot(gpu.get("pci")) for gpu in gpus}
     silent = [address for address in state["gpus_on_bus"] if driver_events.slot(address) not in answering]
     if silent and all(answering):
-        silence = "is on the PCI bus and does not answer" if len(silent) == 1 else "are on the PCI bus and do not answer"
+        silence = (
+            "is on the PCI bus and does not answer" if len(silent) == 1 else "are on the PCI bus and do not answer"
+        )
         return Finding(
             "gpu_count",
             f"{cause}: {', '.join(silent)} {silence}",

@@ -174,7 +174,7 @@ def _links(links: Sequence[Links], switched: bool, host: str) -> Iterator[Findin
         if not switched and len(siblings[one.model]) % 2 and without == [one]:
             yield Finding(
                 "nvlink_down",
-                f"GPU {one.index} ({one.uuid}): no NVLink is up, as on a card without a bridge; the others of its model have some",
+                f"GPU {one.index} ({one.uuid}): no NVLink is up, as on a card without a bridge; others of its model have some",
                 f"If GPU {one.index} of {host} should be on a bridge, have that reseated",
                 "warn",
             )

@@ -51,7 +51,7 @@ def software(state: DriverState, setting: str, host: str, *, packaged: bool = Tr
 
 
 def _imex(state: DriverState, host: str, packaged: bool) -> Iterator[Finding]:
-    """IMEX in the driver's version and running, with a channel for programs. It only warns: within the host nothing needs it."""
+    """IMEX in the driver's version and running, with a channel for programs. It only warns: within a host nothing needs it."""
     versions = {upstream(about["version"]) for name, about in state["packages"].items() if name.startswith(IMEX)}
     if packaged and not versions:
         yield Finding("imex_inactive", "IMEX is not installed, and NVLink reaches other hosts", INSTALL, "warn")

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.lockstep.vllm.plugins.module_utils.driver import package_causes
 from ansible_collections.lockstep.vllm.plugins.module_utils.core.commands import CommandResult
 from ansible_collections.lockstep.vllm.plugins.module_utils.driver import (
     apt_output,
     boot_kernels,
     dpkg,
     module_file,
+    package_causes,
     package_state,
     transaction,
 )

@@ -183,7 +183,9 @@ def test_a_gpu_that_does_not_answer_at_all_is_named(on_bus: list[str], answering
 @pytest.mark.parametrize("state", ["P2", "P5", "P8"])
 def test_a_gpu_lowers_its_link_while_it_idles(state: str) -> None:
     """NVIDIA/open-gpu-kernel-modules#731; every A10G, L4 and T4 does."""
-    assert not any("PCIe" in line for line in evaluated(gpu={"pcie_generation": 1, "performance_state": state}).warnings)
+    assert not any(
+        "PCIe" in line for line in evaluated(gpu={"pcie_generation": 1, "performance_state": state}).warnings
+    )
 
 
 UNKNOWN = GpuHealth("0F:01:00.0")
