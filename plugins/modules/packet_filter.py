@@ -38,7 +38,7 @@ options:
     default: []
   egress:
     description: >-
-      Addresses and networks (CIDR) to which what runs as the user C(lockstep) may begin TCP and UDP connections, besides the
+      Addresses and networks (CIDR) to which what runs as the user C(lockstep) may begin connections, besides the
       hosts of the replica; everywhere when left out.
     type: list
     elements: str

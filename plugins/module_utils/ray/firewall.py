@@ -197,7 +197,6 @@ def _output(identity: HostRecord, settings: Settings) -> str:
     # By a chain of its own: a packet that belongs to no socket any more has no user, and is not matched by any test of it.
     named = [
         "oif lo accept",
-        "meta l4proto != { tcp, udp } accept",
         "ct direction reply accept",
         "ct state related accept",
         *_to([*peers, *settings.egress], "accept"),

@@ -107,7 +107,6 @@ def test_what_serves_goes_to_its_replica_and_to_who_is_named() -> None:
     assert output({"egress": ["10.9.0.0/16", "10.9.4.1", "fd00:9::/64"]}) == [
         "chain egress {",
         "oif lo accept",
-        "meta l4proto != { tcp, udp } accept",
         "ct direction reply accept",
         "ct state related accept",
         "ip daddr { 10.0.0.11, 10.0.0.12, 10.9.0.0/16 } accept",
