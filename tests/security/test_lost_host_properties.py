@@ -61,6 +61,13 @@ IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 """Where folders are made by the thousand."""
 
 
+@pytest.fixture(autouse=True)
+def folder_of_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The callback tells it to its process's children: here, to every later test of this worker."""
+    monkeypatch.setenv(journal.ROOT_VARIABLE, "")
+    monkeypatch.delenv(journal.ROOT_VARIABLE)
+
+
 def holds(strategy: st.SearchStrategy[Any], check: Callable[[Any], None], cases: int) -> None:
     """``check`` raises nothing for so many values; the same ones every time."""
     limits = settings(
