@@ -420,13 +420,14 @@ def test_text_can_be_read_on_its_ground(theme: int) -> None:
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not here")
 @pytest.mark.parametrize("width", [360, 390, 768, 1400])
-def test_nothing_sticks_out_on_any_screen(tmp_path: Path, width: int) -> None:
+@pytest.mark.parametrize("run", [rolls.hanging(), SITE], ids=["hanging", "site"])
+def test_nothing_sticks_out_on_any_screen(tmp_path: Path, run: list[dict[str, Any]], width: int) -> None:
     page = tmp_path / "report.html"
     measure = "const page=document.documentElement;parent.postMessage('wide '+page.scrollWidth+' '+innerWidth,'*')"
     probe = f"<script>addEventListener('load',()=>{{{measure}}})</script>"
     policy = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
     long = "https://docs.nvidia.com/datacenter/tesla/drivers/" + 40 * "index"
-    events = [*rolls.hanging(), {"event": "warning", "host": "a1", "text": long, "elapsed": 1.0}, started("replica_a")]
+    events = [*run, {"event": "warning", "host": "a1", "text": long, "elapsed": 1.0}, started("replica_a")]
     events.append({"event": "conclusion", "host": "a1", "text": 20 * "wide as it is ", "elapsed": 1.0})
     page.write_text(policy.sub("", report.render(events)).replace("</body>", f"{probe}</body>"))
     # In a frame: no window of Chromium is narrower than 500 pixels, whatever it is asked for.
