@@ -53,7 +53,9 @@ class Quarantine:
         """The record where it is only told, not decided by; what of it cannot be read is left out."""
         kind = next((kind for kind in QuarantineKind if kind == stored.get("kind")), None)
         reason = str(stored.get("reason") or stored.get("error") or "?")
-        owner, run, at = (value if isinstance(value := stored.get(name), str) else None for name in ("owner", "run", "at"))
+        owner, run, at = (
+            value if isinstance(value := stored.get(name), str) else None for name in ("owner", "run", "at")
+        )
         return cls(kind, reason, owner, run, at)
 
     def as_dict(self) -> dict[str, str | None]:
