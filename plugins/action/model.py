@@ -50,7 +50,7 @@ class ActionModule(WaitingAction):
             stop = Stop(f"{self._host}: {wrong} arrived damaged {SENDINGS} times", f"{STAGE} --limit {self._host}")
             return {**result, **stops.as_result(stop), "failed": True}
         if arguments.get("verb") == "warm":
-            return as_told(self._host, result)
+            return as_warning(self._host, result)
         return result
 
     def _execute(self, command: str, piece: bytes) -> tuple[int, bytes, bytes]:
@@ -75,11 +75,11 @@ def _folder_here(arguments: Mapping[str, Any]) -> Path | None:
     return Path(found.place) if found.kind is Kind.CONTROLLER else None
 
 
-def as_told(host: str, result: Mapping[str, Any]) -> dict[str, Any]:
-    """The result of ``warm``, which only saves time: what kept it from reading is told, and never a failure."""
+def as_warning(host: str, result: Mapping[str, Any]) -> dict[str, Any]:
+    """The result of ``warm``, which only saves time: what kept it from reading is a warning, and never a failure."""
     reason = str(result.get("msg") or result.get("reason") or "")
-    told = {"warnings": [f"{host}: {reason}"]} if result.get("failed") and not result.get("unreachable") else {}
-    return {**result, "failed": False, "msg": f"{host}: {reason}" if reason else "", **told}
+    warned = {"warnings": [f"{host}: {reason}"]} if result.get("failed") and not result.get("unreachable") else {}
+    return {**result, "failed": False, "msg": f"{host}: {reason}" if reason else "", **warned}
 
 
 def why(host: str, code: Result, reason: str, seconds: float) -> Stop:

@@ -120,7 +120,7 @@ class ActionModule(ClusterAction):
             if host in cluster.wanted and host in (run.limit or ()):
                 mine = cluster.wanted[host].settings
                 wrong = certificates.findings(mine, addresses[host], self._loader.get_text_file_contents, run.now)
-                # Alike ones are told once, with their hosts.
+                # Alike ones are reported once, with their hosts.
                 found += [dataclasses.replace(each, stop=dataclasses.replace(each.stop, where=host)) for each in wrong]
                 found += shared_address.findings(
                     host, mine, addresses, observed[host].state if host in observed else None
@@ -226,7 +226,7 @@ def result(
     )
     planned = plan.build(cluster.topology, cluster.wanted, observed, run, known)
     found = examine(planned.due_drivers)
-    unfit, doubtful = findings.told_apart(router_findings)
+    unfit, doubtful = findings.refusals_and_warnings(router_findings)
     serving = (Stop(each.cause, each.next) for each in unwanted if each.serving)
     planned = dataclasses.replace(
         planned, warnings=(*map(Stop, warnings), *found.warnings, *planned.warnings, *doubtful, *serving)

@@ -238,8 +238,8 @@ class CallbackModule(Default):
         while not over.wait(_TICK):
             try:
                 with self.lock:
-                    for told in channel.read():
-                        self._view.told(told)
+                    for waiting in channel.read():
+                        self._view.reported(waiting)
                     self._view.tick()
                     self._draw()
             except Exception as error:

@@ -92,8 +92,8 @@ def reason(done: Checked) -> str:
     if done.status is None:
         return done.errors.strip() or "it did not answer"
     alerts = [line.partition(": ")[2].strip() for line in done.errors.splitlines() if line.startswith("[ALERT]")]
-    told = [found[1] for alert in alerts if (found := _ALERT.search(alert))]
-    return "; ".join(told[:_ALERTS]) or f"exit status {done.status}"
+    said = [found[1] for alert in alerts if (found := _ALERT.search(alert))]
+    return "; ".join(said[:_ALERTS]) or f"exit status {done.status}"
 
 
 def fingerprint(bundle: str) -> str:

@@ -56,8 +56,8 @@ class Instance:
     def mac_address(self, host: str) -> str:
         """A locally administered MAC address of the host's own, made of its IP address.
 
-        A machine keeps its MAC address when its power goes; a container gets a new one unless told, and its neighbours
-        send to the old one until they ask again.
+        A machine keeps its MAC address when its power goes; a container gets a new one unless it is given one, and its
+        neighbours send to the old one until they ask again.
         """
         return ":".join(["02", "00", *(f"{int(part):02x}" for part in self.address(host).split("."))])
 

@@ -59,7 +59,7 @@ def test_every_sample_names_host_and_replica() -> None:
             )
 
 
-def test_the_receiver_of_alertmanager_is_sound_and_is_told_when_a_replica_is_back(amtool: str) -> None:
+def test_the_receiver_of_alertmanager_is_sound_and_is_notified_when_a_replica_is_back(amtool: str) -> None:
     example = RULES.with_name("alertmanager.yml")
     checked = subprocess.run([amtool, "check-config", str(example)], text=True, capture_output=True)
     assert checked.returncode == 0, checked.stdout + checked.stderr

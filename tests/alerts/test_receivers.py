@@ -22,7 +22,7 @@ import yaml
 
 from ansible_collections.lockstep.vllm.plugins.module_utils.host import metrics
 from tests.unit.callback.test_rollout import BAD, GOOD, Project
-from tests.unit.callback.test_webhook import BEARER, SCHEMA, SECRET, told
+from tests.unit.callback.test_webhook import BEARER, SCHEMA, SECRET, configure_webhook
 from tests.unit.module_utils.host.host_states import HEAD
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference"
@@ -119,14 +119,14 @@ def signed_with(secret: str) -> dict[str, Any]:
         pytest.param(BAD, ["roll_begun", "roll_failed"], id="failed"),
     ],
 )
-def test_a_roll_is_told_to_somebody_elses_receiver(
+def test_a_roll_is_reported_to_somebody_elses_receiver(
     plays: list[dict[str, Any]], events: list[str], receive: Callable[..., Receiver], tmp_path: Path
 ) -> None:
     receiver = receive(signed_with(SECRET))
     folder = tmp_path / "project"
     folder.mkdir()
     project = Project(folder)
-    told(project, receiver.url)
+    configure_webhook(project, receiver.url)
     run = project.run(plays)
     eventually("both messages are taken", lambda: len(receiver.got) == 2, 20)
     assert "webhook" not in run.stdout.read(), "none was missed"
@@ -140,7 +140,7 @@ def test_a_receiver_that_expects_another_secret_takes_nothing(receive: Callable[
     folder = tmp_path / "project"
     folder.mkdir()
     project = Project(folder)
-    told(project, receiver.url)
+    configure_webhook(project, receiver.url)
     run = project.run(GOOD)
     assert run.rc == 0
     assert "the webhook has missed a message" in " ".join(run.stdout.read().split())
@@ -193,7 +193,7 @@ def alerting(alertmanager: str) -> list[str]:
 
 
 def at_once(text: str) -> str:
-    """A rule's or a route's minutes as seconds: what is told and to whom stays as it is."""
+    """A rule's or a route's minutes as seconds: what is reported and to whom stays as it is."""
     for slow, fast in (
         ("for: 10m", "for: 1s"),
         ("group_wait: 10s", "group_wait: 0s"),
@@ -203,7 +203,7 @@ def at_once(text: str) -> str:
     return text
 
 
-def test_a_replica_that_is_lost_and_back_is_told_by_alertmanager(
+def test_a_replica_that_is_lost_and_back_is_reported_by_alertmanager(
     prometheus: str, alerting: list[str], receive: Callable[..., Receiver], exporter: Exporter, tmp_path: Path
 ) -> None:
     receiver = receive(
@@ -213,14 +213,14 @@ def test_a_replica_that_is_lost_and_back_is_told_by_alertmanager(
     (tmp_path / "alertmanager.yml").write_text(
         at_once(example).replace("https://alerts.example.org/lockstep", receiver.url)
     )
-    told_at, scraped_at = free_port(), free_port()
+    alertmanager_at, scraped_at = free_port(), free_port()
     groups = yaml.safe_load(at_once((REFERENCE / "alerts.yml").read_text()))["groups"]
     (rule,) = [rule for group in groups for rule in group["rules"] if rule["alert"] == "LockstepReplicaNotServing"]
     (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "one", "rules": [rule]}]}))
     configuration = {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
         "rule_files": ["rules.yml"],
-        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [f"127.0.0.1:{told_at}"]}]}]},
+        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [f"127.0.0.1:{alertmanager_at}"]}]}]},
         "scrape_configs": [
             {
                 "job_name": "lockstep-hosts",
@@ -233,7 +233,7 @@ def test_a_replica_that_is_lost_and_back_is_told_by_alertmanager(
         *alerting,
         f"--config.file={tmp_path}/alertmanager.yml",
         f"--storage.path={tmp_path}/alertmanager",
-        f"--web.listen-address=127.0.0.1:{told_at}",
+        f"--web.listen-address=127.0.0.1:{alertmanager_at}",
         "--cluster.listen-address=",
     ]
     scraping = [
@@ -249,7 +249,7 @@ def test_a_replica_that_is_lost_and_back_is_told_by_alertmanager(
             found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
             return found
 
-    with running(*telling, ready=told_at), running(*scraping, ready=scraped_at):
+    with running(*telling, ready=alertmanager_at), running(*scraping, ready=scraped_at):
         eventually("it is scraped", lambda: bool(seen()))
         assert receiver.got == [], "all is well"
         exporter.ready = False

@@ -119,9 +119,9 @@ def test_status_and_metrics_say_how_the_tunnel_is(lab: Lab, encrypted: Play) -> 
     play = lab.play("playbooks/metrics.yml", extra=WANTED)
     assert play.rc == 0, play.explained()
     lab.on(HEAD, "systemctl start lockstep-metrics.service")
-    told = lab.on(HEAD, f"cat {METRICS}")
-    assert re.search(r"^lockstep_tunnel_ok\{.*\} 1$", told, re.MULTILINE)
-    assert re.search(rf'^lockstep_tunnel_handshake_timestamp_seconds\{{.*peer="{WORKER}"\}} 1\d+$', told, re.MULTILINE)
+    text = lab.on(HEAD, f"cat {METRICS}")
+    assert re.search(r"^lockstep_tunnel_ok\{.*\} 1$", text, re.MULTILINE)
+    assert re.search(rf'^lockstep_tunnel_handshake_timestamp_seconds\{{.*peer="{WORKER}"\}} 1\d+$', text, re.MULTILINE)
     lab.on(WORKER, "wg set lockstep0 peer $(wg show lockstep0 peers) remove")
     try:
         (replica,) = lab.status()["replicas"]

@@ -1,5 +1,5 @@
-"""A real Prometheus reads a cluster by docs/reference/prometheus.yml, judges it by docs/reference/alerts.yml, and answers the
-dashboard's questions."""
+"""A real Prometheus reads a cluster by docs/reference/prometheus.yml, evaluates it by docs/reference/alerts.yml, and answers
+the dashboard's questions."""
 
 from __future__ import annotations
 

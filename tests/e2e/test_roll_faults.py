@@ -341,8 +341,8 @@ def test_a_replica_that_is_left_out_fails_the_roll_once_the_others_are_done(pair
     again = pair.play(UPGRADE, extra=to(new))
     assert again.rc != 0, "nothing is left to be rolled, and that was taken for success"
     # Each run of these tests has a file of extra variables of its own.
-    (told,) = again.failures()
-    assert re.sub(r"@/tmp/\S+", "@", told) == re.sub(r"@/tmp/\S+", "@", message)
+    (repeated,) = again.failures()
+    assert re.sub(r"@/tmp/\S+", "@", repeated) == re.sub(r"@/tmp/\S+", "@", message)
     taken = roll(pair, new, "--limit", "replica_b", extra={"rollout_include_quarantined": True})
     assert taken.play.rc == 0, taken.play.explained()
     verified(pair, "b1", new)

@@ -81,11 +81,11 @@ def test_key_and_token_are_rotated_and_no_client_meets_a_401(pair: Lab) -> None:
     assert SECOND not in rolled.play.text
 
 
-def test_a_key_that_clients_would_lose_is_told_before(pair: Lab) -> None:
-    told = pair.play("playbooks/preflight.yml", extra={"vllm_server_api_key": FIRST})
-    assert told.rc == 0, told.explained()
-    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", told.text).split())  # Ansible breaks its lines
-    assert all(f"answered 401 once {replica} is changed" in text for replica in REPLICAS), told.explained()
+def test_a_key_that_clients_would_lose_is_reported_before(pair: Lab) -> None:
+    checked = pair.play("playbooks/preflight.yml", extra={"vllm_server_api_key": FIRST})
+    assert checked.rc == 0, checked.explained()
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", checked.text).split())  # Ansible breaks its lines
+    assert all(f"answered 401 once {replica} is changed" in text for replica in REPLICAS), checked.explained()
 
 
 def test_the_inventory_s_own_settings_come_back(pair: Lab) -> None:

@@ -325,7 +325,7 @@ def screens(results: list[mutations.Result]) -> None:
             run = Terminal(Path(folder))
             run.task("a1", {"lockstep_plan": rolls.plan(["replica_a", "replica_b"])}, False, "lockstep.vllm.plan")
             for host, result, failed in results:
-                run.calm._view.told(progress.Progress(host, 15.0, "a2: away"))
+                run.calm._view.reported(progress.Progress(host, 15.0, "a2: away"))
                 run.task(host, result if isinstance(result, dict) else {"msg": result}, failed)
             run.end(any(each[2] for each in results))
         finally:

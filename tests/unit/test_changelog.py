@@ -58,7 +58,7 @@ def test_fragments_can_be_read() -> None:
         ("", "holds no section"),
     ],
 )
-def test_fragment_that_a_release_would_not_take_is_told(text: str, reason: str | None) -> None:
+def test_fragment_that_a_release_would_not_take_is_reported(text: str, reason: str | None) -> None:
     said = complaint(yaml.safe_load(text))
     assert said is None if reason is None else said and reason in said
 

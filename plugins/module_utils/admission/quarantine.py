@@ -50,7 +50,7 @@ class Quarantine:
 
     @classmethod
     def lenient(cls, stored: Mapping[str, object]) -> Quarantine:
-        """The record where it is only told, not decided by; what of it cannot be read is left out."""
+        """The record where it is only reported, not decided by; what of it cannot be read is left out."""
         kind = next((kind for kind in QuarantineKind if kind == stored.get("kind")), None)
         reason = str(stored.get("reason") or stored.get("error") or "?")
         owner, run, at = (

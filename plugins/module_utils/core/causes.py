@@ -32,7 +32,7 @@ class CauseKind(Code):
     DPKG = "dpkg"
     APT = "apt"
     MODULE = "module"  # the kernel takes a module not in
-    NAMELESS = "nameless"  # an exception without a word, told by the statement that raised it
+    NAMELESS = "nameless"  # an exception without a word, named by the statement that raised it
     ECHO = "echo"  # the end of another process broke a connection
     POINTER = "pointer"  # says only that something else failed
     LINE = "line"  # nothing better than the last line

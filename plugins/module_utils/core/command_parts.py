@@ -38,15 +38,15 @@ class PartsClock:
         return len(self._seconds) > 1
 
     def read(self) -> bool:
-        """Read what the command told. False when nobody is left who could tell anything."""
+        """Read what the command reported. False when nobody is left who could report anything."""
         try:
-            told = os.read(self.reader, 4096)
+            reported = os.read(self.reader, 4096)
         except BlockingIOError:
             return True
-        latest = max((part for part in told if part < len(self._seconds)), default=0)
+        latest = max((part for part in reported if part < len(self._seconds)), default=0)
         if latest > self.now:
             self.now, self.end = latest, time.monotonic() + self._seconds[latest]
-        return bool(told)
+        return bool(reported)
 
 
 def tell(part: int) -> None:

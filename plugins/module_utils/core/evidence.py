@@ -180,7 +180,7 @@ def stack_name(pid: int) -> str:
 
 
 def _unpaused(pid: int) -> list[str]:
-    """py-spy cannot pause a process that is stopped already, and gives nothing of it unless it is told not to."""
+    """py-spy cannot pause a process that is stopped already, and gives nothing of it unless it is asked not to."""
     found = processes.read(pid)
     return ["--nonblocking"] if found is not None and found.stopped else []
 

@@ -41,11 +41,11 @@ class Kernels:
 
 
 def read(root: Path = Path("/"), running: str | None = None) -> Kernels:
-    """The kernels of this host, from /boot, /lib/modules and what the boot loader was told."""
+    """The kernels of this host, from /boot, /lib/modules and the boot loader's settings."""
     running = running or os.uname().release
     installed = [path.name[len("vmlinuz-") :] for path in (root / "boot").glob("vmlinuz-*")]
-    told = "\n".join(read_text(root / name) for name in ("boot/grub/grubenv", "etc/default/grub"))
-    kernels = bootable(running, installed, told)
+    loader = "\n".join(read_text(root / name) for name in ("boot/grub/grubenv", "etc/default/grub"))
+    kernels = bootable(running, installed, loader)
     headers = frozenset(kernel for kernel in kernels if (root / "lib/modules" / kernel / "build").exists())
     built = frozenset(
         kernel for kernel in kernels if any((root / "lib/modules" / kernel / "updates/dkms").glob("nvidia*.ko*"))

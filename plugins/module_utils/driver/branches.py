@@ -1,6 +1,6 @@
 """NVIDIA's driver branches: how long one is supported, which kernel modules it has, who carries it. Pure.
 
-The rows are data/driver_branches.yml. A branch that has no row is not judged.
+The rows are data/driver_branches.yml. A branch that has no row is not checked.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The NVLink fabric of a host: who manages its NVSwitches, and which NVLink domain its GPUs have joined.
 
 Three kinds of hosts have NVSwitches. Up to the third generation (HGX A100, H100) the switches are PCI devices of the host. Of
-the fourth (HGX B200, B300) the host's PCI bus shows only the ConnectX functions that manage them, told by ``SW_MNG`` in
+the fourth (HGX B200, B300) the host's PCI bus shows only the ConnectX functions that manage them, marked by ``SW_MNG`` in
 their vital product data (NVIDIA/gpu-driver-container, ``_assert_nvlink5_system``): fabric manager then works through
 nvlsm, a subnet manager. In a rack (GB200 NVL72, GB300 NVL72) the switches are machines of their own, and what a host needs
 is IMEX.
@@ -95,7 +95,7 @@ def _vital_product_data(path: Path) -> bytes:
 
 
 def spans_hosts(root: Path = Path("/")) -> bool:
-    """Whether the NVLink of a card of this host reaches other hosts; told with no driver loaded too.
+    """Whether the NVLink of a card of this host reaches other hosts; known with no driver loaded too.
 
     By the card, or, of cards that are not listed, by an operator who has given IMEX other hosts to share memory with.
     """

@@ -1,4 +1,4 @@
-"""Running a command of apt or dpkg: with a deadline, without questions, its failure told by its own error lines."""
+"""Running a command of apt or dpkg: with a deadline, without questions, its failure explained by its own error lines."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A reading of nvidia-smi: a figure, or the reason why there is none.
 
 Where NVML cannot give a figure, nvidia-smi writes NVML's own words for the error in its place, with exit status 0. They
-are told apart here, once: what a card does not have is no fault, what a card does not answer is one.
+are distinguished here, once: what a card does not have is no fault, what a card does not answer is one.
 
 Words: nvmlErrorString of nvml.h, and the texts in nvidia-smi of 418, 470, 535, 550 and 580.
 """

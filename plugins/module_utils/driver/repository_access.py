@@ -1,4 +1,4 @@
-"""What a repository lets a host in by: a user's password, a client certificate. And how apt is told.
+"""What a repository lets a host in by: a user's password, a client certificate. And how apt is given it.
 
 No secret of these stands in an argument, in a file that others read, or in what is printed: apt reads the password from
 ``auth.conf.d`` as root, and the key as its own user ``_apt``.

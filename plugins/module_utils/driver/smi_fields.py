@@ -1,6 +1,6 @@
 """What each field of ``nvidia-smi -q -x`` calls for: a pure table, and its reading of one GPU.
 
-``RULES`` has the fields that are judged by their value alone; figures that are compared (ECC counts, PCIe, NVLink) are judged
+``RULES`` has the fields that are checked by their value alone; figures that are compared (ECC counts, PCIe, NVLink) are checked
 in ``gates/driver_gpus.py``. docs/reference/nvidia-smi.md has a decision for every field of every branch that was read;
 ``tests/unit/module_utils/driver/test_smi_fields.py`` walks it against these tables.
 """
@@ -172,7 +172,7 @@ COMPARED = (
     "fabric/status",
 )
 """Figures that gates/driver_gpus.py compares with those of other cards, or with a figure beside them."""
-JUDGED = (*RULES, *(field for pair in PENDING for field in pair), *EVERY_CARD_HAS, *COMPARED)
+CHECKED = (*RULES, *(field for pair in PENDING for field in pair), *EVERY_CARD_HAS, *COMPARED)
 
 
 def flags(gpu: ElementTree.Element) -> tuple[Flag, ...]:
@@ -192,7 +192,7 @@ def flags(gpu: ElementTree.Element) -> tuple[Flag, ...]:
 
 def _unknown(gpu: ElementTree.Element) -> Iterator[Flag]:
     for field, text in _leaves(gpu):
-        if re.search(_ASKS, field.rpartition("/")[2]) and field not in JUDGED and text in ("Yes", "True"):
+        if re.search(_ASKS, field.rpartition("/")[2]) and field not in CHECKED and text in ("Yes", "True"):
             yield Flag(field, UNKNOWN, UNKNOWN.words.format(field=field, value=text))
 
 
@@ -216,4 +216,4 @@ def _leaves(element: ElementTree.Element, path: str = "") -> Iterator[tuple[str,
 
 def matters(field: str) -> bool:
     """Whether a verdict depends on this field, so that a card that does not answer it cannot pass."""
-    return field in JUDGED or any(field.startswith(f"{group}/") for group in (COUNTED, *EVERY_CARD_HAS))
+    return field in CHECKED or any(field.startswith(f"{group}/") for group in (COUNTED, *EVERY_CARD_HAS))

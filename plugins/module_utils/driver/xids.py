@@ -178,23 +178,23 @@ def _bits(pattern: str) -> tuple[int, int]:
     return int(pattern.translate({ord("0"): "1", ord("-"): "0"}), 2), int(pattern.replace("-", "0"), 2)
 
 
-def judge(events: Sequence[XidEvent], catalogue: Catalogue) -> list[Seen]:
+def assess(events: Sequence[XidEvent], catalogue: Catalogue) -> list[Seen]:
     """What was seen, by code; the worst counts."""
     codes = grouped(((event["kind"], event["code"]), event) for event in events)
     return [_seen(kind, code, found, catalogue) for (kind, code), found in sorted(codes.items())]
 
 
 def _seen(kind: Kind, code: int, events: Sequence[XidEvent], catalogue: Catalogue) -> Seen:
-    judged = [(event, *action_of(event, catalogue)) for event in _latest(events)]
-    worst = max((action for _event, action, _look_at in judged), key=_ORDER.index)
-    hints = [look_at for _event, action, look_at in judged if action is worst and look_at]
+    assessed = [(event, *action_of(event, catalogue)) for event in _latest(events)]
+    worst = max((action for _event, action, _look_at in assessed), key=_ORDER.index)
+    hints = [look_at for _event, action, look_at in assessed if action is worst and look_at]
     return Seen(
         kind,
         code,
         catalogue.rows.get((kind, code)),
         worst,
-        tuple(event for event, action, _look_at in judged if action is worst),
-        tuple(event for event, action, _look_at in judged if action is not worst),
+        tuple(event for event, action, _look_at in assessed if action is worst),
+        tuple(event for event, action, _look_at in assessed if action is not worst),
         tuple(dict.fromkeys(hint for hint in hints if hint is not LookAt.NOTHING)),
     )
 

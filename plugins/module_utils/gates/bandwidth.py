@@ -26,7 +26,7 @@ class NoFloor(Exception):
 class Floor:
     """A bandwidth floor in 10^9 bytes per second of busbw, and where it comes from.
 
-    ``gbps`` 0 means that nothing is demanded; below ``warn`` the operator is told, and the gate passes.
+    ``gbps`` 0 means that nothing is demanded; below ``warn`` the operator is warned, and the gate passes.
     """
 
     gbps: float

@@ -24,7 +24,7 @@ from ..driver.state import DriverState, FullDriverState
 from ..runtime import state as runtime_state
 from . import driver_events, driver_gpus, fabric
 from .codes import Code
-from .findings import INSTALL, THIS_HOST, Finding, on_host, told, verify
+from .findings import INSTALL, THIS_HOST, Finding, cause_and_next, on_host, verify
 from .result import GateResult
 
 DRIVER_HANGS = "driver_hangs"
@@ -50,7 +50,7 @@ class Expected:
         packaged: whether the driver came as packages (false where a platform's owner installs it otherwise).
         flavor: ``open`` or ``proprietary`` kernel modules; None accepts either.
         allowed: ids of known-bad combinations that the operator overrides.
-        pcie_width: lanes of every GPU's PCIe link; None judges by the other cards of the host.
+        pcie_width: lanes of every GPU's PCIe link; None compares with the other cards of the host.
     """
 
     version: str | None
@@ -107,7 +107,7 @@ def evaluate(
     floor = {"driver": expected.version, "gpus": expected.gpus}
     if not failures:
         return GateResult("driver", "pass", seconds, host=host, measured=measured, floor=floor, warnings=warnings)
-    cause, following = told("; ".join(finding.cause for finding in failures), failures[0].remediation, host)
+    cause, following = cause_and_next("; ".join(finding.cause for finding in failures), failures[0].remediation, host)
     return GateResult(
         "driver",
         "timeout" if failures[0].code == DRIVER_HANGS else "fail",

@@ -30,7 +30,7 @@ _AFTERWARDS = {
 
 def findings(events: Sequence[XidEvent], gpus: Sequence[Gpu], catalogue: Catalogue, host: str) -> Iterator[Finding]:
     """A finding for each code, which names the devices and what ends it; the worst event of a code decides."""
-    for seen in xids.judge(events, catalogue):
+    for seen in xids.assess(events, catalogue):
         yield Finding(seen.kind.lower(), _cause(seen, gpus), _remediation(seen, host), "fail" if seen.fails else "warn")
 
 

@@ -1,7 +1,7 @@
 """What the health of GPUs and links means for the driver gate. Pure.
 
-A figure that is below its best may be a fault, or how this machine was built. So it is judged against the cards of the same
-model beside it, or against what the operator stated, and a lone card is only warned of.
+A figure that is below its best may be a fault, or how this machine was built. So it is compared with the cards of the same
+model beside it, or with what the operator stated, and a lone card is only warned of.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Machine:
     Attributes:
         host: its name.
         nvswitches: how many NVSwitches it is known to have.
-        pcie_width: lanes that the operator stated; None judges by the other cards.
+        pcie_width: lanes that the operator stated; None compares with the other cards.
     """
 
     host: str

@@ -36,7 +36,7 @@ def on_host(host: str, command: str) -> Command:
     )
 
 
-def told(cause: str, remediation: str, host: str | None) -> tuple[str, str]:
+def cause_and_next(cause: str, remediation: str, host: str | None) -> tuple[str, str]:
     """The cause of a verdict, with a remediation that is no command, and the next command."""
     if isinstance(remediation, Command):
         return cause, remediation

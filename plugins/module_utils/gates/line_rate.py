@@ -41,7 +41,7 @@ class Group:
 
 
 def rails(wire: Wire, network: str) -> tuple[Nic, ...]:
-    """The ports of one host that carry a collective's traffic, as far as it can be told: the usable ones of the fastest kind.
+    """The ports of one host that carry a collective's traffic, as far as that is known: the usable ones of the fastest kind.
 
     Where a variable names the devices for NCCL, those that it took.
     """

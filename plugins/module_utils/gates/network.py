@@ -17,7 +17,7 @@ from ..ray.ports import NETWORK_GATE, engine_ports, ray_ports, reached_by_peers,
 from . import rdma
 from .bisect import sorted_pair
 from .codes import Code
-from .findings import INSTALL, Command, Problem, on_host, told, verify
+from .findings import INSTALL, Command, Problem, cause_and_next, on_host, verify
 from .network_observations import Observations
 from .result import GateResult
 
@@ -82,7 +82,7 @@ def evaluate(
     if not problems:
         return GateResult(GATE, "pass", seconds, host=me, measured=measured, floor=floor, warnings=warnings)
     first = problems[0]
-    cause, following = told(
+    cause, following = cause_and_next(
         "; ".join(dict.fromkeys(problem.cause for problem in problems)), first.remediation, first.host
     )
     return GateResult(

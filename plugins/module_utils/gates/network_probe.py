@@ -254,9 +254,9 @@ def _object(line: bytes) -> dict[str, Any]:
     return found
 
 
-def _port_list(told: object) -> list[int]:
+def _port_list(given: object) -> list[int]:
     """The ports that a peer complains of."""
-    return [port for port in told if isinstance(port, int)] if isinstance(told, list) else []
+    return [port for port in given if isinstance(port, int)] if isinstance(given, list) else []
 
 
 def _clock(stream: Any) -> Clock:

@@ -87,7 +87,7 @@ def evaluate_gate(asked: Asked, by_part: Mapping[str, Sequence[Report]]) -> Gate
 
 
 def _nccl(asked: Asked, reports: Sequence[Report]) -> GateResult:
-    """Links of which no floor can be told fail, saying so."""
+    """Links without a known floor fail, saying so."""
     try:
         floor = floors.of(reports, data_tables.read("busbw_floors"), link=asked.link, given=asked.floor_gbps)
     except bandwidth.NoFloor as error:
@@ -96,8 +96,8 @@ def _nccl(asked: Asked, reports: Sequence[Report]) -> GateResult:
             plain = dataclasses.replace(
                 plain, verdict="fail", code=Code.NO_FLOOR, cause=str(error), next=next_command(None)
             )
-        return transport.judge(plain, reports)
-    return transport.judge(nccl_gate.evaluate(reports, floor), reports)
+        return transport.evaluate(plain, reports)
+    return transport.evaluate(nccl_gate.evaluate(reports, floor), reports)
 
 
 def _leaks(result: GateResult, reports: Sequence[Report]) -> GateResult:

@@ -13,7 +13,7 @@ from typing import Any
 from . import nccl_log
 from .codes import Code
 from .failure_analysis import failed
-from .findings import Problem, told
+from .findings import Problem, cause_and_next
 from .nccl_log import Hint, Said
 from .ranks.launcher import Report
 from .result import GateResult
@@ -26,7 +26,7 @@ ELSEWHERE = 10
 CALLED: dict[Kind, str] = {"ib": "InfiniBand", "roce": "RoCE", "efa": "EFA", "ethernet": "Ethernet"}
 
 
-def judge(result: GateResult, reports: Sequence[Report]) -> GateResult:
+def evaluate(result: GateResult, reports: Sequence[Report]) -> GateResult:
     """The gate's verdict with what was seen of the transport.
 
     A pass, or a bandwidth that is too low, becomes a failure by name where traffic took another way than the host has.
@@ -49,7 +49,7 @@ def judge(result: GateResult, reports: Sequence[Report]) -> GateResult:
     first = found[0]
     cause = "; ".join(dict.fromkeys(problem.cause for problem in found))
     slow = "" if result.passed else f"; {result.cause}"
-    text, following = told(f"{cause}{slow}", first.remediation, first.host)
+    text, following = cause_and_next(f"{cause}{slow}", first.remediation, first.host)
     return dataclasses.replace(failed(result, reports, first.code, first.host, text), next=following)
 
 

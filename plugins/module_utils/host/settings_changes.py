@@ -104,7 +104,7 @@ def compare(kept: Previous, folder: Path, at: Callable[[str], Path], runtime: st
 
 
 def _names(name: str, was: KeptFile | None, folder: Path, now: Path) -> list[str]:
-    """What differs within a file, by name; the file's own name where it cannot be told."""
+    """What differs within a file, by name; the file's own name where that is unknown."""
     before = _settings(name, folder / was["copy"]) if was else None
     after = _settings(name, now)
     if before is None or after is None:

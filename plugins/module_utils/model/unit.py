@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ..core import records, typed
+from ..core import records, systemd, typed
 from ..core.codes import as_json
 from ..core.commands import Run, run_command
 from . import request as exchange
@@ -261,8 +261,12 @@ def _start(asked: Call, run: Run) -> str | Answer:
 
 
 def _active(run: Run) -> bool:
-    shown = run(["systemctl", "show", "--value", "--property=ActiveState", UNIT], COMMAND_DEADLINE)
-    return shown.stdout.strip() in ("active", "activating", "deactivating", "reloading")
+    """Whether the unit runs. Where systemctl gives no answer, nothing is known to run."""
+    try:
+        shown = systemd.show([UNIT], ["ActiveState"], run=run, deadline=COMMAND_DEADLINE)
+    except systemd.SystemctlError:
+        return False
+    return shown.get(UNIT, {}).get("ActiveState") in (*systemd.RUNNING, "deactivating")
 
 
 def _progress() -> str:

@@ -16,7 +16,7 @@ from .settings import Settings
 
 @dataclasses.dataclass(frozen=True)
 class Known:
-    """Facts about the world that a plan judges by; what is left out is not judged.
+    """Facts about the world that a plan is checked by; what is left out is not checked.
 
     Attributes:
         issues: rows of data/known_issues.yml.

@@ -24,7 +24,7 @@ def warn(cause: str, next: str = "") -> Finding:
     return Finding(Stop(cause, next), refuses=False)
 
 
-def told_apart(found: Iterable[Finding]) -> tuple[list[Stop], list[Stop]]:
+def refusals_and_warnings(found: Iterable[Finding]) -> tuple[list[Stop], list[Stop]]:
     """Refusals and warnings, each once."""
     once = list(dict.fromkeys(found))
     return [each.stop for each in once if each.refuses], [each.stop for each in once if not each.refuses]

@@ -17,18 +17,18 @@ def one_machine(states: Mapping[str, HostState]) -> Iterator[Finding]:
     The same GPU is in one machine only. A boot id is one kernel's: of containers on it the first processes started at
     different times, and their machine ids differ. A machine id alone is what cloned images share.
     """
-    told: set[frozenset[str]] = set()
+    named: set[frozenset[str]] = set()
     for what, alike in _alike(states).items():
         pair = frozenset(alike)
-        if pair not in told:
-            told.add(pair)
+        if pair not in named:
+            named.add(pair)
             yield refuse(
                 f"{' and '.join(alike)} are one machine ({what}): keep one of these names in the inventory; a host may be in a "
                 "replica and in group router under one name"
             )
     of_id = grouped((state.machine.id, host) for host, state in states.items() if state.machine.id)
     for machine_id, hosts in of_id.items():
-        if len(hosts) > 1 and not any(pair <= set(hosts) for pair in told):
+        if len(hosts) > 1 and not any(pair <= set(hosts) for pair in named):
             yield warn(
                 f"{', '.join(hosts)} have the same /etc/machine-id ({machine_id}), as clones of one image do: DHCP and logs "
                 "take them for one machine; on all but one: rm /etc/machine-id; systemd-machine-id-setup; reboot"

@@ -103,7 +103,7 @@ def build(
         desired: per host of the topology, what the inventory declares.
         observed: per host of the topology, what the probe observed.
         run: what is asked of the run.
-        known: facts about the world to judge by.
+        known: facts about the world to check by.
     """
     if topology.problems:
         return Plan(refusals=tuple(map(Stop, topology.problems)))

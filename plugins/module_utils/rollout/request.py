@@ -24,7 +24,7 @@ from .states import Mode
 from .topology import Replica, Topology
 
 REPAIRS = (Mode.VERIFY, Mode.ABORT)
-"""These apply nothing that the inventory says of engines: what is wrong with that is only told."""
+"""These apply nothing that the inventory says of engines: what is wrong with that is only a warning."""
 STAGES = (Mode.CONVERGE, Mode.UPGRADE_MODEL)
 """These bring a model that has a source (playbooks/shared/rollout.yml)."""
 
@@ -58,7 +58,7 @@ def examine(
         found += own_ports.router_findings(host, wanted.settings) if host not in members else ()
     if mode in REPAIRS:
         found = findings.as_warnings(found)
-    return findings.told_apart([*machines.one_machine(states), *found])
+    return findings.refusals_and_warnings([*machines.one_machine(states), *found])
 
 
 def _replica(

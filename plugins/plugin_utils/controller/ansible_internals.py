@@ -200,7 +200,7 @@ def inventory_of(playbook: Any) -> Any:
     """The InventoryManager whose ``subset`` limits the hosts of every play of a playbook that starts.
 
     ``VariableManager._inventory`` of its first play: the object that PlaybookExecutor asks for the hosts of each play, after
-    callbacks were told of the playbook. Read in 2.19.4, 2.20.0, 2.21.5.
+    callbacks were notified of the playbook. Read in 2.19.4, 2.20.0, 2.21.5.
     """
     return playbook.get_plays()[0].get_variable_manager()._inventory
 

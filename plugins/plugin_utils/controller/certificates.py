@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # ansible-core requires it; a run without TLS does not load i
 CERTIFICATE: Final = "vllm_haproxy_tls_certificate"
 KEY: Final = "vllm_haproxy_tls_key"
 SOON = datetime.timedelta(days=14)
-"""So long before it expires, whoever runs a playbook is told."""
+"""So long before it expires, whoever runs a playbook is warned."""
 _BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 
 Read = Callable[[str], str]

@@ -18,7 +18,7 @@ CALLBACKS = {
 def lacking(playbook: str, enabled: Collection[str]) -> Iterator[str]:
     """Warnings for the plan of a run that was started by ``playbook``, with these callbacks enabled.
 
-    A checkout's playbooks are told nothing: its ``ansible.cfg`` is there.
+    A checkout's playbooks need none: its ``ansible.cfg`` is there.
     """
     if not playbook.startswith(invocation.COLLECTION):
         return

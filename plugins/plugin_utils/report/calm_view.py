@@ -146,7 +146,7 @@ class View:
     def foreign(self, host: str, outcome: str) -> None:
         self._foreign[host] = outcome
 
-    def told(self, progress: Progress) -> None:
+    def reported(self, progress: Progress) -> None:
         """A worker says what it waits for."""
         doing = self.doing.get(progress.host, Doing("", self.elapsed))
         since = self.elapsed - progress.seconds
@@ -189,7 +189,7 @@ class View:
             self._together(StepEnded(**{**known, "at": event["elapsed"]}))
 
     def _gate(self, event: Event, tracker: Tracker) -> None:
-        """A failed gate whose cause is on the screen already is not told again."""
+        """A failed gate whose cause is on the screen already is not shown again."""
         if event["verdict"] == "pass":
             now = event["elapsed"]
             began, gate = now - event["seconds"], f"gate {event['gate']}"

@@ -44,9 +44,9 @@ def line(hosts: Sequence[HostStatus]) -> str:
     on = [host for host in hosts if host["tunnel"] == "on"]
     if not on and not any(host["tunnel"].startswith("wrong") for host in hosts):
         return ""
-    told = [(host["host"], peer, age) for host in hosts for peer, age in host["tunnel_handshakes"].items()]
-    known = sorted(age for _host, _peer, age in told if age is not None)
-    never = [f"{host} with {peer}" for host, peer, age in told if age is None]
+    handshakes = [(host["host"], peer, age) for host in hosts for peer, age in host["tunnel_handshakes"].items()]
+    known = sorted(age for _host, _peer, age in handshakes if age is not None)
+    never = [f"{host} with {peer}" for host, peer, age in handshakes if age is None]
     parts = [f"up on {len(on)} of {len(hosts)} hosts"]
     if known:
         newest, oldest = span(known[0]), span(known[-1])

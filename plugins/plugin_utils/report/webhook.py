@@ -1,4 +1,4 @@
-"""What a webhook is told of a roll: begun, failed, done. docs/reference/webhook.md has the message."""
+"""What a webhook is sent of a roll: begun, failed, done. docs/reference/webhook.md has the message."""
 
 from __future__ import annotations
 

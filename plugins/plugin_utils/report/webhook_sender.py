@@ -104,10 +104,10 @@ def lines(handle: int, parent: int, poll: float = 1.0) -> Iterator[str]:
 
 
 def main() -> int:
-    told = lines(sys.stdin.fileno(), os.getppid())
-    where = json.loads(next(told))
+    received = lines(sys.stdin.fileno(), os.getppid())
+    where = json.loads(next(received))
     killed: Message | None = None
-    for line in told:
+    for line in received:
         said = json.loads(line)
         killed = said.get("if_killed")
         if problem := deliver(where, said["message"]):

@@ -40,8 +40,8 @@ def test_every_failure_names_its_host_and_what_to_type(code: Result, cause: str,
         ({"failed": True, "msg": "no systemd"}, ["a2: no systemd"], "a2: no systemd"),
     ],
 )
-def test_a_page_cache_that_was_not_warmed_is_told_and_fails_nothing(
+def test_a_page_cache_that_was_not_warmed_is_a_warning_and_fails_nothing(
     result: dict[str, object], warnings: list[str] | None, message: str
 ) -> None:
-    told = model.as_told("a2", result)
-    assert (told["failed"], told.get("warnings"), told["msg"]) == (False, warnings, message)
+    returned = model.as_warning("a2", result)
+    assert (returned["failed"], returned.get("warnings"), returned["msg"]) == (False, warnings, message)

@@ -96,7 +96,7 @@ STATES = {
 
 
 @pytest.mark.parametrize(
-    ("extra", "mode", "told"),
+    ("extra", "mode", "named"),
     [
         ({"nvidia_driver_version": "580.95.05", "rollout_canary": 1}, Mode.UPGRADE, "nvidia_driver_version"),
         ({"vllm_server_model": "m", "vllm_server_port": 1}, Mode.CONVERGE, "vllm_server_model and vllm_server_port"),
@@ -104,9 +104,9 @@ STATES = {
         ({"rollout_canary": 1, "nvidia_driver_apt_lock_deadline": 1800}, Mode.CONVERGE, ""),
     ],
 )
-def test_what_only_the_command_line_says_is_named(extra: dict[str, Any], mode: Mode, told: str) -> None:
+def test_what_only_the_command_line_says_is_named(extra: dict[str, Any], mode: Mode, named: str) -> None:
     rest = "for this run alone: unless the inventory says the same, write it there, or the next site.yml takes it back"
-    assert action.for_this_run_alone(extra, mode) == ([f"-e sets {told} {rest}"] if told else [])
+    assert action.for_this_run_alone(extra, mode) == ([f"-e sets {named} {rest}"] if named else [])
 
 
 def test_skipped_and_quarantined_replicas_are_in_the_report() -> None:
@@ -143,7 +143,7 @@ def test_a_warning_of_the_request_stands_in_the_plan() -> None:
     assert planned["text"].startswith("warning: every host: rollout_hurry is set\n")
 
 
-def test_what_serves_outside_of_the_inventory_is_told_before_the_routers_forget_it() -> None:
+def test_what_serves_outside_of_the_inventory_is_reported_before_the_routers_forget_it() -> None:
     command = "ansible-playbook playbooks/remove.yml --limit replica_z"
     z, drained = (
         Unexpected(UnexpectedCode.ROUTER_SERVER, name, "r1", up, f"HAProxy on r1 has {name}", command)
@@ -169,9 +169,9 @@ def test_a_refused_run_says_what_to_type_next() -> None:
     cut = result(STATES, unreachable={"b1"})
     reason = "b1: unreachable: bring it back or remove it from the inventory (no route)"
     assert cut["reasons"].splitlines(keepends=True)[0] == f"- {reason}. Next: ansible b1 -m ansible.builtin.ping\n"
-    told = tracker.Tracker(lambda: 0.0)
-    told.task_ends(events.TaskReport.parse("a1", "Plan", "failed", cut, "lockstep.vllm.plan"))
-    assert told.next == "ansible b1 -m ansible.builtin.ping"
+    track = tracker.Tracker(lambda: 0.0)
+    track.task_ends(events.TaskReport.parse("a1", "Plan", "failed", cut, "lockstep.vllm.plan"))
+    assert track.next == "ansible b1 -m ansible.builtin.ping"
 
 
 def validated(policy: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -279,14 +279,14 @@ def test_hosts_whose_driver_is_not_due_are_not_asked() -> None:
     assert asked == [{}]
 
 
-def test_a_certificate_that_cannot_serve_refuses_a_run_and_one_that_soon_cannot_is_told() -> None:
+def test_a_certificate_that_cannot_serve_refuses_a_run_and_one_that_soon_cannot_is_warned_of() -> None:
     cluster = Cluster(topology.Topology(), {}, ())
     run = plan.Run(Mode.CONVERGE, Policy(), NOON, set())
     bad, soon = findings.refuse("expired"), findings.warn("expires soon")
     refused = action.result(cluster, {}, run, {}, router_findings=[bad, soon])
     assert refused["reasons"] == "- expired\n- warning: expires soon\n"
-    told = action.result(cluster, {}, run, {}, router_findings=[soon])
-    assert told["lockstep_plan"]["warnings"] == ["expires soon"]
+    warned = action.result(cluster, {}, run, {}, router_findings=[soon])
+    assert warned["lockstep_plan"]["warnings"] == ["expires soon"]
 
 
 def refused_routers(**answers: Observed) -> list[str]:
@@ -307,7 +307,7 @@ def test_a_router_s_ports_have_to_be_free() -> None:
     assert found == ["r3: port 8080 is taken by nginx.service: stop it, or set another vllm_haproxy_api_port"]
 
 
-def test_a_router_that_does_not_answer_is_told_from_one_without_an_address() -> None:
+def test_a_router_that_does_not_answer_is_distinguished_from_one_without_an_address() -> None:
     first, second = refused_routers(r1=Observed(None, "no route", False), r2=Observed(None, "no route", False, "r2"))
     assert first.startswith("r1: the router does not answer (no route)")
     assert second == (

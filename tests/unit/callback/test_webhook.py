@@ -96,7 +96,7 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
-def told(project: Project, url: str, **more: Any) -> None:
+def configure_webhook(project: Project, url: str, **more: Any) -> None:
     """An inventory whose hosts tell the webhook."""
     hosts = {name: {"ansible_connection": "local", "ansible_python_interpreter": sys.executable} for name in HOSTS}
     variables = {
@@ -116,9 +116,9 @@ def left_behind(project: Project, screen: str) -> str:
     return "\n".join([screen, *kept])
 
 
-def test_a_roll_that_succeeds_is_told_and_no_secret_is_seen(project: Project) -> None:
+def test_a_roll_that_succeeds_is_reported_and_no_secret_is_seen(project: Project) -> None:
     with receiving() as receiver:
-        told(project, receiver.url)
+        configure_webhook(project, receiver.url)
         run = project.run(GOOD, cmdline="-vvv")
         receiver.until(2)
     assert run.rc == 0
@@ -151,7 +151,7 @@ def test_a_roll_that_succeeds_is_told_and_no_secret_is_seen(project: Project) ->
 
 def test_a_roll_that_fails_says_why_and_what_to_type(project: Project) -> None:
     with receiving() as receiver:
-        told(project, receiver.url)
+        configure_webhook(project, receiver.url)
         run = project.run(BAD)
         receiver.until(2)
     assert run.rc != 0
@@ -181,7 +181,7 @@ def test_a_bad_receiver_changes_nothing_for_the_run(
     answers: tuple[int, ...], hangs: bool, missed: str, project: Project
 ) -> None:
     with receiving(answers, hangs) as receiver:
-        told(project, receiver.url)
+        configure_webhook(project, receiver.url)
         run = project.run(GOOD)
         text = run.stdout.read()
         assert run.rc == 0, text
@@ -193,7 +193,7 @@ def test_a_bad_receiver_changes_nothing_for_the_run(
 
 
 def test_nobody_listens(project: Project) -> None:
-    told(project, f"http://127.0.0.1:9/{IN_URL}")
+    configure_webhook(project, f"http://127.0.0.1:9/{IN_URL}")
     run = project.run(GOOD)
     assert run.rc == 0
     text = run.stdout.read()
@@ -203,7 +203,7 @@ def test_nobody_listens(project: Project) -> None:
 
 def test_a_message_that_was_lost_is_sent_again(project: Project) -> None:
     with receiving((503, 204)) as receiver:
-        told(project, receiver.url)
+        configure_webhook(project, receiver.url)
         run = project.run(GOOD)
         receiver.until(3)
     assert run.rc == 0
@@ -211,13 +211,13 @@ def test_a_message_that_was_lost_is_sent_again(project: Project) -> None:
     assert "webhook" not in run.stdout.read()
 
 
-def test_a_controller_that_is_killed_is_told_of_all_the_same(project: Project) -> None:
+def test_a_controller_that_is_killed_is_reported_all_the_same(project: Project) -> None:
     waits = step("driver", report("Install driver packages"), {"name": "Go on", "ansible.builtin.command": "sleep 3"})
     path = project.playbook(
         [PLANNED, BEFORE, play("a1", waits, {"name": "Wait", "ansible.builtin.pause": {"seconds": 60}})]
     )
     with receiving() as receiver:
-        told(project, receiver.url)
+        configure_webhook(project, receiver.url)
         process = subprocess.Popen(
             [Path(sys.executable).with_name("ansible-playbook"), "-i", project.folder / "inventory.yml", path],
             cwd=project.folder,
@@ -245,7 +245,7 @@ def test_a_controller_that_is_killed_is_told_of_all_the_same(project: Project) -
 )
 def test_a_run_that_changes_nothing_tells_nobody(plays: list[dict[str, Any]], cmdline: str, project: Project) -> None:
     with receiving() as receiver:
-        told(project, receiver.url)
+        configure_webhook(project, receiver.url)
         assert project.run(plays, cmdline=cmdline).rc == 0
     assert receiver.got == []
 
@@ -261,7 +261,7 @@ def test_a_run_that_changes_nothing_tells_nobody(plays: list[dict[str, Any]], cm
 def test_what_cannot_be_meant_is_said_once_without_its_value(
     variables: dict[str, Any], said: str, project: Project
 ) -> None:
-    told(project, "http://127.0.0.1:9/", **variables)
+    configure_webhook(project, "http://127.0.0.1:9/", **variables)
     run = project.run(GOOD)
     text = " ".join(run.stdout.read().split())
     assert run.rc == 0

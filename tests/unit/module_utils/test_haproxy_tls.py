@@ -77,7 +77,7 @@ def test_what_haproxy_cannot_use_leaves_what_was_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "errors", "told"),
+    ("status", "errors", "expected"),
     [
         (1, "check-weak.txt", "unable to load SSL certificate into SSL Context '/etc/haproxy/weak.pem'."),
         (1, "check-nokey.txt", "No Private Key found in '/etc/haproxy/nokey.pem.key'."),
@@ -90,9 +90,9 @@ def test_what_haproxy_cannot_use_leaves_what_was_there(tmp_path: Path) -> None:
         (None, "", "it did not answer"),
     ],
 )
-def test_the_reason_is_haproxys_own(status: int | None, errors: str, told: str) -> None:
+def test_the_reason_is_haproxys_own(status: int | None, errors: str, expected: str) -> None:
     text = (CAPTURED / errors).read_text() if errors else ""
-    assert haproxy_tls.reason(Checked(status, text)) == told
+    assert haproxy_tls.reason(Checked(status, text)) == expected
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ def test_every_driver_once() -> None:
     ]
 
 
-def test_what_scenarios_are_told() -> None:
+def test_what_scenarios_are_given() -> None:
     facts = debian_drivers.facts("bookworm", FOUND)
     assert facts["real_bookworm_release_open"] == "535.261.03-1"
     assert facts["real_bookworm_security_proprietary"] == "535.309.01-0+deb12u1"
@@ -60,7 +60,7 @@ def test_where_the_archive_lies_is_what_this_machine_s_apt_says() -> None:
     assert archive.addresses(said) == {"archive": "http://a.example/debian/", "security": "http://a.example/security/"}
 
 
-def test_a_machine_that_knows_no_archive_of_debian_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_knows_no_archive_of_debian_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     said = subprocess.CompletedProcess([], 0, "Ubuntu|noble|http://u.example/ubuntu/\n", "")
     monkeypatch.setattr(archive.shell, "run", lambda *_arguments, **_options: said)
     with pytest.raises(TestbedError, match="knows no archive of Debian"):

@@ -1,4 +1,4 @@
-"""tools/lock: what is told to uv, what is said of a renewed lock."""
+"""tools/lock: what is given to uv, what is said of a renewed lock."""
 
 from __future__ import annotations
 

@@ -250,9 +250,9 @@ def _environment(job: Job, scratch: Path, launch: Launch) -> dict[str, str]:
     }
     if job.interface:
         fixed["NCCL_SOCKET_IFNAME"] = job.interface
-    told = {name: fixed[name] for name in ("NCCL_DEBUG", "NCCL_DEBUG_FILE")}  # whatever serves says less, or elsewhere
+    debug = {name: fixed[name] for name in ("NCCL_DEBUG", "NCCL_DEBUG_FILE")}  # whatever serves says less, or elsewhere
     inherited.pop("NCCL_DEBUG_SUBSYS", None)
-    return {**fixed, **inherited, **told, **launch.environment}
+    return {**fixed, **inherited, **debug, **launch.environment}
 
 
 def _logs(scratch: Scratch) -> Iterator[tuple[str, str]]:

@@ -71,7 +71,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("name", "kind", "text"), [(name, *right) for name, right in CASES.items()], ids=CASES)
-def test_a_case_is_told_by_its_cause(name: str, kind: CauseKind, text: str) -> None:
+def test_a_case_is_explained_by_its_cause(name: str, kind: CauseKind, text: str) -> None:
     found = causes.of_program(case(name))
     assert found.kind is kind
     assert found.text.startswith(text)
@@ -212,7 +212,7 @@ REASONS = {
         ["AssertionError", "RuntimeError: Engine core initialization failed. See root cause above."],
         "RuntimeError: Engine core initialization failed. See root cause above.",
     ),
-    "a program that was told to stop": (
+    "a program that was asked to stop": (
         [
             '  File "/x/a.py", line 3, in wait',
             "    await served",

@@ -244,7 +244,7 @@ TELLS = """
 
 
 @pytest.mark.parametrize(
-    ("told", "seconds", "status", "part", "least"),
+    ("reported", "seconds", "status", "part", "least"),
     [
         ([(0, 0.1), (1, 0.1)], (PATIENCE, PATIENCE), "done", 1, 0.2),
         ([(0, ENDLESS)], (1.0, PATIENCE), "timeout", 0, 1.0),
@@ -255,9 +255,9 @@ TELLS = """
     ],
     ids=["both", "hangs in the first", "hangs in the second", "goes back", "tells twice", "tells of none"],
 )
-def test_each_part_has_its_own_time_and_folder(told, seconds, status, part, least, tmp_path, mark):
+def test_each_part_has_its_own_time_and_folder(reported, seconds, status, part, least, tmp_path, mark):
     parts = [Part(seconds[0], tmp_path / "first"), Part(seconds[1], tmp_path / "second")]
-    outcome = deadline.start(python(TELLS, repr(told), mark), parts).wait()
+    outcome = deadline.start(python(TELLS, repr(reported), mark), parts).wait()
     assert (outcome.status, outcome.part) == (status, part)
     assert least <= outcome.seconds < least + deadline.EXTRA
     if status == "timeout":
@@ -266,14 +266,14 @@ def test_each_part_has_its_own_time_and_folder(told, seconds, status, part, leas
         assert not empty.exists()
 
 
-def test_a_part_that_is_told_of_twice_has_its_time_once(monkeypatch):
+def test_a_part_that_is_reported_twice_has_its_time_once(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     clock = PartsClock([5.0, 3.0])
     assert (clock.now, clock.end) == (0, 105.0)
-    for moment, told, expected in ((101.0, 1, (1, 104.0)), (102.0, 1, (1, 104.0)), (103.0, 0, (1, 104.0))):
+    for moment, reported, expected in ((101.0, 1, (1, 104.0)), (102.0, 1, (1, 104.0)), (103.0, 0, (1, 104.0))):
         now[0] = moment
-        os.write(clock.writer, bytes([told]))
+        os.write(clock.writer, bytes([reported]))
         assert clock.read()
         assert (clock.now, clock.end) == expected
     os.close(clock.writer)
@@ -281,7 +281,7 @@ def test_a_part_that_is_told_of_twice_has_its_time_once(monkeypatch):
     os.close(clock.reader)
 
 
-def test_a_command_of_one_part_is_told_of_no_handle():
+def test_a_command_of_one_part_is_given_no_handle():
     assert (
         deadline.run(python("import os; print('LOCKSTEP_PARTS_HANDLE' in os.environ)"), deadline=PATIENCE).stdout
         == "False\n"

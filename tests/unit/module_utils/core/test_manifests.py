@@ -22,7 +22,7 @@ def test_digest_depends_on_values_not_on_their_order() -> None:
     ("files", "variables", "applied", "same_code"),
     [("f", 1, True, True), ("f", 2, False, True), ("g", 1, False, False), ("g", 2, False, False)],
 )
-def test_it_is_told_who_changed_it(tmp_path: Path, files: str, variables: int, applied: bool, same_code: bool) -> None:
+def test_it_is_known_who_changed_it(tmp_path: Path, files: str, variables: int, applied: bool, same_code: bool) -> None:
     """The operator, by a variable, or another version of Lockstep."""
     key = manifests.make_key(tmp_path / "key")
     record = manifests.manifest("r", manifests.digest("f", {"a": 1}, {}), [], key)

@@ -42,7 +42,7 @@ def test_what_stands_under_unmet_dependencies(text: str, unmet: str) -> None:
 
 
 def test_a_failed_install_says_it_too() -> None:
-    """ "held broken packages" was all that was told."""
+    """ "held broken packages" was all that was said."""
     assert package_command.failure_reason(DESKTOP, 100).startswith(
         "nvidia-driver-550-open: Depends: xserver-xorg-video-nvidia-550 (= 550.127.05-0ubuntu1) but it is not going"
     )

@@ -39,7 +39,7 @@ def said(version: str, today: datetime.date = TODAY, **where: Any) -> list[str]:
         ("620.10.01", TODAY, []),
     ],
 )
-def test_an_ended_branch_is_told_with_its_month(version: str, today: datetime.date, fragments: list[str]) -> None:
+def test_an_ended_branch_is_reported_with_its_month(version: str, today: datetime.date, fragments: list[str]) -> None:
     found = said(version, today)
     assert len(found) == len(fragments)
     for line, fragment in zip(found, fragments, strict=True):
@@ -98,7 +98,7 @@ def test_a_repository_of_nvidia_s_that_does_not_carry_a_branch(
 
 
 @pytest.mark.parametrize("version", ["545.23.08", "verify", None, "550"])
-def test_what_is_not_listed_is_not_judged_by_a_row(version: str | None) -> None:
+def test_what_is_not_listed_is_not_checked_by_a_row(version: str | None) -> None:
     assert branches.of(version, BRANCHES) is None
 
 

@@ -40,7 +40,7 @@ def functions(root: Path, *lines: str) -> Path:
     return tree(root, "\n".join(f"/sys/bus/pci/devices/{line}" for line in lines))
 
 
-def test_switches_that_are_no_pci_devices_are_told_by_who_manages_them(tmp_path: Path) -> None:
+def test_switches_that_are_no_pci_devices_are_known_by_who_manages_them(tmp_path: Path) -> None:
     tree(tmp_path, (CASE / "tree.txt").read_text())
     assert fabric.switch_managers(tmp_path) == ["0000:a0:00.0", "0000:a1:00.0", "0000:a2:00.0", "0000:a3:00.0"]
     assert fabric.spans_hosts(tmp_path) is False
@@ -95,7 +95,7 @@ def test_cards_whose_nvlink_reaches_other_hosts(tmp_path: Path, device: str, spa
         pytest.param("# 10.0.0.11\n# 10.0.0.12\n", False, id="as it came"),
     ],
 )
-def test_cards_that_are_not_listed_are_judged_by_what_imex_was_given(tmp_path: Path, listed: str, spans: bool) -> None:
+def test_cards_that_are_not_listed_go_by_what_imex_was_given(tmp_path: Path, listed: str, spans: bool) -> None:
     """GH200 NVL32, and racks that came after this table; nvidia-imex alone says nothing: it is installed on HGX B200 too."""
     file = tmp_path / fabric.IMEX_HOSTS
     file.parent.mkdir(parents=True)

@@ -1,6 +1,6 @@
 """Installing a driver and going back with the real apt and dpkg, in a root of their own, beside a package that fails.
 
-Kept apart from this machine: apt and dpkg are told to work below a folder, and scripts of packages run outside of it.
+Kept apart from this machine: apt and dpkg are made to work below a folder, and scripts of packages run outside of it.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ BOMB = {"driver": "570.133.20", "flavor": "open", "gpu": "NVIDIA B200"}
         ("70.5", -4.5, "after 66 days of uptime, since 4.5 days it may come any moment: nvidia-smi"),
     ],
 )
-def test_an_issue_that_comes_with_uptime_is_told_before(uptime: str, left: float, words: str) -> None:
+def test_an_issue_that_comes_with_uptime_is_reported_before(uptime: str, left: float, words: str) -> None:
     (bomb,) = known_issues.time_bombs(SHIPPED, {**BOMB, "uptime_days": uptime})
     assert (bomb.issue.id, bomb.at_days, bomb.days_left) == ("smi-hang-66-days", 66.0, left)
     assert str(bomb).startswith(words)

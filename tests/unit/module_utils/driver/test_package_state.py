@@ -68,7 +68,7 @@ def test_what_is_part_of_a_driver(name: str, part: bool) -> None:
     assert package_state.is_driver_part(name) is part
 
 
-def test_others_are_told_from_the_drivers_own() -> None:
+def test_others_are_distinguished_from_the_drivers_own() -> None:
     rows = (
         "installed\tok\tbash\t5.2\nhalf-configured\tok\tacme-agent\t1.0\n"
         "half-configured\tok\tnvidia-dkms-550-open\t550.90.07-1\nconfig-files\tok\told-agent\t0.9\n"

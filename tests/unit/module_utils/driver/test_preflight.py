@@ -309,7 +309,7 @@ def test_a_driver_that_is_installed_needs_its_modules_for_the_next_boot_too(host
 
 
 def test_a_lock_taken_while_the_host_is_looked_at_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else packages that somebody is just changing would be judged."""
+    """Else packages that somebody is just changing would be checked."""
     answers = [{}, {"/var/lib/dpkg/lock": "pid 812"}]
     monkeypatch.setattr(preflight, "locks", lambda: answers.pop(0))
     monkeypatch.setattr(preflight, "problems", lambda _declared, busy: [])
@@ -367,7 +367,7 @@ def test_prebuilt_modules(
         documented("prebuilt-modules-in-preflight", text)
 
 
-def test_while_a_lock_is_held_its_holder_is_named_and_no_package_is_judged(host: Host, declared: Declared) -> None:
+def test_while_a_lock_is_held_its_holder_is_named_and_no_package_is_checked(host: Host, declared: Declared) -> None:
     """dpkg's own run leaves packages half-way for as long as it lasts."""
     host.dpkg_status((DESKTOP / "status").read_text() + BROKEN)
     lock = host.root / "var/lib/dpkg/lock-frontend"

@@ -141,7 +141,7 @@ class Watched:
     def check(self) -> None:
         """No secret stands in an argument, or in a file that others than its owner read."""
         assert not any(secret in part for argv in self.argvs for part in argv for secret in self.secrets)
-        assert self.holding, "apt was told it by a file"
+        assert self.holding, "apt was given it by a file"
         assert set(self.holding.values()) == {0o600}, self.holding
 
 
@@ -178,7 +178,7 @@ def test_a_wrong_password_is_said_and_not_shown(host: Host, key: Key, mirror: Pa
     assert "guessed-77aa" not in found[0].cause
 
 
-def test_another_server_is_not_told_the_password(host: Host, key: Key, mirror: Path) -> None:
+def test_another_server_is_not_given_the_password(host: Host, key: Key, mirror: Path) -> None:
     with served(mirror) as server, served(mirror) as other:
         asked = declared(server, key, "flat", "/", (), USER)
         _key, wrong = keyring.fetch(dataclasses.replace(asked, keyring_url=f"{other.url}/key.gpg"))

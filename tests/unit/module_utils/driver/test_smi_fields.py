@@ -15,7 +15,7 @@ from ansible_collections.lockstep.vllm.plugins.module_utils.gates.codes import C
 
 ROOT = Path(__file__).parents[4]
 LISTS = sorted((ROOT / "tests/unit/fixtures/nvidia-smi/fields").glob("*.txt"))
-ROW = re.compile(r"\| `([^`]+)` \| (fails|warns|compared|must answer|not judged)([^|]*)\|")
+ROW = re.compile(r"\| `([^`]+)` \| (fails|warns|compared|must answer|not checked)([^|]*)\|")
 DECISIONS = {
     match[1]: (match[2], set(re.findall(r"`([a-z_]+)`", match[3].split(" where ")[0])))
     for line in (ROOT / "docs/reference/nvidia-smi.md").read_text().splitlines()
@@ -74,14 +74,14 @@ def test_the_document_and_the_code_decide_alike() -> None:
         ("<gpu_operation_mode><pending_gom>Compute</pending_gom></gpu_operation_mode>", None),
     ],
 )
-def test_a_field_that_no_branch_had_and_that_asks_for_something_is_told(inside: str, named: str | None) -> None:
+def test_a_field_that_no_branch_had_and_that_asks_for_something_is_reported(inside: str, named: str | None) -> None:
     flags = smi_fields.flags(ElementTree.fromstring(f"<gpu>{inside}</gpu>"))
     assert [(flag.field, flag.decision.code, flag.decision.severity) for flag in flags] == (
         [(named, "field_unknown", "warn")] if named else []
     )
 
 
-def test_a_field_that_is_judged_is_told_by_its_row_alone() -> None:
+def test_a_field_that_is_checked_is_reported_by_its_row_alone() -> None:
     inside = "<remapped_rows><remapped_row_pending>Yes</remapped_row_pending></remapped_rows>"
     flags = smi_fields.flags(ElementTree.fromstring(f"<gpu>{inside}</gpu>"))
     assert [flag.decision.code for flag in flags] == ["row_remap_pending"]
@@ -98,7 +98,7 @@ def test_a_field_that_a_verdict_depends_on_must_be_answered() -> None:
     for path in LISTS:
         for field in fields(path):
             kind = DECISIONS[decision(field) or ""][0]
-            if kind != "not judged" and not field.startswith("fabric/cl"):
+            if kind != "not checked" and not field.startswith("fabric/cl"):
                 assert smi_fields.matters(field), field
 
 
@@ -140,7 +140,7 @@ def test_flags(given: dict[str, str], codes: list[str]) -> None:
     assert [flag.decision.code for flag in smi_fields.flags(gpu(**given))] == codes
 
 
-def test_what_is_unread_is_told_by_field() -> None:
+def test_what_is_unread_is_reported_by_field() -> None:
     element = gpu(performance_state="Unknown Error", fan_speed="N/A", ecc_mode__current_ecc="GPU is lost", uuid="GPU-1")
     found = smi_fields.unread(element)
     assert [(one.field, one.absence) for one in found] == [

@@ -106,7 +106,7 @@ def test_all_strict_relations_of_the_real_packages_hold_in_the_plan() -> None:
                 assert there[one].startswith(exact.partition("-")[0]), (name[1], one)
 
 
-def test_the_open_flavour_that_a_version_does_not_have_is_told() -> None:
+def test_the_open_flavour_that_a_version_does_not_have_is_reported() -> None:
     with pytest.raises(
         PackageError, match=r"535\.309\.01 is on offer with proprietary kernel modules alone: set nvidia_driver_flavor"
     ):

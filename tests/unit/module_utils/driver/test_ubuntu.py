@@ -108,7 +108,7 @@ def test_prebuilt_modules_their_objects_and_signatures_are_the_driver_s_and_held
     assert "nvidia-compute-utils-525" not in found  # removed; only its configuration is left
 
 
-def test_modules_that_were_made_for_another_driver_are_told_from_apt_s_lines() -> None:
+def test_modules_that_were_made_for_another_driver_are_read_from_apt_s_lines() -> None:
     """An open one is bound from both sides, a proprietary one from below alone."""
     unmet = package_causes.unmet(text("22.04/apt-unmet-prebuilt.txt").splitlines())
     assert [(package, len(relations)) for package, relations, _line in unmet] == [

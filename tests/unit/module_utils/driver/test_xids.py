@@ -17,9 +17,9 @@ NVLINK5 = data_tables.read("nvlink5_xids")
 CATALOGUE = xids.parse(ROWS, NVLINK5)
 
 
-def judged(*lines: str) -> dict[int, xids.Seen]:
+def assessed(*lines: str) -> dict[int, xids.Seen]:
     events = kernel_log.parse_xids([(float(at), line) for at, line in enumerate(lines)])
-    return {seen.code: seen for seen in xids.judge(events, CATALOGUE)}
+    return {seen.code: seen for seen in xids.assess(events, CATALOGUE)}
 
 
 def captured(name: str) -> list[str]:
@@ -87,12 +87,12 @@ X = "NVRM: Xid (PCI:0000:19:00): "
     ],
 )
 def test_who_caused_it_and_what_ends_it(message: str, cause: Cause | None, action: Action, fails: bool) -> None:
-    (seen,) = judged(message).values()
+    (seen,) = assessed(message).values()
     assert (seen.row.cause if seen.row else None, seen.action, seen.fails) == (cause, action, fails)
 
 
 def test_nvlink_5_by_its_registers() -> None:
-    seen = judged(*captured("kernel/nvlink5-leptonai-gpud-1174"))
+    seen = assessed(*captured("kernel/nvlink5-leptonai-gpud-1174"))
     assert (seen[149].action, set(seen[149].look_at)) == (Action.RESET, {LookAt.OTHERS, LookAt.PEER})
     assert not seen[145].fails
     assert not seen[94].fails
@@ -120,7 +120,7 @@ def nvlink(unit: str, severity: str, intrinfo: int, status: int, code: int = 145
     ],
 )
 def test_registers(line: str, action: Action) -> None:
-    (seen,) = judged(line).values()
+    (seen,) = assessed(line).values()
     assert seen.action is action
 
 
@@ -137,22 +137,22 @@ def test_registers(line: str, action: Action) -> None:
     ],
 )
 def test_xid_154_carries_its_action(number: int, said: str, action: Action) -> None:
-    (seen,) = judged(f"{X}154, GPU recovery action changed from 0x0 (None) to {number:#x} ({said})").values()
+    (seen,) = assessed(f"{X}154, GPU recovery action changed from 0x0 (None) to {number:#x} ({said})").values()
     assert seen.action is action
 
 
 def test_the_last_recovery_action_of_a_gpu_counts() -> None:
     asked = f"{X}154, GPU recovery action changed from 0x0 (None) to 0x1 (GPU Reset Required)"
     over = f"{X}154, GPU recovery action changed from 0x1 (GPU Reset Required) to 0x0 (None)"
-    assert not judged(asked, over)[154].fails
-    assert judged(over, asked)[154].fails
+    assert not assessed(asked, over)[154].fails
+    assert assessed(over, asked)[154].fails
 
 
 def test_the_worst_of_several_severities_counts_and_names_its_gpu() -> None:
     mild = nvlink("RLW_SRC_TRACK", "Nonfatal", 0x040988E2, 0x8)
     worse = nvlink("RLW_SRC_TRACK", "Fatal", 0x040988E2, 0x1).replace("0000:19:00", "0000:9b:00")
     for lines in ((mild, worse, mild), (worse, mild, mild)):
-        seen = judged(*lines)[145]
+        seen = assessed(*lines)[145]
         assert [event["device"] for event in seen.worst] == ["0000:9b:00"]
         assert [(event["device"], event["count"]) for event in seen.others] == [("0000:19:00", 2)]
         assert seen.fails

@@ -71,7 +71,7 @@ def test_a_case_is_advised(case: str, advice: tuple[str, list[str]]) -> None:
     assert [each for each in fragments if each not in said] == []
 
 
-def test_a_completion_from_a_link_local_gid_is_told_as_one() -> None:
+def test_a_completion_from_a_link_local_gid_is_reported_as_one() -> None:
     """The second line of case log-ib-gid-timeout, where queue pairs came up and nothing went through."""
     found = log_advice.read([(CASES / "log-ib-gid-timeout/engine.log").read_text().splitlines()[1]], KNOWN)
     assert [one.id for one in found] == ["nccl_link_local_completion"]

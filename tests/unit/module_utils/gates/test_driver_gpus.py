@@ -1,4 +1,4 @@
-"""GPUs and links, judged by the cards beside them."""
+"""GPUs and links, assessed by the cards beside them."""
 
 from __future__ import annotations
 

@@ -469,7 +469,7 @@ CASE = Path(__file__).parents[2] / "fixtures/cases/gate-nccl-system-error"
 
 
 def case_reports(name: str) -> list[Report]:
-    """What the case's ranks told; its errors are weighed as a rank weighs its own."""
+    """What the case's ranks reported; its errors are weighed as a rank weighs its own."""
     reports = []
     for given in json.loads((CASE / name).read_text()):
         happened: list[events.Event] = []

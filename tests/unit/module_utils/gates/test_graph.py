@@ -187,7 +187,7 @@ def test_the_slowest_of_slow_replays_is_named_and_both_hosts_are_a_pair():
     assert graph_gate.evaluate(reports, 4.0).passed
 
 
-def test_times_are_told_in_milliseconds():
+def test_times_are_reported_in_milliseconds():
     cause = graph_gate.evaluate([report("a1", 0, replay("a1", 0, seconds=0.999, eager=0.0999))], 2.0).cause
     assert cause == "FULL batch 4 on a1: a replay takes 999 ms, 10 times eager (99.9 ms), 2 is allowed"
 

@@ -81,7 +81,7 @@ def test_nvlink_between_hosts_that_a_variable_forbids(setting: str, hints: tuple
     assert nccl_log.parse(f"a1:1:1 [0] NCCL INFO {setting}").hints == hints
 
 
-def test_ranks_that_differ_are_told() -> None:
+def test_ranks_that_differ_are_reported() -> None:
     text = (LOGS / "2.27.5-roce.log").read_text() + (LOGS / "2.27.3-efa-to-sockets.log").read_text()
     assert nccl_log.parse(text).networks == ("IB", "Socket")
 

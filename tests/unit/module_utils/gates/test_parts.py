@@ -35,8 +35,8 @@ def graph(host, rank, phase="capture", waiting=False, at=BEGAN + 8):
 
 
 def verdicts(reports):
-    judges = {"nccl": lambda found: nccl_gate.evaluate(found, None), "graph": graph_gate.evaluate}
-    found = {name: judges[name](each) for name, each in parts.split(reports, PARTS).items()}
+    evaluators = {"nccl": lambda found: nccl_gate.evaluate(found, None), "graph": graph_gate.evaluate}
+    found = {name: evaluators[name](each) for name, each in parts.split(reports, PARTS).items()}
     return {name: (str(result.code), result.host) for name, result in found.items()}
 
 

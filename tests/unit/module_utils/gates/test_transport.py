@@ -52,8 +52,8 @@ def joined(seen: Wire, domain: str = "5f3e.1") -> Wire:
     return dataclasses.replace(seen, said=dataclasses.replace(seen.said, hosts=2, hints=()), domain=domain)
 
 
-def judged(*wires: Wire | None, result: GateResult = PASSED) -> GateResult:
-    return transport.judge(result, [report(f"a{n + 1}", n, wire=each) for n, each in enumerate(wires)])
+def evaluated(*wires: Wire | None, result: GateResult = PASSED) -> GateResult:
+    return transport.evaluate(result, [report(f"a{n + 1}", n, wire=each) for n, each in enumerate(wires)])
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def judged(*wires: Wire | None, result: GateResult = PASSED) -> GateResult:
     ],
 )  # fmt: skip
 def test_transport(wires, code, host, says, types) -> None:
-    result = judged(*wires)
+    result = evaluated(*wires)
     assert (result.code, result.host, result.passed) == (code, host, code == "ok")
     assert says in result.cause
     assert types in f"{result.cause} {result.next}"
@@ -130,47 +130,47 @@ def test_transport(wires, code, host, says, types) -> None:
     ],
 )
 def test_what_may_be_meant_is_a_warning(first: Wire, says: str) -> None:
-    result = judged(first, GOOD)
+    result = evaluated(first, GOOD)
     assert result.passed
     assert [line for line in result.warnings if says in line]
-    assert judged(GOOD, GOOD).warnings == ()
+    assert evaluated(GOOD, GOOD).warnings == ()
 
 
 def test_slow_through_sockets_is_called_that() -> None:
-    result = judged(GOOD, FELL, result=SLOW)
+    result = evaluated(GOOD, FELL, result=SLOW)
     assert (result.code, result.host) == ("fell_to_sockets", "a2")
     assert "; busbw of all_reduce over a1, a2: 3 GB/s, floor 288. On a2, as user lockstep: " in result.cause
 
 
 def test_slow_for_another_reason_says_what_nccl_used() -> None:
-    result = judged(GOOD, GOOD, result=SLOW)
+    result = evaluated(GOOD, GOOD, result=SLOW)
     assert result.code == "slow_link"
     assert result.cause.endswith("; NCCL used, a1: IB, GPUDirect RDMA; a2: IB, GPUDirect RDMA")
-    alone = judged(wire(said("2.28-nvls", nvls_channels=0, shared_memory=2), QUIET), result=SLOW)
+    alone = evaluated(wire(said("2.28-nvls", nvls_channels=0, shared_memory=2), QUIET), result=SLOW)
     assert alone.cause.endswith("; NCCL used, a1: no network, 24 channels, no NVLS, the host's memory between GPUs")
 
 
 def test_another_failure_keeps_its_name() -> None:
     hung = dataclasses.replace(PASSED, verdict="timeout", code=Code.COLLECTIVE_HANGS, cause="all ranks hung")
-    result = judged(GOOD, FELL, result=hung)
+    result = evaluated(GOOD, FELL, result=hung)
     assert (result.code, result.cause) == ("collective_hangs", "all ranks hung")
 
 
 def test_within_one_host_no_network_is_demanded() -> None:
-    assert judged(FELL).passed
+    assert evaluated(FELL).passed
 
 
 @pytest.mark.parametrize(
     ("backend", "shown"), [("gloo", {"skipped": "backend gloo: NCCL carried nothing"}), (None, None)]
 )
 def test_another_backend_is_skipped_and_says_so(backend: str | None, shown: object) -> None:
-    result = judged(FELL, FELL, result=dataclasses.replace(PASSED, backend=backend))
+    result = evaluated(FELL, FELL, result=dataclasses.replace(PASSED, backend=backend))
     assert result.passed
     assert result.measured.get("transport") == shown
 
 
 def test_the_result_shows_what_was_seen() -> None:
-    shown = judged(GOOD, GOOD).measured["transport"]["a1"]
+    shown = evaluated(GOOD, GOOD).measured["transport"]["a1"]
     assert (shown["networks"], shown["gdr"]) == (["IB"], True)
     assert shown["hints"] == ["mnnvl_disabled"]  # its log has NCCL_CUMEM_ENABLE=0
     assert shown["moved_bytes"]["mlx5_0"] == GIB

@@ -122,7 +122,7 @@ def test_what_another_user_may_have_put_there_is_read_as_that_user(monkeypatch: 
         assert found["weights"] == {"model.safetensors": 1}
 
 
-def test_what_staging_left_is_told_by_its_manifest(tmp_path: Path) -> None:
+def test_what_staging_left_is_known_by_its_manifest(tmp_path: Path) -> None:
     made = {"source": "hub:a/b@main", "files": {
         "config.json": {"size": 2, "sha256": "a" * 64}, "m.safetensors": {"size": 9, "sha256": "b" * 64},
     }}  # fmt: skip

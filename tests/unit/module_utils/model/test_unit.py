@@ -23,7 +23,7 @@ REQUEST = Request(Verb.STAGE, "/srv/lockstep/models", "tiny", "hub:owner/tiny")
 
 
 class Systemd:
-    """systemctl and systemd-run: the unit is active for as many questions as it is told, then answers."""
+    """systemctl and systemd-run: the unit is active for as many questions as it is given, then answers."""
 
     def __init__(self, active: int, answer: dict[str, object] | None, running: bool = False) -> None:
         self.left = active if running else 0
@@ -42,8 +42,8 @@ class Systemd:
                 ticket = json.loads(request.read_text())["id"]
                 unit.RUNTIME.mkdir(exist_ok=True)
                 (unit.RUNTIME / worker.ANSWER).write_text(json.dumps({"id": ticket, "answer": self.answer}))
-            return CommandResult(0, "inactive\n")
-        return CommandResult(0, "active\n")
+            return CommandResult(0, f"Id={unit.UNIT}\nActiveState=inactive\n")
+        return CommandResult(0, f"Id={unit.UNIT}\nActiveState=active\n")
 
 
 @pytest.fixture(autouse=True)

@@ -110,7 +110,7 @@ def test_a_driver_older_than_the_cuda_of_the_environment_warns() -> None:
     )
 
 
-def test_a_time_bomb_is_told_with_the_days_that_are_left() -> None:
+def test_a_time_bomb_is_reported_with_the_days_that_are_left() -> None:
     refusals, warnings = said("580.105.08")
     assert refusals == []
     assert len(warnings) == 1

@@ -822,7 +822,7 @@ def test_the_plan_for_people_names_who_is_skipped_and_why() -> None:
 
 
 @pytest.mark.parametrize(
-    ("nexts", "told"),
+    ("nexts", "shown"),
     [
         (
             ("ansible a1 -m ansible.builtin.ping", "ansible a2 -m ansible.builtin.ping"),
@@ -833,15 +833,15 @@ def test_the_plan_for_people_names_who_is_skipped_and_why() -> None:
     ],
     ids=["one command for both", "other commands", "of no host"],
 )
-def test_what_is_true_of_several_hosts_is_one_line_with_one_command(nexts: tuple[str, ...], told: str) -> None:
+def test_what_is_true_of_several_hosts_is_one_line_with_one_command(nexts: tuple[str, ...], shown: str) -> None:
     stops = [Stop("does not answer", command, where=host) for host, command in zip(("a1", "a2"), nexts, strict=True)]
-    assert render.lines(stops) == [f"a1, a2: does not answer. Next: {told}"]
+    assert render.lines(stops) == [f"a1, a2: does not answer. Next: {shown}"]
     many = [Stop("does not answer", f"ansible h{n} -m ping", where=f"h{n}") for n in range(20)]
     assert render.lines(many) == ["h[0-19]: does not answer. Next: ansible h0 -m ping"]
 
 
 @pytest.mark.parametrize(
-    ("runs", "mode", "told"),
+    ("runs", "mode", "warns"),
     [
         ("580.95.05", Mode.CONVERGE, True),
         ("550.90.07", Mode.CONVERGE, False),
@@ -849,7 +849,7 @@ def test_what_is_true_of_several_hosts_is_one_line_with_one_command(nexts: tuple
     ],
     ids=["a roll was not written down", "an older one", "a roll asks for it"],
 )
-def test_a_plan_says_that_it_takes_a_newer_driver_back(runs: str, mode: Mode, told: bool) -> None:
+def test_a_plan_says_that_it_takes_a_newer_driver_back(runs: str, mode: Mode, warns: bool) -> None:
     host = edited("b1", driver__package_version=runs, driver__loaded_version=runs, driver__package_versions=[runs])
     warnings = [str(each) for each in build({"b1": host}, mode=mode).warnings if "takes it back" in str(each)]
     assert warnings == (
@@ -857,7 +857,7 @@ def test_a_plan_says_that_it_takes_a_newer_driver_back(runs: str, mode: Mode, to
             f"b1: runs driver {runs}, newer than {VERSION}, to which this run takes it back. To keep it, set "
             f'nvidia_driver_version: "{runs}" in the inventory'
         ]
-        if told
+        if warns
         else []
     )
 

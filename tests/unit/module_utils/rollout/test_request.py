@@ -906,7 +906,7 @@ def test_every_testbed_is_planned_without_a_word(name: str, tmp_path: Path) -> N
     ("drops", "mode", "said"),
     [(True, Mode.CONVERGE, 1), (False, Mode.CONVERGE, 0), (None, Mode.CONVERGE, 0), (True, Mode.UPGRADE, 1)],
 )
-def test_a_key_that_clients_have_and_would_lose_is_told(
+def test_a_key_that_clients_have_and_would_lose_is_reported(
     drops: bool | None, mode: Mode, said: int, declare: Callable[..., controller.Cluster]
 ) -> None:
     preflight = {"taken_ports": {}, "names": {}, **({} if drops is None else {"drops_api_key": drops})}

@@ -68,7 +68,7 @@ def found(given: Any, read: Callable[[str], str] = lambda path: Path(path).read_
 
 
 @pytest.mark.parametrize(
-    ("given", "refuses", "told"),
+    ("given", "refuses", "fragment"),
     [
         (settings(certificate(days=-1 / 24)), True, "vllm_haproxy_tls_certificate has expired on 2026-11-27 11:00 UTC: renew it"),
         (settings(certificate(since=1)), True, "vllm_haproxy_tls_certificate is not valid before 2026-11-28 12:00 UTC: check the controller's clock"),
@@ -88,10 +88,10 @@ def found(given: Any, read: Callable[[str], str] = lambda path: Path(path).read_
         (settings(vllm_haproxy_api_name="www.example.com"), True, "is not valid for vllm_haproxy_api_name (www.example.com)"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told_and_no_key_with_it(given: Any, refuses: bool, told: str) -> None:
+def test_what_is_wrong_is_reported_and_no_key_with_it(given: Any, refuses: bool, fragment: str) -> None:
     ((refused, line),) = found(given)
     assert refused is refuses
-    assert told in line
+    assert fragment in line
     assert "PRIVATE KEY-----" not in line
 
 

@@ -1,4 +1,4 @@
-"""A run of the installed collection without its configuration is told what it lacks."""
+"""A run of the installed collection without its configuration says what it lacks."""
 
 from __future__ import annotations
 

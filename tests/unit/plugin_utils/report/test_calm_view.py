@@ -162,7 +162,7 @@ def test_a_wait_says_who_is_missing_and_for_how_long(redrawn: bool) -> None:
     screen.lines.clear()
     for _ in range(2):
         screen.clock.now += 15
-        view.told(Progress("a1", screen.clock.now, "3 of 4 hosts are there; a4: its unit has failed"))
+        view.reported(Progress("a1", screen.clock.now, "3 of 4 hosts are there; a4: its unit has failed"))
     screen.clock.now += 5
     lines = [] if redrawn else ["   0:15  a1           waits for 15 s: 3 of 4 hosts are there; a4: its unit has failed"]
     assert screen.lines == lines
@@ -317,7 +317,7 @@ def test_a_wait_says_for_how_long_and_who_is_missing_on_every_screen() -> None:
         screen.add(screen.tracker.task_starts("a1", "wait"))
         screen.view.task_starts("a1", "Wait until the replica's hosts are there")
         screen.clock.now += 15
-        screen.view.told(Progress("a1", 15.0, why))
+        screen.view.reported(Progress("a1", 15.0, why))
         screen.clock.now += 70
         screen.view.tick()
         live = screen.view.live(80, 20)

@@ -289,7 +289,7 @@ def test_replicas_that_came_up_alike_share_a_row(starts: list[dict[str, Any]], r
     assert [row.replicas for row in engine_starts.alike(timeline.build([SITE[0], *starts]))] == rows
 
 
-def test_a_real_wave_that_was_rolled_back_is_told_as_people_say_it() -> None:
+def test_a_real_wave_that_was_rolled_back_is_described_as_people_say_it() -> None:
     text = Page(report.render(ROLLED_BACK)).text
     expected = [
         "Stopped in wave 1 of 2",
@@ -433,7 +433,7 @@ def test_nothing_sticks_out_on_any_screen(tmp_path: Path, run: list[dict[str, An
     # In a frame: no window of Chromium is narrower than 500 pixels, whatever it is asked for.
     around = tmp_path / "around.html"
     frame = f'<iframe src="report.html" style="border:0;width:{width}px;height:900px"></iframe>'
-    around.write_text(f"<script>onmessage=told=>document.title=told.data</script>{frame}")
+    around.write_text(f"<script>onmessage=sent=>document.title=sent.data</script>{frame}")
     shown = subprocess.run(
         [
             "chromium",

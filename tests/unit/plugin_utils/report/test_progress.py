@@ -30,9 +30,9 @@ def test_a_worker_is_heard(channel: Channel) -> None:
 def test_a_line_is_whole_whatever_it_says(channel: Channel) -> None:
     for _ in range(9):
         progress.tell("h" * 1000, 1e300, "\U0001f525" * 10_000)
-    told = list(channel.read())
-    assert len(told) == 9
-    assert all(each.seconds == 0 and len(each.reason) == 280 for each in told)
+    heard = list(channel.read())
+    assert len(heard) == 9
+    assert all(each.seconds == 0 and len(each.reason) == 280 for each in heard)
 
 
 def test_where_the_pipe_is_full_it_is_shown_as_text(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:

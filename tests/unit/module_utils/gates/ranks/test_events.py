@@ -74,19 +74,19 @@ def test_a_part_s_time_begins_when_all_ranks_have_come_to_it(monkeypatch: pytest
     os.set_blocking(reader, False)
     seen: list[object] = []
 
-    def told() -> bytes:
+    def reported() -> bytes:
         try:
             return os.read(reader, 8)
         except BlockingIOError:
             return b""
 
-    report = context.Reporter(0, "a1", lambda step: seen.append(told()))
+    report = context.Reporter(0, "a1", lambda step: seen.append(reported()))
     report.part_begins(0, "nccl")
     report.begin("check")
     report.part_begins(1, "graph")
     report.begin("eager")
     assert seen == [b""]
-    assert told() == bytes([1])
+    assert reported() == bytes([1])
     os.close(reader)
     os.close(writer)
 

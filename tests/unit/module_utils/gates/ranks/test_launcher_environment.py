@@ -1,4 +1,4 @@
-"""What NCCL is told to write down, and how a gate reads it, whatever the serving environment asks of NCCL."""
+"""What NCCL is made to write down, and how a gate reads it, whatever the serving environment asks of NCCL."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, inherited: dict[str, str], give
     return launcher._environment(types.SimpleNamespace(interface="eth0"), Path("/scratch"), launch)
 
 
-def test_nccl_says_what_it_uses_whatever_the_engine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nccl_says_what_it_uses_whatever_the_engine_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     inherited = {
         "NCCL_DEBUG": "WARN",
         "NCCL_DEBUG_FILE": "/elsewhere",

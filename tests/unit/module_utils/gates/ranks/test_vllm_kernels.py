@@ -1,4 +1,4 @@
-"""How kernels of vLLM's own are tried and judged, with stand-ins for torch and the kernel. The kernels themselves need GPUs."""
+"""How vLLM's own kernels are tried and checked, with stand-ins for torch and the kernel. The kernels themselves need GPUs."""
 
 from __future__ import annotations
 
