@@ -40,8 +40,9 @@ class Endpoint:
         if not self.key:
             return ""
         one_host = shlex.quote("lockstep[0]" if self.router else f"{self.name}[0]")
-        said = f"ansible {one_host} -m ansible.builtin.debug -o -a 'msg={{{{ vllm_server_api_key }}}}'"
-        return f"""export VLLM_API_KEY=$({said} | sed -n 's/.*"msg": "\\([^"]*\\)".*/\\1/p')"""
+        said = f"ansible {one_host} -m ansible.builtin.debug -a 'msg={{{{ vllm_server_api_key }}}}'"
+        # As JSON or as YAML, whichever the configuration has results shown.
+        return f"""export VLLM_API_KEY=$({said} | sed -n 's/^ *"*msg"*: //p' | tr -d "\\"'")"""
 
     @property
     def curl(self) -> str:

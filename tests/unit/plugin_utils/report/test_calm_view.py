@@ -228,8 +228,8 @@ def test_the_box_has_what_a_person_wants() -> None:
         "┌─ site: done after 3 min 47 s " + "─" * 45,
         "│ endpoint    http://10.0.0.11:8000/v1  (replica_a, model tiny)",
         "│ completion  \"It's\" → ' so' (replica_a, 0.4 s)",
-        "│ key         export VLLM_API_KEY=$(ansible 'replica_a[0]' -m ansible.builtin.debug -o"
-        """ -a 'msg={{ vllm_server_api_key }}' | sed -n 's/.*"msg": "\\([^"]*\\)".*/\\1/p')""",
+        "│ key         export VLLM_API_KEY=$(ansible 'replica_a[0]' -m ansible.builtin.debug"
+        """ -a 'msg={{ vllm_server_api_key }}' | sed -n 's/^ *"*msg"*: //p' | tr -d "\\"'")""",
         "│ try it      curl -s http://10.0.0.11:8000/v1/completions -H 'Content-Type: application/json'"
         ' -H "Authorization: Bearer $VLLM_API_KEY"'
         """ -d '{"model": "tiny", "prompt": "It'"'"'s", "max_tokens": 4, "temperature": 0}'""",

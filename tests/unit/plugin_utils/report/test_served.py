@@ -15,8 +15,9 @@ from tests.unit.tools.scripts import script
 ROOT = Path(__file__).parents[4]
 
 
-@pytest.mark.parametrize("router", [False, True])
-def test_the_key_of_a_made_inventory_is_what_a_client_sends(tmp_path: Path, router: bool) -> None:
+@pytest.mark.parametrize(("router", "shown"), [(False, "yaml"), (True, "json")])
+def test_the_key_of_a_made_inventory_is_what_a_client_sends(tmp_path: Path, router: bool, shown: str) -> None:
+    """Whether results are shown as YAML, as by this checkout's configuration, or as JSON; and nothing else is said."""
     folder = tmp_path / "mine"
     hosts = "--hosts=gpu-01=192.0.2.1,gpu-02=192.0.2.2"
     assert script("new-inventory").main([str(folder), hosts, *(["--routers=lb-01=192.0.2.9"] if router else [])]) == 0
@@ -28,12 +29,14 @@ def test_the_key_of_a_made_inventory_is_what_a_client_sends(tmp_path: Path, rout
         "ANSIBLE_INVENTORY": str(folder),
         "ANSIBLE_VAULT_PASSWORD_FILE": str(folder / "vault-password.txt"),
         "ANSIBLE_LOCAL_TEMP": str(tmp_path / "tmp"),
+        "ANSIBLE_CALLBACK_RESULT_FORMAT": shown,
     }
 
     def said(text: str) -> str:
         done = subprocess.run(
             ["bash", "-c", text], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
         )
+        assert done.stderr == ""
         return done.stdout.strip()
 
     vault = said(f"ansible-vault view {folder}/group_vars/all/vault.yml")
