@@ -22,5 +22,6 @@ def test_ansible_builder_finds_what_the_collection_needs() -> None:
     )
     assert done.returncode == 0, done.stderr
     found = yaml.safe_load(done.stdout)
-    assert set(found["python"]["lockstep.vllm"]) == {"jinja2>=3.1", "uv>=0.13"}
-    assert any(line.startswith("openssh-client") for line in found["system"]["lockstep.vllm"])
+    of_ours = "  # from collection lockstep.vllm"
+    assert set(found["python"]) == {f"jinja2>=3.1{of_ours}", f"uv>=0.13{of_ours}"}
+    assert f"openssh-client [platform:dpkg]{of_ours}" in found["system"]

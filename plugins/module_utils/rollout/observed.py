@@ -219,7 +219,13 @@ class Observed:
 
     @classmethod
     def parse(cls, answer: Answer | None, error: str | None, reachable: bool) -> Observed:
-        return cls(None if answer is None else HostState.parse(answer), error, reachable)
+        """What was let in has the right types; a value that means nothing, such as an address, is the host's error as well."""
+        if answer is None:
+            return cls(None, error, reachable)
+        try:
+            return cls(HostState.parse(answer), error, reachable)
+        except ValueError as problem:
+            return cls(None, f"its answer cannot be used: {problem}", reachable)
 
 
 def _stamp_changes(stamped: Mapping[str, str | None] | None, now: Mapping[str, str | None] | None) -> tuple[str, ...]:
