@@ -40,7 +40,7 @@ def names(all_of_them: Sequence[str], most: int = 8) -> str:
         return ", ".join(all_of_them)
     in_order = sorted(all_of_them, key=_by_number)
     shown = _ranges(in_order)
-    if len(shown) <= most:
+    if len(shown) <= most + 1:  # "and 1 others" is as long as its name
         return ", ".join(shown)
     return f"{', '.join(in_order[:most])} and {len(in_order) - most} others"
 
