@@ -17,7 +17,7 @@ class ActionModule(Action):
     DOCUMENTATION = documented.DOCUMENTATION
 
     def act(self, arguments: Values, task_vars: Values) -> Values:
-        outcome = {"failed": True, "refused": arguments["refused"]}
+        outcome = {"failed": True, **({"refused": True} if arguments["refused"] else {})}
         headline, *rest = arguments["cause"].splitlines()
         if not rest:
             return {**outcome, **stops.as_result(Stop(arguments["cause"], arguments["next"]))}

@@ -49,9 +49,10 @@ next:
   returned: always
   type: str
 refused:
-  description: O(refused).
-  returned: always
+  description: That nothing was begun.
+  returned: when O(refused)
   type: bool
+  sample: true
 reasons:
   description: What follows the first line of O(cause), and the next command.
   returned: when O(cause) has several lines
